@@ -1,0 +1,26 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""Hot loops on raw memory. A table of contents; the chapters are in _core/.
+
+Wanted: the work that is done per byte or per fragment, without an interpreter between the bytes.
+Guaranteed: every read of a peer's bytes is inside what has arrived; every length is compared before
+it is used; nothing here opens a socket or a file, logs, or decides policy.
+Each function has a slow twin in tests/reference.py that gives the same answer for any split of the
+input.
+"""
+
+from cpython.buffer cimport PyBUF_WRITABLE, PyBUF_SIMPLE, PyObject_GetBuffer, PyBuffer_Release
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.memoryview cimport PyMemoryView_FromMemory
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy, memmove, memset
+
+cdef extern from "Python.h":
+    int PyBUF_READ
+    int PyBUF_WRITE
+
+include "_core/memory.pxi"     # the shared layout of a lane, atomics
+include "_core/head.pxi"       # the data set's head: UIDs out of the first bytes (PS3.5 §7.1)
+include "_core/command.pxi"    # command sets (PS3.7 §6.3.1)
+include "_core/lane.pxi"       # the receiver's end of a lane: reserve, commit, publish
+include "_core/pdv.pxi"        # P-DATA-TF: stepping over PDU and PDV headers (PS3.8 §9.3.5)
+include "_core/intake.pxi"     # the packer's end: peek, digest + CRC, grant, release

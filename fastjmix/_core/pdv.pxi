@@ -1,0 +1,295 @@
+# Stepping over PDU and PDV headers where they lie, in the lane (PS3.8 §9.3.5, Annex E.2).
+#
+#   PDU header   1 type, 2 reserved, 3-6 length of what follows
+#   PDV item     1-4 length (context ID, control header and fragment), 5 presentation context ID,
+#                6 message control header: bit 0 command, bit 1 last fragment
+
+cdef enum:
+    COMMAND_BYTES_MAX = 16384   # a command set is about 150 bytes; peers may fragment it
+
+MORE = 0
+"""Scan: everything that arrived was looked at."""
+COMMAND = 1
+"""Scan: a command set is complete: `command`, `context`."""
+HEAD = 2
+"""Scan: the head of the data set is known: `head`; route or refuse the instance."""
+END = 3
+"""Scan: the data set is complete."""
+RELEASE = 4
+"""Scan: A-RELEASE-RQ."""
+ABORTED = 5
+"""Scan: A-ABORT."""
+BROKEN = 6
+"""Scan: the peer broke PS3.8: `problem`, `reason` (of A-ABORT, PS3.8 Table 9-26)."""
+BAD_HEAD = 7
+"""Scan: the data set's head cannot be followed; refuse the instance."""
+DEFLATED_HEAD = 8
+"""Scan: `head_bytes()` of a deflated data set are there to be inflated and read."""
+
+cdef enum:
+    IDLE = 0            # between messages
+    SCANNING = 1        # the head of a data set
+    STORING = 2         # behind the head: pieces go to the packer
+    DISCARDING = 3      # the instance was refused: its data set is passed over
+    WAITING = 4         # complete; its status is awaited: nothing more is scanned
+
+
+cdef class PdvScanner(LaneWriter):
+    """Reads P-DATA-TF in a lane. `scan()` says what came; see the constants above.
+
+    One message at a time: after END (or a command without a data set) call `resume()` when its
+    response has been sent. `max_pdu` is the length announced in the A-ASSOCIATE-AC, `head_max` the
+    most bytes of a data set that are searched for its UIDs.
+    """
+
+    cdef uint32_t _max_pdu
+    cdef uint64_t _head_max
+    cdef uint32_t _pdu_left         # of a P-DATA-TF, behind what was looked at
+    cdef uint32_t _pdv_left         # of a fragment
+    cdef bint _in_fragment
+    cdef uint8_t _control
+    cdef int _mode
+    cdef head_scan _search
+    cdef uint64_t _next_try
+    cdef bint _deflated
+    cdef bint _last
+    cdef bytearray _command
+    cdef readonly int context
+    cdef readonly Head head
+    cdef readonly str problem
+    cdef readonly int reason
+
+    def __init__(self, Lanes lanes, Py_ssize_t index, uint32_t max_pdu, uint64_t head_max=1 << 20):
+        self._max_pdu = max_pdu
+        self._head_max = min(head_max, <uint64_t>lanes.capacity // 8)
+        self._command = bytearray()
+        self._mode = IDLE
+        self.context = 0
+
+    cdef int _broken(self, str problem, int reason):
+        self.problem = problem
+        self.reason = reason
+        return BROKEN
+
+    cdef uint8_t _byte(self, uint64_t at) noexcept:
+        return self._ring[(self._scan + at) % self._capacity]
+
+    cdef uint32_t _length(self, uint64_t at) noexcept:
+        return (<uint32_t>self._byte(at) << 24 | <uint32_t>self._byte(at + 1) << 16
+                | <uint32_t>self._byte(at + 2) << 8 | self._byte(at + 3))
+
+    def scan(self):
+        """Looks at what arrived, up to the next thing that the caller must know."""
+        cdef int event
+        if self._mode == WAITING:
+            return MORE
+        while True:
+            if self._in_fragment:
+                event = self._fragment()
+            elif self._pdu_left:
+                event = self._pdv_header()
+            else:
+                event = self._pdu_header()
+            if event >= 0:
+                return event
+
+    cdef int _pdu_header(self):
+        """PDU header: 6 bytes. -1 = go on."""
+        cdef uint8_t kind
+        cdef uint32_t length
+        if self._head == self._scan:
+            return MORE
+        kind = self._byte(0)
+        if kind != 4 and not 1 <= kind <= 7:
+            return self._broken(f"a PDU of unknown type {kind:02X}H", 1)
+        if self._head - self._scan < 6:
+            return MORE
+        length = self._length(2)
+        if kind == 4:
+            if length > self._max_pdu:
+                return self._broken(f"a P-DATA-TF of {length} bytes; {self._max_pdu} were announced", 6)
+            if length < 6:
+                return self._broken(f"a P-DATA-TF of {length} bytes holds no PDV", 6)
+            self._scan += 6
+            self._pdu_left = length
+            return -1
+        if kind == 5 or kind == 7:
+            if length != 4:
+                return self._broken(f"a PDU of type 0{kind}H with {length} bytes, not 4", 6)
+            if self._head - self._scan < 10:
+                return MORE
+            if kind == 5 and self._mode != IDLE:
+                return self._broken("A-RELEASE-RQ inside a message", 2)
+            self._scan += 10
+            return RELEASE if kind == 5 else ABORTED
+        return self._broken(f"a PDU of type 0{kind}H on an established association", 2)
+
+    cdef int _pdv_header(self):
+        """PDV item header: 6 bytes. -1 = go on."""
+        cdef uint32_t length
+        cdef uint8_t context, control
+        if self._pdu_left < 6:
+            return self._broken("a PDV header is cut off by the end of its PDU", 6)
+        if self._head - self._scan < 6:
+            return MORE
+        length = self._length(0)
+        context = self._byte(4)
+        control = self._byte(5)
+        if length < 2 or length > self._pdu_left - 4:
+            return self._broken(f"a PDV of {length} bytes in the last {self._pdu_left} of its PDU", 6)
+        if control & 0xFC:
+            return self._broken(f"a message control header of {control:02X}H", 6)
+        if control & 1:
+            if self._mode != IDLE:
+                return self._broken("a command fragment inside a data set", 6)
+            if len(self._command) and context != self.context:
+                return self._broken("the presentation context changes inside a command set", 6)
+        elif self._mode == IDLE:
+            return self._broken("a data set fragment without a command set before it", 6)
+        elif context != self.context:
+            return self._broken("a data set fragment in another presentation context than its command", 6)
+        self.context = context
+        self._control = control
+        self._scan += 6
+        self._pdu_left -= 4 + length
+        self._pdv_left = length - 2
+        self._in_fragment = True
+        return -1
+
+    cdef int _fragment(self):
+        """Bytes of a fragment. -1 = go on."""
+        cdef uint64_t here = self._head - self._scan
+        cdef uint64_t offset
+        if here > self._pdv_left:
+            here = self._pdv_left
+        # A range never crosses the ring's end, so that each piece is contiguous.
+        offset = self._scan % self._capacity
+        if here > self._capacity - offset:
+            here = self._capacity - offset
+        if not here and self._pdv_left:
+            return MORE
+        if self._control & 1:
+            if len(self._command) + here > COMMAND_BYTES_MAX:
+                return self._broken(f"a command set of more than {COMMAND_BYTES_MAX} bytes", 6)
+            self._command += PyBytes_FromStringAndSize(<char*>self._ring + offset, here)
+        elif self._mode != DISCARDING and here:
+            if self._mode == SCANNING and self.data_bytes + here > 2 * self._head_max:
+                self._mode = DISCARDING
+                return BAD_HEAD
+            if not self._keep(self._scan, here):
+                return MORE             # no room for a piece: the packer is behind
+        self._scan += here
+        self._pdv_left -= <uint32_t>here
+        if not self._pdv_left:
+            self._in_fragment = False
+        return self._after_fragment(self._control & 2 and not self._pdv_left)
+
+    cdef int _after_fragment(self, bint last):
+        if self._control & 1:
+            return COMMAND if last else -1
+        if self._mode == SCANNING:
+            self._last = last
+            return self._look_for_head(last)
+        if not last:
+            return -1
+        return self._finish()
+
+    cdef int _finish(self):
+        if self._mode != DISCARDING and not self._end():
+            self._in_fragment = True    # come back here: an empty rest of the last fragment
+            return MORE
+        self._mode = WAITING
+        return END
+
+    cdef int _look_for_head(self, bint last):
+        cdef int result
+        cdef const uint8_t* start = self._ring + self._piece % self._capacity
+        if self.data_bytes < self._next_try and not last:
+            return -1
+        if self._deflated:
+            self._next_try = min(self.data_bytes * 2, self._head_max + 1)
+            return DEFLATED_HEAD
+        result = scan_head(start, self.data_bytes, last, &self._search)
+        if result == HEAD_MORE:
+            if self.data_bytes > self._head_max:
+                self._mode = DISCARDING
+                return BAD_HEAD
+            # Doubling: each byte is looked at twice at most.
+            self._next_try = min(self.data_bytes * 2, self._head_max + 1)
+            return -1
+        if result == HEAD_BAD:
+            self._mode = DISCARDING
+            return BAD_HEAD
+        self.head = _make_head(start, &self._search)
+        return HEAD
+
+    # -- the caller's answers ----------------------------------------------------------------
+
+    def take_command(self):
+        """The bytes of the command set that COMMAND announced."""
+        command = bytes(self._command)
+        self._command.clear()
+        return command
+
+    def expect_data_set(self, int kind):
+        """The command was a C-STORE-RQ: its data set follows.
+
+        `kind` as in `read_head`; 3 = deflated. -1 = refuse the instance whatever it holds.
+        """
+        self._begin()
+        self._last = False
+        self._deflated = kind == 3
+        self._next_try = 256
+        memset(&self._search, 0, sizeof(self._search))
+        self._search.kind = kind
+        self._mode = SCANNING if kind >= 0 else DISCARDING
+        if kind < 0:
+            self._held = self._inside = False
+
+    def head_bytes(self):
+        """The bytes of the data set so far, while its head is being looked for."""
+        return PyBytes_FromStringAndSize(
+            <char*>self._ring + self._piece % self._capacity, self.data_bytes)
+
+    @property
+    def head_is_complete(self):
+        """True when `head_bytes()` is the whole data set."""
+        return self._last
+
+    @property
+    def head_is_too_long(self):
+        """True when no more bytes will be searched."""
+        return self.data_bytes > self._head_max
+
+    def accept(self):
+        """After HEAD (or DEFLATED_HEAD) and `route`: the rest of the data set flows."""
+        self._mode = STORING
+        return self._go_on()
+
+    def refuse(self):
+        """After HEAD, BAD_HEAD or DEFLATED_HEAD: the rest of the data set is passed over."""
+        self._mode = DISCARDING
+        self._held = self._inside = False
+        return self._go_on()
+
+    def look_further(self):
+        """After DEFLATED_HEAD: not enough bytes yet."""
+        return self.scan()
+
+    def _go_on(self):
+        return self._finish() if self._last else self.scan()
+
+    def resume(self):
+        """The response has been sent: the next message may come."""
+        self._mode = IDLE
+        self._held = self._inside = self._routed = False
+
+    @property
+    def unscanned(self):
+        """Bytes that arrived and were not looked at."""
+        return self._head - self._scan
+
+    @property
+    def midway(self):
+        """True inside a PDU, a command set or a data set: silence now is a stall."""
+        return self._mode != IDLE or self._pdu_left != 0 or self._head != self._scan

@@ -1,0 +1,67 @@
+"""Passage 1, memory: reserve → commit → peek → release. Knows no DICOM.
+
+Wanted: bytes of an association cross from its receiver to its packer without being copied.
+Guaranteed: nothing here has a name in the file system, so nothing is left behind, however the
+processes end. A lane's ring gets its memory before the first byte (posix_fallocate): too little
+memory is an answer, never a SIGBUS. A lane that was idle for a while gives its memory back.
+The layout and the cursors are in _core/memory.pxi; this module owns the memory itself.
+
+Still wrong: memory is given by whole lanes, so 64 open associations hold 64 × lane_bytes until
+they have been idle for IDLE_SECS, even if each used a little of it.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+from typing import Final
+
+from fastjmix._core import Lanes
+from fastjmix.errors import PlatformError
+
+IDLE_SECS: Final = 10.0
+"""A free lane keeps its memory for so long: modalities often come back within seconds."""
+
+
+class Passage:
+    """The shared memory of all lanes; made by the supervisor before it forks.
+
+    `processes` counts receivers first, then packers: the numbers by which bells are rung.
+    """
+
+    def __init__(self, lanes: int, capacity: int, processes: int) -> None:
+        control = Lanes.control_bytes(lanes, processes)
+        self._capacity = capacity
+        self._control_file = os.memfd_create("fastjmix-control", os.MFD_CLOEXEC)
+        self._ring_file = os.memfd_create("fastjmix-lanes", os.MFD_CLOEXEC)
+        try:
+            os.posix_fallocate(self._control_file, 0, control)
+        except OSError as problem:
+            raise PlatformError(
+                f"{control} bytes of shared memory for {lanes} lanes cannot be had: "
+                f"{problem.strerror}",
+                "Lower max_associations, or give this node more memory.",
+            ) from problem
+        os.ftruncate(self._ring_file, lanes * capacity)
+        self._control = mmap.mmap(self._control_file, control)
+        self._ring = mmap.mmap(self._ring_file, lanes * capacity)
+        self.lanes = Lanes(self._control, self._ring, lanes, capacity, processes)
+
+    def back(self, index: int) -> bool:
+        """Gives a leased lane its memory. False: there is none to be had."""
+        if self.lanes.backed(index):
+            return True
+        try:
+            os.posix_fallocate(self._ring_file, index * self._capacity, self._capacity)
+        except OSError as problem:
+            if problem.errno in (errno.ENOSPC, errno.ENOMEM):
+                return False
+            raise
+        self.lanes.backed(index, value=True, change=True)
+        return True
+
+    def unback(self, index: int) -> None:
+        """Gives the memory of a leased lane back to the system (a hole is punched)."""
+        self.lanes.backed(index, value=False, change=True)
+        self._ring.madvise(mmap.MADV_REMOVE, index * self._capacity, self._capacity)

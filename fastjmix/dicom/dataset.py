@@ -1,0 +1,285 @@
+"""The data set's two ends: File Meta Information out, a few descriptive elements in.
+
+Wanted: a received data set becomes a DICOM file without one of its bytes being touched, and a
+series can be described without decoding more than its head.
+Guaranteed: `FileMeta.render` gives preamble and File Meta Information as PS3.10 §7.1 orders them;
+`describe` never raises and never reads pixel data. What it cannot understand is "" or None.
+Still wrong: pydicom's warnings are kept quiet through Python's filter of warnings, which before
+Python 3.14 is one per process: a warning that another thread gives meanwhile is lost.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from io import BytesIO
+from struct import Struct
+from typing import Final
+
+from pydicom import dcmread
+from pydicom.charset import convert_encodings, decode_bytes, python_encoding
+from pydicom.dataelem import RawDataElement
+from pydicom.errors import InvalidDicomError
+from pydicom.filereader import data_element_generator
+from pydicom.valuerep import PN_DELIMS, TEXT_VR_DELIMS, VR
+
+from fastjmix.errors import UnreadableHead
+
+IMPLEMENTATION_CLASS_UID: Final = "2.25.243247878885852621453916350932683823793"
+"""Ours, under the UUID root (PS3.5 §B.2); it never changes."""
+
+IMPLEMENTATION_VERSION_NAME: Final = "FASTJMIX_0_1"
+"""SH, at most 16 characters (PS3.10 Table 7.1-1)."""
+
+IMPLICIT_LITTLE: Final = "1.2.840.10008.1.2"
+EXPLICIT_BIG: Final = "1.2.840.10008.1.2.2"
+# Every other transfer syntax is explicit VR little endian (PS3.5 §A.2 to A.7).
+
+TEMPLATES_KEPT: Final = 256
+"""Distinct (SOP class, transfer syntax, AE titles) whose template is remembered: the peer
+chooses them, so there is an end."""
+
+_short = Struct("<2H2sH")  # group, element, VR, 16-bit length (PS3.5 Table 7.1-2)
+_length32 = Struct("<I")
+_length16 = Struct("<H")
+
+
+# -- out: File Meta Information (PS3.10 §7.1) ------------------------------------------------
+
+
+def _element(element: int, vr: bytes, value: bytes) -> bytes:
+    """One element of group 0002, padded to an even length (PS3.5 §6.2)."""
+    if len(value) % 2:
+        value += b"\0" if vr == b"UI" else b" "
+    return _short.pack(0x0002, element, vr, len(value)) + value
+
+
+def _ae(element: int, title: str) -> bytes:
+    """An AE element; nothing for an empty title. What an AE cannot hold becomes "?"."""
+    kept = "".join(c if " " <= c <= "~" and c != "\\" else "?" for c in title.strip(" \0"))[:16]
+    return _element(element, b"AE", kept.encode("ascii")) if kept else b""
+
+
+class FileMeta:
+    """Preamble and File Meta Information of one kind of instance: all but the instance's UID."""
+
+    __slots__ = ("_after", "_before", "_class", "_rest")
+
+    def __init__(self, sop_class_uid: str, transfer_syntax_uid: str, source: bytes) -> None:
+        version = _short.pack(0x0002, 0x0001, b"OB", 0) + _length32.pack(2) + b"\x00\x01"
+        self._before = bytes(128) + b"DICM" + _short.pack(0x0002, 0x0000, b"UL", 4)
+        self._class = (
+            version
+            + _element(0x0002, b"UI", sop_class_uid.encode("ascii", "replace"))
+            + _short.pack(0x0002, 0x0003, b"UI", 0)[:-2]
+        )
+        self._after = (
+            _element(0x0010, b"UI", transfer_syntax_uid.encode("ascii", "replace"))
+            + _element(0x0012, b"UI", IMPLEMENTATION_CLASS_UID.encode())
+            + _element(0x0013, b"SH", IMPLEMENTATION_VERSION_NAME.encode())
+            + source
+        )
+        self._rest = len(self._class) + 2 + len(self._after)
+
+    def render(self, sop_instance_uid: bytes) -> bytes:
+        """What stands before the data set in the file of this instance.
+
+        The UID's own padding is replaced by what PS3.5 §9.1 asks for.
+        """
+        uid = sop_instance_uid.rstrip(b"\0 ")
+        length = len(uid)
+        if length & 1:
+            uid += b"\0"
+            length += 1
+        return b"".join(
+            (
+                self._before,
+                _length32.pack(self._rest + length),
+                self._class,
+                _length16.pack(length),
+                uid,
+                self._after,
+            )
+        )
+
+
+@lru_cache(maxsize=TEMPLATES_KEPT)
+def file_meta_prefix(
+    sop_class_uid: str, transfer_syntax_uid: str, calling_ae: str, called_ae: str
+) -> FileMeta:
+    """The template for instances of one SOP class, as received from one AE by another.
+
+    The calling AE title is Source (0002,0016) and Sending AE (0002,0017), the called one is
+    Receiving AE (0002,0018).
+    """
+    source = _ae(0x0016, calling_ae) + _ae(0x0017, calling_ae) + _ae(0x0018, called_ae)
+    return FileMeta(sop_class_uid, transfer_syntax_uid, source)
+
+
+# -- in: the descriptive elements ------------------------------------------------------------
+
+CHARACTER_SET: Final = 0x00080005
+STUDY_DATE: Final = 0x00080020
+MODALITY: Final = 0x00080060
+SERIES_DESCRIPTION: Final = 0x0008103E
+PATIENT_NAME: Final = 0x00100010
+BODY_PART: Final = 0x00180015
+STUDY_UID: Final = 0x0020000D
+SERIES_UID: Final = 0x0020000E
+SERIES_NUMBER: Final = 0x00200011
+INSTANCE_NUMBER: Final = 0x00200013
+WANTED: Final = [
+    CHARACTER_SET, STUDY_DATE, MODALITY, SERIES_DESCRIPTION, PATIENT_NAME, BODY_PART, STUDY_UID,
+    SERIES_UID, SERIES_NUMBER, INSTANCE_NUMBER,
+]  # fmt: skip
+
+_integer = re.compile(rb"[+-]?[0-9]{1,12}")
+_person_delimiters: Final = PN_DELIMS | {ord("=")}  # after these, escapes begin anew (§6.1.2.5.3)
+_vrs: Final = frozenset(vr.value.encode() for vr in VR if len(vr.value) == 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What a data set's head says of its study and series. Absent is "" or None.
+
+    `patient_name` is the element's text: components with their carets, component groups
+    (alphabetic, ideographic, phonetic) joined by "=".
+    """
+
+    study_instance_uid: str = ""
+    series_instance_uid: str = ""
+    patient_name: str = ""
+    study_date: str = ""
+    modality: str = ""
+    series_number: int | None = None
+    series_description: str = ""
+    body_part: str = ""
+    instance_number: int | None = None
+
+
+def describe(head: bytes, transfer_syntax_uid: str) -> Description:
+    """The descriptive elements of a data set from its first bytes. Never raises.
+
+    `head` reaches from the first byte to an element boundary behind (0020,0013), or anywhere:
+    elements that are not whole are left out. The head of a deflated data set is given inflated.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            found = _elements(head, transfer_syntax_uid)
+            encodings = _encodings(found.get(CHARACTER_SET, b""))
+        except Exception:  # whatever a peer may send: the instance is kept, undescribed
+            return Description()
+        return Description(
+            study_instance_uid=_plain(found, STUDY_UID),
+            series_instance_uid=_plain(found, SERIES_UID),
+            patient_name=_person(found.get(PATIENT_NAME, b""), encodings),
+            study_date=_plain(found, STUDY_DATE),
+            modality=_plain(found, MODALITY),
+            series_number=integer_string(found.get(SERIES_NUMBER, b"")),
+            series_description=_text(found.get(SERIES_DESCRIPTION, b""), encodings, TEXT_VR_DELIMS),
+            body_part=_plain(found, BODY_PART),
+            instance_number=integer_string(found.get(INSTANCE_NUMBER, b"")),
+        )
+
+
+def integer_string(value: bytes) -> int | None:
+    """The first value of an IS element (PS3.5 §6.2), or None when it is not an integer."""
+    first = value.partition(b"\\")[0].strip(b" \0")
+    return int(first) if _integer.fullmatch(first) else None
+
+
+def _is_implicit(head: bytes, transfer_syntax_uid: str) -> bool:
+    """The encoding as it is; senders are known to name one and to send the other."""
+    vr = head[4:6]
+    if transfer_syntax_uid == IMPLICIT_LITTLE:
+        # A first element of 16 KB and more could look like a VR: so only a real one counts.
+        return vr not in _vrs
+    return not (len(vr) == 2 and vr.isalpha() and vr.isupper())
+
+
+def _elements(head: bytes, transfer_syntax_uid: str) -> Mapping[int, bytes]:
+    """Raw values of the wanted top-level elements, the first of each, as far as they are whole."""
+    little = transfer_syntax_uid != EXPLICIT_BIG
+    implicit = _is_implicit(head, transfer_syntax_uid)
+    found: dict[int, bytes] = {}
+    last = 0
+
+    def stop(tag: int, vr: str | None, length: int) -> bool:
+        nonlocal last
+        last = tag
+        return tag > INSTANCE_NUMBER and STUDY_UID in found and SERIES_UID in found
+
+    file = BytesIO(head)
+    for _ in range(2):
+        elements = data_element_generator(
+            file, implicit, little, stop_when=stop, specific_tags=WANTED
+        )
+        try:
+            for element in elements:
+                if not isinstance(element, RawDataElement):
+                    continue  # a sequence where text should be
+                value = element.value
+                if isinstance(value, bytes) and len(value) == element.length:
+                    found.setdefault(int(element.tag), value)
+        except Exception:  # pydicom's parser meets hostile input with many kinds of exception
+            if last == CHARACTER_SET:
+                continue  # pydicom cannot make sense of its value: go on behind it, once
+        break
+    return found
+
+
+def _encodings(character_set: bytes) -> list[str]:
+    """Python's names for a Specific Character Set (PS3.3 §C.12.1.1.2).
+
+    pydicom would also take the name of any codec of Python: only DICOM's terms get through.
+    """
+    terms = [term.strip(" \0").upper() for term in character_set.decode("latin-1").split("\\")]
+    for index, term in enumerate(terms):
+        if term in ("UTF-8", "UTF8"):  # not a defined term, but seen, and not to be mistaken
+            terms[index] = "ISO_IR 192"
+        elif term not in python_encoding and not re.fullmatch(r"ISO.(2022.)?IR.\d+", term):
+            terms[index] = ""
+    return convert_encodings(terms)
+
+
+def _text(value: bytes, encodings: list[str], delimiters: set[int]) -> str:
+    """Decoded text without its padding, fit for JSON: no lone surrogates."""
+    try:
+        text = decode_bytes(value.strip(b" \0"), encodings, delimiters)
+    except Exception:
+        return ""
+    return text.encode("utf-8", "replace").decode("utf-8").strip(" \0")
+
+
+def _plain(found: Mapping[int, bytes], tag: int) -> str:
+    """A value that no character set applies to: UI, CS, DA."""
+    return found.get(tag, b"").strip(b" \0").decode("latin-1")
+
+
+def _person(value: bytes, encodings: list[str]) -> str:
+    """PN (PS3.5 §6.2.1). Decoded before it is split: in ISO 2022 IR 87 and its kin the codes of
+    "=" and "^" are halves of ideographs."""
+    groups = _text(value, encodings, _person_delimiters).split("=")
+    return "=".join(group.strip() for group in groups).rstrip("=")
+
+
+def read_file_meta(member: bytes) -> tuple[dict[str, str], int]:
+    """File Meta Information out of the first bytes of a Part 10 file (PS3.10 §7.1).
+
+    Returns `sop_class_uid`, `sop_instance_uid` and `transfer_syntax_uid`, and the offset of the
+    data set. Raises UnreadableHead when there is none.
+    """
+    try:
+        length = 144 + int.from_bytes(member[140:144], "little")  # (0002,0000): what follows it
+        meta = dcmread(BytesIO(member[:length])).file_meta
+        return {
+            "sop_class_uid": str(meta.MediaStorageSOPClassUID),
+            "sop_instance_uid": str(meta.MediaStorageSOPInstanceUID),
+            "transfer_syntax_uid": str(meta.TransferSyntaxUID),
+        }, length
+    except (InvalidDicomError, AttributeError, EOFError, ValueError) as problem:
+        raise UnreadableHead(f"no File Meta Information: {problem}") from problem

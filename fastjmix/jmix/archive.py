@@ -1,0 +1,276 @@
+"""The archive of an envelope: bytes of ZIP members and of the central directory.
+
+Wanted: a ZIP that every reader opens, whose members can be appended one by one, and which can be
+walked from the front, by sizes alone, after a crash.
+Guaranteed: members are STORED, with final sizes and CRC in the local file header (no data
+descriptor); ZIP64 exactly where a field would otherwise hold its sentinel; equal members give
+equal bytes (constant time, attributes and flags, no comment). Nothing is ever searched for by
+signature: a DICOM instance may carry a ZIP of its own.
+Still wrong: `central_directory` builds one block (about 90 bytes a member), not a stream.
+
+Sources: PKWARE APPNOTE 6.3.10, sections 4.3.7 (local file header), 4.3.12 (central directory),
+4.3.14 to 4.3.16 (the three end records), 4.5.3 (ZIP64 extra field). All little-endian.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from struct import Struct
+from typing import Final, NamedTuple
+
+from fastjmix.errors import EnvelopeError
+
+ReadAt = Callable[[int, int], bytes]
+"""(offset, length in bytes) → the bytes there; fewer only at the end, as pread(2)."""
+
+MAX16: Final = 0xFFFF
+MAX32: Final = 0xFFFFFFFF
+"""Sentinels: a field that would hold this value or more says "see ZIP64" instead (4.4.1.4)."""
+
+CLASSIC: Final = 20  # version needed: 2.0
+ZIP64: Final = 45  # version needed: 4.5
+MADE_BY: Final = 3 << 8 | ZIP64  # Unix; the version that this writer speaks
+UTF8: Final = 0x0800  # general purpose flag, bit 11
+STORED: Final = 0
+TIME: Final = 0
+DATE: Final = 1 << 5 | 1  # 1980-01-01, the earliest that DOS can say
+ATTRIBUTES: Final = 0o100644 << 16  # a regular file, in the Unix half
+
+LOCAL: Final = 0x04034B50
+CENTRAL: Final = 0x02014B50
+END: Final = 0x06054B50
+END64: Final = 0x06064B50
+LOCATOR64: Final = 0x07064B50
+
+# signature, version needed, flags, method, time, date, CRC, compressed and uncompressed size,
+# lengths of name and extra field
+_local = Struct("<I5H3I2H")
+_local64 = Struct("<2H2Q")  # id 1, length 16, uncompressed size, compressed size
+# signature, made by, version needed, flags, method, time, date, CRC, compressed and uncompressed
+# size, lengths of name, extra field and comment, disk, internal and external attributes, offset
+_central = Struct("<I6H3I5H2I")
+# signature, disk, disk of the directory, entries here, entries, size, offset, comment length
+_end = Struct("<I4H2IH")
+# signature, length of the rest, made by, version needed, two disks, entries here, entries, size,
+# offset
+_end64 = Struct("<IQ2H2I4Q")
+_locator64 = Struct("<2IQI")  # signature, disk, offset of the ZIP64 end record, disks
+
+END64_REST: Final = _end64.size - 12  # 4.3.14.1: neither the signature nor this field counts
+PEEK: Final = _local.size + 226
+"""Bytes read at once for a local file header: ours with their names are far shorter."""
+
+pack_local = _local.pack
+pack_local64 = _local64.pack
+
+
+class Member(NamedTuple):
+    """One member: its name (UTF-8), CRC-32, size in bytes, and the offset of its local header."""
+
+    name: bytes
+    crc: int
+    size: int
+    offset: int
+
+
+def local_header(name: bytes, crc: int, size: int) -> bytes:
+    """The local file header (4.3.7) of a STORED member; its `size` bytes of data follow.
+
+    `name` is UTF-8, at most 65,535 bytes. Raises struct.error when a value does not fit.
+    """
+    if size < MAX32:
+        return (
+            pack_local(LOCAL, CLASSIC, UTF8, STORED, TIME, DATE, crc, size, size, len(name), 0)
+            + name
+        )
+    # 4.5.3: in a local header the extra field holds both sizes.
+    return (
+        pack_local(LOCAL, ZIP64, UTF8, STORED, TIME, DATE, crc, MAX32, MAX32, len(name), 20)
+        + name
+        + pack_local64(1, 16, size, size)
+    )
+
+
+def data_offset(member: Member) -> int:
+    """Where a member's data begins: behind its local header as `local_header` makes it."""
+    extra = 0 if member.size < MAX32 else _local64.size
+    return member.offset + _local.size + len(member.name) + extra
+
+
+def _wide(name: bytes, crc: int, size: int, offset: int) -> bytes:
+    """A central directory header whose size or offset, or both, need 64 bits (4.5.3)."""
+    wide: tuple[int, ...] = ()
+    if size >= MAX32:
+        wide = (size, size)
+    if offset >= MAX32:
+        wide = (*wide, offset)
+    extra = Struct(f"<2H{len(wide)}Q").pack(1, 8 * len(wide), *wide)
+    head = _central.pack(
+        CENTRAL, MADE_BY, ZIP64, UTF8, STORED, TIME, DATE, crc, min(size, MAX32), min(size, MAX32),
+        len(name), len(extra), 0, 0, 0, ATTRIBUTES, min(offset, MAX32),
+    )  # fmt: skip
+    return head + name + extra
+
+
+def central_directory(members: Iterable[Member], start: int) -> bytes:
+    """Everything behind the last member: central directory, ZIP64 end records if needed, EOCD.
+
+    `start` is the offset at which these bytes will stand. The order is the caller's; readers
+    list it so. Raises struct.error when a value does not fit.
+    """
+    pack = _central.pack
+    parts: list[bytes] = []
+    add = parts.append
+    count = 0
+    for name, crc, size, offset in members:
+        count += 1
+        if size < MAX32 and offset < MAX32:
+            add(
+                pack(
+                    CENTRAL, MADE_BY, CLASSIC, UTF8, STORED, TIME, DATE, crc, size, size,
+                    len(name), 0, 0, 0, 0, ATTRIBUTES, offset,
+                )
+            )  # fmt: skip
+            add(name)
+        else:
+            add(_wide(name, crc, size, offset))
+    directory = b"".join(parts)
+    return directory + _end_records(count, len(directory), start)
+
+
+def _end_records(count: int, size: int, start: int) -> bytes:
+    """4.3.14 to 4.3.16: `count` entries in `size` bytes that begin at `start`."""
+    end = _end.pack(
+        END, 0, 0, min(count, MAX16), min(count, MAX16), min(size, MAX32), min(start, MAX32), 0
+    )
+    if count < MAX16 and size < MAX32 and start < MAX32:
+        return end
+    end64 = _end64.pack(END64, END64_REST, MADE_BY, ZIP64, 0, 0, count, count, size, start)
+    return end64 + _locator64.pack(LOCATOR64, 0, start + size, 1) + end
+
+
+def walk(read_at: ReadAt, end: int) -> Iterator[tuple[Member, int]]:
+    """Members from offset 0 on, each with the offset of its data, stepping by sizes.
+
+    Stops at the first thing that is not a local file header of ours, or whose data would pass
+    `end`: behind what was yielded is a torn tail, or the central directory. The data itself is
+    not read; compare its CRC-32 before trusting the last members of an unsealed archive.
+    """
+    offset = 0
+    while offset + _local.size <= end:
+        head = read_at(offset, min(PEEK, end - offset))
+        member = _local_member(head, offset, read_at)
+        if member is None:
+            return
+        start = data_offset(member)
+        if start + member.size > end:
+            return
+        yield member, start
+        offset = start + member.size
+
+
+def _local_member(head: bytes, offset: int, read_at: ReadAt) -> Member | None:
+    """The member whose local header stands in `head`, if it is exactly as we write it."""
+    if len(head) < _local.size:
+        return None
+    signature, *_, crc, size, _, name_length, extra_length = _local.unpack_from(head)
+    if signature != LOCAL:
+        return None
+    length = _local.size + name_length + extra_length
+    if length > len(head):
+        head = read_at(offset, length)
+        if len(head) < length:
+            return None
+    name = head[_local.size : _local.size + name_length]
+    if extra_length == _local64.size:
+        size = _local64.unpack_from(head, _local.size + name_length)[2]
+    if local_header(name, crc, size) != head[:length]:
+        return None
+    return Member(name, crc, size, offset)
+
+
+def verify_structure(read_at: ReadAt, size: int) -> list[Member]:
+    """Checks that an archive of `size` bytes is one of ours, whole; returns its members.
+
+    They come in the order of the central directory. The EOCD must be the last 22 bytes, the
+    central directory must end where the end records begin and be, byte for byte, what
+    `central_directory` writes, and the local headers walked from 0 must give the same members
+    and end where it begins. Data and CRCs are not read. Raises EnvelopeError.
+    """
+    count, length, start, records = _read_end(read_at, size)
+    if start + length + records != size:
+        raise _damaged(
+            f"the central directory should end at {size - records}, not at {start + length}"
+        )
+    directory = read_at(start, length)
+    if len(directory) != length:
+        raise _damaged(f"the central directory at {start} cannot be read whole")
+    members = list(_entries(directory))
+    if len(members) != count:
+        raise _damaged(f"{count} entries are announced, {len(members)} are there")
+    if central_directory(members, start) != directory + read_at(size - records, records):
+        raise _damaged("the central directory is not as fastjmix writes it")
+    _compare_local(read_at, start, members)
+    return members
+
+
+def _compare_local(read_at: ReadAt, start: int, members: list[Member]) -> None:
+    """The local headers must tell the same story as the central directory."""
+    if len({member.name for member in members}) != len(members):
+        raise _damaged("a member's name occurs twice")
+    ordered = sorted(members, key=lambda member: member.offset)
+    position = 0
+    found = walk(read_at, start)
+    for expected in ordered:
+        here, data = next(found, (None, 0))
+        if here != expected:
+            raise _damaged(f"the local file header at {position} is not that of {expected.name!r}")
+        position = data + expected.size
+    if position != start:
+        raise _damaged(f"{start - position} bytes before the central directory belong to no member")
+
+
+def _read_end(read_at: ReadAt, size: int) -> tuple[int, int, int, int]:
+    """(entries, size of the central directory, its offset, bytes of the end records)."""
+    length = _end.size
+    end = read_at(size - length, length) if size >= length else b""
+    if len(end) != length:
+        raise _damaged(f"{size} bytes are too few")
+    signature, _, _, _, count, directory, start, comment = _end.unpack(end)
+    if signature != END or comment:
+        raise _damaged("it does not end with an end of central directory record")
+    if count < MAX16 and directory < MAX32 and start < MAX32:
+        return count, directory, start, length
+    length += _locator64.size + _end64.size
+    end = read_at(size - length, length) if size >= length else b""
+    if len(end) != length or _end64.unpack_from(end)[0] != END64:
+        raise _damaged("its ZIP64 end of central directory record is not where it should be")
+    # What else these records say is compared when the caller rebuilds them.
+    *_, count, directory, start = _end64.unpack_from(end)
+    return count, directory, start, length
+
+
+def _entries(directory: bytes) -> Iterator[Member]:
+    """The entries of a central directory, stopping at what is not one."""
+    position = 0
+    while position + _central.size <= len(directory):
+        fields = _central.unpack_from(directory, position)
+        crc, _, size, name_length, extra_length = fields[7:12]
+        offset = fields[16]
+        name_end = position + _central.size + name_length
+        end = name_end + extra_length
+        if fields[0] != CENTRAL or end > len(directory):
+            return
+        extra = directory[name_end + 4 : end]
+        wide = [int.from_bytes(extra[at : at + 8], "little") for at in range(0, len(extra), 8)]
+        if size == MAX32 and len(wide) >= 2:
+            size = wide[0]
+            del wide[:2]
+        if offset == MAX32 and wide:
+            offset = wide[0]
+        yield Member(directory[position + _central.size : name_end], crc, size, offset)
+        position = end
+
+
+def _damaged(what: str) -> EnvelopeError:
+    return EnvelopeError(f"not an archive that fastjmix sealed: {what}")

@@ -1,0 +1,173 @@
+"""The envelope as a value: which instances it holds, where, and how they are described.
+
+Wanted: while instances are appended to the archive, remember just enough to write the envelope's
+documents at its end, whatever the profile.
+Guaranteed: series and images are numbered by first arrival; a name that `next_name` gave stays
+unused until `add` takes it, so an append that failed leaves no gap; nothing that a peer sent
+enters a member's name here.
+Still wrong: every instance stays in memory until the seal, about 500 bytes each with its UID;
+`max_envelope_instances` is the bound.
+
+A profile (see profiles.py) gives the names and turns the contents into documents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, Protocol
+
+Naming = Callable[[int, int], bytes]
+"""(series number, image number within the series), both from 1 → the member's name, UTF-8."""
+
+
+class Description(Protocol):
+    """What a profile wants to know of a study and a series; absent is "" or None."""
+
+    @property
+    def patient_name(self) -> str: ...
+    @property
+    def study_date(self) -> str: ...
+    @property
+    def modality(self) -> str: ...
+    @property
+    def series_number(self) -> int | None: ...
+    @property
+    def series_description(self) -> str: ...
+    @property
+    def body_part(self) -> str: ...
+
+
+class Instance(NamedTuple):
+    """One member with an instance in it.
+
+    `size` (bytes) and `digest` are those of the whole member, File Meta Information included;
+    `digest` is None where hashing is skipped. `conflict`: the envelope already held this SOP
+    Instance UID, with other bytes.
+    """
+
+    name: bytes
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    instance_number: int | None
+    size: int
+    digest: bytes | None
+    conflict: bool
+
+
+@dataclass(slots=True)
+class Series:
+    """A series in the order of arrival; `number` counts series through the whole envelope."""
+
+    number: int
+    series_uid: str
+    description: Description
+    instances: list[Instance] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Study:
+    """A study; `description` is that of its first instance. Series by Series Instance UID."""
+
+    study_uid: str
+    description: Description
+    series: dict[str, Series] = field(default_factory=dict)
+
+
+class Contents:
+    """What an envelope holds so far. `studies` is keyed by Study Instance UID, oldest first."""
+
+    __slots__ = ("_by_uid", "_count", "_naming", "_series", "size_bytes", "studies")
+
+    def __init__(self, naming: Naming) -> None:
+        self._naming = naming
+        self._series: dict[tuple[str, str], Series] = {}
+        self._by_uid: dict[str, tuple[Instance, ...]] = {}
+        self.studies: dict[str, Study] = {}
+        self.size_bytes = 0
+        self._count = 0
+
+    def __len__(self) -> int:
+        """How many instances."""
+        return self._count
+
+    def next_name(self, study_uid: str, series_uid: str) -> bytes:
+        """The member name that the next `add` for this series will take. Changes nothing."""
+        series = self._series.get((study_uid, series_uid))
+        if series is None:
+            return self._naming(len(self._series) + 1, 1)
+        return self._naming(series.number, len(series.instances) + 1)
+
+    def add(
+        self,
+        study_uid: str,
+        series_uid: str,
+        sop_class_uid: str,
+        sop_instance_uid: str,
+        transfer_syntax_uid: str,
+        instance_number: int | None,
+        size: int,
+        digest: bytes | None,
+        describe: Callable[[], Description],
+    ) -> bytes:
+        """Takes an instance that stands whole in the archive; returns its member name.
+
+        `describe` is called once per series, with the first instance of it. Whether the same
+        bytes are here already is for the caller to ask first, with `twins`.
+        """
+        series = self._series.get((study_uid, series_uid))
+        if series is None:
+            series = self._open(study_uid, series_uid, describe())
+        name = self._naming(series.number, len(series.instances) + 1)
+        twins = self._by_uid.get(sop_instance_uid, ())
+        instance = Instance(
+            name,
+            sop_class_uid,
+            sop_instance_uid,
+            transfer_syntax_uid,
+            instance_number,
+            size,
+            digest,
+            bool(twins),
+        )
+        self._by_uid[sop_instance_uid] = (*twins, instance)
+        series.instances.append(instance)
+        self.size_bytes += size
+        self._count += 1
+        return name
+
+    def twins(self, sop_instance_uid: str) -> tuple[Instance, ...]:
+        """The instances here that bear this SOP Instance UID."""
+        return self._by_uid.get(sop_instance_uid, ())
+
+    def instances(self) -> Iterator[Instance]:
+        """Every instance, by series in the order of their numbers, then by arrival."""
+        for series in self._series.values():
+            yield from series.instances
+
+    def _open(self, study_uid: str, series_uid: str, description: Description) -> Series:
+        study = self.studies.get(study_uid)
+        if study is None:
+            study = self.studies[study_uid] = Study(study_uid, description)
+        series = Series(len(self._series) + 1, series_uid, description)
+        self._series[study_uid, series_uid] = study.series[series_uid] = series
+        return series
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How the documents are to be written. `sealed_at` is Unix seconds, the manifest's time."""
+
+    envelope_id: str
+    sealed_at: float
+    digest: Literal["sha256", "blake3"] = "sha256"
+    skip_hashing: bool = False
+    skip_listing: bool = False
+
+
+class Document(NamedTuple):
+    """A member that the profile writes: name (UTF-8) and bytes."""
+
+    name: bytes
+    data: bytes

@@ -1,0 +1,33 @@
+"""The profiles by name: how the contents of an envelope become names and documents.
+
+Wanted: a second profile is a second module and one line here.
+Guaranteed: `get` knows exactly the names in NAMES, in which the configuration is checked too.
+Still wrong: nothing known.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+from fastjmix.jmix import harmony
+from fastjmix.jmix.envelope import Contents, Document, Options
+
+
+class Profile(Protocol):
+    """What a profile's module offers."""
+
+    def member_name(self, series: int, image: int) -> bytes:
+        """The member of an image; both numbers count from 1."""
+
+    def documents(self, contents: Contents, options: Options) -> tuple[Document, ...]:
+        """The members that stand first in the central directory; the manifest is the first."""
+
+
+_profiles: Final[dict[str, Profile]] = {harmony.NAME: harmony}
+
+NAMES: Final = tuple(_profiles)
+
+
+def get(name: str) -> Profile:
+    """The profile of that name. Raises KeyError."""
+    return _profiles[name]

@@ -1,0 +1,164 @@
+"""docs/configuration.md, from the tables' own models: python -m fastjmix.config.document FILE
+
+Guaranteed: every key of every table, in the order of the models; a test compares text and file.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from fastjmix.config import tables_net, tables_node, tables_pipeline
+from fastjmix.config.faults import shown
+from fastjmix.config.kinds import about, allowed, is_named, table_of
+
+_HEAD: Final = """\
+# Configuration
+
+*Written by `python -m fastjmix.config.document docs/configuration.md` from the models that check
+the files. Do not edit: change `fastjmix/config/` and run it again.*
+
+fastjmix reads one main file (`fastjmix run -c config.toml`) and every `*.toml` of its
+`proxy.pipelines_path`. Tables and keys are those of the reference pipeline, so that a Harmony
+instance's files for it run unmodified; keys marked **+** are fastjmix's own.
+`fastjmix check -c config.toml` shows what it all comes to, secrets redacted.
+
+- A table that stands once (`[proxy]`, `[logging]`, `[storage]`, `[fastjmix]`) belongs to the main
+  file. All others may stand in any of the files, each name once.
+- An unknown key, a wrong value, a name that leads nowhere: nothing is started, every fault of every
+  file is named, and the exit code is 2.
+- Keys that are accepted and mean nothing here are named in one line of the log at the start.
+- `${NAME}` inside a string is replaced by that environment variable, which must be set; `$${`
+  stands for a plain `${`. Keys, numbers and truth values are taken as they are.
+- `pipelines_path` is relative to the main file; every other path to the working directory.
+- A name may be written alone (`jmix_auth`) or with its family (`authentications.jmix_auth`).
+
+## What wins
+
+| what | highest first |
+|---|---|
+| log level | `logging.log_level`, `proxy.log_level`, info |
+| address and port of a DICOM listener, each | `options.bind_addr` / `options.port`, the \
+endpoint's `connection`, its peer's `connection`, the network, 0.0.0.0:11113 |
+| address and port of an HTTP listener, each | the endpoint's `connection`, its peer's, the \
+network, 127.0.0.1:8086 |
+| address of the upstream | `options.base_url`, the backend's `connection` (key by key over the \
+target's), the target's `url` |
+| credentials for the upstream | `options.authentication_ref`, the backend's `authentication`, the \
+target's |
+| credentials of callers of the query API | `options.authentication_ref`, \
+`options.authentication`, the endpoint's `authentication`, the peer's |
+| time limit, retries | the backend's, the target's, 30 s and 3 |
+| what a calling AE title overrides | its entry in `aet_table`, the `jmix_builder`'s options |
+
+An endpoint listens once on each network of its pipeline, unless something above the network says
+where. Where two places differ, a warning says which one won.
+
+The URL that envelopes are posted to is base + `path_prefix` + `/jmix`, and `/api/jmix` where
+`path_prefix` is empty; a path that already ends in `/jmix` is used as it is. A `jmix` pipeline
+without backends passes a POST on to the upstream of the first DICOM pipeline.
+
+## What is refused
+
+| what | why |
+|---|---|
+| a middleware other than `jmix_builder` and `passthru`; `[policies]`, `[rules]`, `[mesh]`, \
+`[transforms]` | they may guard something: to leave them out silently would be unsafe |
+| `storage.backend` other than "filesystem" | Success promises an fsync |
+| a `module` that is not empty | fastjmix loads no modules |
+| `enable_find`, `enable_move`, `enable_get` = true | not offered |
+| `max_pdu = 0` | "no limit" would let a sender decide how much memory we need |
+| a certificate on a network of a `dicom_scp` endpoint | DICOM TLS is not offered yet: put stunnel \
+in front |
+| a query API beyond loopback without credentials | set `authentication_ref`, or \
+`allow_unauthenticated = true` |
+| a DICOM pipeline without `jmix_builder`, or without a backend | no envelope would be made, or \
+none delivered |
+
+## Every key
+"""
+
+_SECTIONS: Final[tuple[tuple[str, str, type[BaseModel]], ...]] = (
+    ("proxy", "", tables_node.Proxy),
+    ("logging", "", tables_node.Logging),
+    ("storage", "", tables_node.Storage),
+    ("fastjmix", "", tables_node.Fastjmix),
+    ("network.<name>", "", tables_net.Network),
+    ("peers.<name>", "", tables_net.Peer),
+    ("targets.<name>", "", tables_net.Target),
+    ("authentications.<name>", "", tables_net.Authentication),
+    ("pipelines.<name>", "", tables_pipeline.Pipeline),
+    ("endpoints.<name>", 'service = "dicom_scp"', tables_pipeline.DicomEndpoint),
+    ("endpoints.<name>", 'service = "jmix"', tables_pipeline.JmixEndpoint),
+    ("middleware.<name>", 'type = "jmix_builder"', tables_pipeline.BuilderMiddleware),
+    ("middleware.<name>", 'type = "passthru"', tables_pipeline.PassthruMiddleware),
+    ("backends.<name>", 'service = "jmix_backend"', tables_pipeline.Backend),
+    ("services.<name>", "built in: no registration is needed", tables_node.Registration),
+    ("middleware_types.<name>", "as services", tables_node.Registration),
+    ("provider.<name>", "", tables_node.Provider),
+    ("runbeam", "", tables_node.Runbeam),
+    ("management", "", tables_node.Management),
+)
+
+
+def text() -> str:
+    """The whole page, in Markdown."""
+    lines = [_HEAD.rstrip("\n")]
+    for path, note, model in _SECTIONS:
+        lines += _section(path, note, model)
+    return "\n".join(lines) + "\n"
+
+
+def _section(path: str, note: str, model: type[BaseModel]) -> Iterator[str]:
+    tables: dict[str, FieldInfo] = {}
+    for name, field in model.model_fields.items():
+        seen = [table_of(other) for other in tables.values()]
+        if _is_section(field) and table_of(field) not in seen:  # a second name is a row
+            tables[name] = field
+    rows = {name: field for name, field in model.model_fields.items() if name not in tables}
+    live = {name: field for name, field in rows.items() if not about(field, "ignored")}
+    idle = [f"`{name}`" for name in rows if name not in live]
+    if rows:
+        yield from ("", f"### `[{path}]`" + f" – {note}" * bool(note), "")
+    if live:
+        yield from ("| key | value | default | meaning |", "|---|---|---|---|")
+        yield from (_row(name, field) for name, field in live.items())
+        yield from [""] * bool(idle)
+    if idle:
+        yield f"Accepted, without meaning here: {', '.join(idle)}."
+    for name, field in tables.items():
+        inner = table_of(field)
+        assert inner is not None
+        below = f"{path}.{name}" + ".<entry>" * is_named(field)
+        yield from _section(below, note, inner)
+
+
+def _is_section(field: FieldInfo) -> bool:
+    chain = field.annotation is tables_pipeline.Chain  # written as an array, as a rule
+    return table_of(field) is not None and not about(field, "ignored") and not chain
+
+
+def _row(name: str, field: FieldInfo) -> str:
+    plus = "" if about(field, "reference") else " **+**"
+    cells = (f"`{name}`{plus}", allowed(field), _default(field), field.description or "")
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "**required**"
+    default: Any = field.get_default(call_default_factory=True, validated_data={})
+    if default is None:
+        return str(about(field, "unset"))
+    if isinstance(default, list | BaseModel):
+        return "`[]`"
+    return f"`{shown(default)}`"
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(text())

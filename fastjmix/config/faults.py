@@ -1,0 +1,124 @@
+"""A fault of a configuration file as a value, and the error that names all of them at once.
+
+Guaranteed: a fault says where (file, table, key), what was found, what is allowed, and the nearest
+valid word when one is near. Values of secrets are never handed to this module.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from fastjmix import errors
+
+_LONGEST_SHOWN: Final = 72  # characters of a value: enough to find it again in the file
+_BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
+_LIKENESS: Final = 0.6  # difflib's ratio above which a word is a likely misspelling
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """`table` is a dotted path or "" for the top level; `nearest` is "" when nothing is near."""
+
+    file: str
+    table: str
+    key: str
+    found: str
+    allowed: str
+    nearest: str = ""
+
+    def __str__(self) -> str:
+        place = " ".join(part for part in (f"[{self.table}]" * bool(self.table), self.key) if part)
+        lines = [f"{self.file}: {place}" if place else self.file]
+        lines += [f"    found:    {self.found}", f"    allowed:  {self.allowed}"]
+        if self.nearest:
+            lines.append(f"    nearest:  {self.nearest}")
+        return "\n".join(lines)
+
+
+class ConfigError(errors.ConfigError):
+    """The configuration cannot be used. The message counts the faults, then shows each."""
+
+    def __init__(self, faults: Iterable[Fault]) -> None:
+        self.faults = tuple(faults)
+        number = len(self.faults)
+        head = f"{number} fault{'s' * (number != 1)} in the configuration; nothing was started"
+        super().__init__("\n\n".join((head, *map(str, self.faults))))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ConfigError, (self.faults,)
+
+
+@dataclass(slots=True)
+class Findings:
+    """What reading a configuration brings to light, gathered until the end."""
+
+    faults: dict[tuple[str, str, str], Fault] = field(default_factory=dict)  # by place, in order
+    warnings: dict[str, None] = field(default_factory=dict)
+
+    def fault(
+        self, file: str, table: str, key: str, found: str, allowed: str, nearest: str = ""
+    ) -> None:
+        """Notes a fault, unless this place has one already: a second would be its echo."""
+        fault = Fault(file, table, key, found, allowed, nearest)
+        self.faults.setdefault((file, table, key), fault)
+
+    def warn(self, text: str) -> None:
+        """Notes something that works and may not be meant."""
+        self.warnings[text] = None
+
+
+def shown(value: object) -> str:
+    """A value as TOML would write it, cut short; control characters escaped."""
+    if isinstance(value, dict):
+        return "a table"
+    if isinstance(value, list):
+        return "an array"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    text = quoted(value) if isinstance(value, str) else str(value)
+    return text if len(text) <= _LONGEST_SHOWN else text[: _LONGEST_SHOWN - 1] + "…"
+
+
+def kind(value: object) -> str:
+    """Only what sort of value it is: for values that may be secret."""
+    if isinstance(value, str):
+        return "a string (not shown)" if value else "an empty string"
+    if isinstance(value, dict | list):
+        return shown(value)
+    return "a value that is no string (not shown)"
+
+
+def quoted(text: str) -> str:
+    """A TOML basic string. Control characters are escaped, so that no terminal obeys them."""
+    out = []
+    for c in text:
+        if c in '"\\':
+            out.append("\\" + c)
+        elif c.isprintable():
+            out.append(c)
+        else:
+            out.append(f"\\u{ord(c):04x}" if ord(c) < 0x10000 else f"\\U{ord(c):08x}")
+    return '"' + "".join(out) + '"'
+
+
+def dotted(*parts: object) -> str:
+    """A table's path as its TOML header: endpoints.dicom_receiver.options, an array's index [2]."""
+    path = ""
+    for part in parts:
+        if isinstance(part, int):
+            path += f"[{part}]"
+            continue
+        text = str(part)
+        path += ("." if path else "") + (text if _BARE.fullmatch(text) else quoted(text))
+    return path
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """The valid word that is most like this one, or ""."""
+    folded = {valid.casefold(): valid for valid in words}
+    close = difflib.get_close_matches(word.casefold(), folded, n=1, cutoff=_LIKENESS)
+    return folded[close[0]] if close else ""

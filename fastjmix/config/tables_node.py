@@ -1,0 +1,152 @@
+"""The tables of the node: proxy, logging, storage, fastjmix; and those that mean nothing here.
+
+One model a table, one line of meaning a key: see tables.py.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+from fastjmix.config import tree
+from fastjmix.config.kinds import FILE_ALLOWED, Limit, Table, key, label, own, unused
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+GIB: Final = 1024 * MIB
+
+
+# -- the node --------------------------------------------------------------------------------------
+
+
+class ContentLimits(Table):
+    max_body_size: int | None = unused("Harmony's limit of a request body")
+    max_csv_rows: int | None = unused("Harmony's limit")
+    max_xml_depth: int | None = unused("Harmony's limit")
+    max_multipart_files: int | None = unused("Harmony's limit")
+    max_form_fields: int | None = unused("Harmony's limit")
+
+
+class Proxy(Table):
+    name: str | None = key(None, "This instance's name", unset="`id`", min_length=1)
+    id: str | None = key(None, "The same; one of the two must be given", unset="`name`")
+    log_level: tree.LogLevel | None = key(
+        None, "Where older files say it; `logging.log_level` wins", unset="info"
+    )
+    pipelines_path: str = key(
+        "pipelines",
+        "The directory whose `*.toml` are read too, relative to the main file",
+        min_length=1,
+        allowed=FILE_ALLOWED,
+    )
+    primary_provider: str | None = unused("Cloud polling")
+    transforms_path: str | None = unused("Transforms")
+    jwks_cache_duration_hours: int | None = unused("JSON Web Keys")
+    required_env_vars: list[str] | None = unused("A `${VAR}` that is not set is a fault here")
+    sensitive_field_patterns: list[str] | None = unused("Secrets are never logged here")
+    content_limits: ContentLimits | None = unused("Limits of Harmony's bodies")
+
+
+class Logging(Table):
+    log_level: tree.LogLevel | None = key(
+        None, "The least that is logged", unset="`proxy.log_level`, else info"
+    )
+    log_to_file: bool = key(False, "Also to `log_file_path`; to stderr always")
+    log_file_path: str | None = key(
+        None,
+        "The log file, relative to the working directory",
+        unset="required with `log_to_file`",
+        min_length=1,
+        allowed=FILE_ALLOWED,
+    )
+
+
+class StorageOptions(Table):
+    path: str = key(
+        "./tmp",
+        "Holds building/, outbox/, sent/ and rejected/; relative to the working directory",
+        min_length=1,
+        allowed=FILE_ALLOWED,
+    )
+
+
+class Storage(Table):
+    backend: Literal["filesystem"] = key(
+        "filesystem",
+        "Where envelopes are kept",
+        allowed='"filesystem": envelopes are kept in a directory; s3 and memory are not offered',
+    )
+    options: StorageOptions = key(StorageOptions, "Where in the file system")
+
+
+class Retention(Table):
+    """Of delivered envelopes, which are kept for queries."""
+
+    max_age_days: Limit = own(
+        30,
+        "How long a delivered envelope is kept for queries; 0: not at all",
+        ge=0,
+        allowed='a number of days, 0 or more, or "unlimited"',
+    )
+    max_bytes: Limit = own(
+        50 * GIB,
+        "How much delivered envelopes may take; the oldest go first",
+        ge=0,
+        allowed='a number of bytes, 0 or more, or "unlimited"',
+    )
+
+
+class Fastjmix(Table):
+    receivers: int = own(1, "Receiver processes: one fills 10 Gbit/s", ge=1, le=64)
+    packers: int | None = own(
+        None,
+        "Packer processes: they digest and write",
+        unset="half of the processors, at least 1",
+        ge=1,
+        le=64,
+    )
+    lane_bytes: int = own(
+        8 * MIB,
+        "Shared memory of one association: what a packer may lag behind before TCP is told",
+        ge=MIB,
+        le=GIB,
+        multiple_of=4 * KIB,
+    )
+    grace_secs: float = own(
+        10.0,
+        "After SIGTERM: how long instances in flight may take to arrive",
+        ge=0,
+        le=3600,
+        allow_inf_nan=False,
+    )
+    retention: Retention = own(Retention, "What is kept in sent/")
+
+
+class Provider(Table):
+    api: str | None = unused("Cloud configuration")
+    poll_interval_secs: int | None = unused("Cloud polling")
+
+
+class Runbeam(Table):
+    enabled: bool | None = unused("Cloud configuration")
+    cloud_api_base_url: str | None = unused("Cloud configuration")
+    poll_interval_secs: int | None = unused("Cloud polling")
+
+
+class Management(Table):
+    enabled: bool | None = unused("The administration API is not offered")
+    base_path: str | None = unused("The administration API is not offered")
+    network: str | None = unused("The administration API is not offered")
+    cloud_api_base_url: str | None = unused("Cloud configuration")
+    poll_interval_secs: int | None = unused("Cloud polling")
+
+
+class Registration(Table):
+    """[services.*] and [middleware_types.*]: what is built in needs no registration."""
+
+    id: str | None = label("A label")
+    type: str | None = label("A label")
+    module: Literal[""] = key(
+        "",
+        "Only the built-in ones exist",
+        allowed='"": fastjmix loads no modules; what it does not have built in it does not do',
+    )

@@ -1,0 +1,292 @@
+"""The tables of the pipelines: what listens, what is made of it, where it goes.
+
+One model a table, one line of meaning a key: see tables.py.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BeforeValidator
+
+from fastjmix.config import tree
+from fastjmix.config.kinds import (
+    AE_TITLE_ALLOWED,
+    HOST_ALLOWED,
+    PATH_ALLOWED,
+    REQUIRED,
+    AeTitle,
+    BaseUrl,
+    Host,
+    PathPrefix,
+    Table,
+    key,
+    label,
+    own,
+    port,
+    unused,
+)
+from fastjmix.config.tables_net import Connection, Listening, retries, timeout
+from fastjmix.config.tables_node import GIB, MIB
+
+DEFAULT_MAX_PDU: Final = 131_072  # the largest DCMTK sends; fewer headers for the same data
+LEAST_MAX_PDU: Final = 4096  # DCMTK's own minimum; below it headers outweigh data
+MOST_MAX_PDU: Final = MIB  # beyond it nothing gets faster
+LEAST_PDUS_A_LANE: Final = 4  # else receiver and packer take turns instead of working side by side
+USUAL_MAX_PDU: Final = range(16_384, 131_072 + 1)  # what the reference allows
+MOST_ASSOCIATIONS: Final = 1024  # with the default lanes: 8 GiB of address space
+
+
+# -- pipelines -------------------------------------------------------------------------------------
+
+
+class Chain(Table):
+    left: list[str] = key([], "On the way in")
+    right: list[str] = key([], "On the way out")
+
+
+def _chain(value: Any) -> Any:
+    return {"left": value} if isinstance(value, list) else value
+
+
+class Pipeline(Table):
+    description: str | None = label("A label")
+    id: str | None = label("A label")
+    networks: list[str] = key(REQUIRED, "The [network.*] its endpoints listen on", min_length=1)
+    endpoints: list[str] = key(REQUIRED, "Its [endpoints.*]", min_length=1)
+    middleware: Annotated[Chain, BeforeValidator(_chain)] = key(
+        Chain,
+        "Its [middleware.*]; a DICOM pipeline needs the jmix_builder",
+        allowed="an array of names, or a table { left = […], right = […] }",
+    )
+    backends: list[str] = key([], "Its [backends.*]; the first is used, a DICOM pipeline needs one")
+
+
+class Caller(Table):
+    """Who is let in."""
+
+    ae_title: AeTitle | None = key(
+        None,
+        "A calling AE title that is let in",
+        unset="the entry's own name",
+        allowed=AE_TITLE_ALLOWED,
+    )
+    host: str | None = key(None, "For the reader: nothing is connected to", unset="–")
+    port: int | None = port("For the reader", "–")
+    max_associations: int | None = own(
+        None,
+        "How many associations this AE title may have at once",
+        unset="the endpoint's",
+        ge=1,
+        le=MOST_ASSOCIATIONS,
+    )
+
+
+class AetEntry(Caller):
+    """And with which settings of the jmix_builder."""
+
+    skip_hashing: bool | None = own(None, "Override", unset="the builder's")
+    skip_listing: bool | None = own(None, "Override", unset="the builder's")
+    profile: tree.ProfileName | None = own(None, "Override", unset="the builder's")
+    release_grace_secs: float | None = own(
+        None, "Override", unset="the builder's", ge=0, le=3600, allow_inf_nan=False
+    )
+    quiet_secs: float | None = own(
+        None, "Override", unset="the builder's", ge=0.1, le=86_400, allow_inf_nan=False
+    )
+
+
+OVERRIDES: Final = tuple(name for name in AetEntry.model_fields if name not in Caller.model_fields)
+
+
+def _not_offered(service: str) -> Any:
+    return key(
+        False,
+        f"{service} is not offered",
+        allowed=f"false: fastjmix answers C-ECHO and C-STORE, not {service}",
+    )
+
+
+class DicomOptions(Table):
+    local_aet: AeTitle = key(
+        "JMIX_RECEIVER",
+        "Our AE title: what callers must call, unless `accept_any_called_aet`",
+        allowed=AE_TITLE_ALLOWED,
+    )
+    max_pdu: int = key(
+        DEFAULT_MAX_PDU,
+        "The largest PDU body we announce and take, in bytes; larger is faster",
+        ge=LEAST_MAX_PDU,
+        le=MOST_MAX_PDU,
+        allowed=f"an integer from {LEAST_MAX_PDU} to {MOST_MAX_PDU}; 0, which would mean no limit,"
+        " is refused: a sender must not decide how much memory we need",
+    )
+    enable_store: bool = key(True, "C-STORE is accepted")
+    enable_echo: bool = key(True, "C-ECHO is answered")
+    enable_find: Literal[False] = _not_offered("C-FIND")
+    enable_move: Literal[False] = _not_offered("C-MOVE")
+    enable_get: Literal[False] = _not_offered("C-GET")
+    aet_table: dict[str, AetEntry] | None = key(
+        None,
+        "The calling AE titles that are let in; others are rejected (1/1/3)",
+        unset="any is let in",
+        allowed="a table of tables { ae_title, host, port, and overrides }",
+    )
+    bind_addr: Host | None = key(
+        None, "The address to listen on", unset="the connection's", allowed=HOST_ALLOWED
+    )
+    port: int | None = port("The port to listen on", "the connection's", 0)
+    max_associations: int = own(
+        64,
+        "Associations at once; each has a lane. More are rejected for the moment (2/3/2)",
+        ge=1,
+        le=MOST_ASSOCIATIONS,
+    )
+    ack: tree.Ack = own(
+        "stored",
+        "When Success is answered: durable here, or (one envelope an instance) after the"
+        " upstream's 2xx",
+    )
+    accept_any_called_aet: bool = own(False, "Also callers that call another AE title than ours")
+    storage_dir: str | None = unused("All states of an envelope are under `storage.options.path`")
+    aet: str | None = unused("`local_aet` says it")
+    incoming_store_port: int | None = unused("Harmony's own store")
+    persistent_store_scp: bool | None = unused("Harmony's own store")
+    use_dcmtk_store: bool | None = unused("Harmony's own store")
+
+
+class JmixOptions(Table):
+    path_prefix: PathPrefix = key(
+        "/jmix", "Stands before /api/jmix in the URL", allowed=PATH_ALLOWED
+    )
+    authentication_ref: str | None = own(
+        None, "The [authentications.*] that callers must present", unset="`authentication`"
+    )
+    authentication: str | None = own(None, "The same", unset="the endpoint's")
+    allow_unauthenticated: bool = own(
+        False, "Needed to listen beyond loopback without asking for credentials"
+    )
+    skip_hashing: bool | None = unused("The jmix_builder's options say it")
+    skip_listing: bool | None = unused("The jmix_builder's options say it")
+    store_dir: str | None = unused("All states of an envelope are under `storage.options.path`")
+
+
+class _Endpoint(Table):
+    id: str | None = label("A label")
+    description: str | None = label("A label")
+    service: str = key(REQUIRED, "What listens", allowed='"dicom_scp" or "jmix"')
+    peer_ref: str | None = key(
+        None, "The [peers.*] whose connection is used where `connection` says nothing", unset="none"
+    )
+    connection: Listening = key(Listening, "The listener's address")
+
+
+class DicomEndpoint(_Endpoint):
+    authentication: str | None = unused("A DICOM caller is known by its AE title: `aet_table`")
+    options: DicomOptions = key(DicomOptions, "The DICOM receiver")
+
+
+class JmixEndpoint(_Endpoint):
+    authentication: str | None = key(
+        None, "The [authentications.*] that callers must present", unset="the peer's, else none"
+    )
+    options: JmixOptions = key(JmixOptions, "The query API")
+
+
+class BuilderOptions(Table):
+    skip_hashing: bool = key(False, "No digests in the manifest: faster, and damage goes unnoticed")
+    skip_listing: bool = key(False, "No list of files in the manifest")
+    profile: tree.ProfileName = own("harmony", "The envelope's layout and documents")
+    digest: tree.Digest = own("sha256", "Digests in the manifest; blake3 is several times faster")
+    durability: tree.Durability = own(
+        "fsync",
+        "What Success promises: on stable storage, or only in this machine's page cache, which a"
+        " power failure empties",
+    )
+    release_grace_secs: float = own(
+        1.0,
+        "An envelope is sealed so long after its last association was released",
+        ge=0,
+        le=3600,
+        allow_inf_nan=False,
+    )
+    quiet_secs: float = own(
+        30.0,
+        "An envelope is sealed when no instance came for so long",
+        ge=0.1,
+        le=86_400,
+        allow_inf_nan=False,
+    )
+    max_envelope_bytes: int = own(
+        4 * GIB, "An envelope is sealed before it grows beyond this", ge=1
+    )
+    max_envelope_instances: int = own(
+        10_000, "An envelope is sealed when it holds so many", ge=1, le=1_000_000
+    )
+    store_dir: str | None = unused("All states of an envelope are under `storage.options.path`")
+
+
+class _Middleware(Table):
+    id: str | None = label("A label")
+    description: str | None = label("A label")
+    type: str = key(REQUIRED, "What it does", allowed='"jmix_builder" or "passthru"')
+
+
+class BuilderMiddleware(_Middleware):
+    options: BuilderOptions = key(BuilderOptions, "The envelope")
+
+
+class PassthruOptions(Table):
+    pass
+
+
+class PassthruMiddleware(_Middleware):
+    options: PassthruOptions = key(PassthruOptions, "None")
+
+
+class BackendOptions(Table):
+    path_prefix: PathPrefix = key(
+        "",
+        'The URL is base + `path_prefix` + /jmix; "" means /api; one that ends in /jmix is'
+        " used as it is",
+        allowed=PATH_ALLOWED,
+    )
+    authentication_ref: str | None = key(
+        None, "The [authentications.*] to present", unset="the backend's `authentication`"
+    )
+    base_url: BaseUrl | None = key(
+        None,
+        "The upstream's base URL, instead of a target's address",
+        unset="the target's",
+        allowed="http://host:port/path or https://…, without user, query or fragment",
+    )
+    url: BaseUrl | None = key(
+        None,
+        "The same by its other name",
+        unset="`base_url`",
+        allowed="http://host:port/path or https://…, without user, query or fragment",
+    )
+    transfer_encoding: tree.TransferEncoding = own(
+        "auto",
+        "How the body is framed; auto: chunked once the upstream was seen to speak HTTP/1.1",
+    )
+    require_matching_id: bool = own(
+        False, "A 2xx that names another envelope id counts as not delivered"
+    )
+
+
+class Backend(Table):
+    id: str | None = label("A label")
+    description: str | None = label("A label")
+    service: str = key(REQUIRED, "Who is sent to", allowed='"jmix_backend"')
+    target_ref: str | None = key(
+        None, "The [targets.*] that is the upstream", unset="`connection` or `base_url`"
+    )
+    targets: list[str] | None = unused("`target_ref` names the one that is used")
+    connection: Connection = key(Connection, "Overrides the target's, key by key")
+    timeout_secs: float | None = timeout("the target's")
+    max_retries: int | None = retries("the target's")
+    authentication: str | None = key(
+        None, "The [authentications.*] to present", unset="the target's"
+    )
+    options: BackendOptions = key(BackendOptions, "The upstream")

@@ -1,0 +1,223 @@
+"""The effective configuration: one frozen tree, units in names. What every other room reads.
+
+Wanted: no room ever asks a TOML table, a default or an override again.
+Guaranteed: immutable, picklable; secrets show in no repr, str or format, only through reveal().
+Still wrong: a Secret is an ordinary string in memory, and in a pickle of a tree not blanked.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, TypeVar, cast
+
+_T = TypeVar("_T")
+
+Ack = Literal["stored", "uploaded"]
+Digest = Literal["sha256", "blake3"]
+Durability = Literal["fsync", "page-cache"]
+LogLevel = Literal["trace", "debug", "info", "warn", "error"]
+Method = Literal["bearer", "basic", "api_key"]
+ProfileName = Literal["harmony"]
+TransferEncoding = Literal["auto", "chunked", "content-length"]
+
+REDACTED: Final = "(redacted)"
+
+
+class Secret:
+    """A string that does not show itself. Equal to a Secret of the same value."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str = "") -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The value itself: for the one place that sends or compares it."""
+        return self._value
+
+    def __bool__(self) -> bool:
+        return bool(self._value)
+
+    def __eq__(self, other: object) -> bool:
+        return self._value == other._value if isinstance(other, Secret) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash((Secret, self._value))
+
+    def __repr__(self) -> str:
+        return f"Secret({REDACTED if self._value else ''!r})"
+
+    def __str__(self) -> str:
+        return REDACTED if self._value else ""
+
+
+NO_SECRET: Final = Secret()
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What is sent to an upstream, or asked of a caller, in one header field."""
+
+    method: Method
+    token: Secret = NO_SECRET
+    username: Secret = NO_SECRET
+    password: Secret = NO_SECRET
+    api_key: Secret = NO_SECRET
+    header_name: str = "Authorization"
+
+    def header(self) -> tuple[str, str]:
+        """Name and value: Bearer (RFC 6750 §2.1), Basic (RFC 7617 §2, UTF-8), or the bare key."""
+        if self.method == "bearer":
+            return self.header_name, f"Bearer {self.token.reveal()}"
+        if self.method == "basic":
+            pair = f"{self.username.reveal()}:{self.password.reveal()}".encode()
+            return self.header_name, f"Basic {base64.b64encode(pair).decode()}"
+        return self.header_name, self.api_key.reveal()
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    """`file` None: stderr only."""
+
+    level: LogLevel
+    file: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """Processes, memory and time of the whole node. Retention None: without that limit."""
+
+    receivers: int
+    packers: int
+    lane_bytes: int
+    grace_secs: float
+    retention_secs: float | None
+    retention_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Builder:
+    """How instances become an envelope, and when it is sealed."""
+
+    profile: ProfileName
+    digest: Digest
+    skip_hashing: bool
+    skip_listing: bool
+    durability: Durability
+    release_grace_secs: float
+    quiet_secs: float
+    max_envelope_bytes: int
+    max_envelope_instances: int
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """Where envelopes go. `url` is the full POST URL; `timeout_secs` is for one whole attempt."""
+
+    name: str
+    url: str
+    timeout_secs: float
+    max_retries: int
+    ca_file: Path | None
+    transfer_encoding: TransferEncoding
+    require_matching_id: bool
+    credentials: Credentials | None
+
+
+@dataclass(frozen=True, slots=True)
+class CallingAe:
+    """An entry of aet_table: a calling AE title that is let in, and its overrides.
+
+    `builder` is complete: the listener's with this entry's overrides merged in. `host` and `port`
+    are kept for the reader; they decide nothing.
+    """
+
+    ae_title: str
+    host: str | None
+    port: int | None
+    max_associations: int | None
+    builder: Builder
+
+
+@dataclass(frozen=True, slots=True)
+class DicomListener:
+    """A Storage SCP on one address. `port` 0: the system chooses. `calling` None: any calling AE
+    title; else by AE title."""
+
+    pipeline: str
+    endpoint: str
+    host: str
+    port: int
+    ae_title: str
+    max_pdu: int
+    enable_store: bool
+    enable_echo: bool
+    max_associations: int
+    ack: Ack
+    accept_any_called_aet: bool
+    calling: Mapping[str, CallingAe] | None
+    builder: Builder
+    upstream: Upstream
+
+
+@dataclass(frozen=True, slots=True)
+class HttpListener:
+    """The query API on one address. `credentials` are what callers must present; `path_prefix` is
+    "" or begins with a slash and ends with none. `upstream` None: nothing can be posted."""
+
+    pipeline: str
+    endpoint: str
+    host: str
+    port: int
+    path_prefix: str
+    cert_file: Path | None
+    key_file: Path | None
+    credentials: Credentials | None
+    allow_unauthenticated: bool
+    upstream: Upstream | None
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All of it. `ignored`: paths of keys that were given and mean nothing here."""
+
+    name: str
+    source: Path
+    storage_dir: Path
+    log: LogSettings
+    runtime: Runtime
+    dicom: tuple[DicomListener, ...]
+    http: tuple[HttpListener, ...]
+    ignored: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def without_secrets(self) -> Config:
+        """The same tree with every Secret blanked: for processes that need none."""
+        return _blank(self)
+
+    def without_upstream_secrets(self) -> Config:
+        """Only what callers of the query API must present is left: for the process of that API."""
+        listeners = (
+            dataclasses.replace(listener, upstream=_blank(listener.upstream))
+            for listener in self.http
+        )
+        return dataclasses.replace(_blank(self), http=tuple(listeners))
+
+
+def _blank(value: _T) -> _T:
+    if isinstance(value, Secret):
+        return cast("_T", NO_SECRET)
+    if isinstance(value, tuple):
+        return cast("_T", tuple(_blank(item) for item in value))
+    if isinstance(value, dict):
+        return cast("_T", {key: _blank(item) for key, item in value.items()})
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        held: dict[str, Any] = {
+            field.name: _blank(getattr(value, field.name)) for field in dataclasses.fields(value)
+        }
+        return cast("_T", dataclasses.replace(value, **held))
+    return value

@@ -1,0 +1,219 @@
+"""Which URL, limits and credentials an upstream gets: backend over target over default.
+
+URL          options.base_url, else connection (key by key over the target's), else target.url;
+             then path_prefix, then /jmix
+credentials  options.authentication_ref, else authentication, else the target's authentication
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final, TypeVar
+from urllib.parse import urlsplit
+
+from fastjmix.config.binding import is_loopback
+from fastjmix.config.checking import Entry
+from fastjmix.config.references import References
+from fastjmix.config.tables_net import Authentication, AuthenticationOptions, Target
+from fastjmix.config.tables_pipeline import Backend
+from fastjmix.config.tree import Credentials, Method, Secret, Upstream
+
+_T = TypeVar("_T")
+
+_PORTS: Final = {"http": 80, "https": 443}
+_DEFAULT_TIMEOUT_SECS: Final = 30.0
+_DEFAULT_RETRIES: Final = 3
+_REQUIRED: Final[dict[Method, tuple[str, ...]]] = {
+    "bearer": ("token",),
+    "basic": ("username", "password"),
+    "api_key": ("api_key",),
+}
+
+
+def upstream(references: References, entry: Entry) -> Upstream | None:
+    """The upstream of a [backends.*]; None (and a fault somewhere) when it cannot be told."""
+    backend = entry.value
+    if not isinstance(backend, Backend):
+        return None
+    target_entry = None
+    if backend.target_ref is not None:
+        target_entry = references.find(entry, "target_ref", "targets", backend.target_ref)
+        if target_entry is None:
+            return None
+    target = target_entry.value if target_entry is not None else Target()
+    assert isinstance(target, Target)
+    if not target.enabled:
+        found = f'"{backend.target_ref}", which has enabled = false'
+        references.fault(entry, "target_ref", found, "a target that is enabled")
+    url = _url(references, entry, backend, target_entry, target)
+    presented = _presented(references, entry, backend, target_entry, target)
+    authority = _authority(references, entry, backend, target_entry, target)
+    if url is None:
+        return None
+    _warn_of_clear_text(references, entry, url, presented is not None)
+    return Upstream(
+        name=entry.name,
+        url=url,
+        timeout_secs=float(
+            _either(backend.timeout_secs, target.timeout_secs, _DEFAULT_TIMEOUT_SECS)
+        ),
+        max_retries=_either(backend.max_retries, target.max_retries, _DEFAULT_RETRIES),
+        ca_file=authority,
+        transfer_encoding=backend.options.transfer_encoding,
+        require_matching_id=backend.options.require_matching_id,
+        credentials=presented,
+    )
+
+
+def _either(first: _T | None, second: _T | None, default: _T) -> _T:
+    return first if first is not None else second if second is not None else default
+
+
+# -- the URL ---------------------------------------------------------------------------------------
+
+
+def post_path(base_path: str, path_prefix: str) -> str:
+    """The path envelopes are posted to. Both parts are "" or begin with a slash and end with none.
+
+    A path that already ends in /jmix is used as it is; no prefix means /api.
+    """
+    if (base_path + path_prefix).endswith("/jmix"):
+        return base_path + path_prefix
+    return f"{base_path}{path_prefix or '/api'}/jmix"
+
+
+def _url(
+    references: References,
+    entry: Entry,
+    backend: Backend,
+    target_entry: Entry | None,
+    target: Target,
+) -> str | None:
+    options = backend.options
+    if options.base_url and options.url and options.base_url != options.url:
+        references.fault(
+            entry, "options.url", "another URL than base_url", "one of base_url and url"
+        )
+    if target_entry is not None and target.url and target.connection.host:
+        references.fault(
+            target_entry, "url", "an address beside connection.host", "one of url and connection"
+        )
+    base = options.base_url or options.url
+    host = backend.connection.host or target.connection.host
+    if base is None and host is None:
+        base = target.url
+    if base is not None:
+        parts = urlsplit(base)
+        path = "/".join(["", *(step for step in parts.path.split("/") if step)]).rstrip("/")
+        return f"{parts.scheme}://{parts.netloc}{post_path(path, options.path_prefix)}"
+    if host is None:
+        hint = "; `targets` is not read" * bool(backend.targets)
+        told = f"target_ref, connection.host or options.base_url: the upstream's address{hint}"
+        references.fault(entry, "target_ref", "no address", told)
+        return None
+    return _composed(references, entry, backend, target_entry, target, host)
+
+
+def _composed(
+    references: References,
+    entry: Entry,
+    backend: Backend,
+    target_entry: Entry | None,
+    target: Target,
+    host: str,
+) -> str | None:
+    near, far = backend.connection, target.connection
+    said = [
+        (entry, "connection.protocol", near.protocol),
+        (target_entry, "connection.protocol", far.protocol),
+        (target_entry, "protocol", target.protocol),
+        (target_entry, "type", target.type),
+    ]
+    by, key, protocol = next((one for one in said if one[2]), (entry, "", "http"))
+    if protocol not in _PORTS:
+        references.fault(by or entry, key, f'"{protocol}"', 'for an upstream: "http" or "https"')
+        return None
+    port = _either(near.port, far.port, _PORTS[protocol])
+    base_path = _either(near.base_path, far.base_path, "")
+    named = f"[{host}]" if ":" in host else host
+    return f"{protocol}://{named}:{port}{post_path(base_path, backend.options.path_prefix)}"
+
+
+def _authority(
+    references: References,
+    entry: Entry,
+    backend: Backend,
+    target_entry: Entry | None,
+    target: Target,
+) -> Path | None:
+    if backend.connection.ca_cert_path is None and target_entry is not None:
+        entry, given = target_entry, target.connection.ca_cert_path
+    else:
+        given = backend.connection.ca_cert_path
+    return references.file(entry, "connection.ca_cert_path", given)
+
+
+def _warn_of_clear_text(
+    references: References, entry: Entry, url: str, with_credentials: bool
+) -> None:
+    parts = urlsplit(url)
+    if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+        sent = "patients' data and credentials" if with_credentials else "patients' data"
+        references.findings.warn(f"{entry.path}: {sent} go unencrypted to {url}")
+
+
+# -- credentials -----------------------------------------------------------------------------------
+
+
+def _presented(
+    references: References,
+    entry: Entry,
+    backend: Backend,
+    target_entry: Entry | None,
+    target: Target,
+) -> Credentials | None:
+    if backend.options.authentication_ref is not None:
+        given = backend.options.authentication_ref
+        return credentials(references, entry, "options.authentication_ref", given)
+    if backend.authentication is not None:
+        return credentials(references, entry, "authentication", backend.authentication)
+    if target_entry is not None and target.authentication is not None:
+        return credentials(references, target_entry, "authentication", target.authentication)
+    return None
+
+
+def credentials(references: References, by: Entry, key: str, name: str) -> Credentials | None:
+    """What the [authentications.*] that `key` of `by` names holds; None for method "none", and
+    (with a fault) for one that cannot be used."""
+    entry = references.find(by, key, "authentications", name)
+    if entry is None or not isinstance(entry.value, Authentication):
+        return None
+    method = entry.value.method
+    if method == "none":
+        return None
+    if method == "jwt" or method == "mutual_tls" or method == "custom":
+        told = 'one whose method is "bearer", "basic", "api_key" or "none"'
+        references.fault(by, key, f'"{name}", whose method is "{method}"', told)
+        return None
+    options = entry.value.options
+    for needed in _REQUIRED[method]:
+        if getattr(options, needed) is None:
+            told = f'a string: method "{method}" needs {" and ".join(_REQUIRED[method])}'
+            references.fault(entry, f"options.{needed}", "nothing", told)
+    return _credentials(method, options)
+
+
+def _credentials(method: Method, options: AuthenticationOptions) -> Credentials:
+    if method == "bearer":
+        return Credentials(method, token=Secret(options.token or ""))
+    if method == "basic":
+        return Credentials(
+            method,
+            username=Secret(options.username or ""),
+            password=Secret(options.password or ""),
+        )
+    return Credentials(
+        method,
+        api_key=Secret(options.api_key or ""),
+        header_name=options.header_name or "X-API-Key",
+    )

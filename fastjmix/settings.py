@@ -1,0 +1,48 @@
+"""Which rules an instance falls under, as one small number that fits in a lane.
+
+Receiver and packer number the same frozen configuration in the same way: per DICOM listener first
+its own rules, then those of each calling AE title in its aet_table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fastjmix.config import Builder, Config, DicomListener
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The rules for the instances of one calling AE title (or any) at one listener."""
+
+    listener: DicomListener
+    builder: Builder
+    max_associations: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsTable:
+    """Every `Settings`, by number; and the number for a listener and a calling AE title."""
+
+    rows: tuple[Settings, ...]
+    _default: tuple[int, ...]
+    _calling: Mapping[tuple[int, str], int]
+
+    def number(self, listener: int, calling_ae: str) -> int:
+        """The row for `calling_ae` at the listener with this index."""
+        return self._calling.get((listener, calling_ae), self._default[listener])
+
+
+def tabulate(config: Config) -> SettingsTable:
+    """Numbers the rules of a configuration."""
+    rows: list[Settings] = []
+    default: list[int] = []
+    calling: dict[tuple[int, str], int] = {}
+    for index, listener in enumerate(config.dicom):
+        default.append(len(rows))
+        rows.append(Settings(listener, listener.builder, None))
+        for title, entry in (listener.calling or {}).items():
+            calling[index, title] = len(rows)
+            rows.append(Settings(listener, entry.builder, entry.max_associations))
+    return SettingsTable(tuple(rows), tuple(default), calling)

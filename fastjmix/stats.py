@@ -1,0 +1,87 @@
+"""Counters that every process adds to and the API shows: one shared page, one row a process.
+
+A row has one writer (the process that holds it, and its successor after a restart), so that adding
+needs no lock; readers sum the rows. Values are 64-bit and start at zero with the supervisor.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Mapping
+from typing import Final
+
+COUNTERS: Final[Mapping[str, str]] = {
+    "associations_accepted_total": "Associations accepted.",
+    "associations_rejected_total": "Associations rejected (A-ASSOCIATE-RJ).",
+    "associations_aborted_total": "Associations that ended with A-ABORT or a lost connection.",
+    "echoes_total": "C-ECHO requests answered.",
+    "instances_received_total": "Instances answered with status 0000.",
+    "instances_refused_total": "Instances answered with a failure status.",
+    "instances_duplicate_total": "Instances that an open envelope already held, byte for byte.",
+    "instances_conflicting_total": "Same SOP Instance UID, other bytes: both kept.",
+    "instance_bytes_total": "Data set bytes of the instances answered with status 0000.",
+    "envelopes_sealed_total": "Envelopes sealed and put in outbox/.",
+    "envelopes_recovered_total": "Envelopes sealed from what a crash left.",
+    "envelopes_uploaded_total": "Envelopes delivered to the upstream.",
+    "envelopes_rejected_total": "Envelopes moved to rejected/.",
+    "uploads_failed_total": "Attempts to upload that will be repeated.",
+    "upload_bytes_total": "Bytes of envelopes delivered.",
+    "children_restarted_total": "Processes restarted after they died.",
+}
+"""Names and meanings of what only ever grows."""
+
+GAUGES: Final[Mapping[str, str]] = {
+    "associations_open": "Associations open now.",
+    "envelopes_building": "Envelopes being packed now.",
+    "outbox_envelopes": "Envelopes waiting for the upstream.",
+    "upstreams_held": "Upstreams on hold after 401, 403 or a redirect.",
+}
+"""Names and meanings of what goes up and down; the sum over the processes is shown."""
+
+_INDEX: Final = {name: index for index, name in enumerate([*COUNTERS, *GAUGES])}
+_ROW: Final = 64
+assert len(_INDEX) <= _ROW
+
+
+class StatsPage:
+    """The shared page. Made by the supervisor before it forks; `row(n)` is for process n."""
+
+    def __init__(self, rows: int) -> None:
+        self._map = mmap.mmap(-1, max(rows, 1) * _ROW * 8)
+        self._cells = memoryview(self._map).cast("Q")
+        self.rows = rows
+
+    def row(self, index: int) -> Stats:
+        """The row of one process. Gauges of a dead predecessor start again at zero."""
+        cells = self._cells[index * _ROW : (index + 1) * _ROW]
+        for name in GAUGES:
+            cells[_INDEX[name]] = 0
+        return Stats(self, cells)
+
+    def totals(self) -> dict[str, int]:
+        """Every counter and gauge, summed over the processes."""
+        cells = self._cells
+        return {
+            name: sum(cells[row * _ROW + index] for row in range(self.rows))
+            for name, index in _INDEX.items()
+        }
+
+
+class Stats:
+    """One process's row."""
+
+    def __init__(self, page: StatsPage, cells: memoryview) -> None:
+        self._page = page
+        self._cells = cells
+
+    def add(self, name: str, amount: int = 1) -> None:
+        """Adds to a counter. Raises KeyError for a name that is not in COUNTERS or GAUGES."""
+        self._cells[_INDEX[name]] += amount
+
+    def set(self, name: str, value: int) -> None:
+        """Sets a gauge of this process."""
+        self._cells[_INDEX[name]] = value
+
+    def totals(self) -> dict[str, int]:
+        """Sums over all processes."""
+        return self._page.totals()

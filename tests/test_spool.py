@@ -1,0 +1,242 @@
+"""Passage 2: every state, every leftover, every step."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from fastjmix.errors import DamagedTicket, SpoolError
+from fastjmix.spool import Room, Spool, Ticket
+
+
+@pytest.fixture
+def spool(tmp_path):
+    one = Spool(tmp_path / "spool")
+    one.prepare()
+    yield one
+    one.release()
+
+
+def ticket(envelope_id: str, **changes) -> Ticket:
+    values = {
+        "id": envelope_id,
+        "pipeline": "p",
+        "upstream": "u",
+        "ack": "stored",
+        "studies": ("1.2.3",),
+        "calling_ae": "CT",
+        "instances": 1,
+        "size_bytes": 0,
+        "sealed_at": 1.5,
+        "origin": "packer-0",
+    }
+    return Ticket(**{**values, **changes})
+
+
+def sealed(spool: Spool, content: bytes = b"member") -> str:
+    draft = spool.new_draft({"ack": "stored"})
+    draft.append([content[:2], memoryview(content[2:])])
+    draft.commit()
+    return draft.seal([b"tail"], ticket(draft.id)).id
+
+
+def test_an_envelope_goes_from_building_to_sent(spool) -> None:
+    one = sealed(spool)
+    assert spool.waiting() == [one]
+    assert spool.path("outbox", one).read_bytes() == b"membertail"
+    assert spool.ticket("outbox", one).size_bytes == 10
+    assert not list(spool.building.iterdir())
+    spool.deliver(one, {"status": 201})
+    assert spool.waiting() == []
+    assert spool.ticket("sent", one).receipt == {"status": 201}
+    assert not list(spool.outbox.iterdir())
+    assert spool.find(one) == ("sent", spool.path("sent", one))
+
+
+def test_refused_and_withdrawn(spool) -> None:
+    one, two = sealed(spool), sealed(spool)
+    spool.reject(one, {"status": 400})
+    assert spool.ticket("rejected", one).refusal == {"status": 400}
+    assert spool.find(one) is None
+    spool.withdraw(two)
+    assert not list(spool.outbox.iterdir())
+
+
+def test_oldest_first(spool) -> None:
+    ids = [sealed(spool) for _ in range(5)]
+    for age, one in enumerate(ids):
+        os.utime(spool.path("outbox", one), (age, age))
+    assert spool.waiting() == ids
+
+
+def test_a_failed_append_leaves_no_trace(spool, tmp_path) -> None:
+    draft = spool.new_draft({})
+    draft.append([b"whole"])
+    os.close(draft.descriptor)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        draft.append([b"half"])
+    assert draft.end == 5
+    draft.descriptor = os.open(draft.archive, os.O_RDWR)
+    draft.append([b"!"])
+    assert draft.archive.read_bytes() == b"whole!"
+    draft.abandon()
+    assert not list(spool.building.iterdir())
+
+
+def test_many_buffers_are_written_in_order(spool) -> None:
+    draft = spool.new_draft({})
+    parts = [b"%04d" % n for n in range(3000)]
+    assert draft.append(parts) == 0
+    assert draft.append([b"", b"end"]) == 12000
+    assert draft.archive.read_bytes() == b"".join(parts) + b"end"
+
+
+def test_spilled_instances_are_joined(spool) -> None:
+    draft = spool.new_draft({})
+    draft.append([b"first"])
+    spill = spool.new_spill()
+    spill.append([b"x" * 100000])
+    spill.append([b"y" * 7])
+    assert draft.join(b"header", spill) == 5
+    spill.drop()
+    assert draft.archive.read_bytes() == b"firstheader" + b"x" * 100000 + b"y" * 7
+    assert not spill.path.exists()
+
+
+def start_again(spool: Spool) -> None:
+    spool.release()
+    spool.prepare()
+
+
+def test_leftovers_of_a_crash(spool) -> None:
+    """Each line of the state table at the top of spool.py, made by hand."""
+    draft = spool.new_draft({"ack": "stored", "packer": 3})
+    draft.append([b"member"])
+    draft.close()
+    uploading = spool.new_upload()
+    uploading.write_bytes(b"half")
+    spill = spool.new_spill()
+    lonely = spool.outbox / "lonely.json"
+    lonely.write_bytes(ticket("lonely").dump())
+    one, two = sealed(spool), sealed(spool)
+    # the receipt was written, the archive had not moved
+    (spool.sent / f"{one}.json").write_bytes(ticket(one, receipt={"status": 201}).dump())
+    # the archive had moved, the old ticket was still there
+    spool.path("outbox", two).rename(spool.path("sent", two))
+    (spool.sent / f"{two}.json").write_bytes(ticket(two, receipt={"status": 201}).dump())
+    (spool.outbox / "torn.new").write_bytes(b"{")
+    start_again(spool)
+    assert not uploading.exists()
+    assert not spill.path.exists()
+    assert not list(spool.outbox.iterdir())
+    assert {spool.find(one)[0], spool.find(two)[0]} == {"sent"}
+    (leftover,) = spool.leftovers()
+    assert (leftover.id, leftover.recipe) == (draft.id, {"ack": "stored", "packer": 3})
+
+
+def test_a_draft_without_a_recipe_is_still_found(spool) -> None:
+    (spool.building / "x").mkdir()
+    (spool.building / "x" / "draft.json").write_bytes(b"{torn")
+    (leftover,) = spool.leftovers()
+    assert leftover.recipe == {}
+
+
+def test_tickets(tmp_path) -> None:
+    one = ticket("a", studies=("1", "2"), receipt={"status": 201, "id": "b"})
+    assert Ticket.load(one.dump(), "x") == one
+    for bad in (b"", b"[]", b"{}", b'{"format":1}', b"null", one.dump()[:-9]):
+        with pytest.raises(DamagedTicket, match=r"where\.json"):
+            Ticket.load(bad, "where.json")
+
+
+def test_the_lock(spool) -> None:
+    code = (
+        "import sys; from pathlib import Path; from fastjmix.spool import Spool;"
+        "Spool(Path(sys.argv[1])).prepare()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(spool.root)], capture_output=True, text=True, check=False
+    )
+    assert "another fastjmix" in done.stderr
+
+
+def test_a_root_that_cannot_be_used(tmp_path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SpoolError, match="cannot be used"):
+        Spool(tmp_path / "file" / "spool").prepare()
+
+
+def test_modes(spool) -> None:
+    sealed(spool)
+    for path in spool.root.rglob("*"):
+        assert path.stat().st_mode & 0o077 == 0
+
+
+def test_retention_takes_the_oldest_delivered_only(spool) -> None:
+    ids = [sealed(spool, b"x" * 1000) for _ in range(5)]
+    for age, one in enumerate(ids[:4]):
+        spool.deliver(one, {})
+        os.utime(spool.sent / f"{one}.json", (time.time() - 1000 * (4 - age),) * 2)
+    assert spool.retain(None, None) == []
+    assert spool.retain(3500, None) == [ids[0]]
+    assert spool.retain(None, 2100) == [ids[1]]
+    assert spool.retain(0, 0) == [ids[3], ids[2]]
+    assert spool.waiting() == [ids[4]]
+
+
+def test_page_cache_never_syncs(tmp_path) -> None:
+    """strace is the witness: durable spools sync, page-cache ones do not."""
+    code = (
+        "import sys; from pathlib import Path; from fastjmix.spool import Spool, Ticket;"
+        "s = Spool(Path(sys.argv[1]), durable=sys.argv[2] == 'True'); s.prepare();"
+        "d = s.new_draft({}); d.append([b'x']); d.commit();"
+        "d.seal([b'y'], Ticket(d.id, '', '', 'stored', (), '', 1, 0, 0.0, ''));"
+        "s.deliver(d.id, {})"
+    )
+    counts = {}
+    for durable in ("True", "False"):
+        trace = tmp_path / f"trace-{durable}"
+        subprocess.run(
+            ["strace", "-f", "-qq", "-o", str(trace), "-e", "trace=fsync,fdatasync,rename",
+             sys.executable, "-c", code, str(tmp_path / durable), durable],
+            check=True,
+        )  # fmt: skip
+        text = trace.read_text()
+        counts[durable] = text.count("sync(")
+        if durable == "True":
+            lines = [
+                line
+                for line in text.splitlines()
+                if ".json" in line or "zip" in line or "sync(" in line
+            ]
+            published = next(
+                i for i, line in enumerate(lines) if "/outbox/" in line and ".zip" in line
+            )
+            assert "fsync(" in lines[published + 1]
+            assert any("outbox" in line and ".json" in line for line in lines[:published])
+    assert counts["False"] == 0
+    assert counts["True"] >= 8
+
+
+def test_room(tmp_path) -> None:
+    room = Room(tmp_path)
+    free = os.statvfs(tmp_path)
+    if free.f_bavail * free.f_frsize > 6 << 30:
+        assert not room.low()
+        assert not room.exhausted()
+    room._free, room._asked = 1 << 20, time.monotonic() + 100
+    assert room.low()
+    assert room.exhausted()
+
+
+def test_draft_recipe_is_json(spool) -> None:
+    draft = spool.new_draft({"a": 1})
+    assert json.loads((draft.directory / "draft.json").read_text()) == {"a": 1}
+    assert Path(draft.archive).exists()
+    draft.abandon()

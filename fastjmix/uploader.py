@@ -1,0 +1,522 @@
+"""The process outbox → upstream → sent. Retry, back-off; the only process that holds the token.
+
+Wants outbox/ (spool.py), an upstream for each pipeline, and Links. Guarantees: no envelope leaves
+outbox/ but by an answer of its upstream (to sent/ or rejected/), or, with ack = "uploaded", by a
+failure that is reported to whoever waits; oldest first; a failing upstream is asked by one envelope
+at a time; nothing is ever given up for age or number of attempts. What answers mean is decided in
+delivery.py, HTTP is spoken in courier.py, files are moved in spool.py.
+
+max_retries bounds only the quick retries of an envelope (1 s, 2 s, 4 s …); after them the back-off
+window is its cap at once. A stored envelope is promised: it is retried for ever.
+
+Still wrong: how often an envelope was tried is known to this process only; after a restart the
+count begins at 1. An envelope that alone makes its upstream answer 403 holds the others up for a
+minute each time it is tried.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import heapq
+import os
+import random
+import signal
+import socket
+import time
+import uuid
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
+
+import uvloop
+
+from fastjmix import delivery, log
+from fastjmix.config import Config, Upstream
+from fastjmix.courier import Courier, Patience, damage, manifest
+from fastjmix.delivery import Backoff, Failure, Gate, Kind, Outcome, Verdict
+from fastjmix.errors import DamagedTicket
+from fastjmix.links import Links
+from fastjmix.spool import Spool, Ticket
+
+UPLOADS_AT_ONCE: Final = 4
+"""Per upstream. One hides neither the round trip nor the upstream's own fsync; more than a few only
+share the same line, and each holds a connection and a few chunks."""
+
+SCAN_REST: Final = 4.0
+"""Times as long as a listing of outbox/ took pass before the next: with 100,000 waiting one takes
+a second, and a bell for each new envelope must not make it a full-time job."""
+
+REPORT_SECS: Final = 5.0
+"""A process that has not read its outcomes for so long is not waiting for them."""
+
+MANIFEST_SLACK: Final = 64 * 1024
+"""Bytes by which theirs, printed with indents, may exceed twice the length of ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Bounds and intervals in seconds; the defaults are the product's."""
+
+    at_once: int = UPLOADS_AT_ONCE
+    patience: Patience = field(default_factory=Patience)
+    backoff: Backoff = field(default_factory=Backoff)
+    hold_secs: float = 60.0  # between probes of an upstream that wants other credentials
+    rescan_secs: float = 5.0  # in case a bell was lost with the process that should have rung it
+    retain_secs: float = 60.0
+    stop_secs: float = 3.0  # for uploads under way when the drain begins
+
+
+@dataclass(slots=True)
+class Waiting:
+    """An envelope in outbox/, as this process knows it.
+
+    `order` rises with age. `doubtful`: an earlier attempt may have stored it upstream without our
+    knowing; true of every envelope found at start, since a ticket cannot prove the contrary.
+    """
+
+    id: str
+    order: int
+    ticket: Ticket | None
+    doubtful: bool
+    attempts: int = 0
+    failures: int = 0
+    told: bool = False
+
+    @property
+    def awaited(self) -> bool:
+        """True when a process waits for the outcome, and nothing has been promised."""
+        return self.ticket is not None and self.ticket.ack == "uploaded"
+
+
+@dataclass(slots=True)
+class Target:
+    """One upstream: its courier, its gate, and three queues of (order or time, …, envelope)."""
+
+    upstream: Upstream
+    courier: Courier
+    gate: Gate
+    awaited: list[tuple[int, Waiting]] = field(default_factory=list)
+    ready: list[tuple[int, Waiting]] = field(default_factory=list)
+    later: list[tuple[float, int, Waiting]] = field(default_factory=list)
+    running: dict[asyncio.Task[None], Waiting] = field(default_factory=dict)
+
+    def put(self, item: Waiting) -> None:
+        """Into the queue of those that may go now."""
+        heapq.heappush(self.awaited if item.awaited else self.ready, (item.order, item))
+
+    def put_off(self, item: Waiting, when: float) -> None:
+        """Into the queue of those that may go at `when`."""
+        heapq.heappush(self.later, (when, item.order, item))
+
+    def wake(self, now: float) -> None:
+        """Those whose time has come may go now."""
+        while self.later and self.later[0][0] <= now:
+            self.put(heapq.heappop(self.later)[2])
+
+    def next_time(self, now: float) -> float | None:
+        """When there is something to do that no event will tell of; None: never."""
+        times = [self.later[0][0]] if self.later else []
+        if self.ready and not self.running and self.gate.until > now:
+            times.append(self.gate.until)
+        return min(times, default=None)
+
+
+class Uploader:
+    """Moves envelopes from outbox/ to their upstreams until `Links.stop` is readable."""
+
+    def __init__(
+        self,
+        upstreams: Mapping[tuple[str, str], Upstream],
+        spool: Spool,
+        links: Links,
+        *,
+        pace: Pace | None = None,
+        keep_secs: float | None = None,
+        keep_bytes: int | None = None,
+    ) -> None:
+        """`upstreams` is by (pipeline, upstream's name), as in tickets; `keep_*` bound sent/."""
+        self._spool = spool
+        self._links = links
+        self._pace = pace or Pace()
+        self._keep = (keep_secs, keep_bytes)
+        self._targets: dict[tuple[str, str], Target] = {}
+        self._each: list[Target] = []
+        for key, upstream in upstreams.items():
+            self._targets[key] = self._target_of(upstream)
+        self._known: dict[str, Waiting] = {}
+        self._orders = 0
+        self._doubtful = True
+        self._bell = asyncio.Event()
+        self._news = asyncio.Event()
+        self._stopping = False
+
+    def _target_of(self, upstream: Upstream) -> Target:
+        """One target for all the pipelines that end at the same upstream."""
+        for target in self._each:
+            if target.upstream == upstream:
+                return target
+        pace = self._pace
+        courier = Courier(upstream, pace.patience, pace.at_once)
+        target = Target(upstream, courier, Gate(pace.backoff, pace.hold_secs))
+        self._each.append(target)
+        return target
+
+    # -- the loop ----------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Begins the drain: no new upload starts."""
+        self._stopping = True
+        self._news.set()
+
+    def _ring(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._links.outbox_bell)
+        self._bell.set()
+
+    async def serve(self) -> None:
+        """Runs until stopped; then gives uploads under way a little time, and returns."""
+        loop = asyncio.get_running_loop()
+        os.set_blocking(self._links.outbox_bell, False)
+        loop.add_reader(self._links.outbox_bell, self._ring)
+        loop.add_reader(self._links.stop, self.stop)
+        chores = [asyncio.create_task(self._watch()), asyncio.create_task(self._retain())]
+        try:
+            while not self._stopping:
+                self._news.clear()
+                times = [self._start(target) for target in self._each]
+                wake = min((when for when in times if when is not None), default=None)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout_at(wake):
+                        await self._news.wait()
+        finally:
+            loop.remove_reader(self._links.outbox_bell)
+            loop.remove_reader(self._links.stop)
+            for chore in chores:
+                chore.cancel()
+            await asyncio.gather(*chores, return_exceptions=True)
+            await self._wind_up()
+
+    def _start(self, target: Target) -> float | None:
+        """Starts what may start; returns when to look again if nothing happens before."""
+        now = asyncio.get_running_loop().time()
+        target.wake(now)
+        while target.awaited and len(target.running) < self._pace.at_once:
+            # Someone waits for the answer now: only a hold is stronger than that.
+            _, item = heapq.heappop(target.awaited)
+            held = target.gate.held
+            if held is not None and not target.gate.admits(now, len(target.running)):
+                self._run(target, item, self._settle(target, item, held, 0.0))
+            else:
+                self._run(target, item, self._upload(target, item))
+        while (
+            target.ready
+            and len(target.running) < self._pace.at_once
+            and target.gate.admits(now, len(target.running))
+        ):
+            _, item = heapq.heappop(target.ready)
+            self._run(target, item, self._upload(target, item))
+        return target.next_time(now)
+
+    def _run(self, target: Target, item: Waiting, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        target.running[task] = item
+
+        def over(done: asyncio.Task[None]) -> None:
+            del target.running[done]
+            self._news.set()
+            if not done.cancelled() and (problem := done.exception()) is not None:
+                log.get().error("upload_abandoned", envelope=item.id, exc_info=problem)
+
+        task.add_done_callback(over)
+
+    async def _wind_up(self) -> None:
+        """What has not come to its end stays in outbox/, unless someone waits to hear of it."""
+        running = [task for target in self._each for task in target.running]
+        if running:
+            _, late = await asyncio.wait(running, timeout=self._pace.stop_secs)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+        stopped = Outcome(Verdict.RETRY, "fastjmix is stopping")
+        for item in [one for one in self._known.values() if one.awaited and not one.told]:
+            await self._step(item, partial(self._spool.withdraw, item.id))
+            await self._report(item, stopped)
+        for target in self._each:
+            await target.courier.close()
+
+    # -- what is waiting ---------------------------------------------------------------------
+
+    async def _watch(self) -> None:
+        """Takes in what is new in outbox/: at a bell, and every few seconds without one."""
+        now = asyncio.get_running_loop().time
+        while True:
+            began = now()
+            self._bell.clear()
+            try:
+                listed, found = await asyncio.to_thread(self._list)
+            except OSError as problem:
+                log.get().error("outbox_unreadable", problem=problem.strerror)
+            else:
+                self._take_in(listed, found)
+            await asyncio.sleep((now() - began) * SCAN_REST)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._pace.rescan_secs):
+                    await self._bell.wait()
+
+    def _list(self) -> tuple[set[str], list[tuple[str, Ticket | None]]]:
+        """In a thread: the ids in outbox/, and the tickets of new ones (None: damaged)."""
+        ids = self._spool.waiting()
+        found: list[tuple[str, Ticket | None]] = []
+        for envelope_id in ids:
+            if envelope_id in self._known:
+                continue
+            try:
+                uuid.UUID(envelope_id)  # it becomes part of a URL
+                found.append((envelope_id, self._spool.ticket("outbox", envelope_id)))
+            except (DamagedTicket, ValueError):
+                found.append((envelope_id, None))
+            except FileNotFoundError:
+                if self._spool.path("outbox", envelope_id).exists():
+                    found.append((envelope_id, None))
+        return set(ids), found
+
+    def _take_in(self, listed: set[str], found: list[tuple[str, Ticket | None]]) -> None:
+        running = {item.id for target in self._each for item in target.running.values()}
+        for envelope_id in self._known.keys() - listed - running:
+            del self._known[envelope_id]  # a person moved it
+        for envelope_id, ticket in found:
+            self._orders += 1
+            item = Waiting(envelope_id, self._orders, ticket, self._doubtful)
+            self._known[envelope_id] = item
+            target = self._target(ticket)
+            if target is not None:
+                target.put(item)
+                continue
+            log.get().error(
+                "upstream_unknown",
+                envelope=envelope_id,
+                upstream=ticket.upstream if ticket else None,
+                hint="configure an upstream of that name; until then it stays in outbox/",
+            )
+        self._doubtful = False
+        self._links.stats.set("outbox_envelopes", len(self._known))
+        self._news.set()
+
+    def _target(self, ticket: Ticket | None) -> Target | None:
+        """Where a ticket goes. A damaged one may go anywhere: it is rejected before any upload."""
+        if ticket is None:
+            return self._each[0] if self._each else None
+        exact = self._targets.get((ticket.pipeline, ticket.upstream))
+        named = (t for (_, name), t in self._targets.items() if name == ticket.upstream)
+        return exact or next(named, None)
+
+    def _forget(self, item: Waiting) -> None:
+        self._known.pop(item.id, None)
+        self._links.stats.set("outbox_envelopes", len(self._known))
+
+    # -- one attempt -------------------------------------------------------------------------
+
+    async def _upload(self, target: Target, item: Waiting) -> None:
+        now = asyncio.get_running_loop().time
+        started = now()
+        item.attempts += 1
+        try:
+            outcome = await self._attempt(target, item)
+        except FileNotFoundError:
+            log.get().warning("envelope_gone", envelope=item.id)
+            self._forget(item)
+            return
+        except Exception as problem:  # ours; but others wait, and this one may do better later
+            log.get().error("upload_fault", envelope=item.id, exc_info=problem)
+            failure = Failure(Kind.LOCAL, type(problem).__name__)
+            outcome = delivery.judge(failure, item.id, require_matching_id=False, now=0, cap=0)
+        item.doubtful = item.doubtful or outcome.doubtful
+        self._tell_gate(target, outcome, started, now())
+        await self._settle(target, item, outcome, now() - started)
+
+    async def _attempt(self, target: Target, item: Waiting) -> Outcome:
+        """Raises FileNotFoundError (a person moved the archive), OSError (our disk)."""
+        archive = self._spool.path("outbox", item.id)
+        problem = await asyncio.to_thread(damage, archive, item.ticket)
+        if problem is not None:
+            return Outcome(Verdict.REFUSED, problem, damaged=True)
+        outcome = delivery.judge(
+            await target.courier.post(archive),
+            item.id,
+            require_matching_id=target.upstream.require_matching_id,
+            now=time.time(),
+            cap=self._pace.backoff.cap,
+        )
+        if outcome.verdict is not Verdict.VERIFY:
+            return outcome
+        ours = await asyncio.to_thread(manifest, archive)
+        copy = await target.courier.manifest(item.id, 2 * len(ours) + MANIFEST_SLACK)
+        return delivery.judge_copy(outcome, copy, ours, doubtful=item.doubtful)
+
+    def _tell_gate(self, target: Target, outcome: Outcome, started: float, now: float) -> None:
+        if outcome.damaged:
+            return  # the upstream was not asked
+        gate = target.gate
+        was_open, was_held = gate.open, gate.held is not None
+        gate.told(outcome, started, now, random.random())
+        about = {"upstream": target.upstream.name, "status": outcome.status}
+        if gate.held is not None and not was_held:
+            log.get().error("upstream_held", **about, reason=outcome.reason)
+        elif was_open and not gate.open:
+            log.get().error("upstream_paused", **about, reason=outcome.reason)
+        elif gate.open and not was_open:
+            log.get().info("upstream_resumed", upstream=target.upstream.name)
+        self._links.stats.set("upstreams_held", sum(t.gate.held is not None for t in self._each))
+
+    # -- what comes of it --------------------------------------------------------------------
+
+    async def _settle(self, target: Target, item: Waiting, outcome: Outcome, secs: float) -> None:
+        told = {
+            "envelope": item.id,
+            "upstream": target.upstream.name,
+            "status": outcome.status,
+            "attempt": item.attempts,
+            "secs": f"{secs:.3f}",
+        }
+        url, now = target.upstream.url, time.time()
+        spool, stats = self._spool, self._links.stats
+        if outcome.verdict is Verdict.DELIVERED:
+            size = item.ticket.size_bytes if item.ticket else 0
+            other = outcome.remote_id if outcome.remote_id != item.id else None
+            log.get().info("envelope_uploaded", **told, bytes=size, remote_id=other)
+            receipt = delivery.receipt(outcome, url=url, attempts=item.attempts, at=now)
+            await self._move(item, outcome, lambda: spool.deliver(item.id, receipt))
+            stats.add("envelopes_uploaded_total")
+            stats.add("upload_bytes_total", size)
+        elif outcome.verdict is Verdict.REFUSED:
+            log.get().error("envelope_rejected", **told, reason=outcome.reason)
+            refusal = delivery.refusal(outcome, url=url, attempts=item.attempts, at=now)
+            await self._move(item, outcome, lambda: spool.reject(item.id, refusal))
+            stats.add("envelopes_rejected_total")
+        elif item.awaited:
+            log.get().warning("envelope_withdrawn", **told, reason=outcome.reason)
+            await self._move(item, outcome, lambda: spool.withdraw(item.id))
+            stats.add("uploads_failed_total")
+        else:
+            again = self._put_off(target, item, outcome)
+            log.get().warning(
+                "upload_retry", **told, again_in=f"{again:.1f}", reason=outcome.reason
+            )
+            stats.add("uploads_failed_total")
+
+    def _put_off(self, target: Target, item: Waiting, outcome: Outcome) -> float:
+        """Queues the envelope for later; returns in how many seconds it may go."""
+        now = asyncio.get_running_loop().time()
+        pause = max(0.0, target.gate.until - now)
+        if outcome.verdict is Verdict.HELD:
+            # Behind the others, so that the next probe is not the same envelope.
+            delay = pause + self._pace.hold_secs / 2
+        elif outcome.shared and not outcome.doubtful:
+            delay = pause  # the upstream could not be reached: not this envelope's fault
+        else:
+            item.failures += 1
+            delay = self._pace.backoff.delay(
+                item.failures,
+                random.random(),
+                least=outcome.least_secs,
+                quick=target.upstream.max_retries,
+            )
+        target.put_off(item, now + delay)
+        return max(delay, pause)
+
+    async def _move(self, item: Waiting, outcome: Outcome, step: Callable[[], None]) -> None:
+        """A step on disk, repeated until the disk lets it; whoever waits hears after the first."""
+        failures = 0
+        while not await self._step(item, step):
+            failures += 1
+            if failures == 1:
+                await self._report(item, outcome)
+            await asyncio.sleep(self._pace.backoff.delay(failures, random.random()))
+        if not failures:
+            await self._report(item, outcome)
+        self._forget(item)
+
+    async def _step(self, item: Waiting, step: Callable[[], None]) -> bool:
+        """False when the step has to be tried again."""
+        try:
+            await asyncio.to_thread(step)
+        except FileNotFoundError:
+            log.get().warning("envelope_gone", envelope=item.id)
+        except (OSError, DamagedTicket) as problem:
+            log.get().error("spool_step_failed", envelope=item.id, problem=str(problem))
+            return False
+        return True
+
+    async def _report(self, item: Waiting, outcome: Outcome) -> None:
+        """Tells the process that waits, if one does."""
+        if item.ticket is None or not item.awaited:
+            return
+        item.told = True
+        link = self._links.outcomes.get(item.ticket.origin)
+        problem = "no such process"
+        deadline = asyncio.get_running_loop().time() + REPORT_SECS
+        while link is not None and asyncio.get_running_loop().time() < deadline:
+            try:
+                link.send(delivery.report(outcome, item.id), socket.MSG_DONTWAIT)
+                return
+            except BlockingIOError:
+                problem = "it does not read"
+                await asyncio.sleep(REPORT_SECS / 100)
+            except OSError as refused:
+                problem = refused.strerror or "closed"
+                break
+        log.get().warning(
+            "outcome_unheard", envelope=item.id, origin=item.ticket.origin, problem=problem
+        )
+
+    # -- chores ------------------------------------------------------------------------------
+
+    async def _retain(self) -> None:
+        """Removes delivered envelopes beyond the configured age and size, now and then."""
+        if self._keep == (None, None):
+            return
+        while True:
+            try:
+                removed = await asyncio.to_thread(self._spool.retain, *self._keep)
+            except OSError as problem:
+                log.get().error("retention_failed", problem=problem.strerror)
+            else:
+                if removed:
+                    log.get().info("envelopes_expired", count=len(removed))
+            await asyncio.sleep(self._pace.retain_secs)
+
+
+# -- the process -----------------------------------------------------------------------------------
+
+
+def upstreams(config: Config) -> dict[tuple[str, str], Upstream]:
+    """Every upstream of the configuration by what tickets say: (pipeline, upstream's name)."""
+    found = {(one.pipeline, one.upstream.name): one.upstream for one in config.dicom}
+    for listener in config.http:
+        if listener.upstream is not None:
+            found.setdefault((listener.pipeline, listener.upstream.name), listener.upstream)
+    return found
+
+
+def run(config: Config, spool: Spool, links: Links) -> None:
+    """The forked child: returns when the drain is over. Logging is set up by the caller.
+
+    SIGTERM is the same as Links.stop; SIGINT, which a terminal sends to the whole group, is left
+    to the supervisor.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    uvloop.run(_main(config, spool, links))
+
+
+async def _main(config: Config, spool: Spool, links: Links) -> None:
+    uploader = Uploader(
+        upstreams(config),
+        spool,
+        links,
+        keep_secs=config.runtime.retention_secs,
+        keep_bytes=config.runtime.retention_bytes,
+    )
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, uploader.stop)
+    await uploader.serve()

@@ -1,0 +1,598 @@
+"""outbox → upstream → sent, with real servers, real files and real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import socket
+import time
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from envelopes import envelope
+from nodes import FAST, MEGABYTE, TOKEN, Node, big, node, run, to, until
+from upstreams import (
+    PATH,
+    Raw,
+    Seen,
+    Upstream,
+    Wire,
+    answer,
+    http_head,
+    says_nothing_for_ever,
+    script,
+    taken,
+)
+
+from fastjmix.config import Credentials, Secret
+from fastjmix.delivery import Backoff
+
+# -- what comes back -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [200, 202, 204])
+def test_any_2xx_is_a_delivery(tmp_path: Path, status: int) -> None:
+    async def test() -> None:
+        async with (
+            Upstream(script(answer(status))).open() as store,
+            node(tmp_path, to(store.url)) as one,
+        ):
+            envelope_id = one.seal()
+            await one.left()
+            receipt = one.receipt(envelope_id)
+            assert receipt["status"] == status
+            assert receipt["remote_id"] is None
+
+    run(test)
+
+
+@pytest.mark.parametrize("status", [400, 404, 405, 413, 415, 418, 422])
+def test_a_refusal_is_kept_with_its_reason(tmp_path: Path, status: int) -> None:
+    async def test() -> None:
+        refused = answer(status, {"error": "x" * 9000}, X_Request_Id="7")
+        async with Upstream(script(refused)).open() as store, node(tmp_path, to(store.url)) as one:
+            first = one.seal()
+            await one.left(1)
+            second = one.seal()
+            assert await one.left(2) == [("rejected", first), ("sent", second)]
+            refusal = one.refusal(first)
+            assert refusal["status"] == status
+            assert refusal["headers"]["x-request-id"] == "7"
+            assert len(refusal["body"]) == 4096
+            assert refusal["attempts"] == 1
+            assert one.spool.path("rejected", first).exists()
+            (line,) = await one.logged("envelope_rejected")
+            assert f"status={status}" in line
+            assert "xxx" not in line
+            assert one.page.totals()["envelopes_rejected_total"] == 1
+
+    run(
+        test,
+    )
+
+
+def test_a_refusal_wrapped_in_200_is_a_refusal(tmp_path: Path) -> None:
+    async def test() -> None:
+        wrapped = answer(200, {"response": {"status": 400, "body": "validation failed"}})
+        async with Upstream(script(wrapped)).open() as store, node(tmp_path, to(store.url)) as one:
+            envelope_id = one.seal()
+            assert await one.left() == [("rejected", envelope_id)]
+            assert one.refusal(envelope_id)["status"] == 400
+
+    run(test)
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504, 507])
+def test_what_may_pass_is_tried_again_with_the_same_bytes(tmp_path: Path, status: int) -> None:
+    async def test() -> None:
+        async with (
+            Upstream(script(status, status)).open() as store,
+            node(tmp_path, to(store.url)) as one,
+        ):
+            envelope_id = one.seal()
+            await one.left()
+            assert one.receipt(envelope_id)["attempts"] == 3
+            assert len({post.sha256 for post in store.posts}) == 1
+            first, second = one.lines("upload_retry")
+            assert f"status={status} attempt=1" in first
+            assert f"status={status} attempt=2" in second
+            assert one.page.totals()["uploads_failed_total"] == 2
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("value", "least"), [("1", 0.4), ("1000000000", 0.4), ("-5", 0.0), ("tomorrow", 0.0)]
+)
+def test_retry_after_is_a_minimum_within_bounds(tmp_path: Path, value: str, least: float) -> None:
+    moments: list[float] = []
+
+    def busy_once(request: web.BaseRequest, seen: Seen) -> web.Response:
+        moments.append(time.monotonic())
+        busy = answer(503, None, Retry_After=value)
+        return busy if len(moments) == 1 else taken(request, seen)
+
+    async def test() -> None:
+        pace = replace(FAST, backoff=Backoff(base=0.01, cap=0.4))
+        async with Upstream(busy_once).open() as store, node(tmp_path, to(store.url), pace) as one:
+            one.seal()
+            await one.left()
+
+    run(test)
+    assert least <= moments[1] - moments[0] < least + 0.5
+
+
+def test_an_id_that_must_match_and_does_not_is_no_delivery(tmp_path: Path) -> None:
+    def repeat(_: web.BaseRequest, seen: Seen) -> web.Response:
+        known = [one.sha256 for one in seen_before]
+        seen_before.append(seen)
+        if seen.sha256 in known:
+            return answer(409)
+        return answer(201, {"id": "something else"})
+
+    def manifest(request: web.BaseRequest, _: Seen) -> web.Response:
+        return answer(200, {**MANIFEST, "id": request.path.split("/")[-2]})
+
+    seen_before: list[Seen] = []
+
+    async def test() -> None:
+        async with (
+            Upstream(repeat, manifest).open() as store,
+            node(tmp_path, to(store.url, require_matching_id=True)) as one,
+        ):
+            envelope_id = one.seal()
+            assert await one.left() == [("sent", envelope_id)]
+            assert one.receipt(envelope_id)["attempts"] == 2
+            assert one.receipt(envelope_id)["verified"]
+
+    run(test)
+
+
+MANIFEST = {"type": "envelope", "version": 1, "content": {"type": "directory", "path": "payload"}}
+
+
+@pytest.mark.parametrize(
+    ("theirs", "where"),
+    [(MANIFEST, "sent"), ({**MANIFEST, "version": 2}, "rejected"), (None, "rejected")],
+)
+@pytest.mark.parametrize("ambiguous", [True, False])
+def test_a_conflict_is_verified(
+    tmp_path: Path, theirs: dict[str, Any] | None, where: str, ambiguous: bool
+) -> None:
+    async def post(request: web.BaseRequest, _: Seen) -> web.Response:
+        if ambiguous and len(store.posts) == 1:
+            assert request.transport is not None
+            request.transport.close()  # it has the whole body, and says nothing
+        return answer(409, {"error": "exists"})
+
+    def manifest(request: web.BaseRequest, seen: Seen) -> web.Response:
+        assert seen.headers["authorization"] == f"Bearer {TOKEN}"
+        if theirs is None:
+            return answer(404)
+        return answer(200, {"id": request.path.split("/")[-2], **theirs})
+
+    store = Upstream(post, manifest)
+
+    async def test() -> None:
+        credentials = Credentials(method="bearer", token=Secret(TOKEN))
+        async with store.open():
+            upstream = to(store.url, credentials=credentials, transfer_encoding="chunked")
+            async with node(tmp_path, upstream) as one:
+                envelope_id = one.seal()
+                assert await one.left() == [(where, envelope_id)]
+                (asked,) = await store.wait(1, "GET")
+                assert asked.path == f"{PATH}/{envelope_id}/manifest"
+                if where == "sent":
+                    assert one.receipt(envelope_id)["verified"]
+                    assert one.receipt(envelope_id)["attempts"] == 1 + ambiguous
+                else:
+                    assert one.refusal(envelope_id)["status"] == 409
+                    assert "manifest" in one.refusal(envelope_id)["reason"]
+
+    run(test)
+
+
+def test_a_conflict_that_cannot_be_verified_now_is_verified_later(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def manifest(request: web.BaseRequest, _: Seen) -> web.Response:
+        asked.append(request.path)
+        if len(asked) < 3:
+            return answer(503)
+        return answer(200, {"id": request.path.split("/")[-2], **MANIFEST})
+
+    async def test() -> None:
+        async with (
+            Upstream(lambda *_: answer(409), manifest).open() as store,
+            node(tmp_path, to(store.url)) as one,
+        ):
+            envelope_id = one.seal()
+            assert await one.left() == [("sent", envelope_id)]
+
+    run(test)
+
+
+# -- holds and pauses ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_credentials_at_fault_hold_the_upstream_and_drop_nothing(
+    tmp_path: Path, status: int
+) -> None:
+    locked = True
+
+    def guard(request: web.BaseRequest, seen: Seen) -> web.Response:
+        return answer(status) if locked else taken(request, seen)
+
+    async def test() -> None:
+        nonlocal locked
+        async with Upstream(guard).open() as store, node(tmp_path, to(store.url)) as one:
+            sealed = {one.seal() for _ in range(12)}
+            started = time.monotonic()
+            posts = await store.wait(6)
+            # Four at once found it out; from then on one at a time, and not before hold_secs.
+            assert time.monotonic() - started >= 2 * FAST.hold_secs
+            assert len(posts) == 6
+            assert one.page.totals()["upstreams_held"] == 1
+            assert len(one.spool.waiting()) == 12
+            (line,) = one.lines("upstream_held")
+            assert "error" in line
+            assert f"status={status}" in line
+            locked = False
+            moves = await one.left(12)
+            assert {envelope_id for where, envelope_id in moves if where == "sent"} == sealed
+            assert one.page.totals()["upstreams_held"] == 0
+            assert len(one.lines("upstream_resumed")) == 1
+
+    run(test)
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_not_followed(tmp_path: Path, status: int) -> None:
+    async def test() -> None:
+        async with Upstream().open() as elsewhere:
+
+            def redirect(request: web.BaseRequest, seen: Seen) -> web.Response:
+                return answer(status, None, Location=elsewhere.url)
+
+            async with Upstream(redirect).open() as store, node(tmp_path, to(store.url)) as one:
+                one.seal()
+                await store.wait(2)
+                assert len(one.spool.waiting()) == 1
+                assert len(one.lines("upstream_held")) == 1
+            assert not elsewhere.seen
+
+    run(test)
+
+
+def test_an_upstream_that_is_down_is_asked_by_one_envelope_at_a_time(tmp_path: Path) -> None:
+    down = True
+    connections = 0
+
+    async def serve(wire: Wire) -> None:
+        nonlocal connections
+        connections += 1
+        if down:
+            wire.reset()
+            return
+        while True:
+            await wire.body(await wire.probed())
+            await wire.say(http_head("201 Created", Content_Length=0))
+
+    async def test() -> None:
+        nonlocal down
+        async with Raw(serve).open() as store:
+            pace = replace(FAST, backoff=Backoff(base=0.05, cap=0.1))
+            upstream = to(store.url, max_retries=50)
+            async with node(tmp_path, upstream, pace, start=False) as one:
+                sealed = [one.seal() for _ in range(100)]
+                one.start()
+                await one.logged("upload_retry", 8)
+                assert connections <= 16
+                assert len(one.lines("upstream_paused")) == 1
+                down = False
+                moves = await one.left(100)
+                assert {found for _, found in moves} == set(sealed)
+                assert len(one.lines("upstream_resumed")) == 1
+
+    run(test)
+
+
+def test_nothing_listens_and_then_something_does(tmp_path: Path) -> None:
+    async def test() -> None:
+        with socket.socket() as reserved:
+            reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            reserved.bind(("127.0.0.1", 0))
+            port = reserved.getsockname()[1]
+            async with node(tmp_path, to(f"http://127.0.0.1:{port}{PATH}")) as one:
+                envelope_id = one.seal(envelope(MANIFEST_ID), id=MANIFEST_ID)
+                lines = await one.logged("upload_retry", 3)
+                assert "no connection" in lines[0]
+                reserved.listen()
+                reserved.setblocking(False)
+                loop = asyncio.get_running_loop()
+                connection, _ = await loop.sock_accept(reserved)
+                reader, writer = await asyncio.open_connection(sock=connection)
+                wire = Wire(reader, writer)
+                await wire.probed()
+                await wire.chunked()
+                await wire.say(http_head("201 Created", Content_Length=0))
+                await one.left()
+                assert one.receipt(envelope_id)["attempts"] >= 4
+                writer.close()
+
+    run(test)
+
+
+MANIFEST_ID = "550e8400-e29b-41d4-a716-446655440000"
+
+
+def test_no_more_uploads_at_once_than_allowed_and_the_oldest_first(tmp_path: Path) -> None:
+    now = most = 0
+
+    async def slow(request: web.BaseRequest, seen: Seen) -> web.Response:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        await asyncio.sleep(0.01)
+        now -= 1
+        return taken(request, seen)
+
+    async def test() -> None:
+        async with (
+            Upstream(slow).open() as store,
+            node(tmp_path, to(store.url), start=False) as one,
+        ):
+            sealed = [one.seal(envelope(image=bytes([n]))) for n in range(24)]
+            one.start()
+            await one.left(24)
+            order = [hashlib.sha256(archive(one, each)).hexdigest() for each in sealed]
+            came = [order.index(post.sha256) for post in store.posts]
+            assert all(abs(place - n) < 4 for n, place in enumerate(came))
+
+    run(test)
+    assert most == 4
+
+
+def archive(one: Node, envelope_id: str) -> bytes:
+    return one.spool.path("sent", envelope_id).read_bytes()
+
+
+# -- ack = "uploaded" ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "word", "where"),
+    [
+        (201, "delivered", "sent"),
+        (204, "delivered", "sent"),
+        (400, "refused", "rejected"),
+        (413, "refused", "rejected"),
+        (409, "refused", "rejected"),
+        (500, "failed", "withdrawn"),
+        (503, "failed", "withdrawn"),
+        (401, "failed", "withdrawn"),
+        (302, "failed", "withdrawn"),
+    ],
+)
+def test_whoever_waits_hears_of_the_one_attempt(
+    tmp_path: Path, status: int, word: str, where: str
+) -> None:
+    async def test() -> None:
+        async with Upstream(script(status)).open() as store, node(tmp_path, to(store.url)) as one:
+            envelope_id = one.seal(ack="uploaded")
+            told = await one.outcome()
+            assert told["id"] == envelope_id
+            assert told["outcome"] == word
+            assert told["status"] == status
+            assert told["detail"]
+            # Whoever hears of it finds the disk as it was told.
+            assert not one.spool.waiting()
+            assert await one.left() == [(where, envelope_id)]
+            assert len(store.posts) == 1
+
+    run(test)
+
+
+def test_whoever_waits_hears_of_a_timeout_and_of_a_closed_port(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with Raw(says_nothing_for_ever).open() as store:
+            upstream = to(store.url, timeout_secs=0.3)
+            async with node(tmp_path / "slow", upstream) as one:
+                one.seal(ack="uploaded")
+                assert (await one.outcome())["outcome"] == "timeout"
+        async with node(tmp_path / "gone", to(store.url)) as one:
+            one.seal(ack="uploaded")
+            told = await one.outcome()
+            assert told["outcome"] == "failed"
+            assert told["status"] is None
+            assert "no connection" in told["detail"]
+            assert not one.spool.waiting()
+
+    run(test)
+
+
+def test_a_hold_is_told_at_once_and_without_an_upload(tmp_path: Path) -> None:
+    async def test() -> None:
+        pace = replace(FAST, hold_secs=60)
+        async with (
+            Upstream(script(401)).open() as store,
+            node(tmp_path, to(store.url), pace) as one,
+        ):
+            for _ in range(3):
+                one.seal(ack="uploaded")
+                told = await one.outcome()
+                assert (told["outcome"], told["status"]) == ("failed", 401)
+            assert len(store.posts) == 1
+
+    run(test)
+
+
+def test_whoever_waits_goes_before_those_who_do_not(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with Upstream().open() as store:
+            pace = replace(FAST, at_once=1)
+            async with node(tmp_path, to(store.url), pace, start=False) as one:
+                for _ in range(10):
+                    one.seal()
+                urgent = one.seal(ack="uploaded")
+                one.start()
+                assert (await one.left(11))[0] == ("sent", urgent)
+
+    run(test)
+
+
+# -- leftovers, stops, disks -----------------------------------------------------------------------
+
+
+def test_what_was_left_is_delivered_after_a_restart(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with Raw(says_nothing_for_ever).open() as store, node(tmp_path, to(store.url)) as one:
+            sealed = {one.seal() for _ in range(5)}
+            await until(lambda: len(store.connections) == 4)
+            started = time.monotonic()
+        assert time.monotonic() - started < 2
+        assert {path.stem for path in (tmp_path / "outbox").glob("*.zip")} == sealed
+        async with Upstream().open() as well, node(tmp_path, to(well.url)) as one:
+            moves = await one.left(5)
+            assert {envelope_id for _, envelope_id in moves} == sealed
+
+    run(test)
+
+
+def test_a_stop_withdraws_what_was_never_promised(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with Raw(says_nothing_for_ever).open() as store:
+            one = Node(tmp_path, to(store.url), FAST)
+            one.start()
+            awaited, stored = one.seal(ack="uploaded"), one.seal()
+            await until(lambda: len(store.connections) == 2)
+            os.eventfd_write(one.links.stop, 1)
+            assert (await one.outcome())["id"] == awaited
+            await one.stop()
+            assert one.spool.waiting() == [stored]
+
+    run(test)
+
+
+def test_damaged_archives_are_set_aside_and_nothing_is_sent(tmp_path: Path) -> None:
+    def spoil(one: Node) -> dict[str, str]:
+        found: dict[str, str] = {}
+        good = envelope()
+        found[one.seal(good[:-1])] = "not a zip"
+        found[one.seal(good + b"trailing")] = "bytes behind the central directory"
+        found[one.seal(b"")] = "not a zip"
+        found[one.seal(b"no archive at all")] = "not a zip"
+        found[one.seal(good, size_bytes=len(good) + 1)] = "sealed with"
+        no_manifest = tmp_path / "other.zip"
+        with zipfile.ZipFile(no_manifest, "w") as other:
+            other.writestr("readme", b"")
+        found[one.seal(no_manifest)] = "manifest.json"
+        damaged = one.seal()
+        (one.spool.outbox / f"{damaged}.json").write_bytes(b"{")
+        found[damaged] = "ticket"
+        orphan = one.seal()
+        (one.spool.outbox / f"{orphan}.json").unlink()
+        found[orphan] = "ticket"
+        (one.spool.outbox / "holiday.zip").write_bytes(good)
+        found["holiday"] = "not an id"
+        return found
+
+    async def test() -> None:
+        async with Upstream().open() as store, node(tmp_path, to(store.url), start=False) as one:
+            expected = spoil(one)
+            one.start()
+            moves = await one.left(len(expected))
+            assert {(where, each) for where, each in moves} == {
+                ("rejected", each) for each in expected
+            }
+            for each, words in expected.items():
+                assert words in one.refusal(each)["reason"]
+            assert not store.seen
+            assert len(one.lines("envelope_rejected")) == len(expected)
+
+    run(test)
+
+
+def test_an_archive_that_shrinks_while_it_is_read_is_not_delivered(tmp_path: Path) -> None:
+    async def serve(wire: Wire) -> None:
+        await wire.probed()
+        await wire.take(64 * 1024)
+        os.truncate(outbox[0], MEGABYTE)
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            await wire.take(1 << 40)
+
+    outbox: list[Path] = []
+
+    async def test() -> None:
+        async with Raw(serve).open() as store, node(tmp_path, to(store.url)) as one:
+            envelope_id = one.seal(big(tmp_path / "big.zip", 64 * MEGABYTE))
+            outbox.append(one.spool.path("outbox", envelope_id))
+            assert await one.left() == [("rejected", envelope_id)]
+            (line,) = one.lines("upload_retry")
+            assert "became shorter" in line
+
+    run(test)
+
+
+def test_a_delivery_is_recorded_when_the_disk_lets_it(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with Upstream().open() as store, node(tmp_path, to(store.url), start=False) as one:
+            envelope_id = one.seal(ack="uploaded")
+            obstacle = one.spool.sent / f"{envelope_id}.new"
+            obstacle.mkdir()
+            one.start()
+            # Upstream has it: whoever waits need not wait for our disk.
+            assert (await one.outcome())["outcome"] == "delivered"
+            await one.logged("spool_step_failed", 2)
+            obstacle.rmdir()
+            await one.left()
+            assert len(store.posts) == 1
+            assert one.receipt(envelope_id)["status"] == 201
+
+    run(test)
+
+
+def test_an_envelope_for_an_upstream_nobody_configured_stays(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with Upstream().open() as store, node(tmp_path, to(store.url)) as one:
+            strange = one.seal(upstream="elsewhere")
+            known = one.seal(pipeline="another pipeline with the same upstream")
+            assert await one.left() == [("sent", known)]
+            await one.logged("upstream_unknown")
+            assert one.spool.waiting() == [strange]
+
+    run(test)
+
+
+def test_delivered_envelopes_are_kept_as_long_as_configured(tmp_path: Path) -> None:
+    async def test() -> None:
+        pace = replace(FAST, retain_secs=0.01)
+        async with (
+            Upstream().open() as store,
+            node(tmp_path, to(store.url), pace, keep_bytes=0) as one,
+        ):
+            one.seal()
+            await one.left()
+            await one.logged("envelopes_expired")
+            assert not list(one.spool.sent.iterdir())
+
+    run(test)
+
+
+def test_a_lost_bell_is_made_up_for(tmp_path: Path) -> None:
+    async def test() -> None:
+        pace = replace(FAST, rescan_secs=0.02)
+        async with Upstream().open() as store, node(tmp_path, to(store.url), pace) as one:
+            await until(lambda: one.uploader is not None)
+            one.seal()
+            os.eventfd_read(one.links.outbox_bell)
+            await one.left()
+
+    run(test)

@@ -1,0 +1,368 @@
+"""Upstreams for tests: real servers on ports of the system's choice, well- and ill-mannered.
+
+Upstream        aiohttp, HTTP/1.1 with keep-alive: answers from a script, remembers what it was sent
+Http10          the standard library's, HTTP/1.0, reads only Content-Length (a chunked body is lost)
+Raw             a TCP server whose every byte a test decides
+authority       a private certification authority, and a server's certificate from it
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import hashlib
+import http.server
+import ipaddress
+import json
+import re
+import socket
+import ssl
+import struct
+import threading
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+PATH = "/api/jmix"
+BODY_KEPT_MAX = 1 << 20
+END_OF_HEAD = b"\r\n\r\n"
+
+
+@dataclass(slots=True)
+class Seen:
+    """One request as it arrived."""
+
+    method: str
+    path: str
+    version: tuple[int, int]
+    headers: dict[str, str]
+    size: int = 0
+    sha256: str = ""
+    body: bytes = b""
+    peer: object = None
+
+
+class Ledger:
+    """What a server has seen, and a way to wait for more of it."""
+
+    def __init__(self) -> None:
+        self.seen: list[Seen] = []
+        self._more = asyncio.Condition()
+
+    @property
+    def posts(self) -> list[Seen]:
+        return [one for one in self.seen if one.method == "POST"]
+
+    async def note(self, one: Seen) -> None:
+        async with self._more:
+            self.seen.append(one)
+            self._more.notify_all()
+
+    async def wait(self, count: int, method: str = "POST") -> list[Seen]:
+        """Until `count` requests of that method have come."""
+
+        def found() -> list[Seen]:
+            return [one for one in self.seen if one.method == method]
+
+        async with asyncio.timeout(10), self._more:
+            await self._more.wait_for(lambda: len(found()) >= count)
+        return found()
+
+
+Script = Callable[[web.BaseRequest, Seen], Awaitable[web.StreamResponse] | web.StreamResponse]
+
+
+def answer(status: int, document: Any = None, **headers: str) -> web.Response:
+    text = b"" if document is None else json.dumps(document).encode()
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return web.Response(status=status, body=text, headers=named)
+
+
+def taken(_: web.BaseRequest, __: Seen) -> web.Response:
+    """The usual answer: 201, with an id of its own."""
+    return answer(201, {"id": str(uuid.uuid4()), "status": "stored"})
+
+
+def script(*steps: web.Response | int) -> Callable[[web.BaseRequest, Seen], web.Response]:
+    """Answers in turn; after the last, 201."""
+    left = iter(steps)
+
+    def next_answer(request: web.BaseRequest, seen: Seen) -> web.Response:
+        step = next(left, None)
+        if step is None:
+            return taken(request, seen)
+        if isinstance(step, int):
+            return answer(step, {"error": f"status {step}"})
+        return step
+
+    return next_answer
+
+
+class Upstream(Ledger):
+    """`script` gives the answer to a POST, `manifest` to a GET; OPTIONS is answered 204."""
+
+    def __init__(self, script: Script = taken, manifest: Script | None = None) -> None:
+        super().__init__()
+        self.script = script
+        self.manifest = manifest or (lambda _, __: answer(404))
+        self.url = ""
+
+    @contextlib.asynccontextmanager
+    async def open(self, tls: ssl.SSLContext | None = None) -> AsyncIterator[Upstream]:
+        server = web.Server(self._handle)
+        runner = web.ServerRunner(server, access_log=None, shutdown_timeout=0.1)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
+        await site.start()
+        port = runner.addresses[0][1]
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{port}{PATH}"
+        try:
+            yield self
+        finally:
+            await runner.cleanup()
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        one = Seen(
+            request.method,
+            request.path,
+            (request.version.major, request.version.minor),
+            {name.lower(): value for name, value in request.headers.items()},
+            peer=request.transport and request.transport.get_extra_info("peername"),
+        )
+        if request.method == "POST":
+            await self._take(request, one)
+        await self.note(one)
+        if request.method == "OPTIONS":
+            return answer(204)
+        script = self.script if request.method == "POST" else self.manifest
+        made = script(request, one)
+        return made if isinstance(made, web.StreamResponse) else await made
+
+    async def _take(self, request: web.BaseRequest, one: Seen) -> None:
+        digest = hashlib.sha256()
+        async for chunk in request.content.iter_any():
+            digest.update(chunk)
+            one.size += len(chunk)
+            if one.size <= BODY_KEPT_MAX:
+                one.body += chunk
+        one.sha256 = digest.hexdigest()
+
+
+class Http10:
+    """As the reference's example upstream: HTTP/1.0, one request a connection, only Content-Length.
+
+    A chunked body is stored as no bytes at all, and still answered with 201.
+    """
+
+    def __init__(self) -> None:
+        self.seen: list[Seen] = []
+        self.came = threading.Semaphore(0)
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[str]:
+        """Gives the URL."""
+        outer = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                digest = hashlib.sha256(body).hexdigest()
+                outer.seen.append(Seen("POST", self.path, (1, 0), headers, len(body), digest, body))
+                text = json.dumps({"id": str(uuid.uuid4()), "status": "stored"}).encode()
+                self.send_response(201)
+                self.send_header("Content-Type", "application/json")
+                self.end_headers()
+                self.wfile.write(text)
+                outer.came.release()
+
+            def log_message(self, *_: object) -> None:
+                """Says nothing."""
+
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}{PATH}"
+        finally:
+            server.shutdown()
+            server.server_close()
+            thread.join()
+
+
+@dataclass(slots=True)
+class Wire:
+    """One accepted connection of a Raw server."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    received: bytearray = field(default_factory=bytearray)
+
+    async def head(self) -> bytes:
+        """Reads the request line and the headers."""
+        found = await self.reader.readuntil(END_OF_HEAD)
+        self.received += found
+        return found
+
+    async def take(self, size: int) -> bytes:
+        found = await self.reader.readexactly(size)
+        self.received += found
+        return found
+
+    async def chunked(self) -> bytes:
+        """Reads a chunked body to its end; returns what it stood for."""
+        body = bytearray()
+        while True:
+            line = await self.reader.readuntil(b"\r\n")
+            self.received += line
+            size = int(line, 16)
+            data = await self.take(size + 2)
+            assert data.endswith(b"\r\n")
+            body += data[:-2]
+            if not size:
+                return bytes(body)
+
+    async def body(self, head: bytes) -> bytes:
+        """Reads the body that `head` announces, in either coding."""
+        length = re.search(rb"Content-Length: (\d+)\r\n", head)
+        return await self.take(int(length[1])) if length else await self.chunked()
+
+    async def probed(self, version: str = "1.1") -> bytes:
+        """Answers the OPTIONS request that comes first; returns the head of the one after it."""
+        head = await self.head()
+        if head.startswith(b"OPTIONS "):
+            await self.say(f"HTTP/{version} 204 No Content\r\n\r\n".encode())
+            head = await self.head()
+        return head
+
+    async def say(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    def reset(self) -> None:
+        """RST instead of FIN."""
+        connection = self.writer.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.writer.transport.abort()
+
+
+class Raw:
+    """Runs `script` for every connection; its errors are the peer's business, not the test's."""
+
+    def __init__(self, script: Callable[[Wire], Awaitable[None]]) -> None:
+        self._script = script
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.connections: list[Wire] = []
+        self.url = ""
+
+    @contextlib.asynccontextmanager
+    async def open(self, tls: ssl.SSLContext | None = None) -> AsyncIterator[Raw]:
+        server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=tls, limit=1 << 16)
+        port = server.sockets[0].getsockname()[1]
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{port}{PATH}"
+        try:
+            yield self
+        finally:
+            server.close()
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            for wire in self.connections:
+                wire.writer.transport.abort()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        wire = Wire(reader, writer)
+        self.connections.append(wire)
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, OSError):
+            await self._script(wire)
+        writer.close()
+
+
+async def says_nothing_for_ever(wire: Wire) -> None:
+    await wire.probed()
+    await wire.chunked()
+    await asyncio.sleep(60)
+
+
+def http_head(status: str, version: str = "1.1", **headers: object) -> bytes:
+    lines = [f"HTTP/{version} {status}"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def authority(directory: Path, host: str = "127.0.0.1") -> tuple[Path, ssl.SSLContext]:
+    """A new private CA: its certificate's file, and a server's context with one from it."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    now = datetime.datetime.now(datetime.UTC)
+    day = datetime.timedelta(days=1)
+
+    def name(text: str) -> x509.Name:
+        return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, text)])
+
+    def certify(subject: str, key: Any, issuer: str, signer: Any, *, ca: bool) -> x509.Certificate:
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(name(subject))
+            .issuer_name(name(issuer))
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - day)
+            .not_valid_after(now + day)
+            .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+            .add_extension(
+                x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
+            )
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()),
+                critical=False,
+            )
+        )
+        if ca:
+            usage = dict.fromkeys(
+                ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement"),
+                False,
+            )
+            builder = builder.add_extension(
+                x509.KeyUsage(
+                    digital_signature=True,
+                    key_cert_sign=True,
+                    crl_sign=True,
+                    encipher_only=False,
+                    decipher_only=False,
+                    **usage,
+                ),
+                critical=True,
+            )
+        else:
+            address = x509.IPAddress(ipaddress.ip_address(host))
+            builder = builder.add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        return builder.sign(signer, hashes.SHA256())
+
+    top_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    top = certify("test authority", top_key, "test authority", top_key, ca=True)
+    leaf = certify("test upstream", key, "test authority", top_key, ca=False)
+    ca_file, pair = directory / "ca.pem", directory / "upstream.pem"
+    ca_file.write_bytes(top.public_bytes(serialization.Encoding.PEM))
+    pair.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        + leaf.public_bytes(serialization.Encoding.PEM)
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pair)
+    return ca_file, context

@@ -1,0 +1,132 @@
+"""Which envelopes are here, by study: an index in memory over outbox/ and sent/.
+
+Wanted: a query by Study Instance UID among 100,000 envelopes without opening 100,000 tickets.
+Guaranteed: an answer holds every envelope that was in outbox/ or sent/ when the question came, and
+none that had left before. The files are the truth: the index is read from them, only names not seen
+before are opened, and it is forgotten when the process ends. All disk work is done in a thread.
+Still wrong: while envelopes arrive, each question lists the directories again (about 0.1 s for
+100,000 names); an entry takes about 800 bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from fastjmix import log
+from fastjmix.errors import DamagedTicket
+from fastjmix.spool import Spool, State, Ticket
+
+SETTLE_NS: Final = 50_000_000
+"""A directory changed this shortly before a listing may change again without a new mtime: the
+kernel's file clock ticks every 1 to 10 ms."""
+
+NAME_CHARS: Final = 40
+"""A UUID and ".zip"."""
+
+SEARCHED: Final[tuple[State, ...]] = ("outbox", "sent")
+"""In the direction in which envelopes move, so that one on its way is seen at least once."""
+
+
+class Entry(NamedTuple):
+    """One envelope. `sealed_at` is Unix seconds; `state` is "outbox" or "sent"."""
+
+    id: str
+    studies: tuple[str, ...]
+    instances: int
+    size_bytes: int
+    sealed_at: float
+    state: State
+
+
+@dataclass(slots=True)
+class _Listing:
+    """Ids of the archives in a directory, and how long that can be believed."""
+
+    path: Path
+    changed_ns: int = -1
+    listed_ns: int = 0
+    ids: frozenset[str] = frozenset()
+
+    def refresh(self) -> bool:
+        """Lists the directory if it may have changed; True when it was listed."""
+        changed_ns = self.path.stat().st_mtime_ns
+        if changed_ns == self.changed_ns and self.listed_ns - changed_ns > SETTLE_NS:
+            return False
+        self.listed_ns = time.time_ns()
+        self.changed_ns = changed_ns
+        with os.scandir(self.path) as entries:
+            names = [entry.name for entry in entries]
+        self.ids = frozenset(n[:-4] for n in names if len(n) == NAME_CHARS and n.endswith(".zip"))
+        return True
+
+
+class Catalogue:
+    """Ask `of_study`; everything else follows."""
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+        self._listings = {state: _Listing(spool.root / state) for state in SEARCHED}
+        self._tickets: dict[str, Entry] = {}
+        self._by_study: defaultdict[str, set[str]] = defaultdict(set)
+        self._unreadable: set[str] = set()
+        self._lock = asyncio.Lock()
+
+    async def of_study(self, study: str) -> list[Entry]:
+        """Envelopes with instances of this study, newest first. Raises OSError."""
+        async with self._lock:
+            await asyncio.to_thread(self._refresh)
+            found = [self._entry(envelope_id) for envelope_id in self._by_study.get(study, ())]
+        return sorted(found, key=lambda entry: (entry.sealed_at, entry.id), reverse=True)
+
+    async def warm(self) -> None:
+        """Reads the tickets before the first question. Raises OSError."""
+        async with self._lock:
+            await asyncio.to_thread(self._refresh)
+
+    def _entry(self, envelope_id: str) -> Entry:
+        state: State = "sent" if envelope_id in self._listings["sent"].ids else "outbox"
+        return self._tickets[envelope_id]._replace(state=state)
+
+    def _refresh(self) -> None:
+        changed = [self._listings[state].refresh() for state in SEARCHED]
+        if not any(changed):
+            return
+        here = self._listings["outbox"].ids | self._listings["sent"].ids
+        for envelope_id in self._tickets.keys() - here:
+            self._forget(envelope_id)
+        self._unreadable &= here
+        for envelope_id in here - self._tickets.keys() - self._unreadable:
+            self._learn(envelope_id)
+
+    def _learn(self, envelope_id: str) -> None:
+        try:
+            ticket = self._read(envelope_id)
+        except DamagedTicket as problem:
+            log.get().error("ticket_damaged", envelope=envelope_id, problem=problem.message)
+            self._unreadable.add(envelope_id)
+            return
+        if ticket is None:
+            return  # it left while we looked, and that changes a directory: listed again next time
+        held = (ticket.studies, ticket.instances, ticket.size_bytes, ticket.sealed_at)
+        self._tickets[envelope_id] = Entry(envelope_id, *held, "outbox")
+        for study in ticket.studies:
+            self._by_study[study].add(envelope_id)
+
+    def _read(self, envelope_id: str) -> Ticket | None:
+        for state in SEARCHED:
+            with contextlib.suppress(FileNotFoundError):
+                return self._spool.ticket(state, envelope_id)
+        return None
+
+    def _forget(self, envelope_id: str) -> None:
+        for study in self._tickets.pop(envelope_id).studies:
+            self._by_study[study].discard(envelope_id)
+            if not self._by_study[study]:
+                del self._by_study[study]

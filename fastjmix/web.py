@@ -1,0 +1,460 @@
+"""What the two HTTP servers share (the API's listeners and the embedded store): manners, no routes.
+
+Wanted: both answer alike. Content negotiation (RFC 9110 §12.5.1), entity tags and conditions
+(§13.1), one byte range (§14), credentials (§11.4), errors as {"error": …}, one log line a request.
+Guaranteed: no body is held in memory, in either direction; every bound is a named number below; a
+request body is read as it was sent (a Content-Encoding is refused, never undone); an archive is
+open before its first header is sent, so that a 200 is never cut short by a rename or a removal.
+Still wrong: a request that is no HTTP at all gets aiohttp's own text, not JSON. Several ranges in
+one request are answered with the whole archive, as §14.2 allows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import hmac
+import ipaddress
+import logging
+import os
+import re
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+import orjson
+from aiohttp import web
+from aiohttp.abc import AbstractAccessLogger
+
+from fastjmix import log
+from fastjmix.errors import EnvelopeError
+
+ZIP: Final = "application/zip"
+JSON: Final = "application/json"
+
+MAX_CONNECTIONS: Final = 512
+"""Connections a listener answers at once: well under the usual limit of 1024 descriptors."""
+MAX_UPLOADS: Final = 4
+"""Archives received at once; each costs a descriptor, a thread's time and disk bandwidth."""
+KEEPALIVE_SECS: Final = 75.0
+"""A connection without a whole request is closed after this: idle and slow headers alike."""
+BODY_IDLE_SECS: Final = 60.0
+"""Longest silence within a request body."""
+BODY_RATE_MIN: Final = 1024
+"""Bytes per second that a body must reach on average, after its first BODY_IDLE_SECS."""
+WRITE_STALL_SECS: Final = 60.0
+"""Longest time in which a client takes none of an answer."""
+LINGER_SECS: Final = 5.0
+"""How long the rest of a refused body is drained, so that the client can read the refusal."""
+PIECE_BYTES: Final = 1 << 20
+"""Bytes read or written at once by a worker thread."""
+MAX_HEADERS: Final = 64
+MAX_LINE_BYTES: Final = 8190
+SHOWN_PATH: Final = 200
+"""Characters of a path that a log line repeats."""
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class HttpError(Exception):
+    """An answer that is not a success: status, one sentence, and headers that belong to it."""
+
+    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.headers = dict(headers or {})
+
+
+def json_answer(
+    content: object, status: int = 200, headers: Mapping[str, str] | None = None
+) -> web.Response:
+    """JSON text; `content` may be bytes that are JSON already."""
+    body = content if isinstance(content, bytes) else orjson.dumps(content)
+    return web.Response(body=body, status=status, headers=headers, content_type=JSON)
+
+
+# -- negotiation ---------------------------------------------------------------------------------
+
+
+def _accepted(header: str) -> list[tuple[str, float]]:
+    """Media ranges and their weights. What cannot be read is left out."""
+    found = []
+    for element in header.split(","):
+        name, *parameters = (part.strip().lower() for part in element.split(";"))
+        weight = next((p[2:] for p in parameters if p.startswith("q=")), "1")
+        if re.fullmatch(r"[^/\s]+/[^/\s]+", name) and re.fullmatch(r"[01](\.\d{0,3})?", weight):
+            found.append((name, float(weight)))
+    return found
+
+
+def _weight(offer: str, accepted: Sequence[tuple[str, float]]) -> tuple[float, int]:
+    """The weight of an offer, and how exactly it was named; the most exact range counts."""
+    patterns = (offer, offer.partition("/")[0] + "/*", "*/*")
+    for exactness, pattern in zip((2, 1, 0), patterns, strict=True):
+        for name, weight in accepted:
+            if name == pattern:
+                return weight, exactness
+    return 0.0, 0
+
+
+def negotiate(request: web.Request, *offers: str) -> str:
+    """The offer that the client likes best; the first of equals, an exactly named one before them.
+
+    Raises HttpError 406.
+    """
+    header = ",".join(request.headers.getall("Accept", [])).strip()
+    if not header:
+        return offers[0]
+    accepted = _accepted(header)
+    best = max(offers, key=lambda offer: _weight(offer, accepted))
+    if _weight(best, accepted)[0] <= 0:
+        raise HttpError(406, f"Accept allows none of: {', '.join(offers)}")
+    return best
+
+
+def study_asked(request: web.Request) -> str | None:
+    """The query's studyInstanceUid; None when there is none. Raises HttpError 400."""
+    given = set(request.query.getall("studyInstanceUid", []))
+    if len(given) > 1:
+        raise HttpError(400, "studyInstanceUid is given twice, with two values")
+    study = given.pop().strip() if given else None
+    if study == "":
+        raise HttpError(400, "studyInstanceUid is empty")
+    return study
+
+
+def _tags(request: web.Request, name: str) -> list[str]:
+    return re.findall(r'\*|(?:W/)?"[^"]*"', ",".join(request.headers.getall(name, [])))
+
+
+def unchanged(request: web.Request, etag: str) -> bool:
+    """Is 304 the answer? Raises HttpError 412 when If-Match names another version."""
+    wanted = _tags(request, "If-Match")
+    if wanted and "*" not in wanted and etag not in wanted:
+        raise HttpError(412, "If-Match names another version of this envelope", {"ETag": etag})
+    held = _tags(request, "If-None-Match")
+    return "*" in held or etag in [tag.removeprefix("W/") for tag in held]
+
+
+def byte_range(request: web.Request, etag: str, size: int) -> tuple[int, int] | None:
+    """(first byte, length) of a single range; None = everything. Raises HttpError 416."""
+    if request.method != "GET" or request.headers.get("If-Range", etag) != etag:
+        return None
+    header = request.headers.get("Range", "").strip().lower()
+    parts = re.fullmatch(r"bytes\s*=\s*([0-9]{0,19})\s*-\s*([0-9]{0,19})", header)
+    if parts is None or not any(parts.groups()):
+        return None
+    first, last = parts.groups()
+    start = int(first) if first else max(0, size - int(last))
+    stop = min(int(last) + 1, size) if first and last else size
+    if first and last and int(last) < int(first):
+        return None  # not a range at all: ignored (RFC 9110 §14.1.1)
+    if start >= size or (not first and int(last) == 0):
+        told = f"Range is outside the {size} bytes of this envelope"
+        raise HttpError(416, told, {"Content-Range": f"bytes */{size}"})
+    return start, stop - start
+
+
+# -- credentials ---------------------------------------------------------------------------------
+
+
+class Guard:
+    """Asks for one header, e.g. ("Authorization", "Bearer …"); None lets everyone in."""
+
+    def __init__(self, header: tuple[str, str] | None) -> None:
+        self._name, self._value = header or ("", "")
+        self._scheme = self._value.partition(" ")[0] if self._is_authorization else "ApiKey"
+
+    @property
+    def _is_authorization(self) -> bool:
+        return self._name.lower() == "authorization"
+
+    def check(self, request: web.Request) -> None:
+        """Compares in constant time. Raises HttpError 401."""
+        if not self._name:
+            return
+        given = request.headers.getall(self._name, [])
+        if len(given) != 1 or not hmac.compare_digest(self._key(given[0]), self._key(self._value)):
+            told = f"credentials are missing or wrong: send the {self._name} header"
+            challenge = f'{self._scheme} realm="fastjmix"'
+            raise HttpError(401, told, {"WWW-Authenticate": challenge})
+
+    def _key(self, value: str) -> bytes:
+        """The scheme's name is not case-sensitive (RFC 9110 §11.1); the rest is."""
+        if self._is_authorization:
+            scheme, _, rest = value.partition(" ")
+            value = f"{scheme.lower()} {rest.strip()}"
+        return value.encode("utf-8", "surrogateescape")
+
+
+def is_loopback(host: str) -> bool:
+    """Does this bind address stay within the machine? Names other than localhost do not count."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+# -- bodies --------------------------------------------------------------------------------------
+
+
+def create_private(path: Path) -> BinaryIO:
+    """A new file for patients' data: mode 0600. Raises OSError (also when it exists)."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    return os.fdopen(os.open(path, flags, 0o600), "w+b")
+
+
+def require_zip(request: web.Request) -> None:
+    """Raises HttpError 415 unless the body is application/zip, as it is."""
+    coding = request.headers.get("Content-Encoding", "identity").strip().lower()
+    if coding not in ("", "identity"):
+        raise HttpError(415, f"Content-Encoding {coding[:40]} is not accepted: send the ZIP as is")
+    if "Content-Type" not in request.headers:
+        raise HttpError(415, f"Content-Type is missing: send {ZIP}")
+    if request.content_type != ZIP:
+        raise HttpError(415, f"Content-Type must be {ZIP}, not {request.content_type[:80]}")
+
+
+async def receive(request: web.Request, file: BinaryIO, max_bytes: int) -> int:
+    """Writes the request's body to `file`; returns its size in bytes.
+
+    Raises HttpError 400 (cut short), 408 (too slow), 413 (over `max_bytes`), OSError (disk).
+    """
+    too_large = HttpError(413, f"the body is larger than {max_bytes} bytes, the limit here")
+    if (request.content_length or 0) > max_bytes:
+        raise too_large
+    total = 0
+    async for piece in _pieces_of(request):
+        total += len(piece)
+        if total > max_bytes:
+            raise too_large
+        await asyncio.to_thread(file.write, piece)
+    await asyncio.to_thread(file.flush)
+    if not total:
+        raise HttpError(400, "the body is empty")
+    return total
+
+
+async def _pieces_of(request: web.Request) -> AsyncIterator[bytes]:
+    """The body in pieces worth a worker thread's while."""
+    clock = asyncio.get_running_loop().time
+    started = clock()
+    total = 0
+    held = bytearray()
+    while piece := await _next_piece(request):
+        total += len(piece)
+        held += piece
+        elapsed = clock() - started
+        if elapsed > BODY_IDLE_SECS and total < elapsed * BODY_RATE_MIN:
+            raise HttpError(408, f"the body came slower than {BODY_RATE_MIN} bytes per second")
+        if len(held) >= PIECE_BYTES:
+            yield bytes(held)
+            held.clear()
+    if held:
+        yield bytes(held)
+
+
+async def _next_piece(request: web.Request) -> bytes:
+    try:
+        async with asyncio.timeout(BODY_IDLE_SECS):
+            return await request.content.readany()
+    except TimeoutError:
+        told = f"nothing of the body came for {BODY_IDLE_SECS:.0f} s"
+        raise HttpError(408, told) from None
+    except (web.RequestPayloadError, ConnectionError) as problem:
+        raise HttpError(400, "the body ended early or is not well-formed") from problem
+
+
+async def send_archive(
+    request: web.Request, file: BinaryIO, envelope_id: str
+) -> web.StreamResponse:
+    """Answers GET or HEAD with an archive that is open; whole, a range of it, 304, 412 or 416."""
+    size = os.fstat(file.fileno()).st_size
+    etag = f'"{envelope_id}-{size:x}"'
+    headers = {
+        "ETag": etag,
+        "Accept-Ranges": "bytes",
+        "Content-Disposition": f'attachment; filename="{envelope_id}.zip"',
+    }
+    if unchanged(request, etag):
+        return web.Response(status=304, headers=headers)
+    part = byte_range(request, etag, size)
+    start, length = part or (0, size)
+    if part:
+        headers["Content-Range"] = f"bytes {start}-{start + length - 1}/{size}"
+    response = web.StreamResponse(status=206 if part else 200, headers=headers)
+    response.content_type = ZIP
+    response.content_length = length
+    await response.prepare(request)
+    if request.method != "HEAD":
+        await _send(request, response, file, start, length)
+    await response.write_eof()
+    return response
+
+
+async def _send(
+    request: web.Request, response: web.StreamResponse, file: BinaryIO, start: int, length: int
+) -> None:
+    descriptor = file.fileno()
+    while length:
+        piece = await asyncio.to_thread(os.pread, descriptor, min(length, PIECE_BYTES), start)
+        try:
+            if not piece:
+                raise ConnectionAbortedError(f"{length} bytes of the archive are gone")
+            async with asyncio.timeout(WRITE_STALL_SECS):
+                await response.write(piece)
+        except (TimeoutError, ConnectionAbortedError):
+            if request.transport is not None:
+                request.transport.abort()  # a short answer must not look like a whole one
+            raise
+        start += len(piece)
+        length -= len(piece)
+
+
+# -- the application around the routes -----------------------------------------------------------
+
+RUNNER: Final = web.AppKey("runner", web.AppRunner)
+
+
+@web.middleware
+async def _answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Every failure becomes {"error": …}; what is nobody's fault but ours is logged."""
+    try:
+        return await handler(request)
+    except HttpError as refusal:
+        return json_answer({"error": refusal.message}, refusal.status, refusal.headers)
+    except EnvelopeError as refusal:
+        return json_answer({"error": refusal.message, "hint": refusal.hint}, 400)
+    except web.HTTPException as refusal:
+        kept = {name: refusal.headers[name] for name in ("Allow",) if name in refusal.headers}
+        return json_answer({"error": refusal.reason}, refusal.status, kept)
+    except (ConnectionError, TimeoutError) as problem:
+        log.get().debug("http_connection_lost", peer=request.remote, problem=str(problem))
+        raise
+    except OSError as problem:
+        if problem.errno in (errno.ENOSPC, errno.EDQUOT):
+            return json_answer({"error": "the storage is full: nothing was kept"}, 507)
+        return _our_fault(problem)
+    except Exception as problem:
+        return _our_fault(problem)
+
+
+def _our_fault(problem: Exception) -> web.Response:
+    log.get().error("http_handler_failed", exc_info=problem)
+    return json_answer({"error": "internal error: see the log of fastjmix"}, 500)
+
+
+@web.middleware
+async def _bound_connections(request: web.Request, handler: Handler) -> web.StreamResponse:
+    server = request.app[RUNNER].server
+    if server is not None and len(server.connections) > MAX_CONNECTIONS:
+        told = f"more than {MAX_CONNECTIONS} connections: try again later"
+        answer = json_answer({"error": told}, 503, {"Retry-After": "5"})
+        answer.force_close()
+        return answer
+    return await handler(request)
+
+
+async def _harden(_: web.Request, response: web.StreamResponse) -> None:
+    response.headers["Server"] = "fastjmix"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Cache-Control"] = "private, no-store"
+
+
+class AccessLog(AbstractAccessLogger):
+    """One line a request. Query values (study UIDs) are shown at debug only."""
+
+    def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
+        """Called by aiohttp when an answer has been sent; `time` is in seconds."""
+        lines = log.get()
+        lines.info(
+            "http_request",
+            peer=request.remote,
+            method=request.method,
+            path=request.rel_url.path[:SHOWN_PATH],
+            status=response.status,
+            bytes=response.body_length,
+            millis=round(time * 1000),
+        )
+        if request.query_string:
+            lines.debug("http_query", query=request.query_string[:SHOWN_PATH])
+
+
+def make_runner(
+    routes: Sequence[web.RouteDef],
+    guard: Guard,
+    *,
+    open_paths: Collection[str] = (),
+    shutdown_secs: float,
+) -> web.AppRunner:
+    """An application with these routes and the manners of this module, not yet set up.
+
+    `guard` is asked before every route, unknown ones included, except `open_paths`.
+    `shutdown_secs` is how long its cleanup waits for requests in flight.
+    """
+
+    @web.middleware
+    async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.path not in open_paths:
+            guard.check(request)
+        return await handler(request)
+
+    app = web.Application(middlewares=[_answer_errors, _bound_connections, check])
+    app.add_routes(routes)
+    app.on_response_prepare.append(_harden)
+    quiet = logging.getLogger("fastjmix.aiohttp")  # its warnings would repeat what peers sent
+    quiet.addHandler(logging.NullHandler())
+    quiet.propagate = False
+    options: dict[str, Any] = {
+        "access_log": quiet,
+        "logger": quiet,
+        "auto_decompress": False,  # so that a small body stays small
+        "keepalive_timeout": KEEPALIVE_SECS,
+        "lingering_time": LINGER_SECS,
+        "max_headers": MAX_HEADERS,
+        "max_line_size": MAX_LINE_BYTES,
+        "max_field_size": MAX_LINE_BYTES,
+        "shutdown_timeout": shutdown_secs,
+    }
+    runner = web.AppRunner(app, handle_signals=False, access_log_class=AccessLog, **options)
+    app[RUNNER] = runner
+    return runner
+
+
+def allow(*methods: str) -> Handler:
+    """A handler for OPTIONS: 204 with Allow."""
+
+    async def answer(_: web.Request) -> web.StreamResponse:
+        return web.Response(status=204, headers={"Allow": ", ".join(methods)})
+
+    return answer
+
+
+class Slots:
+    """At most `count` at a time; who comes later is told so at once."""
+
+    def __init__(self, count: int) -> None:
+        self._left = count
+
+    @contextlib.contextmanager
+    def take(self) -> Iterator[None]:
+        """Raises HttpError 503."""
+        if not self._left:
+            raise HttpError(503, "too many uploads at once: try again later", {"Retry-After": "5"})
+        self._left -= 1
+        try:
+            yield
+        finally:
+            self._left += 1

@@ -1,0 +1,227 @@
+"""api.py, POST: validated, put in outbox/, answered with what the upstream said."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import queue
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from apis import (
+    BASE,
+    LISTENER,
+    OTHER,
+    UPSTREAM,
+    Answer,
+    Gateway,
+    in_thread,
+    running,
+)
+from envelopes import ID, STUDY, envelope, members, zipped
+
+from fastjmix import api, store
+from fastjmix.uploader import Uploader
+
+
+@pytest.fixture
+def gateway(tmp_path: Path) -> Iterator[Gateway]:
+    with running(tmp_path) as found:
+        yield found
+
+
+@pytest.fixture
+def passing_on(tmp_path: Path) -> Iterator[Gateway]:
+    """A gateway whose listener has an upstream; the test plays the uploader."""
+    with running(tmp_path, replace(LISTENER, upstream=UPSTREAM)) as found:
+        yield found
+
+
+def test_post_end_to_end(tmp_path: Path) -> None:
+    """Client → API → outbox → uploader → a real store; the answer comes after the store's."""
+    data = envelope(ID)
+    ready: queue.SimpleQueue[str] = queue.SimpleQueue()
+    stopped = threading.Event()
+
+    def serve_store() -> None:
+        async def main() -> None:
+            runner, port = await store.start("127.0.0.1", 0, tmp_path / "store")
+            ready.put(f"http://127.0.0.1:{port}/api/jmix")
+            await asyncio.to_thread(stopped.wait)
+            await runner.cleanup()
+
+        asyncio.run(main())
+
+    with in_thread(serve_store):
+        try:
+            upstream = replace(UPSTREAM, url=ready.get(timeout=20))
+            with running(tmp_path, replace(LISTENER, upstream=upstream)) as gateway:
+                outward = replace(gateway.links, outcomes={"api": gateway.uploader_end})
+                key = (LISTENER.pipeline, upstream.name)
+
+                async def upload() -> None:
+                    await Uploader({key: upstream}, gateway.spool, outward).serve()
+
+                with in_thread(lambda: asyncio.run(upload())):
+                    answer = gateway.post(data)
+                    assert (answer.status, answer.json) == (201, {"id": ID, "status": "stored"})
+                    assert answer.headers["Location"] == f"{BASE}/{ID}"
+                    assert (tmp_path / "store" / f"{ID}.zip").read_bytes() == data
+                    assert gateway.spool.ticket("sent", ID).studies == (STUDY,)
+                    assert gateway.get(f"{BASE}/{ID}").body == data
+                    assert gateway.post(data).status == 409
+                    gateway.stop()
+        finally:
+            stopped.set()
+
+
+@pytest.mark.parametrize(
+    ("told", "status", "words"),
+    [
+        ({"word": "delivered", "status": 201}, 201, ()),
+        ({"word": "refused", "status": 400, "detail": "bad"}, 502, ("refused", "400", "bad")),
+        ({"word": "failed", "status": 503, "detail": "down"}, 502, ("failed", "503", "down")),
+        ({"word": "failed", "detail": "no route"}, 502, ("reached", "no route")),
+        ({"word": "timeout", "detail": "10 s"}, 504, ("timed out", "10 s")),
+    ],
+)
+def test_outcomes(
+    passing_on: Gateway, told: dict[str, Any], status: int, words: tuple[str, ...]
+) -> None:
+    with in_thread(lambda: passing_on.outcome(**told)):
+        answer = passing_on.post(envelope(ID))
+    assert answer.status == status
+    for word in (*words, *(["upstream_jmix"] if words else [])):
+        assert word in answer.json["error"]
+    ticket = passing_on.spool.ticket("outbox", ID)
+    assert (ticket.ack, ticket.origin, ticket.instances) == ("uploaded", "api", 1)
+    assert (ticket.pipeline, ticket.upstream) == ("jmix_query", "upstream_jmix")
+    assert list(passing_on.spool.building.iterdir()) == []
+
+
+def test_no_outcome_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "OUTCOME_SLACK_SECS", 0.05)
+    upstream = replace(UPSTREAM, timeout_secs=0.05)
+    with running(tmp_path, replace(LISTENER, upstream=upstream)) as gateway:
+        answer = gateway.post(envelope(ID))
+        assert answer.status == 504
+        assert "stays queued" in answer.json["error"]
+        assert gateway.post(envelope(ID)).status == 409
+        gateway.outcome("delivered")  # too late, and for nobody
+        assert gateway.get("/healthz").status == 200
+
+
+def test_outcomes_find_their_requests(passing_on: Gateway) -> None:
+    """Two wait at once; the answers come in the other order, with a stranger's between them."""
+    answers: dict[str, Answer] = {}
+
+    def post(envelope_id: str) -> Callable[[], None]:
+        def work() -> None:
+            answers[envelope_id] = passing_on.post(envelope(envelope_id))
+
+        return work
+
+    with in_thread(post(ID)):
+        os.eventfd_read(passing_on.links.outbox_bell)
+        busy = passing_on.post(envelope(ID))
+        assert busy.status == 409
+        with in_thread(post(OTHER)):
+            passing_on.outcome("refused", OTHER, status=422)
+        stranger = {"id": str(uuid.uuid4()), "outcome": "delivered", "status": 201, "detail": ""}
+        passing_on.uploader_end.send(json.dumps(stranger).encode())
+        os.eventfd_write(passing_on.links.outbox_bell, 1)
+        passing_on.outcome("delivered")
+    assert (answers[ID].status, answers[OTHER].status) == (201, 502)
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status", "word"),
+    [
+        (b"no zip", {}, 400, "not a ZIP"),
+        (zipped(members(manifest={"id": None})), {}, 400, '"id"'),
+        (zipped(members() | {"a/../b": b""}), {}, 400, "a/../b"),
+        (b"", {}, 400, "empty"),
+        (envelope(), {"Content-Type": "application/gzip"}, 415, "application/gzip"),
+        (envelope(), {"Content-Encoding": "gzip"}, 415, "Content-Encoding"),
+    ],
+)
+def test_what_is_not_passed_on(
+    passing_on: Gateway, body: bytes, headers: dict[str, str], status: int, word: str
+) -> None:
+    answer = passing_on.post(body, **headers)
+    assert answer.status == status
+    assert word in answer.json["error"]
+    assert passing_on.spool.waiting() == []
+    assert list(passing_on.spool.building.iterdir()) == []
+
+
+def test_an_id_that_is_here_already(passing_on: Gateway) -> None:
+    passing_on.put(envelope(ID))
+    answer = passing_on.post(envelope(ID))
+    assert (answer.status, ID in answer.json["error"]) == (409, True)
+    passing_on.spool.deliver(ID, {"status": 201})
+    assert passing_on.post(envelope(ID)).status == 409
+
+
+def test_without_an_upstream(gateway: Gateway) -> None:
+    answer = gateway.post(envelope(ID))
+    assert answer.status == 501
+    assert "no upstream" in answer.json["error"]
+
+
+def test_a_sender_that_vanishes(passing_on: Gateway) -> None:
+    head = f"POST {BASE} HTTP/1.1\r\nHost: x\r\nContent-Type: application/zip\r\n"
+    with socket.create_connection(("127.0.0.1", passing_on.ports[0])) as connection:
+        connection.sendall(head.encode() + b"Content-Length: 1000000\r\n\r\n" + envelope(ID))
+        connection.shutdown(socket.SHUT_WR)
+        while connection.recv(1000):
+            pass
+    passing_on.stop()
+    deadline = time.monotonic() + 10
+    while list(passing_on.spool.building.iterdir()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert passing_on.spool.waiting() == []
+
+
+@pytest.mark.parametrize(
+    "lengths",
+    [
+        b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"Content-Length: 4\r\nContent-Length: 5\r\n\r\nabcde",
+        b"Transfer-Encoding: chunked\r\n\r\n+4\r\nabcd\r\n0\r\n\r\n",
+    ],
+)
+def test_smuggling(passing_on: Gateway, lengths: bytes) -> None:
+    """On uvloop as on asyncio (see test_web.py): one answer, 400, and the connection ends."""
+    second = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", passing_on.ports[0]), timeout=20) as connection:
+        head = f"POST {BASE} HTTP/1.1\r\nHost: x\r\nContent-Type: application/zip\r\n".encode()
+        connection.sendall(head + lengths + second)
+        received = b""
+        while piece := connection.recv(1000):
+            received += piece
+    assert b" 400 " in received.splitlines()[0]
+    assert b'"live"' not in received
+
+
+def test_a_drain_ends_what_is_in_flight(tmp_path: Path) -> None:
+    answers: list[Answer] = []
+    listener = replace(LISTENER, upstream=UPSTREAM)
+    with (
+        running(tmp_path, listener) as gateway,
+        in_thread(lambda: answers.append(gateway.post(envelope(ID)))),
+    ):
+        os.eventfd_read(gateway.links.outbox_bell)
+        gateway.stop()
+        os.eventfd_write(gateway.links.outbox_bell, 1)
+        gateway.outcome("delivered")
+    assert [answer.status for answer in answers] == [201]

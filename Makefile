@@ -1,0 +1,98 @@
+# One word, one verb. `make` lists them. Needs python3 (3.11 or newer, with venv), gcc and make.
+
+VENV   ?= .venv
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+# Each test process may start a gateway of its own; two of them keep a small machine busy.
+WORKERS ?= 2
+
+BIN  := $(VENV)/bin
+PIP  := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+CORE := pyproject.toml setup.py fastjmix/_core.pyx $(wildcard fastjmix/_core/*.pxi)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help venv build demo test lint format test-pythons dist clean dcmtk
+MAKEFLAGS += --no-print-directory
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
+
+venv: $(BIN)/.created  ## a virtual environment in .venv
+
+build: $(BIN)/.installed  ## install fastjmix there, editable, with its compiled core
+
+demo: $(BIN)/.installed  ## real DICOM files through a running gateway into an embedded JMIX store
+	$(BIN)/fastjmix demo
+
+test: $(BIN)/.tools dcmtk  ## the whole test suite
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+
+lint: $(BIN)/.tools  ## rules, format, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(BIN)/.tools  ## put the sources into their one format
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+test-pythons:  ## the suite on CPython 3.11, 3.12 and 3.13, those which are here
+	@ran=; failed=; for v in 3.11 3.12 3.13; do \
+		p=; for c in python$$v "$$HOME"/.pyenv/versions/$$v.*/bin/python$$v; do \
+			if "$$c" -c 'import venv, ensurepip' 2>/dev/null; then p=$$c; break; fi; \
+		done; \
+		if [ -z "$$p" ]; then echo "== Python $$v: not found, not tested"; continue; fi; \
+		echo "== Python $$v: $$p"; ran="$$ran $$v"; \
+		$(MAKE) test VENV=.venv-$$v PYTHON="$$p" || failed="$$failed $$v"; \
+	done; echo "== tested on:$${ran:- none}; failed on:$${failed:- none}"; [ -n "$$ran" ] && [ -z "$$failed" ]
+
+dist: $(BIN)/.tools  ## sdist and wheel, the wheel made from the sdist and run in a clean environment
+	rm -rf dist build/clean
+	$(BIN)/python -m build --outdir dist
+	"$(PYTHON)" -m venv build/clean
+	build/clean/bin/pip install --quiet --disable-pip-version-check dist/*.whl
+	cd / && "$(CURDIR)/build/clean/bin/fastjmix" --version
+	cd / && "$(CURDIR)/build/clean/bin/python" -c 'import fastjmix._core'
+	rm -rf build/clean
+
+clean:  ## remove what was built, and the environments
+	rm -rf .venv .venv-3.* build dist demo *.egg-info fastjmix/_core.c fastjmix/_core*.so
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	find fastjmix tests bench -name __pycache__ -prune -exec rm -rf {} +
+
+# --- how they get there ---
+
+$(BIN)/.created:
+	@[ -n "$(PYTHON)" ] || { \
+		echo "make: no Python 3.11 or newer found: apt-get install python3 python3-venv python3-dev" >&2; \
+		exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "make: $(PYTHON) lacks venv: apt-get install python3-venv python3-dev" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import os, sys, sysconfig; \
+		sys.exit(not os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Python.h")))' || { \
+		echo "make: $(PYTHON) lacks Python.h: apt-get install python3-dev" >&2; exit 1; }
+	@command -v gcc >/dev/null || command -v cc >/dev/null || { \
+		echo "make: no C compiler: apt-get install gcc" >&2; exit 1; }
+	@[ -x $(BIN)/python ] || "$(PYTHON)" -m venv $(VENV)
+	$(PIP) --upgrade 'pip>=25.1'
+	@touch $@
+
+# Again whenever the compiled core or the requirements have changed.
+$(BIN)/.installed: $(CORE) | $(BIN)/.created
+	PYTHONWARNINGS=ignore $(PIP) --editable .
+	@touch $@
+
+$(BIN)/.tools: pyproject.toml | $(BIN)/.installed
+	$(PIP) --group test --group lint --group dist
+	@touch $@
+
+# The independent peer of many tests; none is skipped. Asked for dcmsend, because pynetdicom brings
+# programs of its own that are called storescu, storescp and echoscu.
+dcmtk:
+	@command -v dcmsend >/dev/null || { \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then sudo=; \
+		elif sudo -n true 2>/dev/null && command -v apt-get >/dev/null; then sudo='sudo -n'; \
+		else echo "make: the tests need DCMTK: sudo apt-get install dcmtk" >&2; exit 1; fi; \
+		$$sudo apt-get update -qq && \
+		$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y dcmtk >/dev/null; }

@@ -1,0 +1,5 @@
+"""`python -m fastjmix` is `fastjmix`."""
+
+from fastjmix.cli import main
+
+main()

@@ -1,0 +1,325 @@
+"""The front door: arguments → rooms; errors → message and exit code. The only room that prints.
+
+Wanted: each command is one line to type and says plainly what went wrong.
+Guaranteed: results go to stdout, everything else to stderr; no traceback for a user (set
+FASTJMIX_TRACEBACK=1 to see one); what a peer or a file name says is escaped before it is shown;
+a command imports only what it needs, so that `--version` and `run` start at once.
+Still wrong: nothing completes file names of configurations or AE titles in a shell.
+
+Exit codes: 0 done; 1 some instances were refused or not sent, or a fault of ours; 2 usage or
+configuration; 3 no association; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final, Never
+
+import typer
+
+from fastjmix._version import __version__
+from fastjmix.errors import FastjmixError, PlatformError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from fastjmix.send import Outcome, Peer, Report
+
+OLDEST_KERNEL: Final = (5, 4)
+"""memfd seals, MADV_REMOVE on shared memory and pidfd are used as this kernel has them."""
+
+INTERRUPTED: Final = 130
+
+app = typer.Typer(
+    name="fastjmix",
+    help="DICOM instances in over C-STORE, JMIX envelopes out over HTTP.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+ConfigFile = Annotated[
+    Path, typer.Option("-c", "--config", metavar="FILE", help="The configuration file.")
+]
+
+
+def main() -> Never:
+    """The entry point of the `fastjmix` command. Ends the process; never raises to the caller."""
+    try:
+        app(prog_name="fastjmix")
+    except FastjmixError as error:
+        _complain(error.message, error.hint)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except Exception as error:  # the last resort: a user is told, a developer asks for more
+        kind = type(error).__name__
+        hint = "Please report it. FASTJMIX_TRACEBACK=1 shows where it happened."
+        _complain(f"a fault of fastjmix itself: {kind}: {error}", hint)
+        if os.environ.get("FASTJMIX_TRACEBACK"):
+            traceback.print_exc()
+        code = 1
+    else:
+        code = 0
+    sys.exit(code)
+
+
+def _complain(message: str, hint: str = "") -> None:
+    typer.echo(f"fastjmix: {message}" + (f"\n  {hint}" if hint else ""), err=True)
+
+
+def shown(text: object) -> str:
+    """Text of a peer or of a file system without control bytes, so that it cannot draw a lie."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))
+
+
+# --- the gateway ------------------------------------------------------------------------------
+
+
+@app.callback(invoke_without_command=True)
+def _top(
+    context: typer.Context,
+    config: Annotated[
+        Path | None,
+        typer.Option("-c", "--config", metavar="FILE", help="The same as `run --config FILE`."),
+    ] = None,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"fastjmix {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        if config is None:
+            typer.echo(context.get_help())
+            raise typer.Exit(2)
+        run(config)
+    elif config is not None:
+        raise typer.BadParameter(f"say it after the command: fastjmix {context.invoked_subcommand}")
+
+
+@app.command()
+def run(config: ConfigFile = Path("config.toml")) -> None:
+    """Run the gateway until SIGTERM or SIGINT."""
+    _require_linux(sys.platform, platform.release())
+    from fastjmix import supervisor
+
+    raise typer.Exit(supervisor.run(config))
+
+
+def _require_linux(system: str, release: str) -> None:
+    """Raises PlatformError unless this is Linux, new enough. `release` as uname(2) gives it."""
+    needed = ".".join(map(str, OLDEST_KERNEL))
+    if system != "linux":
+        hint = "Run it in a Linux virtual machine or container."
+        raise PlatformError(f"fastjmix needs Linux {needed} or newer; this is {system}", hint)
+    numbers = re.match(r"(\d+)\.(\d+)", release)
+    if numbers and (int(numbers[1]), int(numbers[2])) < OLDEST_KERNEL:
+        raise PlatformError(f"fastjmix needs Linux {needed} or newer; this is {release}")
+
+
+@app.command()
+def check(config: ConfigFile = Path("config.toml")) -> None:
+    """Validate a configuration and print it as it takes effect, without secrets."""
+    from fastjmix.config import load, render
+
+    typer.echo(render(load(config)))
+
+
+# --- the embedded store -----------------------------------------------------------------------
+
+
+@app.command()
+def store(
+    directory: Annotated[Path, typer.Option("--dir", help="Where envelopes are kept.")],
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free port.")] = 8087,
+    host: Annotated[str, typer.Option(help="The address to bind.")] = "127.0.0.1",
+    token_file: Annotated[
+        Path | None, typer.Option(help="File that holds the bearer token callers must present.")
+    ] = None,
+    verify_hashes: Annotated[
+        bool, typer.Option("--verify-hashes", help="Check every member's digest before a 201.")
+    ] = False,
+    allow_unauthenticated: Annotated[
+        bool, typer.Option("--allow-unauthenticated", help="Beyond loopback without a token.")
+    ] = False,
+    log_level: Annotated[str, typer.Option(help="trace, debug, info, warn or error.")] = "info",
+) -> None:
+    """Run the embedded JMIX store: a small upstream over a directory. Prints its URL first."""
+    from fastjmix import log
+
+    if log_level not in log.LEVELS:
+        raise typer.BadParameter(f"{log_level!r} is none of {', '.join(log.LEVELS)}")
+    log.setup(log_level, None, "store")
+    token = None if token_file is None else _token(token_file)
+    from fastjmix import store as room
+
+    try:
+        room.run(
+            host,
+            port,
+            directory,
+            token,
+            ready=_announce,
+            verify_hashes=verify_hashes,
+            allow_unauthenticated=allow_unauthenticated,
+        )
+    except OSError as error:
+        told = f"{host}:{port}: {error.strerror or error}"
+        raise PlatformError(told, "Is another program listening there?") from None
+
+
+def _token(path: Path) -> str:
+    try:
+        token = path.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise typer.BadParameter(f"--token-file {path}: {error.strerror}") from None
+    if not token:
+        raise typer.BadParameter(f"--token-file {path} is empty")
+    return token
+
+
+def _announce(url: str) -> None:
+    typer.echo(url)
+    sys.stdout.flush()  # whoever started us through a pipe is waiting for the address
+
+
+@app.command()
+def demo(
+    config: ConfigFile = Path("config.toml"),
+    directory: Annotated[Path, typer.Option("--dir", help="Made anew; keeps the results.")] = Path(
+        "demo"
+    ),
+) -> None:
+    """Show the pipeline: DICOM files into a gateway, envelopes into an embedded store."""
+    from rich.console import Console
+
+    from fastjmix import demo as room
+
+    room.run(config, directory, Console(soft_wrap=True, highlight=False, emoji=False))
+
+
+# --- the sender -------------------------------------------------------------------------------
+
+
+@app.command()
+def send(
+    host: Annotated[str, typer.Argument(metavar="HOST")],
+    port: Annotated[int, typer.Argument(metavar="PORT", min=1, max=65535)],
+    paths: Annotated[
+        list[Path] | None, typer.Argument(metavar="PATH...", help="Files and directories.")
+    ] = None,
+    aec: Annotated[str, typer.Option(help="Called AE title.")] = "JMIX_RECEIVER",
+    aet: Annotated[str, typer.Option(help="Calling AE title: ours.")] = "FASTJMIX",
+    associations: Annotated[
+        int, typer.Option(min=1, max=64, help="How many in parallel share the work.")
+    ] = 1,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, help="Seconds to connect and for each answer.")
+    ] = 60.0,
+    echo: Annotated[bool, typer.Option("--echo", help="C-ECHO only; no PATH.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON report on stdout.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Only what was not accepted, and the summary.")
+    ] = False,
+) -> None:
+    """Send DICOM files to a Storage SCP, byte for byte. Exit 1: something was not accepted."""
+    if echo == bool(paths):
+        raise typer.BadParameter("give either files and directories, or --echo")
+    from fastjmix.send import NoAssociation, Peer
+
+    peer = Peer(host, port, called=aec, calling=aet, timeout=timeout)
+    try:
+        if echo:
+            code = _echo(peer, as_json)
+        else:
+            code = _send(peer, paths or [], associations, as_json, quiet)
+    except KeyboardInterrupt:
+        # The first interrupt lets instances in flight finish; this is the second, or an early one.
+        os._exit(INTERRUPTED)
+    except NoAssociation as error:
+        if as_json:
+            _print_json({"error": error.message, "exit_code": error.exit_code})
+        raise
+    raise typer.Exit(code)
+
+
+def _echo(peer: Peer, as_json: bool) -> int:
+    from fastjmix.send import describe
+    from fastjmix.send import echo as c_echo
+
+    status = c_echo(peer)
+    if as_json:
+        _print_json({"status": f"0x{status:04X}", "exit_code": int(status != 0)})
+    else:
+        typer.echo(f"{peer}: 0x{status:04X} {describe(status)}")
+    return int(status != 0)
+
+
+def _send(peer: Peer, paths: list[Path], associations: int, as_json: bool, quiet: bool) -> int:
+    from rich.console import Console
+
+    from fastjmix import send as room
+
+    instances, skipped = room.find(paths)
+    console = Console(stderr=as_json, soft_wrap=True, highlight=False, markup=False, emoji=False)
+    with _bar(console, not quiet) as bar:
+        task = bar.add_task("", total=sum(instance.size for instance in instances))
+
+        def told(outcome: Outcome) -> None:
+            if not quiet or not outcome.accepted:
+                bar.console.print(_outcome_line(outcome))
+            bar.advance(task, outcome.instance.size)
+
+        for one in skipped if not quiet else ():
+            bar.console.print(f"skipped {shown(one.path)}: {shown(one.reason)}")
+        report = room.send(peer, instances, skipped, associations=associations, on_outcome=told)
+    if as_json:
+        _print_json(report.summary())
+    else:
+        typer.echo(_summary_line(report))
+    return report.exit_code
+
+
+def _bar(console: Console, wanted: bool) -> Progress:
+    """Bytes of data sets, speed and time left; nothing at all where nobody looks."""
+    from rich import progress
+
+    return progress.Progress(
+        progress.BarColumn(),
+        progress.TaskProgressColumn(),
+        progress.DownloadColumn(),
+        progress.TransferSpeedColumn(),
+        progress.TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not (wanted and console.is_terminal),
+    )
+
+
+def _outcome_line(outcome: Outcome) -> str:
+    status = "------" if outcome.status is None else f"0x{outcome.status:04X}"
+    return f"{status}  {shown(outcome.instance.path)}: {shown(outcome.meaning)}"
+
+
+def _summary_line(report: Report) -> str:
+    speed = report.bytes_sent / max(report.seconds, 1e-9) / 1e6
+    parts = [
+        f"{len(report.accepted)} of {len(report.outcomes)} instances accepted",
+        f"{report.bytes_sent / 1e6:.1f} MB in {report.seconds:.2f} s ({speed:.1f} MB/s)",
+        f"{len(report.failed)} failed",
+        f"{len(report.skipped)} files skipped",
+        f"{report.associations} association{'s' if report.associations != 1 else ''}",
+    ]
+    return ", ".join(parts)
+
+
+def _print_json(value: dict[str, object]) -> None:
+    import orjson
+
+    typer.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2))

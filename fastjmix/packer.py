@@ -1,0 +1,346 @@
+"""Process: lanes → digest → archive → spool. Never sees a DICOM socket.
+
+Wanted: an instance is digested while it arrives, appended once it is whole, and acknowledged once
+it is durable.
+Guaranteed: the process that writes is the one that syncs and grants the status. Group commit: all
+instances that are whole when a commit begins are covered by it; a status is granted only after the
+fdatasync(2) that covers the instance (durability = "fsync").
+Still wrong: after a failed fdatasync the envelope stays in building/ until the next start recovers
+what was promised.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import select
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import blake3
+import orjson
+from isal.isal_zlib import crc32
+
+from fastjmix import _core, log
+from fastjmix._core import Arrival, Intake
+from fastjmix.config import Config
+from fastjmix.dicom.dimse import MEANING, Status
+from fastjmix.links import Links
+from fastjmix.packing import Packing, key_of
+from fastjmix.recovery import recover
+from fastjmix.settings import Settings, tabulate
+from fastjmix.spool import Room, Spill, Spool
+from fastjmix.wiring import Wiring
+
+SPIN_TURNS: Final = 20_000
+"""Looks at the lanes before sleeping, a sched_yield every 50: the measured optimum of a hand-over
+between two processes on two cores (ARCHITECTURE.md, "Waking")."""
+
+NAP_SECS: Final = 1.0
+"""The longest sleep while an association is live: a bell that was lost costs this, no more."""
+
+OUTCOME_BYTES: Final = 4096
+"""A datagram of the uploader about one envelope."""
+
+
+@dataclass(slots=True)
+class _Pending:
+    """An instance that is written, and waits for the commit that covers it."""
+
+    lane: int
+    packing: Packing
+
+
+def hasher_for(settings: Settings) -> Callable[[memoryview], Any] | None:
+    """Makes the digest object of an instance; None when it is not hashed."""
+    if settings.builder.skip_hashing:
+        return None
+    return blake3.blake3 if settings.builder.digest == "blake3" else hashlib.sha256
+
+
+class Packer:
+    """One packer process. `number` counts packers from 0."""
+
+    def __init__(
+        self, config: Config, number: int, wiring: Wiring, links: Links, spool: Spool
+    ) -> None:
+        self._name = f"packer-{number}"
+        self._number = number
+        self._process = wiring.receivers + number
+        self._wiring = wiring
+        self._lanes = wiring.passage.lanes
+        self._links = links
+        self._stats = links.stats
+        self._log = log.get()
+        self._spool = spool
+        self._room = Room(config.storage_dir)
+        self._rows = tabulate(config).rows
+        hashers = [hasher_for(row) for row in self._rows]
+        self._intake = Intake(self._lanes, self._process, hashers, crc32)
+        self._open: dict[tuple[Any, ...], Packing] = {}
+        self._sent_by: dict[int, set[Packing]] = {}
+        self._pending: list[_Pending] = []
+        self._spills: dict[int, tuple[Spill | None, bytes]] = {}
+        self._awaiting: dict[str, int] = {}
+        self._outcomes = links.outcomes[self._name]
+        self._poll = select.poll()
+        for descriptor in (wiring.wake[self._process], links.stop, self._outcomes.fileno()):
+            self._poll.register(descriptor, select.POLLIN)
+        self._stopping = False
+
+    # -- the loop ----------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Packs until the stop descriptor is readable, then seals everything and returns."""
+        self._recover()
+        while True:
+            # With a commit pending each lane is looked at once, so that the commit is not late.
+            report = self._intake.poll(0 if self._pending else self._turns())
+            if report is not None:
+                self._handle(*report)
+                continue
+            if self._pending:
+                self._commit()
+                continue
+            self._seal_due()
+            if self._stopping and not self._awaiting:
+                break
+            self._sleep()
+        for packing in list(self._open.values()):
+            self._seal(packing, "shutting down")
+
+    def _turns(self) -> int:
+        """Spin only while an association is live, and no timer is due."""
+        if not self._intake.listening or self._next_due() <= time.monotonic():
+            return 1
+        return SPIN_TURNS
+
+    def _next_due(self) -> float:
+        return min((p.due() for p in self._open.values()), default=math.inf)
+
+    def _sleep(self) -> None:
+        seconds = max(0.0, self._next_due() - time.monotonic())
+        if self._intake.listening:
+            seconds = min(seconds, NAP_SECS)
+        timeout = None if math.isinf(seconds) else seconds * 1000 + 1
+        self._lanes.doze(self._process)
+        try:
+            report = self._intake.poll(1)
+            if report is not None:
+                self._handle(*report)
+                return
+            ready = self._poll.poll(timeout)
+        finally:
+            self._lanes.rouse(self._process)
+        for descriptor, _ in ready:
+            if descriptor == self._links.stop:
+                self._stopping = True
+                self._poll.unregister(descriptor)
+            elif descriptor == self._outcomes.fileno():
+                self._take_outcomes()
+            else:
+                os.eventfd_read(descriptor)
+
+    def _handle(self, event: int, lane: int) -> None:
+        if event == _core.ARRIVED:
+            self._arrived(lane)
+        elif event == _core.SPILL:
+            self._spill(lane)
+        elif event == _core.CLOSED:
+            self._closed(self._intake.association)
+        elif event == _core.FORGOTTEN:
+            self._drop_spill(lane)
+            self._grant(lane, Status.INTERNAL)
+        else:
+            self._log.error("instance_lost", lane=lane, why="the packer that held it died")
+            self._grant(lane, Status.OUT_OF_RESOURCES, b"the packer restarted; send again")
+
+    def _recover(self) -> None:
+        for leftover in self._spool.leftovers():
+            if leftover.recipe.get("packer", 0) % self._wiring.packers != self._number:
+                continue
+            if recover(self._spool, leftover, self._name) is not None:
+                self._stats.add("envelopes_recovered_total")
+                self._links.ring_outbox()
+
+    # -- instances ---------------------------------------------------------------------------
+
+    def _arrived(self, lane: int) -> None:
+        """An instance is whole: it is appended to its study's envelope."""
+        arrival = self._intake.arrival(lane)
+        settings = self._rows[arrival.settings]
+        spill, head = self._spills.pop(lane, (None, b""))
+        try:
+            if arrival.spilled and spill is None:
+                raise OSError("the instance's spill file could not be written")
+            if self._room.exhausted():
+                raise OSError("the storage directory is nearly full")
+            if spill is not None:
+                spill.append(self._intake.buffers(lane))  # the rest of it
+            self._append(lane, arrival, settings, spill, head or self._intake.head(lane))
+        except OSError as problem:
+            self._log.error("append_failed", why=problem.strerror or str(problem))
+            self._grant(lane, Status.OUT_OF_RESOURCES, MEANING[Status.OUT_OF_RESOURCES].encode())
+        finally:
+            if spill is not None:
+                spill.drop()
+
+    def _append(
+        self, lane: int, arrival: Arrival, settings: Settings, spill: Spill | None, head: bytes
+    ) -> None:
+        packing = self._packing_for(lane, arrival, settings)
+        taken = packing.append(arrival, self._intake.buffers(lane), spill, head)
+        packing.instance_arrived(arrival.association, time.monotonic())
+        self._sent_by.setdefault(arrival.association, set()).add(packing)
+        if not taken:
+            self._stats.add("instances_duplicate_total")
+        elif packing.is_conflict(arrival):
+            self._stats.add("instances_conflicting_total")
+            self._log.warning("instance_conflict", envelope=packing.draft.id)
+        if settings.listener.ack == "uploaded":
+            self._seal(packing, "ack = uploaded")
+            self._awaiting[packing.draft.id] = lane
+        elif packing.builder.durability == "page-cache":
+            self._grant(lane, Status.SUCCESS)
+        else:
+            self._pending.append(_Pending(lane, packing))
+
+    def _packing_for(self, lane: int, arrival: Arrival, settings: Settings) -> Packing:
+        """The open envelope of the instance's study, or a new one. Raises OSError."""
+        key: tuple[Any, ...] = key_of(settings, arrival.study_instance_uid)
+        packing = self._open.get(key)
+        if packing is not None and packing.full_with(arrival.size):
+            if any(p.packing is packing for p in self._pending):
+                self._commit()
+            self._seal(packing, "full")
+            packing = None
+        if packing is None:
+            calling_ae = self._lanes.calling_ae(lane).decode("latin-1").strip()
+            packing = Packing.open(self._spool, settings, self._number, arrival, calling_ae)
+            self._open[key] = packing
+            self._stats.set("envelopes_building", len(self._open))
+        return packing
+
+    def _spill(self, lane: int) -> None:
+        """An instance larger than its lane: what is there goes to a file of its own."""
+        spill, head = self._spills.get(lane, (None, b""))
+        try:
+            if lane not in self._spills:
+                head = self._intake.head(lane)
+                spill = self._spool.new_spill()
+            if spill is not None:
+                spill.append(self._intake.buffers(lane))
+        except OSError as problem:
+            self._log.error("spill_failed", why=problem.strerror)
+            if spill is not None:
+                spill.drop()
+            spill = None
+        self._spills[lane] = (spill, head)
+        if self._intake.release(lane):
+            self._wake_owner(lane)
+
+    def _drop_spill(self, lane: int) -> None:
+        spill, _ = self._spills.pop(lane, (None, b""))
+        if spill is not None:
+            spill.drop()
+
+    def _closed(self, association: int) -> None:
+        now = time.monotonic()
+        for packing in self._sent_by.pop(association, ()):
+            packing.association_ended(association, now)
+
+    # -- commit and grant --------------------------------------------------------------------
+
+    def _commit(self) -> None:
+        """One fdatasync an envelope; then the statuses of all instances it covers."""
+        pending, self._pending = self._pending, []
+        failed: set[Packing] = set()
+        for packing in dict.fromkeys(p.packing for p in pending):
+            try:
+                packing.draft.commit()
+            except OSError as problem:
+                failed.add(packing)
+                self._poison(packing, problem)
+        for one in pending:
+            if one.packing in failed:
+                self._grant(one.lane, Status.OUT_OF_RESOURCES, b"the storage failed; send again")
+            else:
+                self._grant(one.lane, Status.SUCCESS)
+
+    def _poison(self, packing: Packing, problem: OSError) -> None:
+        """After a failed sync pages may be gone: this file is never synced again."""
+        self._log.error("commit_failed", envelope=packing.draft.id, why=problem.strerror)
+        self._forget(packing)
+        packing.draft.close()
+
+    def _grant(self, lane: int, status: int, comment: bytes = b"") -> None:
+        if self._intake.grant(lane, status, comment):
+            self._wake_owner(lane)
+
+    def _wake_owner(self, lane: int) -> None:
+        owner = self._intake.owner(lane)
+        if owner >= 0:
+            os.eventfd_write(self._wiring.wake[owner], 1)
+
+    # -- seal --------------------------------------------------------------------------------
+
+    def _seal_due(self) -> None:
+        now = time.monotonic()
+        for packing in [p for p in self._open.values() if p.due() <= now]:
+            self._seal(packing, "released" if packing.released_at is not None else "quiet")
+
+    def _forget(self, packing: Packing) -> None:
+        self._open = {key: p for key, p in self._open.items() if p is not packing}
+        for packings in self._sent_by.values():
+            packings.discard(packing)
+        self._stats.set("envelopes_building", len(self._open))
+
+    def _seal(self, packing: Packing, why: str) -> None:
+        self._forget(packing)
+        if not packing.members:
+            packing.draft.abandon()
+            return
+        try:
+            ticket = packing.seal(self._name)
+        except OSError as problem:
+            self._log.error("seal_failed", envelope=packing.draft.id, why=problem.strerror)
+            packing.draft.close()
+            return
+        self._stats.add("envelopes_sealed_total")
+        self._log.info(
+            "envelope_sealed",
+            envelope=ticket.id,
+            calling_ae=ticket.calling_ae,
+            instances=ticket.instances,
+            bytes=ticket.size_bytes,
+            why=why,
+        )
+        self._links.ring_outbox()
+
+    # -- ack = "uploaded" --------------------------------------------------------------------
+
+    def _take_outcomes(self) -> None:
+        """Statuses of envelopes whose instance waits for the upstream's answer."""
+        while True:
+            try:
+                outcome = orjson.loads(self._outcomes.recv(OUTCOME_BYTES))
+            except BlockingIOError:
+                return
+            lane = self._awaiting.pop(outcome["id"], None)
+            if lane is None:
+                continue
+            comment = str(outcome.get("detail", "")).encode("ascii", "replace")
+            if outcome["outcome"] == "delivered":
+                self._grant(lane, Status.SUCCESS)
+            elif outcome["outcome"] == "refused":
+                self._grant(lane, Status.CANNOT_UNDERSTAND, comment or b"refused by the upstream")
+            else:
+                self._grant(lane, Status.OUT_OF_RESOURCES, comment or b"the upstream failed")
+
+
+def run(config: Config, number: int, wiring: Wiring, links: Links, spool: Spool) -> None:
+    """The packer process: returns when it has sealed everything."""
+    Packer(config, number, wiring, links, spool).run()

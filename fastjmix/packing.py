@@ -1,0 +1,254 @@
+"""An envelope while it is being packed: draft on disk, contents in memory, timers.
+
+Wanted: one writer per study; an instance is appended once, when it is whole.
+Guaranteed: a member is written with its final header; the same bytes again are kept once; other
+bytes under the same SOP Instance UID are both kept; an append that fails leaves no trace.
+Still wrong: the contents stay in memory until the seal (see jmix/envelope.py).
+
+The packer process (packer.py) drives this; nothing here knows of lanes or of other processes.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from isal.isal_zlib import crc32
+
+from fastjmix._core import Arrival
+from fastjmix.config import Builder
+from fastjmix.dicom.dataset import Description, describe
+from fastjmix.jmix import profiles
+from fastjmix.jmix.archive import Member, central_directory, local_header
+from fastjmix.jmix.envelope import Contents, Document, Options
+from fastjmix.settings import Settings
+from fastjmix.spool import Draft, Spill, Spool, Ticket
+
+COMPARE_BYTES: Final = 1 << 20
+"""Bytes compared at a time when an instance comes again."""
+
+EXPLICIT_LITTLE: Final = "1.2.840.10008.1.2.1"
+DEFLATED: Final = "1.2.840.10008.1.2.1.99"
+INFLATE_MAX: Final = 1 << 18
+"""Bytes of a deflated head that are inflated to be described."""
+
+
+def recipe(settings: Settings, packer: int, created: float) -> dict[str, Any]:
+    """What draft.json says: how another process finishes the envelope."""
+    builder = settings.builder
+    return {
+        "format": 1,
+        "packer": packer,
+        "pipeline": settings.listener.pipeline,
+        "upstream": settings.listener.upstream.name,
+        "ack": settings.listener.ack,
+        "profile": builder.profile,
+        "digest": builder.digest,
+        "skip_hashing": builder.skip_hashing,
+        "skip_listing": builder.skip_listing,
+        "created": created,
+    }
+
+
+def inflate_head(data: bytes) -> bytes:
+    """The start of a deflated data set (PS3.5 §A.5), inflated up to INFLATE_MAX bytes; b"" if it
+    cannot be."""
+    try:
+        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, INFLATE_MAX)
+    except zlib.error:
+        return b""
+
+
+def describe_head(head: bytes, transfer_syntax_uid: str) -> Description:
+    """The descriptive elements in the first bytes of a data set, deflated or not."""
+    if transfer_syntax_uid == DEFLATED:
+        return describe(inflate_head(head), EXPLICIT_LITTLE)
+    return describe(head, transfer_syntax_uid)
+
+
+def write_documents(
+    documents: Sequence[Document], members: list[Member], end: int
+) -> tuple[list[bytes], int]:
+    """The tail of an archive: documents, then the central directory with the documents first.
+
+    Returns the buffers to append at offset `end`, and the size of the archive.
+    """
+    tail: list[bytes] = []
+    first: list[Member] = []
+    offset = end
+    for document in documents:
+        checksum = crc32(document.data)
+        header = local_header(document.name, checksum, len(document.data))
+        first.append(Member(document.name, checksum, len(document.data), offset))
+        tail += [header, document.data]
+        offset += len(header) + len(document.data)
+    directory = central_directory([*first, *members], offset)
+    tail.append(directory)
+    return tail, offset + len(directory)
+
+
+@dataclass(slots=True, eq=False)
+class Packing:
+    """An open envelope. Times are monotonic seconds; `associations` those that may still send."""
+
+    draft: Draft
+    study_uid: str
+    calling_ae: str
+    settings: Settings
+    contents: Contents
+    last_arrival: float
+    members: list[Member] = field(default_factory=list)
+    associations: set[int] = field(default_factory=set)
+    released_at: float | None = None
+    poisoned: bool = False
+    _data: dict[bytes, list[tuple[int, int]]] = field(default_factory=dict)
+
+    @classmethod
+    def open(
+        cls, spool: Spool, settings: Settings, packer: int, arrival: Arrival, ae: str
+    ) -> Packing:
+        """A new envelope for the study of an instance. Raises OSError."""
+        builder = settings.builder
+        now = time.monotonic()
+        draft = spool.new_draft(
+            {**recipe(settings, packer, time.time()), "calling_ae": ae},
+            durable=builder.durability == "fsync",
+        )
+        naming = profiles.get(builder.profile).member_name
+        study = arrival.study_instance_uid.decode()
+        return cls(draft, study, ae, settings, Contents(naming), now)
+
+    @property
+    def builder(self) -> Builder:
+        """The rules it is packed by."""
+        return self.settings.builder
+
+    def full_with(self, size: int) -> bool:
+        """True when one more member of this size would pass a bound: seal first."""
+        if not self.members:
+            return False
+        over_bytes = self.draft.end + size > self.builder.max_envelope_bytes
+        return over_bytes or len(self.members) >= self.builder.max_envelope_instances
+
+    def append(
+        self, arrival: Arrival, buffers: Sequence[memoryview], spill: Spill | None, head: bytes
+    ) -> bool:
+        """Takes an instance: its bytes are in `spill`, or else in `buffers`.
+
+        `head` is the start of its data set. Returns False when the same bytes are here already.
+        Raises OSError; the envelope is then as it was.
+        """
+        study, series = arrival.study_instance_uid.decode(), arrival.series_instance_uid.decode()
+        if self._holds(arrival, buffers, spill):
+            return False
+        name = self.contents.next_name(study, series)
+        header = local_header(name, arrival.crc, arrival.size)
+        if spill is None:
+            offset = self.draft.append([header, *buffers])
+        else:
+            offset = self.draft.join(header, spill)
+        member = Member(name, arrival.crc, arrival.size, offset)
+        self.members.append(member)
+        syntax = arrival.transfer_syntax_uid.decode()
+        self.contents.add(
+            study,
+            series,
+            arrival.sop_class_uid.decode(),
+            arrival.sop_instance_uid.decode(),
+            syntax,
+            arrival.instance_number,
+            arrival.size,
+            arrival.digest,
+            lambda: describe_head(head, syntax),
+        )
+        start = offset + len(header) + arrival.prefix_length
+        self._data.setdefault(arrival.sop_instance_uid, []).append((start, arrival.data_bytes))
+        return True
+
+    def is_conflict(self, arrival: Arrival) -> bool:
+        """True when this SOP Instance UID stands here more than once, with other bytes."""
+        return len(self._data.get(arrival.sop_instance_uid, ())) > 1
+
+    def _holds(self, arrival: Arrival, buffers: Sequence[memoryview], spill: Spill | None) -> bool:
+        """True when an instance with this UID and the same data set bytes is here."""
+        for start, length in self._data.get(arrival.sop_instance_uid, ()):
+            if length == arrival.data_bytes and self._equal(start, arrival, buffers, spill):
+                return True
+        return False
+
+    def _equal(
+        self, start: int, arrival: Arrival, buffers: Sequence[memoryview], spill: Spill | None
+    ) -> bool:
+        """Data sets only: the File Meta Information differs between calling AE titles."""
+        descriptor = self.draft.descriptor
+        if spill is None:
+            at = start
+            for view in buffers[1:]:
+                if os.pread(descriptor, len(view), at) != view:
+                    return False
+                at += len(view)
+            return True
+        for at in range(0, arrival.data_bytes, COMPARE_BYTES):
+            size = min(COMPARE_BYTES, arrival.data_bytes - at)
+            theirs = os.pread(spill.descriptor, size, arrival.prefix_length + at)
+            if os.pread(descriptor, size, start + at) != theirs:
+                return False
+        return True
+
+    # -- timers ------------------------------------------------------------------------------
+
+    def due(self) -> float:
+        """When the envelope is to be sealed, as things stand now (monotonic seconds)."""
+        quiet = self.last_arrival + self.builder.quiet_secs
+        if self.released_at is None:
+            return quiet
+        return min(quiet, self.released_at + self.builder.release_grace_secs)
+
+    def association_ended(self, association: int, now: float) -> None:
+        """An association that sent to this study is over; after the last one the grace begins."""
+        self.associations.discard(association)
+        if not self.associations and self.released_at is None:
+            self.released_at = now
+
+    def instance_arrived(self, association: int, now: float) -> None:
+        """The timers begin anew."""
+        self.associations.add(association)
+        self.last_arrival = now
+        self.released_at = None
+
+    # -- seal --------------------------------------------------------------------------------
+
+    def seal(self, origin: str) -> Ticket:
+        """Writes the documents and moves the envelope to outbox/. Raises OSError."""
+        sealed_at = time.time()
+        options = Options(
+            self.draft.id,
+            sealed_at,
+            self.builder.digest,
+            self.builder.skip_hashing,
+            self.builder.skip_listing,
+        )
+        documents = profiles.get(self.builder.profile).documents(self.contents, options)
+        tail, size = write_documents(documents, self.members, self.draft.end)
+        ticket = Ticket(
+            id=self.draft.id,
+            pipeline=self.settings.listener.pipeline,
+            upstream=self.settings.listener.upstream.name,
+            ack=self.settings.listener.ack,
+            studies=tuple(self.contents.studies),
+            calling_ae=self.calling_ae,
+            instances=len(self.members),
+            size_bytes=size,
+            sealed_at=sealed_at,
+            origin=origin,
+        )
+        return self.draft.seal(tail, ticket)
+
+
+def key_of(settings: Settings, study_instance_uid: bytes) -> tuple[Any, ...]:
+    """Instances with equal keys share an envelope: study, pipeline and rules of packing."""
+    return settings.listener.endpoint, settings.builder, study_instance_uid

@@ -1,0 +1,559 @@
+"""The event loop of one receiver: sockets, timers, and the states of every connection.
+
+Wanted: one thread that is never blocked by one peer.
+Guaranteed: every wait for a peer has a deadline; a full lane stops the reading of its socket only;
+a response leaves in one send(2).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from fastjmix import _core, log
+from fastjmix._core import PdvScanner
+from fastjmix.config import Config
+from fastjmix.dicom.association import (
+    ASSOCIATE_RQ_MAX,
+    CONGESTION,
+    LOCAL_LIMIT,
+    RELEASE_RP,
+    Accepted,
+    Rejected,
+    abort_pdu,
+)
+from fastjmix.errors import ProtocolError
+from fastjmix.lane import IDLE_SECS
+from fastjmix.links import Links
+from fastjmix.receiver.connection import (
+    ARTIM_SECS,
+    HALF_OPEN_MAX,
+    IDLE_ASSOCIATION_SECS,
+    STALL_SECS,
+    Connection,
+    Door,
+    State,
+    door_for,
+)
+from fastjmix.receiver.messages import Messages
+from fastjmix.settings import tabulate
+from fastjmix.spool import Room
+from fastjmix.wiring import Wiring
+
+TICK_SECS: Final = 0.5
+"""How often deadlines are looked at."""
+
+GRANT_TURNS: Final = 400
+"""Looks at the waiting lanes before the sockets are asked again; about 20 µs."""
+
+SPIN_SECS: Final = 0.002
+"""After the last event: how long to look for the next one without sleeping (HOUSE: about 20,000
+pauses). Longer than a response's way to the sender and back, shorter than anyone would measure as
+load."""
+
+
+class Receiver:
+    """The event loop of one receiver process. `number` counts receivers from 0."""
+
+    def __init__(
+        self,
+        config: Config,
+        number: int,
+        wiring: Wiring,
+        links: Links,
+        sockets: Sequence[socket.socket],
+    ) -> None:
+        self._number = number
+        self._wiring = wiring
+        self._lanes = wiring.passage.lanes
+        self._links = links
+        self._stats = links.stats
+        self._log = log.get()
+        self._table = tabulate(config)
+        self._messages = Messages(wiring, links.stats, self)
+        self._room = Room(config.storage_dir)
+        self._grace = config.runtime.grace_secs
+        self._epoll = select.epoll()
+        self._doors = {s.fileno(): door_for(i, s, config.dicom[i]) for i, s in enumerate(sockets)}
+        self._connections: dict[int, Connection] = {}
+        self._half_open = 0
+        self._waiting: list[Connection] = []
+        self._stalled: list[Connection] = []
+        self._lingering: list[Connection] = []
+        self._freed: dict[int, float] = {}
+        self._associations = number << 48
+        self._stopping_at: float | None = None
+        self._next_tick = 0.0
+        self._last_event = 0.0
+
+    # -- the loop ----------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Serves until the stop descriptor is readable and the instances in flight are done."""
+        self._reclaim()
+        wake = self._wiring.wake[self._number]
+        for descriptor in (wake, self._links.stop, *self._doors):
+            self._epoll.register(descriptor, select.EPOLLIN)
+        while self._stopping_at is None or self._connections or self._lingering:
+            for descriptor, event in self._wait():
+                if descriptor == wake:
+                    with contextlib.suppress(BlockingIOError):
+                        os.eventfd_read(wake)
+                elif descriptor == self._links.stop:
+                    self._begin_stop()
+                elif descriptor in self._doors:
+                    self._accept(self._doors[descriptor])
+                else:
+                    self._serve(self._connections[descriptor], event)
+            self._collect()
+            now = time.monotonic()
+            if now >= self._next_tick:
+                self._tick(now)
+
+    def _wait(self) -> list[tuple[int, int]]:
+        """Events of the sockets; spins a little while an association is live, then sleeps."""
+        live = self._connections or self._lingering
+        if not live:
+            return self._epoll.poll(-1 if not self._freed else IDLE_SECS)
+        if self._waiting:
+            scanners = [c.scanner for c in self._waiting if c.scanner is not None]
+            if _core.await_grants(scanners, GRANT_TURNS) >= 0:
+                self._last_event = time.monotonic()
+                self._collect()
+        events = self._epoll.poll(0)
+        now = time.monotonic()
+        if events:
+            self._last_event = now
+            return events
+        if now - self._last_event < SPIN_SECS:
+            os.sched_yield()
+            return []
+        self._lanes.doze(self._number)
+        try:
+            if any(c.scanner is not None and c.scanner.granted for c in self._waiting):
+                return []
+            events = self._epoll.poll(max(self._next_tick - now, 0))
+        finally:
+            self._lanes.rouse(self._number)
+        self._last_event = time.monotonic()
+        return events
+
+    def _reclaim(self) -> None:
+        """Lanes of a receiver of this number that died: their instances are forgotten."""
+        for index in self._lanes.leased_by(self._number):
+            packer = self._lanes.forget(index)
+            if packer >= 0:
+                os.eventfd_write(self._wiring.wake[packer], 1)
+            while not self._lanes.quiet(index):
+                time.sleep(0.001)  # only after a crash, before anything is served
+            self._lanes.give_back(index)
+
+    def _begin_stop(self) -> None:
+        self._epoll.unregister(self._links.stop)
+        self._stopping_at = time.monotonic() + self._grace
+        for descriptor, door in self._doors.items():
+            self._epoll.unregister(descriptor)
+            door.socket.close()
+        self._doors = {}
+        for connection in list(self._connections.values()):
+            self._stop_if_between_messages(connection)
+
+    def _stop_if_between_messages(self, connection: Connection) -> None:
+        """While draining: an association with nothing in flight is ended."""
+        scanner = connection.scanner
+        if connection.state is not State.OPEN:
+            self._close(connection, "shutting down")
+        elif connection.request is None and scanner is not None and not scanner.midway:
+            self.abort(connection, 2, 0, "shutting down")
+
+    def _tick(self, now: float) -> None:
+        self._next_tick = now + TICK_SECS
+        for connection in list(self._connections.values()):
+            if self._stopping_at is not None and now >= self._stopping_at:
+                self.abort(connection, 2, 0, "shutting down: grace_secs is over")
+            elif now >= connection.deadline and connection not in self._waiting:
+                self._expire(connection)
+        for index, freed in list(self._freed.items()):
+            if now - freed >= IDLE_SECS:
+                self._give_memory_back(index)
+        self._stats.set(
+            "associations_open", sum(c.accepted is not None for c in self._connections.values())
+        )
+
+    def _give_memory_back(self, index: int) -> None:
+        del self._freed[index]
+        taken = self._lanes.lease(self._number)
+        if taken == index:
+            self._wiring.passage.unback(index)
+        if taken >= 0:
+            self._lanes.give_back(taken)
+
+    def _expire(self, connection: Connection) -> None:
+        if connection.state is State.OPEN:
+            midway = connection.scanner is not None and connection.scanner.midway
+            self.abort(connection, 0, 0, "stalled inside a message" if midway else "idle")
+        else:
+            self._close(connection, "ARTIM timer expired")
+
+    # -- connections -------------------------------------------------------------------------
+
+    def _accept(self, door: Door) -> None:
+        while True:
+            try:
+                accepted, address = door.socket.accept()
+            except BlockingIOError:
+                return
+            except OSError as problem:
+                self._log.warning("accept_failed", why=problem.strerror)
+                return
+            if self._half_open >= HALF_OPEN_MAX:
+                accepted.close()
+                continue
+            accepted.setblocking(False)
+            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            accepted.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            peer = f"{address[0]}:{address[1]}"
+            deadline = time.monotonic() + ARTIM_SECS
+            self._connections[accepted.fileno()] = Connection(accepted, peer, door, deadline)
+            self._half_open += 1
+            self._epoll.register(accepted.fileno(), select.EPOLLIN)
+
+    def _serve(self, connection: Connection, event: int) -> None:
+        if event & select.EPOLLOUT:
+            self._flush(connection)
+        if not event & ~select.EPOLLOUT:
+            return
+        try:
+            if connection.state is State.OPEN:
+                self._receive(connection)
+            elif connection.state is State.AWAITING:
+                self._await_request(connection)
+            else:
+                self._await_close(connection)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as problem:
+            self._lost(connection, problem.strerror or str(problem))
+
+    def _await_close(self, connection: Connection) -> None:
+        """Sta13: whatever still comes is thrown away."""
+        if not connection.socket.recv(65536):
+            self._close(connection, connection.why)
+
+    def _await_request(self, connection: Connection) -> None:
+        """Sta2: an A-ASSOCIATE-RQ, in as many pieces as the peer likes."""
+        data = connection.socket.recv(65536)
+        if not data:
+            self._close(connection, "closed before an A-ASSOCIATE-RQ")
+            return
+        buffer = connection.received
+        buffer += data
+        if buffer[0] != 0x01:
+            known = 0x02 <= buffer[0] <= 0x07
+            self.abort(connection, 2, 2 if known else 1, "not an A-ASSOCIATE-RQ")
+            return
+        if len(buffer) < 6:
+            return
+        length = int.from_bytes(buffer[2:6], "big")
+        if length > ASSOCIATE_RQ_MAX:
+            self.abort(connection, 2, 6, f"an A-ASSOCIATE-RQ of {length} bytes")
+        elif len(buffer) >= 6 + length:
+            self._associate(connection, bytes(buffer[: 6 + length]), bytes(buffer[6 + length :]))
+
+    def _associate(self, connection: Connection, request: bytes, rest: bytes) -> None:
+        door = connection.door
+        try:
+            answer = door.acceptor.answer(request)
+        except ProtocolError as problem:
+            self.abort(connection, 2, problem.reason, problem.message)
+            return
+        connection.received.clear()
+        if isinstance(answer, Rejected):
+            self._reject(connection, answer.calling_ae, answer.pdu, answer.why)
+            return
+        connection.settings = self._table.number(door.index, answer.calling_ae)
+        refusal = self._no_room(door, connection.settings, answer.calling_ae)
+        lane = -1 if refusal else self._lease()
+        if refusal or lane < 0:
+            pdu, why = refusal or (LOCAL_LIMIT, "no lane is free (max_associations, memory)")
+            self._reject(connection, answer.calling_ae, pdu, why)
+            return
+        self._open(connection, answer, lane, rest)
+
+    def _no_room(self, door: Door, settings: int, calling_ae: str) -> tuple[bytes, str] | None:
+        """Why an association must wait, if it must."""
+        if self._stopping_at is not None:
+            return CONGESTION, "shutting down"
+        if self._room.low():
+            return CONGESTION, "little space is left in the storage directory"
+        if self._lanes.associations(door.index) >= door.listener.max_associations:
+            return LOCAL_LIMIT, "max_associations of the listener"
+        most = self._table.rows[settings].max_associations
+        if most is not None and self._lanes.associations(door.index, calling_ae.encode()) >= most:
+            return LOCAL_LIMIT, "max_associations of the calling AE title"
+        return None
+
+    def _lease(self) -> int:
+        lane = self._lanes.lease(self._number)
+        if lane >= 0:
+            self._freed.pop(lane, None)
+            if not self._wiring.passage.back(lane):
+                self._lanes.give_back(lane)
+                return -1
+        return lane
+
+    def _open(self, connection: Connection, answer: Accepted, lane: int, rest: bytes) -> None:
+        """Sta6: the association has its lane; bytes that came with the request go there."""
+        self._associations += 1
+        self._half_open -= 1
+        connection.association = self._associations
+        connection.accepted = answer
+        connection.state = State.OPEN
+        self._lanes.open(
+            lane, connection.association, connection.door.index, answer.calling_ae.encode()
+        )
+        scanner = PdvScanner(self._lanes, lane, connection.door.listener.max_pdu)
+        connection.scanner = scanner
+        self._stats.add("associations_accepted_total")
+        self._log.info(
+            "association_accepted",
+            association=connection.association,
+            calling_ae=answer.calling_ae,
+            called_ae=answer.called_ae,
+            peer=connection.peer,
+            contexts=len(answer.contexts),
+            implementation=answer.peer_implementation,
+        )
+        if answer.refused:
+            self._log.warning(
+                "contexts_refused",
+                association=connection.association,
+                calling_ae=answer.calling_ae,
+                abstract_syntaxes=",".join(sorted(set(answer.refused))),
+            )
+        self.send(connection, answer.pdu)
+        self._touch(connection)
+        if rest and connection.state is State.OPEN:
+            view = scanner.reserve(len(rest))
+            view[:] = rest
+            scanner.commit(len(rest))
+            self._messages.advance(connection, scanner, scanner.scan())
+            self._after(connection, scanner)
+
+    # -- data transfer (Sta6) ----------------------------------------------------------------
+
+    def _receive(self, connection: Connection) -> None:
+        scanner = connection.scanner
+        assert scanner is not None
+        view = scanner.reserve()
+        if not view:
+            self._stall(connection)
+            return
+        length = connection.socket.recv_into(view)
+        if not length:
+            self._lost(connection, "connection closed")
+            return
+        # Linux leaves quick acknowledgement mode by itself; without it a sender with Nagle's
+        # algorithm on waits 40 ms for each image.
+        connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        scanner.commit(length)
+        self._touch(connection)
+        self._messages.advance(connection, scanner, scanner.scan())
+        self._after(connection, scanner)
+
+    def _after(self, connection: Connection, scanner: PdvScanner) -> None:
+        """What a connection's state asks for after its messages were handled."""
+        if connection.state is not State.OPEN:
+            return
+        if scanner.stalled:
+            self._stall(connection)
+        elif connection.request is None and not scanner.midway:
+            connection.deadline = time.monotonic() + IDLE_ASSOCIATION_SECS
+            if self._stopping_at is not None:
+                self._stop_if_between_messages(connection)
+
+    def released(self, connection: Connection) -> None:
+        """A-RELEASE-RQ: answered; the peer closes (Sta13)."""
+        self.send(connection, RELEASE_RP)
+        self._end_association(connection, "released")
+        if connection.state is State.OPEN:
+            connection.state = State.CLOSING
+            connection.deadline = time.monotonic() + ARTIM_SECS
+
+    def aborted_by_peer(self, connection: Connection) -> None:
+        """A-ABORT: nothing is answered."""
+        self._stats.add("associations_aborted_total")
+        self._end_association(connection, "aborted by the peer")
+        self._close(connection, "aborted by the peer")
+
+    def await_grant(self, connection: Connection) -> None:
+        """A packer has the instance; `_collect` sees when it has its status."""
+        self._waiting.append(connection)
+
+    def _touch(self, connection: Connection) -> None:
+        connection.deadline = time.monotonic() + STALL_SECS
+
+    # -- grants ------------------------------------------------------------------------------
+
+    def _collect(self) -> None:
+        """Responses that packers have granted; lanes that have room again; lanes to give back."""
+        if self._waiting:
+            for connection in [c for c in self._waiting if c.scanner and c.scanner.granted]:
+                self._waiting.remove(connection)
+                self._granted(connection)
+        if self._stalled:
+            for connection in [c for c in self._stalled if c.scanner and not c.scanner.stalled]:
+                self._unstall(connection)
+        if self._lingering:
+            for connection in [c for c in self._lingering if c.scanner and c.scanner.granted]:
+                self._lingering.remove(connection)
+                self._free_lane(connection)
+
+    def _granted(self, connection: Connection) -> None:
+        scanner = connection.scanner
+        assert scanner is not None
+        self._touch(connection)
+        self._messages.granted(connection, scanner)
+        self._after(connection, scanner)
+
+    def _stall(self, connection: Connection) -> None:
+        if not connection.stalled:
+            connection.stalled = True
+            self._stalled.append(connection)
+            self._epoll.modify(connection.socket.fileno(), 0)
+
+    def _unstall(self, connection: Connection) -> None:
+        self._stalled.remove(connection)
+        connection.stalled = False
+        self._touch(connection)
+        self._interest(connection)
+        scanner = connection.scanner
+        assert scanner is not None
+        self._messages.advance(connection, scanner, scanner.scan())
+        self._after(connection, scanner)
+
+    # -- sending and ending ------------------------------------------------------------------
+
+    def send(self, connection: Connection, data: bytes) -> None:
+        """One send(2) for a response; what the kernel does not take waits for EPOLLOUT."""
+        if not connection.outgoing:
+            try:
+                sent = connection.socket.send(data)
+            except BlockingIOError:
+                sent = 0
+            except OSError as problem:
+                self._lost(connection, problem.strerror or str(problem))
+                return
+            if sent == len(data):
+                return
+            data = data[sent:]
+        connection.outgoing += data
+        self._interest(connection)
+
+    def _flush(self, connection: Connection) -> None:
+        data = bytes(connection.outgoing)
+        connection.outgoing.clear()
+        self.send(connection, data)
+        if connection.socket.fileno() >= 0 and not connection.outgoing:
+            self._interest(connection)
+
+    def _interest(self, connection: Connection) -> None:
+        events = 0 if connection.stalled else select.EPOLLIN
+        if connection.outgoing:
+            events |= select.EPOLLOUT
+        self._epoll.modify(connection.socket.fileno(), events)
+
+    def _reject(self, connection: Connection, calling_ae: str, pdu: bytes, why: str) -> None:
+        self._stats.add("associations_rejected_total")
+        self._log.warning(
+            "association_rejected", calling_ae=calling_ae, peer=connection.peer, why=why
+        )
+        self._last_words(connection, pdu, why)
+
+    def abort(self, connection: Connection, source: int, reason: int, why: str) -> None:
+        """A-ABORT, and the end of the association if there was one."""
+        self._stats.add("associations_aborted_total")
+        if connection.accepted is None:
+            self._log.warning("connection_aborted", peer=connection.peer, why=why)
+        if connection.state is not State.CLOSING:
+            self._end_association(connection, f"aborted: {why}")
+            self._last_words(connection, abort_pdu(source, reason), why)
+        else:
+            self._close(connection, why)
+
+    def _last_words(self, connection: Connection, pdu: bytes, why: str) -> None:
+        """Sends, then waits for the peer to close (Sta13), so that it can read what was sent."""
+        connection.why = why
+        if connection.socket.fileno() < 0:
+            return
+        if connection.state is State.AWAITING:
+            self._half_open -= 1
+        connection.state = State.CLOSING
+        connection.deadline = time.monotonic() + ARTIM_SECS
+        self.send(connection, pdu)
+        if self._stopping_at is not None:
+            self._close(connection, why)
+        elif connection.socket.fileno() >= 0:
+            with contextlib.suppress(OSError):
+                connection.socket.shutdown(socket.SHUT_WR)
+
+    def _lost(self, connection: Connection, why: str) -> None:
+        if connection.state is State.OPEN:
+            self._stats.add("associations_aborted_total")
+        self._end_association(connection, f"lost: {why}")
+        self._close(connection, why)
+
+    def _end_association(self, connection: Connection, how: str) -> None:
+        """The association is over: its lane is given back as soon as no packer looks at it."""
+        scanner = connection.scanner
+        if scanner is None or connection.ended:
+            return
+        connection.ended = True
+        assert connection.accepted is not None
+        self._log.info(
+            "association_ended",
+            association=connection.association,
+            calling_ae=connection.accepted.calling_ae,
+            peer=connection.peer,
+            how=how,
+            stored=connection.stored,
+            refused=connection.refused or None,
+        )
+        for listed in (self._waiting, self._stalled):
+            if connection in listed:
+                listed.remove(connection)
+        held = scanner.abort()
+        if scanner.wake:
+            self._messages.wake_packers(scanner)
+        if held:
+            self._lingering.append(connection)
+        else:
+            self._free_lane(connection)
+
+    def _free_lane(self, connection: Connection) -> None:
+        scanner = connection.scanner
+        assert scanner is not None
+        connection.scanner = None
+        self._lanes.give_back(scanner.index)
+        self._freed[scanner.index] = time.monotonic()
+        # Packers seal a study some time after its last association: they must see this end.
+        for packer in range(self._wiring.receivers, self._wiring.receivers + self._wiring.packers):
+            if self._lanes.ring(packer, scanner.index):
+                os.eventfd_write(self._wiring.wake[packer], 1)
+
+    def _close(self, connection: Connection, why: str) -> None:
+        descriptor = connection.socket.fileno()
+        if descriptor < 0:
+            return
+        if connection.state is State.AWAITING:
+            self._half_open -= 1
+        self._end_association(connection, why)
+        self._connections.pop(descriptor, None)
+        self._epoll.unregister(descriptor)
+        connection.socket.close()
+        connection.state = State.CLOSED

@@ -1,0 +1,269 @@
+"""DIMSE messages of an open association (Sta6): what each event of the PDV scanner asks for.
+
+Wanted: an instance is routed to its study's packer as soon as its head is known, or refused with
+the status that says why (PS3.4 Table B.2-1); whatever else is asked is answered civilly.
+Guaranteed: exactly one response a request, in order; a refused instance's data set is passed over,
+so that the association stays usable. No socket here: the loop sends.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from typing import Final, Protocol
+
+import xxhash
+
+from fastjmix import _core, log
+from fastjmix._core import Command, Head, PdvScanner
+from fastjmix.dicom import dimse
+from fastjmix.dicom.association import Context
+from fastjmix.dicom.dataset import file_meta_prefix
+from fastjmix.dicom.dimse import Status
+from fastjmix.receiver.connection import Connection, State
+from fastjmix.stats import Stats
+from fastjmix.wiring import Wiring
+
+INFLATE_MAX: Final = 1 << 18
+"""Bytes of a deflated data set's head that are inflated to find its UIDs."""
+
+
+class Loop(Protocol):
+    """What a message may ask of the event loop."""
+
+    def send(self, connection: Connection, data: bytes) -> None: ...
+    def abort(self, connection: Connection, source: int, reason: int, why: str) -> None: ...
+    def released(self, connection: Connection) -> None: ...
+    def aborted_by_peer(self, connection: Connection) -> None: ...
+    def await_grant(self, connection: Connection) -> None: ...
+
+
+class Messages:
+    """Handles the messages of all associations of one receiver."""
+
+    def __init__(self, wiring: Wiring, stats: Stats, loop: Loop) -> None:
+        self._wiring = wiring
+        self._stats = stats
+        self._loop = loop
+        self._log = log.get()
+
+    def advance(self, connection: Connection, scanner: PdvScanner, event: int) -> None:
+        """Does what each event of the scanner asks for, until more bytes are needed."""
+        while event != _core.MORE:
+            if event == _core.COMMAND:
+                event = self._command(connection, scanner)
+            elif event == _core.HEAD:
+                event = self._head(connection, scanner, scanner.head, scanner.head.length)
+            elif event == _core.END:
+                event = self._end(connection, scanner)
+            elif event == _core.DEFLATED_HEAD:
+                event = self._deflated(connection, scanner)
+            elif event == _core.BAD_HEAD:
+                event = self._refuse(connection, scanner, Status.UNREADABLE_HEAD)
+            else:
+                self._leave(connection, scanner, event)
+                return
+        if scanner.wake:
+            self.wake_packers(scanner)
+
+    def wake_packers(self, scanner: PdvScanner) -> None:
+        """A packer sleeps, and something is in its lane."""
+        scanner.wake = False
+        # All of them: waking one too many is harmless, one too few is not.
+        for packer in self._wiring.wake[self._wiring.receivers :]:
+            os.eventfd_write(packer, 1)
+
+    def _leave(self, connection: Connection, scanner: PdvScanner, event: int) -> None:
+        if event == _core.RELEASE:
+            self._loop.released(connection)
+        elif event == _core.ABORTED:
+            self._loop.aborted_by_peer(connection)
+        else:
+            self._loop.abort(connection, 2, scanner.reason, scanner.problem)
+
+    def _command(self, connection: Connection, scanner: PdvScanner) -> int:
+        """A command set is complete: PS3.7 §9."""
+        assert connection.accepted is not None
+        context = connection.accepted.contexts.get(scanner.context)
+        if context is None:
+            return self._broken(
+                connection, f"presentation context {scanner.context} was not accepted"
+            )
+        try:
+            request = _core.parse_command(scanner.take_command())
+        except ValueError as problem:
+            return self._broken(connection, str(problem))
+        if request.field == dimse.C_CANCEL_RQ or request.field & dimse.RESPONSE:
+            return scanner.scan()
+        connection.request = request
+        connection.refusal = _refusal(request, context)
+        if request.data_set_type == dimse.NO_DATA_SET:
+            return self._answer(connection, scanner)
+        if connection.refusal is None:
+            scanner.expect_data_set(context.kind)
+        else:
+            scanner.expect_data_set(-1)
+        return scanner.scan()
+
+    def _broken(self, connection: Connection, why: str) -> int:
+        self._loop.abort(connection, 2, 6, why)
+        return _core.MORE
+
+    def _head(
+        self, connection: Connection, scanner: PdvScanner, head: Head, head_length: int
+    ) -> int:
+        """The data set's head is known: the instance gets its packer, or is refused."""
+        request, accepted = connection.request, connection.accepted
+        assert request is not None
+        assert accepted is not None
+        problem = _mismatch(request, head)
+        if problem is not None:
+            return self._refuse(connection, scanner, *problem)
+        context = accepted.contexts[scanner.context]
+        meta = file_meta_prefix(
+            request.sop_class_uid.decode(),
+            context.transfer_syntax.decode(),
+            accepted.calling_ae,
+            accepted.called_ae,
+        )
+        scanner.route(
+            self._packer(head.study_instance_uid),
+            connection.settings,
+            request.message_id,
+            head,
+            head_length,
+            meta.render(request.sop_instance_uid),
+            request.sop_class_uid,
+            request.sop_instance_uid,
+            context.transfer_syntax,
+        )
+        return scanner.accept()
+
+    def _packer(self, study_instance_uid: bytes) -> int:
+        """A study has one packer, so that an envelope has one writer and needs no locks."""
+        which = xxhash.xxh3_64_intdigest(study_instance_uid) % self._wiring.packers
+        return self._wiring.receivers + which
+
+    def _deflated(self, connection: Connection, scanner: PdvScanner) -> int:
+        """A deflated data set (PS3.5 §A.5): a little of it is inflated, bounded, to be read."""
+        data = scanner.head_bytes()
+        try:
+            inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, INFLATE_MAX)
+            enough = scanner.head_is_complete or len(inflated) == INFLATE_MAX
+            head = _core.read_head(inflated, 1, enough)
+        except (zlib.error, ValueError):
+            return self._refuse(connection, scanner, Status.UNREADABLE_HEAD)
+        if head is not None:
+            return self._head(connection, scanner, head, len(data))
+        if scanner.head_is_too_long:
+            return self._refuse(connection, scanner, Status.UNREADABLE_HEAD)
+        return scanner.look_further()
+
+    def _refuse(
+        self,
+        connection: Connection,
+        scanner: PdvScanner,
+        status: Status,
+        comment: bytes = b"",
+        offending: int | None = None,
+    ) -> int:
+        connection.refusal = (status, comment or dimse.MEANING[status].encode(), offending)
+        return scanner.refuse()
+
+    def _end(self, connection: Connection, scanner: PdvScanner) -> int:
+        """The data set is complete: its status is known already, or the packer will grant it."""
+        if connection.refusal is not None:
+            return self._answer(connection, scanner)
+        self._loop.await_grant(connection)
+        return _core.MORE
+
+    def _answer(self, connection: Connection, scanner: PdvScanner) -> int:
+        """Answers the request at hand with `refusal`, or with success, and goes on scanning."""
+        request = connection.request
+        assert request is not None
+        status, comment, offending = connection.refusal or (Status.SUCCESS, b"", None)
+        self._respond(connection, scanner, request, status, comment, offending)
+        scanner.resume()
+        return scanner.scan() if connection.state is State.OPEN else _core.MORE
+
+    def granted(self, connection: Connection, scanner: PdvScanner) -> None:
+        """The packer has given the instance its status: the response goes out, and on it goes."""
+        request = connection.request
+        assert request is not None
+        status, comment = scanner.grant()
+        self._respond(connection, scanner, request, status, comment)
+        if connection.state is State.OPEN:
+            scanner.resume()
+            self.advance(connection, scanner, scanner.scan())
+
+    def _respond(
+        self,
+        connection: Connection,
+        scanner: PdvScanner,
+        request: Command,
+        status: int,
+        comment: bytes,
+        offending: int | None = None,
+    ) -> None:
+        assert connection.accepted is not None
+        connection.request = connection.refusal = None
+        command = dimse.response(request, status, comment, offending)
+        if request.field == dimse.C_STORE_RQ:
+            self._count(connection, scanner, status, comment)
+        elif request.field == dimse.C_ECHO_RQ and not status:
+            self._stats.add("echoes_total")
+        self._loop.send(
+            connection, dimse.p_data(scanner.context, command, connection.accepted.peer_max_pdu)
+        )
+
+    def _count(
+        self, connection: Connection, scanner: PdvScanner, status: int, comment: bytes
+    ) -> None:
+        if status == Status.SUCCESS:
+            connection.stored += 1
+            self._stats.add("instances_received_total")
+            self._stats.add("instance_bytes_total", scanner.data_bytes)
+            return
+        connection.refused += 1
+        self._stats.add("instances_refused_total")
+        self._log.warning(
+            "instance_refused",
+            association=connection.association,
+            calling_ae=connection.accepted.calling_ae if connection.accepted else "",
+            status=f"{status:04X}H",
+            why=comment.decode("latin-1"),
+        )
+
+
+def _refusal(request: Command, context: Context) -> tuple[int, bytes, int | None] | None:
+    """The status of a request that is refused whatever its data set holds."""
+    status: Status | None = None
+    if request.field == dimse.C_ECHO_RQ:
+        return None
+    if request.field != dimse.C_STORE_RQ:
+        status = Status.UNRECOGNISED_OPERATION
+    elif not context.stores or request.sop_class_uid != context.abstract_syntax:
+        status = Status.SOP_CLASS_NOT_SUPPORTED
+    elif not _is_uid(request.sop_instance_uid):
+        status = Status.INVALID_INSTANCE
+    elif request.data_set_type == dimse.NO_DATA_SET:
+        status = Status.CANNOT_UNDERSTAND
+        return status, dimse.MEANING[Status.MISTYPED_ARGUMENT].encode(), None
+    return None if status is None else (status, dimse.MEANING[status].encode(), None)
+
+
+def _is_uid(value: bytes) -> bool:
+    return 0 < len(value) <= 64 and not value.strip(b"0123456789.")
+
+
+def _mismatch(request: Command, head: Head) -> tuple[Status, bytes, int | None] | None:
+    """PS3.4 Table B.2-1: A900 when data set and command disagree, C000 when a UID is missing."""
+    if not head.study_instance_uid or not head.series_instance_uid:
+        return Status.MISSING_UID, b"", None
+    if not head.sop_instance_uid or not head.sop_class_uid:
+        return Status.MISSING_UID, b"", None
+    if head.sop_class_uid != request.sop_class_uid:
+        return Status.MISMATCH, b"SOP Class UID is not the command's", dimse.SOP_CLASS_UID
+    if head.sop_instance_uid != request.sop_instance_uid:
+        return Status.MISMATCH, b"SOP Instance UID is not the command's", dimse.SOP_INSTANCE_UID
+    return None

@@ -1,0 +1,372 @@
+"""The parent: owns shared memory and listening sockets; starts, watches, restarts, drains in order.
+
+Wanted: dull. It touches no image and no token.
+Guaranteed: every child is forked from this single-threaded process and dies with it
+(PR_SET_PDEATHSIG); a child that dies is started again, with a pause that grows while it keeps
+dying; SIGTERM or SIGINT drains receivers, then packers, then the rest, and exits 0; a second SIGINT
+ends everything at once, and the next start recovers what was promised.
+Still wrong: the configuration is read once; a change needs a restart.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Final
+
+from fastjmix import api, log, packer, receiver, uploader
+from fastjmix._version import __version__
+from fastjmix.config import Config
+from fastjmix.errors import FastjmixError, PlatformError
+from fastjmix.lane import Passage
+from fastjmix.links import Links
+from fastjmix.spool import Spool
+from fastjmix.stats import StatsPage
+from fastjmix.vault import Vault, read
+from fastjmix.wiring import Wiring
+
+PR_SET_PDEATHSIG: Final = 1
+PR_SET_NAME: Final = 15
+BACKLOG: Final = 1024
+"""Connections that may wait to be accepted: a department's modalities after a power failure."""
+
+RESTART_SECS: Final = 0.1
+RESTART_MAX_SECS: Final = 10.0
+"""The pause before a restart doubles from the first to the second while a child keeps dying."""
+
+HEALTHY_SECS: Final = 60.0
+"""A child that lived so long starts with the short pause again."""
+
+SEAL_SECS: Final = 60.0
+"""How long packers may take to seal while draining; recovery does it at the next start else."""
+
+LANE_PDUS: Final = 4
+"""A lane holds at least so many PDUs of max_pdu."""
+
+
+class Stage(IntEnum):
+    """The order of the drain: a later stage is stopped when the earlier has ended."""
+
+    RECEIVE = 0
+    PACK = 1
+    SERVE = 2
+    UPLOAD = 3  # last: packers and API may wait for its outcomes
+
+
+@dataclass(slots=True, eq=False)
+class Child:
+    """A process to keep alive. `start` runs in the child and returns when it has drained."""
+
+    name: str
+    stage: Stage
+    start: Callable[[], None]
+    pid: int = 0
+    started: float = 0.0
+    pause: float = RESTART_SECS
+    due: float | None = None
+
+
+def listen(host: str, port: int, what: str) -> socket.socket:
+    """A non-blocking listening socket. Raises PlatformError that says what is in the way."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.listen(BACKLOG)
+    except OSError as problem:
+        listening.close()
+        raise PlatformError(
+            f"{what} cannot listen on {host}:{port}: {problem.strerror}",
+            "Another program may be using the port, or the address is not this machine's.",
+        ) from problem
+    listening.setblocking(False)
+    return listening
+
+
+class Supervisor:
+    """One running fastjmix. `run()` returns the exit code."""
+
+    def __init__(self, config: Config, vault: Vault) -> None:
+        self._config = config
+        self._vault = vault
+        self._log = log.get()
+        self._signals: list[int] = []
+        runtime = config.runtime
+        self._spool = Spool(config.storage_dir, durable=_any_durable(config))
+        self._spool.prepare()
+        self._dicom = [listen(d.host, d.port, f"DICOM endpoint {d.endpoint}") for d in config.dicom]
+        self._http = [listen(h.host, h.port, f"HTTP endpoint {h.endpoint}") for h in config.http]
+        processes = runtime.receivers + runtime.packers
+        self._wiring = Wiring(
+            passage=Passage(_lane_count(config), _lane_bytes(config), processes),
+            wake=[os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(processes)],
+            receivers=runtime.receivers,
+            packers=runtime.packers,
+        )
+        self._stats = StatsPage(processes + 3)
+        self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._stops = {stage: os.eventfd(0, os.EFD_CLOEXEC) for stage in Stage}
+        origins = [f"packer-{n}" for n in range(runtime.packers)] + ["api"]
+        self._outcomes = {origin: _datagrams() for origin in origins}
+        self._children = self._make_children()
+
+    # -- children ----------------------------------------------------------------------------
+
+    def _make_children(self) -> list[Child]:
+        config = self._config
+        children = [
+            Child(f"receiver-{n}", Stage.RECEIVE, self._receiver(n, row=n))
+            for n in range(config.runtime.receivers)
+        ]
+        rows = config.runtime.receivers
+        children += [
+            Child(f"packer-{n}", Stage.PACK, self._packer(n, row=rows + n))
+            for n in range(config.runtime.packers)
+        ]
+        rows += config.runtime.packers
+        children.append(Child("uploader", Stage.UPLOAD, self._uploader(rows)))
+        if config.http:
+            children.append(Child("api", Stage.SERVE, self._api(rows + 1)))
+        return children
+
+    def _links(self, stage: Stage, row: int, outcomes: Mapping[str, socket.socket]) -> Links:
+        return Links(self._stops[stage], self._bell, outcomes, self._stats.row(row))
+
+    def _receiver(self, number: int, row: int) -> Callable[[], None]:
+        def start() -> None:
+            self._vault.close()
+            links = self._links(Stage.RECEIVE, row, {})
+            receiver.run(self._config, number, self._wiring, links, self._dicom)
+
+        return start
+
+    def _packer(self, number: int, row: int) -> Callable[[], None]:
+        def start() -> None:
+            self._vault.close()
+            name = f"packer-{number}"
+            links = self._links(Stage.PACK, row, {name: self._outcomes[name][0]})
+            packer.run(self._config, number, self._wiring, links, self._fresh_spool())
+
+        return start
+
+    def _uploader(self, row: int) -> Callable[[], None]:
+        def start() -> None:
+            senders = {origin: pair[1] for origin, pair in self._outcomes.items()}
+            uploader.run(
+                self._vault.open("uploader"),
+                self._fresh_spool(),
+                self._links(Stage.UPLOAD, row, senders),
+            )
+
+        return start
+
+    def _api(self, row: int) -> Callable[[], None]:
+        def start() -> None:
+            links = self._links(Stage.SERVE, row, {"api": self._outcomes["api"][0]})
+            api.run(self._vault.open("api"), self._fresh_spool(), links, self._http)
+
+        return start
+
+    def _fresh_spool(self) -> Spool:
+        return Spool(self._config.storage_dir, durable=_any_durable(self._config))
+
+    def _fork(self, child: Child) -> None:
+        parent = os.getpid()
+        child.pid = os.fork()
+        child.started = time.monotonic()
+        child.due = None
+        if child.pid == 0:
+            _be_child(self._config, child, parent)
+
+    # -- the loop ----------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Runs until a signal says otherwise; returns the exit code."""
+        watch = self._watch_signals()
+        self._announce()
+        for child in self._children:
+            self._fork(child)
+        poll = select.poll()
+        poll.register(watch, select.POLLIN)
+        while not self._asked_to_stop():
+            self._start_due()
+            poll.poll(self._poll_timeout())
+            _drain(watch)
+            self._reap()
+        self._log.info("stopping", grace_secs=self._config.runtime.grace_secs)
+        return self._drain_in_order(poll, watch)
+
+    def _announce(self) -> None:
+        config = self._config
+        if config.ignored:
+            self._log.info("configuration_ignored", keys=", ".join(config.ignored))
+        for warning in config.warnings:
+            self._log.warning("configuration_warning", what=warning)
+        for d, bound in zip(config.dicom, self._dicom, strict=True):
+            host, port = bound.getsockname()[:2]
+            self._log.info("listening", what="dicom", ae_title=d.ae_title, address=f"{host}:{port}")
+        for h, bound in zip(config.http, self._http, strict=True):
+            host, port = bound.getsockname()[:2]
+            self._log.info("listening", what="http", prefix=h.path_prefix, address=f"{host}:{port}")
+        self._log.info(
+            "started", version=__version__, name=config.name, storage=str(config.storage_dir)
+        )
+
+    def _watch_signals(self) -> int:
+        """Signals become bytes in a pipe, so that the loop has one thing to wait for."""
+        reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda number, _: self._signals.append(number))
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+        return reader
+
+    def _asked_to_stop(self) -> bool:
+        return bool(self._signals)
+
+    def _hurried(self) -> bool:
+        return self._signals.count(signal.SIGINT) > 1
+
+    def _start_due(self) -> None:
+        now = time.monotonic()
+        for child in self._children:
+            if child.due is not None and child.due <= now:
+                self._stats_restarted()
+                self._log.warning("child_restarted", child=child.name)
+                self._fork(child)
+
+    def _stats_restarted(self) -> None:
+        self._stats.row(self._stats.rows - 1).add("children_restarted_total")
+
+    def _poll_timeout(self) -> float | None:
+        due = [child.due for child in self._children if child.due is not None]
+        return max(0.0, min(due) - time.monotonic()) * 1000 + 1 if due else None
+
+    def _reap(self) -> None:
+        """Notes which children have ended, and when each is to be started again."""
+        for child in self._children:
+            if not child.pid:
+                continue
+            pid, status = os.waitpid(child.pid, os.WNOHANG)
+            if not pid:
+                continue
+            child.pid = 0
+            now = time.monotonic()
+            lived = now - child.started
+            child.pause = RESTART_SECS if lived > HEALTHY_SECS else child.pause
+            child.due = now + child.pause
+            child.pause = min(child.pause * 2, RESTART_MAX_SECS)
+            if not self._signals:
+                self._log.error("child_died", child=child.name, how=_how(status))
+
+    # -- the end -----------------------------------------------------------------------------
+
+    def _drain_in_order(self, poll: select.poll, watch: int) -> int:
+        limits = {
+            Stage.RECEIVE: self._config.runtime.grace_secs + 2.0,
+            Stage.PACK: SEAL_SECS,
+            Stage.SERVE: self._config.runtime.grace_secs + 2.0,
+            Stage.UPLOAD: self._config.runtime.grace_secs + 2.0,
+        }
+        for stage in Stage:
+            os.eventfd_write(self._stops[stage], 1)
+            deadline = time.monotonic() + limits[stage]
+            while any(c.pid for c in self._children if c.stage == stage):
+                left = deadline - time.monotonic()
+                if left <= 0 or self._hurried():
+                    self._kill(stage if left <= 0 else None)
+                poll.poll(max(left, 0) * 1000 + 1)
+                _drain(watch)
+                self._reap()
+        self._spool.release()
+        self._log.info("stopped", at_once=self._hurried() or None)
+        return 130 if self._hurried() else 0
+
+    def _kill(self, stage: Stage | None) -> None:
+        for child in self._children:
+            if child.pid and (stage is None or child.stage == stage):
+                self._log.warning("child_killed", child=child.name)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child.pid, signal.SIGKILL)
+
+
+def _be_child(config: Config, child: Child, parent: int) -> None:
+    """The forked process: runs its verb and never returns."""
+    code = 1
+    try:
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)  # the parent drains us in order
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        libc = ctypes.CDLL(None)
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        libc.prctl(PR_SET_NAME, child.name.encode())
+        if os.getppid() != parent:
+            os._exit(1)
+        log.setup(config.log.level, config.log.file, child.name)
+        child.start()
+        code = 0
+    except FastjmixError as problem:
+        log.get().error("child_failed", why=str(problem))
+    except BaseException:
+        log.get().exception("child_failed")
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _how(status: int) -> str:
+    if os.WIFSIGNALED(status):
+        return signal.Signals(os.WTERMSIG(status)).name
+    return f"exit code {os.waitstatus_to_exitcode(status)}"
+
+
+def _drain(descriptor: int) -> None:
+    with contextlib.suppress(BlockingIOError):
+        while os.read(descriptor, 512):
+            pass
+
+
+def _datagrams() -> tuple[socket.socket, socket.socket]:
+    """(receiving end, sending end), non-blocking."""
+    pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    for end in pair:
+        end.setblocking(False)
+    return pair
+
+
+def _any_durable(config: Config) -> bool:
+    return any(listener.builder.durability == "fsync" for listener in config.dicom)
+
+
+def _lane_count(config: Config) -> int:
+    return max(1, sum(listener.max_associations for listener in config.dicom))
+
+
+def _lane_bytes(config: Config) -> int:
+    """lane_bytes, or more where max_pdu asks for it; whole pages."""
+    largest = max((listener.max_pdu for listener in config.dicom), default=0)
+    return max(config.runtime.lane_bytes, (LANE_PDUS * largest + 4095) // 4096 * 4096)
+
+
+def run(path: Path) -> int:
+    """Runs fastjmix with the configuration at `path` until SIGTERM or SIGINT; the exit code.
+
+    Raises ConfigError, PlatformError (ports, memory, kernel) and SpoolError before anything is
+    started.
+    """
+    config, vault = read(path)
+    log.setup(config.log.level, config.log.file, "supervisor")
+    return Supervisor(config, vault).run()

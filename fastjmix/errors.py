@@ -6,6 +6,7 @@
     ├── SpoolError               exit 2   the operator's: the storage directory
     │   └── DamagedTicket                 a record beside an envelope cannot be read
     ├── PeerError                         the DICOM peer's
+    │   ├── NoAssociation    exit 3   (send/) the peer we call did not accept us
     │   ├── ProtocolError                 PS3.8 was broken: answered with A-ABORT
     │   └── UnreadableHead                the data set's head cannot be understood: status C000
     └── EnvelopeError            exit 1   the envelope's author's: not a valid JMIX envelope

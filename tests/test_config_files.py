@@ -269,8 +269,14 @@ def test_variables_that_are_not_there(tmp_path: Path, text: str, found: str) -> 
 
 
 def test_documentation_is_in_step() -> None:
-    told = "run: python -m fastjmix.config.document docs/configuration.md"
+    told = "run: python -m fastjmix.config.document"
     assert (ROOT / "docs" / "configuration.md").read_text() == document.text(), told
+    readme = (ROOT / "README.md").read_text()
+    assert readme == document.filled(readme), told
+    rows = document.text().split("### ", 1)[1].splitlines()
+    keys = [line.split("`")[1] for line in rows if line.startswith("| `")]
+    assert len(keys) > 80
+    assert [key for key in keys if f"`{key}`" not in readme] == []
 
 
 def test_every_key_of_our_own_is_in_the_commented_file() -> None:

@@ -96,7 +96,9 @@ class Retention(Table):
 
 
 class Fastjmix(Table):
-    receivers: int = own(1, "Receiver processes: one fills 10 Gbit/s", ge=1, le=64)
+    receivers: int = own(
+        1, "Receiver processes: one serves all associations of most nodes", ge=1, le=64
+    )
     packers: int | None = own(
         None,
         "Packer processes: they digest and write",

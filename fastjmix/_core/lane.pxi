@@ -1,7 +1,7 @@
 # The receiver's end of a lane: reserve → commit (bytes arrived) → publish (pieces of an instance).
 
 cdef enum:
-    GATHER = 65536          # publish a piece when it has so many bytes; smaller ones wait for more
+    GATHER = 16384          # publish a piece when it has so many bytes; smaller ones wait for more
     SMALL = 4096            # a fragment below this is moved to its predecessor: fewer pieces
     WAKE = 262144           # wake a sleeping packer after so many bytes; HOUSE measured less as slower
 

@@ -353,7 +353,8 @@ async def _serve(
 
     loop.add_reader(links.stop, stop)
     if threading.current_thread() is threading.main_thread():
-        loop.add_signal_handler(signal.SIGTERM, shared.stopping.set)
+        if signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:  # the supervisor drains in order
+            loop.add_signal_handler(signal.SIGTERM, shared.stopping.set)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor's to decide
     runners: list[web.AppRunner] = []
     warming = asyncio.create_task(_warm(shared.catalogue))

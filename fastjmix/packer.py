@@ -5,6 +5,7 @@ it is durable.
 Guaranteed: the process that writes is the one that syncs and grants the status. Group commit: all
 instances that are whole when a commit begins are covered by it; a status is granted only after the
 fdatasync(2) that covers the instance (durability = "fsync").
+An envelope that cannot be sealed is tried again from the disk.
 Still wrong: after a failed fdatasync the envelope stays in building/ until the next start recovers
 what was promised.
 """
@@ -32,7 +33,7 @@ from fastjmix.links import Links
 from fastjmix.packing import Packing, key_of
 from fastjmix.recovery import recover
 from fastjmix.settings import Settings, tabulate
-from fastjmix.spool import Room, Spill, Spool
+from fastjmix.spool import Leftover, Room, Spill, Spool
 from fastjmix.wiring import Wiring
 
 SPIN_TURNS: Final = 20_000
@@ -41,6 +42,11 @@ between two processes on two cores (ARCHITECTURE.md, "Waking")."""
 
 NAP_SECS: Final = 1.0
 """The longest sleep while an association is live: a bell that was lost costs this, no more."""
+
+RETRY_SECS: Final = 2.0
+RETRY_MAX_SECS: Final = 60.0
+"""An envelope that could not be sealed (a full disk) is tried again: after the first, doubling up
+to the second."""
 
 OUTCOME_BYTES: Final = 4096
 """A datagram of the uploader about one envelope."""
@@ -85,6 +91,7 @@ class Packer:
         self._pending: list[_Pending] = []
         self._spills: dict[int, tuple[Spill | None, bytes]] = {}
         self._awaiting: dict[str, int] = {}
+        self._retries: list[tuple[float, Leftover, int]] = []
         self._outcomes = links.outcomes[self._name]
         self._poll = select.poll()
         for descriptor in (wiring.wake[self._process], links.stop, self._outcomes.fileno()):
@@ -106,6 +113,7 @@ class Packer:
                 self._commit()
                 continue
             self._seal_due()
+            self._retry_due()
             if self._stopping and not self._awaiting:
                 break
             self._sleep()
@@ -119,7 +127,8 @@ class Packer:
         return SPIN_TURNS
 
     def _next_due(self) -> float:
-        return min((p.due() for p in self._open.values()), default=math.inf)
+        due = [p.due() for p in self._open.values()] + [when for when, _, _ in self._retries]
+        return min(due, default=math.inf)
 
     def _sleep(self) -> None:
         seconds = max(0.0, self._next_due() - time.monotonic())
@@ -151,6 +160,8 @@ class Packer:
             self._spill(lane)
         elif event == _core.CLOSED:
             self._closed(self._intake.association)
+        elif event == _core.ROOM:
+            self._wake_owner(lane)
         elif event == _core.FORGOTTEN:
             self._drop_spill(lane)
             self._grant(lane, Status.INTERNAL)
@@ -159,12 +170,36 @@ class Packer:
             self._grant(lane, Status.OUT_OF_RESOURCES, b"the packer restarted; send again")
 
     def _recover(self) -> None:
+        self._spool.drop_spills(self._name)
         for leftover in self._spool.leftovers():
-            if leftover.recipe.get("packer", 0) % self._wiring.packers != self._number:
-                continue
-            if recover(self._spool, leftover, self._name) is not None:
+            if leftover.recipe["packer"] % self._wiring.packers == self._number:
+                self._recover_one(leftover)
+
+    def _recover_one(self, leftover: Leftover, attempt: int = 1) -> None:
+        """Seals a draft that was left; one that cannot be read is kept for a person."""
+        try:
+            ticket = recover(self._spool, leftover, self._name)
+        except OSError as problem:
+            pause = min(RETRY_SECS * 2**attempt, RETRY_MAX_SECS)
+            self._log.error(
+                "recovery_failed", envelope=leftover.id, why=problem.strerror, again_in=pause
+            )
+            self._retries.append((time.monotonic() + pause, leftover, attempt + 1))
+        except Exception as problem:
+            self._log.exception("envelope_damaged", envelope=leftover.id)
+            self._spool.set_aside(leftover, repr(problem))
+            self._stats.add("envelopes_rejected_total")
+        else:
+            if ticket is not None:
                 self._stats.add("envelopes_recovered_total")
                 self._links.ring_outbox()
+
+    def _retry_due(self) -> None:
+        now = time.monotonic()
+        due = [one for one in self._retries if one[0] <= now]
+        self._retries = [one for one in self._retries if one[0] > now]
+        for _, leftover, attempt in due:
+            self._recover_one(leftover, attempt)
 
     # -- instances ---------------------------------------------------------------------------
 
@@ -201,7 +236,8 @@ class Packer:
             self._stats.add("instances_conflicting_total")
             self._log.warning("instance_conflict", envelope=packing.draft.id)
         if settings.listener.ack == "uploaded":
-            self._seal(packing, "ack = uploaded")
+            if not self._seal(packing, "ack = uploaded"):
+                raise OSError("the envelope could not be sealed")
             self._awaiting[packing.draft.id] = lane
         elif packing.builder.durability == "page-cache":
             self._grant(lane, Status.SUCCESS)
@@ -230,7 +266,7 @@ class Packer:
         try:
             if lane not in self._spills:
                 head = self._intake.head(lane)
-                spill = self._spool.new_spill()
+                spill = self._spool.new_spill(self._name)
             if spill is not None:
                 spill.append(self._intake.buffers(lane))
         except OSError as problem:
@@ -298,17 +334,21 @@ class Packer:
             packings.discard(packing)
         self._stats.set("envelopes_building", len(self._open))
 
-    def _seal(self, packing: Packing, why: str) -> None:
+    def _seal(self, packing: Packing, why: str) -> bool:
+        """To outbox/. False when it failed: what was promised is tried again from the disk."""
         self._forget(packing)
         if not packing.members:
             packing.draft.abandon()
-            return
+            return True
         try:
             ticket = packing.seal(self._name)
         except OSError as problem:
             self._log.error("seal_failed", envelope=packing.draft.id, why=problem.strerror)
             packing.draft.close()
-            return
+            leftover = self._spool.leftover(packing.draft.id)
+            if leftover is not None:
+                self._retries.append((time.monotonic() + RETRY_SECS, leftover, 1))
+            return False
         self._stats.add("envelopes_sealed_total")
         self._log.info(
             "envelope_sealed",
@@ -319,6 +359,7 @@ class Packer:
             why=why,
         )
         self._links.ring_outbox()
+        return True
 
     # -- ack = "uploaded" --------------------------------------------------------------------
 

@@ -33,8 +33,11 @@ from fastjmix.spool import Draft, Leftover, Spool, Ticket
 BLOCK: Final = 1 << 20
 """Bytes read at a time."""
 
-HEAD_BYTES: Final = 1 << 20
-"""Bytes of a member that are searched for its UIDs, as while receiving."""
+HEAD_BYTES: Final = 1 << 16
+"""Bytes of a data set that are searched for its UIDs first; doubled until they are found."""
+
+META_BYTES: Final = 4096
+"""File Meta Information is at most 1 KB: it fitted in a lane's control block."""
 
 
 def recover(spool: Spool, leftover: Leftover, origin: str) -> Ticket | None:
@@ -100,16 +103,10 @@ class _Recovered:
     def take(self, member: Member) -> None:
         """One whole member: what it is comes from its own bytes."""
         start = data_offset(member)
-        first = os.pread(self._draft.descriptor, min(member.size, HEAD_BYTES), start)
+        first = os.pread(self._draft.descriptor, META_BYTES, start)
         meta, length = read_file_meta(first)
         syntax = meta["transfer_syntax_uid"]
-        head_bytes = first[length:]
-        if syntax_kind(syntax) == 3:
-            readable = inflate_head(head_bytes)
-            head = _core.read_head(readable, 1)
-        else:
-            head = _core.read_head(head_bytes, syntax_kind(syntax))
-        assert head is not None
+        head, head_bytes = self._head(start + length, member.size - length, syntax)
         self._contents.add(
             head.study_instance_uid.decode(),
             head.series_instance_uid.decode(),
@@ -123,6 +120,21 @@ class _Recovered:
         )
         self.members.append(member)
         self._draft.end = start + member.size
+
+    def _head(self, offset: int, size: int, syntax: str) -> tuple[_core.Head, bytes]:
+        """The head of a data set and its bytes, however far it reaches. Raises ValueError."""
+        length = HEAD_BYTES
+        while True:
+            data = os.pread(self._draft.descriptor, min(length, size), offset)
+            whole = len(data) >= size
+            kind = syntax_kind(syntax)
+            if kind == 3:
+                head = _core.read_head(inflate_head(data), 1, True)
+            else:
+                head = _core.read_head(data, kind, whole)
+            if head is not None:
+                return head, data
+            length *= 2
 
     def _digest(self, member: Member) -> bytes | None:
         if self._recipe["skip_hashing"]:

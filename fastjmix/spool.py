@@ -6,7 +6,8 @@ State is place. Each step is one rename; each state and what a leftover of it me
                                finish it). A crash may leave it: the packer cuts the tail that
                                was never acknowledged, and seals what is whole, or deletes it if
                                nothing was (recovery.py).
-       building/<id>.spill     an instance larger than its lane, not yet whole: deleted at start.
+       building/<id>.draft/    a draft being made: deleted at start.
+       building/*.spill        an instance larger than its lane, not yet whole: deleted at start.
        building/<id>.upload    received by the API, not yet accepted: deleted at start.
     S2 outbox/<id>.zip         sealed, complete, promised. outbox/<id>.json, its ticket, is durable
                                before the archive arrives; a ticket alone is deleted at start.
@@ -297,7 +298,8 @@ class Spool:
             self._probe()
         except OSError as problem:
             raise SpoolError(
-                f"{self.root}: the storage directory cannot be used: {problem.strerror}",
+                f"{self.root}: the storage directory cannot be used: {problem.strerror}"
+                f" ({problem.filename})",
                 "Check [storage.options] path, its owner and its permissions.",
             ) from problem
         self._finish_steps()
@@ -339,6 +341,11 @@ class Spool:
         for pattern in ("*.upload", "*.spill"):
             for unpromised in self.building.glob(pattern):
                 unpromised.unlink()
+        for unfinished in self.building.glob("*.draft"):
+            shutil.rmtree(unfinished)
+        for directory in self.building.iterdir():
+            if self.leftover(directory.name) is None:
+                self._without_recipe(directory)
         for state in (self.sent, self.rejected):
             for record in state.glob("*.json"):
                 self._finish_move(record, state)
@@ -347,6 +354,14 @@ class Spool:
                 record.unlink()
         for temporary in self.root.glob("*/*.new"):
             temporary.unlink()
+
+    def _without_recipe(self, directory: Path) -> None:
+        """A draft whose recipe is gone: kept for a person if there is anything in it."""
+        archive = directory / "envelope.zip"
+        if archive.exists() and archive.stat().st_size:
+            self.set_aside(Leftover(directory.name, directory), "its draft.json cannot be read")
+        else:
+            shutil.rmtree(directory)
 
     def _finish_move(self, record: Path, state: Path) -> None:
         """A record whose archive did not follow: the archive moves now."""
@@ -361,15 +376,44 @@ class Spool:
     def leftovers(self) -> list[Leftover]:
         """Drafts that an earlier process left, oldest first."""
         found = []
-        for directory in sorted(self.building.iterdir(), key=lambda p: p.stat().st_mtime):
-            if not directory.is_dir():
-                continue
-            try:
-                recipe = orjson.loads((directory / "draft.json").read_bytes())
-            except (OSError, orjson.JSONDecodeError):
-                recipe = {}
-            found.append(Leftover(directory.name, directory, recipe))
-        return found
+        for directory in self.building.iterdir():
+            leftover = self.leftover(directory.name)
+            if leftover is not None:
+                with contextlib.suppress(FileNotFoundError):  # another packer sealed it just now
+                    found.append((directory.stat().st_mtime_ns, leftover))
+        return [leftover for _, leftover in sorted(found, key=lambda one: one[0])]
+
+    def leftover(self, envelope_id: str) -> Leftover | None:
+        """A draft as a successor sees it; None when there is no readable one."""
+        directory = self.building / envelope_id
+        try:
+            recipe = orjson.loads((directory / "draft.json").read_bytes())
+        except (OSError, orjson.JSONDecodeError):
+            return None
+        if not isinstance(recipe, dict) or not isinstance(recipe.get("packer"), int):
+            return None
+        return Leftover(envelope_id, directory, recipe)
+
+    def set_aside(self, leftover: Leftover, why: str) -> None:
+        """A draft that cannot be sealed: S1 → S4, for a person. Raises OSError."""
+        recipe = leftover.recipe
+        archive = leftover.directory / "envelope.zip"
+        ticket = Ticket(
+            leftover.id,
+            str(recipe.get("pipeline", "")),
+            str(recipe.get("upstream", "")),
+            str(recipe.get("ack", "stored")),
+            (),
+            str(recipe.get("calling_ae", "")),
+            0,
+            archive.stat().st_size,
+            time.time(),
+            "recovery",
+            refusal={"why": f"damaged: {why}"},
+        )
+        self._write_file(self.rejected / f"{leftover.id}.json", ticket.dump(), durable=self.durable)
+        self._rename(archive, self.path("rejected", leftover.id))
+        shutil.rmtree(leftover.directory)
 
     def reopen(self, leftover: Leftover) -> Draft:
         """The draft of a leftover, to be cut and sealed. Raises OSError."""
@@ -384,21 +428,28 @@ class Spool:
         Raises OSError.
         """
         envelope_id = str(uuid.uuid4())
-        directory = self.building / envelope_id
-        directory.mkdir(mode=0o700)
+        keep = self.durable if durable is None else durable
+        # Made under another name: whoever finds building/<id> finds it whole.
+        unfinished = self.building / f"{envelope_id}.draft"
+        unfinished.mkdir(mode=0o700)
         try:
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            keep = self.durable if durable is None else durable
-            self._write_file(directory / "draft.json", orjson.dumps(recipe), durable=keep)
-            descriptor = os.open(directory / "envelope.zip", flags, 0o600)
+            self._write_file(unfinished / "draft.json", orjson.dumps(recipe), durable=keep)
+            descriptor = os.open(unfinished / "envelope.zip", flags, 0o600)
+            unfinished.rename(self.building / envelope_id)
         except OSError:
-            shutil.rmtree(directory, ignore_errors=True)
+            shutil.rmtree(unfinished, ignore_errors=True)
             raise
         return Draft(self, envelope_id, descriptor, durable=keep)
 
-    def new_spill(self) -> Spill:
+    def new_spill(self, owner: str) -> Spill:
         """A file in building/ for an instance larger than its lane. Raises OSError."""
-        return Spill(self.building / f"{uuid.uuid4()}.spill")
+        return Spill(self.building / f"{owner}-{uuid.uuid4()}.spill")
+
+    def drop_spills(self, owner: str) -> None:
+        """Deletes what a former process of this name left. Nothing of it was promised."""
+        for spill in self.building.glob(f"{owner}-*.spill"):
+            spill.unlink(missing_ok=True)
 
     def new_upload(self) -> Path:
         """A name in building/ for an archive that the API is receiving."""

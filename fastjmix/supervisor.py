@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import resource
 import select
 import signal
 import socket
@@ -361,6 +362,12 @@ def _lane_bytes(config: Config) -> int:
     return max(config.runtime.lane_bytes, (LANE_PDUS * largest + 4095) // 4096 * 4096)
 
 
+def _raise_descriptor_limit() -> None:
+    """As many descriptors as we may have: each association and envelope needs one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def run(path: Path) -> int:
     """Runs fastjmix with the configuration at `path` until SIGTERM or SIGINT; the exit code.
 
@@ -368,5 +375,12 @@ def run(path: Path) -> int:
     started.
     """
     config, vault = read(path)
-    log.setup(config.log.level, config.log.file, "supervisor")
+    try:
+        log.setup(config.log.level, config.log.file, "supervisor")
+    except OSError as problem:
+        raise PlatformError(
+            f"{config.log.file}: the log file cannot be written: {problem.strerror}",
+            "Check logging.log_file_path, or set log_to_file = false.",
+        ) from problem
+    _raise_descriptor_limit()
     return Supervisor(config, vault).run()

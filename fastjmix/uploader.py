@@ -503,8 +503,9 @@ def upstreams(config: Config) -> dict[tuple[str, str], Upstream]:
 def run(config: Config, spool: Spool, links: Links) -> None:
     """The forked child: returns when the drain is over. Logging is set up by the caller.
 
-    SIGTERM is the same as Links.stop; SIGINT, which a terminal sends to the whole group, is left
-    to the supervisor.
+    SIGTERM is the same as Links.stop, unless it is ignored when this is called: the supervisor,
+    which drains in order, sees to that, because systemd signals the whole group. SIGINT, which a
+    terminal sends to the whole group, is left to the supervisor.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     uvloop.run(_main(config, spool, links))
@@ -518,5 +519,6 @@ async def _main(config: Config, spool: Spool, links: Links) -> None:
         keep_secs=config.runtime.retention_secs,
         keep_bytes=config.runtime.retention_bytes,
     )
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, uploader.stop)
+    if signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, uploader.stop)
     await uploader.serve()

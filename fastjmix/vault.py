@@ -78,5 +78,7 @@ def _read_and_exit(path: Path, vault: Vault, answer: int) -> None:
         found = problem
     except BaseException as problem:
         found = FastjmixError(f"{path}: cannot be read: {problem!r}")
-    os.write(answer, pickle.dumps(found))
-    os._exit(0)
+    try:
+        os.write(answer, pickle.dumps(found))
+    finally:
+        os._exit(0)  # whatever happens: this is not the process that was called

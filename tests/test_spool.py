@@ -100,7 +100,7 @@ def test_many_buffers_are_written_in_order(spool) -> None:
 def test_spilled_instances_are_joined(spool) -> None:
     draft = spool.new_draft({})
     draft.append([b"first"])
-    spill = spool.new_spill()
+    spill = spool.new_spill("packer-0")
     spill.append([b"x" * 100000])
     spill.append([b"y" * 7])
     assert draft.join(b"header", spill) == 5
@@ -121,7 +121,7 @@ def test_leftovers_of_a_crash(spool) -> None:
     draft.close()
     uploading = spool.new_upload()
     uploading.write_bytes(b"half")
-    spill = spool.new_spill()
+    spill = spool.new_spill("packer-0")
     lonely = spool.outbox / "lonely.json"
     lonely.write_bytes(ticket("lonely").dump())
     one, two = sealed(spool), sealed(spool)
@@ -140,11 +140,24 @@ def test_leftovers_of_a_crash(spool) -> None:
     assert (leftover.id, leftover.recipe) == (draft.id, {"ack": "stored", "packer": 3})
 
 
-def test_a_draft_without_a_recipe_is_still_found(spool) -> None:
-    (spool.building / "x").mkdir()
-    (spool.building / "x" / "draft.json").write_bytes(b"{torn")
-    (leftover,) = spool.leftovers()
-    assert leftover.recipe == {}
+def test_a_draft_without_a_recipe_is_kept_for_a_person(spool) -> None:
+    for name, content in (("empty", b""), ("full", b"member")):
+        (spool.building / name).mkdir()
+        (spool.building / name / "draft.json").write_bytes(b"{torn")
+        (spool.building / name / "envelope.zip").write_bytes(content)
+    (spool.building / "half.draft").mkdir()
+    assert spool.leftovers() == []  # while others run, it may be one that is being made
+    start_again(spool)
+    assert not list(spool.building.iterdir())
+    assert spool.path("rejected", "full").read_bytes() == b"member"
+    assert "draft.json" in spool.ticket("rejected", "full").refusal["why"]
+
+
+def test_a_successor_drops_its_predecessors_spills(spool) -> None:
+    mine, other = spool.new_spill("packer-0"), spool.new_spill("packer-1")
+    spool.drop_spills("packer-0")
+    assert not mine.path.exists()
+    assert other.path.exists()
 
 
 def test_tickets(tmp_path) -> None:

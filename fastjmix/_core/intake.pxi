@@ -15,6 +15,8 @@ CLOSED = 4
 """Intake: an association that sent instances to this packer has ended: `association`."""
 LOST = 5
 """Intake: an instance whose former packer died: `grant` a failure."""
+ROOM = 6
+"""Intake: a receiver waited for room in this lane, and there is some: wake it."""
 
 cdef enum:
     RESTING = 0
@@ -108,7 +110,8 @@ cdef class Intake:
         if lane.packer != <uint32_t>self._process or begun == self._of[index].number:
             return
         self._list(index)
-        if fj_load_u64(&lane.released) == lane.start:
+        if fj_load_u64(&lane.released) == lane.start and lane.adopted != begun:
+            lane.adopted = begun            # once: an instance that kills packers is given up
             fj_store_u64(&lane.taken, lane.first_piece)
             fj_fence()
             # One piece may be on its way by a receiver that still saw the old cursor.
@@ -238,10 +241,13 @@ cdef class Intake:
             return FORGOTTEN
         complete = fj_load_u32(&lane.ended) == mine.number
         self._take(index, progress)
+        if fj_load_u32(&lane.starved) and self._has_room(lane):
+            fj_exchange_u32(&lane.starved, 0)
+            return ROOM
         if complete and lane.taken == fj_load_u64(&lane.published):
             mine.state = REPORTED
             return ARRIVED
-        if self._must_spill(mine):
+        if self._must_spill(index):
             mine.state = REPORTED
             return SPILL
         return 0
@@ -282,8 +288,18 @@ cdef class Intake:
         self._hash[index] = None if make is None else make(prefix)
         return 0
 
-    cdef bint _must_spill(self, intake_lane* mine) noexcept:
-        return mine.held_bytes >= self._spill_at or mine.held >= HELD_PIECES - 1
+    cdef bint _has_room(self, fj_lane* lane) noexcept:
+        return fj_load_u64(&lane.published) - lane.taken < FJ_PIECES // 2
+
+    cdef bint _must_spill(self, Py_ssize_t index) noexcept:
+        """By the span of positions, not by bytes: the headers between fragments take room too."""
+        cdef intake_lane* mine = &self._of[index]
+        cdef fj_piece* last
+        if not mine.held:
+            return False
+        last = &mine.pieces[mine.held - 1]
+        return (mine.held >= HELD_PIECES - 1 or last.position + last.length
+                - self._lanes.lane(index).released >= self._spill_at)
 
     cdef int _take(self, Py_ssize_t index, bint* progress) except -1:
         """Digests published pieces: all, or a step's share, or as many as can be held."""
@@ -293,7 +309,7 @@ cdef class Intake:
         cdef uint64_t taken = lane.taken
         cdef uint64_t share = 0
         cdef fj_piece piece
-        while taken != published and share < STEP and not self._must_spill(mine):
+        while taken != published and share < STEP and not self._must_spill(index):
             piece = lane.pieces[taken % FJ_PIECES]
             if piece.position % self._lanes.capacity + piece.length > <uint64_t>self._lanes.capacity:
                 raise ValueError(f"lane {index} holds a piece that is not inside it")

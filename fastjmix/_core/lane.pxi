@@ -144,12 +144,14 @@ cdef class LaneWriter:
         if not self._piece_length:
             self._piece = position
         elif end != position:
-            if self._routed and (length >= SMALL or target + length > self._capacity):
+            # At the ring's end (target 0) nothing can be joined: a piece is contiguous.
+            if self._routed and (
+                    length >= SMALL or target == 0 or target + length > self._capacity):
                 if not self._room_for_piece():
                     return False
                 self._flush()
                 self._piece = position
-            elif target + length > self._capacity:
+            elif target == 0 or target + length > self._capacity:
                 return False            # not reached: the head is bounded, see PdvScanner
             else:                       # between the two lie only headers: dead bytes
                 memmove(self._ring + target, self._ring + position % self._capacity, length)
@@ -237,8 +239,14 @@ cdef class LaneWriter:
 
     @property
     def stalled(self):
-        """True while the lane is full: stop reading the socket."""
-        return self._inside and (self._free() == 0 or not self._room_for_piece())
+        """True while there is no room for more: stop reading the socket."""
+        if self._free() == 0:
+            return True
+        return self._inside and self._routed and not self._room_for_piece()
+
+    def starve(self):
+        """The socket is not read until there is room: the packer is asked to say so."""
+        fj_exchange_u32(&self._lane.starved, 1)
 
 
 cdef _set_uid(fj_uid* target, bytes uid):

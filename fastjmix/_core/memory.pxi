@@ -33,6 +33,8 @@ cdef extern from *:
         uint64_t taken;                 /* pieces */
         uint32_t done;                  /* number of the last instance that has its status */
         uint32_t status;
+        uint32_t adopted;               /* number of the last instance that a successor took over */
+        uint32_t starved;               /* the receiver waits for room: tell it (both write) */
         _Alignas(64) char comment[64];  /* Error Comment (0000,0902): at most 64 characters */
         /* the instance: written by the receiver before `begun` */
         _Alignas(64) fj_uid study, series, sop_class, sop_instance, transfer_syntax;
@@ -50,6 +52,7 @@ cdef extern from *:
     /* One word a process, on lines of their own: is it asleep, and which lanes ring for it. */
     typedef struct {
         _Alignas(64) uint32_t asleep;
+        uint64_t associations;              /* counted by all receivers, in process 0's words */
         _Alignas(64) uint64_t bells[16];    /* one bit a lane: at most 1024 lanes */
     } fj_process;
 
@@ -64,6 +67,7 @@ cdef extern from *:
     #define fj_load(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
     #define fj_store(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
     #define fj_exchange(p, v) __atomic_exchange_n((p), (v), __ATOMIC_SEQ_CST)
+    #define fj_next(p) __atomic_add_fetch((p), 1, __ATOMIC_SEQ_CST)
     #define fj_or(p, v) __atomic_fetch_or((p), (v), __ATOMIC_SEQ_CST)
     #define fj_fence() __atomic_thread_fence(__ATOMIC_SEQ_CST)
 
@@ -106,7 +110,7 @@ cdef extern from *:
         uint64_t published
         char* calling_ae
         uint64_t released, taken
-        uint32_t done, status
+        uint32_t done, status, adopted, starved
         char* comment
         fj_uid study, series, sop_class, sop_instance, transfer_syntax
         uint32_t settings, message_id
@@ -117,6 +121,7 @@ cdef extern from *:
         fj_piece* pieces
     ctypedef struct fj_process:
         uint32_t asleep
+        uint64_t associations
         uint64_t* bells
     uint32_t fj_load_u32 "fj_load"(uint32_t*) nogil
     uint64_t fj_load_u64 "fj_load"(uint64_t*) nogil
@@ -124,6 +129,7 @@ cdef extern from *:
     void fj_store_u64 "fj_store"(uint64_t*, uint64_t) nogil
     uint32_t fj_exchange_u32 "fj_exchange"(uint32_t*, uint32_t) nogil
     uint64_t fj_exchange_u64 "fj_exchange"(uint64_t*, uint64_t) nogil
+    uint64_t fj_next(uint64_t*) nogil
     void fj_or(uint64_t*, uint64_t) nogil
     void fj_fence() nogil
     bint fj_claim(uint32_t*, uint32_t, uint32_t) nogil
@@ -206,6 +212,15 @@ cdef class Lanes:
             if self.lane(index).owner == 0 and fj_claim(&self.lane(index).owner, 0, owner + 1):
                 return index
         return -1
+
+    def lease_this(self, Py_ssize_t index, uint32_t owner):
+        """Takes this lane, if it is free: True when it was."""
+        self._check(index)
+        return fj_claim(&self.lane(index).owner, 0, owner + 1) != 0
+
+    def new_association(self):
+        """The next association number: unique among all receivers, dead ones included."""
+        return fj_next(&self.process(0).associations)
 
     def give_back(self, Py_ssize_t index):
         """Ends a lease. The lane must be quiet: see `quiet`."""

@@ -58,6 +58,7 @@ cdef class PdvScanner(LaneWriter):
     cdef readonly Head head
     cdef readonly str problem
     cdef readonly int reason
+    cdef readonly bint blocked      # scan() stopped for want of room for a piece: scan again later
 
     def __init__(self, Lanes lanes, Py_ssize_t index, uint32_t max_pdu, uint64_t head_max=1 << 20):
         self._max_pdu = max_pdu
@@ -81,6 +82,7 @@ cdef class PdvScanner(LaneWriter):
     def scan(self):
         """Looks at what arrived, up to the next thing that the caller must know."""
         cdef int event
+        self.blocked = False
         if self._mode == WAITING:
             return MORE
         while True:
@@ -177,7 +179,8 @@ cdef class PdvScanner(LaneWriter):
                 self._mode = DISCARDING
                 return BAD_HEAD
             if not self._keep(self._scan, here):
-                return MORE             # no room for a piece: the packer is behind
+                self.blocked = True     # the packer is behind
+                return MORE
         self._scan += here
         self._pdv_left -= <uint32_t>here
         if not self._pdv_left:
@@ -197,6 +200,7 @@ cdef class PdvScanner(LaneWriter):
     cdef int _finish(self):
         if self._mode != DISCARDING and not self._end():
             self._in_fragment = True    # come back here: an empty rest of the last fragment
+            self.blocked = True
             return MORE
         self._mode = WAITING
         return END

@@ -10,6 +10,7 @@ Still wrong: DICOM over TLS is not offered (put stunnel in front); the C-STORE-R
 looked at.
 
     connection.py   one peer: its state, and the bounds that every peer has
+    leases.py       the lanes that a receiver holds
     messages.py     DIMSE: what each event of the PDV scanner asks for
     loop.py         sockets, timers, deadlines
 """

@@ -24,7 +24,10 @@ IDLE_ASSOCIATION_SECS: Final = 300.0
 STALL_SECS: Final = 60.0
 """Inside a message a peer that sends nothing for so long is gone."""
 
-HALF_OPEN_MAX: Final = 1024
+GRANT_SECS: Final = 120.0
+"""From the last byte of an instance to its status; a disk that takes longer is not a disk."""
+
+HALF_OPEN_MAX: Final = 512
 """Connections that have not sent their A-ASSOCIATE-RQ yet; one more is closed at once."""
 
 

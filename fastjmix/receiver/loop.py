@@ -32,6 +32,7 @@ from fastjmix.lane import IDLE_SECS
 from fastjmix.links import Links
 from fastjmix.receiver.connection import (
     ARTIM_SECS,
+    GRANT_SECS,
     HALF_OPEN_MAX,
     IDLE_ASSOCIATION_SECS,
     STALL_SECS,
@@ -40,6 +41,7 @@ from fastjmix.receiver.connection import (
     State,
     door_for,
 )
+from fastjmix.receiver.leases import Leases
 from fastjmix.receiver.messages import Messages
 from fastjmix.settings import tabulate
 from fastjmix.spool import Room
@@ -92,8 +94,8 @@ class Receiver:
         self._waiting: list[Connection] = []
         self._stalled: list[Connection] = []
         self._lingering: list[Connection] = []
-        self._freed: dict[int, float] = {}
-        self._associations = number << 48
+        self._leases = Leases(wiring, number)
+        self._resting = False
         self._stopping_at: float | None = None
         self._next_tick = 0.0
         self._last_event = 0.0
@@ -102,7 +104,7 @@ class Receiver:
 
     def run(self) -> None:
         """Serves until the stop descriptor is readable and the instances in flight are done."""
-        self._reclaim()
+        self._leases.reclaim()
         wake = self._wiring.wake[self._number]
         for descriptor in (wake, self._links.stop, *self._doors):
             self._epoll.register(descriptor, select.EPOLLIN)
@@ -115,7 +117,7 @@ class Receiver:
                     self._begin_stop()
                 elif descriptor in self._doors:
                     self._accept(self._doors[descriptor])
-                else:
+                elif descriptor in self._connections:  # not closed by an event before it
                     self._serve(self._connections[descriptor], event)
             self._collect()
             now = time.monotonic()
@@ -126,7 +128,7 @@ class Receiver:
         """Events of the sockets; spins a little while an association is live, then sleeps."""
         live = self._connections or self._lingering
         if not live:
-            return self._epoll.poll(-1 if not self._freed else IDLE_SECS)
+            return self._epoll.poll(IDLE_SECS if self._leases.busy or self._resting else -1)
         if self._waiting:
             scanners = [c.scanner for c in self._waiting if c.scanner is not None]
             if _core.await_grants(scanners, GRANT_TURNS) >= 0:
@@ -142,7 +144,7 @@ class Receiver:
             return []
         self._lanes.doze(self._number)
         try:
-            if any(c.scanner is not None and c.scanner.granted for c in self._waiting):
+            if self._something_to_collect():
                 return []
             events = self._epoll.poll(max(self._next_tick - now, 0))
         finally:
@@ -150,21 +152,18 @@ class Receiver:
         self._last_event = time.monotonic()
         return events
 
-    def _reclaim(self) -> None:
-        """Lanes of a receiver of this number that died: their instances are forgotten."""
-        for index in self._lanes.leased_by(self._number):
-            packer = self._lanes.forget(index)
-            if packer >= 0:
-                os.eventfd_write(self._wiring.wake[packer], 1)
-            while not self._lanes.quiet(index):
-                time.sleep(0.001)  # only after a crash, before anything is served
-            self._lanes.give_back(index)
+    def _something_to_collect(self) -> bool:
+        """Asked after saying that we sleep: whoever changes it from now on wakes us."""
+        return any(
+            c.scanner is not None and c.scanner.granted for c in (*self._waiting, *self._lingering)
+        ) or any(c.scanner is not None and not c.scanner.stalled for c in self._stalled)
 
     def _begin_stop(self) -> None:
         self._epoll.unregister(self._links.stop)
         self._stopping_at = time.monotonic() + self._grace
         for descriptor, door in self._doors.items():
-            self._epoll.unregister(descriptor)
+            if not self._resting:
+                self._epoll.unregister(descriptor)
             door.socket.close()
         self._doors = {}
         for connection in list(self._connections.values()):
@@ -183,27 +182,21 @@ class Receiver:
         for connection in list(self._connections.values()):
             if self._stopping_at is not None and now >= self._stopping_at:
                 self.abort(connection, 2, 0, "shutting down: grace_secs is over")
-            elif now >= connection.deadline and connection not in self._waiting:
+            elif now >= connection.deadline:
                 self._expire(connection)
-        for index, freed in list(self._freed.items()):
-            if now - freed >= IDLE_SECS:
-                self._give_memory_back(index)
-        self._stats.set(
-            "associations_open", sum(c.accepted is not None for c in self._connections.values())
-        )
-
-    def _give_memory_back(self, index: int) -> None:
-        del self._freed[index]
-        taken = self._lanes.lease(self._number)
-        if taken == index:
-            self._wiring.passage.unback(index)
-        if taken >= 0:
-            self._lanes.give_back(taken)
+        self._leases.tick(now)
+        if self._resting:
+            self._resting = False
+            for descriptor in self._doors:
+                self._epoll.register(descriptor, select.EPOLLIN)
 
     def _expire(self, connection: Connection) -> None:
         if connection.state is State.OPEN:
             midway = connection.scanner is not None and connection.scanner.midway
-            self.abort(connection, 0, 0, "stalled inside a message" if midway else "idle")
+            why = "stalled inside a message" if midway or connection.outgoing else "idle"
+            if connection in self._waiting:
+                why = "no status from the packer in time"
+            self.abort(connection, 0, 0, why)
         else:
             self._close(connection, "ARTIM timer expired")
 
@@ -217,6 +210,7 @@ class Receiver:
                 return
             except OSError as problem:
                 self._log.warning("accept_failed", why=problem.strerror)
+                self._rest()
                 return
             if self._half_open >= HALF_OPEN_MAX:
                 accepted.close()
@@ -229,6 +223,12 @@ class Receiver:
             self._connections[accepted.fileno()] = Connection(accepted, peer, door, deadline)
             self._half_open += 1
             self._epoll.register(accepted.fileno(), select.EPOLLIN)
+
+    def _rest(self) -> None:
+        """No descriptors, or no memory: the doors are left alone until the next tick."""
+        self._resting = True
+        for descriptor in self._doors:
+            self._epoll.unregister(descriptor)
 
     def _serve(self, connection: Connection, event: int) -> None:
         if event & select.EPOLLOUT:
@@ -246,6 +246,14 @@ class Receiver:
             return
         except OSError as problem:
             self._lost(connection, problem.strerror or str(problem))
+        except Exception as problem:
+            self._failed(connection, problem)
+
+    def _failed(self, connection: Connection, problem: Exception) -> None:
+        """A fault of ours costs one association, not the others."""
+        self._log.exception("connection_failed", peer=connection.peer, why=repr(problem))
+        with contextlib.suppress(OSError):
+            self.abort(connection, 2, 0, "a fault of fastjmix")
 
     def _await_close(self, connection: Connection) -> None:
         """Sta13: whatever still comes is thrown away."""
@@ -285,7 +293,7 @@ class Receiver:
             return
         connection.settings = self._table.number(door.index, answer.calling_ae)
         refusal = self._no_room(door, connection.settings, answer.calling_ae)
-        lane = -1 if refusal else self._lease()
+        lane = -1 if refusal else self._leases.take()
         if refusal or lane < 0:
             pdu, why = refusal or (LOCAL_LIMIT, "no lane is free (max_associations, memory)")
             self._reject(connection, answer.calling_ae, pdu, why)
@@ -305,20 +313,10 @@ class Receiver:
             return LOCAL_LIMIT, "max_associations of the calling AE title"
         return None
 
-    def _lease(self) -> int:
-        lane = self._lanes.lease(self._number)
-        if lane >= 0:
-            self._freed.pop(lane, None)
-            if not self._wiring.passage.back(lane):
-                self._lanes.give_back(lane)
-                return -1
-        return lane
-
     def _open(self, connection: Connection, answer: Accepted, lane: int, rest: bytes) -> None:
         """Sta6: the association has its lane; bytes that came with the request go there."""
-        self._associations += 1
         self._half_open -= 1
-        connection.association = self._associations
+        connection.association = self._lanes.new_association()
         connection.accepted = answer
         connection.state = State.OPEN
         self._lanes.open(
@@ -327,6 +325,7 @@ class Receiver:
         scanner = PdvScanner(self._lanes, lane, connection.door.listener.max_pdu)
         connection.scanner = scanner
         self._stats.add("associations_accepted_total")
+        self._stats.add("associations_open")
         self._log.info(
             "association_accepted",
             association=connection.association,
@@ -369,20 +368,21 @@ class Receiver:
                 return
             scanner.commit(length)
             self._messages.advance(connection, scanner, scanner.scan())
-            if length < len(view) or connection.state is not State.OPEN:
+            if length < len(view) or connection.state is not State.OPEN or connection.outgoing:
                 break
         if connection.state is State.OPEN:
             # Linux leaves quick acknowledgement mode by itself; without it a sender with Nagle's
             # algorithm on waits 40 ms for each image.
             connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-            self._touch(connection)
+            if connection not in self._waiting:
+                self._touch(connection)
             self._after(connection, scanner)
 
     def _after(self, connection: Connection, scanner: PdvScanner) -> None:
         """What a connection's state asks for after its messages were handled."""
         if connection.state is not State.OPEN:
             return
-        if scanner.stalled:
+        if scanner.blocked or scanner.stalled:
             self._stall(connection)
         elif connection.request is None and not scanner.midway:
             connection.deadline = time.monotonic() + IDLE_ASSOCIATION_SECS
@@ -405,6 +405,11 @@ class Receiver:
 
     def await_grant(self, connection: Connection) -> None:
         """A packer has the instance; `_collect` sees when it has its status."""
+        listener = connection.door.listener
+        patience = GRANT_SECS
+        if listener.ack == "uploaded":
+            patience += 2 * listener.upstream.timeout_secs  # an upload, and a 409 to verify
+        connection.deadline = time.monotonic() + patience
         self._waiting.append(connection)
 
     def _touch(self, connection: Connection) -> None:
@@ -417,7 +422,10 @@ class Receiver:
         if self._waiting:
             for connection in [c for c in self._waiting if c.scanner and c.scanner.granted]:
                 self._waiting.remove(connection)
-                self._granted(connection)
+                try:
+                    self._granted(connection)
+                except Exception as problem:
+                    self._failed(connection, problem)
         if self._stalled:
             for connection in [c for c in self._stalled if c.scanner and not c.scanner.stalled]:
                 self._unstall(connection)
@@ -437,6 +445,8 @@ class Receiver:
         if not connection.stalled:
             connection.stalled = True
             self._stalled.append(connection)
+            if connection.scanner is not None:
+                connection.scanner.starve()
             self._epoll.modify(connection.socket.fileno(), 0)
 
     def _unstall(self, connection: Connection) -> None:
@@ -477,7 +487,7 @@ class Receiver:
     def _interest(self, connection: Connection) -> None:
         events = 0 if connection.stalled else select.EPOLLIN
         if connection.outgoing:
-            events |= select.EPOLLOUT
+            events = select.EPOLLOUT  # who does not read its responses is not read either
         self._epoll.modify(connection.socket.fileno(), events)
 
     def _reject(self, connection: Connection, calling_ae: str, pdu: bytes, why: str) -> None:
@@ -510,7 +520,7 @@ class Receiver:
         self.send(connection, pdu)
         if self._stopping_at is not None:
             self._close(connection, why)
-        elif connection.socket.fileno() >= 0:
+        elif connection.socket.fileno() >= 0 and not connection.outgoing:
             with contextlib.suppress(OSError):
                 connection.socket.shutdown(socket.SHUT_WR)
 
@@ -526,6 +536,7 @@ class Receiver:
         if scanner is None or connection.ended:
             return
         connection.ended = True
+        self._stats.add("associations_open", -1)
         assert connection.accepted is not None
         self._log.info(
             "association_ended",
@@ -551,12 +562,7 @@ class Receiver:
         scanner = connection.scanner
         assert scanner is not None
         connection.scanner = None
-        self._lanes.give_back(scanner.index)
-        self._freed[scanner.index] = time.monotonic()
-        # Packers seal a study some time after its last association: they must see this end.
-        for packer in range(self._wiring.receivers, self._wiring.receivers + self._wiring.packers):
-            if self._lanes.ring(packer, scanner.index):
-                os.eventfd_write(self._wiring.wake[packer], 1)
+        self._leases.give_back(scanner.index)
 
     def _close(self, connection: Connection, why: str) -> None:
         descriptor = connection.socket.fileno()

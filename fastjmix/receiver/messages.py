@@ -95,14 +95,15 @@ class Messages:
             return self._broken(connection, str(problem))
         if request.field == dimse.C_CANCEL_RQ or request.field & dimse.RESPONSE:
             return scanner.scan()
+        if request.message_id < 0 or request.data_set_type < 0:
+            return self._broken(connection, "a command set without Message ID or Data Set Type")
         connection.request = request
         connection.refusal = _refusal(request, context)
         if request.data_set_type == dimse.NO_DATA_SET:
             return self._answer(connection, scanner)
-        if connection.refusal is None:
-            scanner.expect_data_set(context.kind)
-        else:
-            scanner.expect_data_set(-1)
+        # What a C-ECHO or a refused request carries is passed over.
+        wanted = connection.refusal is None and request.field == dimse.C_STORE_RQ
+        scanner.expect_data_set(context.kind if wanted else -1)
         return scanner.scan()
 
     def _broken(self, connection: Connection, why: str) -> int:
@@ -172,7 +173,8 @@ class Messages:
 
     def _end(self, connection: Connection, scanner: PdvScanner) -> int:
         """The data set is complete: its status is known already, or the packer will grant it."""
-        if connection.refusal is not None:
+        request = connection.request
+        if connection.refusal is not None or (request and request.field != dimse.C_STORE_RQ):
             return self._answer(connection, scanner)
         self._loop.await_grant(connection)
         return _core.MORE

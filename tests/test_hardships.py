@@ -1,0 +1,249 @@
+"""What a bad peer, a bad disk or a kill at a bad moment must not do to anyone else."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import struct
+import time
+from pathlib import Path
+
+import pytest
+import wire
+from gateway import Gateway, Peer, images, until
+
+
+@pytest.fixture
+def start(tmp_path):
+    started = []
+
+    def one(upstream_port: int = 9, **parts: str) -> Gateway:
+        process = Gateway(tmp_path / "own", upstream_port, **parts)
+        started.append(process)
+        return process
+
+    yield one
+    for process in started:
+        process.close()
+        print(process.log()[-6000:])
+
+
+@pytest.fixture
+def silent():
+    """An upstream that takes connections and never answers; its port."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield listening.getsockname()[1]
+
+
+def works(own: Gateway, instance: str = "1.2.3.99") -> None:
+    with Peer(own.dicom_port) as peer:
+        assert peer.associate()[0] == 2
+        assert peer.store(wire.data_set(instance), instance) == 0
+        peer.release()
+
+
+@pytest.mark.parametrize("missing", [0x0110, 0x0800])
+def test_a_command_without_its_elements_costs_one_association(start, missing: int) -> None:
+    own = start()
+    elements = {
+        0x0002: wire.uid(wire.CT),
+        0x0100: wire.us(1),
+        0x0110: wire.us(1),
+        0x0800: wire.us(0),
+        0x1000: wire.uid("1.2.3.9"),
+    }
+    del elements[missing]
+    with Peer(own.dicom_port) as good, Peer(own.dicom_port) as bad:
+        good.associate()
+        bad.associate()
+        items = wire.pdvs(1, wire.command(elements), True) + wire.pdvs(1, wire.data_set(), False)
+        bad.send(wire.p_data(items))
+        assert bad.pdu() == (7, b"\0\0\2\6")
+        assert good.store(wire.data_set()) == 0
+
+
+def test_an_echo_with_a_data_set_is_an_echo(start) -> None:
+    own = start()
+    with Peer(own.dicom_port) as peer:
+        peer.associate()
+        echo = wire.command(
+            {
+                0x0002: wire.uid(wire.VERIFICATION),
+                0x0100: wire.us(0x30),
+                0x0110: wire.us(4),
+                0x0800: wire.us(0),
+            }
+        )
+        items = wire.pdvs(3, echo, True) + wire.pdvs(3, wire.data_set(), False)
+        peer.send(wire.p_data(items))
+        assert peer.status() == 0
+        peer.release()
+    assert not list((own.spool / "building").iterdir())
+
+
+@pytest.mark.parametrize("pdv", [16378, 4090, 4000, 1000])
+def test_fragments_that_end_where_the_lane_ends(start, pdv: int) -> None:
+    own = start(fastjmix="lane_bytes = 1048576", builder="release_grace_secs = 0.1")
+    data = wire.data_set(pixels=os.urandom(3 << 20))
+    with Peer(own.dicom_port) as peer:
+        peer.associate()
+        assert peer.store(data, sizes=[pdv] * (len(data) // pdv + 1)) == 0
+        peer.release()
+    assert images(own.wait_sealed()[0]) == {"1.2.3.9": data}
+
+
+def large_head() -> bytes:
+    """A private element of 1 MB before the Study Instance UID."""
+    plain = wire.data_set()
+    cut = plain.index(struct.pack("<HH", 0x0010, 0x0010))
+    return plain[:cut] + wire.element(0x00091010, b"OB", os.urandom(1_040_000)) + plain[cut:]
+
+
+def test_a_large_head_is_stored_and_recovered(start) -> None:
+    own = start(builder="release_grace_secs = 30")
+    data = large_head()
+    with Peer(own.dicom_port) as peer:
+        peer.associate()
+        assert peer.store(data) == 0
+        os.kill(own.children()["packer-0"], signal.SIGKILL)
+        own.wait_for("envelope_recovered")
+    assert images(own.envelopes("outbox")[0]) == {"1.2.3.9": data}
+    works(own)
+
+
+def test_a_draft_that_cannot_be_read_is_set_aside(start) -> None:
+    own = start(builder="release_grace_secs = 30")
+    works(own)
+    own.child.kill()
+    own.child.wait()
+    recipe = next((own.spool / "building").glob("*/draft.json"))
+    recipe.write_text(json.dumps({**json.loads(recipe.read_text()), "profile": "none"}))
+    again = start(builder="release_grace_secs = 30")
+    again.wait_for("envelope_damaged")
+    assert until(lambda: again.envelopes("rejected"), "the draft in rejected/")
+    works(again)
+
+
+def test_a_failed_seal_is_an_answer_when_the_upstream_was_promised(start, silent) -> None:
+    own = start(silent, endpoint='ack = "uploaded"')
+    shutil.rmtree(own.spool / "outbox")
+    with Peer(own.dicom_port) as peer:
+        peer.associate()
+        assert peer.store(wire.data_set()) == 0xA700
+
+
+def test_a_failed_seal_is_tried_again(start) -> None:
+    own = start(builder="release_grace_secs = 0.1")
+    (own.spool / "outbox").rename(own.spool / "gone")
+    works(own)
+    own.wait_for("seal_failed")
+    (own.spool / "gone").rename(own.spool / "outbox")
+    own.wait_for("envelope_recovered")
+    assert len(own.envelopes("outbox")) == 1
+
+
+def test_a_dead_receiver_with_instances_at_the_upstream_blocks_nobody(start, silent) -> None:
+    own = start(silent, endpoint='ack = "uploaded"')
+    with Peer(own.dicom_port) as peer:
+        peer.associate()
+        peer.send(
+            wire.p_data(
+                wire.pdvs(1, wire.store_rq("1.2.3.9"), True) + wire.pdvs(1, wire.data_set(), False)
+            )
+        )
+        own.wait_for("envelope_sealed")
+        os.kill(own.children()["receiver-0"], signal.SIGKILL)
+        own.wait_for("child_restarted")
+    with Peer(own.dicom_port) as peer:
+        assert peer.associate()[0] == 2
+        peer.release()
+
+
+def ticks(pid: int) -> int:
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return int(fields[11]) + int(fields[12])
+
+
+def push(peer: Peer, data: bytes, seconds: float) -> int:
+    """Sends until the other side takes no more; bytes taken."""
+    peer.socket.setblocking(False)
+    taken, last = 0, time.monotonic()
+    while time.monotonic() - last < seconds:
+        with contextlib.suppress(BlockingIOError):
+            taken += peer.socket.send(data)
+            last = time.monotonic()
+    return taken
+
+
+def test_a_peer_that_runs_ahead_costs_no_processor(start, silent) -> None:
+    own = start(silent, endpoint='ack = "uploaded"', fastjmix="lane_bytes = 1048576")
+    with Peer(own.dicom_port) as peer:
+        peer.associate()
+        one = wire.p_data(
+            wire.pdvs(1, wire.store_rq("1.2.3.9"), True) + wire.pdvs(1, wire.data_set(), False)
+        )
+        push(peer, one * 2000, 1.0)
+        receiver = own.children()["receiver-0"]
+        before = ticks(receiver)
+        time.sleep(1.0)  # what is measured is that nothing happens
+        assert ticks(receiver) - before < 20
+
+
+def test_who_does_not_read_responses_is_not_read(start) -> None:
+    own = start()
+    with Peer(own.dicom_port) as peer:
+        peer.associate()
+        taken = push(peer, wire.p_data(wire.pdvs(3, wire.echo_rq(), True)) * 1000, 1.0)
+        assert taken < 80 << 20
+        works(own)
+
+
+def test_systemd_signals_everyone(start) -> None:
+    """Its default: SIGTERM to each process of the group. Only the supervisor acts on it."""
+    own = start()
+    names = {"receiver-0", "packer-0", "uploader", "api"}
+    until(lambda: set(own.children()) == names, "the children have their names")
+    own.wait_for("http_listening")
+    before = own.children()
+    for pid in before.values():
+        os.kill(pid, signal.SIGTERM)
+    works(own)
+    assert own.children() == before
+    assert own.stop() == 0
+
+
+def test_more_connections_than_descriptors_is_one_line(start, tmp_path) -> None:
+    own = start()
+    peers = [socket.create_connection(("127.0.0.1", own.dicom_port)) for _ in range(600)]
+    until(lambda: any(_closed(p) for p in peers[512:]), "the last ones are closed at once")
+    for peer in peers:
+        peer.close()
+    works(own)
+    assert sum("accept_failed" in line for line in own.lines) == 0
+
+
+def _closed(peer: socket.socket) -> bool:
+    peer.setblocking(False)
+    try:
+        return peer.recv(1) == b""
+    except BlockingIOError:
+        return False
+
+
+def test_an_unwritable_log_is_the_operators(tmp_path) -> None:
+    from gateway import Process, write_config
+
+    path = write_config(tmp_path, 9)
+    text = (
+        path.read_text() + '\n[logging]\nlog_to_file = true\nlog_file_path = "/proc/nope/x.log"\n'
+    )
+    path.write_text(text)
+    process = Process("run", "-c", "config.toml", cwd=tmp_path)
+    assert process.child.wait(30) == 2
+    process.close()
+    assert "log file" in process.log()
+    assert "Traceback" not in process.log()

@@ -12,7 +12,7 @@ CORE := pyproject.toml setup.py fastjmix/_core.pyx $(wildcard fastjmix/_core/*.p
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv build demo test lint format test-pythons dist clean dcmtk
+.PHONY: help venv build demo test bench bench-full lint format test-pythons dist clean dcmtk
 MAKEFLAGS += --no-print-directory
 
 help:  ## this list
@@ -27,6 +27,14 @@ demo: $(BIN)/.installed  ## real DICOM files through a running gateway into an e
 
 test: $(BIN)/.tools dcmtk  ## the whole test suite
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+
+bench: $(BIN)/.tools dcmtk  ## measure in under five minutes, into bench/short
+	$(PIP) --group bench
+	$(BIN)/python -m bench.run --out bench/short $(ARGS)
+
+bench-full: $(BIN)/.tools dcmtk  ## measure everything: bench/RESULTS.md, results.json, results.svg
+	$(PIP) --group bench
+	$(BIN)/python -m bench.run --full $(ARGS)
 
 lint: $(BIN)/.tools  ## rules, format, types
 	$(BIN)/ruff check .

@@ -1,0 +1,19 @@
+"""Measurements: goals P1 to P12 beside their floors and peers. `python -m bench.run` is the way in.
+
+    run.py             the program: rows, micro suites, results.json, RESULTS.md, results.svg
+    bench_pipeline.py  P1 to P12: whole receivers, measured in turns (rounds.py)
+    bench_pdv.py, bench_lane.py, bench_digest.py, bench_archive.py    parts, with pytest-benchmark
+    forms.py           how much of everything: full, short
+    study.py sender.py what is sent, and who sends it
+    peers.py floor.c script_peer.py    receivers: fastjmix, its peers, the floors
+    check.py           is the output what was sent?
+    machine.py room.py report.py       facts and memory; processes and directories; the papers
+    notes.toml         by what a goal that is not met is bounded
+
+The gateway and the wire's bytes are driven by the helpers of the tests.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "tests"))

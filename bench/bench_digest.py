@@ -1,0 +1,45 @@
+"""CRC-32 and digest in one pass, block by block. Floors: each by its library, same bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from blake3 import blake3
+from isal.isal_zlib import crc32
+
+from bench.passage import PREFIX, OneLane, stream
+from bench.study import CT_STUDY
+
+STUDY = CT_STUDY.sized(1)
+DATA = STUDY.head(0) + b"".join(STUDY.pixels(0))
+MEMBER = PREFIX + DATA
+
+
+@pytest.mark.parametrize("digest", [hashlib.sha256, blake3, None], ids=["sha256", "blake3", "none"])
+def bench_fused_with_crc(benchmark: Any, digest: Callable[..., Any] | None) -> None:
+    """The whole way through a lane: with one more copy than the floors."""
+    lane, data = OneLane(digest), stream(STUDY)
+    benchmark.group = "digest of 0.5 MB"
+    (arrival,) = benchmark(lane.feed, data)
+    assert arrival.crc == zlib.crc32(MEMBER)
+    assert arrival.digest == (digest(MEMBER).digest() if digest else None)
+
+
+def bench_floor_hashlib_sha256(benchmark: Any) -> None:
+    benchmark.group = "digest of 0.5 MB"
+    assert benchmark(lambda: hashlib.sha256(MEMBER).digest()) == hashlib.sha256(MEMBER).digest()
+
+
+def bench_blake3(benchmark: Any) -> None:
+    benchmark.group = "digest of 0.5 MB"
+    assert len(benchmark(lambda: blake3(MEMBER).digest())) == 32
+
+
+@pytest.mark.parametrize("function", [crc32, zlib.crc32], ids=["floor isal", "zlib"])
+def bench_crc32(benchmark: Any, function: Callable[[bytes], int]) -> None:
+    benchmark.group = "CRC-32 of 0.5 MB"
+    assert benchmark(function, MEMBER) == zlib.crc32(MEMBER)

@@ -1,0 +1,371 @@
+"""Receivers: fastjmix as it is run, its peers, and the floors, behind one small interface.
+
+Wanted: every receiver of a row is up before the row starts, and its output can be deleted and
+checked between rounds.
+Guaranteed: receivers are processes of their own which end with `stop`, and die with the benchmark.
+A receiver that cannot be had on this machine raises Missing with the reason.
+Still wrong: Orthanc's output is checked by the number of its files only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from queue import Empty, Queue
+from typing import Final
+
+import gateway
+from acceptors import dcmtk
+
+from bench import check, sender
+from bench.study import Study
+
+PATIENCE: Final = 120.0
+POLL: Final = 0.002
+NOWHERE: Final = 9
+"""A port where nothing listens: what is sealed stays in outbox/."""
+
+
+class Missing(Exception):
+    """This receiver is not to be had here, and why."""
+
+
+def _mortal(command: Sequence[str]) -> list[str]:
+    """The command so that it dies with this process, however that ends, where util-linux is."""
+    program = shutil.which("setpriv")
+    return [program, "--pdeathsig", "KILL", "--", *command] if program else list(command)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port: int = found.getsockname()[1]
+        return port
+
+
+class Receiver:
+    """Something that is sent to: `clear` before a round, `check` after it, `stop` in the end."""
+
+    aet = "ANY-SCP"
+
+    def __init__(self, name: str, directory: Path) -> None:
+        self.name = name
+        self.directory = directory
+        self.out = directory / "out"
+        self.port = 0
+        self.command = ""
+        self.out.mkdir(parents=True)
+
+    def clear(self) -> None:
+        """Deletes the output of earlier rounds."""
+        shutil.rmtree(self.out, ignore_errors=True)
+        self.out.mkdir()
+
+    def check(self, studies: Sequence[Study]) -> None:
+        """Raises check.OutputError unless the output is what was sent."""
+        check.files(self.out, studies)
+
+    def stop(self) -> None:
+        """Ends its processes."""
+
+
+class Process(Receiver):
+    """A receiver whose lines on standard output are read: its port, then one an association."""
+
+    def __init__(self, name: str, directory: Path, *command: str, **environment: str) -> None:
+        super().__init__(name, directory)
+        self.command = " ".join([*(f"{k}={v}" for k, v in environment.items()), *command])
+        clean = {key: value for key, value in os.environ.items() if key != "TCP_NODELAY"}
+        self.child = subprocess.Popen(
+            _mortal(command),
+            cwd=Path(__file__).resolve().parents[1],
+            env={**clean, **environment},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        self.lines: Queue[str] = Queue()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.child.stdout is not None
+        for line in self.child.stdout:
+            self.lines.put(line.strip())
+
+    def line(self) -> str:
+        """The next line. Raises Missing when the process has nothing more to say."""
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            try:
+                return self.lines.get(timeout=0.5)
+            except Empty:
+                if self.child.poll() is not None and self.lines.empty():
+                    break
+        raise Missing(f"{self.name} says nothing (exit code {self.child.poll()})")
+
+    def hush(self) -> None:
+        """Forgets the lines of earlier rounds."""
+        while not self.lines.empty():
+            self.lines.get()
+
+    def await_port(self, port: int) -> None:
+        """Until it listens there. Raises Missing."""
+        deadline = time.monotonic() + PATIENCE
+        while self.child.poll() is None and time.monotonic() < deadline:
+            with contextlib.suppress(OSError):
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                self.port = port
+                return
+            time.sleep(0.02)
+        self.stop()
+        raise Missing(f"{self.name} does not listen (exit code {self.child.poll()})")
+
+    def stop(self) -> None:
+        assert self.child.stdin is not None
+        assert self.child.stdout is not None
+        self.child.terminate()
+        try:
+            self.child.wait(10)
+        except subprocess.TimeoutExpired:
+            self.child.kill()
+            self.child.wait()
+        self._reader.join(10)
+        self.child.stdin.close()
+        self.child.stdout.close()
+
+
+class FastJmix(Receiver):
+    """The real program, `python -m fastjmix run`, with the configuration that the tests use.
+
+    `builder` are lines for the jmix_builder's options; release_grace_secs is lowered so that a
+    round need not wait a second for its envelope (it is outside of what is timed).
+    """
+
+    aet = "JMIX_RECEIVER"
+
+    def __init__(
+        self,
+        name: str,
+        directory: Path,
+        *,
+        durability: str = "page-cache",
+        hashing: bool = True,
+        grace: float = 0.3,
+        upstream: int = NOWHERE,
+        max_associations: int = 64,
+        max_instances: int = 10_000,
+    ) -> None:
+        super().__init__(name, directory)
+        self.hashing = hashing
+        skip = "" if hashing else "skip_hashing = true\nskip_listing = true\n"
+        self.builder = (
+            f'durability = "{durability}"\nrelease_grace_secs = {grace}\n'
+            f"max_envelope_instances = {max_instances}\n{skip}"
+        )
+        self.command = "fastjmix run: " + self.builder.strip().replace("\n", ", ")
+        self.process = gateway.Gateway(
+            directory / "node",
+            upstream,
+            builder=self.builder,
+            endpoint=f"max_associations = {max_associations}",
+        )
+        self.port = self.process.dicom_port
+        self.spool = self.process.spool
+
+    @property
+    def pid(self) -> int:
+        return self.process.child.pid
+
+    def clear(self) -> None:
+        for state in ("outbox", "sent"):
+            for pattern in ("*.json", "*.zip"):
+                for path in (self.spool / state).glob(pattern):
+                    path.unlink(missing_ok=True)
+
+    def sealed(self, state: str) -> dict[Path, int]:
+        """Archives in a state, and how many instances their tickets count."""
+        found = {}
+        for archive in (self.spool / state).glob("*.zip"):
+            with contextlib.suppress(OSError, ValueError):
+                ticket = json.loads(archive.with_suffix(".json").read_bytes())
+                found[archive] = int(ticket["instances"])
+        return found
+
+    def await_instances(self, count: int, states: Sequence[str] = ("outbox", "sent")) -> list[Path]:
+        """Until so many instances are in sealed envelopes: where these are."""
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            found = {path: n for state in states for path, n in self.sealed(state).items()}
+            if sum(found.values()) >= count:
+                return list(found)
+            time.sleep(POLL)
+        raise check.OutputError(f"{sum(found.values())} of {count} instances sealed")
+
+    def check(self, studies: Sequence[Study]) -> None:
+        archives = self.await_instances(sum(study.instances for study in studies))
+        check.envelopes(archives, studies, hashed=self.hashing, listed=self.hashing)
+
+    def stop(self) -> None:
+        try:
+            self.process.stop()
+        finally:
+            self.process.close()
+
+
+class Store:
+    """A `fastjmix store`, for rows that deliver."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.process = gateway.Store(directory)
+        self.port, self.url = self.process.port, self.process.url
+
+    def stop(self) -> None:
+        try:
+            self.process.stop()
+        finally:
+            self.process.close()
+
+
+class StoreScp(Process):
+    """DCMTK's storescp: `tuned` by hand, or as shipped; `fork` for many associations."""
+
+    TUNED: Final = ("-pdu", "131072", "--unique-filenames")
+
+    def __init__(
+        self, name: str, directory: Path, *, tuned: bool = True, fork: bool = False
+    ) -> None:
+        try:
+            program = dcmtk("storescp")
+        except AssertionError as problem:
+            raise Missing(str(problem)) from None
+        port = free_port()
+        options = [*(self.TUNED if tuned else ()), *(("--fork",) if fork else ())]
+        environment = {"TCP_NODELAY": "1"} if tuned else {}
+        out = str(directory / "out")
+        super().__init__(name, directory, program, *options, "-od", out, str(port), **environment)
+        self.command = self.command.replace(out, "OUT").replace(str(port), "PORT")
+        self.await_port(port)
+
+
+class Script(Process):
+    """pynetdicom: a file an instance; with `url`, the whole straightforward script."""
+
+    def __init__(self, name: str, directory: Path, url: str = "") -> None:
+        verb = (
+            ["deliver", str(directory / "out"), url] if url else ["receive", str(directory / "out")]
+        )
+        super().__init__(name, directory, sys.executable, "-m", "bench.script_peer", *verb)
+        self.command = f"python -m bench.script_peer {verb[0]}"
+        self.port = int(self.line())
+
+    def clear(self) -> None:
+        super().clear()
+        self.hush()
+
+
+class Floor(Process):
+    """The project's own bare C loop (floor.c): discard, write, hash or lane."""
+
+    def __init__(self, name: str, directory: Path, build: Callable[[], Path], mode: str) -> None:
+        out = directory / "out" / "data"
+        super().__init__(name, directory, str(build()), mode, str(out))
+        self.command = f"floor {mode} FILE"
+        self.mode = mode
+        try:
+            self.port = int(self.line())
+        except Missing:
+            code = self.child.wait()
+            self.stop()
+            raise Missing(
+                "built without the headers of OpenSSL" if code == 3 else f"exit code {code}"
+            ) from None
+
+    def clear(self) -> None:
+        self.hush()
+        os.truncate(self.out / "data", 0)
+
+    def check(self, studies: Sequence[Study]) -> None:
+        instances, total = map(int, self.line().split())
+        wanted = (sum(s.instances for s in studies), sum(s.data_bytes for s in studies))
+        written = (self.out / "data").stat().st_size
+        if (instances, total) != wanted or written != (0 if self.mode == "discard" else total):
+            raise check.OutputError(f"{instances} instances of {total} bytes, {written} written")
+
+
+def compile_floor(directory: Path) -> Path:
+    """Builds floor.c with what the machine has. Raises Missing when there is no compiler."""
+    compiler = shutil.which("gcc") or shutil.which("cc")
+    if compiler is None:
+        raise Missing("no C compiler")
+    source, program = Path(__file__).with_name("floor.c"), directory / "floor"
+    variants = (
+        ("-DWITH_EVP", "-DWITH_LIBDEFLATE", "-lcrypto", "-ldeflate"),
+        ("-DWITH_EVP", "-lcrypto", "-lz"),
+        (),
+    )
+    for flags in variants:
+        defines = [flag for flag in flags if flag.startswith("-D")]
+        libraries = [flag for flag in flags if flag.startswith("-l")]
+        command = [compiler, "-O2", *defines, str(source), "-o", str(program), *libraries]
+        if subprocess.run(command, capture_output=True, check=False).returncode == 0:
+            return program
+    raise Missing("floor.c does not compile here")
+
+
+class Orthanc(Process):
+    """Orthanc, when it is installed: as shipped but for its port and TCP_NODELAY."""
+
+    aet = "ORTHANC"
+
+    def __init__(self, name: str, directory: Path, *, tuned: bool = True) -> None:
+        program = shutil.which("Orthanc")
+        if program is None:
+            raise Missing("Orthanc is not installed")
+        port, out = free_port(), directory / "out"
+        settings = {
+            "Name": "bench",
+            "StorageDirectory": str(out),
+            "IndexDirectory": str(out),
+            "DicomPort": port,
+            "HttpServerEnabled": False,
+            "DicomAet": self.aet,
+            "DicomCheckCalledAet": False,
+            "OverwriteInstances": True,
+        }
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "orthanc.json").write_text(json.dumps(settings))
+        environment = {"TCP_NODELAY": "1"} if tuned else {}
+        self._again = lambda: super(Orthanc, self).__init__(
+            name, directory, program, str(directory / "orthanc.json"), **environment
+        )
+        self._wanted = port
+        self._again()
+        self.await_port(port)
+
+    def clear(self) -> None:
+        self.stop()  # its index must go with its files
+        shutil.rmtree(self.out)
+        self._again()
+        self.await_port(self._wanted)
+
+    def check(self, studies: Sequence[Study]) -> None:
+        files = [p for p in self.out.rglob("*") if p.is_file() and not p.name.startswith("index")]
+        if len(files) < sum(study.instances for study in studies):
+            raise check.OutputError(f"{len(files)} files")
+
+
+def storescu_to(receiver: Receiver, directories: Sequence[Path], **options: object) -> float:
+    """`sender.storescu` to one receiver, an association a directory."""
+    targets = [(receiver.port, receiver.aet, directory) for directory in directories]
+    return sender.storescu(targets, **options)  # type: ignore[arg-type]

@@ -1,0 +1,170 @@
+"""Interleaved rounds and what comes of them: rows, goals, ratios.
+
+Wanted: numbers that can be compared although the machine's speed drifts: A B C, A B C, … and not
+A A A, B B B.
+Guaranteed: before each timed run the earlier output is deleted and `sync` is called (without that
+the dirty pages of one receiver are written while the next is timed, and ratios swing by a factor
+of two); the first round is warm-up; after each run, timed or not, the output is checked. What fails
+is left out of the later rounds and reported with its reason; the others go on.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+OURS: Final = "fastjmix"
+
+
+def say(text: str) -> None:
+    """Progress, for a person who waits."""
+    print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Contestant:
+    """One receiver in a row. `run` gives seconds; `rounds` bounds how often a slow one is timed.
+
+    A contestant with a bound of its own has no warm-up: it takes too long to be run for nothing.
+    """
+
+    name: str
+    clear: Callable[[], None]
+    run: Callable[[], float]
+    check: Callable[[], None]
+    rounds: int | None = None
+    command: str = ""
+
+
+@dataclass(slots=True)
+class Goal:
+    """`value` (None: not measured, `reason` says why) is to be at most or at least `limit`."""
+
+    text: str
+    value: float | None
+    limit: float
+    sense: Literal["at most", "at least"]
+    unit: str = "×"
+    reason: str = ""
+
+    @property
+    def met(self) -> bool | None:
+        if self.value is None:
+            return None
+        return self.value <= self.limit if self.sense == "at most" else self.value >= self.limit
+
+
+@dataclass(slots=True)
+class Row:
+    """One goal of the issue: what was measured, and what that says of it.
+
+    `times` are values of each round by contestant, in `unit`; `failed` are reasons by contestant.
+    """
+
+    name: str
+    title: str
+    work: str = ""
+    unit: str = "s"
+    times: dict[str, list[float]] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    commands: dict[str, str] = field(default_factory=dict)
+    goals: list[Goal] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def median(self, name: str) -> float | None:
+        values = self.times.get(name)
+        return statistics.median(values) if values else None
+
+    def compare(
+        self,
+        text: str,
+        over: str,
+        under: str,
+        limit: float,
+        sense: Literal["at most", "at least"] = "at most",
+    ) -> None:
+        """A goal for the ratio of two contestants' medians."""
+        above, below = self.median(over), self.median(under)
+        if above is None or below is None:
+            lacking = over if above is None else under
+            reason = f"{lacking}: {self.failed.get(lacking, 'not measured')}"
+            self.goals.append(Goal(text, None, limit, sense, reason=reason))
+        else:
+            self.goals.append(Goal(text, above / below, limit, sense))
+
+    def require(self, text: str, name: str, limit: float, unit: str) -> None:
+        """A goal for a contestant's own median."""
+        value = self.median(name)
+        reason = "" if value is not None else self.failed.get(name, "not measured")
+        self.goals.append(Goal(text, value, limit, "at most", unit, reason))
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "title": self.title,
+            "work": self.work,
+            "unit": self.unit,
+            "times": self.times,
+            "medians": {name: self.median(name) for name in self.times},
+            "failed": self.failed,
+            "commands": self.commands,
+            "goals": [
+                {
+                    "text": goal.text,
+                    "value": goal.value,
+                    "limit": goal.limit,
+                    "sense": goal.sense,
+                    "unit": goal.unit,
+                    "met": goal.met,
+                    "reason": goal.reason,
+                }
+                for goal in self.goals
+            ],
+            "remarks": self.remarks,
+            "seconds": self.seconds,
+        }
+
+
+def row_from(held: Mapping[str, Any]) -> Row:
+    """A row as `as_json` left it."""
+    row = Row(held["name"], held["title"], held["work"], held["unit"])
+    row.times, row.failed, row.commands = held["times"], held["failed"], held["commands"]
+    row.remarks, row.seconds = held["remarks"], held["seconds"]
+    for goal in held["goals"]:
+        kept = {key: value for key, value in goal.items() if key != "met"}
+        row.goals.append(Goal(**kept))
+    return row
+
+
+def interleave(row: Row, contestants: Sequence[Contestant], rounds: int) -> None:
+    """Runs them in turns and adds their times to the row; one round more than `rounds`."""
+    for number in range(rounds + 1):
+        for one in contestants:
+            bounded = one.rounds is not None
+            if one.name in row.failed or (bounded and number >= (one.rounds or 0)):
+                continue
+            try:
+                one.clear()
+                os.sync()
+                seconds = one.run()
+                one.check()
+            except Exception as problem:
+                row.failed[one.name] = f"{type(problem).__name__}: {problem}"[:300]
+                row.times.pop(one.name, None)
+                say(f"{row.name}   {one.name} failed: {row.failed[one.name]}")
+                continue
+            if one.command:
+                row.commands[one.name] = one.command
+            if number or bounded:
+                row.times.setdefault(one.name, []).append(seconds)
+            say(f"{row.name}   {'warm-up' if not (number or bounded) else f'round {number}':8} "
+                f"{one.name:32} {seconds:8.3f} s")  # fmt: skip
+    for one in contestants:  # the next row's receivers find an empty, quiet disk
+        if one.name not in row.failed:
+            one.clear()

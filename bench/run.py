@@ -1,0 +1,102 @@
+"""The benchmark as a program: `python -m bench.run [--full] [--only P1,P3] [--out DIR]`.
+
+Writes results.json, RESULTS.md and results.svg (all three after each row, so that an interrupted
+run leaves what it has). Exit code 1 when a row could not be measured at all: what a goal's number
+is decides nothing here. Everything it needs is in one temporary directory below $TMPDIR or build/,
+which it removes, as it ends all processes that it started.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from bench import bench_pipeline, forms, machine, report
+from bench.forms import Form
+from bench.room import Room
+from bench.rounds import say
+
+HERE: Final = Path(__file__).resolve().parent
+PARTS: Final = ("bench_pdv.py", "bench_lane.py", "bench_digest.py", "bench_archive.py")
+
+
+def measure_parts(form: Form, room: Room) -> tuple[list[dict[str, Any]], str]:
+    """The pytest-benchmark suites: their medians in seconds, and why some are lacking."""
+    say("parts: pytest-benchmark")
+    path = room.root / "parts.json"
+    command = [
+        sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-o", "python_files=bench_*.py",
+        "-o", "python_functions=bench_*", "--benchmark-min-rounds=5", "--benchmark-warmup=on",
+        f"--benchmark-max-time={1.0 if form.name == 'full' else 0.2}",
+        "--benchmark-warmup-iterations=3", f"--basetemp={room.root / 'parts'}",
+        f"--benchmark-json={path}", *(str(HERE / part) for part in PARTS),
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True, check=False)
+    failed = "" if done.returncode == 0 else done.stdout[-600:]
+    if failed:
+        say(failed)
+    if not path.exists():
+        return [], failed or "pytest wrote nothing"
+    measured = json.loads(path.read_text())["benchmarks"]
+    return [
+        {
+            "group": one["group"],
+            "name": one["name"].removeprefix("bench_"),
+            "median": one["stats"]["median"],
+        }
+        for one in measured
+    ], failed
+
+
+def run(form: Form, out: Path, under: Path, only: Sequence[str] = (), parts: bool = True) -> bool:
+    """Measures and writes the papers into `out`. True unless a row failed as a whole."""
+    out.mkdir(parents=True, exist_ok=True)
+    begun = time.monotonic()
+    held: dict[str, Any] = {
+        "form": form.name,
+        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        "rows": [],
+        "parts": [],
+    }
+    with Room(form, under) as room:
+        held["machine"] = machine.facts(room.root)
+        if parts:
+            held["parts"], held["parts_failed"] = measure_parts(form, room)
+        for name in bench_pipeline.ROWS:
+            if not only or name in only:
+                held["rows"].append(bench_pipeline.measure(name, room).as_json())
+                held["seconds"] = round(time.monotonic() - begun, 1)
+                (out / "results.json").write_text(json.dumps(held, indent=1, ensure_ascii=False))
+                report.write(held, out)
+    say(f"{out / 'RESULTS.md'} after {time.monotonic() - begun:.0f} s")
+    return not any("row" in row["failed"] for row in held["rows"])
+
+
+def main() -> None:
+    choose = argparse.ArgumentParser(prog="bench.run", description="P1 to P12, beside their peers")
+    choose.add_argument("--full", action="store_true", help="all instances and rounds")
+    choose.add_argument("--only", default="", help="rows, as in P1,P3")
+    choose.add_argument(
+        "--no-parts", action="store_true", help="without the pytest-benchmark suites"
+    )
+    choose.add_argument("--out", type=Path, default=HERE, help="where the results go")
+    words = choose.parse_args()
+    only = [name.strip().upper() for name in words.only.split(",") if name.strip()]
+    if unknown := set(only) - set(bench_pipeline.ROWS):
+        choose.error(f"no such row: {', '.join(sorted(unknown))}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that `with` and `finally` run
+    under = Path(os.environ.get("TMPDIR") or HERE.parent / "build")
+    form = forms.FULL if words.full else forms.SHORT
+    sys.exit(0 if run(form, words.out, under, only, not words.no_parts) else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""The benchmark's harness works: it measures, it reports, and it cannot be fooled."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import xml.etree.ElementTree
+import zipfile
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from bench import bench_pipeline, check, forms, machine, run
+from bench.peers import FastJmix
+from bench.rounds import Contestant, Goal, Row, interleave
+from bench.sender import at_once, echo, one_each
+from bench.study import CT_STUDY, TINY_STUDY
+
+STUDIES = [TINY_STUDY.sized(5).other(copy) for copy in range(3)]
+
+
+@pytest.fixture(scope="module")
+def sealed(tmp_path_factory) -> list[Path]:
+    """Envelopes of STUDIES, made by a real gateway."""
+    receiver = FastJmix("fastjmix", tmp_path_factory.mktemp("bench") / "node", grace=0.1)
+    try:
+        assert echo(receiver.port, receiver.aet)
+        assert machine.memory(receiver.pid)["Pss"] > 10_000_000
+        assert machine.cpu(receiver.pid)[0] > 0
+        at_once(receiver.port, receiver.aet, STUDIES[:2])
+        one_each(receiver.port, receiver.aet, STUDIES[2])
+        found = receiver.await_instances(15)
+        return [path.rename(path.parents[2] / path.name) for path in found]
+    finally:
+        receiver.stop()
+
+
+def test_a_row_is_measured_and_reported_and_nothing_stays(tmp_path) -> None:
+    before = machine.family(os.getpid())
+    assert run.run(forms.SMOKE, tmp_path / "out", tmp_path / "work", ["P1", "P9"], parts=False)
+    held = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert [row["name"] for row in held["rows"]] == ["P1", "P9"]
+    for row in held["rows"]:
+        assert len(row["times"]["fastjmix"]) == forms.SMOKE.rounds
+        assert row["goals"]
+        # Floors need headers that are not everywhere; everything else is there in a test.
+        assert all(name.startswith("floor") for name in row["failed"]), row["failed"]
+    told = (tmp_path / "out" / "RESULTS.md").read_text()
+    assert "| P1 | ct, one association, SHA-256 + listing | ≤ 0.75 ×" in told
+    assert "pynetdicom" in told
+    xml.etree.ElementTree.parse(tmp_path / "out" / "results.svg")
+    assert list((tmp_path / "work").iterdir()) == []
+    assert set(machine.family(before[0])) <= set(before)
+
+
+def test_every_goal_has_a_row() -> None:
+    assert list(bench_pipeline.ROWS) == [f"P{number}" for number in range(1, 13)]
+
+
+def test_good_envelopes_pass(sealed) -> None:
+    check.envelopes(sealed, STUDIES)
+
+
+def test_a_missing_instance_is_noticed(sealed) -> None:
+    with pytest.raises(check.OutputError, match="5 instances are missing"):
+        check.envelopes(sealed[:-1], STUDIES)
+
+
+def test_an_instance_too_many_is_noticed(sealed) -> None:
+    with pytest.raises(check.OutputError, match="was not sent, or is there twice"):
+        check.envelopes([*sealed, sealed[0]], STUDIES)
+
+
+def test_a_damaged_byte_is_noticed(sealed, tmp_path) -> None:
+    data = bytearray(sealed[0].read_bytes())
+    data[len(data) // 2] ^= 1
+    damaged = tmp_path / "damaged.zip"
+    damaged.write_bytes(data)
+    with pytest.raises(check.OutputError, match=r"differs|CRC"):
+        check.envelopes([damaged, *sealed[1:]], STUDIES)
+
+
+@pytest.mark.parametrize("key", ["security", "files"])
+def test_wrong_hashes_are_noticed(sealed, tmp_path, key) -> None:
+    damaged = tmp_path / "damaged.zip"
+    with zipfile.ZipFile(sealed[0]) as old, zipfile.ZipFile(damaged, "w") as new:
+        for name in old.namelist():
+            content = old.read(name)
+            if name == "manifest.json":
+                manifest = json.loads(content)
+                if key == "security":
+                    manifest["security"]["payload_hash"] = "sha256:" + "0" * 64
+                else:
+                    manifest["files"].pop()
+                content = json.dumps(manifest).encode()
+            new.writestr(name, content)
+    with pytest.raises(check.OutputError, match=r"payload hash|listing"):
+        check.envelopes([damaged, *sealed[1:]], STUDIES)
+
+
+def test_what_fails_does_not_take_the_others_with_it() -> None:
+    def wrong() -> None:
+        raise check.OutputError("it is not what was sent")
+
+    def nothing() -> None:
+        pass
+
+    row = Row("P0", "a test")
+    good = Contestant("good", nothing, lambda: 2.0, nothing)
+    bad = Contestant("bad", nothing, lambda: 1.0, wrong)
+    once = Contestant("once", nothing, lambda: 4.0, nothing, rounds=1)
+    interleave(row, [bad, good, once], rounds=3)
+    assert row.times == {"good": [2.0] * 3, "once": [4.0]}
+    assert row.failed == {"bad": "OutputError: it is not what was sent"}
+    row.compare("half", "good", "once", 0.5)
+    row.compare("not to be had", "good", "bad", 0.5)
+    assert [goal.met for goal in row.goals] == [True, None]
+    assert "not what was sent" in row.goals[1].reason
+
+
+def test_a_goal_is_met_at_its_limit() -> None:
+    assert Goal("", 2.0, 2.0, "at least").met
+    assert Goal("", 2.0, 2.0, "at most").met
+    assert not Goal("", 2.1, 2.0, "at most").met
+
+
+def test_studies_are_what_pydicom_reads(tmp_path) -> None:
+    import pydicom
+
+    study = CT_STUDY.sized(2)
+    first = pydicom.dcmread(study.files(tmp_path) / "000000.dcm")
+    assert first.SOPInstanceUID == study.instance_uid(0)
+    assert first.pixel_array.shape == (512, 512)
+    assert first.pixel_array.max() < 4096
+    assert study.pixels(0)[0] != study.pixels(1)[0]
+    assert len(study.uid) < 64

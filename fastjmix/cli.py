@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from fastjmix.send import Outcome, Peer, Report
+    from fastjmix.tune import Options
+    from fastjmix.tune import Report as Measured
 
 OLDEST_KERNEL: Final = (5, 4)
 """memfd seals, MADV_REMOVE on shared memory and pidfd are used as this kernel has them."""
@@ -202,6 +204,83 @@ def demo(
     from fastjmix import demo as room
 
     room.run(config, directory, Console(soft_wrap=True, highlight=False, emoji=False))
+
+
+# --- the measurement --------------------------------------------------------------------------
+
+
+@app.command()
+def tune(
+    directory: Annotated[
+        Path | None, typer.Argument(metavar="[DIR]", help="DICOM files to send; none: synthetic.")
+    ] = None,
+    config: ConfigFile = Path("config.toml"),
+    synthetic: Annotated[
+        bool, typer.Option("--synthetic", help="Made-up studies: the same as no DIR.")
+    ] = False,
+    like: Annotated[
+        str, typer.Option(help="What synthetic studies are like: ct (0.5 MB) or mr (33 KB).")
+    ] = "ct",
+    seconds: Annotated[
+        float, typer.Option(min=1, max=86_400, help="How long to measure, about.")
+    ] = 60.0,
+    associations: Annotated[
+        int, typer.Option(min=1, max=64, help="How many in parallel share the work.")
+    ] = 1,
+    sample_mb: Annotated[
+        float, typer.Option(min=0.1, help="Send at most so much in each round.")
+    ] = 128.0,
+    as_json: Annotated[bool, typer.Option("--json", help="The report as JSON on stdout.")] = False,
+) -> None:
+    """Measure settings on this machine; say what to change. Exit 1: a trial failed."""
+    _require_linux(sys.platform, platform.release())
+    from fastjmix import tune as room
+
+    if like not in room.KINDS:
+        raise typer.BadParameter(f"--like {like!r} is none of {', '.join(room.KINDS)}")
+    if directory is not None and synthetic:
+        raise typer.BadParameter("give either DIR or --synthetic")
+    chosen = room.Options(directory, like, seconds, associations, int(sample_mb * 1e6))
+    try:
+        report = _tune(config, chosen)
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+    if as_json:
+        _print_json(room.as_json(report))
+    else:
+        from rich.console import Console
+
+        width = None if sys.stdout.isatty() else 120  # a file has room
+        room.show(report, Console(width=width, soft_wrap=True, highlight=False, emoji=False))
+    raise typer.Exit(report.exit_code)
+
+
+def _tune(config: Path, chosen: Options) -> Measured:
+    """Measures with a progress bar on stderr; where nobody looks, with a line for each step."""
+    from rich import progress
+    from rich.console import Console
+
+    from fastjmix import tune as room
+
+    console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
+    bar = progress.Progress(
+        progress.BarColumn(),
+        progress.TaskProgressColumn(),
+        progress.TextColumn("{task.description}", markup=False),
+        console=console,
+        transient=True,
+        auto_refresh=False,  # it would start a thread, and the senders are forked
+        disable=not console.is_terminal,
+    )
+    with bar:
+        task = bar.add_task("", total=1.0)
+
+        def told(what: str, done: float) -> None:
+            bar.update(task, description=shown(what), completed=done, refresh=True)
+            if bar.disable:
+                typer.echo(f"{done * 100:3.0f} %  {shown(what)}", err=True)
+
+        return room.tune(config, chosen, told)
 
 
 # --- the sender -------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ RANK = {
     "__main__": 90,
     "cli": 80,
     "demo": 70,
+    "tune": 70,
     "supervisor": 60,
     "receiver": 50,
     "packer": 50,
@@ -103,10 +104,10 @@ def rooms_with(*names: str) -> set[str]:
 
 def test_each_tool_has_its_room() -> None:
     network = {"receiver", "supervisor", "links", "api", "store", "web", "send", "courier"}
-    assert rooms_with("socket") <= network | {"uploader", "demo"}
+    assert rooms_with("socket") <= network | {"uploader", "demo", "tune"}
     assert rooms_with("aiohttp") <= {"courier", "uploader", "api", "store", "web", "catalogue"}
     assert rooms_with("pynetdicom") <= {"dicom", "send"}
-    assert rooms_with("typer", "rich") <= {"cli", "demo"}
+    assert rooms_with("typer", "rich") <= {"cli", "demo", "tune"}
     assert rooms_with("mmap") <= {"lane", "stats"}
     assert rooms_with("select", "signal", "asyncio", "os") & {"dicom", "jmix"} == set()
 

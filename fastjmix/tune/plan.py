@@ -1,0 +1,155 @@
+"""Policy, first half: which settings are tried, in which order, and for how long. No I/O.
+
+Wanted: the question "what would another setting bring here" answered within a minute; the full
+grid of five factors would take hours.
+Guaranteed: one factor at a time around the configured setting, then the pairs that hide behind each
+other; the most telling first, so that a short budget cuts off the least; no setting twice.
+Still wrong: three factors that only together make a difference are not found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final, TypeVar
+
+MIN_ROUNDS: Final = 3
+"""Fewer than this have no median worth the name."""
+
+MAX_ROUNDS: Final = 25
+
+LEAST_TRIALS: Final = 3
+"""The configured setting, hashing and durability, however small the budget."""
+
+LARGEST_PDU: Final = 131_072
+SMALLEST_PDU: Final = 16_384
+"""What the configuration allows; 16384 is also what many senders announce themselves."""
+
+CONFIGURED: Final = "configured"
+
+FACTORS: Final = ("skip_hashing", "digest", "max_pdu", "durability", "packers")
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One value of each factor."""
+
+    skip_hashing: bool
+    digest: str
+    max_pdu: int
+    durability: str
+    packers: int
+
+    def changes(self, base: Setting) -> dict[str, Any]:
+        """The factors in which this differs, with this one's values. A digest that is not made
+        is no difference."""
+        mine, others = asdict(self), asdict(base)
+        if self.skip_hashing:
+            mine.pop("digest")
+        return {factor: value for factor, value in mine.items() if value != others[factor]}
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A setting to be measured, and the name of its row."""
+
+    name: str
+    setting: Setting
+
+
+def plan(base: Setting, processors: int) -> tuple[Trial, ...]:
+    """The trials around the configured setting, the most telling first."""
+    hashing = replace(base, skip_hashing=not base.skip_hashing)
+    page_cache = base.durability == "page-cache"
+    disk = replace(base, durability="fsync" if page_cache else "page-cache")
+    # Only where digests are made does it matter which; else the question is whether at all.
+    digest = replace(base, skip_hashing=False)
+    if not base.skip_hashing:
+        digest = replace(digest, digest=_other(base.digest))
+    bare = replace(base, skip_hashing=True, durability="page-cache")
+    packers = [replace(base, packers=count) for count in _packers(base.packers, processors)]
+    wanted = [
+        base,
+        hashing,
+        disk,
+        digest,
+        replace(base, max_pdu=LARGEST_PDU),
+        *packers[:1],
+        bare,
+        replace(base, max_pdu=SMALLEST_PDU),
+        replace(digest, durability=disk.durability),
+        *packers[1:],
+        replace(base, max_pdu=LARGEST_PDU // 2),
+        *(replace(digest, packers=one.packers) for one in packers[:1]),
+    ]
+    return tuple(Trial(named(one, base), one) for one in _distinct(wanted, base))
+
+
+def named(setting: Setting, base: Setting) -> str:
+    """What a row is called: "durability=page-cache, packers=2"."""
+    changes = setting.changes(base)
+    return ", ".join(f"{factor}={_word(value)}" for factor, value in changes.items()) or CONFIGURED
+
+
+def fit(trials: Sequence[_T], round_secs: float, start_secs: float, budget: float) -> list[_T]:
+    """As many of the first trials as get MIN_ROUNDS rounds in `budget` seconds.
+
+    `round_secs` is one trial's part of a round; each trial also costs its start and one round to
+    warm up. At least LEAST_TRIALS.
+    """
+    each = start_secs + (MIN_ROUNDS + 1) * round_secs
+    affordable = int(budget / max(each, 1e-6))
+    return list(trials[: max(LEAST_TRIALS, affordable)])
+
+
+def another(rounds: int, lasted: float, left: float) -> bool:
+    """Whether one more round is to be made, of which the last took `lasted` seconds."""
+    return rounds < MIN_ROUNDS or (rounds < MAX_ROUNDS and lasted <= left)
+
+
+def in_turn(things: Sequence[_T], turn: int) -> list[_T]:
+    """The order within a round: each begins once, so that no one always follows the same."""
+    at = turn % len(things) if things else 0
+    turned = [*things[at:], *things[:at]]
+    return turned[::-1] if turn // max(len(things), 1) % 2 else turned
+
+
+def shares(sizes: Sequence[int], parts: int) -> list[range]:
+    """Cuts a sequence into at most `parts` runs of about as many bytes; none is empty.
+
+    Runs, so that what stands together (a study) mostly goes over one association.
+    """
+    parts = max(1, min(parts, len(sizes)))
+    total = sum(sizes)
+    cuts, done = [0], 0
+    for index, size in enumerate(sizes):
+        left = parts - len(cuts)  # cuts that are still to be made
+        if left and index > cuts[-1]:
+            full = done + size / 2 >= total * len(cuts) / parts
+            if full or len(sizes) - index <= left:
+                cuts.append(index)
+        done += size
+    return [range(a, b) for a, b in zip(cuts, [*cuts[1:], len(sizes)], strict=True)]
+
+
+def _other(digest: str) -> str:
+    return "sha256" if digest == "blake3" else "blake3"
+
+
+def _packers(configured: int, processors: int) -> list[int]:
+    """More first: twice as many, no more than processors; then half as many."""
+    more = min(configured * 2, max(processors, 1))
+    return [count for count in (more, configured // 2) if count >= 1 and count != configured]
+
+
+def _distinct(settings: Sequence[Setting], base: Setting) -> list[Setting]:
+    found: dict[str, Setting] = {}
+    for one in settings:
+        found.setdefault(named(one, base), one)
+    return list(found.values())
+
+
+def _word(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,478 @@
+"""`fastjmix tune`: the policy by itself, the sender against the floor, and the command, tiny."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tomllib
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import gateway
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastjmix import config
+from fastjmix.dicom.dataset import file_meta_prefix
+from fastjmix.tune import material, plan, run, sender, trial, verdict
+from fastjmix.tune.plan import Setting, Trial
+from fastjmix.tune.verdict import Effect, Figures, Findings
+
+BASE = Setting(False, "sha256", 131072, "fsync", 1)
+OFF = Setting(True, "sha256", 16384, "page-cache", 2)
+
+
+def changed(base: Setting = BASE, **values: object) -> Setting:
+    return replace(base, **values)
+
+
+# -- which trials ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("base", [BASE, OFF, changed(digest="blake3", max_pdu=65536, packers=3)])
+@pytest.mark.parametrize("processors", [1, 2, 8])
+def test_the_plan_goes_around_the_configured_setting(base: Setting, processors: int) -> None:
+    trials = plan.plan(base, processors)
+    assert trials[0] == Trial("configured", base)
+    names = [one.name for one in trials]
+    assert len(set(names)) == len(names)
+    changes = [one.setting.changes(base) for one in trials]
+    assert all(len(one) <= 2 for one in changes)
+    single = [set(one) for one in changes if len(one) == 1]
+    for factor in {"skip_hashing", "durability", "max_pdu"}:
+        assert {factor} in single
+    assert ({"digest"} in single) is (not base.skip_hashing)
+    assert all(16_384 <= one.setting.max_pdu <= 131_072 for one in trials)
+    assert all(1 <= one.setting.packers <= max(processors, base.packers) for one in trials)
+    bare = changed(base, skip_hashing=True, durability="page-cache")
+    assert bare in [one.setting for one in trials] or not bare.changes(base)
+
+
+def test_a_digest_that_is_not_made_is_no_difference() -> None:
+    assert changed(skip_hashing=True, digest="blake3").changes(BASE) == {"skip_hashing": True}
+    assert plan.named(changed(skip_hashing=True, packers=2), BASE) == "skip_hashing=true, packers=2"
+
+
+def test_a_budget_cuts_off_the_least_telling() -> None:
+    trials = plan.plan(BASE, 2)
+    assert plan.fit(trials, 0.001, 0.001, 60) == list(trials)
+    assert plan.fit(trials, 1.0, 1.0, 20) == list(trials[:4])  # 5 s each
+    assert plan.fit(trials, 100, 1, 1) == list(trials[: plan.LEAST_TRIALS])
+    assert plan.another(0, 100, -1)
+    assert plan.another(plan.MIN_ROUNDS, 1.0, 1.5)
+    assert not plan.another(plan.MIN_ROUNDS, 1.0, 0.5)
+    assert not plan.another(plan.MAX_ROUNDS, 0.0, 100)
+
+
+def test_each_has_its_turn_to_begin() -> None:
+    orders = [plan.in_turn("abc", turn) for turn in range(6)]
+    assert [sorted(order) for order in orders] == [["a", "b", "c"]] * 6
+    assert {order[0] for order in orders} == set("abc")
+    assert len({tuple(order) for order in orders}) == 6
+
+
+@given(st.lists(st.integers(1, 1000), min_size=1, max_size=60), st.integers(1, 20))
+def test_shares_are_runs_that_cover_everything(sizes: list[int], parts: int) -> None:
+    found = plan.shares(sizes, parts)
+    assert [index for share in found for index in share] == list(range(len(sizes)))
+    assert len(found) == min(parts, len(sizes))
+    assert all(found)
+    if len(set(sizes)) == 1:
+        lengths = [len(share) for share in found]
+        assert max(lengths) - min(lengths) <= 1
+
+
+# -- statistics ------------------------------------------------------------------------------------
+
+
+def test_ratios_are_made_within_a_round() -> None:
+    """A machine that is three times slower in one round says nothing about the setting."""
+    seen = verdict.effect([1.0, 3.0, 1.0, 1.1], [0.8, 2.4, 0.8, 0.88])
+    assert seen.saved == pytest.approx(0.2)
+    assert seen.noise == pytest.approx(0, abs=1e-9)
+    assert seen.pays
+    assert not verdict.effect([1.0, 1.0], [0.5, 0.5]).pays  # too few rounds
+    assert not verdict.effect([1.0] * 5, [0.98] * 5).pays  # not worth a line
+    assert not verdict.effect([1.0] * 5, [0.5, 1.5, 0.9, 1.2, 0.7]).pays  # noise
+    assert verdict.effect([], []).rounds == 0
+
+
+@given(st.lists(st.floats(0.01, 10), min_size=3, max_size=20))
+def test_the_same_is_never_better_than_itself(seconds: list[float]) -> None:
+    seen = verdict.effect(seconds, seconds)
+    assert not seen.pays
+    assert seen.is_free
+
+
+def test_figures() -> None:
+    latencies = tuple(n / 1000 for n in range(100, 0, -1))
+    one = Figures(Trial("x", BASE), (2.0, 1.0, 4.0), (0.5, 1.0, 1.5), latencies, 100, 10**9)
+    assert one.rate == 5e8
+    assert one.instance_rate == 50
+    assert one.cpu_per_gb == pytest.approx(1.0)
+    assert (one.latency(0.5), one.latency(0.99)) == (0.05, 0.099)
+
+
+# -- verdict ---------------------------------------------------------------------------------------
+
+
+def found(base: Setting = BASE, floor: float = 0.3, **saved: float) -> Findings:
+    """Findings of single changes: skip_hashing=0.3 means that the other value saves 30 %."""
+    others = {
+        "skip_hashing": not base.skip_hashing,
+        "digest": "blake3" if base.digest == "sha256" else "sha256",
+        "max_pdu": 131072 if base.max_pdu < 131072 else 16384,
+        "durability": "fsync" if base.durability == "page-cache" else "page-cache",
+        "packers": base.packers * 2,
+    }
+    effects = {
+        changed(base, **{factor: others[factor]}): Effect(gain, 0.02, 5)
+        for factor, gain in saved.items()
+    }
+    return Findings(base, effects, floor)
+
+
+PLACES = verdict.Places("builder", "pipelines/a.toml", "in box", "pipelines/a.toml", "config.toml")
+
+
+def pasted(text: str) -> dict[str, object]:
+    return tomllib.loads(text)
+
+
+def test_what_gives_something_up_is_never_recommended() -> None:
+    advice = verdict.advise(found(skip_hashing=0.4, durability=0.3))
+    text = verdict.toml(advice, PLACES)
+    assert {one.factor for one in advice} == {"skip_hashing", "durability"}
+    assert pasted(text) == {"middleware": {"builder": {"options": {}}}}
+    assert "# nothing to change" in text
+    assert "# skip_hashing = true  # not recommended: 40 %" in text
+    assert "damage goes unnoticed" in text
+    assert "power failure" in text
+
+
+def test_what_pays_more_than_noise_is_recommended() -> None:
+    base = changed(max_pdu=16384)
+    advice = verdict.advise(found(base, max_pdu=0.25, digest=0.1, packers=0.02, skip_hashing=0.01))
+    text = verdict.toml(advice, PLACES)
+    assert pasted(text) == {
+        "middleware": {"builder": {"options": {"digest": "blake3"}}},
+        "endpoints": {"in box": {"options": {"max_pdu": 131072}}},
+    }
+    assert "if the readers of your envelopes know it" in text
+    assert "# in pipelines/a.toml" in text
+    assert "packers" not in text
+    assert verdict.toml([], PLACES) == "# nothing to change: no setting pays more than noise\n"
+
+
+def test_a_safety_that_costs_nothing_is_recommended() -> None:
+    free = found(OFF, skip_hashing=-0.01, durability=-0.3)
+    advice = verdict.advise(free)
+    assert [(one.factor, one.value, one.traded) for one in advice] == [("skip_hashing", False, "")]
+    noisy = Findings(OFF, {changed(OFF, skip_hashing=False): Effect(-0.1, 0.4, 5)}, 0.2)
+    assert verdict.advise(noisy) == []
+
+
+def test_gains_do_not_add_up() -> None:
+    seen = found(changed(max_pdu=16384), max_pdu=0.25, packers=0.2)
+    advice = verdict.advise(seen)
+    together = verdict.combination(seen.base, advice)
+    assert together == changed(packers=2)
+    assert verdict.confirmed(seen, advice) == advice
+
+    def with_both(gain: float) -> Findings:
+        return Findings(seen.base, {**seen.effects, together: Effect(gain, 0.02, 5)}, 0.3)
+
+    assert verdict.confirmed(with_both(0.4), advice) == advice
+    assert [one.factor for one in verdict.confirmed(with_both(0.26), advice)] == ["max_pdu"]
+    assert verdict.combination(seen.base, advice[:1]) is None
+
+
+@pytest.mark.parametrize(
+    ("seen", "start"),
+    [
+        (found(skip_hashing=0.4, durability=0.1), "Hashing is the bottleneck on this machine: "),
+        (found(skip_hashing=0.1, durability=0.4), "fsync is the bottleneck on this machine: "),
+        (found(changed(max_pdu=16384), max_pdu=0.2), "The PDU size is the bottleneck"),
+        (found(skip_hashing=0.05, floor=0.85), "The sender and the loopback are the bottleneck"),
+        (found(skip_hashing=0.01, durability=0.0), "No setting is the bottleneck"),
+        (found(OFF, skip_hashing=0.2), "No setting is the bottleneck"),
+        (Findings(BASE, {}, 0.3), "0 rounds are too few"),
+    ],
+)
+def test_the_sentence(seen: Findings, start: str) -> None:
+    told = verdict.sentence(seen)
+    assert told.startswith(start)
+    assert "\n" not in told
+    if seen.effects:
+        assert f"alone need {seen.floor * 100:.0f} % of the time." in told
+
+
+def test_noise_is_not_taken_for_an_answer() -> None:
+    noisy = Findings(BASE, {changed(durability="page-cache"): Effect(0.2, 0.5, 5)}, 0.3)
+    told = verdict.sentence(noisy)
+    assert told.startswith("It is too noisy to name a bottleneck on this machine")
+    assert "fsync costs what noise hides (± 50 %)" in told
+    assert verdict.advise(noisy) == []
+
+
+def test_hashing_and_fsync_can_hide_behind_each_other() -> None:
+    seen = found(skip_hashing=0.0, durability=0.01)
+    both = changed(skip_hashing=True, durability="page-cache")
+    hidden = Findings(BASE, {**seen.effects, both: Effect(0.4, 0.02, 5)}, 0.3)
+    assert "each hides behind the other" in verdict.sentence(hidden)
+    assert "of what there was time to try" in verdict.sentence(hidden, complete=False)
+    off = verdict.sentence(found(OFF, skip_hashing=-0.5, durability=-0.2))
+    assert "hashing, which is off, would cost 50 %" in off
+    assert "hashing costs nothing measurable (± 2 %)" in verdict.sentence(hidden)
+
+
+def test_the_sites_own_tables_are_named() -> None:
+    main = {"endpoints": {"scp": {}}}
+    pipeline = {
+        "pipelines": {"p": {"middleware": {"left": ["none", "pack"]}}},
+        "middleware": {"none": {"type": "passthru"}, "pack": {"type": "jmix_builder"}},
+    }
+    where = verdict.places([("config.toml", main), ("pipelines/p.toml", pipeline)], "p", "scp")
+    assert where.table("digest") == ("pipelines/p.toml", "middleware.pack.options")
+    assert where.table("max_pdu") == ("config.toml", "endpoints.scp.options")
+    assert where.table("packers") == ("config.toml", "fastjmix")
+
+
+# -- the sender, the material, the check -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("limit", [16_384, 65_536, 131_072])
+def test_pdus_are_as_long_as_the_acceptor_says(limit: int) -> None:
+    data = os.urandom(200_001)
+    item = material.Item(material.CT, "1.2.3", material.EXPLICIT_LITTLE, "1.2", data)
+    wire = b"".join(sender.message(item, 5, 7, limit))
+    sizes, sent, at = [], b"", 0
+    while at < len(wire):
+        assert wire[at] == 4
+        length = int.from_bytes(wire[at + 2 : at + 6], "big")
+        sizes.append(length)
+        body = wire[at + 6 : at + 6 + length]
+        assert int.from_bytes(body[:4], "big") == length - 4
+        if not body[5] & 1:
+            sent += body[6:]
+        at += 6 + length
+    assert sent == data
+    assert max(sizes) == limit
+    assert body[5] == 2
+
+
+def test_the_sender_and_the_floor() -> None:
+    sent = material.synthetic("mr", 400_000, 100, 2)
+    assert len(sent.items) == 12
+    assert len({item.study for item in sent.items}) == 2
+    shares = plan.shares([len(item.data) for item in sent.items], 2)
+    with (
+        sender.Senders(sent.items, shares) as senders,
+        sender.Floor(sent.items, shares, 65_536) as floor,
+    ):
+        for _ in range(2):
+            parts = senders.send(floor.address)
+            assert [len(part.latencies) for part in parts] == [6, 6]
+            assert {part.limit for part in parts} == {65_536}
+            assert all(part.start < part.end for part in parts)
+        with pytest.raises(sender.SenderError):
+            senders.send(sender.Address((9,), "NOBODY"))
+        assert len(senders.send(floor.address)) == 2
+
+
+def test_a_sample_of_a_directory(tmp_path: Path) -> None:
+    write_files(tmp_path, material.synthetic("mr", 200_000, 10, 1))
+    (tmp_path / "notes.txt").write_text("no DICOM")
+    (tmp_path / "z").mkdir()
+    (tmp_path / "z" / "twice.dcm").write_bytes((tmp_path / "0.dcm").read_bytes())
+    sample = material.of_directory(tmp_path, 10**9, 1000)
+    assert (len(sample.items), sample.left_out) == (6, 1)
+    assert all(item.study and len(item.data) > 32_768 for item in sample.items)
+    assert len(material.of_directory(tmp_path, 70_000, 1000).items) == 2
+    assert len(material.of_directory(tmp_path, 10**9, 3).items) == 3
+
+
+def write_files(directory: Path, sent: material.Material, **changes: str) -> None:
+    """As Part 10 files."""
+    for number, item in enumerate(sent.items):
+        meta = file_meta(item)
+        data = item.data
+        for old, new in changes.items():
+            data = data.replace(getattr(item, old).encode(), new.encode())
+        (directory / f"{number}.dcm").write_bytes(meta + data)
+
+
+def file_meta(item: material.Item) -> bytes:
+    prefix = file_meta_prefix(item.sop_class, item.transfer_syntax, "A", "B")
+    return prefix.render(item.sop_instance.encode())
+
+
+def test_a_wrong_envelope_is_found(tmp_path: Path) -> None:
+    items = material.synthetic("mr", 100_000, 10, 1).items
+
+    def envelope(*changes: tuple[int, bytes]) -> list[Path]:
+        path = tmp_path / "e.zip"
+        with zipfile.ZipFile(path, "w") as archive:
+            for number, item in enumerate(items):
+                data = dict(changes).get(number, item.data)
+                archive.writestr(f"payload/{number}.dcm", file_meta(item) + data)
+        return [path]
+
+    trial.compare(envelope(), items, every_byte=False, hashed=True)
+    with pytest.raises(trial.TrialError, match=r"1 instances that were sent are missing or differ"):
+        trial.compare(envelope((1, b"short")), items, every_byte=False, hashed=True)
+    with pytest.raises(trial.TrialError, match="missing"):
+        trial.compare(envelope(), items[:-1], every_byte=False, hashed=True)
+    with pytest.raises(trial.TrialError, match="an envelope is wrong"):  # no manifest in it
+        trial.compare(envelope(), items, every_byte=True, hashed=True)
+
+
+@pytest.mark.parametrize("setting", [BASE, OFF])
+def test_a_trials_configuration(tmp_path: Path, setting: Setting) -> None:
+    site = gateway.write_config(tmp_path / "site", 9, endpoint="max_associations = 3")
+    storage = tmp_path / 'od"d ${d}' / "spool"
+    text = trial.derived(config.load(site), setting, storage, 4711, 5)
+    (tmp_path / "config.toml").write_text(text)
+    loaded = config.load(tmp_path / "config.toml")
+    assert run.base_setting(loaded) == setting
+    assert loaded.storage_dir == storage
+    (listener,) = loaded.dicom
+    assert (listener.host, listener.port, listener.max_associations) == ("127.0.0.1", 0, 5)
+    assert listener.upstream.url.startswith("http://127.0.0.1:4711/")
+    assert listener.builder.release_grace_secs == 0
+    assert loaded.http == ()
+
+
+# -- the command -----------------------------------------------------------------------------------
+
+
+def command(where: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "fastjmix", "tune", *arguments],
+        cwd=where,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=100)
+    return process.returncode, out, err
+
+
+def left_behind(directory: Path) -> list[str]:
+    """Processes that work in a directory, and what tune has not removed."""
+    found = [str(path) for path in directory.rglob("tune-*")]
+    for entry in Path("/proc").glob("[0-9]*/cwd"):
+        try:
+            where = str(entry.readlink())
+        except OSError:  # ended meanwhile, or somebody else's
+            continue
+        if where.startswith(str(directory)):
+            found.append(entry.parent.name)
+    return found
+
+
+TINY = ("--sample-mb", "0.3", "--seconds", "1")
+
+
+def test_a_tiny_measurement(tmp_path: Path) -> None:
+    gateway.write_config(tmp_path, 9)
+    options = ("--synthetic", "--like", "mr", "--associations", "2", "--json", *TINY)
+    code, out, err = ended(command(tmp_path, *options))
+    assert code == 0, err
+    report = json.loads(out)
+    assert [one["name"] for one in report["trials"]] == [
+        "configured", "skip_hashing=true", "durability=page-cache",
+    ]  # fmt: skip
+    for one in report["trials"]:
+        assert one["rounds"] >= plan.MIN_ROUNDS
+        assert one["megabytes_per_second"] > 0
+        assert 0 < one["latency_p50_ms"] <= one["latency_p99_ms"]
+    assert report["trials"][0]["cpu_seconds_per_gb"] > 0
+    assert 0 < report["sender_and_loopback_share"] < 1
+    assert report["material"]["instances"] == 8
+    assert (report["associations"], report["failed"]) == (2, [])
+    assert report["no_time_for"]
+    tomllib.loads(report["toml"])
+    assert "round 3: configured" in err
+    assert left_behind(tmp_path) == []
+    assert not (tmp_path / "spool").exists()
+
+
+def test_files_of_the_site_and_a_table(tmp_path: Path) -> None:
+    gateway.write_config(tmp_path, 9, builder='digest = "blake3"')
+    (tmp_path / "study").mkdir()
+    (tmp_path / "spool").mkdir()
+    (tmp_path / "spool" / "mine").touch()
+    write_files(tmp_path / "study", material.synthetic("mr", 200_000, 10, 1))
+    code, out, err = ended(command(tmp_path, "study", *TINY))
+    assert code == 0, err
+    assert "study: 6 instances" in out
+    assert "CPU s/GB" in out
+    assert "skip_hashing=true" in out
+    assert "on this machine" in out
+    assert left_behind(tmp_path) == []
+    assert [path.name for path in (tmp_path / "spool").iterdir()] == ["mine"]
+
+
+def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
+    gateway.write_config(tmp_path, 9)
+    process = command(tmp_path, "--sample-mb", "1", "--seconds", "60")
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "warming up: skip_hashing" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    code, _, _ = ended(process)
+    assert code == 130
+    assert left_behind(tmp_path) == []
+
+
+def test_a_failed_trial_is_exit_1(tmp_path: Path) -> None:
+    gateway.write_config(tmp_path, 9)
+    (tmp_path / "study").mkdir()
+    sent = material.synthetic("mr", 60_000, 10, 1)
+    write_files(tmp_path / "study", sent, study="2.25/" + sent.items[0].study[5:])
+    code, _, err = ended(command(tmp_path, "study", *TINY))
+    assert code == 1
+    assert "status 0xC0" in err
+    assert left_behind(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--like", "us"), "none of ct, mr"),
+        (("nowhere",), "nowhere: no such file or directory"),
+        (("pipelines",), "no DICOM file"),
+        (("pipelines", "--synthetic"), "give either DIR or --synthetic"),
+        (("-c", "other.toml"), "other.toml"),
+    ],
+)
+def test_what_is_wrong_from_the_start_is_exit_2(
+    tmp_path: Path, arguments: tuple[str, ...], said: str
+) -> None:
+    gateway.write_config(tmp_path, 9)
+    code, _, err = ended(command(tmp_path, *arguments))
+    assert code == 2
+    assert said in err
+    assert left_behind(tmp_path) == []
+
+
+def test_what_an_earlier_run_left_is_removed(tmp_path: Path) -> None:
+    stale = tmp_path / "tune-old"
+    stale.mkdir()
+    (stale / "lock").touch()
+    with run._workplace(tmp_path, 0) as mine, run._workplace(tmp_path, 0) as another:
+        assert not stale.exists()
+        assert mine.exists()
+        assert another.exists()
+    assert list(tmp_path.iterdir()) == []

@@ -5,6 +5,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 # Each test process may start a gateway of its own; two of them keep a small machine busy.
 WORKERS ?= 2
+CROSS   ?= aarch64-linux-gnu-gcc
 
 BIN  := $(VENV)/bin
 PIP  := $(BIN)/python -m pip install --quiet --disable-pip-version-check
@@ -12,7 +13,7 @@ CORE := pyproject.toml setup.py fastjmix/_core.pyx $(wildcard fastjmix/_core/*.p
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv build demo test bench bench-full lint format test-pythons dist clean dcmtk
+.PHONY: help venv build demo test bench bench-full lint format test-pythons dist clean dcmtk cross
 MAKEFLAGS += --no-print-directory
 
 help:  ## this list
@@ -63,6 +64,15 @@ dist: $(BIN)/.tools  ## sdist and wheel, the wheel made from the sdist and run i
 	cd / && "$(CURDIR)/build/clean/bin/fastjmix" --version
 	cd / && "$(CURDIR)/build/clean/bin/python" -c 'import fastjmix._core'
 	rm -rf build/clean
+
+cross: $(BIN)/.tools  ## compile the core for aarch64 (gcc-aarch64-linux-gnu; it is not run)
+	@command -v $(CROSS) >/dev/null || { \
+		echo "make: no $(CROSS): apt-get install gcc-aarch64-linux-gnu libc6-dev-arm64-cross" >&2; exit 1; }
+	@mkdir -p build
+	$(BIN)/cython -3 fastjmix/_core.pyx -o build/_core.c
+	$(CROSS) -std=c11 -Wall -Wextra -Wno-unused-parameter -Wno-unused-function -O3 -fPIC -c \
+		-I"$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_paths()["include"])')" \
+		build/_core.c -o build/_core.aarch64.o
 
 clean:  ## remove what was built, and the environments
 	rm -rf .venv .venv-3.* build dist demo *.egg-info fastjmix/_core.c fastjmix/_core*.so

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import time
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -21,7 +20,7 @@ from isal.isal_zlib import crc32
 
 from fastjmix._core import Arrival
 from fastjmix.config import Builder
-from fastjmix.dicom.dataset import Description, describe
+from fastjmix.dicom.dataset import describe_head
 from fastjmix.jmix import profiles
 from fastjmix.jmix.archive import Member, central_directory, local_header
 from fastjmix.jmix.envelope import Contents, Document, Options
@@ -30,11 +29,6 @@ from fastjmix.spool import Draft, Spill, Spool, Ticket
 
 COMPARE_BYTES: Final = 1 << 20
 """Bytes compared at a time when an instance comes again."""
-
-EXPLICIT_LITTLE: Final = "1.2.840.10008.1.2.1"
-DEFLATED: Final = "1.2.840.10008.1.2.1.99"
-INFLATE_MAX: Final = 1 << 18
-"""Bytes of a deflated head that are inflated to be described."""
 
 
 def recipe(settings: Settings, packer: int, created: float) -> dict[str, Any]:
@@ -52,22 +46,6 @@ def recipe(settings: Settings, packer: int, created: float) -> dict[str, Any]:
         "skip_listing": builder.skip_listing,
         "created": created,
     }
-
-
-def inflate_head(data: bytes) -> bytes:
-    """The start of a deflated data set (PS3.5 §A.5), inflated up to INFLATE_MAX bytes; b"" if it
-    cannot be."""
-    try:
-        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, INFLATE_MAX)
-    except zlib.error:
-        return b""
-
-
-def describe_head(head: bytes, transfer_syntax_uid: str) -> Description:
-    """The descriptive elements in the first bytes of a data set, deflated or not."""
-    if transfer_syntax_uid == DEFLATED:
-        return describe(inflate_head(head), EXPLICIT_LITTLE)
-    return describe(head, transfer_syntax_uid)
 
 
 def write_documents(

@@ -23,11 +23,11 @@ from isal.isal_zlib import crc32
 
 from fastjmix import _core, log
 from fastjmix.dicom.association import syntax_kind
-from fastjmix.dicom.dataset import read_file_meta
+from fastjmix.dicom.dataset import describe_head, inflate_head, read_file_meta
 from fastjmix.jmix import profiles
 from fastjmix.jmix.archive import Member, data_offset, walk
 from fastjmix.jmix.envelope import Contents, Options
-from fastjmix.packing import describe_head, inflate_head, write_documents
+from fastjmix.packing import write_documents
 from fastjmix.spool import Draft, Leftover, Spool, Ticket
 
 BLOCK: Final = 1 << 20

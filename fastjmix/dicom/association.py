@@ -25,7 +25,13 @@ from typing import Any, Final
 from pynetdicom import pdu, pdu_items, sop_class
 from pynetdicom.service_class import ServiceClass, StorageServiceClass
 
-from fastjmix.dicom.dataset import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from fastjmix.dicom.dataset import (
+    DEFLATED,
+    EXPLICIT_BIG,
+    IMPLEMENTATION_CLASS_UID,
+    IMPLEMENTATION_VERSION_NAME,
+    IMPLICIT_LITTLE,
+)
 from fastjmix.errors import ProtocolError
 
 APPLICATION_CONTEXT: Final = "1.2.840.10008.3.1.1.1"
@@ -39,10 +45,6 @@ CACHE_MAX: Final = 256
 
 PEER_PDU_MIN: Final = 128
 """A peer that takes smaller PDUs than this could not take its own responses sensibly."""
-
-DEFLATED: Final = "1.2.840.10008.1.2.1.99"
-IMPLICIT_LITTLE: Final = "1.2.840.10008.1.2"
-EXPLICIT_BIG: Final = "1.2.840.10008.1.2.2"
 
 RELEASE_RP: Final = b"\x06\x00\x00\x00\x00\x04\x00\x00\x00\x00"
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 import warnings
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -35,12 +36,17 @@ IMPLEMENTATION_VERSION_NAME: Final = "FASTJMIX_0_1"
 """SH, at most 16 characters (PS3.10 Table 7.1-1)."""
 
 IMPLICIT_LITTLE: Final = "1.2.840.10008.1.2"
+EXPLICIT_LITTLE: Final = "1.2.840.10008.1.2.1"
+DEFLATED: Final = "1.2.840.10008.1.2.1.99"
 EXPLICIT_BIG: Final = "1.2.840.10008.1.2.2"
 # Every other transfer syntax is explicit VR little endian (PS3.5 §A.2 to A.7).
 
 TEMPLATES_KEPT: Final = 256
 """Distinct (SOP class, transfer syntax, AE titles) whose template is remembered: the peer
 chooses them, so there is an end."""
+
+INFLATE_MAX: Final = 1 << 18
+"""Bytes of a deflated data set's head that are inflated: a bomb costs no more."""
 
 _short = Struct("<2H2sH")  # group, element, VR, 16-bit length (PS3.5 Table 7.1-2)
 _length32 = Struct("<I")
@@ -184,6 +190,27 @@ def describe(head: bytes, transfer_syntax_uid: str) -> Description:
             body_part=_plain(found, BODY_PART),
             instance_number=integer_string(found.get(INSTANCE_NUMBER, b"")),
         )
+
+
+def inflate_head(data: bytes) -> bytes:
+    """The start of a deflated data set (PS3.5 §A.5), inflated up to INFLATE_MAX bytes.
+
+    Raises UnreadableHead when it is not a deflate stream.
+    """
+    try:
+        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, INFLATE_MAX)
+    except zlib.error as problem:
+        raise UnreadableHead(f"not a deflate stream: {problem}") from problem
+
+
+def describe_head(head: bytes, transfer_syntax_uid: str) -> Description:
+    """`describe`, for the first bytes as they were received: deflated ones too. Never raises."""
+    if transfer_syntax_uid != DEFLATED:
+        return describe(head, transfer_syntax_uid)
+    try:
+        return describe(inflate_head(head), EXPLICIT_LITTLE)
+    except UnreadableHead:
+        return Description()
 
 
 def integer_string(value: bytes) -> int | None:

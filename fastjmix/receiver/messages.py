@@ -9,8 +9,7 @@ so that the association stays usable. No socket here: the loop sends.
 from __future__ import annotations
 
 import os
-import zlib
-from typing import Final, Protocol
+from typing import Protocol
 
 import xxhash
 
@@ -18,14 +17,12 @@ from fastjmix import _core, log
 from fastjmix._core import Command, Head, PdvScanner
 from fastjmix.dicom import dimse
 from fastjmix.dicom.association import Context
-from fastjmix.dicom.dataset import file_meta_prefix
+from fastjmix.dicom.dataset import INFLATE_MAX, file_meta_prefix, inflate_head
 from fastjmix.dicom.dimse import Status
+from fastjmix.errors import UnreadableHead
 from fastjmix.receiver.connection import Connection, State
 from fastjmix.stats import Stats
 from fastjmix.wiring import Wiring
-
-INFLATE_MAX: Final = 1 << 18
-"""Bytes of a deflated data set's head that are inflated to find its UIDs."""
 
 
 class Loop(Protocol):
@@ -149,10 +146,10 @@ class Messages:
         """A deflated data set (PS3.5 §A.5): a little of it is inflated, bounded, to be read."""
         data = scanner.head_bytes()
         try:
-            inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, INFLATE_MAX)
+            inflated = inflate_head(data)
             enough = scanner.head_is_complete or len(inflated) == INFLATE_MAX
             head = _core.read_head(inflated, 1, enough)
-        except (zlib.error, ValueError):
+        except (UnreadableHead, ValueError):
             return self._refuse(connection, scanner, Status.UNREADABLE_HEAD)
         if head is not None:
             return self._head(connection, scanner, head, len(data))

@@ -127,6 +127,11 @@ class Shared:
     def reasons_against(self) -> list[str]:
         """Why this node is not ready: empty when it is."""
         found = ["fastjmix is stopping"] if self.stopping.is_set() else []
+        totals = self.links.stats.totals()
+        if totals["receivers_down"]:
+            found.append("a receiver died and is being restarted")
+        if totals["packers_down"]:
+            found.append("a packer died and is being restarted")
         try:
             if self.room.low():
                 found.append("the storage is nearly full")

@@ -34,6 +34,8 @@ GAUGES: Final[Mapping[str, str]] = {
     "associations_open": "Associations open now.",
     "envelopes_building": "Envelopes being packed now.",
     "outbox_envelopes": "Envelopes waiting for the upstream.",
+    "receivers_down": "Receiver processes that died and are not back yet.",
+    "packers_down": "Packer processes that died and are not back yet.",
     "upstreams_held": "Upstreams on hold after 401, 403 or a redirect.",
 }
 """Names and meanings of what goes up and down; the sum over the processes is shown."""

@@ -116,6 +116,7 @@ class Supervisor:
             packers=runtime.packers,
         )
         self._stats = StatsPage(processes + 3)
+        self._own = self._stats.row(self._stats.rows - 1)
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._stops = {stage: os.eventfd(0, os.EFD_CLOEXEC) for stage in Stage}
         origins = [f"packer-{n}" for n in range(runtime.packers)] + ["api"]
@@ -205,6 +206,7 @@ class Supervisor:
             poll.poll(self._poll_timeout())
             _drain(watch)
             self._reap()
+            self._count_down()
         self._log.info("stopping", grace_secs=self._config.runtime.grace_secs)
         return self._drain_in_order(poll, watch)
 
@@ -244,12 +246,15 @@ class Supervisor:
         now = time.monotonic()
         for child in self._children:
             if child.due is not None and child.due <= now:
-                self._stats_restarted()
+                self._own.add("children_restarted_total")
                 self._log.warning("child_restarted", child=child.name)
                 self._fork(child)
+        self._count_down()
 
-    def _stats_restarted(self) -> None:
-        self._stats.row(self._stats.rows - 1).add("children_restarted_total")
+    def _count_down(self) -> None:
+        """For /readyz: how many receivers and packers are not there."""
+        for name, stage in (("receivers_down", Stage.RECEIVE), ("packers_down", Stage.PACK)):
+            self._own.set(name, sum(c.stage == stage and not c.pid for c in self._children))
 
     def _poll_timeout(self) -> float | None:
         due = [child.due for child in self._children if child.due is not None]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import wire
-from gateway import Gateway, Peer, images, until
+from gateway import Gateway, Peer, get, images, until
 
 
 @pytest.fixture
@@ -214,6 +214,22 @@ def test_systemd_signals_everyone(start) -> None:
     works(own)
     assert own.children() == before
     assert own.stop() == 0
+
+
+def test_readyz_knows_of_a_dead_receiver(start) -> None:
+    own = start()
+    own.wait_for("http_listening")
+    for number in range(1, 5):  # the pause before a restart doubles: time to look
+        until(lambda: "receiver-0" in own.children(), "the receiver is there")
+        os.kill(own.children()["receiver-0"], signal.SIGKILL)
+        own.wait_for("child_restarted child=receiver-0", number)
+    until(lambda: "receiver-0" in own.children(), "the receiver is there")
+    until(lambda: get(f"{own.http}/readyz")[0] == 200, "ready")
+    os.kill(own.children()["receiver-0"], signal.SIGKILL)
+    answer = until(lambda: (a := get(f"{own.http}/readyz"))[0] == 503 and a, "not ready")
+    assert b"a receiver died" in answer[2]
+    own.wait_for("child_restarted child=receiver-0", 5)
+    works(own)
 
 
 def test_more_connections_than_descriptors_is_one_line(start, tmp_path) -> None:

@@ -3,7 +3,7 @@
 cdef enum:
     GATHER = 16384          # publish a piece when it has so many bytes; smaller ones wait for more
     SMALL = 4096            # a fragment below this is moved to its predecessor: fewer pieces
-    WAKE = 262144           # wake a sleeping packer after so many bytes; HOUSE measured less as slower
+    WAKE = 262144           # wake a sleeping packer after so many bytes (ARCHITECTURE.md, "Waking")
 
 
 cdef class LaneWriter:

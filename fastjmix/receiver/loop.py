@@ -55,13 +55,13 @@ GRANT_TURNS: Final = 400
 
 RECEIVE_BYTES: Final = 65536
 """Bytes of one recv(2): the packer digests them while the next are copied. With 1 MB the hand-over
-began when the instance was complete (bench/RESULTS.md, P1)."""
+began only when the instance was complete: measured 1.31 against 1.06 times the C prototype."""
 
 BURST: Final = 16
 """recv(2)s of one connection before the others are looked at: a megabyte."""
 
 SPIN_SECS: Final = 0.002
-"""After the last event: how long to look for the next one without sleeping (HOUSE: about 20,000
+"""After the last event: how long to look for the next one without sleeping (about 20,000
 pauses). Longer than a response's way to the sender and back, shorter than anyone would measure as
 load."""
 

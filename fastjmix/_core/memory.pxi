@@ -83,6 +83,11 @@ cdef extern from *:
         __asm__ __volatile__("yield");
     #endif
     }
+    static inline void fj_clean_vectors(void) {
+    #if defined(__x86_64__)
+        if (__builtin_cpu_supports("avx")) __asm__ __volatile__("vzeroupper" ::: "memory");
+    #endif
+    }
     static inline uint32_t fj_be32(const uint8_t *p) {
         return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
     }
@@ -134,6 +139,7 @@ cdef extern from *:
     void fj_fence() nogil
     bint fj_claim(uint32_t*, uint32_t, uint32_t) nogil
     void fj_relax(uint32_t) nogil
+    void fj_clean_vectors() nogil
     uint32_t fj_be32(const uint8_t*) nogil
     uint32_t fj_le32(const uint8_t*) nogil
     uint16_t fj_le16(const uint8_t*) nogil

@@ -3,16 +3,30 @@
 
 Wanted: the work that is done per byte or per fragment, without an interpreter between the bytes.
 Guaranteed: every read of a peer's bytes is inside what has arrived; every length is compared before
-it is used; nothing here opens a socket or a file, logs, or decides policy.
+it is used; nothing here opens a socket or a file, logs, or decides policy (`receive` reads from a
+socket that the receiver opened and watches).
 Each function has a slow twin in tests/reference.py that gives the same answer for any split of the
 input.
 """
 
 from cpython.buffer cimport PyBUF_WRITABLE, PyBUF_SIMPLE, PyObject_GetBuffer, PyBuffer_Release
 from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.exc cimport PyErr_SetFromErrno
 from cpython.memoryview cimport PyMemoryView_FromMemory
+from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memmove, memset
+
+cdef extern from "<sys/socket.h>":
+    Py_ssize_t recv(int, void*, size_t, int) noexcept
+    int setsockopt(int, int, int, const void*, unsigned int) noexcept
+    int MSG_DONTWAIT
+
+cdef extern from "<netinet/in.h>":
+    int IPPROTO_TCP
+
+cdef extern from "<netinet/tcp.h>":
+    int TCP_QUICKACK
 
 cdef extern from "Python.h":
     int PyBUF_READ

@@ -83,15 +83,18 @@ cdef class LaneWriter:
         self._scan = end
         self._head = end + rest
 
-    def reserve(self, Py_ssize_t most=1 << 20):
-        """Memory for the next bytes: a writable view, empty when the lane is full."""
-        cdef uint64_t offset, room
+    cdef Py_ssize_t _reserve(self, Py_ssize_t most) except -1:
+        """Bytes that may be received at the ring's head; 0 when the lane is full."""
         if not self._held:
             self._restart()
         elif self._inside and self._piece_length:
             self._close_gap()
-        offset = self._head % self._capacity
-        room = min(self._capacity - offset, self._free(), <uint64_t>most)
+        return min(self._capacity - self._head % self._capacity, self._free(), <uint64_t>most)
+
+    def reserve(self, Py_ssize_t most=1 << 20):
+        """Memory for the next bytes: a writable view, empty when the lane is full."""
+        cdef Py_ssize_t room = self._reserve(most)
+        cdef uint64_t offset = self._head % self._capacity
         return self._view[offset:offset + room]
 
     def commit(self, Py_ssize_t length):

@@ -58,7 +58,9 @@ cdef class PdvScanner(LaneWriter):
     cdef readonly Head head
     cdef readonly str problem
     cdef readonly int reason
-    cdef readonly bint blocked      # scan() stopped for want of room for a piece: scan again later
+    cdef readonly bint blocked      # no room for more bytes or for a piece: scan again later
+    cdef readonly bint drained      # receive() took all that the socket had
+    cdef readonly bint closed       # receive() found the peer's end of the stream
 
     def __init__(self, Lanes lanes, Py_ssize_t index, uint32_t max_pdu, uint64_t head_max=1 << 20):
         self._max_pdu = max_pdu
@@ -94,6 +96,40 @@ cdef class PdvScanner(LaneWriter):
                 event = self._pdu_header()
             if event >= 0:
                 return event
+
+    def receive(self, int socket, Py_ssize_t most, int reads):
+        """Takes what a non-blocking socket has, `most` bytes a recv(2), and scans after each.
+
+        Stops at the first event but MORE, after `reads` reads, when the packer must be woken, when
+        the socket has nothing more, or when the lane is full (`drained`, `closed`, `blocked`).
+        Returns the event. Raises OSError.
+        """
+        cdef Py_ssize_t room, got
+        cdef int event = MORE
+        cdef int one = 1
+        self.drained = self.closed = self.blocked = False
+        while reads and event == MORE and not self.blocked and not self.wake:
+            room = self._reserve(most)
+            if not room:
+                self.blocked = True
+                break
+            got = recv(socket, self._ring + self._head % self._capacity, room, MSG_DONTWAIT)
+            if got <= 0:
+                self.closed = got == 0
+                if got < 0 and errno not in (EAGAIN, EINTR):
+                    PyErr_SetFromErrno(OSError)
+                self.drained = True
+                break
+            # Linux leaves quick acknowledgement mode by itself; without it a sender with Nagle's
+            # algorithm on waits 40 ms for each image.
+            setsockopt(socket, IPPROTO_TCP, TCP_QUICKACK, &one, sizeof(one))
+            self._head += got
+            event = self.scan()
+            reads -= 1
+            if got < room:
+                self.drained = True
+                break
+        return event
 
     cdef int _pdu_header(self):
         """PDU header: 6 bytes. -1 = go on."""

@@ -143,6 +143,14 @@ def test_any_split_gives_the_same_member(pixels, pdv_sizes, reads, command_sizes
     assert pair.events == [_core.COMMAND, _core.HEAD, _core.END]
 
 
+def test_a_head_is_found_however_much_of_its_data_set_comes_at_once() -> None:
+    data = wire.data_set(pixels=os.urandom(400_000))
+    pair = Pair()
+    pair.scanner = PdvScanner(pair.lanes, pair.lane, CAPACITY)
+    pair.feed(message(data), [CAPACITY])
+    check(pair, data)
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 11])
 def test_tiny_pdvs(size: int) -> None:
     data = wire.data_set(pixels=os.urandom(20_000))
@@ -191,8 +199,6 @@ def test_a_peer_that_runs_ahead_is_read_message_by_message() -> None:
         at += len(part)
         pair.handle(pair.scanner.scan())
         pair.pack()
-        if pair.scanner.granted:
-            pair.scanner.resume()
     assert [m for m, _ in pair.stored] == [PREFIX + d for d in sets]
 
 
@@ -280,6 +286,9 @@ def test_a_data_set_keeps_its_context_and_is_not_interleaved(item: bytes, what: 
 
 def test_release_inside_a_message_is_unexpected() -> None:
     event, scanner = scan(wire.RELEASE_RQ, COMMAND)
+    assert (event, scanner.reason) == (_core.BROKEN, 2)
+    part = wire.p_data(wire.pdvs(1, wire.store_rq("1.2.3.9"), True, [20])[:1])
+    event, scanner = scan(part + wire.RELEASE_RQ)
     assert (event, scanner.reason) == (_core.BROKEN, 2)
     assert scan(wire.RELEASE_RQ)[0] == _core.RELEASE
     assert scan(wire.ABORT, COMMAND)[0] == _core.ABORTED

@@ -6,6 +6,7 @@
 
 cdef enum:
     COMMAND_BYTES_MAX = 16384   # a command set is about 150 bytes; peers may fragment it
+    FIRST_LOOK = 4096           # bytes of a data set in which nearly every head ends
 
 MORE = 0
 """Scan: everything that arrived was looked at."""
@@ -120,7 +121,7 @@ cdef class PdvScanner(LaneWriter):
                 return self._broken(f"a PDU of type 0{kind}H with {length} bytes, not 4", 6)
             if self._head - self._scan < 10:
                 return MORE
-            if kind == 5 and self._mode != IDLE:
+            if kind == 5 and (self._mode != IDLE or len(self._command)):
                 return self._broken("A-RELEASE-RQ inside a message", 2)
             self._scan += 10
             return RELEASE if kind == 5 else ABORTED
@@ -175,9 +176,10 @@ cdef class PdvScanner(LaneWriter):
                 return self._broken(f"a command set of more than {COMMAND_BYTES_MAX} bytes", 6)
             self._command += PyBytes_FromStringAndSize(<char*>self._ring + offset, here)
         elif self._mode != DISCARDING and here:
-            if self._mode == SCANNING and self.data_bytes + here > 2 * self._head_max:
-                self._mode = DISCARDING
-                return BAD_HEAD
+            if self._mode == SCANNING:
+                # Looked at when it has certain lengths, so that the answer is the same however
+                # its bytes come.
+                here = min(here, self._next_try - self.data_bytes)
             if not self._keep(self._scan, here):
                 self.blocked = True     # the packer is behind
                 return MORE
@@ -210,16 +212,15 @@ cdef class PdvScanner(LaneWriter):
         cdef const uint8_t* start = self._ring + self._piece % self._capacity
         if self.data_bytes < self._next_try and not last:
             return -1
+        # Doubling: each byte is looked at twice at most.
+        self._next_try = max(min(self.data_bytes * 2, self._head_max + 1), self.data_bytes + 1)
         if self._deflated:
-            self._next_try = min(self.data_bytes * 2, self._head_max + 1)
             return DEFLATED_HEAD
         result = scan_head(start, self.data_bytes, last, &self._search)
         if result == HEAD_MORE:
             if self.data_bytes > self._head_max:
                 self._mode = DISCARDING
                 return BAD_HEAD
-            # Doubling: each byte is looked at twice at most.
-            self._next_try = min(self.data_bytes * 2, self._head_max + 1)
             return -1
         if result == HEAD_BAD:
             self._mode = DISCARDING
@@ -243,7 +244,7 @@ cdef class PdvScanner(LaneWriter):
         self._begin()
         self._last = False
         self._deflated = kind == 3
-        self._next_try = 256
+        self._next_try = min(<uint64_t>FIRST_LOOK, self._head_max + 1)
         memset(&self._search, 0, sizeof(self._search))
         self._search.kind = kind
         self._mode = SCANNING if kind >= 0 else DISCARDING

@@ -28,7 +28,7 @@ from fastjmix.lane import Passage
 
 LANES = 3
 CAPACITY = 1 << 20
-"""The smallest that may be configured. Below 256 KB a packer would not be rung before it is full."""
+"""The smallest that may be configured. Below 256 KB it would be full before its packer is rung."""
 
 MAX_PDU = 1 << 15
 RUN_SECS = by_form(4.0, 300.0)

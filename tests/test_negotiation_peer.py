@@ -97,7 +97,7 @@ def theirs(request: bytes) -> list[PresentationContext] | None:
         for uid in TAKEN:
             own = PresentationContext()
             own.abstract_syntax, own.transfer_syntax = uid, list(one.transfer_syntax)
-            own.scu_role, own.scp_role = False, True
+            own.scu_role, own.scp_role = True, False  # the requestor may be SCU
             taken.append(own)
         try:
             results += negotiate_as_acceptor([one], taken, asked)[0]

@@ -5,7 +5,13 @@
 #                6 message control header: bit 0 command, bit 1 last fragment
 
 cdef enum:
-    COMMAND_BYTES_MAX = 16384   # a command set is about 150 bytes; peers may fragment it
+    COMMAND_BYTES = 16384
+
+COMMAND_BYTES_MAX = COMMAND_BYTES
+"""Bytes of a command set. One is about 150 bytes; peers may fragment it."""
+HEAD_BYTES_MAX = 1 << 20
+"""Bytes of a data set that are searched for its UIDs, or an eighth of the lane if that is less:
+private elements that stand before them may be large."""
 
 MORE = 0
 """Scan: everything that arrived was looked at."""
@@ -60,7 +66,7 @@ cdef class PdvScanner(LaneWriter):
     cdef readonly int reason
     cdef readonly bint blocked      # scan() stopped for want of room for a piece: scan again later
 
-    def __init__(self, Lanes lanes, Py_ssize_t index, uint32_t max_pdu, uint64_t head_max=1 << 20):
+    def __init__(self, Lanes lanes, Py_ssize_t index, uint32_t max_pdu, uint64_t head_max=HEAD_BYTES_MAX):
         self._max_pdu = max_pdu
         self._head_max = min(head_max, <uint64_t>lanes.capacity // 8)
         self._command = bytearray()
@@ -171,8 +177,8 @@ cdef class PdvScanner(LaneWriter):
         if not here and self._pdv_left:
             return MORE
         if self._control & 1:
-            if len(self._command) + here > COMMAND_BYTES_MAX:
-                return self._broken(f"a command set of more than {COMMAND_BYTES_MAX} bytes", 6)
+            if len(self._command) + here > COMMAND_BYTES:
+                return self._broken(f"a command set of more than {COMMAND_BYTES} bytes", 6)
             self._command += PyBytes_FromStringAndSize(<char*>self._ring + offset, here)
         elif self._mode != DISCARDING and here:
             if self._mode == SCANNING and self.data_bytes + here > 2 * self._head_max:
@@ -292,6 +298,11 @@ cdef class PdvScanner(LaneWriter):
     def unscanned(self):
         """Bytes that arrived and were not looked at."""
         return self._head - self._scan
+
+    @property
+    def hungry(self):
+        """True inside a message whose next bytes are the peer's to send."""
+        return self._mode != WAITING and self.midway
 
     @property
     def midway(self):

@@ -9,7 +9,9 @@ A full lane stops the reading of that socket only.
 Still wrong: DICOM over TLS is not offered (put stunnel in front); the C-STORE-RQ's priority is not
 looked at.
 
-    connection.py   one peer: its state, and the bounds that every peer has
+    connection.py   one peer: its state, and the pace it must keep
+    doors.py        listening sockets, and who stands before them
+    entrance.py     from a connection to an association
     leases.py       the lanes that a receiver holds
     messages.py     DIMSE: what each event of the PDV scanner asks for
     loop.py         sockets, timers, deadlines

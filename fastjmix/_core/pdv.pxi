@@ -220,13 +220,14 @@ cdef class PdvScanner(LaneWriter):
             self._next_try = min(self.data_bytes * 2, self._head_max + 1)
             return DEFLATED_HEAD
         result = scan_head(start, self.data_bytes, last, &self._search)
-        if result == HEAD_MORE:
-            if self.data_bytes > self._head_max:
-                self._mode = DISCARDING
-                return BAD_HEAD
+        if result == HEAD_MORE and self.data_bytes <= self._head_max:
             # Doubling: each byte is looked at twice at most.
             self._next_try = min(self.data_bytes * 2, self._head_max + 1)
             return -1
+        if result == HEAD_MORE:
+            # Elements out of order may hide the head's end; its UIDs are what is needed.
+            self._search.length = <uint32_t>self._search.position
+            result = HEAD_FOUND if (self._search.seen & 15) == 15 else HEAD_BAD
         if result == HEAD_BAD:
             self._mode = DISCARDING
             return BAD_HEAD

@@ -27,7 +27,7 @@ from fastjmix.receiver.connection import (
     Connection,
     State,
 )
-from fastjmix.receiver.doors import ACCEPT_BURST, CLOSING_MAX, Door, door_for
+from fastjmix.receiver.doors import ACCEPT_BURST, CLOSING_MAX, Door, door_for, teach_manners
 from fastjmix.receiver.entrance import Entrance
 from fastjmix.receiver.leases import Leases
 from fastjmix.receiver.messages import Messages
@@ -211,7 +211,7 @@ class Receiver:
             if door.full and not self._make_place(door, host):
                 accepted.close()
                 continue
-            accepted.setblocking(False)
+            teach_manners(accepted)
             limits = door.listener.limits
             deadline = time.monotonic() + limits.acse_timeout_secs
             connection = Connection(accepted, host, f"{host}:{address[1]}", door, limits, deadline)
@@ -302,7 +302,7 @@ class Receiver:
             view[:] = rest
             scanner.commit(len(rest))
             self._messages.advance(connection, scanner, scanner.scan())
-            self._after(connection, scanner)
+        self._after(connection, scanner)
 
     # -- data transfer (Sta6) ----------------------------------------------------------------
 

@@ -308,4 +308,5 @@ cdef class PdvScanner(LaneWriter):
     @property
     def midway(self):
         """True inside a PDU, a command set or a data set: silence now is a stall."""
-        return self._mode != IDLE or self._pdu_left != 0 or self._head != self._scan
+        return (self._mode != IDLE or self._in_fragment or self._pdu_left != 0
+                or self._head != self._scan or len(self._command) != 0)

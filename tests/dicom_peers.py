@@ -6,6 +6,7 @@ import asyncio
 import random
 import socket
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -60,6 +61,22 @@ def lanes_kb(own: Gateway) -> int:
         if "memfd:fastjmix-lanes" in str(link.readlink()):
             return link.stat().st_blocks // 2
     raise AssertionError("no lanes")
+
+
+def connections_to(port: int) -> Iterator[list[str]]:
+    """The server's ends of connections: fields of /proc/net/tcp."""
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if fields[1].endswith(f":{port:04X}") and fields[3] not in (
+            "0A",
+            "06",
+        ):  # LISTEN, TIME_WAIT
+            yield fields
+
+
+def open_sockets(own: Gateway) -> int:
+    """Connections at the DICOM port that the receiver has not closed."""
+    return len(list(connections_to(own.dicom_port)))
 
 
 def back_to(own: Gateway, base: dict[str, Use], shared_kb: int, seconds: float = 30.0) -> None:

@@ -32,11 +32,13 @@ from dicom_peers import (
     archives,
     at_rest,
     back_to,
+    connections_to,
     goes_away_with_a_reset,
     in_use,
     lanes_kb,
     message,
     new_uid,
+    open_sockets,
     status_field,
     stored,
     together,
@@ -314,18 +316,6 @@ def test_f47_a_peer_that_vanishes_is_noticed(strict) -> None:
     until(lambda: in_use(strict)["receiver-0"].descriptors == base, "the descriptor is closed")
     peer.socket.close()
     works(strict)
-
-
-def open_sockets(own: Gateway) -> int:
-    return len(list(connections_to(own.dicom_port)))
-
-
-def connections_to(port: int) -> Iterator[list[str]]:
-    """The server's ends of open connections: fields of /proc/net/tcp."""
-    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-        fields = line.split()
-        if fields[1].endswith(f":{port:04X}") and fields[3] == "01":
-            yield fields
 
 
 def test_f47_every_connection_is_watched_by_keepalive(gateway) -> None:
@@ -858,7 +848,7 @@ def test_f69_thousands_of_connections_leave_nothing(start) -> None:
     base, shared = at_rest(own), lanes_kb(own)
     together(storm(count))
     works(own)
-    assert open_sockets(own) == 0
+    until(lambda: open_sockets(own) == 0, "every connection is closed")
     back_to(own, base, shared)
     assert get(f"{own.http}/readyz")[0] == 200
 

@@ -108,7 +108,7 @@ class Notices:
         self._log = log.get()
         self._left = NOTICES_A_SECOND
         self._since = time.monotonic()
-        self._untold = 0
+        self.untold = 0
 
     def give(self, event: str, **pairs: Any) -> None:
         """One line, if there is one left for this second."""
@@ -116,12 +116,12 @@ class Notices:
             self._left -= 1
             self._log.warning(event, **pairs)
         else:
-            self._untold += 1
+            self.untold += 1
 
     def tick(self, now: float) -> None:
         """Begins the next second, with a line about what was not told in the last."""
         if now - self._since < 1.0:
             return
-        if self._untold:
-            self._log.warning("peers_not_listed", count=self._untold)
-        self._left, self._since, self._untold = NOTICES_A_SECOND, now, 0
+        if self.untold:
+            self._log.warning("peers_not_listed", count=self.untold)
+        self._left, self._since, self.untold = NOTICES_A_SECOND, now, 0

@@ -113,7 +113,8 @@ class Receiver:
         """Events of the sockets; spins a little while an association is live, then sleeps."""
         live = self._connections or self._lingering
         if not live:
-            return self._epoll.poll(IDLE_SECS if self._leases.busy or self._resting else -1)
+            idle = IDLE_SECS if self._leases.busy or self._resting else -1
+            return self._epoll.poll(TICK_SECS if self._entrance.notices.untold else idle)
         if self._waiting:
             scanners = [c.scanner for c in self._waiting if c.scanner is not None]
             if _core.await_grants(scanners, GRANT_TURNS) >= 0:

@@ -394,6 +394,8 @@ class _DataSet:
                 found = head(inflated, 1, whole or len(inflated) == INFLATE_MAX)
             else:
                 found = head(data, self.kind, whole)
+                if found is None and len(data) > self.head_max:
+                    found = head(data, self.kind)  # its UIDs are enough
         except (ValueError, zlib.error):
             found = {}
         if found is None and len(data) <= self.head_max:

@@ -5,8 +5,14 @@
 #                6 message control header: bit 0 command, bit 1 last fragment
 
 cdef enum:
-    COMMAND_BYTES_MAX = 16384   # a command set is about 150 bytes; peers may fragment it
+    COMMAND_BYTES = 16384
     FIRST_LOOK = 4096           # bytes of a data set in which nearly every head ends
+
+COMMAND_BYTES_MAX = COMMAND_BYTES
+"""Bytes of a command set. One is about 150 bytes; peers may fragment it."""
+HEAD_BYTES_MAX = 1 << 20
+"""Bytes of a data set that are searched for its UIDs, or an eighth of the lane if that is less:
+private elements that stand before them may be large."""
 
 MORE = 0
 """Scan: everything that arrived was looked at."""
@@ -61,7 +67,7 @@ cdef class PdvScanner(LaneWriter):
     cdef readonly int reason
     cdef readonly bint blocked      # scan() stopped for want of room for a piece: scan again later
 
-    def __init__(self, Lanes lanes, Py_ssize_t index, uint32_t max_pdu, uint64_t head_max=1 << 20):
+    def __init__(self, Lanes lanes, Py_ssize_t index, uint32_t max_pdu, uint64_t head_max=HEAD_BYTES_MAX):
         self._max_pdu = max_pdu
         self._head_max = min(head_max, <uint64_t>lanes.capacity // 8)
         self._command = bytearray()
@@ -172,8 +178,8 @@ cdef class PdvScanner(LaneWriter):
         if not here and self._pdv_left:
             return MORE
         if self._control & 1:
-            if len(self._command) + here > COMMAND_BYTES_MAX:
-                return self._broken(f"a command set of more than {COMMAND_BYTES_MAX} bytes", 6)
+            if len(self._command) + here > COMMAND_BYTES:
+                return self._broken(f"a command set of more than {COMMAND_BYTES} bytes", 6)
             self._command += PyBytes_FromStringAndSize(<char*>self._ring + offset, here)
         elif self._mode != DISCARDING and here:
             if self._mode == SCANNING:
@@ -217,11 +223,12 @@ cdef class PdvScanner(LaneWriter):
         if self._deflated:
             return DEFLATED_HEAD
         result = scan_head(start, self.data_bytes, last, &self._search)
-        if result == HEAD_MORE:
-            if self.data_bytes > self._head_max:
-                self._mode = DISCARDING
-                return BAD_HEAD
+        if result == HEAD_MORE and self.data_bytes <= self._head_max:
             return -1
+        if result == HEAD_MORE:
+            # Elements out of order may hide the head's end; its UIDs are what is needed.
+            self._search.length = <uint32_t>self._search.position
+            result = HEAD_FOUND if (self._search.seen & 15) == 15 else HEAD_BAD
         if result == HEAD_BAD:
             self._mode = DISCARDING
             return BAD_HEAD
@@ -295,6 +302,12 @@ cdef class PdvScanner(LaneWriter):
         return self._head - self._scan
 
     @property
+    def hungry(self):
+        """True inside a message whose next bytes are the peer's to send."""
+        return self._mode != WAITING and self.midway
+
+    @property
     def midway(self):
         """True inside a PDU, a command set or a data set: silence now is a stall."""
-        return self._mode != IDLE or self._pdu_left != 0 or self._head != self._scan
+        return (self._mode != IDLE or self._in_fragment or self._pdu_left != 0
+                or self._head != self._scan or len(self._command) != 0)

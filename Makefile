@@ -6,6 +6,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 # Each test process may start a gateway of its own; two of them keep a small machine busy.
 WORKERS ?= 2
 CROSS   ?= aarch64-linux-gnu-gcc
+SECONDS ?= 60
 
 BIN  := $(VENV)/bin
 PIP  := $(BIN)/python -m pip install --quiet --disable-pip-version-check
@@ -13,7 +14,7 @@ CORE := pyproject.toml setup.py fastjmix/_core.pyx $(wildcard fastjmix/_core/*.p
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv build demo test test-nightly bench bench-full lint format test-pythons dist clean dcmtk cross
+.PHONY: help venv build demo test test-nightly fuzz bench bench-full lint format test-pythons dist clean dcmtk clang cross
 MAKEFLAGS += --no-print-directory
 
 help:  ## this list
@@ -26,11 +27,14 @@ build: $(BIN)/.installed  ## install fastjmix there, editable, with its compiled
 demo: $(BIN)/.installed  ## real DICOM files through a running gateway into an embedded JMIX store
 	$(BIN)/fastjmix demo
 
-test: $(BIN)/.tools dcmtk  ## the whole test suite
+test: $(BIN)/.tools dcmtk clang  ## the whole test suite
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
-test-nightly: $(BIN)/.tools dcmtk  ## the suite with its long forms: hours, not minutes
+test-nightly: $(BIN)/.tools dcmtk clang  ## the suite with its long forms: hours, not minutes
 	FASTJMIX_NIGHTLY=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --timeout 7200 $(ARGS)
+
+fuzz: $(BIN)/.tools clang  ## each fuzz target under sanitizers for SECONDS; findings go to tests/fuzz/corpus
+	PYTHONPATH=tests $(BIN)/python -m fuzz.run all --seconds $(SECONDS)
 
 bench: $(BIN)/.tools dcmtk  ## measure in under five minutes, into bench/short
 	$(PIP) --group bench
@@ -105,15 +109,24 @@ $(BIN)/.installed: $(CORE) | $(BIN)/.created
 	@touch $@
 
 $(BIN)/.tools: pyproject.toml | $(BIN)/.installed
-	$(PIP) --group test --group lint --group dist
+	$(PIP) --group test --group lint --group dist --group fuzz
 	@touch $@
 
 # The independent peer of many tests; none is skipped. Asked for dcmsend, because pynetdicom brings
 # programs of its own that are called storescu, storescp and echoscu.
 dcmtk:
-	@command -v dcmsend >/dev/null || { \
+	@$(call needed,dcmsend,dcmtk)
+
+# The compiler of the fuzz targets: gcc has no -fsanitize=fuzzer.
+clang:
+	@$(call needed,clang,clang)
+
+# $(call needed,COMMAND,PACKAGE): installs it if that is allowed, or says how.
+define needed
+command -v $(1) >/dev/null || { \
 		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then sudo=; \
 		elif sudo -n true 2>/dev/null && command -v apt-get >/dev/null; then sudo='sudo -n'; \
-		else echo "make: the tests need DCMTK: sudo apt-get install dcmtk" >&2; exit 1; fi; \
+		else echo "make: the tests need $(1): sudo apt-get install $(2)" >&2; exit 1; fi; \
 		$$sudo apt-get update -qq && \
-		$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y dcmtk >/dev/null; }
+		$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(2) >/dev/null; }
+endef

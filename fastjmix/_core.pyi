@@ -7,6 +7,9 @@ LANES_MAX: Final[int]
 CONTROL_BYTES: Final[int]
 PROCESS_BYTES: Final[int]
 PREFIX_MAX: Final[int]
+COMMAND_BYTES_MAX: Final[int]
+HEAD_BYTES_MAX: Final[int]
+HEAD_DEPTH_MAX: Final[int]
 
 MORE: Final[int]
 COMMAND: Final[int]
@@ -73,6 +76,7 @@ def parse_command(data: bytes | memoryview) -> Command: ...
 class LaneWriter:
     index: Final[int]
     data_bytes: Final[int]
+    arrived: Final[int]
     wake: bool
     def __init__(self, lanes: Lanes, index: int) -> None: ...
     def reserve(self, most: int = ...) -> memoryview: ...
@@ -123,6 +127,8 @@ class PdvScanner(LaneWriter):
     def resume(self) -> None: ...
     @property
     def unscanned(self) -> int: ...
+    @property
+    def hungry(self) -> bool: ...
     @property
     def midway(self) -> bool: ...
 

@@ -12,6 +12,7 @@ from typing import Final
 
 COUNTERS: Final[Mapping[str, str]] = {
     "associations_accepted_total": "Associations accepted.",
+    "connections_turned_away_total": "Connections closed because max_half_open were reached.",
     "associations_rejected_total": "Associations rejected (A-ASSOCIATE-RJ).",
     "associations_aborted_total": "Associations that ended with A-ABORT or a lost connection.",
     "echoes_total": "C-ECHO requests answered.",

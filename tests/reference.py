@@ -14,7 +14,7 @@ import struct
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import blake3
@@ -195,3 +195,292 @@ def describe(file: bytes) -> dict[str, Any]:
             "body_part": str(found.get("BodyPartExamined") or ""),
             "instance_number": None if instance in (None, "") else int(instance),
         }
+
+
+# -- the head of a data set (PS3.5 §7.1, §7.5), by recursion ----------------------------------
+
+FIELDS = {
+    0x00080016: "sop_class_uid",
+    0x00080018: "sop_instance_uid",
+    0x0020000D: "study_instance_uid",
+    0x0020000E: "series_instance_uid",
+    0x00200013: "instance_number",
+}
+LONG_VRS = (b"OB OW OF OD OL OV SQ SV UC UN UR UT UV").split()
+ITEM, ITEM_END, SEQUENCE_END, PIXEL_DATA = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD, 0x7FE00010
+UNDEFINED = 0xFFFFFFFF
+DEPTH_MAX = 64
+
+
+class _CutOffError(Exception):
+    """More bytes are needed."""
+
+
+def head(data: bytes, kind: int, complete: bool = True) -> dict[str, Any] | None:
+    """What `_core.read_head` says: a dictionary, None, or ValueError."""
+    found: dict[str, bytes] = {}
+    at = 0
+    try:
+        while not (complete and at == len(data)):
+            tag, start, length, unknown = _element(data, at, kind)
+            if tag == PIXEL_DATA or (tag > 0x00200013 and _uids(found) == 4):
+                break
+            if tag >> 16 == 0xFFFE:
+                raise ValueError("an item outside a sequence")
+            if length == UNDEFINED:
+                at = _sequence(data, start, 0 if unknown else kind, 1)
+                continue
+            end = _behind(data, start, length)
+            if tag in FIELDS:
+                found.setdefault(FIELDS[tag], data[start:end])
+            at = end
+    except _CutOffError:
+        if not complete:
+            return None
+        if _uids(found) < 4:
+            raise ValueError("cut off") from None
+    shown: dict[str, Any] = {name: _uid(found.get(name, b"")) for name in FIELDS.values()}
+    shown["instance_number"] = _number(found.get("instance_number", b""))
+    return {**shown, "length": at}
+
+
+def _uids(found: dict[str, bytes]) -> int:
+    return len(found.keys() - {"instance_number"})
+
+
+def _element(data: bytes, at: int, kind: int) -> tuple[int, int, int, bool]:
+    """Tag, offset of the value, length, and whether the VR is UN."""
+    order = ">" if kind == 2 else "<"
+    if len(data) - at < 8:
+        raise _CutOffError
+    group, number = struct.unpack_from(order + "HH", data, at)
+    vr = data[at + 4 : at + 6]
+    tag = group << 16 | number
+    if kind == 0 or group == 0xFFFE or not (vr.isalpha() and vr.isupper()):
+        return tag, at + 8, struct.unpack_from(order + "L", data, at + 4)[0], False
+    if vr not in LONG_VRS:
+        return tag, at + 8, struct.unpack_from(order + "H", data, at + 6)[0], False
+    if len(data) - at < 12:
+        raise _CutOffError
+    return tag, at + 12, struct.unpack_from(order + "L", data, at + 8)[0], vr == b"UN"
+
+
+def _behind(data: bytes, at: int, length: int) -> int:
+    if len(data) - at < length:
+        raise _CutOffError
+    return at + length
+
+
+def _sequence(data: bytes, at: int, kind: int, depth: int) -> int:
+    if depth > DEPTH_MAX:
+        raise ValueError("nested too deep")
+    while True:
+        tag, at, length, _ = _element(data, at, kind)
+        if tag == SEQUENCE_END:
+            return at
+        if tag != ITEM:
+            raise ValueError("no item")
+        at = _item(data, at, kind, depth) if length == UNDEFINED else _behind(data, at, length)
+
+
+def _item(data: bytes, at: int, kind: int, depth: int) -> int:
+    while True:
+        tag, at, length, unknown = _element(data, at, kind)
+        if tag == ITEM_END:
+            return at
+        if tag in (ITEM, SEQUENCE_END):
+            raise ValueError("an item inside an item")
+        if length == UNDEFINED:
+            at = _sequence(data, at, 0 if unknown else kind, depth + 1)
+        else:
+            at = _behind(data, at, length)
+
+
+def _uid(value: bytes) -> bytes:
+    value = value.rstrip(b"\0 ")
+    return b"" if len(value) > 64 or value.strip(b"0123456789.") else value
+
+
+def _number(value: bytes) -> int | None:
+    text = value.rstrip(b"\0 ").lstrip(b" ") if len(value) <= 16 else b""
+    digits = text[1:] if text[:1] in (b"+", b"-") else text
+    return int(text) if digits.isdigit() else None
+
+
+# -- command sets (PS3.7 §6.3.1) ---------------------------------------------------------------
+
+
+def command(data: bytes) -> dict[str, Any]:
+    """What `_core.parse_command` says: a dictionary, or ValueError."""
+    found: dict[str, Any] = {"field": -1, "message_id": -1, "data_set_type": -1}
+    found.update(sop_class_uid=b"", sop_instance_uid=b"")
+    numbers = {0x0100: "field", 0x0110: "message_id", 0x0800: "data_set_type"}
+    uids = {0x0002: "sop_class_uid", 0x0003: "sop_class_uid"}
+    uids |= {0x1000: "sop_instance_uid", 0x1001: "sop_instance_uid"}
+    while data:
+        if len(data) < 8:
+            raise ValueError("cut off")
+        group, number, length = struct.unpack_from("<HHL", data)
+        value, data = data[8 : 8 + length], data[8 + length :]
+        if group or len(value) < length:
+            raise ValueError("not group 0000, or cut off")
+        if number in uids:
+            found[uids[number]] = value.rstrip(b"\0 ")
+        elif number in numbers:
+            (found[numbers[number]],) = _us(value)
+    if found["field"] < 0:
+        raise ValueError("no Command Field")
+    return found
+
+
+def elements(data: bytes) -> list[tuple[int, bytes]]:
+    """Element numbers and values of a well-formed command set, in order."""
+    found = []
+    while data:
+        group, number, length = struct.unpack_from("<HHL", data)
+        assert group == 0
+        assert len(data) >= 8 + length
+        found.append((number, data[8 : 8 + length]))
+        data = data[8 + length :]
+    return found
+
+
+def _us(value: bytes) -> tuple[int]:
+    if len(value) != 2:
+        raise ValueError("not a US")
+    return struct.unpack("<H", value)
+
+
+# -- P-DATA-TF (PS3.8 §9.3.5, Annex E.2), of a whole stream -------------------------------------
+
+COMMAND_MAX = 16384
+FIRST_LOOK = 4096
+INFLATE_MAX = 1 << 18
+
+
+class _BrokenError(Exception):
+    """PS3.8 was broken; the reason is A-ABORT's."""
+
+
+class _DataSet:
+    """A data set that arrives; `kind` as in `head`, 3 deflated, -1 refused whatever it is."""
+
+    def __init__(self, kind: int, head_max: int) -> None:
+        self.kind, self.head_max = kind, head_max
+        self.data = b""
+        self.open = kind >= 0  # its head is being looked for
+        self.refused = kind < 0
+        self._threshold = min(FIRST_LOOK, head_max + 1)
+
+    def take(self, part: bytes, last: bool) -> list[tuple[Any, ...]]:
+        """The events of one fragment. The head is looked for at fixed lengths, and at the end."""
+        events: list[tuple[Any, ...]] = []
+        self.data += part
+        while self.open and (last or len(self.data) >= self._threshold):
+            length = min(self._threshold, len(self.data))
+            whole = last and length == len(self.data)
+            events += self._look(self.data[:length], whole)
+            if whole or length < self._threshold:
+                break
+            self._threshold = min(2 * self._threshold, self.head_max + 1)
+        if last:
+            events.append(("end", None if self.refused else self.data))
+        return events
+
+    def _look(self, data: bytes, whole: bool) -> list[tuple[Any, ...]]:
+        try:
+            if self.kind == 3:
+                inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, INFLATE_MAX)
+                found = head(inflated, 1, whole or len(inflated) == INFLATE_MAX)
+            else:
+                found = head(data, self.kind, whole)
+                if found is None and len(data) > self.head_max:
+                    found = head(data, self.kind)  # its UIDs are enough
+        except (ValueError, zlib.error):
+            found = {}
+        if found is None and len(data) <= self.head_max:
+            return []
+        self.open = False
+        self.refused = not found or not found["study_instance_uid"]
+        return [("head", found) if found else ("bad head",)]
+
+
+def messages(
+    stream: bytes, max_pdu: int, head_max: int, kind_of: Callable[[int], int | None]
+) -> list[tuple[Any, ...]]:
+    """Every event of a stream that a scanner must see, however the stream is cut.
+
+    `kind_of(context)` is the kind of data set that follows a command; None: none follows.
+    """
+    events: list[tuple[Any, ...]] = []
+    try:
+        _messages(stream, max_pdu, head_max, kind_of, events)
+    except _CutOffError:
+        pass
+    except _BrokenError as reason:
+        events.append(("broken", reason.args[0]))
+    return events
+
+
+def _require(stream: bytes, at: int, length: int) -> None:
+    if len(stream) - at < length:
+        raise _CutOffError
+
+
+def _messages(
+    stream: bytes,
+    max_pdu: int,
+    head_max: int,
+    kind_of: Callable[[int], int | None],
+    events: list[tuple[Any, ...]],
+) -> None:
+    at = 0
+    command, data_set, current = b"", None, 0
+    while True:
+        _require(stream, at, 1)
+        if not 1 <= stream[at] <= 7:
+            raise _BrokenError(1)
+        _require(stream, at, 6)
+        kind, _, length = struct.unpack_from(">BBL", stream, at)
+        at += 6
+        if kind in (5, 7):
+            if length != 4:
+                raise _BrokenError(6)
+            _require(stream, at, 4)
+            if kind == 5 and (data_set or command):
+                raise _BrokenError(2)
+            events.append(("release",) if kind == 5 else ("abort",))
+            return
+        if kind != 4:
+            raise _BrokenError(2)
+        if not 6 <= length <= max_pdu:
+            raise _BrokenError(6)
+        end = at + length
+        while at < end:
+            if end - at < 6:
+                raise _BrokenError(6)
+            _require(stream, at, 6)
+            size, number, control = struct.unpack_from(">LBB", stream, at)
+            if not 2 <= size <= end - at - 4 or control > 3:
+                raise _BrokenError(6)
+            in_message = bool(command or data_set)
+            if in_message and number != current:
+                raise _BrokenError(6)
+            if (data_set is None) != bool(control & 1):
+                raise _BrokenError(6)
+            current = number
+            part = stream[at + 6 : at + 4 + size]
+            at += 4 + size
+            last = bool(control & 2) and at <= len(stream)
+            if data_set:
+                events += data_set.take(part, last)
+                data_set = None if last else data_set
+            else:
+                command += part
+                if len(command) > COMMAND_MAX:
+                    raise _BrokenError(6)
+                if last:
+                    events.append(("command", number, command))
+                    follows, command = kind_of(number), b""
+                    data_set = None if follows is None else _DataSet(follows, head_max)
+            _require(stream, at, 0)

@@ -389,6 +389,12 @@ DicomCheck = Callable[[config.DicomListener], bool]
         ('ack = "uploaded"', lambda one: one.ack == "uploaded"),
         ("accept_any_called_aet = true", lambda one: one.accept_any_called_aet),
         ("max_pdu = 16384", lambda one: one.max_pdu == 16384),
+        ("", lambda one: one.limits == config.PeerLimits(30.0, 60.0, 300.0, 1000, 512)),
+        ("acse_timeout_secs = 1", lambda one: one.limits.acse_timeout_secs == 1),
+        ("dimse_timeout_secs = 86400", lambda one: one.limits.dimse_timeout_secs == 86400),
+        ("network_timeout_secs = 1.5", lambda one: one.limits.network_timeout_secs == 1.5),
+        ("min_bytes_per_sec = 0", lambda one: one.limits.min_bytes_per_sec == 0),
+        ("max_half_open = 4096", lambda one: one.limits.max_half_open == 4096),
     ],
 )
 def test_dicom_options(tmp_path: Path, change: str, holds: DicomCheck) -> None:

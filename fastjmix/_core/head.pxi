@@ -5,6 +5,9 @@
 # Tolerant: an element whose VR is not two capitals is read as implicit VR; order is not required.
 
 
+HEAD_DEPTH_MAX = HEAD_DEPTH
+"""Sequences of undefined length inside each other that are stepped through."""
+
 cdef enum:
     HEAD_DEPTH = 64
     HEAD_MORE = 0

@@ -30,6 +30,7 @@ cdef class LaneWriter:
     cdef uint64_t _piece_length
     cdef uint64_t _unrung           # bytes published since the packer was last rung
     cdef readonly uint64_t data_bytes   # of the instance so far
+    cdef readonly uint64_t arrived      # bytes since the association began
     cdef public bint wake           # the packer sleeps: the caller must write its eventfd
 
     def __cinit__(self, Lanes lanes, Py_ssize_t index, *_args, **_kwargs):
@@ -102,6 +103,7 @@ cdef class LaneWriter:
         if length < 0 or <uint64_t>length > self._free():
             raise ValueError("more bytes than were reserved")
         self._head += length
+        self.arrived += length
 
     # -- an instance -------------------------------------------------------------------------
 

@@ -5,7 +5,14 @@
 #                6 message control header: bit 0 command, bit 1 last fragment
 
 cdef enum:
-    COMMAND_BYTES_MAX = 16384   # a command set is about 150 bytes; peers may fragment it
+    COMMAND_BYTES = 16384
+    FIRST_LOOK = 4096           # bytes of a data set in which nearly every head ends
+
+COMMAND_BYTES_MAX = COMMAND_BYTES
+"""Bytes of a command set. One is about 150 bytes; peers may fragment it."""
+HEAD_BYTES_MAX = 1 << 20
+"""Bytes of a data set that are searched for its UIDs, or an eighth of the lane if that is less:
+private elements that stand before them may be large."""
 
 MORE = 0
 """Scan: everything that arrived was looked at."""
@@ -62,7 +69,7 @@ cdef class PdvScanner(LaneWriter):
     cdef readonly bint drained      # receive() took all that the socket had
     cdef readonly bint closed       # receive() found the peer's end of the stream
 
-    def __init__(self, Lanes lanes, Py_ssize_t index, uint32_t max_pdu, uint64_t head_max=1 << 20):
+    def __init__(self, Lanes lanes, Py_ssize_t index, uint32_t max_pdu, uint64_t head_max=HEAD_BYTES_MAX):
         self._max_pdu = max_pdu
         self._head_max = min(head_max, <uint64_t>lanes.capacity // 8)
         self._command = bytearray()
@@ -124,6 +131,7 @@ cdef class PdvScanner(LaneWriter):
             # algorithm on waits 40 ms for each image.
             setsockopt(socket, IPPROTO_TCP, TCP_QUICKACK, &one, sizeof(one))
             self._head += got
+            self.arrived += got
             event = self.scan()
             reads -= 1
             if got < room:
@@ -156,7 +164,7 @@ cdef class PdvScanner(LaneWriter):
                 return self._broken(f"a PDU of type 0{kind}H with {length} bytes, not 4", 6)
             if self._head - self._scan < 10:
                 return MORE
-            if kind == 5 and self._mode != IDLE:
+            if kind == 5 and (self._mode != IDLE or len(self._command)):
                 return self._broken("A-RELEASE-RQ inside a message", 2)
             self._scan += 10
             return RELEASE if kind == 5 else ABORTED
@@ -207,13 +215,14 @@ cdef class PdvScanner(LaneWriter):
         if not here and self._pdv_left:
             return MORE
         if self._control & 1:
-            if len(self._command) + here > COMMAND_BYTES_MAX:
-                return self._broken(f"a command set of more than {COMMAND_BYTES_MAX} bytes", 6)
+            if len(self._command) + here > COMMAND_BYTES:
+                return self._broken(f"a command set of more than {COMMAND_BYTES} bytes", 6)
             self._command += PyBytes_FromStringAndSize(<char*>self._ring + offset, here)
         elif self._mode != DISCARDING and here:
-            if self._mode == SCANNING and self.data_bytes + here > 2 * self._head_max:
-                self._mode = DISCARDING
-                return BAD_HEAD
+            if self._mode == SCANNING:
+                # Looked at when it has certain lengths, so that the answer is the same however
+                # its bytes come.
+                here = min(here, self._next_try - self.data_bytes)
             if not self._keep(self._scan, here):
                 self.blocked = True     # the packer is behind
                 return MORE
@@ -246,17 +255,17 @@ cdef class PdvScanner(LaneWriter):
         cdef const uint8_t* start = self._ring + self._piece % self._capacity
         if self.data_bytes < self._next_try and not last:
             return -1
+        # Doubling: each byte is looked at twice at most.
+        self._next_try = max(min(self.data_bytes * 2, self._head_max + 1), self.data_bytes + 1)
         if self._deflated:
-            self._next_try = min(self.data_bytes * 2, self._head_max + 1)
             return DEFLATED_HEAD
         result = scan_head(start, self.data_bytes, last, &self._search)
-        if result == HEAD_MORE:
-            if self.data_bytes > self._head_max:
-                self._mode = DISCARDING
-                return BAD_HEAD
-            # Doubling: each byte is looked at twice at most.
-            self._next_try = min(self.data_bytes * 2, self._head_max + 1)
+        if result == HEAD_MORE and self.data_bytes <= self._head_max:
             return -1
+        if result == HEAD_MORE:
+            # Elements out of order may hide the head's end; its UIDs are what is needed.
+            self._search.length = <uint32_t>self._search.position
+            result = HEAD_FOUND if (self._search.seen & 15) == 15 else HEAD_BAD
         if result == HEAD_BAD:
             self._mode = DISCARDING
             return BAD_HEAD
@@ -279,7 +288,7 @@ cdef class PdvScanner(LaneWriter):
         self._begin()
         self._last = False
         self._deflated = kind == 3
-        self._next_try = 256
+        self._next_try = min(<uint64_t>FIRST_LOOK, self._head_max + 1)
         memset(&self._search, 0, sizeof(self._search))
         self._search.kind = kind
         self._mode = SCANNING if kind >= 0 else DISCARDING
@@ -330,6 +339,12 @@ cdef class PdvScanner(LaneWriter):
         return self._head - self._scan
 
     @property
+    def hungry(self):
+        """True inside a message whose next bytes are the peer's to send."""
+        return self._mode != WAITING and self.midway
+
+    @property
     def midway(self):
         """True inside a PDU, a command set or a data set: silence now is a stall."""
-        return self._mode != IDLE or self._pdu_left != 0 or self._head != self._scan
+        return (self._mode != IDLE or self._in_fragment or self._pdu_left != 0
+                or self._head != self._scan or len(self._command) != 0)

@@ -223,6 +223,7 @@ class _Resolver:
             max_associations=options.max_associations,
             ack=options.ack,
             accept_any_called_aet=options.accept_any_called_aet,
+            limits=_limits(options),
             calling=calling,
             builder=builder,
             upstream=to,
@@ -394,6 +395,11 @@ def _builder(options: tables_pipeline.BuilderOptions | None = None) -> tree.Buil
     given = options or tables_pipeline.BuilderOptions()
     names = (field.name for field in dataclasses.fields(tree.Builder))
     return tree.Builder(**{name: getattr(given, name) for name in names})
+
+
+def _limits(options: tables_pipeline.DicomOptions) -> tree.PeerLimits:
+    names = (field.name for field in dataclasses.fields(tree.PeerLimits))
+    return tree.PeerLimits(**{name: getattr(options, name) for name in names})
 
 
 def _processors() -> int:

@@ -34,6 +34,7 @@ LEAST_MAX_PDU: Final = 4096  # DCMTK's own minimum; below it headers outweigh da
 MOST_MAX_PDU: Final = MIB  # beyond it nothing gets faster
 LEAST_PDUS_A_LANE: Final = 4  # else receiver and packer take turns instead of working side by side
 USUAL_MAX_PDU: Final = range(16_384, 131_072 + 1)  # what the reference allows
+MOST_HALF_OPEN: Final = 4096  # each may hold an A-ASSOCIATE-RQ that is not whole: 1 GiB in all
 MOST_ASSOCIATIONS: Final = 1024  # with the default lanes: 8 GiB of address space
 
 
@@ -148,6 +149,40 @@ class DicomOptions(Table):
         " upstream's 2xx",
     )
     accept_any_called_aet: bool = own(False, "Also callers that call another AE title than ours")
+    acse_timeout_secs: float = own(
+        30.0,
+        "ARTIM (PS3.8 §9.1.5): for a caller's whole A-ASSOCIATE-RQ, and for its close at the end",
+        ge=1,
+        le=3600,
+        allow_inf_nan=False,
+    )
+    dimse_timeout_secs: float = own(
+        60.0,
+        "Inside a message: how long a caller may send nothing",
+        ge=1,
+        le=86_400,
+        allow_inf_nan=False,
+    )
+    network_timeout_secs: float = own(
+        300.0,
+        "Between messages: how long a caller may be silent; scanners pause between series",
+        ge=1,
+        le=86_400,
+        allow_inf_nan=False,
+    )
+    min_bytes_per_sec: int = own(
+        1000,
+        "Inside a message: the least pace of a caller, on average over each dimse_timeout_secs; 0:"
+        " any pace",
+        ge=0,
+        le=MIB,
+    )
+    max_half_open: int = own(
+        512,
+        "Connections without an association yet, at once and for each receiver; one more is closed",
+        ge=1,
+        le=MOST_HALF_OPEN,
+    )
     storage_dir: str | None = unused("All states of an envelope are under `storage.options.path`")
     aet: str | None = unused("`local_aet` says it")
     incoming_store_port: int | None = unused("Harmony's own store")

@@ -144,6 +144,17 @@ class CallingAe:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerLimits:
+    """How long a DICOM peer may take and how many may knock: see docs/limits.md."""
+
+    acse_timeout_secs: float
+    dimse_timeout_secs: float
+    network_timeout_secs: float
+    min_bytes_per_sec: int
+    max_half_open: int
+
+
+@dataclass(frozen=True, slots=True)
 class DicomListener:
     """A Storage SCP on one address. `port` 0: the system chooses. `calling` None: any calling AE
     title; else by AE title."""
@@ -159,6 +170,7 @@ class DicomListener:
     max_associations: int
     ack: Ack
     accept_any_called_aet: bool
+    limits: PeerLimits
     calling: Mapping[str, CallingAe] | None
     builder: Builder
     upstream: Upstream

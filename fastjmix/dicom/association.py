@@ -37,14 +37,31 @@ from fastjmix.errors import ProtocolError
 APPLICATION_CONTEXT: Final = "1.2.840.10008.3.1.1.1"
 VERIFICATION: Final = "1.2.840.10008.1.1"
 
-ASSOCIATE_RQ_MAX: Final = 1 << 20
-"""Bytes of an A-ASSOCIATE-RQ. 128 contexts of 20 transfer syntaxes each are about 200 KB."""
+ASSOCIATE_RQ_MAX: Final = 1 << 18
+"""Bytes of an A-ASSOCIATE-RQ. 128 contexts of 60 transfer syntaxes each are about 200 KB."""
+
+CONTEXTS_MAX: Final = 256
+"""Presentation contexts of a request. Their IDs are odd and one byte (PS3.8 §9.3.2.2): 128 make
+sense, and those that repeat an ID are answered too."""
+
+SYNTAXES_MAX: Final = 1024
+"""Transfer syntaxes of one presentation context; DICOM defines about 60."""
+
+ITEMS_MAX: Final = 8192
+"""Items of a request, and items within them. Decoding takes about 8 µs each, and meanwhile nobody
+else is served."""
 
 CACHE_MAX: Final = 256
 """Answers remembered. A department has fewer different requests than this."""
 
+CACHED_RQ_MAX: Final = 1 << 14
+"""Bytes of a request whose answer is remembered: so the cache has an end in bytes too."""
+
 PEER_PDU_MIN: Final = 128
 """A peer that takes smaller PDUs than this could not take its own responses sensibly."""
+
+UID_MAX: Final = 64
+"""PS3.5 §9.1: characters of a UID."""
 
 RELEASE_RP: Final = b"\x06\x00\x00\x00\x00\x04\x00\x00\x00\x00"
 
@@ -144,6 +161,24 @@ def _items(data: bytes, what: str) -> Iterator[tuple[int, bytes]]:
         at += 4 + length
 
 
+def _bound(request: bytes) -> None:
+    """Raises ProtocolError for more items than anyone needs: they are counted, not decoded."""
+    contexts = items = 0
+    for kind, item in _items(request[74:], "A-ASSOCIATE-RQ"):
+        inner = 0
+        if kind in (0x20, 0x50):
+            body = item[8:] if kind == 0x20 else item[4:]
+            inner = sum(1 for _ in _items(body, f"item {kind:02X}H"))
+        contexts += kind == 0x20
+        items += 1 + inner
+        if kind == 0x20 and inner - 1 > SYNTAXES_MAX:  # one of them is the abstract syntax
+            raise ProtocolError(f"more than {SYNTAXES_MAX} transfer syntaxes of one context", 6)
+        if contexts > CONTEXTS_MAX:
+            raise ProtocolError(f"more than {CONTEXTS_MAX} presentation contexts", 6)
+        if items > ITEMS_MAX:
+            raise ProtocolError(f"more than {ITEMS_MAX} items in an A-ASSOCIATE-RQ", 6)
+
+
 def _known_only(request: bytes) -> bytes:
     """The request without items that we do not know, and with AE titles that always decode.
 
@@ -166,6 +201,7 @@ def _decode(request: bytes) -> Any:
     """The request as pynetdicom's PDU. Raises ProtocolError."""
     if len(request) < 74:
         raise ProtocolError("an A-ASSOCIATE-RQ of fewer than 74 bytes", 6)
+    _bound(request)
     decoded = pdu.A_ASSOCIATE_RQ()
     try:
         decoded.decode(_known_only(request))
@@ -184,6 +220,11 @@ def _clean(uid: object) -> str:
     return "" if uid is None else str(uid).strip("\0 ")
 
 
+def is_uid(text: bytes) -> bool:
+    """PS3.5 §9.1: up to 64 digits and dots. Looser than the standard in what stands where."""
+    return 0 < len(text) <= UID_MAX and not text.strip(b"0123456789.")
+
+
 class Acceptor:
     """Answers A-ASSOCIATE-RQs by one policy. Pure but for its cache."""
 
@@ -198,7 +239,8 @@ class Acceptor:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # a doubtful UID is refused with its context
                 known = self._negotiate(request)
-            self._answers[request] = known
+            if len(request) <= CACHED_RQ_MAX:
+                self._answers[request] = known
             if len(self._answers) > CACHE_MAX:
                 self._answers.popitem(last=False)
         else:
@@ -241,7 +283,7 @@ class Acceptor:
         for proposed in decoded.presentation_context:
             number = proposed.context_id
             abstract = _clean(proposed.abstract_syntax)
-            syntaxes = [s for s in map(_clean, proposed.transfer_syntax) if s]
+            syntaxes = [s for s in map(_clean, proposed.transfer_syntax) if is_uid(s.encode())]
             result = self._result(number, abstract, syntaxes, contexts)
             # A refused context repeats a syntax that is not significant (PS3.8 §9.3.3.2).
             chosen = syntaxes[0] if syntaxes else IMPLICIT_LITTLE
@@ -262,6 +304,8 @@ class Acceptor:
     ) -> int:
         if number in taken or not number & 1 or not abstract:
             return NO_REASON
+        if not is_uid(abstract.encode()):
+            return ABSTRACT_SYNTAX
         if not syntaxes:
             return TRANSFER_SYNTAXES
         if abstract == VERIFICATION:
@@ -283,20 +327,16 @@ class Acceptor:
         accepted = {context.abstract_syntax.decode(): context for context in contexts.values()}
         if any(isinstance(i, pdu_items.AsynchronousOperationsWindowSubItem) for i in asked):
             answers.append(_window())
-        answers += [
-            _role(item)
-            for item in asked
-            if isinstance(item, pdu_items.SCP_SCU_RoleSelectionSubItem)
-            and _clean(item.uid) in accepted
-        ]
+        roles = _first_of_each(asked, pdu_items.SCP_SCU_RoleSelectionSubItem)
+        answers += [_role(item) for uid, item in roles.items() if uid in accepted]
         answers.append(version)
-        for item in asked:
-            if isinstance(item, pdu_items.SOPClassExtendedNegotiationSubItem):
-                context = accepted.get(_clean(item.uid))
-                if context is not None and context.stores:
-                    answers.append(_storage_level(item))
-            elif isinstance(item, pdu_items.UserIdentitySubItemRQ) and item.response_requested:
-                answers.append(_identity())
+        levels = _first_of_each(asked, pdu_items.SOPClassExtendedNegotiationSubItem)
+        for uid, item in levels.items():
+            if uid in accepted and accepted[uid].stores:
+                answers.append(_storage_level(item))
+        identities = (i for i in asked if isinstance(i, pdu_items.UserIdentitySubItemRQ))
+        if any(item.response_requested for item in identities):
+            answers.append(_identity())
         return answers
 
     def _accept_pdu(self, request: bytes, contexts: list[Any], user_items: list[Any]) -> bytes:
@@ -317,6 +357,15 @@ def is_storage(abstract_syntax: str) -> bool:
     """True for storage SOP classes, and for private and unknown ones: they may be storage."""
     service = sop_class.uid_to_service_class(abstract_syntax)
     return service in (ServiceClass, StorageServiceClass)
+
+
+def _first_of_each(asked: list[Any], kind: type[Any]) -> dict[str, Any]:
+    """The sub-items of a kind, one a SOP class: the answer must not outgrow its 16-bit length."""
+    found: dict[str, Any] = {}
+    for item in asked:
+        if isinstance(item, kind):
+            found.setdefault(_clean(item.uid), item)
+    return found
 
 
 def _context_item(number: int, result: int, transfer_syntax: str) -> Any:

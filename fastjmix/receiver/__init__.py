@@ -4,12 +4,15 @@ Wanted: one process carries all associations at the speed of the network, and on
 its own.
 Guaranteed: bytes are received into the association's lane and not moved again; a response leaves
 in one send(2) with TCP_NODELAY, and acknowledgements are not delayed (TCP_QUICKACK is re-armed), so
-that a sender with Nagle's algorithm on waits for nothing; every wait for a peer has a deadline.
+that a sender with Nagle's algorithm on waits for nothing; every wait for a peer has a deadline,
+and inside a message a peer must keep a pace (docs/limits.md).
 A full lane stops the reading of that socket only.
 Still wrong: DICOM over TLS is not offered (put stunnel in front); the C-STORE-RQ's priority is not
 looked at.
 
-    connection.py   one peer: its state, and the bounds that every peer has
+    connection.py   one peer: its state, and the pace it must keep
+    doors.py        listening sockets, and who stands before them
+    entrance.py     from a connection to an association
     leases.py       the lanes that a receiver holds
     messages.py     DIMSE: what each event of the PDV scanner asks for
     loop.py         sockets, timers, deadlines

@@ -7,28 +7,25 @@ Its lane may linger after that, until the packer has let go of it.
 from __future__ import annotations
 
 import socket
+import time
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from fastjmix._core import Command, PdvScanner
-from fastjmix.config import DicomListener
-from fastjmix.dicom.association import Accepted, Acceptor, Policy
+from fastjmix.config import PeerLimits
+from fastjmix.dicom.association import Accepted
 
-ARTIM_SECS: Final = 30.0
-"""PS3.8 §9.1.5: for a whole A-ASSOCIATE-RQ, and for the close after a release or abort."""
-
-IDLE_ASSOCIATION_SECS: Final = 300.0
-"""An open association may be silent between messages for so long: scanners pause between series."""
-
-STALL_SECS: Final = 60.0
-"""Inside a message a peer that sends nothing for so long is gone."""
+if TYPE_CHECKING:
+    from fastjmix.receiver.doors import Door
 
 GRANT_SECS: Final = 120.0
-"""From the last byte of an instance to its status; a disk that takes longer is not a disk."""
+"""From the last byte of an instance to its status, and for room in a full lane: a disk that takes
+longer is not a disk."""
 
-HALF_OPEN_MAX: Final = 512
-"""Connections that have not sent their A-ASSOCIATE-RQ yet; one more is closed at once."""
+ANSWERS_A_TURN: Final = 64
+"""Messages of one peer that are answered at once (C-ECHO, refused instances) before the others are
+looked at: about a millisecond."""
 
 
 class State(Enum):
@@ -40,23 +37,17 @@ class State(Enum):
     CLOSED = auto()
 
 
-@dataclass(slots=True)
-class Door:
-    """A listening socket and what it accepts."""
-
-    index: int
-    socket: socket.socket
-    listener: DicomListener
-    acceptor: Acceptor
-
-
 @dataclass(slots=True, eq=False)
 class Connection:
-    """One peer. `request` is the C-STORE or other request whose answer is due."""
+    """One peer. `request` is the C-STORE or other request whose answer is due; `answered` counts
+    the messages answered since the others were looked at; `paced_at` and `paced_bytes` say where
+    the measuring of its pace began."""
 
     socket: socket.socket
+    host: str
     peer: str
     door: Door
+    limits: PeerLimits
     deadline: float
     state: State = State.AWAITING
     received: bytearray = field(default_factory=bytearray)
@@ -70,17 +61,25 @@ class Connection:
     stored: int = 0
     refused: int = 0
     stalled: bool = False
+    answered: int = 0
+    paced_at: float = field(default_factory=time.monotonic)
+    paced_bytes: int = 0
     ended: bool = False
     why: str = ""
 
+    def keeps_pace(self, now: float) -> bool:
+        """False when a whole dimse_timeout_secs of a message came slower than min_bytes_per_sec.
 
-def door_for(index: int, listening: socket.socket, listener: DicomListener) -> Door:
-    policy = Policy(
-        ae_title=listener.ae_title,
-        accept_any_called_aet=listener.accept_any_called_aet,
-        calling=None if listener.calling is None else frozenset(listener.calling),
-        max_pdu=listener.max_pdu,
-        enable_store=listener.enable_store,
-        enable_echo=listener.enable_echo,
-    )
-    return Door(index, listening, listener, Acceptor(policy))
+        Asked at each tick of an open association. Time in which the peer waits for us, or between
+        messages, does not count.
+        """
+        scanner = self.scanner
+        if scanner is None or self.stalled or not scanner.hungry:
+            self.paced_at, self.paced_bytes = now, 0 if scanner is None else scanner.arrived
+            return True
+        elapsed = now - self.paced_at
+        if elapsed < self.limits.dimse_timeout_secs:
+            return True
+        came = scanner.arrived - self.paced_bytes
+        self.paced_at, self.paced_bytes = now, scanner.arrived
+        return came >= self.limits.min_bytes_per_sec * elapsed

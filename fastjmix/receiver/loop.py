@@ -12,39 +12,25 @@ import os
 import select
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from fastjmix import _core, log
 from fastjmix._core import PdvScanner
 from fastjmix.config import Config
-from fastjmix.dicom.association import (
-    ASSOCIATE_RQ_MAX,
-    CONGESTION,
-    LOCAL_LIMIT,
-    RELEASE_RP,
-    Accepted,
-    Rejected,
-    abort_pdu,
-)
-from fastjmix.errors import ProtocolError
+from fastjmix.dicom.association import RELEASE_RP, Accepted, abort_pdu
 from fastjmix.lane import IDLE_SECS
 from fastjmix.links import Links
 from fastjmix.receiver.connection import (
-    ARTIM_SECS,
+    ANSWERS_A_TURN,
     GRANT_SECS,
-    HALF_OPEN_MAX,
-    IDLE_ASSOCIATION_SECS,
-    STALL_SECS,
     Connection,
-    Door,
     State,
-    door_for,
 )
+from fastjmix.receiver.doors import ACCEPT_BURST, CLOSING_MAX, Door, door_for, teach_manners
+from fastjmix.receiver.entrance import Entrance
 from fastjmix.receiver.leases import Leases
 from fastjmix.receiver.messages import Messages
-from fastjmix.settings import tabulate
-from fastjmix.spool import Room
 from fastjmix.wiring import Wiring
 
 TICK_SECS: Final = 0.5
@@ -87,18 +73,17 @@ class Receiver:
         self._links = links
         self._stats = links.stats
         self._log = log.get()
-        self._table = tabulate(config)
         self._messages = Messages(wiring, links.stats, self)
-        self._room = Room(config.storage_dir)
         self._grace = config.runtime.grace_secs
         self._epoll = select.epoll()
         self._doors = {s.fileno(): door_for(i, s, config.dicom[i]) for i, s in enumerate(sockets)}
         self._connections: dict[int, Connection] = {}
-        self._half_open = 0
+        self._closing: dict[Connection, None] = {}
         self._waiting: list[Connection] = []
         self._stalled: list[Connection] = []
         self._lingering: list[Connection] = []
         self._leases = Leases(wiring, number)
+        self._entrance = Entrance(config, wiring, links.stats, self._leases, self)
         self._resting = False
         self._stopping_at: float | None = None
         self._next_tick = 0.0
@@ -132,7 +117,8 @@ class Receiver:
         """Events of the sockets; spins a little while an association is live, then sleeps."""
         live = self._connections or self._lingering
         if not live:
-            return self._epoll.poll(IDLE_SECS if self._leases.busy or self._resting else -1)
+            idle = IDLE_SECS if self._leases.busy or self._resting else -1
+            return self._epoll.poll(TICK_SECS if self._entrance.notices.untold else idle)
         if self._waiting:
             scanners = [c.scanner for c in self._waiting if c.scanner is not None]
             if _core.await_grants(scanners, GRANT_TURNS) >= 0:
@@ -162,6 +148,11 @@ class Receiver:
             c.scanner is not None and c.scanner.granted for c in (*self._waiting, *self._lingering)
         ) or any(c.scanner is not None and not c.scanner.stalled for c in self._stalled)
 
+    @property
+    def stopping(self) -> bool:
+        """True while draining: no new association is let in."""
+        return self._stopping_at is not None
+
     def _begin_stop(self) -> None:
         self._epoll.unregister(self._links.stop)
         self._stopping_at = time.monotonic() + self._grace
@@ -188,6 +179,9 @@ class Receiver:
                 self.abort(connection, 2, 0, "shutting down: grace_secs is over")
             elif now >= connection.deadline:
                 self._expire(connection)
+            elif connection.state is State.OPEN and not connection.keeps_pace(now):
+                self.abort(connection, 0, 0, "slower than min_bytes_per_sec")
+        self._entrance.notices.tick(now)
         self._leases.tick(now)
         if self._resting:
             self._resting = False
@@ -200,6 +194,8 @@ class Receiver:
             why = "stalled inside a message" if midway or connection.outgoing else "idle"
             if connection in self._waiting:
                 why = "no status from the packer in time"
+            elif connection.stalled:
+                why = "no room in the lane in time: the packer is behind"
             self.abort(connection, 0, 0, why)
         else:
             self._close(connection, "ARTIM timer expired")
@@ -207,7 +203,7 @@ class Receiver:
     # -- connections -------------------------------------------------------------------------
 
     def _accept(self, door: Door) -> None:
-        while True:
+        for _ in range(ACCEPT_BURST):
             try:
                 accepted, address = door.socket.accept()
             except BlockingIOError:
@@ -216,17 +212,26 @@ class Receiver:
                 self._log.warning("accept_failed", why=problem.strerror)
                 self._rest()
                 return
-            if self._half_open >= HALF_OPEN_MAX:
+            host = address[0]
+            if door.full and not self._make_place(door, host):
                 accepted.close()
                 continue
-            accepted.setblocking(False)
-            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            accepted.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            peer = f"{address[0]}:{address[1]}"
-            deadline = time.monotonic() + ARTIM_SECS
-            self._connections[accepted.fileno()] = Connection(accepted, peer, door, deadline)
-            self._half_open += 1
+            teach_manners(accepted)
+            limits = door.listener.limits
+            deadline = time.monotonic() + limits.acse_timeout_secs
+            connection = Connection(accepted, host, f"{host}:{address[1]}", door, limits, deadline)
+            self._connections[accepted.fileno()] = connection
+            door.enter(connection)
             self._epoll.register(accepted.fileno(), select.EPOLLIN)
+
+    def _make_place(self, door: Door, host: str) -> bool:
+        """max_half_open peers stand at this door: one of them goes, or (False) the newcomer."""
+        self._stats.add("connections_turned_away_total")
+        gives_way = door.gives_way(host)
+        if gives_way is None:
+            return False
+        self._close(gives_way, "max_half_open, most of them from this address")
+        return True
 
     def _rest(self) -> None:
         """No descriptors, or no memory: the doors are left alone until the next tick."""
@@ -235,21 +240,23 @@ class Receiver:
             self._epoll.unregister(descriptor)
 
     def _serve(self, connection: Connection, event: int) -> None:
-        if event & select.EPOLLOUT:
-            self._flush(connection)
-        if not event & ~select.EPOLLOUT:
-            return
         try:
-            if connection.state is State.OPEN:
+            if event & select.EPOLLOUT:
+                self._flush(connection)
+            if not event & ~select.EPOLLOUT or connection.state is State.CLOSED:
+                return
+            if connection.stalled and event & (select.EPOLLHUP | select.EPOLLERR):
+                self.lost(connection, "connection reset")  # would be reported for ever
+            elif connection.state is State.OPEN:
                 self._receive(connection)
             elif connection.state is State.AWAITING:
-                self._await_request(connection)
+                self._entrance.request(connection)
             else:
                 self._await_close(connection)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as problem:
-            self._lost(connection, problem.strerror or str(problem))
+            self.lost(connection, problem.strerror or str(problem))
         except Exception as problem:
             self._failed(connection, problem)
 
@@ -264,62 +271,9 @@ class Receiver:
         if not connection.socket.recv(65536):
             self._close(connection, connection.why)
 
-    def _await_request(self, connection: Connection) -> None:
-        """Sta2: an A-ASSOCIATE-RQ, in as many pieces as the peer likes."""
-        data = connection.socket.recv(65536)
-        if not data:
-            self._close(connection, "closed before an A-ASSOCIATE-RQ")
-            return
-        buffer = connection.received
-        buffer += data
-        if buffer[0] != 0x01:
-            known = 0x02 <= buffer[0] <= 0x07
-            self.abort(connection, 2, 2 if known else 1, "not an A-ASSOCIATE-RQ")
-            return
-        if len(buffer) < 6:
-            return
-        length = int.from_bytes(buffer[2:6], "big")
-        if length > ASSOCIATE_RQ_MAX:
-            self.abort(connection, 2, 6, f"an A-ASSOCIATE-RQ of {length} bytes")
-        elif len(buffer) >= 6 + length:
-            self._associate(connection, bytes(buffer[: 6 + length]), bytes(buffer[6 + length :]))
-
-    def _associate(self, connection: Connection, request: bytes, rest: bytes) -> None:
-        door = connection.door
-        try:
-            answer = door.acceptor.answer(request)
-        except ProtocolError as problem:
-            self.abort(connection, 2, problem.reason, problem.message)
-            return
-        connection.received.clear()
-        if isinstance(answer, Rejected):
-            self._reject(connection, answer.calling_ae, answer.pdu, answer.why)
-            return
-        connection.settings = self._table.number(door.index, answer.calling_ae)
-        refusal = self._no_room(door, connection.settings, answer.calling_ae)
-        lane = -1 if refusal else self._leases.take()
-        if refusal or lane < 0:
-            pdu, why = refusal or (LOCAL_LIMIT, "no lane is free (max_associations, memory)")
-            self._reject(connection, answer.calling_ae, pdu, why)
-            return
-        self._open(connection, answer, lane, rest)
-
-    def _no_room(self, door: Door, settings: int, calling_ae: str) -> tuple[bytes, str] | None:
-        """Why an association must wait, if it must."""
-        if self._stopping_at is not None:
-            return CONGESTION, "shutting down"
-        if self._room.low():
-            return CONGESTION, "little space is left in the storage directory"
-        if self._lanes.associations(door.index) >= door.listener.max_associations:
-            return LOCAL_LIMIT, "max_associations of the listener"
-        most = self._table.rows[settings].max_associations
-        if most is not None and self._lanes.associations(door.index, calling_ae.encode()) >= most:
-            return LOCAL_LIMIT, "max_associations of the calling AE title"
-        return None
-
-    def _open(self, connection: Connection, answer: Accepted, lane: int, rest: bytes) -> None:
+    def open(self, connection: Connection, answer: Accepted, lane: int, rest: bytes) -> None:
         """Sta6: the association has its lane; bytes that came with the request go there."""
-        self._half_open -= 1
+        connection.door.leave(connection)
         connection.association = self._lanes.new_association()
         connection.accepted = answer
         connection.state = State.OPEN
@@ -353,7 +307,7 @@ class Receiver:
             view[:] = rest
             scanner.commit(len(rest))
             self._messages.advance(connection, scanner, scanner.scan())
-            self._after(connection, scanner)
+        self._after(connection, scanner)
 
     # -- data transfer (Sta6) ----------------------------------------------------------------
 
@@ -364,10 +318,10 @@ class Receiver:
         for _ in range(EVENTS):
             event = scanner.receive(connection.socket.fileno(), RECEIVE_BYTES, BURST)
             if scanner.closed:
-                self._lost(connection, "connection closed")
+                self.lost(connection, "connection closed")
                 return
             self._messages.advance(connection, scanner, event)
-            if scanner.drained or scanner.blocked or connection.outgoing:
+            if scanner.drained or scanner.blocked or connection.outgoing or connection.answered:
                 break
             if connection.state is not State.OPEN:
                 return
@@ -380,20 +334,20 @@ class Receiver:
         """What a connection's state asks for after its messages were handled."""
         if connection.state is not State.OPEN:
             return
-        if scanner.blocked or scanner.stalled:
+        if scanner.blocked or scanner.stalled or connection.answered >= ANSWERS_A_TURN:
             self._stall(connection)
-        elif connection.request is None and not scanner.midway:
-            connection.deadline = time.monotonic() + IDLE_ASSOCIATION_SECS
+        elif connection.request is None and not scanner.midway and not connection.outgoing:
+            connection.deadline = time.monotonic() + connection.limits.network_timeout_secs
             if self._stopping_at is not None:
                 self._stop_if_between_messages(connection)
+        connection.answered = 0
 
     def released(self, connection: Connection) -> None:
         """A-RELEASE-RQ: answered; the peer closes (Sta13)."""
         self.send(connection, RELEASE_RP)
         self._end_association(connection, "released")
         if connection.state is State.OPEN:
-            connection.state = State.CLOSING
-            connection.deadline = time.monotonic() + ARTIM_SECS
+            self._await_the_close(connection)
 
     def aborted_by_peer(self, connection: Connection) -> None:
         """A-ABORT: nothing is answered."""
@@ -411,7 +365,7 @@ class Receiver:
         self._waiting.append(connection)
 
     def _touch(self, connection: Connection) -> None:
-        connection.deadline = time.monotonic() + STALL_SECS
+        connection.deadline = time.monotonic() + connection.limits.dimse_timeout_secs
 
     # -- grants ------------------------------------------------------------------------------
 
@@ -420,17 +374,20 @@ class Receiver:
         if self._waiting:
             for connection in [c for c in self._waiting if c.scanner and c.scanner.granted]:
                 self._waiting.remove(connection)
-                try:
-                    self._granted(connection)
-                except Exception as problem:
-                    self._failed(connection, problem)
+                self._guarded(self._granted, connection)
         if self._stalled:
             for connection in [c for c in self._stalled if c.scanner and not c.scanner.stalled]:
-                self._unstall(connection)
+                self._guarded(self._unstall, connection)
         if self._lingering:
             for connection in [c for c in self._lingering if c.scanner and c.scanner.granted]:
                 self._lingering.remove(connection)
                 self._free_lane(connection)
+
+    def _guarded(self, step: Callable[[Connection], None], connection: Connection) -> None:
+        try:
+            step(connection)
+        except Exception as problem:
+            self._failed(connection, problem)
 
     def _granted(self, connection: Connection) -> None:
         scanner = connection.scanner
@@ -443,6 +400,8 @@ class Receiver:
         if not connection.stalled:
             connection.stalled = True
             self._stalled.append(connection)
+            if connection not in self._waiting:
+                connection.deadline = time.monotonic() + GRANT_SECS
             if connection.scanner is not None:
                 connection.scanner.starve()
             self._epoll.modify(connection.socket.fileno(), 0)
@@ -450,12 +409,17 @@ class Receiver:
     def _unstall(self, connection: Connection) -> None:
         self._stalled.remove(connection)
         connection.stalled = False
-        self._touch(connection)
+        if connection not in self._waiting:
+            self._touch(connection)
         self._interest(connection)
+        self._go_on(connection)
+
+    def _go_on(self, connection: Connection) -> None:
+        """What arrived is looked at further; not while the peer has a response to read."""
         scanner = connection.scanner
-        assert scanner is not None
-        self._messages.advance(connection, scanner, scanner.scan())
-        self._after(connection, scanner)
+        if connection.state is State.OPEN and scanner is not None and not connection.outgoing:
+            self._messages.advance(connection, scanner, scanner.scan())
+            self._after(connection, scanner)
 
     # -- sending and ending ------------------------------------------------------------------
 
@@ -467,7 +431,7 @@ class Receiver:
             except BlockingIOError:
                 sent = 0
             except OSError as problem:
-                self._lost(connection, problem.strerror or str(problem))
+                self.lost(connection, problem.strerror or str(problem))
                 return
             if sent == len(data):
                 return
@@ -479,8 +443,11 @@ class Receiver:
         data = bytes(connection.outgoing)
         connection.outgoing.clear()
         self.send(connection, data)
-        if connection.socket.fileno() >= 0 and not connection.outgoing:
-            self._interest(connection)
+        if connection.socket.fileno() < 0 or connection.outgoing:
+            return
+        self._interest(connection)
+        if not connection.stalled:
+            self._go_on(connection)
 
     def _interest(self, connection: Connection) -> None:
         events = 0 if connection.stalled else select.EPOLLIN
@@ -488,33 +455,25 @@ class Receiver:
             events = select.EPOLLOUT  # who does not read its responses is not read either
         self._epoll.modify(connection.socket.fileno(), events)
 
-    def _reject(self, connection: Connection, calling_ae: str, pdu: bytes, why: str) -> None:
-        self._stats.add("associations_rejected_total")
-        self._log.warning(
-            "association_rejected", calling_ae=calling_ae, peer=connection.peer, why=why
-        )
-        self._last_words(connection, pdu, why)
-
     def abort(self, connection: Connection, source: int, reason: int, why: str) -> None:
         """A-ABORT, and the end of the association if there was one."""
         self._stats.add("associations_aborted_total")
         if connection.accepted is None:
-            self._log.warning("connection_aborted", peer=connection.peer, why=why)
+            self._entrance.notices.give("connection_aborted", peer=connection.peer, why=why)
         if connection.state is not State.CLOSING:
             self._end_association(connection, f"aborted: {why}")
-            self._last_words(connection, abort_pdu(source, reason), why)
+            self.last_words(connection, abort_pdu(source, reason), why)
         else:
             self._close(connection, why)
 
-    def _last_words(self, connection: Connection, pdu: bytes, why: str) -> None:
+    def last_words(self, connection: Connection, pdu: bytes, why: str) -> None:
         """Sends, then waits for the peer to close (Sta13), so that it can read what was sent."""
         connection.why = why
         if connection.socket.fileno() < 0:
             return
-        if connection.state is State.AWAITING:
-            self._half_open -= 1
-        connection.state = State.CLOSING
-        connection.deadline = time.monotonic() + ARTIM_SECS
+        connection.door.leave(connection)
+        connection.received.clear()
+        self._await_the_close(connection)
         self.send(connection, pdu)
         if self._stopping_at is not None:
             self._close(connection, why)
@@ -522,7 +481,16 @@ class Receiver:
             with contextlib.suppress(OSError):
                 connection.socket.shutdown(socket.SHUT_WR)
 
-    def _lost(self, connection: Connection, why: str) -> None:
+    def _await_the_close(self, connection: Connection) -> None:
+        """Sta13, bounded in time and in number."""
+        connection.state = State.CLOSING
+        connection.deadline = time.monotonic() + connection.limits.acse_timeout_secs
+        self._closing[connection] = None
+        if len(self._closing) > CLOSING_MAX:
+            longest = next(iter(self._closing))
+            self._close(longest, longest.why)
+
+    def lost(self, connection: Connection, why: str) -> None:
         if connection.state is State.OPEN:
             self._stats.add("associations_aborted_total")
         self._end_association(connection, f"lost: {why}")
@@ -566,8 +534,8 @@ class Receiver:
         descriptor = connection.socket.fileno()
         if descriptor < 0:
             return
-        if connection.state is State.AWAITING:
-            self._half_open -= 1
+        connection.door.leave(connection)
+        self._closing.pop(connection, None)
         self._end_association(connection, why)
         self._connections.pop(descriptor, None)
         self._epoll.unregister(descriptor)

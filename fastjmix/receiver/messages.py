@@ -16,11 +16,11 @@ import xxhash
 from fastjmix import _core, log
 from fastjmix._core import Command, Head, PdvScanner
 from fastjmix.dicom import dimse
-from fastjmix.dicom.association import Context
+from fastjmix.dicom.association import Context, is_uid
 from fastjmix.dicom.dataset import INFLATE_MAX, file_meta_prefix, inflate_head
 from fastjmix.dicom.dimse import Status
 from fastjmix.errors import UnreadableHead
-from fastjmix.receiver.connection import Connection, State
+from fastjmix.receiver.connection import ANSWERS_A_TURN, Connection, State
 from fastjmix.stats import Stats
 from fastjmix.wiring import Wiring
 
@@ -183,7 +183,16 @@ class Messages:
         status, comment, offending = connection.refusal or (Status.SUCCESS, b"", None)
         self._respond(connection, scanner, request, status, comment, offending)
         scanner.resume()
-        return scanner.scan() if connection.state is State.OPEN else _core.MORE
+        connection.answered += 1
+        return scanner.scan() if self._goes_on(connection) else _core.MORE
+
+    def _goes_on(self, connection: Connection) -> bool:
+        """False: who does not read its responses, or has had its turn, waits with what it sent."""
+        return (
+            connection.state is State.OPEN
+            and not connection.outgoing
+            and connection.answered < ANSWERS_A_TURN
+        )
 
     def granted(self, connection: Connection, scanner: PdvScanner) -> None:
         """The packer has given the instance its status: the response goes out, and on it goes."""
@@ -191,8 +200,10 @@ class Messages:
         assert request is not None
         status, comment = scanner.grant()
         self._respond(connection, scanner, request, status, comment)
-        if connection.state is State.OPEN:
-            scanner.resume()
+        if connection.state is not State.OPEN:
+            return
+        scanner.resume()
+        if self._goes_on(connection):
             self.advance(connection, scanner, scanner.scan())
 
     def _respond(
@@ -243,16 +254,12 @@ def _refusal(request: Command, context: Context) -> tuple[int, bytes, int | None
         status = Status.UNRECOGNISED_OPERATION
     elif not context.stores or request.sop_class_uid != context.abstract_syntax:
         status = Status.SOP_CLASS_NOT_SUPPORTED
-    elif not _is_uid(request.sop_instance_uid):
+    elif not is_uid(request.sop_instance_uid):
         status = Status.INVALID_INSTANCE
     elif request.data_set_type == dimse.NO_DATA_SET:
         status = Status.CANNOT_UNDERSTAND
         return status, dimse.MEANING[Status.MISTYPED_ARGUMENT].encode(), None
     return None if status is None else (status, dimse.MEANING[status].encode(), None)
-
-
-def _is_uid(value: bytes) -> bool:
-    return 0 < len(value) <= 64 and not value.strip(b"0123456789.")
 
 
 def _mismatch(request: Command, head: Head) -> tuple[Status, bytes, int | None] | None:

@@ -1,0 +1,114 @@
+"""From a connection to an association: the A-ASSOCIATE-RQ is awaited and answered (Sta2).
+
+Wanted: a peer is let in by the listener's policy and by what is left of lanes, memory and disk.
+Guaranteed: no more of a request is kept than ASSOCIATE_RQ_MAX bytes; a longer one is refused by its
+header; an association has a lane with memory before it is accepted. No socket is closed here: the
+loop does that.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from fastjmix.config import Config
+from fastjmix.dicom.association import (
+    ASSOCIATE_RQ_MAX,
+    CONGESTION,
+    LOCAL_LIMIT,
+    Accepted,
+    Rejected,
+)
+from fastjmix.errors import ProtocolError
+from fastjmix.receiver.connection import Connection
+from fastjmix.receiver.doors import Door, Notices
+from fastjmix.receiver.leases import Leases
+from fastjmix.settings import tabulate
+from fastjmix.spool import Room
+from fastjmix.stats import Stats
+from fastjmix.wiring import Wiring
+
+
+class Loop(Protocol):
+    """What the entrance may ask of the event loop."""
+
+    @property
+    def stopping(self) -> bool: ...
+    def open(self, connection: Connection, answer: Accepted, lane: int, rest: bytes) -> None: ...
+    def abort(self, connection: Connection, source: int, reason: int, why: str) -> None: ...
+    def last_words(self, connection: Connection, pdu: bytes, why: str) -> None: ...
+    def lost(self, connection: Connection, why: str) -> None: ...
+
+
+class Entrance:
+    """Answers the A-ASSOCIATE-RQs of all doors of one receiver."""
+
+    def __init__(
+        self, config: Config, wiring: Wiring, stats: Stats, leases: Leases, loop: Loop
+    ) -> None:
+        self._lanes = wiring.passage.lanes
+        self._leases = leases
+        self._loop = loop
+        self._room = Room(config.storage_dir)
+        self._stats = stats
+        self._table = tabulate(config)
+        self.notices = Notices()
+
+    def request(self, connection: Connection) -> None:
+        """Sta2: an A-ASSOCIATE-RQ, in as many pieces as the peer likes."""
+        data = connection.socket.recv(65536)
+        if not data:
+            self._loop.lost(connection, "closed before an A-ASSOCIATE-RQ")
+            return
+        buffer = connection.received
+        buffer += data
+        if buffer[0] != 0x01:
+            known = 0x02 <= buffer[0] <= 0x07
+            self._loop.abort(connection, 2, 2 if known else 1, "not an A-ASSOCIATE-RQ")
+            return
+        if len(buffer) < 6:
+            return
+        length = int.from_bytes(buffer[2:6], "big")
+        if length > ASSOCIATE_RQ_MAX:
+            self._loop.abort(connection, 2, 6, f"an A-ASSOCIATE-RQ of {length} bytes")
+        elif len(buffer) >= 6 + length:
+            self._associate(connection, bytes(buffer[: 6 + length]), bytes(buffer[6 + length :]))
+
+    def _associate(self, connection: Connection, request: bytes, rest: bytes) -> None:
+        door = connection.door
+        try:
+            answer = door.acceptor.answer(request)
+        except ProtocolError as problem:
+            self._loop.abort(connection, 2, problem.reason, problem.message)
+            return
+        connection.received.clear()
+        if isinstance(answer, Rejected):
+            self._reject(connection, answer.calling_ae, answer.pdu, answer.why)
+            return
+        connection.settings = self._table.number(door.index, answer.calling_ae)
+        refusal = self._no_room(door, connection.settings, answer.calling_ae)
+        lane = -1 if refusal else self._leases.take()
+        if refusal or lane < 0:
+            pdu, why = refusal or (LOCAL_LIMIT, "no lane is free (max_associations, memory)")
+            self._reject(connection, answer.calling_ae, pdu, why)
+            return
+        self._loop.open(connection, answer, lane, rest)
+
+    def _no_room(self, door: Door, settings: int, calling_ae: str) -> tuple[bytes, str] | None:
+        """Why an association must wait, if it must."""
+        if self._loop.stopping:
+            return CONGESTION, "shutting down"
+        if self._room.low():
+            return CONGESTION, "little space is left in the storage directory"
+        if self._lanes.associations(door.index) >= door.listener.max_associations:
+            return LOCAL_LIMIT, "max_associations of the listener"
+        most = self._table.rows[settings].max_associations
+        if most is not None and self._lanes.associations(door.index, calling_ae.encode()) >= most:
+            return LOCAL_LIMIT, "max_associations of the calling AE title"
+        return None
+
+    def _reject(self, connection: Connection, calling_ae: str, pdu: bytes, why: str) -> None:
+        self._stats.add("associations_rejected_total")
+        self.notices.give(
+            "association_rejected", calling_ae=calling_ae, peer=connection.peer, why=why
+        )
+        self._loop.last_words(connection, pdu, why)

@@ -1,0 +1,63 @@
+"""Any bytes have the head that the slow twin sees, none yet, or none at all: nothing else happens.
+
+What a longer piece of a data set shows, the whole shows too. A deflated head costs no more than
+INFLATE_MAX bytes, whatever it claims. `describe_head` never raises.
+
+An input is: byte 0, the encoding (bits 0-1: implicit, explicit, big endian, deflated), whether it
+is complete (bit 2), whether it is described (bits 3 and 4, both); the data set.
+"""
+
+from __future__ import annotations
+
+import array
+
+import reference
+
+from fastjmix import _core
+from fastjmix.dicom.dataset import (
+    DEFLATED,
+    EXPLICIT_BIG,
+    EXPLICIT_LITTLE,
+    IMPLICIT_LITTLE,
+    INFLATE_MAX,
+    describe_head,
+    inflate_head,
+)
+from fastjmix.errors import UnreadableHead
+
+SYNTAXES = (IMPLICIT_LITTLE, EXPLICIT_LITTLE, EXPLICIT_BIG, DEFLATED)
+NAMES = (*reference.FIELDS.values(), "length")
+
+
+def one(data: bytes) -> None:
+    """One input."""
+    if not data:
+        return
+    kind, complete, described = data[0] & 3, bool(data[0] & 4), data[0] & 24 == 24
+    head = data[1:]
+    if described:
+        describe_head(head, SYNTAXES[kind])
+    if kind == 3:
+        try:
+            head, kind = inflate_head(head), 1
+        except UnreadableHead:
+            return
+        assert len(head) <= INFLATE_MAX
+    found = read(head, kind, complete)
+    try:
+        expected = reference.head(head, kind, complete)
+    except ValueError:
+        expected = False
+    assert found == expected, (found, expected)
+    if found and not complete:
+        assert read(head + b"\0", kind, False) == found
+
+
+def read(head: bytes, kind: int, complete: bool) -> dict[str, object] | bool | None:
+    """`_core.read_head` as a dictionary; False for what is not a data set."""
+    try:
+        # An array has no byte behind its last, as a bytes object has.
+        found = _core.read_head(array.array("B", head), kind, complete)
+    except ValueError:
+        return False
+    return found and {name: getattr(found, name) for name in NAMES}

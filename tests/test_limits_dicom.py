@@ -1,0 +1,407 @@
+"""Every bound of a DICOM peer at its limit - 1, its limit, and its limit + 1: docs/limits.md."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import re
+import socket
+import struct
+import zlib
+from pathlib import Path
+
+import pytest
+import wire
+from dicom_peers import CONGESTED, PROVIDER_6, message, new_uid, open_sockets, works
+from gateway import Gateway, Peer, get, running, until
+from test_association import acceptor
+from test_core import Pair, nested_to, scan
+from test_core import message as core_message
+
+from fastjmix import _core
+from fastjmix._core import PdvScanner
+from fastjmix.config import PeerLimits
+from fastjmix.dicom import association, dataset
+from fastjmix.dicom.association import Accepted, Rejected
+from fastjmix.errors import ProtocolError
+from fastjmix.receiver import connection, doors
+
+HERE = Path(__file__).resolve().parent
+CT = wire.context(1, wire.CT, wire.EXPLICIT)
+
+
+@pytest.fixture
+def start(tmp_path):
+    started = []
+
+    def one(**parts: str) -> Gateway:
+        process = Gateway(tmp_path / "own", 9, **parts)
+        started.append(process)
+        return process
+
+    yield one
+    for process in started:
+        process.close()
+        print(process.log()[-6000:])
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory):
+    with running(Gateway(tmp_path_factory.mktemp("gateway"), 9)) as process:
+        yield process
+
+
+# -- the A-ASSOCIATE-RQ ----------------------------------------------------------------------------
+
+
+def is_taken(request: bytes) -> bool:
+    """True: answered. False: the peer broke a bound, and is aborted (reason 6)."""
+    try:
+        answer = acceptor().answer(request)
+    except ProtocolError as problem:
+        return problem.reason != 6
+    return isinstance(answer, Accepted | Rejected)
+
+
+@pytest.mark.parametrize("off", [-1, 0, 1])
+def test_bytes_of_a_request(gateway, off: int) -> None:
+    plain = wire.associate_rq(CT)
+    left = association.ASSOCIATE_RQ_MAX + off - (len(plain) - 6)
+    padding = b""
+    while left:  # items that nobody knows
+        part = min(left - 4, 0xFFFF)
+        part -= 4 if 0 < left - 4 - part < 4 else 0
+        padding += wire.item(0x77, b"x" * part)
+        left -= 4 + part
+    request = plain[6:] + padding
+    with Peer(gateway.dicom_port) as peer:
+        peer.send(wire.pdu(1, request)[: 1 << 17])
+        if off > 0:
+            assert peer.pdu() == PROVIDER_6  # by its header, long before it is whole
+        else:
+            peer.send(wire.pdu(1, request)[1 << 17 :])
+            assert peer.pdu()[0] == 2
+
+
+@pytest.mark.parametrize("off", [-1, 0, 1])
+def test_presentation_contexts(off: int) -> None:
+    contexts = [
+        wire.context((2 * n + 1) % 256, wire.CT, wire.EXPLICIT)
+        for n in range(association.CONTEXTS_MAX + off)
+    ]
+    assert is_taken(wire.associate_rq(*contexts)) == (off <= 0)
+
+
+@pytest.mark.parametrize("off", [-1, 0, 1])
+def test_transfer_syntaxes_of_a_context(off: int) -> None:
+    syntaxes = [f"1.2.{n}" for n in range(association.SYNTAXES_MAX + off)]
+    assert is_taken(wire.associate_rq(wire.context(1, wire.CT, *syntaxes))) == (off <= 0)
+
+
+@pytest.mark.parametrize("off", [-1, 0, 1])
+def test_items_in_all(off: int) -> None:
+    plain = 1 + 3 + 3  # application context, a context and its two, user information and its two
+    unknown = [wire.item(0x77, b"")] * (association.ITEMS_MAX + off - plain)
+    assert is_taken(wire.associate_rq(CT, *unknown)) == (off <= 0)
+
+
+@pytest.mark.parametrize("size", [127, 128, 129, 0])
+def test_the_peers_own_maximum_length(size: int) -> None:
+    """0: unlimited."""
+    assert is_taken(wire.associate_rq(CT, max_pdu=size)) == (
+        size == 0 or size >= association.PEER_PDU_MIN
+    )
+
+
+@pytest.mark.parametrize("off", [-1, 0, 1])
+def test_answers_are_remembered_to_an_end(off: int) -> None:
+    one = acceptor()
+    plain = wire.associate_rq(CT)
+    request = wire.associate_rq(
+        CT, wire.item(0x77, b"x" * (association.CACHED_RQ_MAX + off - len(plain) - 4))
+    )
+    assert len(request) == association.CACHED_RQ_MAX + off
+    assert (one.answer(request) is one.answer(request)) == (off <= 0)
+    for number in range(association.CACHE_MAX + off):
+        one.answer(wire.associate_rq(CT, calling=b"%d" % number))
+    assert len(one._answers) <= association.CACHE_MAX
+
+
+@pytest.mark.parametrize("length", [63, 64, 65])
+def test_characters_of_a_uid(length: int) -> None:
+    uid = ("1.2." + "3" * 64)[:length]
+    assert association.is_uid(uid.encode()) == (length <= association.UID_MAX)
+    data = wire.data_set(study=uid)
+    head = _core.read_head(data, 1)
+    assert head is not None
+    assert (head.study_instance_uid == uid.encode()) == (length <= 64)
+
+
+# -- framing ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("off", [-1, 0, 1])
+@pytest.mark.parametrize("max_pdu", [4096, 131_072])
+def test_bytes_of_a_pdu(max_pdu: int, off: int) -> None:
+    pair = Pair()
+    scanner = PdvScanner(pair.lanes, pair.lane, max_pdu)
+    header = struct.pack(">BBL", 4, 0, max_pdu + off)
+    view = scanner.reserve(len(header))
+    view[:] = header
+    scanner.commit(len(header))
+    assert scanner.scan() == (_core.BROKEN if off > 0 else _core.MORE)
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 11, 12, 13])
+def test_bytes_of_a_pdv(length: int) -> None:
+    """2 (an empty fragment) to what its PDU holds behind the length, here 12."""
+    behind = struct.pack(">LBB", 2, 1, 1) * 2  # read as fragments where they stand free
+    body = struct.pack(">LBB", length, 1, 1) + (behind if length == 2 else b"\0" * 10)
+    _, scanner = scan(wire.pdu(4, body))
+    refused = scanner.problem is not None and scanner.problem.startswith(f"a PDV of {length} bytes")
+    assert refused == (length in (1, 13))
+
+
+@pytest.mark.parametrize("off", [-1, 0, 1])
+@pytest.mark.parametrize("fragments", [1, 100])
+def test_bytes_of_a_command_set(off: int, fragments: int) -> None:
+    size = _core.COMMAND_BYTES_MAX + off
+    items = wire.pdvs(1, b"x" * size, True, [size // fragments] * (fragments - 1))
+    assert scan(wire.p_data(items))[0] == (_core.BROKEN if off > 0 else _core.COMMAND)
+
+
+@pytest.mark.parametrize("off", [-1, 0, 1])
+def test_bytes_that_are_searched_for_uids(off: int) -> None:
+    """An eighth of this lane, and one to know that it was not enough: to the last UID's end."""
+    pair = Pair(capacity=1 << 20)
+    limit = (1 << 20) // 8 + 1
+    plain = wire.data_set()
+    at = plain.index(struct.pack("<HH", 0x0010, 0x0010))
+    series = wire.element(0x0020000E, b"UI", b"1.2.3.2")
+    fill = limit + off - (plain.index(series) + len(series)) - 12
+    middle = struct.pack("<HH2sHL", 9, 0x1010, b"OB", 0, fill) + b"x" * fill
+    head = plain[:at] + middle + plain[at:]
+    data = head + wire.element(0x00204000, b"LT", b"x" * 40) + b"\0" * 200_000
+    pair.feed(core_message(data, [65536, limit - 65536, 100_000]), [1 << 20])
+    assert (_core.BAD_HEAD in pair.events) == (off > 0)
+
+
+@pytest.mark.parametrize("depth", [63, 64, 65])
+def test_depth_of_sequences(depth: int) -> None:
+    plain = wire.data_set()
+    at = plain.index(struct.pack("<HH", 0x0010, 0x0010))
+    data = plain[:at] + nested_to(depth) + plain[at:]
+    if depth <= _core.HEAD_DEPTH_MAX:
+        assert _core.read_head(data, 1) is not None
+    else:
+        with pytest.raises(ValueError, match="not a data set"):
+            _core.read_head(data, 1)
+
+
+@pytest.mark.parametrize("off", [-2, 0, 2])
+def test_inflated_bytes_that_are_searched(gateway, off: int) -> None:
+    """In steps of 2: data sets are even. The UIDs must lie within INFLATE_MAX."""
+    plain = wire.data_set(study=new_uid())
+    at = plain.index(struct.pack("<HH", 0x0010, 0x0010))
+    fill = dataset.INFLATE_MAX + off - len(plain) - 12
+    data = plain[:at] + wire.element(0x00091010, b"OB", b"x" * fill) + plain[at:]
+    assert len(data) == dataset.INFLATE_MAX + off
+    packer = zlib.compressobj(wbits=-15)
+    packed = packer.compress(data) + packer.flush()
+    packed += b"\0" * (len(packed) % 2)
+    with Peer(gateway.dicom_port) as peer:
+        peer.associate(wire.context(1, wire.CT, wire.DEFLATED))
+        # Cut behind Instance Number the four UIDs are known: one element less must be there.
+        assert peer.store(packed) == 0
+        deeper = plain[:at] + wire.element(0x00091010, b"OB", b"x" * (fill + 60)) + plain[at:]
+        packer = zlib.compressobj(wbits=-15)
+        packed = packer.compress(deeper) + packer.flush()
+        packed += b"\0" * (len(packed) % 2)
+        assert (peer.store(packed) == 0xC002) == (off + 60 > 40)
+
+
+# -- pace and time ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("off", [-1, 0, 1])
+def test_bytes_per_second_inside_a_message(off: int) -> None:
+    limits = PeerLimits(30, 60, 300, 1000, 512)
+    pair = Pair()
+    with socket.socket() as unused:
+        one = connection.Connection(unused, "", "", None, limits, 0.0)  # type: ignore[arg-type]
+        one.scanner = pair.scanner
+        assert one.keeps_pace(0.0)  # between messages
+        data = message(b"x" * 200_000)[: 1000 * 60 + off]
+        view = pair.scanner.reserve(len(data))
+        view[:] = data
+        pair.scanner.commit(len(data))
+        assert pair.scanner.hungry
+        assert one.keeps_pace(59.9)  # not a whole dimse_timeout_secs yet
+        assert one.keeps_pace(60.0) == (off >= 0)
+        assert one.keeps_pace(119.9)  # and from there anew
+        assert not one.keeps_pace(120.0)
+
+
+# -- how many --------------------------------------------------------------------------------------
+
+
+def test_connections_without_an_association(start) -> None:
+    """One more than max_half_open is closed at once; the others may go on."""
+    own = start(endpoint="max_half_open = 5")
+    peers = [Peer(own.dicom_port) for _ in range(5)]
+    for peer in peers:
+        peer.send(b"\1")
+    until(lambda: turned_away(own) == 0, "five may stand there")
+    one_more = Peer(own.dicom_port)
+    assert one_more.closed()
+    assert turned_away(own) == 1
+    peers[0].send(wire.associate_rq(CT)[1:])
+    assert peers[0].pdu()[0] == 2  # has come in: there is a place again
+    again = Peer(own.dicom_port)
+    assert again.associate()[0] == 2
+    for peer in (*peers, one_more, again):
+        peer.socket.close()
+    works(own)
+
+
+def turned_away(own: Gateway) -> float:
+    own.wait_for("http_listening")
+    metrics = get(f"{own.http}/metrics")[2].decode()
+    return float(re.findall(r"turned_away_total\S* ([\d.]+)", metrics)[-1])
+
+
+def test_an_address_that_fills_the_door_gives_way_to_another(start) -> None:
+    own = start(endpoint="max_half_open = 5")
+    greedy = [Peer(own.dicom_port) for _ in range(5)]
+    for number in range(3):  # others come in, one after the other, until places are even
+        other = socket.create_connection(
+            ("127.0.0.1", own.dicom_port), 20, source_address=(f"127.0.0.{number + 2}", 0)
+        )
+        with other:
+            other.sendall(wire.associate_rq(CT))
+            assert other.recv(1) == b"\2"
+    assert greedy[0].closed()  # the oldest of them
+    greedy[-1].send(wire.associate_rq(CT))
+    assert greedy[-1].pdu()[0] == 2
+    for peer in greedy:
+        peer.socket.close()
+
+
+@pytest.mark.parametrize("limit", [1, 3])
+def test_associations_of_a_listener(start, limit: int) -> None:
+    own = start(endpoint=f"max_associations = {limit}")
+    peers = [Peer(own.dicom_port) for _ in range(limit + 1)]
+    answers = [peer.associate() for peer in peers]
+    assert [kind for kind, _ in answers] == [2] * limit + [3]
+    assert answers[-1] == (3, CONGESTED)
+    peers[0].release()
+    peers[0].socket.close()
+    again = Peer(own.dicom_port)
+    assert again.associate()[0] == 2
+    for peer in (*peers, again):
+        peer.socket.close()
+
+
+def test_associations_of_a_calling_ae_title(start) -> None:
+    own = start(
+        endpoint="""
+[endpoints.dicom_receiver.options.aet_table]
+TWO = { max_associations = 2 }
+MORE = { }
+"""
+    )
+    peers = [Peer(own.dicom_port) for _ in range(4)]
+    assert [peer.associate(calling=b"TWO")[0] for peer in peers[:2]] == [2, 2]
+    assert peers[2].associate(calling=b"TWO") == (3, CONGESTED)
+    assert peers[3].associate(calling=b"MORE")[0] == 2
+    for peer in peers:
+        peer.socket.close()
+
+
+def test_connections_that_do_not_close(start) -> None:
+    """CLOSING_MAX of them may wait after a rejection; then the oldest are closed."""
+    own = start(fastjmix="lane_bytes = 1048576")
+    works(own)
+    until(lambda: open_sockets(own) == 0, "nobody is connected")
+    receiver = Path(f"/proc/{own.children()['receiver-0']}/fd")
+    base = len(list(receiver.iterdir()))
+    peers = []
+    for _ in range(doors.CLOSING_MAX + 1):
+        peer = Peer(own.dicom_port)
+        assert peer.associate(called=b"SOMEONE")[0] == 3
+        peers.append(peer)
+    assert len(list(receiver.iterdir())) == base + doors.CLOSING_MAX
+    for peer in peers:
+        peer.socket.close()
+    until(lambda: len(list(receiver.iterdir())) == base, "all are closed")
+
+
+# -- peers that run ahead --------------------------------------------------------------------------
+
+
+def test_who_does_not_read_responses_is_not_read(start) -> None:
+    """No more of its responses are kept than one: memory stays as it was."""
+    own = start(fastjmix="lane_bytes = 1048576")
+    works(own)
+    status = Path(f"/proc/{own.children()['receiver-0']}/status")
+
+    def private_kb() -> int:
+        return int(status.read_text().split("RssAnon:")[1].split()[0])
+
+    before, taken = private_kb(), 0
+    echo = wire.p_data(wire.pdvs(3, wire.echo_rq(), True))
+    with Peer(own.dicom_port) as peer:
+        peer.associate()
+        peer.socket.settimeout(1.0)
+        with contextlib.suppress(TimeoutError):  # TCP takes no more
+            while taken < 80 << 20:
+                taken += peer.socket.send((echo * 1000)[taken % len(echo) :])
+        assert taken < 80 << 20
+        assert private_kb() < before + 1024
+        works(own)
+        peer.socket.settimeout(20)
+        for _ in range(taken // len(echo)):
+            assert peer.status() == 0  # and when it reads, it gets every one of them
+
+
+@pytest.mark.parametrize("off", [-1, 0, 1])
+def test_messages_of_one_turn_are_all_answered(gateway, off: int) -> None:
+    count = connection.ANSWERS_A_TURN + off
+    with Peer(gateway.dicom_port) as peer:
+        peer.associate()
+        echoes = [wire.p_data(wire.pdvs(3, wire.echo_rq(n), True)) for n in range(1, 5 * count)]
+        peer.send(b"".join(echoes))
+        numbers = [struct.unpack("<H", peer.response()[0x0120])[0] for _ in echoes]
+        assert numbers == list(range(1, 5 * count))
+        peer.release()
+
+
+# -- the table -------------------------------------------------------------------------------------
+
+
+def rows() -> list[list[str]]:
+    page = (HERE.parent / "docs" / "limits.md").read_text()
+    return [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in page.splitlines()
+        if line.startswith("| `")
+    ]
+
+
+@pytest.mark.parametrize("row", rows(), ids=lambda row: row[0].strip("`"))
+def test_the_table_of_limits_is_true(row: list[str]) -> None:
+    """Each name has that value, each key exists, each test exists."""
+    name, value, key, _, tests = row
+    module, _, constant = name.strip("`").rpartition(".")
+    if module:
+        found = getattr(importlib.import_module(f"fastjmix.{module}"), constant)
+        assert str(found) == value.replace(" ", ""), name
+    if key != "–":
+        text = (HERE.parent / "docs" / "configuration.md").read_text()
+        lines = [line for line in text.splitlines() if line.startswith(f"| {key}")]
+        told = {line.split(" | ")[2].strip("`") for line in lines}
+        assert module or value.replace(" ", "") in told, name
+    sources = "".join(path.read_text() for path in HERE.glob("test_*.py"))
+    for test in re.findall(r"`(test_\w+)`", tests):
+        assert f"def {test}(" in sources, test
+    assert "`test_" in tests

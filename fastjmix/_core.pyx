@@ -14,6 +14,8 @@ from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memmove, memset
 
+from fastjmix.failpoints import reach
+
 cdef extern from "Python.h":
     int PyBUF_READ
     int PyBUF_WRITE

@@ -13,7 +13,7 @@ CORE := pyproject.toml setup.py fastjmix/_core.pyx $(wildcard fastjmix/_core/*.p
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv build demo test test-nightly bench bench-full lint format test-pythons dist clean dcmtk cross
+.PHONY: help venv build demo test test-nightly soak bench bench-full lint format test-pythons dist clean dcmtk cross
 MAKEFLAGS += --no-print-directory
 
 help:  ## this list
@@ -31,6 +31,11 @@ test: $(BIN)/.tools dcmtk  ## the whole test suite
 
 test-nightly: $(BIN)/.tools dcmtk  ## the suite with its long forms: hours, not minutes
 	FASTJMIX_NIGHTLY=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --timeout 7200 $(ARGS)
+
+SECONDS ?= 600
+
+soak: $(BIN)/.tools dcmtk  ## kills, outages and bad peers under load for SECONDS=600; then the ledger
+	$(BIN)/python tests/soak.py --seconds $(SECONDS) $(ARGS)
 
 bench: $(BIN)/.tools dcmtk  ## measure in under five minutes, into bench/short
 	$(PIP) --group bench

@@ -14,7 +14,7 @@ CORE := pyproject.toml setup.py fastjmix/_core.pyx $(wildcard fastjmix/_core/*.p
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv build demo test test-nightly fuzz bench bench-full lint format test-pythons dist clean dcmtk clang cross
+.PHONY: help venv build demo test test-nightly soak fuzz bench bench-full lint format test-pythons dist clean dcmtk clang cross
 MAKEFLAGS += --no-print-directory
 
 help:  ## this list
@@ -35,6 +35,9 @@ test-nightly: $(BIN)/.tools dcmtk clang  ## the suite with its long forms: hours
 
 fuzz: $(BIN)/.tools clang  ## each fuzz target under sanitizers for SECONDS; findings go to tests/fuzz/corpus
 	PYTHONPATH=tests $(BIN)/python -m fuzz.run all --seconds $(SECONDS)
+
+soak: $(BIN)/.tools dcmtk  ## kills, outages and bad peers under load for SECONDS=600; then the ledger
+	$(BIN)/python tests/soak.py --seconds $(SECONDS) $(ARGS)
 
 bench: $(BIN)/.tools dcmtk  ## measure in under five minutes, into bench/short
 	$(PIP) --group bench

@@ -17,6 +17,8 @@ from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memmove, memset
 
+from fastjmix.failpoints import reach
+
 cdef extern from "<sys/socket.h>":
     Py_ssize_t recv(int, void*, size_t, int) noexcept
     int setsockopt(int, int, int, const void*, unsigned int) noexcept

@@ -42,6 +42,7 @@ from fastjmix import web as manners
 from fastjmix.catalogue import Catalogue, Entry
 from fastjmix.config import Config, HttpListener, Upstream
 from fastjmix.errors import ConfigError
+from fastjmix.failpoints import reach
 from fastjmix.jmix.check import UUID, EnvelopeSummary, check_envelope, read_manifest
 from fastjmix.links import Links
 from fastjmix.spool import Room, Spool, State, Ticket
@@ -270,7 +271,9 @@ class Listener:
             if shared.spool.find(summary.id) is not None:
                 raise HttpError(409, f"envelope {summary.id} is here already; nothing was changed")
             ticket = self._ticket(summary, upstream, size)
+            reach("api.received")
             await asyncio.to_thread(shared.spool.admit, temporary, ticket)
+            reach("api.admitted")
         shared.links.ring_outbox()
         log.get().info("envelope_taken_in", envelope=summary.id, bytes=size, origin=ORIGIN)
         return future

@@ -53,6 +53,7 @@ ConfigFile = Annotated[
 
 def main() -> Never:
     """The entry point of the `fastjmix` command. Ends the process; never raises to the caller."""
+    _open_standard_descriptors()
     try:
         app(prog_name="fastjmix")
     except FastjmixError as error:
@@ -70,6 +71,14 @@ def main() -> Never:
     else:
         code = 0
     sys.exit(code)
+
+
+def _open_standard_descriptors() -> None:
+    """What was started without stdin, stdout or stderr must not get a file in their place: its log
+    lines would be written into an envelope."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(number, True)
+    os.close(number)
 
 
 def _complain(message: str, hint: str = "") -> None:

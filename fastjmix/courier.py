@@ -32,6 +32,7 @@ import aiohttp
 from fastjmix import __version__
 from fastjmix.config import Upstream
 from fastjmix.delivery import Answer, Coding, Dialect, Failure, Kind
+from fastjmix.failpoints import reach
 from fastjmix.spool import Ticket
 
 CHUNK_BYTES: Final = 256 * 1024
@@ -134,6 +135,7 @@ class Body:
                 raise
             self.offset += len(chunk)
             yield chunk
+            reach("uploader.body")
         self._moved(None)
 
     async def _next(self, size: int) -> bytes | bytearray:

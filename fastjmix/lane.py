@@ -3,7 +3,8 @@
 Wanted: bytes of an association cross from its receiver to its packer without being copied.
 Guaranteed: nothing here has a name in the file system, so nothing is left behind, however the
 processes end. A lane's ring gets its memory before the first byte (posix_fallocate): too little
-memory is an answer, never a SIGBUS. A lane that was idle for a while gives its memory back.
+memory is an answer, never a SIGBUS. The size is sealed, so that no process can take away what
+another has mapped. A lane that was idle for a while gives its memory back.
 The layout and the cursors are in _core/memory.pxi; this module owns the memory itself.
 
 Still wrong: memory is given by whole lanes, so 64 open associations hold 64 × lane_bytes until
@@ -13,6 +14,7 @@ they have been idle for IDLE_SECS, even if each used a little of it.
 from __future__ import annotations
 
 import errno
+import fcntl
 import mmap
 import os
 from typing import Final
@@ -24,6 +26,10 @@ IDLE_SECS: Final = 10.0
 """A free lane keeps its memory for so long: modalities often come back within seconds."""
 
 
+FLAGS: Final = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+
+
 class Passage:
     """The shared memory of all lanes; made by the supervisor before it forks.
 
@@ -33,8 +39,8 @@ class Passage:
     def __init__(self, lanes: int, capacity: int, processes: int) -> None:
         control = Lanes.control_bytes(lanes, processes)
         self._capacity = capacity
-        self._control_file = os.memfd_create("fastjmix-control", os.MFD_CLOEXEC)
-        self._ring_file = os.memfd_create("fastjmix-lanes", os.MFD_CLOEXEC)
+        self._control_file = os.memfd_create("fastjmix-control", FLAGS)
+        self._ring_file = os.memfd_create("fastjmix-lanes", FLAGS)
         try:
             os.posix_fallocate(self._control_file, 0, control)
         except OSError as problem:
@@ -44,9 +50,18 @@ class Passage:
                 "Lower max_associations, or give this node more memory.",
             ) from problem
         os.ftruncate(self._ring_file, lanes * capacity)
+        for descriptor in (self._control_file, self._ring_file):
+            fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, SEALS)
         self._control = mmap.mmap(self._control_file, control)
         self._ring = mmap.mmap(self._ring_file, lanes * capacity)
         self.lanes = Lanes(self._control, self._ring, lanes, capacity, processes)
+
+    def close(self) -> None:
+        """Unmaps everything: `lanes` must not be used any more in this process."""
+        self._control.close()
+        self._ring.close()
+        os.close(self._control_file)
+        os.close(self._ring_file)
 
     def back(self, index: int) -> bool:
         """Gives a leased lane its memory. False: there is none to be had."""

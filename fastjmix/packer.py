@@ -29,6 +29,7 @@ from fastjmix import _core, log
 from fastjmix._core import Arrival, Intake
 from fastjmix.config import Config
 from fastjmix.dicom.dimse import MEANING, Status
+from fastjmix.failpoints import reach
 from fastjmix.links import Links
 from fastjmix.packing import Packing, key_of
 from fastjmix.recovery import recover
@@ -186,6 +187,10 @@ class Packer:
             )
             self._retries.append((time.monotonic() + pause, leftover, attempt + 1))
         except Exception as problem:
+            if attempt == 1:  # a fault of ours may pass; what is damaged stays so
+                self._log.exception("recovery_failed", envelope=leftover.id, again_in=RETRY_SECS)
+                self._retries.append((time.monotonic() + RETRY_SECS, leftover, 2))
+                return
             self._log.exception("envelope_damaged", envelope=leftover.id)
             self._spool.set_aside(leftover, repr(problem))
             self._stats.add("envelopes_rejected_total")
@@ -228,6 +233,7 @@ class Packer:
     ) -> None:
         packing = self._packing_for(lane, arrival, settings)
         taken = packing.append(arrival, self._intake.buffers(lane), spill, head)
+        reach("packer.appended")
         packing.instance_arrived(arrival.association, time.monotonic())
         self._sent_by.setdefault(arrival.association, set()).add(packing)
         if not taken:
@@ -269,6 +275,7 @@ class Packer:
                 spill = self._spool.new_spill(self._name)
             if spill is not None:
                 spill.append(self._intake.buffers(lane))
+                reach("packer.spilled")
         except OSError as problem:
             self._log.error("spill_failed", why=problem.strerror)
             if spill is not None:
@@ -300,11 +307,13 @@ class Packer:
             except OSError as problem:
                 failed.add(packing)
                 self._poison(packing, problem)
+        reach("packer.synced")
         for one in pending:
             if one.packing in failed:
                 self._grant(one.lane, Status.OUT_OF_RESOURCES, b"the storage failed; send again")
             else:
                 self._grant(one.lane, Status.SUCCESS)
+        reach("packer.granted")
 
     def _poison(self, packing: Packing, problem: OSError) -> None:
         """After a failed sync pages may be gone: this file is never synced again."""

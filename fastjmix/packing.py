@@ -19,6 +19,7 @@ from typing import Any, Final
 from isal.isal_zlib import crc32
 
 from fastjmix._core import Arrival
+from fastjmix.claim import FORMAT
 from fastjmix.config import Builder
 from fastjmix.dicom.dataset import describe_head
 from fastjmix.jmix import profiles
@@ -35,7 +36,7 @@ def recipe(settings: Settings, packer: int, created: float) -> dict[str, Any]:
     """What draft.json says: how another process finishes the envelope."""
     builder = settings.builder
     return {
-        "format": 1,
+        "format": FORMAT,
         "packer": packer,
         "pipeline": settings.listener.pipeline,
         "upstream": settings.listener.upstream.name,

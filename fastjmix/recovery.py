@@ -24,6 +24,7 @@ from isal.isal_zlib import crc32
 from fastjmix import _core, log
 from fastjmix.dicom.association import syntax_kind
 from fastjmix.dicom.dataset import describe_head, inflate_head, read_file_meta
+from fastjmix.failpoints import reach
 from fastjmix.jmix import profiles
 from fastjmix.jmix.archive import Member, data_offset, walk
 from fastjmix.jmix.envelope import Contents, Options
@@ -53,10 +54,12 @@ def recover(spool: Spool, leftover: Leftover, origin: str) -> Ticket | None:
     recovered = _Recovered(draft, leftover.recipe)
     for member in _whole_members(draft):
         recovered.take(member)
+    reach("recovery.walked")
     if not recovered.members:
         draft.abandon()
         return None
     ticket = recovered.seal(origin)
+    reach("recovery.sealed")
     log.get().warning(
         "envelope_recovered",
         envelope=ticket.id,

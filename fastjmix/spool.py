@@ -25,7 +25,6 @@ Still wrong: a spool on a file system without atomic rename (some network mounts
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import time
@@ -37,7 +36,9 @@ from typing import Any, Final, Literal
 
 import orjson
 
+from fastjmix.claim import FORMAT, claim
 from fastjmix.errors import DamagedTicket, SpoolError
+from fastjmix.failpoints import reach
 
 State = Literal["outbox", "sent", "rejected"]
 Bytes = bytes | bytearray | memoryview
@@ -113,14 +114,15 @@ class Ticket:
     def dump(self) -> bytes:
         """The ticket as JSON text."""
         shown = {key: value for key, value in asdict(self).items() if value is not None}
-        return orjson.dumps({"format": 1, **shown}, option=orjson.OPT_APPEND_NEWLINE)
+        return orjson.dumps({"format": FORMAT, **shown}, option=orjson.OPT_APPEND_NEWLINE)
 
     @classmethod
     def load(cls, text: bytes, where: str) -> Ticket:
         """Reads what `dump` wrote. Raises DamagedTicket, naming `where`."""
         try:
             found = orjson.loads(text)
-            found.pop("format")
+            if (number := found.pop("format")) != FORMAT:
+                raise TypeError(f"its format is {number}, this version knows {FORMAT}")
             found["studies"] = tuple(found["studies"])
             ticket = cls(**found)
         except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as problem:
@@ -129,6 +131,14 @@ class Ticket:
                 "Move it and its archive to rejected/ by hand, and look at the disk.",
             ) from problem
         return ticket
+
+
+def _is_id(name: str) -> bool:
+    """One of our names. What else a person put beside them is left alone."""
+    try:
+        return str(uuid.UUID(name)) == name
+    except ValueError:
+        return False
 
 
 def sync_directory(path: Path) -> None:
@@ -207,6 +217,7 @@ class Draft:
         """Appends a header and a spilled instance as one member; returns its offset."""
         start = self.end
         offset = _write_all(self.descriptor, [header], start)
+        reach("packer.joining")
         done = 0
         while done < spill.size:
             copied = os.copy_file_range(
@@ -239,13 +250,17 @@ class Draft:
         Returns the ticket with its final size. Raises OSError; the draft is then still whole.
         """
         size = _write_all(self.descriptor, tail, self.end)
+        reach("seal.written")
         os.ftruncate(self.descriptor, size)
         if self._durable:
             os.fdatasync(self.descriptor)
+        reach("seal.synced")
         ticket = replace(ticket, size_bytes=size)
         self._spool.publish(self.archive, ticket, durable=self._durable)
+        reach("seal.published")
         self.close()
         shutil.rmtree(self.directory)
+        reach("seal.removed")
         return ticket
 
     def abandon(self) -> None:
@@ -283,6 +298,7 @@ class Spool:
         self.sent = root / "sent"
         self.rejected = root / "rejected"
         self._lock: int | None = None
+        self._clock = time.time() - time.monotonic()
 
     # -- start -------------------------------------------------------------------------------
 
@@ -294,7 +310,7 @@ class Spool:
         try:
             for directory in (self.root, self.building, self.outbox, self.sent, self.rejected):
                 directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._take_lock()
+            self._lock = claim(self.root)
             self._probe()
         except OSError as problem:
             raise SpoolError(
@@ -303,18 +319,6 @@ class Spool:
                 "Check [storage.options] path, its owner and its permissions.",
             ) from problem
         self._finish_steps()
-
-    def _take_lock(self) -> None:
-        lock = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
-            raise SpoolError(
-                f"{self.root}: another fastjmix is using this storage directory",
-                "Stop it, or give this one a [storage.options] path of its own.",
-            ) from None
-        self._lock = lock
 
     def release(self) -> None:
         """Gives the lock back."""
@@ -344,7 +348,7 @@ class Spool:
         for unfinished in self.building.glob("*.draft"):
             shutil.rmtree(unfinished)
         for directory in self.building.iterdir():
-            if self.leftover(directory.name) is None:
+            if _is_id(directory.name) and self.leftover(directory.name) is None:
                 self._without_recipe(directory)
         for state in (self.sent, self.rejected):
             for record in state.glob("*.json"):
@@ -391,6 +395,8 @@ class Spool:
         except (OSError, orjson.JSONDecodeError):
             return None
         if not isinstance(recipe, dict) or not isinstance(recipe.get("packer"), int):
+            return None
+        if recipe.get("format", FORMAT) != FORMAT:
             return None
         return Leftover(envelope_id, directory, recipe)
 
@@ -528,7 +534,8 @@ class Spool:
         """
         removed = []
         total = 0
-        now = time.time()
+        # The earlier of two clocks: one that was set, either way, makes nothing older than it is.
+        now = min(time.time(), self._clock + time.monotonic())
         for modified, size, envelope_id in self._sent_newest_first():
             total += size
             old = max_age_secs is not None and now - modified > max_age_secs
@@ -554,7 +561,9 @@ class Spool:
     def _move(self, state: State, ticket: Ticket) -> None:
         target = self.root / state / f"{ticket.id}.json"
         self._write_file(target, ticket.dump(), durable=self.durable)
+        reach("move.recorded")
         self._rename(self.path("outbox", ticket.id), self.path(state, ticket.id))
+        reach("move.moved")
         (self.outbox / f"{ticket.id}.json").unlink(missing_ok=True)
 
     def _write_file(self, path: Path, data: bytes, *, durable: bool) -> None:
@@ -571,5 +580,6 @@ class Spool:
 
     def _rename(self, source: Path, target: Path, *, durable: bool | None = None) -> None:
         source.rename(target)
+        reach("spool.renamed")
         if self.durable if durable is None else durable:
             sync_directory(target.parent)

@@ -4,8 +4,11 @@ Wanted: dull. It touches no image and no token.
 Guaranteed: every child is forked from this single-threaded process and dies with it
 (PR_SET_PDEATHSIG); a child that dies is started again, with a pause that grows while it keeps
 dying; SIGTERM or SIGINT drains receivers, then packers, then the rest, and exits 0; a second SIGINT
-ends everything at once, and the next start recovers what was promised.
-Still wrong: the configuration is read once; a change needs a restart.
+ends everything at once, and the next start recovers what was promised. A child keeps only the
+sockets and the memory that its verb needs, may gain no privilege, and, if it has a secret, cannot
+be looked into by others of its user. Those that write in the spool hold its lock with the
+supervisor: the lock is free when the last of them is gone.
+Still wrong: the configuration is read once; a change needs a restart (SIGHUP says so in the log).
 """
 
 from __future__ import annotations
@@ -17,15 +20,14 @@ import resource
 import select
 import signal
 import socket
-import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 from typing import Final
 
-from fastjmix import api, log, packer, receiver, uploader
+from fastjmix import api, failpoints, log, packer, receiver, uploader
 from fastjmix._version import __version__
 from fastjmix.config import Config
 from fastjmix.errors import FastjmixError, PlatformError
@@ -37,7 +39,9 @@ from fastjmix.vault import Vault, read
 from fastjmix.wiring import Wiring
 
 PR_SET_PDEATHSIG: Final = 1
+PR_SET_DUMPABLE: Final = 4
 PR_SET_NAME: Final = 15
+PR_SET_NO_NEW_PRIVS: Final = 38
 BACKLOG: Final = 1024
 """Connections that may wait to be accepted: a department's modalities after a power failure."""
 
@@ -103,6 +107,8 @@ class Supervisor:
         self._vault = vault
         self._log = log.get()
         self._signals: list[int] = []
+        self._hangups = 0
+        self._signal_pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         runtime = config.runtime
         self._spool = Spool(config.storage_dir, durable=_any_durable(config))
         self._spool.prepare()
@@ -145,9 +151,31 @@ class Supervisor:
     def _links(self, stage: Stage, row: int, outcomes: Mapping[str, socket.socket]) -> Links:
         return Links(self._stops[stage], self._bell, outcomes, self._stats.row(row))
 
+    def _keep(
+        self,
+        *,
+        sockets: Sequence[socket.socket] = (),
+        outcome: str = "",
+        senders: bool = False,
+        lanes: bool = False,
+    ) -> None:
+        """In a child: closes what it does not need. `outcome`: whose receiving end is its own."""
+        for listening in (*self._dicom, *self._http):
+            if listening not in sockets:
+                listening.close()
+        for name, (receiving, sending) in self._outcomes.items():
+            if not senders:
+                sending.close()
+            if name != outcome:
+                receiving.close()
+        if not lanes:
+            self._wiring.close()
+
     def _receiver(self, number: int, row: int) -> Callable[[], None]:
         def start() -> None:
             self._vault.close()
+            self._keep(sockets=self._dicom, lanes=True)
+            self._spool.release()  # it writes nothing there
             links = self._links(Stage.RECEIVE, row, {})
             receiver.run(self._config, number, self._wiring, links, self._dicom)
 
@@ -157,6 +185,7 @@ class Supervisor:
         def start() -> None:
             self._vault.close()
             name = f"packer-{number}"
+            self._keep(outcome=name, lanes=True)
             links = self._links(Stage.PACK, row, {name: self._outcomes[name][0]})
             packer.run(self._config, number, self._wiring, links, self._fresh_spool())
 
@@ -165,6 +194,8 @@ class Supervisor:
     def _uploader(self, row: int) -> Callable[[], None]:
         def start() -> None:
             senders = {origin: pair[1] for origin, pair in self._outcomes.items()}
+            self._keep(senders=True)
+            _hide()
             uploader.run(
                 self._vault.open("uploader"),
                 self._fresh_spool(),
@@ -175,6 +206,8 @@ class Supervisor:
 
     def _api(self, row: int) -> Callable[[], None]:
         def start() -> None:
+            self._keep(sockets=self._http, outcome="api")
+            _hide()
             links = self._links(Stage.SERVE, row, {"api": self._outcomes["api"][0]})
             api.run(self._vault.open("api"), self._fresh_spool(), links, self._http)
 
@@ -189,6 +222,8 @@ class Supervisor:
         child.started = time.monotonic()
         child.due = None
         if child.pid == 0:
+            for end in self._signal_pipe:
+                os.close(end)
             _be_child(self._config, child, parent)
 
     # -- the loop ----------------------------------------------------------------------------
@@ -207,6 +242,7 @@ class Supervisor:
             _drain(watch)
             self._reap()
             self._count_down()
+            self._answer_hangups()
         self._log.info("stopping", grace_secs=self._config.runtime.grace_secs)
         return self._drain_in_order(poll, watch)
 
@@ -216,6 +252,8 @@ class Supervisor:
             self._log.info("configuration_ignored", keys=", ".join(config.ignored))
         for warning in config.warnings:
             self._log.warning("configuration_warning", what=warning)
+        if failpoints.ARMED:
+            self._log.warning("failpoints_armed", points=failpoints.ARMED)
         for d, bound in zip(config.dicom, self._dicom, strict=True):
             host, port = bound.getsockname()[:2]
             self._log.info("listening", what="dicom", ae_title=d.ae_title, address=f"{host}:{port}")
@@ -228,13 +266,24 @@ class Supervisor:
 
     def _watch_signals(self) -> int:
         """Signals become bytes in a pipe, so that the loop has one thing to wait for."""
-        reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        reader, writer = self._signal_pipe
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda number, _: self._signals.append(number))
+        signal.signal(signal.SIGHUP, self._hang_up)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
         return reader
+
+    def _hang_up(self, *_: object) -> None:
+        self._hangups += 1
+
+    def _answer_hangups(self) -> None:
+        """SIGHUP: a habit of administrators, and what a closed terminal sends. It ends nothing."""
+        while self._hangups:
+            self._hangups -= 1
+            hint = "the configuration is read at the start only: restart fastjmix to apply it"
+            self._log.warning("not_reloaded", hint=hint)
 
     def _asked_to_stop(self) -> bool:
         return bool(self._signals)
@@ -269,6 +318,7 @@ class Supervisor:
             if not pid:
                 continue
             child.pid = 0
+            self._wake_sleepers()
             now = time.monotonic()
             lived = now - child.started
             child.pause = RESTART_SECS if lived > HEALTHY_SECS else child.pause
@@ -276,6 +326,12 @@ class Supervisor:
             child.pause = min(child.pause * 2, RESTART_MAX_SECS)
             if not self._signals:
                 self._log.error("child_died", child=child.name, how=_how(status))
+
+    def _wake_sleepers(self) -> None:
+        """Who died may have taken back a sleeper's word that it sleeps, and not have woken it."""
+        for wake in self._wiring.wake:
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_write(wake, 1)
 
     # -- the end -----------------------------------------------------------------------------
 
@@ -286,6 +342,8 @@ class Supervisor:
             Stage.SERVE: self._config.runtime.grace_secs + 2.0,
             Stage.UPLOAD: self._config.runtime.grace_secs + 2.0,
         }
+        for listening in (*self._dicom, *self._http):
+            listening.close()  # the children have theirs: when they close them, nobody can connect
         for stage in Stage:
             os.eventfd_write(self._stops[stage], 1)
             deadline = time.monotonic() + limits[stage]
@@ -313,12 +371,13 @@ def _be_child(config: Config, child: Child, parent: int) -> None:
     code = 1
     try:
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)  # the parent drains us in order
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         libc = ctypes.CDLL(None)
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         libc.prctl(PR_SET_NAME, child.name.encode())
+        libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
         if os.getppid() != parent:
             os._exit(1)
         log.setup(config.log.level, config.log.file, child.name)
@@ -329,8 +388,12 @@ def _be_child(config: Config, child: Child, parent: int) -> None:
     except BaseException:
         log.get().exception("child_failed")
     finally:
-        sys.stderr.flush()
-        os._exit(code)
+        os._exit(code)  # whatever happens: this is not the supervisor
+
+
+def _hide() -> None:
+    """This process has a secret: no core file, and no look into its memory but for root."""
+    ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def _how(status: int) -> str:
@@ -379,6 +442,7 @@ def run(path: Path) -> int:
     Raises ConfigError, PlatformError (ports, memory, kernel) and SpoolError before anything is
     started.
     """
+    os.umask(0o077)  # patients' images, whoever makes the file
     config, vault = read(path)
     try:
         log.setup(config.log.level, config.log.file, "supervisor")

@@ -37,6 +37,7 @@ from fastjmix.config import Config, Upstream
 from fastjmix.courier import Courier, Patience, damage, manifest
 from fastjmix.delivery import Backoff, Failure, Gate, Kind, Outcome, Verdict
 from fastjmix.errors import DamagedTicket
+from fastjmix.failpoints import reach
 from fastjmix.links import Links
 from fastjmix.spool import Spool, Ticket
 
@@ -151,6 +152,7 @@ class Uploader:
         self._bell = asyncio.Event()
         self._news = asyncio.Event()
         self._stopping = False
+        self._fault: BaseException | None = None
 
     def _target_of(self, upstream: Upstream) -> Target:
         """One target for all the pipelines that end at the same upstream."""
@@ -183,6 +185,8 @@ class Uploader:
         loop.add_reader(self._links.stop, self.stop)
         chores = [asyncio.create_task(self._watch()), asyncio.create_task(self._retain())]
         try:
+            for chore in chores:
+                chore.add_done_callback(self._chore_ended)
             while not self._stopping:
                 self._news.clear()
                 times = [self._start(target) for target in self._each]
@@ -190,6 +194,8 @@ class Uploader:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout_at(wake):
                         await self._news.wait()
+                if self._fault is not None:
+                    raise self._fault  # ours: the supervisor starts this process again
         finally:
             loop.remove_reader(self._links.outbox_bell)
             loop.remove_reader(self._links.stop)
@@ -197,6 +203,11 @@ class Uploader:
                 chore.cancel()
             await asyncio.gather(*chores, return_exceptions=True)
             await self._wind_up()
+
+    def _chore_ended(self, chore: asyncio.Task[None]) -> None:
+        if not chore.cancelled():
+            self._fault = chore.exception()
+            self._news.set()
 
     def _start(self, target: Target) -> float | None:
         """Starts what may start; returns when to look again if nothing happens before."""
@@ -228,8 +239,16 @@ class Uploader:
             self._news.set()
             if not done.cancelled() and (problem := done.exception()) is not None:
                 log.get().error("upload_abandoned", envelope=item.id, exc_info=problem)
+                self._try_again(target, item)
 
         task.add_done_callback(over)
+
+    def _try_again(self, target: Target, item: Waiting) -> None:
+        """After a fault of ours at a point where anything may have happened."""
+        item.doubtful = True
+        item.failures += 1
+        delay = self._pace.backoff.delay(item.failures, random.random())
+        target.put_off(item, asyncio.get_running_loop().time() + delay)
 
     async def _wind_up(self) -> None:
         """What has not come to its end stays in outbox/, unless someone waits to hear of it."""
@@ -268,6 +287,7 @@ class Uploader:
     def _list(self) -> tuple[set[str], list[tuple[str, Ticket | None]]]:
         """In a thread: the ids in outbox/, and the tickets of new ones (None: damaged)."""
         ids = self._spool.waiting()
+        reach("uploader.listed")
         found: list[tuple[str, Ticket | None]] = []
         for envelope_id in ids:
             if envelope_id in self._known:
@@ -349,6 +369,7 @@ class Uploader:
             now=time.time(),
             cap=self._pace.backoff.cap,
         )
+        reach("uploader.answered")
         if outcome.verdict is not Verdict.VERIFY:
             return outcome
         ours = await asyncio.to_thread(manifest, archive)
@@ -446,6 +467,9 @@ class Uploader:
             log.get().warning("envelope_gone", envelope=item.id)
         except (OSError, DamagedTicket) as problem:
             log.get().error("spool_step_failed", envelope=item.id, problem=str(problem))
+            return False
+        except Exception as problem:  # ours; somebody may wait to hear of the outcome
+            log.get().error("spool_step_failed", envelope=item.id, exc_info=problem)
             return False
         return True
 

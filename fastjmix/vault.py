@@ -3,7 +3,9 @@
 Wanted: tokens and passwords are in the uploader and, for callers', in the API; nowhere else.
 Guaranteed: the files are read by a child of its own, which writes the tree to unnamed memory files,
 one a reader, and ends; the supervisor, from which every other process is forked, never has a secret
-in its memory. Each child closes what it does not read before it serves anyone.
+in its memory. Each child closes what it does not read before it serves anyone. A secret that came
+from the environment would stay in every process's environment, where it can be read for as long as
+the process lives: the program begins again without the variables that the files named.
 Still wrong: root, and anyone who may debug our processes, can read the files; a user of its own for
 fastjmix is the operator's part.
 """
@@ -12,21 +14,36 @@ from __future__ import annotations
 
 import os
 import pickle
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import cast
+from typing import Final, cast
 
 from fastjmix.config import Config, load
-from fastjmix.errors import FastjmixError
+from fastjmix.errors import ConfigError, FastjmixError, PlatformError
+
+READERS: Final = ("uploader", "api")
+"""Who reads a file of the vault."""
+
+HANDED_OVER: Final = "FASTJMIX_VAULT"
+"""Set by us for ourselves, when we begin again: the descriptors of the answer and of the files."""
 
 
 class Vault:
     """Pickled configurations with secrets: the uploader's, and the API's (callers' only)."""
 
-    def __init__(self) -> None:
-        self._files = {
-            name: os.memfd_create(f"fastjmix-{name}", os.MFD_CLOEXEC)
-            for name in ("uploader", "api")
-        }
+    def __init__(self, files: Mapping[str, int]) -> None:
+        self._files = dict(files)
+
+    @classmethod
+    def new(cls) -> Vault:
+        """An empty one."""
+        return cls({n: os.memfd_create(f"fastjmix-{n}", os.MFD_CLOEXEC) for n in READERS})
+
+    @property
+    def descriptors(self) -> list[int]:
+        """In the order of READERS."""
+        return [self._files[name] for name in READERS]
 
     def fill(self, config: Config) -> None:
         """Writes what each reader may know."""
@@ -50,28 +67,95 @@ class Vault:
 def read(path: Path) -> tuple[Config, Vault]:
     """The configuration without its secrets, and the vault that has them.
 
-    Raises ConfigError with every fault, as `config.load` does.
+    Does not return when the files named environment variables: the program begins again without
+    them, and then this gives what was read the first time. Raises ConfigError with every fault, as
+    `config.load` does.
     """
-    vault = Vault()
+    handed_over = os.environ.pop(HANDED_OVER, None)
+    if handed_over is not None:
+        answer, vault = _taken_over(handed_over)
+        config, _ = _answered(answer, vault)
+        os.close(answer)
+        return config, vault
+    vault = Vault.new()
     answer = os.memfd_create("fastjmix-answer", os.MFD_CLOEXEC)
     pid = os.fork()
     if pid == 0:
         _read_and_exit(path, vault, answer)
     os.waitpid(pid, 0)
-    with os.fdopen(answer, "rb") as file:
-        file.seek(0)
-        found = pickle.load(file)
+    config, named = _answered(answer, vault)
+    if named:
+        _begin_again(named, [answer, *vault.descriptors])
+    os.close(answer)
+    return config, vault
+
+
+def _answered(answer: int, vault: Vault) -> tuple[Config, list[str]]:
+    """What the child found, and the variables that the files named. Raises what it raised."""
+    found, named = pickle.loads(os.pread(answer, os.fstat(answer).st_size, 0))
     if isinstance(found, BaseException):
         vault.close()
+        os.close(answer)
         raise found
-    return cast(Config, found), vault
+    return cast(Config, found), named
+
+
+def _begin_again(without: list[str], kept: list[int]) -> None:
+    """The same command in a fresh image of this process, without these variables."""
+    environment = {name: value for name, value in os.environ.items() if name not in without}
+    environment[HANDED_OVER] = ",".join(map(str, kept))
+    for descriptor in kept:
+        os.set_inheritable(descriptor, True)
+    sys.stdout.flush()
+    try:
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+    except OSError as problem:
+        raise PlatformError(
+            f"{sys.executable}: cannot be started again: {problem.strerror}",
+            "It was, because the configuration names environment variables, which the running"
+            " processes must not have; put what they hold into files instead.",
+        ) from problem
+
+
+def _taken_over(handed_over: str) -> tuple[int, Vault]:
+    """The answer and the vault that `_begin_again` kept. Raises ConfigError for anything else."""
+    try:
+        answer, *files = [int(one) for one in handed_over.split(",")]
+        for descriptor in (answer, *files):
+            os.set_inheritable(descriptor, False)
+            link = Path(f"/proc/self/fd/{descriptor}").readlink()
+            if not str(link).startswith("/memfd:fastjmix-"):
+                raise ValueError
+        return answer, Vault(dict(zip(READERS, files, strict=True)))
+    except (OSError, ValueError):
+        raise ConfigError(
+            f"{HANDED_OVER} is set in the environment, and not by fastjmix", "Unset it."
+        ) from None
+
+
+class _Recorded(Mapping[str, str]):
+    """The environment, and which of its variables were asked for."""
+
+    def __init__(self) -> None:
+        self.asked: set[str] = set()
+
+    def __getitem__(self, name: str) -> str:
+        self.asked.add(name)
+        return os.environ[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(os.environ)
+
+    def __len__(self) -> int:
+        return len(os.environ)
 
 
 def _read_and_exit(path: Path, vault: Vault, answer: int) -> None:
     """The child: both forms of the tree, or the error that `load` raised."""
     found: Config | FastjmixError
+    environment = _Recorded()
     try:
-        whole = load(path)
+        whole = load(path, environment)
         vault.fill(whole)
         found = whole.without_secrets()
     except FastjmixError as problem:
@@ -79,6 +163,6 @@ def _read_and_exit(path: Path, vault: Vault, answer: int) -> None:
     except BaseException as problem:
         found = FastjmixError(f"{path}: cannot be read: {problem!r}")
     try:
-        os.write(answer, pickle.dumps(found))
+        os.write(answer, pickle.dumps((found, sorted(environment.asked))))
     finally:
         os._exit(0)  # whatever happens: this is not the process that was called

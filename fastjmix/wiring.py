@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,3 +17,9 @@ class Wiring:
     wake: Sequence[int]
     receivers: int
     packers: int
+
+    def close(self) -> None:
+        """This process has nothing to do with lanes: their memory is not its to see."""
+        self.passage.close()
+        for descriptor in self.wake:
+            os.close(descriptor)

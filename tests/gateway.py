@@ -166,7 +166,7 @@ path_prefix = "/api"
 networks = ["http_net"]
 endpoints = ["jmix_http"]
 middleware = ["passthru"]
-backends = []
+backends = [{posts_to}]
 
 [endpoints.jmix_http]
 service = "jmix"
@@ -180,8 +180,12 @@ type = "passthru"
 
 
 def write_config(directory: Path, upstream: int, **parts: str) -> Path:
-    """config.toml and its pipeline; `parts` add keys: fastjmix, endpoint, builder, backend."""
-    filled = {key: parts.get(key, "") for key in ("fastjmix", "endpoint", "builder", "backend")}
+    """config.toml and its pipeline; `parts` add keys: fastjmix, endpoint, builder, backend.
+
+    `posts_to`: the backend, in quotes, that envelopes POSTed to the gateway go to.
+    """
+    keys = ("fastjmix", "endpoint", "builder", "backend", "posts_to")
+    filled = {key: parts.get(key, "") for key in keys}
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "pipelines").mkdir(exist_ok=True)
     (directory / "config.toml").write_text(CONFIG.format(upstream=upstream, **filled))
@@ -192,9 +196,11 @@ def write_config(directory: Path, upstream: int, **parts: str) -> Path:
 class Gateway(Process):
     """A running fastjmix with ports of the system's choosing."""
 
-    def __init__(self, directory: Path, upstream: int, **parts: str) -> None:
+    def __init__(
+        self, directory: Path, upstream: int, env: Mapping[str, str] | None = None, **parts: str
+    ) -> None:
         write_config(directory, upstream, **parts)
-        super().__init__("run", "-c", "config.toml", cwd=directory)
+        super().__init__("run", "-c", "config.toml", cwd=directory, env=env)
         self.spool = directory / "spool"
         self.wait_for(r" started ")
         self.dicom_port = int(self.wait_for(r"listening what=dicom .*:(\d+)$")[1])
@@ -230,8 +236,9 @@ class Store(Process):
 
     def __init__(self, directory: Path, *options: str, port: int = 0) -> None:
         directory.mkdir(parents=True, exist_ok=True)
+        self.directory = directory / "store"
         super().__init__(
-            "store", "--port", str(port), "--dir", str(directory / "store"), *options, cwd=directory
+            "store", "--port", str(port), "--dir", str(self.directory), *options, cwd=directory
         )
         self.port = int(self.wait_for(r"store_listening url=\S+?:(\d+)")[1])
         self.url = f"http://127.0.0.1:{self.port}/api/jmix"

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
 
 import pytest
@@ -141,7 +142,8 @@ def test_leftovers_of_a_crash(spool) -> None:
 
 
 def test_a_draft_without_a_recipe_is_kept_for_a_person(spool) -> None:
-    for name, content in (("empty", b""), ("full", b"member")):
+    names = [str(uuid.uuid4()), str(uuid.uuid4())]
+    for name, content in zip(names, (b"", b"member"), strict=True):
         (spool.building / name).mkdir()
         (spool.building / name / "draft.json").write_bytes(b"{torn")
         (spool.building / name / "envelope.zip").write_bytes(content)
@@ -149,8 +151,8 @@ def test_a_draft_without_a_recipe_is_kept_for_a_person(spool) -> None:
     assert spool.leftovers() == []  # while others run, it may be one that is being made
     start_again(spool)
     assert not list(spool.building.iterdir())
-    assert spool.path("rejected", "full").read_bytes() == b"member"
-    assert "draft.json" in spool.ticket("rejected", "full").refusal["why"]
+    assert spool.path("rejected", names[1]).read_bytes() == b"member"
+    assert "draft.json" in spool.ticket("rejected", names[1]).refusal["why"]
 
 
 def test_a_successor_drops_its_predecessors_spills(spool) -> None:

@@ -30,6 +30,8 @@ cdef struct intake_lane:
     uint32_t number     # of the instance
     uint64_t association
     uint64_t data_bytes
+    uint32_t prefix_length
+    uint32_t settings
     uint32_t crc
     uint64_t held_bytes # in the lane, not written away
     uint32_t held       # pieces
@@ -59,7 +61,8 @@ cdef class Arrival:
 
 
 cdef bytes _get_uid(fj_uid* uid):
-    return PyBytes_FromStringAndSize(uid.text, min(uid.length, <uint8_t>FJ_UID))
+    cdef uint8_t length = fj_load_u8(&uid.length)      # once: the other side can change it
+    return PyBytes_FromStringAndSize(uid.text, min(length, <uint8_t>FJ_UID))
 
 
 cdef class Intake:
@@ -271,8 +274,9 @@ cdef class Intake:
     cdef int _begin(self, Py_ssize_t index, uint64_t association) except -1:
         cdef intake_lane* mine = &self._of[index]
         cdef fj_lane* lane = self._lanes.lane(index)
-        cdef uint32_t settings = lane.settings
+        cdef uint32_t settings = fj_load_u32(&lane.settings)
         cdef object make
+        reach("packer.midway")
         mine.number = fj_load_u32(&lane.begun)
         mine.association = association
         mine.state = TAKING
@@ -281,8 +285,9 @@ cdef class Intake:
         mine.spilled = False
         if settings >= <uint32_t>len(self._hashers):
             raise ValueError(f"lane {index} names settings {settings} of {len(self._hashers)}")
-        prefix = PyMemoryView_FromMemory(
-            <char*>lane.prefix, min(lane.prefix_length, <uint32_t>FJ_PREFIX), PyBUF_READ)
+        mine.settings = settings
+        mine.prefix_length = min(fj_load_u32(&lane.prefix_length), <uint32_t>FJ_PREFIX)
+        prefix = PyMemoryView_FromMemory(<char*>lane.prefix, mine.prefix_length, PyBUF_READ)
         mine.crc = self._crc32(prefix, 0)
         fj_clean_vectors()
         make = self._hashers[settings]
@@ -310,8 +315,13 @@ cdef class Intake:
         cdef uint64_t taken = lane.taken
         cdef uint64_t share = 0
         cdef fj_piece piece
+        cdef fj_piece* shared
+        if published - taken > FJ_PIECES:
+            raise ValueError(f"lane {index} counts more pieces than it can hold")
         while taken != published and share < STEP and not self._must_spill(index):
-            piece = lane.pieces[taken % FJ_PIECES]
+            shared = &lane.pieces[taken % FJ_PIECES]
+            piece.position = fj_load_u64(&shared.position)
+            piece.length = fj_load_u32(&shared.length)
             if piece.position % self._lanes.capacity + piece.length > <uint64_t>self._lanes.capacity:
                 raise ValueError(f"lane {index} holds a piece that is not inside it")
             self._digest(index, self._lanes.bytes_of(index) + piece.position % self._lanes.capacity,
@@ -361,7 +371,7 @@ cdef class Intake:
         cdef intake_lane* mine = &self._of[index]
         cdef fj_lane* lane = self._lanes.lane(index)
         cdef Arrival arrival = Arrival.__new__(Arrival)
-        arrival.settings = lane.settings
+        arrival.settings = mine.settings
         arrival.message_id = lane.message_id
         arrival.association = mine.association
         arrival.study_instance_uid = _get_uid(&lane.study)
@@ -371,7 +381,7 @@ cdef class Intake:
         arrival.transfer_syntax_uid = _get_uid(&lane.transfer_syntax)
         arrival.instance_number = None if lane.instance_number == NO_NUMBER else lane.instance_number
         arrival.head_length = lane.head_length
-        arrival.prefix_length = min(lane.prefix_length, <uint32_t>FJ_PREFIX)
+        arrival.prefix_length = mine.prefix_length
         arrival.data_bytes = mine.data_bytes
         arrival.size = mine.data_bytes + arrival.prefix_length
         arrival.crc = mine.crc
@@ -392,7 +402,7 @@ cdef class Intake:
         cdef uint32_t i
         if not mine.spilled:
             views.append(PyMemoryView_FromMemory(
-                <char*>lane.prefix, min(lane.prefix_length, <uint32_t>FJ_PREFIX), PyBUF_READ))
+                <char*>lane.prefix, mine.prefix_length, PyBUF_READ))
         for i in range(mine.held):
             views.append(PyMemoryView_FromMemory(
                 <char*>ring + mine.pieces[i].position % self._lanes.capacity,
@@ -407,7 +417,7 @@ cdef class Intake:
         cdef uint64_t length
         if mine.spilled or not mine.held:
             return b""
-        length = min(<uint64_t>lane.head_length, <uint64_t>mine.pieces[0].length)
+        length = min(<uint64_t>fj_load_u32(&lane.head_length), <uint64_t>mine.pieces[0].length)
         return PyBytes_FromStringAndSize(
             <char*>self._lanes.bytes_of(index) + mine.pieces[0].position % self._lanes.capacity, length)
 
@@ -420,7 +430,8 @@ cdef class Intake:
     def owner(self, Py_ssize_t index):
         """The process number of the receiver that holds a lane; -1 = nobody."""
         self._lanes._check(index)
-        return <int64_t>fj_load_u32(&self._lanes.lane(index).owner) - 1
+        cdef uint32_t owner = fj_load_u32(&self._lanes.lane(index).owner)
+        return <int64_t>owner - 1 if owner <= <uint32_t>self._lanes.processes else -1
 
     def release(self, Py_ssize_t index):
         """After SPILL: the bytes of `buffers` are free. True: wake the lane's receiver."""

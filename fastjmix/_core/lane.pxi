@@ -26,6 +26,7 @@ cdef class LaneWriter:
     cdef bint _held                 # the lane's memory belongs to an instance (until `resume`)
     cdef bint _inside               # its data set is still arriving
     cdef bint _routed               # it has a packer: pieces are published
+    cdef uint32_t _packer           # its process number
     cdef uint64_t _piece            # the piece being gathered: position
     cdef uint64_t _piece_length
     cdef uint64_t _unrung           # bytes published since the packer was last rung
@@ -49,7 +50,8 @@ cdef class LaneWriter:
         if self._held:
             low = self._floor
             if self._routed:
-                low = max(low, fj_load_u64(&self._lane.released))
+                # Never beyond what was looked at, whatever stands in the shared memory.
+                low = min(max(low, fj_load_u64(&self._lane.released)), self._scan)
         return self._capacity - (self._head - low)
 
     cdef int _restart(self) except -1:
@@ -136,7 +138,7 @@ cdef class LaneWriter:
 
     cdef void _ring_packer(self) noexcept:
         self._unrung = 0
-        if self._lanes.ring_bell(self._lane.packer, self.index):
+        if self._lanes.ring_bell(self._packer, self.index):
             self.wake = True
 
     cdef bint _keep(self, uint64_t position, uint64_t length) noexcept:
@@ -198,7 +200,7 @@ cdef class LaneWriter:
         memcpy(lane.prefix, <const char*>prefix, len(prefix))
         lane.start = lane.released = self._piece
         lane.first_piece = lane.published
-        lane.packer = packer
+        lane.packer = self._packer = packer
         fj_store_u32(&lane.begun, lane.begun + 1)
         self._routed = True
         if self._lanes.ring_bell(packer, self.index):

@@ -128,6 +128,7 @@ cdef extern from *:
         uint32_t asleep
         uint64_t associations
         uint64_t* bells
+    uint8_t fj_load_u8 "fj_load"(uint8_t*) nogil
     uint32_t fj_load_u32 "fj_load"(uint32_t*) nogil
     uint64_t fj_load_u64 "fj_load"(uint64_t*) nogil
     void fj_store_u32 "fj_store"(uint32_t*, uint32_t) nogil
@@ -253,7 +254,8 @@ cdef class Lanes:
         if fj_load_u32(&lane.done) == lane.begun or fj_load_u32(&lane.ended) == lane.begun:
             return -1
         fj_store_u32(&lane.aborted, lane.begun)
-        return <int64_t>lane.packer if self.ring_bell(lane.packer, index) else -1
+        cdef uint32_t packer = fj_load_u32(&lane.packer)
+        return <int64_t>packer if self.ring_bell(packer, index) else -1
 
     def backed(self, Py_ssize_t index, bint value=True, bint change=False):
         """Whether a lane's ring has memory; with `change`, says so for every process."""
@@ -300,7 +302,10 @@ cdef class Lanes:
         return self.ring_bell(process, lane)
 
     cdef bint ring_bell(self, Py_ssize_t process, Py_ssize_t lane) noexcept:
-        cdef fj_process* words = self.process(process)
+        cdef fj_process* words
+        if not 0 <= process < self.processes:
+            return False                # out of the shared memory, where anyone may have written
+        words = self.process(process)
         fj_or(&words.bells[lane >> 6], <uint64_t>1 << (lane & 63))
         return self.must_wake(process)
 

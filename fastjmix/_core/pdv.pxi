@@ -243,6 +243,7 @@ cdef class PdvScanner(LaneWriter):
         return self._finish()
 
     cdef int _finish(self):
+        reach("receiver.last")
         if self._mode != DISCARDING and not self._end():
             self._in_fragment = True    # come back here: an empty rest of the last fragment
             self.blocked = True

@@ -20,6 +20,8 @@ Still wrong: a fault of meaning names its table and key, not its line: tomllib k
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from fastjmix.config.faults import ConfigError, Fault
@@ -57,13 +59,13 @@ __all__ = [
 ]
 
 
-def load(path: Path) -> Config:
+def load(path: Path, environment: Mapping[str, str] = os.environ) -> Config:
     """The effective configuration of the main file `path` and of the files in its pipelines_path.
 
-    Reads those files, `${VAR}` from the environment, and whether named PEM files can be read;
+    Reads those files, `${VAR}` from `environment`, and whether named PEM files can be read;
     starts nothing. Raises ConfigError with every fault found.
     """
     # pydantic costs some 60 ms: only who loads a file pays, not who merely names these types.
     from fastjmix.config.resolve import load as resolved
 
-    return resolved(path)
+    return resolved(path, environment)

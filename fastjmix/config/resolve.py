@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -29,10 +29,10 @@ _T = TypeVar("_T", bound=Table)
 _SECS_A_DAY: Final = 86_400
 
 
-def load(path: Path) -> tree.Config:
+def load(path: Path, environment: Mapping[str, str]) -> tree.Config:
     """See fastjmix.config.load."""
     findings = Findings()
-    sources = read(path, findings, os.environ)
+    sources = read(path, findings, environment)
     config = None
     if sources.files:
         found = check(sources, findings)

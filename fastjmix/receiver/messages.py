@@ -20,6 +20,7 @@ from fastjmix.dicom.association import Context, is_uid
 from fastjmix.dicom.dataset import INFLATE_MAX, file_meta_prefix, inflate_head
 from fastjmix.dicom.dimse import Status
 from fastjmix.errors import UnreadableHead
+from fastjmix.failpoints import reach
 from fastjmix.receiver.connection import ANSWERS_A_TURN, Connection, State
 from fastjmix.stats import Stats
 from fastjmix.wiring import Wiring
@@ -135,6 +136,7 @@ class Messages:
             request.sop_instance_uid,
             context.transfer_syntax,
         )
+        reach("receiver.pdv")
         return scanner.accept()
 
     def _packer(self, study_instance_uid: bytes) -> int:
@@ -198,6 +200,7 @@ class Messages:
         """The packer has given the instance its status: the response goes out, and on it goes."""
         request = connection.request
         assert request is not None
+        reach("receiver.granted")
         status, comment = scanner.grant()
         self._respond(connection, scanner, request, status, comment)
         if connection.state is not State.OPEN:

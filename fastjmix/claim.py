@@ -1,0 +1,72 @@
+"""A storage directory belongs to one running fastjmix, of a version that can read it.
+
+Wanted: a second one, or an older one on a newer one's spool, says so and leaves it alone.
+Guaranteed: the lock is flock(2), so it is gone when the last process that holds it is gone, however
+it ended; `.format` holds a number, and another one than FORMAT ends the start before anything is
+touched. Records carry the number too ("format" in tickets and recipes).
+Still wrong: flock(2) on some network file systems binds one machine only.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from pathlib import Path
+from typing import Final
+
+from fastjmix.errors import SpoolError
+
+FORMAT: Final = 1
+"""Of everything in the spool. A change that this version would misread makes it 2."""
+
+LOCK_SECS: Final = 3.0
+"""How long a start waits for the lock: the processes of one that was killed need a moment to go."""
+
+
+def claim(root: Path) -> int:
+    """Takes the lock and looks at the format. The descriptor that holds the lock.
+
+    Raises SpoolError (another process, another version), OSError.
+    """
+    lock = os.open(root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        _wait_for(lock, root)
+        _check_format(root)
+    except BaseException:
+        os.close(lock)
+        raise
+    return lock
+
+
+def _wait_for(lock: int, root: Path) -> None:
+    deadline = time.monotonic() + LOCK_SECS
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() < deadline:
+                time.sleep(LOCK_SECS / 50)
+                continue
+            raise SpoolError(
+                f"{root}: another fastjmix is using this storage directory",
+                "Stop it, or give this one a [storage.options] path of its own.",
+            ) from None
+        return
+
+
+def _check_format(root: Path) -> None:
+    """Reads the mark, or makes it."""
+    mark = root / ".format"
+    try:
+        found = mark.read_text(encoding="ascii", errors="replace").strip()
+    except FileNotFoundError:
+        mark.touch(mode=0o600)
+        mark.write_text(f"{FORMAT}\n", encoding="ascii")
+        return
+    if found and found != str(FORMAT):
+        raise SpoolError(
+            f"{root}: written by another version of fastjmix (its format is {found[:20]!r}, this"
+            f" version knows {FORMAT}); nothing was touched",
+            "Start that version again and let it deliver everything, or use another directory.",
+        )

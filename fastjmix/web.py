@@ -29,11 +29,12 @@ from collections.abc import (
     Sequence,
 )
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, NamedTuple
 
 import orjson
 from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
+from isal.isal_zlib import crc32
 
 from fastjmix import log
 from fastjmix.errors import EnvelopeError
@@ -227,24 +228,37 @@ def require_zip(request: web.Request) -> None:
         raise HttpError(415, f"Content-Type must be {ZIP}, not {request.content_type[:80]}")
 
 
-async def receive(request: web.Request, file: BinaryIO, max_bytes: int) -> int:
-    """Writes the request's body to `file`; returns its size in bytes.
+class Received(NamedTuple):
+    """A body that was written to a file: its size in bytes, its CRC-32."""
 
-    Raises HttpError 400 (cut short), 408 (too slow), 413 (over `max_bytes`), OSError (disk).
+    size: int
+    crc32: int
+
+
+async def receive(
+    request: web.Request, file: BinaryIO, max_bytes: int, full: Callable[[], bool] | None = None
+) -> Received:
+    """Writes the request's body to `file`. `full` is asked as it grows: is there no more room?
+
+    Raises HttpError 400 (cut short), 408 (too slow), 413 (over `max_bytes`), 507 (`full`), OSError
+    (disk).
     """
     too_large = HttpError(413, f"the body is larger than {max_bytes} bytes, the limit here")
     if (request.content_length or 0) > max_bytes:
         raise too_large
-    total = 0
+    total = checksum = 0
     async for piece in _pieces_of(request):
         total += len(piece)
         if total > max_bytes:
             raise too_large
+        if full is not None and full():
+            raise HttpError(507, "the storage is nearly full: nothing was kept")
+        checksum = crc32(piece, checksum)
         await asyncio.to_thread(file.write, piece)
     await asyncio.to_thread(file.flush)
     if not total:
         raise HttpError(400, "the body is empty")
-    return total
+    return Received(total, checksum)
 
 
 async def _pieces_of(request: web.Request) -> AsyncIterator[bytes]:

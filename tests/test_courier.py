@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 from envelopes import envelope
-from nodes import FAST, MEGABYTE, TOKEN, big, descriptors, node, run, to
+from nodes import FAST, MEGABYTE, TOKEN, descriptors, node, run, to
+from sealed import big
 from upstreams import (
     PATH,
     Http10,
@@ -414,7 +415,7 @@ def test_bytes_that_the_kernel_cannot_place_are_no_progress(tmp_path: Path) -> N
             pace = replace(FAST, patience=Patience(stall=0.4))
             upstream = to(url, transfer_encoding="content-length", timeout_secs=60)
             async with node(tmp_path, upstream, pace) as one:
-                one.seal(envelope(image=bytes(MEGABYTE)))
+                one.seal(envelope(image=bytes(CHUNK_BYTES // 2)))
                 (line,) = await one.logged("upload_retry")
                 assert "connection broken: Connection timed out" in line
 

@@ -60,13 +60,22 @@ def test_every_status_has_a_verdict(status: int, verdict: Verdict) -> None:
     assert outcome.reason
 
 
-@pytest.mark.parametrize("kind", Kind)
+@pytest.mark.parametrize("kind", [kind for kind in Kind if kind is not Kind.DAMAGED])
 def test_no_answer_is_tried_again(kind: Kind) -> None:
     outcome = judged(Failure(kind, "why"))
     assert outcome.verdict is Verdict.RETRY
     assert kind.value in outcome.reason
     assert outcome.doubtful is (kind in (Kind.LATE, Kind.STALLED, Kind.BROKEN))
     assert outcome.shared is (kind is not Kind.LOCAL)
+    assert not outcome.damaged
+
+
+def test_f24_an_archive_that_is_damaged_is_not_tried_again() -> None:
+    outcome = judged(Failure(Kind.DAMAGED, "bytes 1 to 2"))
+    assert outcome.verdict is Verdict.REFUSED
+    assert outcome.damaged
+    assert not outcome.shared
+    assert "damaged on our disk: bytes 1 to 2" in outcome.reason
 
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504])

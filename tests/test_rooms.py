@@ -26,6 +26,7 @@ RANK = {
     "store": 50,
     "send": 50,
     "courier": 45,
+    "intact": 42,
     "catalogue": 45,
     "web": 45,
     "recovery": 45,

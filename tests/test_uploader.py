@@ -8,7 +8,6 @@ import hashlib
 import os
 import socket
 import time
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 from envelopes import envelope
-from nodes import FAST, MEGABYTE, TOKEN, Node, big, node, run, to, until
+from nodes import FAST, MEGABYTE, TOKEN, Node, node, run, to, until
+from sealed import big, sealed, sealed_envelope
 from upstreams import (
     PATH,
     Raw,
@@ -484,16 +484,17 @@ def test_a_stop_withdraws_what_was_never_promised(tmp_path: Path) -> None:
 def test_damaged_archives_are_set_aside_and_nothing_is_sent(tmp_path: Path) -> None:
     def spoil(one: Node) -> dict[str, str]:
         found: dict[str, str] = {}
-        good = envelope()
-        found[one.seal(good[:-1])] = "not a zip"
-        found[one.seal(good + b"trailing")] = "bytes behind the central directory"
-        found[one.seal(b"")] = "not a zip"
-        found[one.seal(b"no archive at all")] = "not a zip"
+        good, ours = envelope(), sealed_envelope()
+        found[one.seal(good[:-1])] = "not a ZIP"
+        found[one.seal(good + b"trailing")] = "bytes behind its end of central directory"
+        found[one.seal(b"")] = "not a ZIP"
+        found[one.seal(b"no archive at all")] = "not a ZIP"
         found[one.seal(good, size_bytes=len(good) + 1)] = "sealed with"
-        no_manifest = tmp_path / "other.zip"
-        with zipfile.ZipFile(no_manifest, "w") as other:
-            other.writestr("readme", b"")
-        found[one.seal(no_manifest)] = "manifest.json"
+        found[one.seal(ours[:-1], crc32=None)] = "does not end with"
+        found[one.seal(ours + b"trailing", crc32=None)] = "does not end with"
+        found[one.seal(b"", crc32=None)] = "too few"
+        found[one.seal(good, crc32=None)] = "not as fastjmix writes it"
+        found[one.seal(sealed({"a": b"b"})[1:], crc32=None)] = "should end at"
         damaged = one.seal()
         (one.spool.outbox / f"{damaged}.json").write_bytes(b"{")
         found[damaged] = "ticket"

@@ -25,6 +25,7 @@ RANK = {
     "vault": 55,
     "store": 50,
     "send": 50,
+    "connections": 44,
     "courier": 45,
     "intact": 42,
     "catalogue": 45,
@@ -104,9 +105,9 @@ def rooms_with(*names: str) -> set[str]:
 
 
 def test_each_tool_has_its_room() -> None:
-    network = {"receiver", "supervisor", "links", "api", "store", "web", "send", "courier"}
+    network = {"receiver", "supervisor", "links", "api", "store", "connections", "send", "courier"}
     assert rooms_with("socket") <= network | {"uploader", "demo", "tune"}
-    assert rooms_with("aiohttp") <= {"courier", "uploader", "api", "store", "web", "catalogue"}
+    assert rooms_with("aiohttp") <= {"courier", "api", "store", "web", "connections"}
     assert rooms_with("pynetdicom") <= {"dicom", "send"}
     assert rooms_with("typer", "rich") <= {"cli", "demo", "tune"}
     assert rooms_with("mmap") <= {"lane", "stats"}

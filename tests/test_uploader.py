@@ -37,7 +37,7 @@ from fastjmix.delivery import Backoff
 
 
 @pytest.mark.parametrize("status", [200, 202, 204])
-def test_any_2xx_is_a_delivery(tmp_path: Path, status: int) -> None:
+def test_f43_any_2xx_is_a_delivery(tmp_path: Path, status: int) -> None:
     async def test() -> None:
         async with (
             Upstream(script(answer(status))).open() as store,
@@ -53,7 +53,7 @@ def test_any_2xx_is_a_delivery(tmp_path: Path, status: int) -> None:
 
 
 @pytest.mark.parametrize("status", [400, 404, 405, 413, 415, 418, 422])
-def test_a_refusal_is_kept_with_its_reason(tmp_path: Path, status: int) -> None:
+def test_f29_a_refusal_is_kept_with_its_reason(tmp_path: Path, status: int) -> None:
     async def test() -> None:
         refused = answer(status, {"error": "x" * 9000}, X_Request_Id="7")
         async with Upstream(script(refused)).open() as store, node(tmp_path, to(store.url)) as one:
@@ -77,7 +77,7 @@ def test_a_refusal_is_kept_with_its_reason(tmp_path: Path, status: int) -> None:
     )
 
 
-def test_a_refusal_wrapped_in_200_is_a_refusal(tmp_path: Path) -> None:
+def test_f29_a_refusal_wrapped_in_200_is_a_refusal(tmp_path: Path) -> None:
     async def test() -> None:
         wrapped = answer(200, {"response": {"status": 400, "body": "validation failed"}})
         async with Upstream(script(wrapped)).open() as store, node(tmp_path, to(store.url)) as one:
@@ -89,7 +89,7 @@ def test_a_refusal_wrapped_in_200_is_a_refusal(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504, 507])
-def test_what_may_pass_is_tried_again_with_the_same_bytes(tmp_path: Path, status: int) -> None:
+def test_f34_what_may_pass_is_tried_again_with_the_same_bytes(tmp_path: Path, status: int) -> None:
     async def test() -> None:
         async with (
             Upstream(script(status, status)).open() as store,
@@ -110,7 +110,9 @@ def test_what_may_pass_is_tried_again_with_the_same_bytes(tmp_path: Path, status
 @pytest.mark.parametrize(
     ("value", "least"), [("1", 0.4), ("1000000000", 0.4), ("-5", 0.0), ("tomorrow", 0.0)]
 )
-def test_retry_after_is_a_minimum_within_bounds(tmp_path: Path, value: str, least: float) -> None:
+def test_f33_retry_after_is_a_minimum_within_bounds(
+    tmp_path: Path, value: str, least: float
+) -> None:
     moments: list[float] = []
 
     def busy_once(request: web.BaseRequest, seen: Seen) -> web.Response:
@@ -128,7 +130,7 @@ def test_retry_after_is_a_minimum_within_bounds(tmp_path: Path, value: str, leas
     assert least <= moments[1] - moments[0] < least + 0.5
 
 
-def test_an_id_that_must_match_and_does_not_is_no_delivery(tmp_path: Path) -> None:
+def test_f43_an_id_that_must_match_and_does_not_is_no_delivery(tmp_path: Path) -> None:
     def repeat(_: web.BaseRequest, seen: Seen) -> web.Response:
         known = [one.sha256 for one in seen_before]
         seen_before.append(seen)
@@ -162,7 +164,7 @@ MANIFEST = {"type": "envelope", "version": 1, "content": {"type": "directory", "
     [(MANIFEST, "sent"), ({**MANIFEST, "version": 2}, "rejected"), (None, "rejected")],
 )
 @pytest.mark.parametrize("ambiguous", [True, False])
-def test_a_conflict_is_verified(
+def test_f31_a_conflict_is_verified(
     tmp_path: Path, theirs: dict[str, Any] | None, where: str, ambiguous: bool
 ) -> None:
     async def post(request: web.BaseRequest, _: Seen) -> web.Response:
@@ -198,7 +200,7 @@ def test_a_conflict_is_verified(
     run(test)
 
 
-def test_a_conflict_that_cannot_be_verified_now_is_verified_later(tmp_path: Path) -> None:
+def test_f31_a_conflict_that_cannot_be_verified_now_is_verified_later(tmp_path: Path) -> None:
     asked: list[str] = []
 
     def manifest(request: web.BaseRequest, _: Seen) -> web.Response:
@@ -222,7 +224,7 @@ def test_a_conflict_that_cannot_be_verified_now_is_verified_later(tmp_path: Path
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_credentials_at_fault_hold_the_upstream_and_drop_nothing(
+def test_f30_credentials_at_fault_hold_the_upstream_and_drop_nothing(
     tmp_path: Path, status: int
 ) -> None:
     locked = True
@@ -253,25 +255,7 @@ def test_credentials_at_fault_hold_the_upstream_and_drop_nothing(
     run(test)
 
 
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_redirect_is_not_followed(tmp_path: Path, status: int) -> None:
-    async def test() -> None:
-        async with Upstream().open() as elsewhere:
-
-            def redirect(request: web.BaseRequest, seen: Seen) -> web.Response:
-                return answer(status, None, Location=elsewhere.url)
-
-            async with Upstream(redirect).open() as store, node(tmp_path, to(store.url)) as one:
-                one.seal()
-                await store.wait(2)
-                assert len(one.spool.waiting()) == 1
-                assert len(one.lines("upstream_held")) == 1
-            assert not elsewhere.seen
-
-    run(test)
-
-
-def test_an_upstream_that_is_down_is_asked_by_one_envelope_at_a_time(tmp_path: Path) -> None:
+def test_f35_an_upstream_that_is_down_is_asked_by_one_envelope_at_a_time(tmp_path: Path) -> None:
     down = True
     connections = 0
 
@@ -304,7 +288,7 @@ def test_an_upstream_that_is_down_is_asked_by_one_envelope_at_a_time(tmp_path: P
     run(test)
 
 
-def test_nothing_listens_and_then_something_does(tmp_path: Path) -> None:
+def test_f35_nothing_listens_and_then_something_does(tmp_path: Path) -> None:
     async def test() -> None:
         with socket.socket() as reserved:
             reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -481,7 +465,7 @@ def test_a_stop_withdraws_what_was_never_promised(tmp_path: Path) -> None:
     run(test)
 
 
-def test_damaged_archives_are_set_aside_and_nothing_is_sent(tmp_path: Path) -> None:
+def test_f24_damaged_archives_are_set_aside_and_nothing_is_sent(tmp_path: Path) -> None:
     def spoil(one: Node) -> dict[str, str]:
         found: dict[str, str] = {}
         good, ours = envelope(), sealed_envelope()
@@ -521,7 +505,7 @@ def test_damaged_archives_are_set_aside_and_nothing_is_sent(tmp_path: Path) -> N
     run(test)
 
 
-def test_an_archive_that_shrinks_while_it_is_read_is_not_delivered(tmp_path: Path) -> None:
+def test_f24_an_archive_that_shrinks_while_it_is_read_is_not_delivered(tmp_path: Path) -> None:
     async def serve(wire: Wire) -> None:
         await wire.probed()
         await wire.take(64 * 1024)
@@ -572,7 +556,7 @@ def test_an_envelope_for_an_upstream_nobody_configured_stays(tmp_path: Path) -> 
     run(test)
 
 
-def test_delivered_envelopes_are_kept_as_long_as_configured(tmp_path: Path) -> None:
+def test_f28_delivered_envelopes_are_kept_as_long_as_configured(tmp_path: Path) -> None:
     async def test() -> None:
         pace = replace(FAST, retain_secs=0.01)
         async with (

@@ -321,7 +321,8 @@ class Courier:
                     Kind.UNREACHABLE, f"none within {self._patience.connect:g} s", late=True
                 )
             case aiohttp.ClientConnectorError():
-                return Failure(Kind.UNREACHABLE, str(problem.os_error))
+                words = str(problem.os_error) or "closed before it was made (in a TLS handshake?)"
+                return Failure(Kind.UNREACHABLE, words)
             case TimeoutError() if body is not None and body.offset and not body.whole:
                 return Failure(Kind.STALLED, f"{body.waited_for()}, {sent}", late=True)
             case TimeoutError():

@@ -20,8 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import wire
 from aiohttp import web
 from envelopes import envelope, envelope_members
+from gateway import Gateway, Peer, Store, running
+from gateway import until as gateway_until
 from nightly import by_form
 from nodes import FAST, MEGABYTE, TOKEN, Node, descriptors, node, run, to, until
 from proxy import (
@@ -806,5 +809,103 @@ def test_f44_an_outage_at_full_intake_drops_nothing_and_drains_oldest_first(
             # Four go at once, so neighbours may overtake each other, and no one else.
             assert all(abs(place - n) <= 8 for n, place in enumerate(order))
             assert all(came.index(one) > came.index(sealed[0]) for one in late)
+
+    run(test)
+
+
+# -- with the whole gateway ------------------------------------------------------------------------
+
+AUTHORIZED = """
+[authentications.upstream]
+method = "bearer"
+
+[authentications.upstream.options]
+token = "{token}"
+"""
+
+
+def send_one(gateway: Gateway, instance: str) -> None:
+    with Peer(gateway.dicom_port) as peer:
+        assert peer.associate()[0] == 2
+        assert peer.store(wire.data_set(instance), instance) == 0
+        peer.release()
+
+
+def test_f30_a_restart_with_another_token_resumes(tmp_path: Path) -> None:
+    """The configuration is read once, by design (its secrets are in one process's memory and no
+    file is watched): so another token takes a restart, and nothing is lost by it."""
+    token_file = tmp_path / "token"
+    token_file.write_text("right")
+    told = {"backend": 'authentication_ref = "upstream"', "builder": "release_grace_secs = 0.1"}
+    with running(Store(tmp_path, "--token-file", str(token_file))) as store:
+        wrong = AUTHORIZED.format(token="wrong")
+        with running(Gateway(tmp_path / "node", store.port, fastjmix=wrong, **told)) as gateway:
+            send_one(gateway, "1.2.3.30")
+            gateway.wait_for(r"error .* upstream_held .*status=401")
+            (held,) = gateway.envelopes("outbox")
+            assert gateway.stop() == 0
+        asked = [line for line in store.lines if "method=POST" in line]
+        assert len(asked) == 1  # the next would come after a minute
+        right = AUTHORIZED.format(token="right")
+        with running(Gateway(tmp_path / "node", store.port, fastjmix=right, **told)) as gateway:
+            (sent,) = gateway.wait_sent()
+            assert sent.name == held.name
+            assert gateway.stop() == 0
+        assert (tmp_path / "store" / sent.name).read_bytes() == sent.read_bytes()
+
+
+def test_f30_an_upstream_that_wants_other_credentials_is_asked_once_a_minute() -> None:
+    assert Pace().hold_secs >= 60
+
+
+def test_f24_a_bit_that_flips_in_the_outbox_of_a_gateway(tmp_path: Path) -> None:
+    """Sealed by the real packer while the upstream is away; a bit of an image flips; it is back."""
+    with running(Store(tmp_path)) as store, Proxy(store.port, lambda _: REFUSE).running() as proxy:
+        quick = {"builder": "release_grace_secs = 0.1"}
+        with running(Gateway(tmp_path / "node", proxy.port, **quick)) as gateway:
+            send_one(gateway, "1.2.3.24")
+            gateway.wait_for("upload_retry")
+            (archive,) = gateway.envelopes("outbox")
+            data = archive.read_bytes()
+            flip(archive, data.index(b"DICM") + 400)
+            proxy.plan = ALL_PLAIN
+            refused = gateway.wait_for(r"error .* envelope_rejected envelope=(\S+) ")
+            assert refused[1] == archive.stem
+            gateway_until(lambda: gateway.envelopes("rejected"), "the archive in rejected/")
+            assert not gateway.envelopes("sent")
+            send_one(gateway, "1.2.3.25")
+            (sent,) = gateway.wait_sent()
+            assert gateway.stop() == 0
+        assert [one["id"] for one in store.held()] == [sent.stem]
+
+
+# -- what is kept ----------------------------------------------------------------------------------
+
+
+def test_f44_retention_takes_what_was_sent_and_nothing_else(tmp_path: Path) -> None:
+    """Age and size bound sent/; what waits, is being built or was rejected is older and stays."""
+
+    async def test() -> None:
+        def refuse_some(request: web.BaseRequest, seen: Seen) -> web.Response:
+            return answer(400) if seen.size > 2000 else taken(request, seen)
+
+        pace = replace(FAST, retain_secs=0.02)
+        async with Upstream(refuse_some).open() as store:
+            options = {"keep_secs": 1000.0, "keep_bytes": 0}
+            async with node(tmp_path, to(store.url), pace, start=False, **options) as one:
+                draft = one.spool.new_draft({"packer": 0})
+                waiting = one.seal(upstream="nobody configured it")
+                rejected = one.seal(sealed_envelope(image=bytes(4000)), crc32=None)
+                for path in (one.spool.path("outbox", waiting), one.spool.path("outbox", rejected)):
+                    os.utime(path, (1, 1))
+                gone = [one.seal() for _ in range(3)]
+                one.start()
+                await one.left(4)
+                await until(lambda: not list(one.spool.sent.iterdir()))
+                assert one.spool.waiting() == [waiting]
+                assert one.spool.path("rejected", rejected).exists()
+                assert draft.archive.exists()
+                assert not any(one.spool.find(envelope_id) for envelope_id in gone)
+                draft.abandon()
 
     run(test)

@@ -16,6 +16,7 @@ import uuid
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ from upstreams import PATH, Raw, Seen, Upstream, Wire, answer, http_head, taken
 from fastjmix import courier
 from fastjmix.config import Credentials, Secret
 from fastjmix.courier import Patience
+from fastjmix.delivery import Backoff
 from fastjmix.intact import Damaged, Witness, examine
 from fastjmix.spool import Ticket
 from fastjmix.uploader import MANIFEST_SLACK, Pace
@@ -218,6 +220,133 @@ def test_f24_what_goes_on_behind_its_end_is_damaged(tmp_path: Path) -> None:
 
 
 # -- F29 to F35: answers, and none -----------------------------------------------------------------
+
+
+def test_f32_an_envelope_too_large_for_its_upstream_is_kept_and_says_what_to_do(
+    tmp_path: Path,
+) -> None:
+    """The store's own 413, at its limit - 1, limit and limit + 1."""
+
+    async def test() -> None:
+        sized = [sealed_envelope(image=bytes(5000 + more)) for more in (-1, 0, 1)]
+        limit = len(sized[1])
+        async with (
+            serving(tmp_path / "store", max_body_bytes=limit) as store,
+            node(tmp_path / "spool", to(store.url)) as one,
+        ):
+            ids = [one.seal(data, crc32=None) for data in sized]
+            moves = {i: where for where, i in await one.left(3)}
+            assert [moves[i] for i in ids] == ["sent", "sent", "rejected"]
+            assert one.refusal(ids[2])["status"] == 413
+            (alarm,) = one.lines("envelope_rejected")
+            assert " error " in alarm
+            assert "max_envelope_bytes" in alarm
+            assert one.spool.path("rejected", ids[2]).read_bytes() == sized[2]
+
+    run(test)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("form", ["seconds", "date", "absurd", "negative", "past", "nonsense"])
+def test_f33_retry_after_in_every_form(tmp_path: Path, form: str, status: int) -> None:
+    """Waits min(what it says, the cap), and at least nothing."""
+    value, least = {
+        "seconds": ("1", 0.3),
+        "date": (formatdate(time.time() + 3600, usegmt=True), 0.3),
+        "absurd": ("1000000000", 0.3),
+        "negative": ("-1000000000", 0.0),
+        "past": (formatdate(0, usegmt=True), 0.0),
+        "nonsense": ("1e9", 0.0),
+    }[form]
+    moments: list[float] = []
+
+    def busy_once(request: web.BaseRequest, seen: Seen) -> web.Response:
+        moments.append(time.monotonic())
+        busy = answer(status, None, Retry_After=value)
+        return busy if len(moments) == 1 else taken(request, seen)
+
+    async def test() -> None:
+        pace = replace(FAST, backoff=Backoff(base=0.01, cap=0.3))
+        async with Upstream(busy_once).open() as store, node(tmp_path, to(store.url), pace) as one:
+            one.seal()
+            await one.left()
+            assert moments[1] - moments[0] >= least
+
+    run(test)
+
+
+def test_f33_a_hundred_that_were_told_the_same_do_not_come_back_together(tmp_path: Path) -> None:
+    """A hundred nodes with an envelope each, one upstream: 503 and the same Retry-After to all."""
+    count, window = 100, 0.5
+    refused: set[str] = set()
+    back: list[float] = []
+
+    async def test() -> None:
+        told = asyncio.get_running_loop().time()
+
+        def busy(request: web.BaseRequest, seen: Seen) -> web.Response:
+            if seen.sha256 not in refused:
+                refused.add(seen.sha256)
+                return answer(503, None, Retry_After="1")
+            back.append(asyncio.get_running_loop().time() - told)
+            return taken(request, seen)
+
+        pace = replace(FAST, backoff=Backoff(base=window, cap=window))
+        async with Upstream(busy).open() as store, contextlib.AsyncExitStack() as nodes:
+            fleet = [
+                await nodes.enter_async_context(node(tmp_path / str(n), to(store.url), pace))
+                for n in range(count)
+            ]
+            for one in fleet:
+                one.seal()
+            for one in fleet:
+                await one.left()
+
+    run(test)
+    assert len(back) == count
+    assert max(back) - min(back) >= window / 2
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (201, b'{"id": "another"}'),
+        (201, b'{"id": "another", "hash": "sha256:00"}'),
+        (200, b""),
+        (200, b"<html>stored</html>"),
+        (202, b'{"status": "queued"}'),
+        (204, b""),
+    ],
+)
+@pytest.mark.parametrize("matching", [False, True])
+def test_f43_a_2xx_with_another_id_or_none(
+    tmp_path: Path, status: int, body: bytes, matching: bool
+) -> None:
+    """Delivered, as the reference has it, unless require_matching_id: then it stays and is tried
+    again until the answer names it."""
+    answered = 0
+
+    def respond(request: web.BaseRequest, seen: Seen) -> web.Response:
+        nonlocal answered
+        answered += 1
+        if answered <= 2:
+            return web.Response(status=status, body=body)
+        return answer(201, {"id": sealed_id})
+
+    sealed_id = str(uuid.uuid4())
+
+    async def test() -> None:
+        upstream = {"require_matching_id": matching}
+        async with (
+            Upstream(respond).open() as store,
+            node(tmp_path, to(store.url, **upstream)) as one,
+        ):
+            one.seal(id=sealed_id)
+            assert await one.left() == [("sent", sealed_id)]
+            assert one.receipt(sealed_id)["attempts"] == (3 if matching else 1)
+            assert len({post.sha256 for post in store.posts}) == 1
+
+    run(test)
 
 
 @pytest.mark.parametrize("size", [-1, 0, 1])

@@ -107,29 +107,6 @@ def test_f34_what_may_pass_is_tried_again_with_the_same_bytes(tmp_path: Path, st
     run(test)
 
 
-@pytest.mark.parametrize(
-    ("value", "least"), [("1", 0.4), ("1000000000", 0.4), ("-5", 0.0), ("tomorrow", 0.0)]
-)
-def test_f33_retry_after_is_a_minimum_within_bounds(
-    tmp_path: Path, value: str, least: float
-) -> None:
-    moments: list[float] = []
-
-    def busy_once(request: web.BaseRequest, seen: Seen) -> web.Response:
-        moments.append(time.monotonic())
-        busy = answer(503, None, Retry_After=value)
-        return busy if len(moments) == 1 else taken(request, seen)
-
-    async def test() -> None:
-        pace = replace(FAST, backoff=Backoff(base=0.01, cap=0.4))
-        async with Upstream(busy_once).open() as store, node(tmp_path, to(store.url), pace) as one:
-            one.seal()
-            await one.left()
-
-    run(test)
-    assert least <= moments[1] - moments[0] < least + 0.5
-
-
 def test_f43_an_id_that_must_match_and_does_not_is_no_delivery(tmp_path: Path) -> None:
     def repeat(_: web.BaseRequest, seen: Seen) -> web.Response:
         known = [one.sha256 for one in seen_before]

@@ -54,8 +54,8 @@ ORIGIN: Final = "api"
 MAX_BODY_BYTES: Final = 64 << 30
 """Largest POST; free space (spool.Room) is the other bound."""
 
-OUTCOME_SLACK_SECS: Final = 15.0
-"""Beyond the upstream's timeout: the envelope's turn, and the way there and back."""
+OUTCOME_SLACK_SECS: Final = 60.0
+"""Beyond the time of an attempt: the envelope's turn, a connection, and the way there and back."""
 
 OUTCOME_BYTES_MAX: Final = 64 << 10
 """An outcome is one datagram of a few hundred bytes."""
@@ -247,9 +247,9 @@ class Listener:
         if self._shared.room.exhausted():
             raise HttpError(507, "the storage is nearly full: nothing is accepted")
         with contextlib.ExitStack() as waiting:
-            future = await self._take_in(request, upstream, waiting)
+            size, future = await self._take_in(request, upstream, waiting)
             try:
-                async with asyncio.timeout(upstream.timeout_secs + OUTCOME_SLACK_SECS):
+                async with asyncio.timeout(upstream.attempt_secs(size) + OUTCOME_SLACK_SECS):
                     outcome = await future
             except TimeoutError:
                 told = f"upstream {upstream.name} has not answered; the envelope stays queued"
@@ -258,27 +258,29 @@ class Listener:
 
     async def _take_in(
         self, request: web.Request, upstream: Upstream, waiting: contextlib.ExitStack
-    ) -> asyncio.Future[dict[str, Any]]:
-        """Body → building/ → outbox/. The future of the outcome ends with `waiting`."""
+    ) -> tuple[int, asyncio.Future[dict[str, Any]]]:
+        """Body → building/ → outbox/. Its size, and the outcome's future until `waiting` ends."""
         shared = self._shared
         temporary = shared.spool.new_upload()
         with shared.uploads.take(), contextlib.ExitStack() as cleanup:
             cleanup.callback(temporary.unlink, missing_ok=True)
             file = cleanup.enter_context(manners.create_private(temporary))
-            size = await manners.receive(request, file, MAX_BODY_BYTES)
+            received = await manners.receive(request, file, MAX_BODY_BYTES, shared.room.exhausted)
             summary = await asyncio.to_thread(check_envelope, file)
             future = waiting.enter_context(shared.outcomes.expect(summary.id))
             if shared.spool.find(summary.id) is not None:
                 raise HttpError(409, f"envelope {summary.id} is here already; nothing was changed")
-            ticket = self._ticket(summary, upstream, size)
+            ticket = self._ticket(summary, upstream, received)
             reach("api.received")
             await asyncio.to_thread(shared.spool.admit, temporary, ticket)
             reach("api.admitted")
         shared.links.ring_outbox()
-        log.get().info("envelope_taken_in", envelope=summary.id, bytes=size, origin=ORIGIN)
-        return future
+        log.get().info("envelope_taken_in", envelope=summary.id, bytes=received.size, origin=ORIGIN)
+        return received.size, future
 
-    def _ticket(self, summary: EnvelopeSummary, upstream: Upstream, size: int) -> Ticket:
+    def _ticket(
+        self, summary: EnvelopeSummary, upstream: Upstream, received: manners.Received
+    ) -> Ticket:
         return Ticket(
             id=summary.id,
             pipeline=self._settings.pipeline,
@@ -287,9 +289,10 @@ class Listener:
             studies=summary.studies,
             calling_ae="",
             instances=summary.instances,
-            size_bytes=size,
+            size_bytes=received.size,
             sealed_at=time.time(),
             origin=ORIGIN,
+            crc32=received.crc32,
         )
 
     def _answer(self, outcome: dict[str, Any], upstream: Upstream) -> web.StreamResponse:

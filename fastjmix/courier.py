@@ -1,15 +1,19 @@
 """Speaks HTTP with one upstream: an archive goes out, an answer or a failure comes back.
 
-Wants an Upstream from the configuration and the path of an archive. Guarantees: the archive is
-never held in memory (a few chunks at a time, read from the page cache); the answer is bounded in
-size and in time; redirects are not followed, answers are not decompressed, no cookie is kept, no
-proxy is taken from the environment; TLS is always verified, 1.2 or later; the token leaves this
-process in one header and in no log line. `post` and `manifest` never raise for what an upstream
-does: they return a Failure. Decides nothing: what an answer means is delivery.py's.
+Wants an Upstream from the configuration, the path of an archive and what its bytes must be.
+Guarantees: the archive is never held in memory (a few chunks at a time, read from the page cache);
+its last chunk goes only when every byte was as sealed; the answer is bounded in size and in time;
+redirects are not followed, answers are not decompressed, no cookie is kept, no proxy is taken from
+the environment; TLS is always verified, 1.2 or later; the token leaves this process in one header
+and in no log line. `post` and `manifest` never raise for what an upstream does: they return a
+Failure. Decides nothing: what an answer means is delivery.py's.
 
-Still wrong: the time limit of an attempt is a total, so an envelope that the line cannot carry
-within timeout_secs never arrives (each attempt says so in the log). A reset right behind an early
-refusal can swallow the refusal; the attempt then counts as broken and is repeated.
+Time is counted three ways. Until the body flows, and from its last byte to the answer's headers:
+Upstream.timeout_secs each. While it flows: Patience.stall without progress, and RATE_MIN over all.
+So a large envelope on a slow line has the time that it needs, and silence ends soon.
+
+Still wrong: a reset right behind an early refusal can swallow the refusal; the attempt then counts
+as broken and is repeated.
 """
 
 from __future__ import annotations
@@ -20,7 +24,6 @@ import errno
 import os
 import socket
 import ssl
-import zipfile
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,9 +34,10 @@ import aiohttp
 
 from fastjmix import __version__
 from fastjmix.config import Upstream
+from fastjmix.config.tree import UPLOAD_RATE_MIN
 from fastjmix.delivery import Answer, Coding, Dialect, Failure, Kind
 from fastjmix.failpoints import reach
-from fastjmix.spool import Ticket
+from fastjmix.intact import Damaged, Extents, Witness
 
 CHUNK_BYTES: Final = 256 * 1024
 """Of the archive in one read and one write: large enough that Python's share of the work is small
@@ -47,25 +51,20 @@ HEADER_LINE_BYTES_MAX: Final = 8190
 
 HEADERS_MAX: Final = 128
 
-MANIFEST_BYTES_MAX: Final = 64 << 20
-"""Of a manifest read for comparison: 300,000 files listed with their digests."""
-
-END_RECORD: Final = b"PK\x05\x06"
-END_RECORD_BYTES: Final = 22
-"""End of central directory record; a comment may follow it (APPNOTE 4.3.16)."""
-
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long to wait, in seconds. The whole attempt has Upstream.timeout_secs.
+    """How long to wait, in seconds, beside Upstream.timeout_secs.
 
-    `stall` is the time without progress while the body flows; `answer` is for the body of an
-    answer whose status is already known, and for the question before the first upload.
+    `stall` is the time without progress while the body flows, `rate` the bytes a second that it
+    must reach over all; `answer` is for the body of an answer whose status is already known (and
+    `rate` again), and for the question before the first upload.
     """
 
     connect: float = 10.0
     stall: float = 30.0
     answer: float = 10.0
+    rate: float = UPLOAD_RATE_MIN
 
 
 class _Descriptor:
@@ -99,15 +98,23 @@ class _Descriptor:
 
 
 class Body:
-    """The archive, chunk by chunk, and how far it has gone."""
+    """The archive, chunk by chunk, and how far it has gone.
 
-    def __init__(self, file: _Descriptor, stall_secs: float) -> None:
+    `clock` is moved on whenever a chunk has gone, and by `answer_secs` when the last one has.
+    """
+
+    def __init__(
+        self, file: _Descriptor, witness: Witness, patience: Patience, answer_secs: float
+    ) -> None:
         self._file = file
-        self._stall_secs = stall_secs
-        self._watch: asyncio.Timeout | None = None
+        self._witness = witness
+        self._patience = patience
+        self._answer_secs = answer_secs
+        self._began: float | None = None
+        self.clock: asyncio.Timeout | None = None
         self.size = file.size
         self.offset = 0
-        self.problem: OSError | None = None
+        self.problem: OSError | Damaged | None = None
         self.reused = False
 
     @property
@@ -115,28 +122,40 @@ class Body:
         """True when the last byte has been handed to the connection."""
         return self.offset == self.size
 
-    def watch(self, timeout: asyncio.Timeout | None) -> None:
-        """From now on `timeout` is moved on whenever a chunk has gone; None ends that."""
-        self._watch = timeout
+    def waited_for(self) -> str:
+        """What did not come, when the clock has run out."""
+        assert self._began is not None
+        secs, rate = self._patience.stall, self._patience.rate
+        if asyncio.get_running_loop().time() >= self._began + self.size / rate:
+            return f"slower than {rate:g} bytes a second"
+        return f"none for {secs:g} s"
 
-    def _moved(self, secs: float | None) -> None:
-        if self._watch is not None:
-            now = asyncio.get_running_loop().time()
-            self._watch.reschedule(None if secs is None else now + secs)
+    def _moved(self) -> None:
+        if self.clock is None:
+            return
+        now = asyncio.get_running_loop().time()
+        if self.whole:
+            self.clock.reschedule(now + self._answer_secs)
+            return
+        if self._began is None:
+            self._began = now
+        least = self._began + self.size / self._patience.rate
+        self.clock.reschedule(min(now, least) + self._patience.stall)
 
     async def __aiter__(self) -> AsyncIterator[bytes | bytearray]:
         """Asked for the next chunk only when the connection has room, which is the progress."""
-        while self.offset < self.size:
-            self._moved(self._stall_secs)
+        while not self.whole:
+            self._moved()
             try:
                 chunk = await self._next(min(CHUNK_BYTES, self.size - self.offset))
-            except OSError as problem:
+                self._witness.see(chunk)
+            except (OSError, Damaged) as problem:
                 self.problem = problem
                 raise
             self.offset += len(chunk)
             yield chunk
             reach("uploader.body")
-        self._moved(None)
+        self._moved()
 
     async def _next(self, size: int) -> bytes | bytearray:
         chunk: bytes | bytearray | None = self._file.cached(size, self.offset)
@@ -164,8 +183,10 @@ class Courier:
             await self._session.close()
             self._session = None
 
-    async def post(self, archive: Path) -> Answer | Failure:
+    async def post(self, archive: Path, extents: Extents) -> Answer | Failure:
         """One attempt to upload. Raises OSError when the archive cannot be opened.
+
+        `extents` are what its bytes must be: else the body is broken off, and Damaged is raised.
 
         An idle connection that the upstream had closed, or a transfer coding that it does not
         know, costs no attempt: the body is sent again at once.
@@ -173,27 +194,28 @@ class Courier:
         file = _Descriptor(archive)
         body: Body | None = None
         try:
-            async with asyncio.timeout(self._upstream.timeout_secs) as total:
-                if self._dialect.coding() is None and not self._asked:
-                    await self._learn()
-                for _ in range(self._connections + 2):
-                    body = Body(file, self._patience.stall)
-                    result = await self._send(body)
-                    if result is not None:
-                        return result
-                return Failure(Kind.BROKEN, "every connection was closed before an answer")
+            if self._dialect.coding() is None and not self._asked:
+                await self._learn()
+            for _ in range(self._connections + 2):
+                secs = self._upstream.timeout_secs
+                body = Body(file, Witness(extents), self._patience, secs)
+                result = await self._send(body)
+                if result is not None:
+                    return result
+            return Failure(Kind.BROKEN, "every connection was closed before an answer")
         except (aiohttp.ClientError, OSError, ValueError) as problem:  # TimeoutError is an OSError
-            return self._failure(problem, body, late=total.expired())
+            if body is not None and isinstance(body.problem, Damaged):
+                raise body.problem from None
+            return self._failure(problem, body)
 
     async def manifest(self, envelope_id: str, size_max: int) -> Answer | Failure:
         """GET {url}/{id}/manifest; at most `size_max` bytes of it."""
         try:
-            async with asyncio.timeout(self._upstream.timeout_secs) as total:
-                url = f"{self._upstream.url.rstrip('/')}/{envelope_id}/manifest"
-                headers = {"Accept": "application/json", **self._authorization()}
-                return await self._ask("GET", url, headers, size_max)
+            url = f"{self._upstream.url.rstrip('/')}/{envelope_id}/manifest"
+            headers = {"Accept": "application/json", **self._authorization()}
+            return await self._ask("GET", url, headers, size_max)
         except (aiohttp.ClientError, OSError, ValueError) as problem:
-            return self._failure(problem, None, late=total.expired())
+            return self._failure(problem, None)
 
     # -- one exchange ------------------------------------------------------------------------
 
@@ -229,8 +251,8 @@ class Courier:
         return None if self._dialect.misspoken(coding, answer) else answer
 
     async def _exchange(self, body: Body, headers: Mapping[str, str], coding: Coding) -> Answer:
-        async with asyncio.timeout(None) as stall:
-            body.watch(stall)
+        async with asyncio.timeout(self._upstream.timeout_secs) as clock:
+            body.clock = clock
             try:
                 async with self._open().post(
                     self._upstream.url,
@@ -241,18 +263,20 @@ class Courier:
                     trace_request_ctx=body,
                 ) as response:
                     whole = body.whole
-                    body.watch(None)
-                    stall.reschedule(None)
+                    body.clock = None
+                    clock.reschedule(None)
                     return await self._answer(response, ANSWER_BYTES_MAX, whole=whole)
             finally:
-                body.watch(None)
+                body.clock = None
 
     async def _ask(
         self, method: str, url: str, headers: Mapping[str, str], size_max: int = ANSWER_BYTES_MAX
     ) -> Answer:
-        async with self._open().request(
-            method, url, headers=headers, allow_redirects=False
-        ) as response:
+        async with (
+            asyncio.timeout(self._upstream.timeout_secs) as clock,
+            self._open().request(method, url, headers=headers, allow_redirects=False) as response,
+        ):
+            clock.reschedule(None)
             return await self._answer(response, size_max, whole=True)
 
     async def _answer(
@@ -262,9 +286,9 @@ class Courier:
         kept = bytearray()
         cut = True
         with contextlib.suppress(TimeoutError, aiohttp.ClientError):
-            async with asyncio.timeout(self._patience.answer):
-                while len(kept) < size_max:
-                    piece = await response.content.read(size_max - len(kept))
+            async with asyncio.timeout(self._patience.answer + size_max / self._patience.rate):
+                while len(kept) <= size_max:
+                    piece = await response.content.read(size_max + 1 - len(kept))
                     if not piece:
                         break
                     kept += piece
@@ -276,21 +300,18 @@ class Courier:
             status=response.status,
             version=(version[0], version[1]),
             headers={name.lower(): value for name, value in response.headers.items()},
-            body=bytes(kept),
+            body=bytes(kept[:size_max]),
             whole=whole,
             cut=cut,
+            over=len(kept) > size_max,
         )
 
-    def _failure(self, problem: Exception, body: Body | None, *, late: bool) -> Failure:
+    def _failure(self, problem: Exception, body: Body | None) -> Failure:
         """What went wrong, in words that hold nothing the upstream could have written."""
-        secs = self._patience.stall
         sent = f"after {body.offset} of {body.size} bytes" if body else "before the body"
         match problem:
-            case _ if body is not None and body.problem is not None:
+            case _ if body is not None and isinstance(body.problem, OSError):
                 return Failure(Kind.LOCAL, f"{body.problem.strerror}, {sent}")
-            case _ if late:
-                limit = f"timeout_secs = {self._upstream.timeout_secs:g}"
-                return Failure(Kind.LATE, f"{limit} were over {sent}", late=True)
             case aiohttp.ClientConnectorCertificateError():
                 return Failure(Kind.UNTRUSTED, str(problem.certificate_error))
             case aiohttp.ClientSSLError():
@@ -302,9 +323,13 @@ class Courier:
                     Kind.UNREACHABLE, f"none within {self._patience.connect:g} s", late=True
                 )
             case aiohttp.ClientConnectorError():
-                return Failure(Kind.UNREACHABLE, str(problem.os_error))
+                words = str(problem.os_error) or "closed before it was made (in a TLS handshake?)"
+                return Failure(Kind.UNREACHABLE, words)
+            case TimeoutError() if body is not None and body.offset and not body.whole:
+                return Failure(Kind.STALLED, f"{body.waited_for()}, {sent}", late=True)
             case TimeoutError():
-                return Failure(Kind.STALLED, f"none for {secs:g} s, {sent}", late=True)
+                limit = f"timeout_secs = {self._upstream.timeout_secs:g}"
+                return Failure(Kind.LATE, f"{limit} were over {sent}", late=True)
             case aiohttp.ClientResponseError():
                 return Failure(Kind.BROKEN, f"the answer is not HTTP, {sent}")
             case OSError():
@@ -363,6 +388,8 @@ class Courier:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         millis = max(1, int(self._patience.stall * 1000))
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, millis)
+        # What the kernel has not sent is not progress: it asks for more when little is left.
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, CHUNK_BYTES)
         return made
 
 
@@ -377,35 +404,3 @@ def _tracing() -> aiohttp.TraceConfig:
     config = aiohttp.TraceConfig()
     config.on_connection_reuseconn.append(reused)
     return config
-
-
-# -- archives --------------------------------------------------------------------------------------
-
-
-def damage(archive: Path, ticket: Ticket | None) -> str | None:
-    """What is wrong with an archive in outbox/ at a glance, or None.
-
-    Reads its end and its central directory, no member. Raises FileNotFoundError, OSError.
-    """
-    if ticket is None:
-        return "damaged on our disk: its ticket cannot be read, or its name is not an id"
-    size = archive.stat().st_size
-    if size != ticket.size_bytes:
-        return f"damaged on our disk: {size} bytes, sealed with {ticket.size_bytes}"
-    try:
-        with zipfile.ZipFile(archive) as opened, archive.open("rb") as file:
-            opened.getinfo("manifest.json")
-            file.seek(-END_RECORD_BYTES - len(opened.comment), os.SEEK_END)
-            if file.read(len(END_RECORD)) != END_RECORD:
-                return "damaged on our disk: bytes behind the central directory"
-    except KeyError:
-        return "damaged on our disk: no manifest.json in it"
-    except (zipfile.BadZipFile, ValueError) as problem:
-        return f"damaged on our disk: {problem}"
-    return None
-
-
-def manifest(archive: Path) -> bytes:
-    """manifest.json of an archive that `damage` found well. Raises OSError, BadZipFile."""
-    with zipfile.ZipFile(archive) as opened, opened.open("manifest.json") as member:
-        return member.read(MANIFEST_BYTES_MAX)

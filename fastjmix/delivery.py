@@ -10,6 +10,7 @@ chance. Gives an Outcome. Sans-I/O: no socket, no file, no clock, no dice in her
     3xx                                HELD        redirects are never followed
     401 403 407                        HELD        the credentials are at fault, not the envelope
     408 425 429 5xx, no answer         RETRY       for ever; Retry-After is honoured
+    none: our archive is damaged       REFUSED     nobody has got all of it
     409                                VERIFY      their manifest is ours: DELIVERED, else REFUSED
     other 4xx                          REFUSED     outbox → rejected, the answer kept
 
@@ -82,6 +83,7 @@ class Kind(Enum):
     STALLED = "no progress"
     BROKEN = "connection broken"
     LOCAL = "our own disk or program"
+    DAMAGED = "damaged on our disk"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +97,12 @@ class Failure:
     @property
     def shared(self) -> bool:
         """True when the next envelope would fare no better."""
-        return self.kind is not Kind.LOCAL
+        return self.kind not in (Kind.LOCAL, Kind.DAMAGED)
 
     @property
     def unsent(self) -> bool:
-        """True when not one byte of the body can have reached the upstream."""
-        return self.kind in (Kind.UNREACHABLE, Kind.UNTRUSTED, Kind.LOCAL)
+        """True when the upstream cannot have got the whole body."""
+        return self.kind in (Kind.UNREACHABLE, Kind.UNTRUSTED, Kind.LOCAL, Kind.DAMAGED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,8 @@ class Answer:
     """An upstream's answer. Header names are lower-case; `body` is cut at a limit.
 
     `version` is the status line's, (1, 0) or (1, 1). `whole` is False when the answer came while
-    the request's body was still flowing; `cut` is True when the answer's own body broke off.
+    the request's body was still flowing; `cut` is True when the answer's own body broke off, and
+    `over` when there was more of it than the limit.
     """
 
     status: int
@@ -117,6 +120,7 @@ class Answer:
     body: bytes = b""
     whole: bool = True
     cut: bool = False
+    over: bool = False
 
     @property
     def excerpt(self) -> str:
@@ -130,7 +134,7 @@ class Outcome:
 
     `shared`: the next envelope would fare no better. `late`: a time limit ended it. `doubtful`:
     the upstream may have stored the envelope all the same. `verified`: its copy was compared.
-    `damaged`: our archive is at fault, and the upstream was not asked.
+    `damaged`: our archive is at fault, and the upstream has not judged it.
     """
 
     verdict: Verdict
@@ -274,12 +278,14 @@ def _doubt(outcome: Outcome, envelope_id: str, require_matching_id: bool) -> Out
 
 
 def _without_answer(failure: Failure) -> Outcome:
+    damaged = failure.kind is Kind.DAMAGED
     return Outcome(
-        Verdict.RETRY,
+        Verdict.REFUSED if damaged else Verdict.RETRY,
         f"{failure.kind.value}: {failure.detail}"[:DETAIL_CHARS_MAX],
         shared=failure.shared,
         late=failure.late,
         doubtful=not failure.unsent,
+        damaged=damaged,
     )
 
 
@@ -309,7 +315,7 @@ def judge_copy(
         verdict, reason = _BY_STATUS.get(status) or _BY_CLASS[3]
         return replace(conflict, verdict=verdict, reason=reason, status=status)
     ours, theirs = _document(manifest), _document(copy.body)
-    if status // 100 == 2 and ours is not None and ours == theirs:
+    if status // 100 == 2 and ours is not None and ours == theirs and not copy.over:
         return replace(
             conflict,
             verdict=Verdict.DELIVERED,

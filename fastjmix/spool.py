@@ -95,7 +95,8 @@ class Ticket:
     """What is known of a sealed envelope without opening it; JSON beside the archive.
 
     `size_bytes` is the archive's; `sealed_at` is Unix seconds; `origin` names the process that
-    waits for the outcome when `ack` is "uploaded".
+    waits for the outcome when `ack` is "uploaded"; `crc32` is that of the whole archive, kept where
+    it was received and not sealed here.
     """
 
     id: str
@@ -108,6 +109,7 @@ class Ticket:
     size_bytes: int
     sealed_at: float
     origin: str
+    crc32: int | None = None
     receipt: Mapping[str, Any] | None = None
     refusal: Mapping[str, Any] | None = None
 

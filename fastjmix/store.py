@@ -210,9 +210,9 @@ class _Store:
         with self._uploads.take(), contextlib.ExitStack() as cleanup:
             cleanup.callback(temporary.unlink, missing_ok=True)
             file = cleanup.enter_context(manners.create_private(temporary))
-            size = await manners.receive(request, file, self._max_body_bytes)
+            received = await manners.receive(request, file, self._max_body_bytes)
             summary = await self._shelf.keep(file, temporary)
-        log.get().info("envelope_stored", envelope=summary.id, bytes=size)
+        log.get().info("envelope_stored", envelope=summary.id, bytes=received.size)
         where = {"Location": f"{COLLECTION}/{summary.id}"}
         return json_answer({"id": summary.id, "status": "stored"}, 201, where)
 

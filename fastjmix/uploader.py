@@ -3,8 +3,9 @@
 Wants outbox/ (spool.py), an upstream for each pipeline, and Links. Guarantees: no envelope leaves
 outbox/ but by an answer of its upstream (to sent/ or rejected/), or, with ack = "uploaded", by a
 failure that is reported to whoever waits; oldest first; a failing upstream is asked by one envelope
-at a time; nothing is ever given up for age or number of attempts. What answers mean is decided in
-delivery.py, HTTP is spoken in courier.py, files are moved in spool.py.
+at a time; nothing is ever given up for age or number of attempts; no damaged archive arrives as a
+whole one (intact.py). What answers mean is decided in delivery.py, HTTP is spoken in courier.py,
+files are moved in spool.py.
 
 max_retries bounds only the quick retries of an envelope (1 s, 2 s, 4 s …); after them the back-off
 window is its cap at once. A stored envelope is promised: it is retried for ever.
@@ -24,7 +25,6 @@ import random
 import signal
 import socket
 import time
-import uuid
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -34,10 +34,11 @@ import uvloop
 
 from fastjmix import delivery, log
 from fastjmix.config import Config, Upstream
-from fastjmix.courier import Courier, Patience, damage, manifest
+from fastjmix.courier import Courier, Patience
 from fastjmix.delivery import Backoff, Failure, Gate, Kind, Outcome, Verdict
 from fastjmix.errors import DamagedTicket
 from fastjmix.failpoints import reach
+from fastjmix.intact import Damaged, examine, is_id, manifest
 from fastjmix.links import Links
 from fastjmix.spool import Spool, Ticket
 
@@ -292,10 +293,12 @@ class Uploader:
         for envelope_id in ids:
             if envelope_id in self._known:
                 continue
+            if not is_id(envelope_id):
+                found.append((envelope_id, None))
+                continue
             try:
-                uuid.UUID(envelope_id)  # it becomes part of a URL
                 found.append((envelope_id, self._spool.ticket("outbox", envelope_id)))
-            except (DamagedTicket, ValueError):
+            except DamagedTicket:
                 found.append((envelope_id, None))
             except FileNotFoundError:
                 if self._spool.path("outbox", envelope_id).exists():
@@ -359,11 +362,13 @@ class Uploader:
     async def _attempt(self, target: Target, item: Waiting) -> Outcome:
         """Raises FileNotFoundError (a person moved the archive), OSError (our disk)."""
         archive = self._spool.path("outbox", item.id)
-        problem = await asyncio.to_thread(damage, archive, item.ticket)
-        if problem is not None:
-            return Outcome(Verdict.REFUSED, problem, damaged=True)
+        try:
+            extents = await asyncio.to_thread(examine, archive, item.ticket)
+            result = await target.courier.post(archive, extents)
+        except Damaged as problem:
+            result = Failure(Kind.DAMAGED, str(problem))
         outcome = delivery.judge(
-            await target.courier.post(archive),
+            result,
             item.id,
             require_matching_id=target.upstream.require_matching_id,
             now=time.time(),
@@ -378,7 +383,7 @@ class Uploader:
 
     def _tell_gate(self, target: Target, outcome: Outcome, started: float, now: float) -> None:
         if outcome.damaged:
-            return  # the upstream was not asked
+            return  # that says nothing about the upstream
         gate = target.gate
         was_open, was_held = gate.open, gate.held is not None
         gate.told(outcome, started, now, random.random())

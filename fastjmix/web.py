@@ -4,9 +4,9 @@ Wanted: both answer alike. Content negotiation (RFC 9110 §12.5.1), entity tags 
 (§13.1), one byte range (§14), credentials (§11.4), errors as {"error": …}, one log line a request.
 Guaranteed: no body is held in memory, in either direction; every bound is a named number below; a
 request body is read as it was sent (a Content-Encoding is refused, never undone); an archive is
-open before its first header is sent, so that a 200 is never cut short by a rename or a removal.
-Still wrong: a request that is no HTTP at all gets aiohttp's own text, not JSON. Several ranges in
-one request are answered with the whole archive, as §14.2 allows.
+open before its first header is sent, so that a 200 is never cut short by a rename or a removal;
+connections are bounded where they are accepted (connections.py).
+Still wrong: several ranges in one request are answered with the whole archive, as §14.2 allows.
 """
 
 from __future__ import annotations
@@ -29,13 +29,15 @@ from collections.abc import (
     Sequence,
 )
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, NamedTuple
 
 import orjson
-from aiohttp import web
+from aiohttp import HttpVersion10, HttpVersion11, web
 from aiohttp.abc import AbstractAccessLogger
+from isal.isal_zlib import crc32
 
 from fastjmix import log
+from fastjmix.connections import HEADERS, Door
 from fastjmix.errors import EnvelopeError
 
 ZIP: Final = "application/zip"
@@ -43,6 +45,10 @@ JSON: Final = "application/json"
 
 MAX_CONNECTIONS: Final = 512
 """Connections a listener answers at once: well under the usual limit of 1024 descriptors."""
+SPARE_CONNECTIONS: Final = 64
+"""Beyond those: that many are told 503 if they ask something, all others are closed at once."""
+MAX_CONNECTIONS_EACH: Final = 256
+"""Connections of one address: no single one takes all, and a proxy before us has plenty."""
 MAX_UPLOADS: Final = 4
 """Archives received at once; each costs a descriptor, a thread's time and disk bandwidth."""
 KEEPALIVE_SECS: Final = 75.0
@@ -53,6 +59,8 @@ BODY_RATE_MIN: Final = 1024
 """Bytes per second that a body must reach on average, after its first BODY_IDLE_SECS."""
 WRITE_STALL_SECS: Final = 60.0
 """Longest time in which a client takes none of an answer."""
+ANSWER_RATE_MIN: Final = 16 * 1024
+"""Bytes per second of an answer that a client must take, after its first WRITE_STALL_SECS."""
 LINGER_SECS: Final = 5.0
 """How long the rest of a refused body is drained, so that the client can read the refusal."""
 PIECE_BYTES: Final = 1 << 20
@@ -227,24 +235,37 @@ def require_zip(request: web.Request) -> None:
         raise HttpError(415, f"Content-Type must be {ZIP}, not {request.content_type[:80]}")
 
 
-async def receive(request: web.Request, file: BinaryIO, max_bytes: int) -> int:
-    """Writes the request's body to `file`; returns its size in bytes.
+class Received(NamedTuple):
+    """A body that was written to a file: its size in bytes, its CRC-32."""
 
-    Raises HttpError 400 (cut short), 408 (too slow), 413 (over `max_bytes`), OSError (disk).
+    size: int
+    crc32: int
+
+
+async def receive(
+    request: web.Request, file: BinaryIO, max_bytes: int, full: Callable[[], bool] | None = None
+) -> Received:
+    """Writes the request's body to `file`. `full` is asked as it grows: is there no more room?
+
+    Raises HttpError 400 (cut short), 408 (too slow), 413 (over `max_bytes`), 507 (`full`), OSError
+    (disk).
     """
     too_large = HttpError(413, f"the body is larger than {max_bytes} bytes, the limit here")
     if (request.content_length or 0) > max_bytes:
         raise too_large
-    total = 0
+    total = checksum = 0
     async for piece in _pieces_of(request):
         total += len(piece)
         if total > max_bytes:
             raise too_large
+        if full is not None and full():
+            raise HttpError(507, "the storage is nearly full: nothing was kept")
+        checksum = crc32(piece, checksum)
         await asyncio.to_thread(file.write, piece)
     await asyncio.to_thread(file.flush)
     if not total:
         raise HttpError(400, "the body is empty")
-    return total
+    return Received(total, checksum)
 
 
 async def _pieces_of(request: web.Request) -> AsyncIterator[bytes]:
@@ -325,7 +346,34 @@ async def _send(
 
 # -- the application around the routes -----------------------------------------------------------
 
-RUNNER: Final = web.AppKey("runner", web.AppRunner)
+
+class _Runner(web.AppRunner):
+    """An AppRunner whose sites accept connections through a door."""
+
+    def __init__(self, app: web.Application, **options: Any) -> None:
+        super().__init__(app, handle_signals=False, access_log_class=AccessLog, **options)
+        self._options = {"access_log_class": AccessLog, **options}
+        del self._options["shutdown_timeout"]  # the runner's own
+        self._door: Door | None = None
+
+    @property
+    def server(self) -> Door | None:  # type: ignore[override]  # all that a site does is to call it
+        """What sites call for each connection; None before setup()."""
+        server = super().server
+        if server is None:
+            return None
+        if self._door is None:
+            self._door = Door(
+                server,
+                self._options,
+                most=MAX_CONNECTIONS + SPARE_CONNECTIONS,
+                most_each=MAX_CONNECTIONS_EACH,
+                stall_secs=WRITE_STALL_SECS,
+            )
+        return self._door
+
+
+RUNNER: Final = web.AppKey("runner", _Runner)
 
 
 @web.middleware
@@ -357,6 +405,23 @@ def _our_fault(problem: Exception) -> web.Response:
 
 
 @web.middleware
+async def _bound_answers(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """An answer that is held in memory is not held for ever. Archives see to it themselves."""
+    answer = await handler(request)
+    if isinstance(answer, web.Response):
+        size = len(answer.body) if isinstance(answer.body, bytes) else 0
+        try:
+            async with asyncio.timeout(WRITE_STALL_SECS + size / ANSWER_RATE_MIN):
+                await answer.prepare(request)
+                await answer.write_eof()
+        except TimeoutError:
+            if request.transport is not None:
+                request.transport.abort()
+            raise
+    return answer
+
+
+@web.middleware
 async def _bound_connections(request: web.Request, handler: Handler) -> web.StreamResponse:
     server = request.app[RUNNER].server
     if server is not None and len(server.connections) > MAX_CONNECTIONS:
@@ -367,10 +432,24 @@ async def _bound_connections(request: web.Request, handler: Handler) -> web.Stre
     return await handler(request)
 
 
+@web.middleware
+async def _one_reading(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """What another server may read otherwise is refused, and the connection ends.
+
+    aiohttp's compiled parser does that; the one in Python, which is used without it, does not.
+    """
+    codings = request.headers.getall("Transfer-Encoding", ["chunked"])
+    known = request.version in (HttpVersion10, HttpVersion11)
+    if not known or [coding.lower() for coding in codings] != ["chunked"]:
+        told = "this is no HTTP/1.1: send its version, and Transfer-Encoding chunked or none"
+        answer = json_answer({"error": told}, 400)
+        answer.force_close()
+        return answer
+    return await handler(request)
+
+
 async def _harden(_: web.Request, response: web.StreamResponse) -> None:
-    response.headers["Server"] = "fastjmix"
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    response.headers["Cache-Control"] = "private, no-store"
+    response.headers.update(HEADERS)
 
 
 class AccessLog(AbstractAccessLogger):
@@ -411,7 +490,9 @@ def make_runner(
             guard.check(request)
         return await handler(request)
 
-    app = web.Application(middlewares=[_answer_errors, _bound_connections, check])
+    app = web.Application(
+        middlewares=[_bound_answers, _answer_errors, _bound_connections, _one_reading, check]
+    )
     app.add_routes(routes)
     app.on_response_prepare.append(_harden)
     quiet = logging.getLogger("fastjmix.aiohttp")  # its warnings would repeat what peers sent
@@ -428,7 +509,7 @@ def make_runner(
         "max_field_size": MAX_LINE_BYTES,
         "shutdown_timeout": shutdown_secs,
     }
-    runner = web.AppRunner(app, handle_signals=False, access_log_class=AccessLog, **options)
+    runner = _Runner(app, **options)
     app[RUNNER] = runner
     return runner
 

@@ -40,9 +40,16 @@ def zipped(content: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes
     return buffer.getvalue()
 
 
-def envelope(envelope_id: str | None = None, study: str = STUDY, image: bytes = b"DICM") -> bytes:
-    """The bytes of a valid harmony envelope; a new id unless one is given."""
+def envelope_members(
+    envelope_id: str | None = None, study: str = STUDY, image: bytes = b"DICM"
+) -> dict[str, bytes]:
+    """The members of a valid harmony envelope; a new id unless one is given."""
     named = {"id": envelope_id or str(uuid.uuid4())}
     studies = {study: {"study_uid": study, "series": []}}
     content = members(manifest=named, metadata={**named, "studies": studies})
-    return zipped(content | {IMAGE: image})
+    return content | {IMAGE: image}
+
+
+def envelope(envelope_id: str | None = None, study: str = STUDY, image: bytes = b"DICM") -> bytes:
+    """The bytes of a valid harmony envelope; a new id unless one is given."""
+    return zipped(envelope_members(envelope_id, study, image))

@@ -10,14 +10,14 @@ import os
 import socket
 import time
 import uuid
-import zipfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import uvloop
-from envelopes import envelope
+from isal.isal_zlib import crc32
+from sealed import sealed_envelope
 
 from fastjmix import config, log
 from fastjmix.courier import Patience
@@ -30,7 +30,7 @@ from fastjmix.uploader import Pace, Uploader
 TOKEN = "the-token-that-is-never-logged"
 MEGABYTE = 1 << 20
 FAST = Pace(
-    patience=Patience(connect=2, stall=0.8, answer=0.5),
+    patience=Patience(connect=2, stall=0.8, answer=0.5, rate=MEGABYTE),
     backoff=Backoff(base=0.01, cap=0.04),
     hold_secs=0.1,
     stop_secs=0.2,
@@ -89,13 +89,19 @@ class Node:
         log.setup("debug", self.log, "uploader")
 
     def seal(self, archive: bytes | Path | None = None, *, ack: str = "stored", **said: Any) -> str:
-        """Puts an envelope in outbox/ and rings; returns its id."""
+        """Puts an envelope in outbox/ and rings; returns its id.
+
+        None or a path: as a packer seals it. Bytes: as the API received it, with its CRC-32.
+        """
         envelope_id = said.pop("id", None) or str(uuid.uuid4())
         made = self.spool.new_upload()
         if isinstance(archive, Path):
             archive.rename(made)
+        elif archive is None:
+            made.write_bytes(sealed_envelope(envelope_id))
         else:
-            made.write_bytes(envelope(envelope_id) if archive is None else archive)
+            made.write_bytes(archive)
+            said.setdefault("crc32", crc32(archive))
         ticket = Ticket(
             id=envelope_id,
             pipeline="dicom_to_jmix",
@@ -198,18 +204,6 @@ def run(test: Callable[[], Awaitable[None]]) -> None:
         await test()
 
     uvloop.run(main())
-
-
-def big(path: Path, size: int) -> Path:
-    """An archive of about `size` bytes that takes no room on disk: a hole before the first member.
-
-    Its central directory is right; readers accept what comes before the first member.
-    """
-    with path.open("wb") as file:
-        file.seek(size)
-        with zipfile.ZipFile(file, "w") as archive:
-            archive.writestr("manifest.json", b"{}")
-    return path
 
 
 async def until(holds: Callable[[], bool]) -> None:

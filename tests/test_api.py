@@ -157,7 +157,7 @@ def test_options_and_methods(gateway: Gateway) -> None:
         assert refused.json["error"]
 
 
-def test_a_download_survives_delivery_and_removal(gateway: Gateway) -> None:
+def test_f80_a_download_survives_delivery_and_removal(gateway: Gateway) -> None:
     """The archive was open before the 200: what happens to its name no longer matters."""
     data = envelope(ID, image=os.urandom(24 << 20))
     gateway.put(data)
@@ -233,7 +233,7 @@ BASIC = "Basic " + base64.b64encode(b"user:pass:word").decode()
         ),
     ],
 )
-def test_credentials(
+def test_s14_credentials(
     tmp_path: Path, credentials: Credentials, right: dict[str, str], wrong: dict[str, str]
 ) -> None:
     listener = replace(LISTENER, credentials=credentials, upstream=UPSTREAM)
@@ -253,7 +253,7 @@ def test_credentials(
             assert gateway.ask("GET", path, headers=right).status == 200
 
 
-def test_a_public_listener_wants_credentials(tmp_path: Path) -> None:
+def test_s14_a_public_listener_wants_credentials(tmp_path: Path) -> None:
     public = replace(LISTENER, host="0.0.0.0")
     with pytest.raises(ConfigError, match="reachable"), running(tmp_path, public):
         pass

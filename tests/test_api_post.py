@@ -192,27 +192,6 @@ def test_a_sender_that_vanishes(passing_on: Gateway) -> None:
     assert passing_on.spool.waiting() == []
 
 
-@pytest.mark.parametrize(
-    "lengths",
-    [
-        b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        b"Content-Length: 4\r\nContent-Length: 5\r\n\r\nabcde",
-        b"Transfer-Encoding: chunked\r\n\r\n+4\r\nabcd\r\n0\r\n\r\n",
-    ],
-)
-def test_smuggling(passing_on: Gateway, lengths: bytes) -> None:
-    """On uvloop as on asyncio (see test_web.py): one answer, 400, and the connection ends."""
-    second = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", passing_on.ports[0]), timeout=20) as connection:
-        head = f"POST {BASE} HTTP/1.1\r\nHost: x\r\nContent-Type: application/zip\r\n".encode()
-        connection.sendall(head + lengths + second)
-        received = b""
-        while piece := connection.recv(1000):
-            received += piece
-    assert b" 400 " in received.splitlines()[0]
-    assert b'"live"' not in received
-
-
 def test_a_drain_ends_what_is_in_flight(tmp_path: Path) -> None:
     answers: list[Answer] = []
     listener = replace(LISTENER, upstream=UPSTREAM)

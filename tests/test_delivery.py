@@ -53,20 +53,29 @@ def body(value: Any) -> bytes:
         (409, Verdict.VERIFY),
     ],
 )
-def test_every_status_has_a_verdict(status: int, verdict: Verdict) -> None:
+def test_f29_f34_every_status_has_a_verdict(status: int, verdict: Verdict) -> None:
     outcome = judged(Answer(status))
     assert outcome.verdict is verdict
     assert outcome.status == status
     assert outcome.reason
 
 
-@pytest.mark.parametrize("kind", Kind)
-def test_no_answer_is_tried_again(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", [kind for kind in Kind if kind is not Kind.DAMAGED])
+def test_f39_no_answer_is_tried_again(kind: Kind) -> None:
     outcome = judged(Failure(kind, "why"))
     assert outcome.verdict is Verdict.RETRY
     assert kind.value in outcome.reason
     assert outcome.doubtful is (kind in (Kind.LATE, Kind.STALLED, Kind.BROKEN))
     assert outcome.shared is (kind is not Kind.LOCAL)
+    assert not outcome.damaged
+
+
+def test_f24_an_archive_that_is_damaged_is_not_tried_again() -> None:
+    outcome = judged(Failure(Kind.DAMAGED, "bytes 1 to 2"))
+    assert outcome.verdict is Verdict.REFUSED
+    assert outcome.damaged
+    assert not outcome.shared
+    assert "damaged on our disk: bytes 1 to 2" in outcome.reason
 
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
@@ -111,7 +120,7 @@ def test_the_remote_id(found: bytes, expected: str | None) -> None:
     assert remote_id(found) == expected
 
 
-def test_another_id_is_recorded_and_believed_unless_a_matching_one_is_required() -> None:
+def test_f43_another_id_is_recorded_and_believed_unless_a_matching_one_is_required() -> None:
     other = Answer(201, body=body({"id": "another"}))
     assert judged(other).verdict is Verdict.DELIVERED
     assert judged(other).remote_id == "another"
@@ -121,7 +130,7 @@ def test_another_id_is_recorded_and_believed_unless_a_matching_one_is_required()
     assert judged(same, matching=True).verdict is Verdict.DELIVERED
 
 
-def test_a_2xx_before_the_whole_body_is_no_delivery() -> None:
+def test_f42_a_2xx_before_the_whole_body_is_no_delivery() -> None:
     early = judged(Answer(201, body=body({"id": ID}), whole=False))
     assert early.verdict is Verdict.RETRY
     assert judged(Answer(400, whole=False)).verdict is Verdict.REFUSED
@@ -149,12 +158,12 @@ def test_a_2xx_before_the_whole_body_is_no_delivery() -> None:
         ("Fri, 99 Foo 2023 00:00:00 GMT", 0),
     ],
 )
-def test_retry_after(value: str | None, expected: float) -> None:
+def test_f33_retry_after(value: str | None, expected: float) -> None:
     assert retry_after(value, NOW, CAP) == expected
 
 
 @given(st.text(max_size=60))
-def test_retry_after_reads_anything(value: str) -> None:
+def test_f33_retry_after_reads_anything(value: str) -> None:
     assert 0 <= retry_after(value, NOW, CAP) <= CAP
 
 
@@ -170,7 +179,7 @@ MANIFEST = body({"id": ID, "type": "envelope", "version": 1})
 
 
 @pytest.mark.parametrize("doubtful", [True, False])
-def test_an_equal_copy_is_a_delivery(doubtful: bool) -> None:
+def test_f31_an_equal_copy_is_a_delivery(doubtful: bool) -> None:
     theirs = json.dumps({"version": 1, "type": "envelope", "id": ID}, indent=4).encode()
     outcome = judge_copy(CONFLICT, Answer(200, body=theirs), MANIFEST, doubtful=doubtful)
     assert outcome.verdict is Verdict.DELIVERED
@@ -194,14 +203,14 @@ def test_an_equal_copy_is_a_delivery(doubtful: bool) -> None:
         Answer(200, body=body({"response": {"status": 404, "body": "no"}})),
     ],
 )
-def test_another_copy_or_none_is_a_refusal(copy: Answer) -> None:
+def test_f31_another_copy_or_none_is_a_refusal(copy: Answer) -> None:
     for doubtful, words in ((True, "unknown outcome"), (False, "at our first attempt")):
         outcome = judge_copy(CONFLICT, copy, MANIFEST, doubtful=doubtful)
         assert outcome.verdict is Verdict.REFUSED
         assert words in outcome.reason
 
 
-def test_a_manifest_of_ours_that_is_no_json_proves_nothing() -> None:
+def test_f31_a_manifest_of_ours_that_is_no_json_proves_nothing() -> None:
     outcome = judge_copy(CONFLICT, Answer(200, body=b"junk"), b"junk", doubtful=True)
     assert outcome.verdict is Verdict.REFUSED
 
@@ -219,7 +228,9 @@ def test_a_manifest_of_ours_that_is_no_json_proves_nothing() -> None:
         (Answer(302), Verdict.HELD),
     ],
 )
-def test_a_question_that_failed_is_asked_again(copy: Answer | Failure, verdict: Verdict) -> None:
+def test_f31_a_question_that_failed_is_asked_again(
+    copy: Answer | Failure, verdict: Verdict
+) -> None:
     assert judge_copy(CONFLICT, copy, MANIFEST, doubtful=True).verdict is verdict
 
 
@@ -270,7 +281,7 @@ def test_a_chunked_body_that_was_not_understood_is_sent_again(answer: Answer, ag
 # -- back-off --------------------------------------------------------------------------------------
 
 
-def test_the_window_doubles_up_to_the_cap() -> None:
+def test_f34_the_window_doubles_up_to_the_cap() -> None:
     backoff = Backoff(base=1, cap=300)
     windows = [backoff.delay(n, 1.0) for n in range(1, 12)]
     assert windows == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]
@@ -297,7 +308,7 @@ def test_a_delay_honours_least_and_has_bounds(
     assert min(max(least, 0), 300) <= delay <= 600
 
 
-def test_those_who_fail_together_spread() -> None:
+def test_f33_those_who_fail_together_spread() -> None:
     delays = [Backoff().delay(6, n / 100, least=60) for n in range(100)]
     assert max(delays) - min(delays) > 0.5 * 32
     assert min(delays) >= 60
@@ -343,7 +354,7 @@ def test_one_bad_envelope_does_not_pause_the_upstream_but_many_do() -> None:
     assert gate.open
 
 
-def test_a_hold_lasts_until_the_upstream_takes_us() -> None:
+def test_f30_a_hold_lasts_until_the_upstream_takes_us() -> None:
     gate = Gate(Backoff(), 60)
     gate.told(LOCKED, 0, 0, 0.5)
     assert gate.held is LOCKED
@@ -356,7 +367,7 @@ def test_a_hold_lasts_until_the_upstream_takes_us() -> None:
     assert gate.open
 
 
-def test_retry_after_pauses_the_upstream() -> None:
+def test_f33_retry_after_pauses_the_upstream() -> None:
     gate = Gate(Backoff(), 60)
     gate.told(judged(Answer(503, headers={"retry-after": "120"})), 0, 1, 0.0)
     assert gate.until == 121

@@ -25,7 +25,9 @@ RANK = {
     "vault": 55,
     "store": 50,
     "send": 50,
+    "connections": 44,
     "courier": 45,
+    "intact": 42,
     "catalogue": 45,
     "web": 45,
     "recovery": 45,
@@ -105,10 +107,10 @@ def rooms_with(*names: str) -> set[str]:
 
 
 def test_each_tool_has_its_room() -> None:
-    network = {"receiver", "supervisor", "links", "api", "store", "web", "send", "courier"}
+    network = {"receiver", "supervisor", "links", "api", "store", "connections", "send", "courier"}
     # stderr may be systemd's socket, which a log must not wait for
     assert rooms_with("socket") <= network | {"uploader", "demo", "tune", "log"}
-    assert rooms_with("aiohttp") <= {"courier", "uploader", "api", "store", "web", "catalogue"}
+    assert rooms_with("aiohttp") <= {"courier", "api", "store", "web", "connections"}
     assert rooms_with("pynetdicom") <= {"dicom", "send"}
     assert rooms_with("typer", "rich") <= {"cli", "demo", "tune"}
     assert rooms_with("mmap") <= {"lane", "stats"}

@@ -299,8 +299,13 @@ def http_head(status: str, version: str = "1.1", **headers: object) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode()
 
 
-def authority(directory: Path, host: str = "127.0.0.1") -> tuple[Path, ssl.SSLContext]:
-    """A new private CA: its certificate's file, and a server's context with one from it."""
+def authority(
+    directory: Path, host: str = "127.0.0.1", *, days: int = 1, self_signed: bool = False
+) -> tuple[Path, ssl.SSLContext]:
+    """A new private CA: its certificate's file, and a server's context with one from it.
+
+    The server's is valid until `days` from now, which may have been. `self_signed`: by itself.
+    """
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -311,15 +316,17 @@ def authority(directory: Path, host: str = "127.0.0.1") -> tuple[Path, ssl.SSLCo
     def name(text: str) -> x509.Name:
         return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, text)])
 
-    def certify(subject: str, key: Any, issuer: str, signer: Any, *, ca: bool) -> x509.Certificate:
+    def certify(
+        subject: str, key: Any, issuer: str, signer: Any, *, ca: bool, days: int = 1
+    ) -> x509.Certificate:
         builder = (
             x509.CertificateBuilder()
             .subject_name(name(subject))
             .issuer_name(name(issuer))
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - day)
-            .not_valid_after(now + day)
+            .not_valid_before(now - 3 * day)
+            .not_valid_after(now + days * day)
             .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
             .add_extension(
                 x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
@@ -352,7 +359,8 @@ def authority(directory: Path, host: str = "127.0.0.1") -> tuple[Path, ssl.SSLCo
 
     top_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     top = certify("test authority", top_key, "test authority", top_key, ca=True)
-    leaf = certify("test upstream", key, "test authority", top_key, ca=False)
+    issuer, signer = ("test upstream", key) if self_signed else ("test authority", top_key)
+    leaf = certify("test upstream", key, issuer, signer, ca=False, days=days)
     ca_file, pair = directory / "ca.pem", directory / "upstream.pem"
     ca_file.write_bytes(top.public_bytes(serialization.Encoding.PEM))
     pair.write_bytes(

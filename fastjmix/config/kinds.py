@@ -177,8 +177,9 @@ def ae_title(text: str) -> str:
 
 def _host(text: str) -> str:
     """A name or a canonical address: what libraries read differently (127.1) is not let in."""
+    bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
     try:
-        return str(ipaddress.ip_address(text.removeprefix("[").removesuffix("]")))
+        return str(ipaddress.ip_address(bare))
     except ValueError:
         if len(text) > 253 or not _HOST_NAME.fullmatch(text) or _looks_numeric(text):
             raise ValueError("not a host") from None

@@ -123,7 +123,7 @@ class Connection(Table):
 def timeout(unset: str) -> Any:
     return key(
         None,
-        "The time one whole attempt may take, in seconds",
+        "The time the upstream may take to answer; a body that moves has the time it needs",
         unset=unset,
         ge=1,
         le=LONGEST_TIMEOUT_SECS,

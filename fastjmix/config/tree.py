@@ -26,6 +26,9 @@ TransferEncoding = Literal["auto", "chunked", "content-length"]
 
 REDACTED: Final = "(redacted)"
 
+UPLOAD_RATE_MIN: Final = 16 * 1024
+"""Bytes a second that an upload must reach over all: a line below 128 kbit/s carries no images."""
+
 
 class Secret:
     """A string that does not show itself. Equal to a Secret of the same value."""
@@ -116,7 +119,7 @@ class Builder:
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """Where envelopes go. `url` is the full POST URL; `timeout_secs` is for one whole attempt."""
+    """Where envelopes go. `url` is the full POST URL; an answer may take `timeout_secs`."""
 
     name: str
     url: str
@@ -126,6 +129,10 @@ class Upstream:
     transfer_encoding: TransferEncoding
     require_matching_id: bool
     credentials: Credentials | None
+
+    def attempt_secs(self, size: int) -> float:
+        """How long an attempt with `size` bytes may take, roughly: body, answer, a question."""
+        return 2 * self.timeout_secs + size / UPLOAD_RATE_MIN
 
 
 @dataclass(frozen=True, slots=True)

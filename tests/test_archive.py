@@ -15,7 +15,6 @@ import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastjmix.errors import EnvelopeError
 from fastjmix.jmix import archive
 from fastjmix.jmix.archive import Member
 
@@ -68,8 +67,8 @@ def sample() -> bytes:
     )
 
 
-def verified(data: bytes) -> list[Member]:
-    return archive.verify_structure(reader(data), len(data))
+def check(data: bytes) -> None:
+    archive.check_structure(reader(data), len(data))
 
 
 # -- headers ---------------------------------------------------------------------------------
@@ -149,10 +148,8 @@ def test_what_goes_in_comes_out(data: st.DataObject, found: list[str]) -> None:
             assert info.flag_bits == 0x0800
     assert reference.read_forward(made) == contents
 
-    members = verified(made)
-    assert [member.name.decode() for member in members] == [contents[i][0] for i in order]
+    check(made)
     walked = list(archive.walk(reader(made), len(made)))
-    assert sorted(members, key=lambda member: member.offset) == [member for member, _ in walked]
     for (member, start), (_, expected) in zip(walked, contents, strict=True):
         assert made[start : start + member.size] == expected
 
@@ -185,7 +182,7 @@ def test_tools_open_it(tool: list[str], sample: bytes, tmp_path: Path) -> None:
 def test_limits_of_entries(count: int, tmp_path: Path) -> None:
     made = build([(f"{index:x}", b"") for index in range(count)])
     assert (b"PK\x06\x06" in made) == (count >= 65535)
-    assert len(verified(made)) == count
+    check(made)
     with zipfile.ZipFile(BytesIO(made)) as found:
         assert len(found.infolist()) == count
     path = tmp_path / "many.zip"
@@ -235,7 +232,7 @@ def test_limits_of_sizes_and_offsets(size: int, tmp_path: Path) -> None:
     members = sparse_archive(path, size)
     read_at, close = file_reader(path)
     length = path.stat().st_size
-    assert archive.verify_structure(read_at, length) == members
+    archive.check_structure(read_at, length)
     assert [member for member, _ in archive.walk(read_at, length)] == members[::-1]
     close()
 
@@ -281,8 +278,8 @@ def test_an_archive_inside_a_member_is_data(sample: bytes) -> None:
     ]
     torn = outer[: len(sample) + 10]
     assert walk(torn) == []
-    with pytest.raises(EnvelopeError):
-        verified(torn)
+    with pytest.raises(ValueError):
+        check(torn)
 
 
 @settings(deadline=None)
@@ -295,11 +292,11 @@ def test_the_walk_survives_anything(junk: bytes) -> None:
 def test_a_long_name_is_read_whole() -> None:
     made = build([("n" * 65535, b"data"), ("b", b"")])
     assert [len(member.name) for member, _ in walk(made)] == [65535, 1]
-    assert len(verified(made)) == 2
+    check(made)
     assert walk(made[:60000]) == []
 
 
-# -- verifying what was sealed ---------------------------------------------------------------
+# -- checking what was sealed ----------------------------------------------------------------
 
 
 def structure(data: bytes) -> Iterator[int]:
@@ -311,14 +308,14 @@ def structure(data: bytes) -> Iterator[int]:
     yield from range(position, len(data))
 
 
-def test_no_byte_of_the_structure_can_change(sample: bytes) -> None:
-    assert len(verified(sample)) == 4
+def test_f24_no_byte_of_the_structure_can_change(sample: bytes) -> None:
+    check(sample)
     for offset in structure(sample):
         for bit in (0x01, 0x80):
             damaged = bytearray(sample)
             damaged[offset] ^= bit
-            with pytest.raises(EnvelopeError):
-                verified(bytes(damaged))
+            with pytest.raises(ValueError):
+                check(bytes(damaged))
 
 
 def test_no_byte_of_zip64_can_change(tmp_path: Path) -> None:
@@ -341,16 +338,16 @@ def test_no_byte_of_zip64_can_change(tmp_path: Path) -> None:
                 return (head + bytes(length))[at : at + length]
             return bytes(image[at - tail_at : at - tail_at + length])
 
-        with pytest.raises(EnvelopeError):
-            archive.verify_structure(damaged_at, size)
+        with pytest.raises(ValueError):
+            archive.check_structure(damaged_at, size)
 
 
 @pytest.mark.parametrize("change", [b"", b"\0", b"a comment"])
 def test_neither_more_nor_less(sample: bytes, change: bytes) -> None:
-    with pytest.raises(EnvelopeError):
-        verified(sample + change if change else sample[:-1])
-    with pytest.raises(EnvelopeError):
-        verified(change)
+    with pytest.raises(ValueError):
+        check(sample + change if change else sample[:-1])
+    with pytest.raises(ValueError):
+        check(change)
 
 
 @settings(deadline=None)
@@ -358,8 +355,8 @@ def test_neither_more_nor_less(sample: bytes, change: bytes) -> None:
 def test_cut_anywhere_it_is_refused(data: st.DataObject) -> None:
     made = build([("a", b"x" * 50), ("b", b"y")])
     cut = data.draw(st.integers(0, len(made) - 1))
-    with pytest.raises(EnvelopeError):
-        verified(made[:cut])
+    with pytest.raises(ValueError):
+        check(made[:cut])
 
 
 def test_members_and_directory_must_agree() -> None:
@@ -370,15 +367,15 @@ def test_members_and_directory_must_agree() -> None:
     def sealed(body: bytes, members: list[Member]) -> bytes:
         return body + archive.central_directory(members, len(body))
 
-    assert verified(sealed(first + second, both)) == both
+    check(sealed(first + second, both))
     for body, members, told in (
         (first + second, both[:1], "belong to no member"),  # one is not listed
         (first + b"??" + second, [both[0], Member(b"b", 0, 0, 33)], "header at 31"),  # a gap
         (first + first, [both[0], Member(b"a", 0, 0, 31)], "twice"),
         (first, both, "header at 31"),  # listed, not there
     ):
-        with pytest.raises(EnvelopeError, match=told):
-            verified(sealed(body, members))
+        with pytest.raises(ValueError, match=told):
+            check(sealed(body, members))
 
 
 def test_a_member_added_by_another_writer_is_seen(sample: bytes, tmp_path: Path) -> None:
@@ -386,5 +383,5 @@ def test_a_member_added_by_another_writer_is_seen(sample: bytes, tmp_path: Path)
     path.write_bytes(sample)
     with zipfile.ZipFile(path, "a") as opened:
         opened.writestr("payload/extra", b"")
-    with pytest.raises(EnvelopeError):
-        verified(path.read_bytes())
+    with pytest.raises(ValueError):
+        check(path.read_bytes())

@@ -18,8 +18,6 @@ from collections.abc import Callable, Iterable, Iterator
 from struct import Struct
 from typing import Final, NamedTuple
 
-from fastjmix.errors import EnvelopeError
-
 ReadAt = Callable[[int, int], bytes]
 """(offset, length in bytes) → the bytes there; fewer only at the end, as pread(2)."""
 
@@ -60,8 +58,12 @@ END64_REST: Final = _end64.size - 12  # 4.3.14.1: neither the signature nor this
 PEEK: Final = _local.size + 226
 """Bytes read at once for a local file header: ours with their names are far shorter."""
 
+WINDOW: Final = 1 << 18
+"""Bytes of a central directory read at once: its largest possible entry is 196,651."""
+
 pack_local = _local.pack
 pack_local64 = _local64.pack
+pack_central = _central.pack
 
 
 class Member(NamedTuple):
@@ -97,15 +99,24 @@ def data_offset(member: Member) -> int:
     return member.offset + _local.size + len(member.name) + extra
 
 
-def _wide(name: bytes, crc: int, size: int, offset: int) -> bytes:
-    """A central directory header whose size or offset, or both, need 64 bits (4.5.3)."""
+def _entry(member: Member) -> bytes:
+    """A central directory header (4.3.12); ZIP64 where size or offset need 64 bits (4.5.3)."""
+    name, crc, size, offset = member
+    if size < MAX32 and offset < MAX32:
+        return (
+            pack_central(
+                CENTRAL, MADE_BY, CLASSIC, UTF8, STORED, TIME, DATE, crc, size, size,
+                len(name), 0, 0, 0, 0, ATTRIBUTES, offset,
+            )
+            + name
+        )  # fmt: skip
     wide: tuple[int, ...] = ()
     if size >= MAX32:
         wide = (size, size)
     if offset >= MAX32:
         wide = (*wide, offset)
     extra = Struct(f"<2H{len(wide)}Q").pack(1, 8 * len(wide), *wide)
-    head = _central.pack(
+    head = pack_central(
         CENTRAL, MADE_BY, ZIP64, UTF8, STORED, TIME, DATE, crc, min(size, MAX32), min(size, MAX32),
         len(name), len(extra), 0, 0, 0, ATTRIBUTES, min(offset, MAX32),
     )  # fmt: skip
@@ -118,24 +129,9 @@ def central_directory(members: Iterable[Member], start: int) -> bytes:
     `start` is the offset at which these bytes will stand. The order is the caller's; readers
     list it so. Raises struct.error when a value does not fit.
     """
-    pack = _central.pack
-    parts: list[bytes] = []
-    add = parts.append
-    count = 0
-    for name, crc, size, offset in members:
-        count += 1
-        if size < MAX32 and offset < MAX32:
-            add(
-                pack(
-                    CENTRAL, MADE_BY, CLASSIC, UTF8, STORED, TIME, DATE, crc, size, size,
-                    len(name), 0, 0, 0, 0, ATTRIBUTES, offset,
-                )
-            )  # fmt: skip
-            add(name)
-        else:
-            add(_wide(name, crc, size, offset))
-    directory = b"".join(parts)
-    return directory + _end_records(count, len(directory), start)
+    entries = [_entry(member) for member in members]
+    directory = b"".join(entries)
+    return directory + _end_records(len(entries), len(directory), start)
 
 
 def _end_records(count: int, size: int, start: int) -> bytes:
@@ -189,45 +185,39 @@ def _local_member(head: bytes, offset: int, read_at: ReadAt) -> Member | None:
     return Member(name, crc, size, offset)
 
 
-def verify_structure(read_at: ReadAt, size: int) -> list[Member]:
-    """Checks that an archive of `size` bytes is one of ours, whole; returns its members.
+def check_structure(read_at: ReadAt, size: int) -> None:
+    """Checks that an archive of `size` bytes has the structure that fastjmix gave it, all of it.
 
-    They come in the order of the central directory. The EOCD must be the last 22 bytes, the
-    central directory must end where the end records begin and be, byte for byte, what
-    `central_directory` writes, and the local headers walked from 0 must give the same members
-    and end where it begins. Data and CRCs are not read. Raises EnvelopeError.
+    The EOCD must be the last 22 bytes, the central directory must end where the end records begin
+    and be, byte for byte, what `central_directory` writes; the local headers, from 0 on and with
+    nothing between them, must tell the same story. One flipped bit outside the members' data is
+    found. The data are not read: compare each CRC-32 where they are. Reads WINDOW bytes at most at
+    once. Only for archives that were sealed here; a stranger's is for unzip.py.
+
+    Raises ValueError that names the member and the offset.
     """
     count, length, start, records = _read_end(read_at, size)
     if start + length + records != size:
         raise _damaged(
             f"the central directory should end at {size - records}, not at {start + length}"
         )
-    directory = read_at(start, length)
-    if len(directory) != length:
-        raise _damaged(f"the central directory at {start} cannot be read whole")
-    members = list(_entries(directory))
+    members = list(_entries(read_at, start, length))
     if len(members) != count:
         raise _damaged(f"{count} entries are announced, {len(members)} are there")
-    if central_directory(members, start) != directory + read_at(size - records, records):
-        raise _damaged("the central directory is not as fastjmix writes it")
-    _compare_local(read_at, start, members)
-    return members
-
-
-def _compare_local(read_at: ReadAt, start: int, members: list[Member]) -> None:
-    """The local headers must tell the same story as the central directory."""
-    if len({member.name for member in members}) != len(members):
+    if len({member.name for member in members}) != count:
         raise _damaged("a member's name occurs twice")
-    ordered = sorted(members, key=lambda member: member.offset)
     position = 0
-    found = walk(read_at, start)
-    for expected in ordered:
-        here, data = next(found, (None, 0))
-        if here != expected:
-            raise _damaged(f"the local file header at {position} is not that of {expected.name!r}")
-        position = data + expected.size
+    for member in sorted(members, key=lambda member: member.offset):
+        header = local_header(member.name, member.crc, member.size)
+        if member.offset != position or read_at(position, len(header)) != header:
+            raise _damaged(f"the local file header at {position} is not that of {member.name!r}")
+        position += len(header) + member.size
+        if position > start:
+            raise _damaged(f"{member.name!r} at {member.offset} reaches into the central directory")
     if position != start:
         raise _damaged(f"{start - position} bytes before the central directory belong to no member")
+    if _end_records(count, length, start) != read_at(size - records, records):
+        raise _damaged(f"the end records at {size - records} are not as fastjmix writes them")
 
 
 def _read_end(read_at: ReadAt, size: int) -> tuple[int, int, int, int]:
@@ -250,27 +240,46 @@ def _read_end(read_at: ReadAt, size: int) -> tuple[int, int, int, int]:
     return count, directory, start, length
 
 
-def _entries(directory: bytes) -> Iterator[Member]:
-    """The entries of a central directory, stopping at what is not one."""
-    position = 0
-    while position + _central.size <= len(directory):
-        fields = _central.unpack_from(directory, position)
-        crc, _, size, name_length, extra_length = fields[7:12]
-        offset = fields[16]
-        name_end = position + _central.size + name_length
-        end = name_end + extra_length
-        if fields[0] != CENTRAL or end > len(directory):
-            return
-        extra = directory[name_end + 4 : end]
-        wide = [int.from_bytes(extra[at : at + 8], "little") for at in range(0, len(extra), 8)]
-        if size == MAX32 and len(wide) >= 2:
-            size = wide[0]
-            del wide[:2]
-        if offset == MAX32 and wide:
-            offset = wide[0]
-        yield Member(directory[position + _central.size : name_end], crc, size, offset)
-        position = end
+def _entries(read_at: ReadAt, start: int, length: int) -> Iterator[Member]:
+    """The entries of the central directory, each exactly as we write it. Raises ValueError."""
+    position, end = start, start + length
+    while position < end:
+        piece = read_at(position, min(WINDOW, end - position))
+        at = 0
+        while (found := _entry_in(piece, at)) is not None:
+            member, following = found
+            if _entry(member) != piece[at:following]:
+                raise _damaged(
+                    f"the central directory's entry at {position + at} for {member.name!r} is not "
+                    "as fastjmix writes it"
+                )
+            yield member
+            at = following
+        if not at:
+            raise _damaged(f"the central directory has no entry at {position}")
+        position += at
 
 
-def _damaged(what: str) -> EnvelopeError:
-    return EnvelopeError(f"not an archive that fastjmix sealed: {what}")
+def _entry_in(piece: bytes, at: int) -> tuple[Member, int] | None:
+    """The central directory header at `at` and where it ends; None when it is not there whole."""
+    if at + _central.size > len(piece):
+        return None
+    fields = _central.unpack_from(piece, at)
+    crc, _, size, name_length, extra_length = fields[7:12]
+    offset = fields[16]
+    name_end = at + _central.size + name_length
+    end = name_end + extra_length
+    if fields[0] != CENTRAL or end > len(piece):
+        return None
+    extra = piece[name_end + 4 : end]
+    wide = [int.from_bytes(extra[i : i + 8], "little") for i in range(0, len(extra), 8)]
+    if size == MAX32 and len(wide) >= 2:
+        size = wide[0]
+        del wide[:2]
+    if offset == MAX32 and wide:
+        offset = wide[0]
+    return Member(piece[at + _central.size : name_end], crc, size, offset), end
+
+
+def _damaged(what: str) -> ValueError:
+    return ValueError(f"not an archive that fastjmix sealed: {what}")

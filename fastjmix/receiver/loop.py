@@ -85,7 +85,7 @@ class Receiver:
         self._log = log.get()
         self._table = tabulate(config)
         self._messages = Messages(wiring, links.stats, self)
-        self._room = Room(config.storage_dir)
+        self._room = Room.of(config)
         self._grace = config.runtime.grace_secs
         self._epoll = select.epoll()
         self._doors = {s.fileno(): door_for(i, s, config.dicom[i]) for i, s in enumerate(sockets)}
@@ -305,7 +305,9 @@ class Receiver:
         if self._stopping_at is not None:
             return CONGESTION, "shutting down"
         if self._room.low():
-            return CONGESTION, "little space is left in the storage directory"
+            return CONGESTION, "little space is left"
+        if self._stats.total("intake_stopped"):
+            return CONGESTION, "the storage has failed"
         if self._lanes.associations(door.index) >= door.listener.max_associations:
             return LOCAL_LIMIT, "max_associations of the listener"
         most = self._table.rows[settings].max_associations

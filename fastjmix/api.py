@@ -107,10 +107,10 @@ class Outcomes:
 class Shared:
     """What all listeners of this process use: the spool, its index, outcomes, links."""
 
-    def __init__(self, spool: Spool, links: Links) -> None:
+    def __init__(self, config: Config, spool: Spool, links: Links) -> None:
         self.spool = spool
         self.links = links
-        self.room = Room(spool.root)
+        self.room = Room.of(config)
         self.catalogue = Catalogue(spool)
         self.outcomes = Outcomes(links.outcomes[ORIGIN])
         self.uploads = manners.Slots(manners.MAX_UPLOADS)
@@ -133,6 +133,8 @@ class Shared:
             found.append("a receiver died and is being restarted")
         if totals["packers_down"]:
             found.append("a packer died and is being restarted")
+        if totals["intake_stopped"]:
+            found.append("the storage has failed twice: nothing is taken until it is well again")
         try:
             if self.room.low():
                 found.append("the storage is nearly full")
@@ -244,8 +246,8 @@ class Listener:
             told = "no upstream is configured here: name a jmix_backend in the pipeline's backends"
             raise HttpError(501, told)
         manners.require_zip(request)
-        if self._shared.room.exhausted():
-            raise HttpError(507, "the storage is nearly full: nothing is accepted")
+        if self._shared.room.exhausted() or self._shared.links.stats.total("intake_stopped"):
+            raise HttpError(507, "the storage is nearly full, or has failed: nothing is accepted")
         with contextlib.ExitStack() as waiting:
             size, future = await self._take_in(request, upstream, waiting)
             try:
@@ -355,7 +357,7 @@ def _guard(settings: HttpListener) -> manners.Guard:
 async def _serve(
     config: Config, spool: Spool, links: Links, sockets: Sequence[socket.socket]
 ) -> None:
-    shared = Shared(spool, links)
+    shared = Shared(config, spool, links)
     loop = asyncio.get_running_loop()
 
     def stop() -> None:

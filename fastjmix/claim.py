@@ -29,7 +29,8 @@ def claim(root: Path) -> int:
 
     Raises SpoolError (another process, another version), OSError.
     """
-    lock = os.open(root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    # Not open for writing: that would be in the way of remounting the file system read-only.
+    lock = os.open(root / ".lock", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         _wait_for(lock, root)
         _check_format(root)

@@ -43,13 +43,13 @@ class Passage:
         self._ring_file = os.memfd_create("fastjmix-lanes", FLAGS)
         try:
             os.posix_fallocate(self._control_file, 0, control)
+            os.ftruncate(self._ring_file, lanes * capacity)
         except OSError as problem:
             raise PlatformError(
-                f"{control} bytes of shared memory for {lanes} lanes cannot be had: "
-                f"{problem.strerror}",
-                "Lower max_associations, or give this node more memory.",
+                f"{control + lanes * capacity} bytes of shared memory for {lanes} lanes cannot be "
+                f"had: {problem.strerror}",
+                "Lower max_associations or lane_bytes, or give this node more memory.",
             ) from problem
-        os.ftruncate(self._ring_file, lanes * capacity)
         for descriptor in (self._control_file, self._ring_file):
             fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, SEALS)
         self._control = mmap.mmap(self._control_file, control)
@@ -70,7 +70,7 @@ class Passage:
         try:
             os.posix_fallocate(self._ring_file, index * self._capacity, self._capacity)
         except OSError as problem:
-            if problem.errno in (errno.ENOSPC, errno.ENOMEM):
+            if problem.errno in (errno.ENOSPC, errno.ENOMEM, errno.EFBIG):
                 return False
             raise
         self.lanes.backed(index, value=True, change=True)

@@ -5,13 +5,16 @@ it is durable.
 Guaranteed: the process that writes is the one that syncs and grants the status. Group commit: all
 instances that are whole when a commit begins are covered by it; a status is granted only after the
 fdatasync(2) that covers the instance (durability = "fsync").
-An envelope that cannot be sealed is tried again from the disk.
-Still wrong: after a failed fdatasync the envelope stays in building/ until the next start recovers
-what was promised.
+An envelope that cannot be sealed is tried again from the disk. After a failed sync its instances
+are answered A700, the file is left alone, and what it had promised is read back from the disk,
+verified, and sealed in another (recovery.py). Storage that fails twice takes nothing for a while
+(health.py).
+Still wrong: that copy is made in the loop: the other associations of this packer wait for it.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import math
 import os
@@ -30,11 +33,12 @@ from fastjmix._core import Arrival, Intake
 from fastjmix.config import Config
 from fastjmix.dicom.dimse import MEANING, Status
 from fastjmix.failpoints import reach
+from fastjmix.health import Health
 from fastjmix.links import Links
-from fastjmix.packing import Packing, key_of
-from fastjmix.recovery import recover
+from fastjmix.packing import Packing, key_of, seal
+from fastjmix.recovery import Outcome, recover
 from fastjmix.settings import Settings, tabulate
-from fastjmix.spool import Leftover, Room, Spill, Spool
+from fastjmix.spool import SCARCE, Leftover, Room, Spill, Spool, seal_bytes
 from fastjmix.wiring import Wiring
 
 SPIN_TURNS: Final = 20_000
@@ -83,7 +87,9 @@ class Packer:
         self._stats = links.stats
         self._log = log.get()
         self._spool = spool
-        self._room = Room(config.storage_dir)
+        self._room = Room.of(config)
+        self._health = Health(spool, links.stats)
+        self._unsealed = 0
         self._rows = tabulate(config).rows
         hashers = [hasher_for(row) for row in self._rows]
         self._intake = Intake(self._lanes, self._process, hashers, crc32)
@@ -115,6 +121,7 @@ class Packer:
                 continue
             self._seal_due()
             self._retry_due()
+            self._health.probe_due()
             if self._stopping and not self._awaiting:
                 break
             self._sleep()
@@ -129,7 +136,7 @@ class Packer:
 
     def _next_due(self) -> float:
         due = [p.due() for p in self._open.values()] + [when for when, _, _ in self._retries]
-        return min(due, default=math.inf)
+        return min(due, default=self._health.due)
 
     def _sleep(self) -> None:
         seconds = max(0.0, self._next_due() - time.monotonic())
@@ -179,25 +186,54 @@ class Packer:
     def _recover_one(self, leftover: Leftover, attempt: int = 1) -> None:
         """Seals a draft that was left; one that cannot be read is kept for a person."""
         try:
-            ticket = recover(self._spool, leftover, self._name)
+            outcome = self._recovered(leftover, attempt)
         except OSError as problem:
             pause = min(RETRY_SECS * 2**attempt, RETRY_MAX_SECS)
             self._log.error(
                 "recovery_failed", envelope=leftover.id, why=problem.strerror, again_in=pause
             )
             self._retries.append((time.monotonic() + pause, leftover, attempt + 1))
+            self._blame(problem)
+            return
+        for damage in outcome.damages:
+            self._stats.add("members_damaged_total")
+            self._log.error(
+                "member_damaged",
+                envelope=leftover.id,
+                member=damage.name or None,
+                offset=damage.start,
+                bytes=damage.end - damage.start,
+                why=damage.why,
+                kept=f"rejected/{leftover.id}.zip",
+            )
+        if outcome.fresh is not None:
+            self._log.warning("envelope_moved", envelope=leftover.id, to=outcome.fresh.id)
+            self._recover_one(outcome.fresh)
+        elif outcome.ticket is not None:
+            self._stats.add("envelopes_recovered_total")
+            self._log.warning(
+                "envelope_recovered",
+                envelope=outcome.ticket.id,
+                instances=outcome.ticket.instances,
+                bytes=outcome.ticket.size_bytes,
+            )
+            self._links.ring_outbox()
+
+    def _recovered(self, leftover: Leftover, attempt: int) -> Outcome:
+        """Raises OSError: the disk's fault, so to be tried again."""
+        try:
+            return recover(self._spool, leftover, self._name)
+        except OSError:
+            raise
         except Exception as problem:
             if attempt == 1:  # a fault of ours may pass; what is damaged stays so
                 self._log.exception("recovery_failed", envelope=leftover.id, again_in=RETRY_SECS)
                 self._retries.append((time.monotonic() + RETRY_SECS, leftover, 2))
-                return
+                return Outcome()
             self._log.exception("envelope_damaged", envelope=leftover.id)
             self._spool.set_aside(leftover, repr(problem))
             self._stats.add("envelopes_rejected_total")
-        else:
-            if ticket is not None:
-                self._stats.add("envelopes_recovered_total")
-                self._links.ring_outbox()
+            return Outcome()
 
     def _retry_due(self) -> None:
         now = time.monotonic()
@@ -216,14 +252,18 @@ class Packer:
         try:
             if arrival.spilled and spill is None:
                 raise OSError("the instance's spill file could not be written")
-            if self._room.exhausted():
-                raise OSError("the storage directory is nearly full")
+            if self._health.stopped:
+                raise OSError(errno.EIO, "the storage has failed")
+            if self._room.exhausted(arrival.size + seal_bytes(len(self._open), self._unsealed)):
+                raise OSError(errno.ENOSPC, "the storage directory is nearly full")
             if spill is not None:
                 spill.append(self._intake.buffers(lane))  # the rest of it
             self._append(lane, arrival, settings, spill, head or self._intake.head(lane))
         except OSError as problem:
             self._log.error("append_failed", why=problem.strerror or str(problem))
             self._grant(lane, Status.OUT_OF_RESOURCES, MEANING[Status.OUT_OF_RESOURCES].encode())
+            if not self._health.stopped:
+                self._blame(problem)
         finally:
             if spill is not None:
                 spill.drop()
@@ -232,10 +272,17 @@ class Packer:
         self, lane: int, arrival: Arrival, settings: Settings, spill: Spill | None, head: bytes
     ) -> None:
         packing = self._packing_for(lane, arrival, settings)
-        taken = packing.append(arrival, self._intake.buffers(lane), spill, head)
+        try:
+            taken = packing.append(arrival, self._intake.buffers(lane), spill, head)
+        except OSError:
+            if packing.draft.suspect:
+                self._give_up(packing)
+            raise
         reach("packer.appended")
         packing.instance_arrived(arrival.association, time.monotonic())
         self._sent_by.setdefault(arrival.association, set()).add(packing)
+        self._room.spend(arrival.size)
+        self._unsealed += taken
         if not taken:
             self._stats.add("instances_duplicate_total")
         elif packing.is_conflict(arrival):
@@ -246,6 +293,7 @@ class Packer:
                 raise OSError("the envelope could not be sealed")
             self._awaiting[packing.draft.id] = lane
         elif packing.builder.durability == "page-cache":
+            packing.draft.commit()
             self._grant(lane, Status.SUCCESS)
         else:
             self._pending.append(_Pending(lane, packing))
@@ -257,7 +305,8 @@ class Packer:
         if packing is not None and packing.full_with(arrival.size):
             if any(p.packing is packing for p in self._pending):
                 self._commit()
-            self._seal(packing, "full")
+            if self._open.get(key) is packing:  # the commit did not fail
+                self._seal(packing, "full")
             packing = None
         if packing is None:
             calling_ae = self._lanes.calling_ae(lane).decode("latin-1").strip()
@@ -278,6 +327,7 @@ class Packer:
                 reach("packer.spilled")
         except OSError as problem:
             self._log.error("spill_failed", why=problem.strerror)
+            self._blame(problem)
             if spill is not None:
                 spill.drop()
             spill = None
@@ -306,7 +356,8 @@ class Packer:
                 packing.draft.commit()
             except OSError as problem:
                 failed.add(packing)
-                self._poison(packing, problem)
+                self._log.error("commit_failed", envelope=packing.draft.id, why=problem.strerror)
+                self._health.failed(problem)
         reach("packer.synced")
         for one in pending:
             if one.packing in failed:
@@ -314,12 +365,26 @@ class Packer:
             else:
                 self._grant(one.lane, Status.SUCCESS)
         reach("packer.granted")
+        for packing in failed:
+            self._give_up(packing)
 
-    def _poison(self, packing: Packing, problem: OSError) -> None:
-        """After a failed sync pages may be gone: this file is never synced again."""
-        self._log.error("commit_failed", envelope=packing.draft.id, why=problem.strerror)
+    def _give_up(self, packing: Packing) -> None:
+        """After a failed sync pages may be gone: what the file promised goes to another one."""
+        mine = [one for one in self._pending if one.packing is packing]
+        self._pending = [one for one in self._pending if one.packing is not packing]
+        for one in mine:
+            self._grant(one.lane, Status.OUT_OF_RESOURCES, b"the storage failed; send again")
         self._forget(packing)
-        packing.draft.close()
+        leftover = packing.draft.leave()
+        if packing.draft.promised:
+            self._recover_one(leftover)
+        else:
+            packing.draft.abandon()
+
+    def _blame(self, problem: OSError) -> None:
+        """What has run out comes back; anything else says that the storage is unwell."""
+        if problem.errno is not None and problem.errno not in SCARCE:
+            self._health.failed(problem)
 
     def _grant(self, lane: int, status: int, comment: bytes = b"") -> None:
         if self._intake.grant(lane, status, comment):
@@ -339,6 +404,7 @@ class Packer:
 
     def _forget(self, packing: Packing) -> None:
         self._open = {key: p for key, p in self._open.items() if p is not packing}
+        self._unsealed -= len(packing.members)
         for packings in self._sent_by.values():
             packings.discard(packing)
         self._stats.set("envelopes_building", len(self._open))
@@ -350,12 +416,14 @@ class Packer:
             packing.draft.abandon()
             return True
         try:
-            ticket = packing.seal(self._name)
+            ticket = seal(packing.draft, packing.contents, packing.members, self._name)
         except OSError as problem:
             self._log.error("seal_failed", envelope=packing.draft.id, why=problem.strerror)
-            packing.draft.close()
-            leftover = self._spool.leftover(packing.draft.id)
-            if leftover is not None:
+            leftover = packing.draft.leave()
+            self._blame(problem)
+            if leftover.suspect:
+                self._recover_one(leftover)
+            else:
                 self._retries.append((time.monotonic() + RETRY_SECS, leftover, 1))
             return False
         self._stats.add("envelopes_sealed_total")

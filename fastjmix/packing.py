@@ -32,8 +32,8 @@ COMPARE_BYTES: Final = 1 << 20
 """Bytes compared at a time when an instance comes again."""
 
 
-def recipe(settings: Settings, packer: int, created: float) -> dict[str, Any]:
-    """What draft.json says: how another process finishes the envelope."""
+def recipe(settings: Settings, packer: int, calling_ae: str) -> dict[str, Any]:
+    """What draft.json says: how to finish the envelope, for whichever process does."""
     builder = settings.builder
     return {
         "format": FORMAT,
@@ -45,8 +45,43 @@ def recipe(settings: Settings, packer: int, created: float) -> dict[str, Any]:
         "digest": builder.digest,
         "skip_hashing": builder.skip_hashing,
         "skip_listing": builder.skip_listing,
-        "created": created,
+        "calling_ae": calling_ae,
+        "created": time.time(),
     }
+
+
+def seal(
+    draft: Draft,
+    contents: Contents,
+    members: list[Member],
+    origin: str,
+    sealed_at: float | None = None,
+) -> Ticket:
+    """Writes the documents and moves the envelope to outbox/. Raises OSError.
+
+    `sealed_at` is the time of an earlier attempt, whose bytes these will be.
+    """
+    recipe = draft.recipe
+    if sealed_at is None:
+        sealed_at = time.time()
+    options = Options(
+        draft.id, sealed_at, recipe["digest"], recipe["skip_hashing"], recipe["skip_listing"]
+    )
+    documents = profiles.get(recipe["profile"]).documents(contents, options)
+    tail, size = write_documents(documents, members, draft.end)
+    ticket = Ticket(
+        id=draft.id,
+        pipeline=recipe["pipeline"],
+        upstream=recipe["upstream"],
+        ack=recipe["ack"],
+        studies=tuple(contents.studies),
+        calling_ae=recipe["calling_ae"],
+        instances=len(members),
+        size_bytes=size,
+        sealed_at=sealed_at,
+        origin=origin,
+    )
+    return draft.seal(tail, ticket)
 
 
 def write_documents(
@@ -76,15 +111,12 @@ class Packing:
 
     draft: Draft
     study_uid: str
-    calling_ae: str
     settings: Settings
     contents: Contents
     last_arrival: float
     members: list[Member] = field(default_factory=list)
     associations: set[int] = field(default_factory=set)
     released_at: float | None = None
-    poisoned: bool = False
-    _data: dict[bytes, list[tuple[int, int]]] = field(default_factory=dict)
 
     @classmethod
     def open(
@@ -94,12 +126,12 @@ class Packing:
         builder = settings.builder
         now = time.monotonic()
         draft = spool.new_draft(
-            {**recipe(settings, packer, time.time()), "calling_ae": ae},
+            recipe(settings, packer, ae),
             durable=builder.durability == "fsync",
         )
         naming = profiles.get(builder.profile).member_name
         study = arrival.study_instance_uid.decode()
-        return cls(draft, study, ae, settings, Contents(naming), now)
+        return cls(draft, study, settings, Contents(naming), now)
 
     @property
     def builder(self) -> Builder:
@@ -132,6 +164,7 @@ class Packing:
             offset = self.draft.join(header, spill)
         member = Member(name, arrival.crc, arrival.size, offset)
         self.members.append(member)
+        start = offset + len(header) + arrival.prefix_length
         syntax = arrival.transfer_syntax_uid.decode()
         self.contents.add(
             study,
@@ -143,18 +176,18 @@ class Packing:
             arrival.size,
             arrival.digest,
             lambda: describe_head(head, syntax),
+            (start, arrival.data_bytes),
         )
-        start = offset + len(header) + arrival.prefix_length
-        self._data.setdefault(arrival.sop_instance_uid, []).append((start, arrival.data_bytes))
         return True
 
     def is_conflict(self, arrival: Arrival) -> bool:
         """True when this SOP Instance UID stands here more than once, with other bytes."""
-        return len(self._data.get(arrival.sop_instance_uid, ())) > 1
+        return len(self.contents.twins(arrival.sop_instance_uid.decode())) > 1
 
     def _holds(self, arrival: Arrival, buffers: Sequence[memoryview], spill: Spill | None) -> bool:
         """True when an instance with this UID and the same data set bytes is here."""
-        for start, length in self._data.get(arrival.sop_instance_uid, ()):
+        for twin in self.contents.twins(arrival.sop_instance_uid.decode()):
+            start, length = twin.data
             if length == arrival.data_bytes and self._equal(start, arrival, buffers, spill):
                 return True
         return False
@@ -198,34 +231,6 @@ class Packing:
         self.associations.add(association)
         self.last_arrival = now
         self.released_at = None
-
-    # -- seal --------------------------------------------------------------------------------
-
-    def seal(self, origin: str) -> Ticket:
-        """Writes the documents and moves the envelope to outbox/. Raises OSError."""
-        sealed_at = time.time()
-        options = Options(
-            self.draft.id,
-            sealed_at,
-            self.builder.digest,
-            self.builder.skip_hashing,
-            self.builder.skip_listing,
-        )
-        documents = profiles.get(self.builder.profile).documents(self.contents, options)
-        tail, size = write_documents(documents, self.members, self.draft.end)
-        ticket = Ticket(
-            id=self.draft.id,
-            pipeline=self.settings.listener.pipeline,
-            upstream=self.settings.listener.upstream.name,
-            ack=self.settings.listener.ack,
-            studies=tuple(self.contents.studies),
-            calling_ae=self.calling_ae,
-            instances=len(self.members),
-            size_bytes=size,
-            sealed_at=sealed_at,
-            origin=origin,
-        )
-        return self.draft.seal(tail, ticket)
 
 
 def key_of(settings: Settings, study_instance_uid: bytes) -> tuple[Any, ...]:

@@ -1,34 +1,46 @@
-"""What a crash left in building/ becomes an envelope, or nothing.
+"""What a crash or a failed sync left in building/ becomes an envelope, or nothing.
 
 Wanted: every instance that was acknowledged is in an envelope; no half of one is.
 Guaranteed: members are found by walking local file headers from the first byte, by their sizes
 (never by searching for signatures: an instance may carry a ZIP of its own), and each is verified by
-its CRC-32. What follows the last whole member was never acknowledged and is cut. The envelope keeps
-its id. Digests are computed again from the bytes.
-Still wrong: a damaged member in the middle cannot be told from a torn tail; the rest behind it is
-kept in rejected/ for a person.
+its CRC-32. The journal beside the archive (spool/journal.py) says which were acknowledged:
+
+- A bad member at or behind its last record, with nothing whole behind it, was never acknowledged:
+  it is cut, silently.
+- A bad member before that, or one with a whole member behind it, is damage: it is logged as an
+  error, counted, its bytes are kept in rejected/ with its offset and its name, and the journal's
+  next offset is where the walk goes on. The rest is copied, verified, into a fresh draft.
+- A suspect archive (a sync of it failed) is copied in the same way, and never written again.
+- Without a journal the walk ends at the first local file header that is not whole.
+
+A healthy archive is sealed where it is, under its id, and if the seal had begun, to the same bytes.
+Digests are computed again from the bytes.
+Still wrong: without a journal, a damaged header with acknowledged members behind it cannot be told
+from a torn tail; both faults must meet for that.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import os
-import shutil
-import time
-from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
 
 import blake3
 from isal.isal_zlib import crc32
 
-from fastjmix import _core, log
+from fastjmix import _core
 from fastjmix.dicom.association import syntax_kind
 from fastjmix.dicom.dataset import describe_head, inflate_head, read_file_meta
+from fastjmix.errors import DamagedTicket
 from fastjmix.failpoints import reach
 from fastjmix.jmix import profiles
-from fastjmix.jmix.archive import Member, data_offset, walk
-from fastjmix.jmix.envelope import Contents, Options
-from fastjmix.packing import write_documents
+from fastjmix.jmix.archive import Member, data_offset, local_header, member_at
+from fastjmix.jmix.envelope import Contents
+from fastjmix.packing import seal
 from fastjmix.spool import Draft, Leftover, Spool, Ticket
 
 BLOCK: Final = 1 << 20
@@ -40,52 +52,106 @@ HEAD_BYTES: Final = 1 << 16
 META_BYTES: Final = 4096
 """File Meta Information is at most 1 KB: it fitted in a lane's control block."""
 
+TOLD: Final = 20
+"""Damaged members that the record in rejected/ names one by one; the log names all."""
 
-def recover(spool: Spool, leftover: Leftover, origin: str) -> Ticket | None:
-    """Seals a leftover draft, or deletes it when nothing in it was promised.
 
-    Returns the ticket of the sealed envelope. Raises OSError.
-    """
-    promised = leftover.recipe.get("ack") == "stored"
-    if not promised or not (leftover.directory / "envelope.zip").exists():
-        shutil.rmtree(leftover.directory)
-        return None
+class Damage(NamedTuple):
+    """Bytes of an archive that were acknowledged and cannot be verified."""
+
+    start: int
+    end: int
+    name: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.name or 'a member'} at offset {self.start} to {self.end} {self.why}"
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of a leftover. `fresh`: its verified members are there, to be recovered next."""
+
+    ticket: Ticket | None = None
+    damages: list[Damage] = field(default_factory=list)
+    fresh: Leftover | None = None
+
+
+def recover(spool: Spool, leftover: Leftover, origin: str) -> Outcome:
+    """Seals a leftover draft, or deletes it when nothing in it was promised. Raises OSError."""
+    if leftover.recipe.get("ack") != "stored" or not leftover.archive.exists():
+        spool.discard(leftover)
+        return Outcome()
+    if (spool.building / str(leftover.recipe.get("replaces", "-"))).is_dir():
+        spool.discard(leftover)  # a copy that was not finished: its original counts
+        return Outcome()
     draft = spool.reopen(leftover)
-    recovered = _Recovered(draft, leftover.recipe)
-    for member in _whole_members(draft):
-        recovered.take(member)
-    reach("recovery.walked")
-    if not recovered.members:
-        draft.abandon()
-        return None
-    ticket = recovered.seal(origin)
-    reach("recovery.sealed")
-    log.get().warning(
-        "envelope_recovered",
-        envelope=ticket.id,
-        instances=ticket.instances,
-        bytes=ticket.size_bytes,
-    )
-    return ticket
+    try:
+        found = _Survey(draft, leftover)
+        reach("recovery.walked")
+        if leftover.suspect or found.damages:
+            return _copy_out(spool, draft, leftover, found)
+        if not found.members:
+            draft.abandon()
+            return Outcome()
+        ticket = _seal_in_place(spool, draft, found.members, origin)
+        reach("recovery.sealed")
+        return Outcome(ticket)
+    finally:
+        draft.leave()
+        leftover.suspect = leftover.suspect or draft.suspect
 
 
-def _whole_members(draft: Draft) -> Iterator[Member]:
-    """Members from the front, as long as they are whole and their CRC is right."""
-    size = os.fstat(draft.descriptor).st_size
+def _seal_in_place(spool: Spool, draft: Draft, members: list[Member], origin: str) -> Ticket:
+    reading = _Reading(draft)
+    for member in members:
+        reading.take(member, reading.digest(member))
+    draft.end = data_offset(members[-1]) + members[-1].size
+    sealed_at = None
+    with contextlib.suppress(FileNotFoundError, DamagedTicket):
+        sealed_at = spool.ticket("outbox", draft.id).sealed_at
+    return seal(draft, reading.contents, members, origin, sealed_at)
 
-    def read_at(offset: int, length: int) -> bytes:
-        return os.pread(draft.descriptor, length, offset)
 
-    documents = (b"manifest.json", b"payload/metadata.json")
-    for member, _ in walk(read_at, size):
-        if member.name in documents or member.name.startswith(b"payload/audit"):
-            return  # the seal had begun: it is made anew
-        checksum = 0
-        for block in _blocks(draft, data_offset(member), member.size):
-            checksum = crc32(block, checksum)
-        if checksum != member.crc:
-            return
-        yield member
+def _copy_out(spool: Spool, draft: Draft, leftover: Leftover, found: _Survey) -> Outcome:
+    """What is whole goes to a fresh draft, what is damaged to rejected/, and the old one away."""
+    fresh = None
+    if found.members:
+        fresh = spool.new_draft({**leftover.recipe, "replaces": leftover.id}, durable=spool.durable)
+    try:
+        if fresh is not None:
+            _copy(draft, found.members, fresh)
+            fresh.commit()
+        if found.damages:
+            told = [str(damage) for damage in found.damages[:TOLD]]
+            more = len(found.damages) - len(told)
+            why = "; ".join(told) + (f"; and {more} more" if more else "")
+            pieces = (p for d in found.damages for p in _raw(draft, d.start, d.end))
+            spool.keep_damaged(leftover, pieces, why)
+        spool.retire(leftover)
+    except BaseException:
+        if fresh is not None:
+            fresh.abandon()
+        raise
+    return Outcome(damages=found.damages, fresh=fresh.leave() if fresh is not None else None)
+
+
+def _copy(source: Draft, members: list[Member], target: Draft) -> None:
+    """Members in their order, numbered anew. Raises OSError."""
+    reading = _Reading(source)
+    for member in members:
+        name = reading.take(member, None)
+        target.append_pieces(_verified(source, member, local_header(name, member.crc, member.size)))
+
+
+def _verified(source: Draft, member: Member, header: bytes) -> Iterator[bytes]:
+    yield header
+    checksum = 0
+    for block in _blocks(source, data_offset(member), member.size):
+        checksum = crc32(block, checksum)
+        yield block
+    if checksum != member.crc:
+        raise OSError(errno.EIO, "a member that was read whole reads differently now")
 
 
 def _blocks(draft: Draft, offset: int, size: int) -> Iterator[bytes]:
@@ -93,24 +159,125 @@ def _blocks(draft: Draft, offset: int, size: int) -> Iterator[bytes]:
         yield os.pread(draft.descriptor, min(BLOCK, offset + size - at), at)
 
 
-class _Recovered:
+def _raw(draft: Draft, start: int, end: int) -> Iterator[bytes]:
+    """Damaged bytes for a person; zeros for those that cannot be read at all."""
+    for at in range(start, end, BLOCK):
+        length = min(BLOCK, end - at)
+        try:
+            yield os.pread(draft.descriptor, length, at)
+        except OSError:
+            yield bytes(length)
+
+
+class _Survey:
+    """Which members of an archive are whole, and which were acknowledged and are not."""
+
+    def __init__(self, draft: Draft, leftover: Leftover) -> None:
+        self._draft = draft
+        self._promises = leftover.promises()
+        promised = self._promises.end if leftover.end is None else leftover.end
+        self._size = os.fstat(draft.descriptor).st_size
+        if leftover.end is not None:
+            self._size = min(self._size, leftover.end)
+        self.members: list[Member] = []
+        self.damages: list[Damage] = []
+        offset = self._walk(0, promised)
+        if offset < promised:
+            self._damage(offset, promised, None, "is missing: the file ends before it")
+
+    def _walk(self, offset: int, promised: int) -> int:
+        """Takes what is there; returns where it stopped."""
+        while offset < self._size:
+            member = self._member_at(offset)
+            if member is not None and _is_document(member):
+                return offset  # the seal had begun: it is made anew
+            why = self._fault_of(member)
+            if member is not None and not why:
+                self.members.append(member)
+                offset = _end_of(member)
+                continue
+            after = self._after(offset, member, promised)
+            if after is None:
+                return offset
+            self._damage(offset, after, member, why)
+            offset = after
+        return offset
+
+    def _damage(self, start: int, end: int, member: Member | None, why: str) -> None:
+        name = member.name.decode(errors="replace") if member is not None else ""
+        self.damages.append(Damage(start, end, name, why))
+
+    def _after(self, offset: int, member: Member | None, promised: int) -> int | None:
+        """Where the walk goes on behind a bad member; None when it is a torn tail."""
+        if offset < promised:
+            ends = [self._promises.members.get(offset, promised)]
+            if offset not in self._promises.members:
+                ends += [edge for edge in self._edges() if offset < edge < promised]
+                ends += [_end_of(member)] if member is not None else []
+            return min(ends)
+        while member is not None:  # nothing promised that: is anything whole behind it?
+            after = _end_of(member)
+            following = self._member_at(after)
+            if following is not None and not self._fault_of(following):
+                return _end_of(member)
+            member = following
+        return None
+
+    def _edges(self) -> Iterator[int]:
+        yield from self._promises.members.keys()
+        yield from self._promises.members.values()
+
+    def _member_at(self, offset: int) -> Member | None:
+        return member_at(self._read_at, offset, self._size)
+
+    def _read_at(self, offset: int, length: int) -> bytes:
+        try:
+            return os.pread(self._draft.descriptor, length, offset)
+        except OSError as problem:
+            if problem.errno != errno.EIO:
+                raise
+            return b""
+
+    def _fault_of(self, member: Member | None) -> str:
+        """Why a member cannot be trusted; empty when it can. Raises OSError."""
+        if member is None:
+            return "has no local file header of ours"
+        checksum = 0
+        try:
+            for block in _blocks(self._draft, data_offset(member), member.size):
+                checksum = crc32(block, checksum)
+        except OSError as problem:
+            if problem.errno != errno.EIO:
+                raise
+            return "cannot be read from the disk"
+        return "" if checksum == member.crc else "differs from its CRC-32"
+
+
+def _end_of(member: Member) -> int:
+    return data_offset(member) + member.size
+
+
+def _is_document(member: Member) -> bool:
+    documents = (b"manifest.json", b"payload/metadata.json")
+    return member.name in documents or member.name.startswith(b"payload/audit")
+
+
+class _Reading:
     """The contents of an envelope, read back from its members."""
 
-    def __init__(self, draft: Draft, recipe: Mapping[str, Any]) -> None:
+    def __init__(self, draft: Draft) -> None:
         self._draft = draft
-        self._recipe = recipe
-        self._profile = profiles.get(recipe["profile"])
-        self._contents = Contents(self._profile.member_name)
-        self.members: list[Member] = []
+        self._recipe = draft.recipe
+        self.contents = Contents(profiles.get(draft.recipe["profile"]).member_name)
 
-    def take(self, member: Member) -> None:
-        """One whole member: what it is comes from its own bytes."""
+    def take(self, member: Member, digest: bytes | None) -> bytes:
+        """One whole member: what it is comes from its own bytes. Returns the name it gets."""
         start = data_offset(member)
         first = os.pread(self._draft.descriptor, META_BYTES, start)
         meta, length = read_file_meta(first)
         syntax = meta["transfer_syntax_uid"]
         head, head_bytes = self._head(start + length, member.size - length, syntax)
-        self._contents.add(
+        return self.contents.add(
             head.study_instance_uid.decode(),
             head.series_instance_uid.decode(),
             meta["sop_class_uid"],
@@ -118,11 +285,9 @@ class _Recovered:
             syntax,
             head.instance_number,
             member.size,
-            self._digest(member),
+            digest,
             lambda: describe_head(head_bytes, syntax),
         )
-        self.members.append(member)
-        self._draft.end = start + member.size
 
     def _head(self, offset: int, size: int, syntax: str) -> tuple[_core.Head, bytes]:
         """The head of a data set and its bytes, however far it reaches. Raises ValueError."""
@@ -139,37 +304,11 @@ class _Recovered:
                 return head, data
             length *= 2
 
-    def _digest(self, member: Member) -> bytes | None:
+    def digest(self, member: Member) -> bytes | None:
+        """As the recipe wants it. Raises OSError."""
         if self._recipe["skip_hashing"]:
             return None
         hasher: Any = blake3.blake3() if self._recipe["digest"] == "blake3" else hashlib.sha256()
         for block in _blocks(self._draft, data_offset(member), member.size):
             hasher.update(block)
         return bytes(hasher.digest())
-
-    def seal(self, origin: str) -> Ticket:
-        """To outbox/, under the same id. Raises OSError."""
-        recipe = self._recipe
-        sealed_at = time.time()
-        options = Options(
-            self._draft.id,
-            sealed_at,
-            recipe["digest"],
-            recipe["skip_hashing"],
-            recipe["skip_listing"],
-        )
-        documents = self._profile.documents(self._contents, options)
-        tail, size = write_documents(documents, self.members, self._draft.end)
-        ticket = Ticket(
-            id=self._draft.id,
-            pipeline=recipe["pipeline"],
-            upstream=recipe["upstream"],
-            ack=recipe["ack"],
-            studies=tuple(self._contents.studies),
-            calling_ae=recipe["calling_ae"],
-            instances=len(self.members),
-            size_bytes=size,
-            sealed_at=sealed_at,
-            origin=origin,
-        )
-        return self._draft.seal(tail, ticket)

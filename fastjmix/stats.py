@@ -23,6 +23,8 @@ COUNTERS: Final[Mapping[str, str]] = {
     "instance_bytes_total": "Data set bytes of the instances answered with status 0000.",
     "envelopes_sealed_total": "Envelopes sealed and put in outbox/.",
     "envelopes_recovered_total": "Envelopes sealed from what a crash left.",
+    "members_damaged_total": "Acknowledged instances that could not be read back: see rejected/.",
+    "storage_failures_total": "Writes or syncs that failed for another reason than a full disk.",
     "envelopes_uploaded_total": "Envelopes delivered to the upstream.",
     "envelopes_rejected_total": "Envelopes moved to rejected/.",
     "uploads_failed_total": "Attempts to upload that will be repeated.",
@@ -37,6 +39,7 @@ GAUGES: Final[Mapping[str, str]] = {
     "outbox_envelopes": "Envelopes waiting for the upstream.",
     "receivers_down": "Receiver processes that died and are not back yet.",
     "packers_down": "Packer processes that died and are not back yet.",
+    "intake_stopped": "Packers whose storage failed twice: no associations are accepted.",
     "upstreams_held": "Upstreams on hold after 401, 403 or a redirect.",
 }
 """Names and meanings of what goes up and down; the sum over the processes is shown."""
@@ -61,13 +64,13 @@ class StatsPage:
             cells[_INDEX[name]] = 0
         return Stats(self, cells)
 
+    def total(self, name: str) -> int:
+        """One counter or gauge, summed over the processes."""
+        return sum(self._cells[_INDEX[name] :: _ROW])
+
     def totals(self) -> dict[str, int]:
         """Every counter and gauge, summed over the processes."""
-        cells = self._cells
-        return {
-            name: sum(cells[row * _ROW + index] for row in range(self.rows))
-            for name, index in _INDEX.items()
-        }
+        return {name: self.total(name) for name in _INDEX}
 
 
 class Stats:
@@ -84,6 +87,10 @@ class Stats:
     def set(self, name: str, value: int) -> None:
         """Sets a gauge of this process."""
         self._cells[_INDEX[name]] = value
+
+    def total(self, name: str) -> int:
+        """The sum of one counter or gauge over all processes."""
+        return self._page.total(name)
 
     def totals(self) -> dict[str, int]:
         """Sums over all processes."""

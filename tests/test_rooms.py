@@ -32,6 +32,7 @@ RANK = {
     "web": 45,
     "recovery": 45,
     "packing": 42,
+    "health": 42,
     "delivery": 42,
     "wiring": 40,
     "settings": 40,

@@ -66,18 +66,21 @@ class _Resolver:
         dicom = tuple(listener for part in parts for listener in self._dicom(part))
         first = dicom[0].upstream if dicom else None
         http = tuple(listener for part in parts for listener in self._http(part, first))
+        storage = self._storage()
         self._warn_of_networks()
         self._references.warn_of_unused()
         return tree.Config(
             name=self._name(),
             source=self._source,
-            storage_dir=Path(self._single("storage", tables_node.Storage).options.path).absolute(),
+            storage_dir=Path(storage.path).absolute(),
             log=self._log(),
             runtime=self._runtime(),
             dicom=dicom,
             http=http,
             ignored=tuple(ignored(self._tables)),
             warnings=tuple(self._findings.warnings),
+            soft_reserve_bytes=storage.soft_reserve_bytes,
+            hard_reserve_bytes=storage.hard_reserve_bytes,
         )
 
     # -- the node ----------------------------------------------------------------------------------
@@ -104,6 +107,15 @@ class _Resolver:
             self._findings.fault(self._tables.main, "logging", "log_file_path", "nothing", told)
         path = logging.log_file_path if logging.log_to_file else None
         return tree.LogSettings(level, Path(path).absolute() if path is not None else None)
+
+    def _storage(self) -> tables_node.StorageOptions:
+        options = self._single("storage", tables_node.Storage).options
+        soft, hard = options.soft_reserve_bytes, options.hard_reserve_bytes
+        if soft is not None and hard is not None and hard > soft:
+            told = f"at most soft_reserve_bytes, {soft}"
+            main = self._tables.main
+            self._findings.fault(main, "storage.options", "hard_reserve_bytes", str(hard), told)
+        return options
 
     def _runtime(self) -> tree.Runtime:
         given = self._single("fastjmix", tables_node.Fastjmix)

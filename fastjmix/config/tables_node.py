@@ -67,6 +67,19 @@ class StorageOptions(Table):
         min_length=1,
         allowed=FILE_ALLOWED,
     )
+    soft_reserve_bytes: int | None = own(
+        None,
+        "With less free space than this, new associations are rejected for now",
+        unset="5 GiB, or 5 % of the file system if that is less",
+        ge=0,
+    )
+    hard_reserve_bytes: int | None = own(
+        None,
+        "With less free space than this, instances are answered with A700: what is left is for"
+        " sealing. At most `soft_reserve_bytes`",
+        unset="1 GiB, or 1 % of the file system if that is less",
+        ge=0,
+    )
 
 
 class Storage(Table):

@@ -202,7 +202,8 @@ class HttpListener:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """All of it. `ignored`: paths of keys that were given and mean nothing here."""
+    """All of it. `ignored`: paths of keys that were given and mean nothing here. The reserves are
+    marks of free space; None: spool/room.py knows how much."""
 
     name: str
     source: Path
@@ -213,6 +214,8 @@ class Config:
     http: tuple[HttpListener, ...]
     ignored: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    soft_reserve_bytes: int | None = None
+    hard_reserve_bytes: int | None = None
 
     def without_secrets(self) -> Config:
         """The same tree with every Secret blanked: for processes that need none."""

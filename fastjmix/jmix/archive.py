@@ -145,24 +145,16 @@ def _end_records(count: int, size: int, start: int) -> bytes:
     return end64 + _locator64.pack(LOCATOR64, 0, start + size, 1) + end
 
 
-def walk(read_at: ReadAt, end: int) -> Iterator[tuple[Member, int]]:
-    """Members from offset 0 on, each with the offset of its data, stepping by sizes.
+def member_at(read_at: ReadAt, offset: int, end: int) -> Member | None:
+    """The member at `offset`, if its local header is exactly as we write it and it ends by `end`.
 
-    Stops at the first thing that is not a local file header of ours, or whose data would pass
-    `end`: behind what was yielded is a torn tail, or the central directory. The data itself is
-    not read; compare its CRC-32 before trusting the last members of an unsealed archive.
+    Its data is not read.
     """
-    offset = 0
-    while offset + _local.size <= end:
-        head = read_at(offset, min(PEEK, end - offset))
-        member = _local_member(head, offset, read_at)
-        if member is None:
-            return
-        start = data_offset(member)
-        if start + member.size > end:
-            return
-        yield member, start
-        offset = start + member.size
+    head = read_at(offset, max(0, min(PEEK, end - offset)))
+    member = _local_member(head, offset, read_at)
+    if member is None or data_offset(member) + member.size > end:
+        return None
+    return member
 
 
 def _local_member(head: bytes, offset: int, read_at: ReadAt) -> Member | None:

@@ -43,7 +43,8 @@ class Instance(NamedTuple):
 
     `size` (bytes) and `digest` are those of the whole member, File Meta Information included;
     `digest` is None where hashing is skipped. `conflict`: the envelope already held this SOP
-    Instance UID, with other bytes.
+    Instance UID, with other bytes. `data`: offset and length of the data set in the archive, for
+    whoever has it at hand.
     """
 
     name: bytes
@@ -54,6 +55,7 @@ class Instance(NamedTuple):
     size: int
     digest: bytes | None
     conflict: bool
+    data: tuple[int, int]
 
 
 @dataclass(slots=True)
@@ -110,6 +112,7 @@ class Contents:
         size: int,
         digest: bytes | None,
         describe: Callable[[], Description],
+        data: tuple[int, int] = (0, 0),
     ) -> bytes:
         """Takes an instance that stands whole in the archive; returns its member name.
 
@@ -130,6 +133,7 @@ class Contents:
             size,
             digest,
             bool(twins),
+            data,
         )
         self._by_uid[sop_instance_uid] = (*twins, instance)
         series.instances.append(instance)

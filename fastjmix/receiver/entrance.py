@@ -48,7 +48,7 @@ class Entrance:
         self._lanes = wiring.passage.lanes
         self._leases = leases
         self._loop = loop
-        self._room = Room(config.storage_dir)
+        self._room = Room.of(config)
         self._stats = stats
         self._table = tabulate(config)
         self.notices = Notices()
@@ -99,6 +99,8 @@ class Entrance:
             return CONGESTION, "shutting down"
         if self._room.low():
             return CONGESTION, "little space is left in the storage directory"
+        if self._stats.total("intake_stopped"):
+            return CONGESTION, "the storage failed repeatedly"
         if self._lanes.associations(door.index) >= door.listener.max_associations:
             return LOCAL_LIMIT, "max_associations of the listener"
         most = self._table.rows[settings].max_associations

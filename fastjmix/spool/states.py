@@ -1,36 +1,19 @@
-"""Passage 2, disk: building → outbox → sent | rejected. fsync and rename live only here.
+"""The four directories and the steps between them. The states are listed in __init__.py.
 
-State is place. Each step is one rename; each state and what a leftover of it means:
-
-    S1 building/<id>/          being packed: envelope.zip (members so far), draft.json (how to
-                               finish it). A crash may leave it: the packer cuts the tail that
-                               was never acknowledged, and seals what is whole, or deletes it if
-                               nothing was (recovery.py).
-       building/<id>.draft/    a draft being made: deleted at start.
-       building/*.spill        an instance larger than its lane, not yet whole: deleted at start.
-       building/<id>.upload    received by the API, not yet accepted: deleted at start.
-    S2 outbox/<id>.zip         sealed, complete, promised. outbox/<id>.json, its ticket, is durable
-                               before the archive arrives; a ticket alone is deleted at start.
-    S3 sent/<id>.zip           delivered; the ticket beside it holds the receipt. The receipt is
-                               durable before the archive moves: a receipt in sent/ whose archive is
-                               still in outbox/ is finished at start, without a second upload.
-    S4 rejected/<id>.zip       refused for good, or damaged. Kept for a person; never deleted here.
-
-Names are made here, never taken from a peer. Directories are 0700, files 0600.
-Knows no HTTP and no DICOM.
-
-Still wrong: a spool on a file system without atomic rename (some network mounts) is not detected.
+Wanted: each step is one rename, and whatever a crash leaves of a step is finished or undone.
+Guaranteed: a record is durable before the archive that it is about moves.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -39,100 +22,18 @@ import orjson
 from fastjmix.claim import FORMAT, claim
 from fastjmix.errors import DamagedTicket, SpoolError
 from fastjmix.failpoints import reach
+from fastjmix.spool import journal
+from fastjmix.spool.draft import ARCHIVE, RECIPE, SUSPECT, Draft, Leftover, Spill
+from fastjmix.spool.files import sync_directory, write_all
+from fastjmix.spool.ground import standing_on
+from fastjmix.spool.ticket import Ticket
 
 State = Literal["outbox", "sent", "rejected"]
-Bytes = bytes | bytearray | memoryview
-
-IOV_MAX: Final = 1024
-"""Buffers in one pwritev(2); Linux's own limit (UIO_MAXIOV)."""
 
 TICKET_BYTES_MAX: Final = 1 << 20
 """A ticket is about 1 KB; a larger one was not written by us."""
 
-
-SOFT_RESERVE: Final = (5 << 30, 0.05)
-"""Below this much free space (bytes, or this part of the file system if that is less) new
-associations are rejected for now."""
-
-HARD_RESERVE: Final = (1 << 30, 0.01)
-"""Below this much free space instances are answered with A700. What is left is for sealing."""
-
-ROOM_SECS: Final = 0.25
-"""How long an answer about free space is believed."""
-
-
-class Room:
-    """Free space on the file system of the spool, asked at most every ROOM_SECS."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._asked = 0.0
-        self._free = 0
-        self._size = 0
-
-    def _below(self, reserve: tuple[int, float]) -> bool:
-        now = time.monotonic()
-        if now - self._asked > ROOM_SECS:
-            found = os.statvfs(self._root)
-            self._free, self._size = (
-                found.f_bavail * found.f_frsize,
-                found.f_blocks * found.f_frsize,
-            )
-            self._asked = now
-        return self._free < min(reserve[0], reserve[1] * self._size)
-
-    def low(self) -> bool:
-        """Under the soft mark: take no new associations. Raises OSError."""
-        return self._below(SOFT_RESERVE)
-
-    def exhausted(self) -> bool:
-        """Under the hard mark: take no instances. Raises OSError."""
-        return self._below(HARD_RESERVE)
-
-
-@dataclass(frozen=True, slots=True)
-class Ticket:
-    """What is known of a sealed envelope without opening it; JSON beside the archive.
-
-    `size_bytes` is the archive's; `sealed_at` is Unix seconds; `origin` names the process that
-    waits for the outcome when `ack` is "uploaded"; `crc32` is that of the whole archive, kept where
-    it was received and not sealed here.
-    """
-
-    id: str
-    pipeline: str
-    upstream: str
-    ack: str
-    studies: tuple[str, ...]
-    calling_ae: str
-    instances: int
-    size_bytes: int
-    sealed_at: float
-    origin: str
-    crc32: int | None = None
-    receipt: Mapping[str, Any] | None = None
-    refusal: Mapping[str, Any] | None = None
-
-    def dump(self) -> bytes:
-        """The ticket as JSON text."""
-        shown = {key: value for key, value in asdict(self).items() if value is not None}
-        return orjson.dumps({"format": FORMAT, **shown}, option=orjson.OPT_APPEND_NEWLINE)
-
-    @classmethod
-    def load(cls, text: bytes, where: str) -> Ticket:
-        """Reads what `dump` wrote. Raises DamagedTicket, naming `where`."""
-        try:
-            found = orjson.loads(text)
-            if (number := found.pop("format")) != FORMAT:
-                raise TypeError(f"its format is {number}, this version knows {FORMAT}")
-            found["studies"] = tuple(found["studies"])
-            ticket = cls(**found)
-        except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as problem:
-            raise DamagedTicket(
-                f"{where}: not a ticket of fastjmix ({problem})",
-                "Move it and its archive to rejected/ by hand, and look at the disk.",
-            ) from problem
-        return ticket
+PROBE: Final = b"fastjmix was here"
 
 
 def _is_id(name: str) -> bool:
@@ -141,149 +42,6 @@ def _is_id(name: str) -> bool:
         return str(uuid.UUID(name)) == name
     except ValueError:
         return False
-
-
-def sync_directory(path: Path) -> None:
-    """Makes the names in a directory durable (a file's own fsync does not)."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _write_all(descriptor: int, buffers: Sequence[Bytes], offset: int) -> int:
-    """pwritev(2) until every byte is written; returns the offset behind the last one."""
-    views = [memoryview(buffer).cast("B") for buffer in buffers]
-    index = 0
-    while index < len(views):
-        batch = views[index : index + IOV_MAX]
-        written = os.pwritev(descriptor, batch, offset)
-        offset += written
-        for view in batch:
-            if written < len(view):
-                views[index] = view[written:]
-                break
-            written -= len(view)
-            index += 1
-    return offset
-
-
-class Spill:
-    """An instance larger than its lane: a file of its own beside the envelopes."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        self.descriptor = os.open(path, flags, 0o600)
-        self.size = 0
-
-    def append(self, buffers: Sequence[Bytes]) -> None:
-        """Appends bytes. Raises OSError (ENOSPC and its kin)."""
-        self.size = _write_all(self.descriptor, buffers, self.size)
-
-    def drop(self) -> None:
-        """Closes and removes the file."""
-        os.close(self.descriptor)
-        self.path.unlink(missing_ok=True)
-
-
-class Draft:
-    """S1: one envelope being packed, with one writer.
-
-    `end` is the offset behind the last whole member: a failed append leaves it where it was, so
-    the next append overwrites the debris.
-    """
-
-    def __init__(self, spool: Spool, envelope_id: str, descriptor: int, *, durable: bool) -> None:
-        self._spool = spool
-        self.id = envelope_id
-        self.directory = spool.building / envelope_id
-        self.descriptor = descriptor
-        self.end = 0
-        self._durable = durable
-        self._names_durable = False
-
-    @property
-    def archive(self) -> Path:
-        """Where the archive is while it is being built."""
-        return self.directory / "envelope.zip"
-
-    def append(self, buffers: Sequence[Bytes]) -> int:
-        """Writes one member behind the last; returns its offset. Raises OSError."""
-        start = self.end
-        self.end = _write_all(self.descriptor, buffers, start)
-        return start
-
-    def join(self, header: Bytes, spill: Spill) -> int:
-        """Appends a header and a spilled instance as one member; returns its offset."""
-        start = self.end
-        offset = _write_all(self.descriptor, [header], start)
-        reach("packer.joining")
-        done = 0
-        while done < spill.size:
-            copied = os.copy_file_range(
-                spill.descriptor, self.descriptor, spill.size - done, done, offset
-            )
-            if not copied:
-                raise OSError(f"{spill.path} is shorter than what was written to it")
-            done += copied
-            offset += copied
-        self.end = offset
-        return start
-
-    def commit(self) -> None:
-        """Everything appended so far is durable when this returns.
-
-        The first commit also makes the names durable. Raises OSError; the file must then not be
-        synced again (a second fsync would answer success without the data).
-        """
-        if not self._durable:
-            return
-        os.fdatasync(self.descriptor)
-        if not self._names_durable:
-            sync_directory(self.directory)
-            sync_directory(self._spool.building)
-            self._names_durable = True
-
-    def seal(self, tail: Sequence[Bytes], ticket: Ticket) -> Ticket:
-        """Appends `tail` (documents and central directory), and moves the envelope to outbox/.
-
-        Returns the ticket with its final size. Raises OSError; the draft is then still whole.
-        """
-        size = _write_all(self.descriptor, tail, self.end)
-        reach("seal.written")
-        os.ftruncate(self.descriptor, size)
-        if self._durable:
-            os.fdatasync(self.descriptor)
-        reach("seal.synced")
-        ticket = replace(ticket, size_bytes=size)
-        self._spool.publish(self.archive, ticket, durable=self._durable)
-        reach("seal.published")
-        self.close()
-        shutil.rmtree(self.directory)
-        reach("seal.removed")
-        return ticket
-
-    def abandon(self) -> None:
-        """Deletes the draft. Only for one in which nothing was promised."""
-        self.close()
-        shutil.rmtree(self.directory, ignore_errors=True)
-
-    def close(self) -> None:
-        """Closes the file; the draft stays on disk."""
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-            self.descriptor = -1
-
-
-@dataclass(slots=True)
-class Leftover:
-    """A draft found at start, to be recovered: its directory and what draft.json says."""
-
-    id: str
-    directory: Path
-    recipe: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Spool:
@@ -307,13 +65,15 @@ class Spool:
     def prepare(self) -> None:
         """Makes the directories, takes the lock, and finishes what a crash left half-done.
 
-        Raises SpoolError: not writable, several file systems, or another fastjmix is using it.
+        Raises SpoolError: not writable, not ours, in memory, on several file systems, or another
+        fastjmix is using it.
         """
         try:
             for directory in (self.root, self.building, self.outbox, self.sent, self.rejected):
                 directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = claim(self.root)
-            self._probe()
+            self._check_ground()
+            self.probe()
         except OSError as problem:
             raise SpoolError(
                 f"{self.root}: the storage directory cannot be used: {problem.strerror}"
@@ -328,20 +88,44 @@ class Spool:
             os.close(self._lock)
             self._lock = None
 
-    def _probe(self) -> None:
-        devices = {p.stat().st_dev for p in (self.building, self.outbox, self.sent, self.rejected)}
-        if len(devices) != 1:
+    def _check_ground(self) -> None:
+        """What a spool needs of the file system under it. Raises SpoolError, OSError."""
+        states = (self.building, self.outbox, self.sent, self.rejected)
+        found = {path: path.stat() for path in states}
+        if len({one.st_dev for one in found.values()}) != 1:
             raise SpoolError(
                 f"{self.root}: building, outbox, sent and rejected are on several file systems",
                 "An envelope moves between them by rename: put them on one.",
             )
-        probe = self.building / f"{uuid.uuid4()}.upload"
-        with probe.open("xb") as file:
-            file.write(b"probe")
-            file.flush()
-            if self.durable:
-                os.fdatasync(file.fileno())
-        probe.unlink()
+        for path, one in found.items():
+            if one.st_uid != os.geteuid():
+                raise SpoolError(
+                    f"{path}: belongs to user {one.st_uid}, and fastjmix runs as {os.geteuid()}",
+                    "Run fastjmix as the user whose directory it is, or change its owner.",
+                )
+        kind = standing_on(self.root)
+        if self.durable and kind is not None:
+            raise SpoolError(
+                f"{self.root}: is on {kind}, which is memory: nothing in it survives a power cut",
+                'Put [storage.options] path on a disk, or set durability = "page-cache" for all.',
+            )
+
+    def probe(self) -> None:
+        """Everything that a promise needs of the disk, once, with a small file. Raises OSError."""
+        name = f"{uuid.uuid4()}.new"
+        here, there = self.building / name, self.outbox / name
+        try:
+            with here.open("xb") as file:
+                file.write(PROBE)
+                file.flush()
+                if self.durable:
+                    os.fdatasync(file.fileno())
+            self._rename(here, there)
+            if there.read_bytes() != PROBE:
+                raise OSError(errno.EIO, "what was written reads differently", str(there))
+        finally:
+            for path in (here, there):
+                path.unlink(missing_ok=True)
 
     def _finish_steps(self) -> None:
         for pattern in ("*.upload", "*.spill"):
@@ -356,16 +140,18 @@ class Spool:
             for record in state.glob("*.json"):
                 self._finish_move(record, state)
         for record in self.outbox.glob("*.json"):
-            if not record.with_suffix(".zip").exists():
+            # With its draft still in building/, the seal is done again with the ticket's time.
+            draft = self.building / record.stem
+            if not record.with_suffix(".zip").exists() and not draft.exists():
                 record.unlink()
         for temporary in self.root.glob("*/*.new"):
             temporary.unlink()
 
     def _without_recipe(self, directory: Path) -> None:
         """A draft whose recipe is gone: kept for a person if there is anything in it."""
-        archive = directory / "envelope.zip"
-        if archive.exists() and archive.stat().st_size:
-            self.set_aside(Leftover(directory.name, directory), "its draft.json cannot be read")
+        leftover = Leftover(directory.name, directory)
+        if leftover.archive.exists() and leftover.archive.stat().st_size:
+            self.set_aside(leftover, "its draft.json cannot be read")
         else:
             shutil.rmtree(directory)
 
@@ -393,19 +179,39 @@ class Spool:
         """A draft as a successor sees it; None when there is no readable one."""
         directory = self.building / envelope_id
         try:
-            recipe = orjson.loads((directory / "draft.json").read_bytes())
+            recipe = orjson.loads((directory / RECIPE).read_bytes())
         except (OSError, orjson.JSONDecodeError):
             return None
         if not isinstance(recipe, dict) or not isinstance(recipe.get("packer"), int):
             return None
         if recipe.get("format", FORMAT) != FORMAT:
             return None
-        return Leftover(envelope_id, directory, recipe)
+        return Leftover(envelope_id, directory, recipe, (directory / SUSPECT).exists())
 
     def set_aside(self, leftover: Leftover, why: str) -> None:
         """A draft that cannot be sealed: S1 → S4, for a person. Raises OSError."""
+        self._keep(leftover, leftover.archive, why)
+        shutil.rmtree(leftover.directory)
+
+    def keep_damaged(self, leftover: Leftover, pieces: Iterable[bytes], why: str) -> None:
+        """Bytes of a draft that could not be verified → S4, under the draft's id. Raises OSError.
+
+        The draft itself stays where it is; doing this again replaces what was kept.
+        """
+        kept = leftover.directory / "damaged"
+        descriptor = os.open(kept, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            end = 0
+            for piece in pieces:
+                end = write_all(descriptor, [piece], end)
+            if self.durable:
+                os.fdatasync(descriptor)
+        finally:
+            os.close(descriptor)
+        self._keep(leftover, kept, why)
+
+    def _keep(self, leftover: Leftover, file: Path, why: str) -> None:
         recipe = leftover.recipe
-        archive = leftover.directory / "envelope.zip"
         ticket = Ticket(
             leftover.id,
             str(recipe.get("pipeline", "")),
@@ -414,19 +220,39 @@ class Spool:
             (),
             str(recipe.get("calling_ae", "")),
             0,
-            archive.stat().st_size,
+            file.stat().st_size,
             time.time(),
             "recovery",
             refusal={"why": f"damaged: {why}"},
         )
         self._write_file(self.rejected / f"{leftover.id}.json", ticket.dump(), durable=self.durable)
-        self._rename(archive, self.path("rejected", leftover.id))
-        shutil.rmtree(leftover.directory)
+        self._rename(file, self.path("rejected", leftover.id))
 
     def reopen(self, leftover: Leftover) -> Draft:
-        """The draft of a leftover, to be cut and sealed. Raises OSError."""
-        descriptor = os.open(leftover.directory / "envelope.zip", os.O_RDWR | os.O_CLOEXEC)
-        return Draft(self, leftover.id, descriptor, durable=self.durable)
+        """The draft of a leftover, to be read and sealed. Raises OSError.
+
+        What the page cache holds of it is dropped first: after a failed sync it may be what the
+        disk never got. (Pages that were not yet written stay, as they must.)
+        """
+        descriptor = os.open(leftover.archive, os.O_RDWR | os.O_CLOEXEC)
+        with contextlib.suppress(OSError):
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        return Draft(self, leftover.id, leftover.recipe, descriptor, durable=self.durable)
+
+    def retire(self, leftover: Leftover) -> None:
+        """A draft whose promises stand in another one, which is durable. Raises OSError.
+
+        One rename decides which of the two is recovered: a `.draft` is deleted at start.
+        """
+        gone = leftover.directory.with_suffix(".draft")
+        self._rename(leftover.directory, gone)
+        shutil.rmtree(gone, ignore_errors=True)
+
+    def discard(self, leftover: Leftover) -> None:
+        """A draft in which nothing was promised, or whose archive is in outbox/. Raises OSError."""
+        if self.durable and not leftover.archive.exists():
+            sync_directory(self.outbox)  # the seal may have ended before it could do that
+        shutil.rmtree(leftover.directory)
 
     # -- S1 ----------------------------------------------------------------------------------
 
@@ -439,16 +265,22 @@ class Spool:
         keep = self.durable if durable is None else durable
         # Made under another name: whoever finds building/<id> finds it whole.
         unfinished = self.building / f"{envelope_id}.draft"
-        unfinished.mkdir(mode=0o700)
+        opened: list[int] = []
         try:
+            unfinished.mkdir(mode=0o700)
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            self._write_file(unfinished / "draft.json", orjson.dumps(recipe), durable=keep)
-            descriptor = os.open(unfinished / "envelope.zip", flags, 0o600)
+            self._write_file(unfinished / RECIPE, orjson.dumps(recipe), durable=keep)
+            opened.extend(
+                os.open(unfinished / name, flags, 0o600) for name in (ARCHIVE, journal.NAME)
+            )
             unfinished.rename(self.building / envelope_id)
         except OSError:
+            for descriptor in opened:
+                os.close(descriptor)
             shutil.rmtree(unfinished, ignore_errors=True)
             raise
-        return Draft(self, envelope_id, descriptor, durable=keep)
+        archive, promises = opened
+        return Draft(self, envelope_id, recipe, archive, promises=promises, durable=keep)
 
     def new_spill(self, owner: str) -> Spill:
         """A file in building/ for an instance larger than its lane. Raises OSError."""
@@ -573,7 +405,7 @@ class Spool:
         temporary = path.with_suffix(".new")
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
-            _write_all(descriptor, [data], 0)
+            write_all(descriptor, [data], 0)
             if durable:
                 os.fdatasync(descriptor)
         finally:

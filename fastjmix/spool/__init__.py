@@ -1,0 +1,63 @@
+"""Passage 2, disk: building → outbox → sent | rejected. fsync and rename live only here.
+
+State is place. Each step is one rename; each state and what a leftover of it means:
+
+    S1 building/<id>/          being packed: envelope.zip (members so far), draft.json (how to
+                               finish it), promised (which members were acknowledged: journal.py).
+                               A crash may leave it: the packer cuts the tail that was never
+                               acknowledged, and seals what is whole, or deletes it if nothing was.
+                               What was acknowledged and is damaged goes to S4, loudly; the rest is
+                               copied into a fresh draft (recovery.py).
+       building/<id>/suspect   a sync of that archive failed: it is read, never written again.
+       building/<id>/damaged   bytes on their way to S4: goes with the draft.
+       building/<id>.draft/    a draft being made, or one whose promises stand in another draft:
+                               deleted at start.
+       building/*.spill        an instance larger than its lane, not yet whole: deleted at start.
+       building/<id>.upload    received by the API, not yet accepted: deleted at start.
+    S2 outbox/<id>.zip         sealed, complete, promised. outbox/<id>.json, its ticket, is durable
+                               before the archive arrives; a ticket alone is deleted at start,
+                               unless its draft is in building/: then the seal is done again, to
+                               the same bytes.
+    S3 sent/<id>.zip           delivered; the ticket beside it holds the receipt. The receipt is
+                               durable before the archive moves: a receipt in sent/ whose archive is
+                               still in outbox/ is finished at start, without a second upload.
+    S4 rejected/<id>.zip       refused for good, or damaged (perhaps only the damaged bytes:
+                               its .json says which). Kept for a person; never deleted here.
+       */*.new                 a file being made, to be renamed: deleted at start.
+
+A draft that replaces another says so in its draft.json ("replaces"). While both are there the older
+one counts and the newer is deleted; the older leaves by one rename when the newer is durable.
+
+Names are made here, never taken from a peer. Directories are 0700, files 0600.
+Knows no HTTP and no DICOM.
+
+    states.py    Spool: the directories, the steps, what a crash left
+    draft.py     Draft, Spill, Leftover: S1
+    journal.py   building/<id>/promised
+    ticket.py    what stands beside a sealed envelope
+    room.py      free space: two marks
+    ground.py    disk or memory? files.py: write all, or raise
+
+Still wrong: a spool on a file system without atomic rename (some network mounts) is not detected.
+"""
+
+from fastjmix.spool.draft import Draft, Leftover, Spill
+from fastjmix.spool.files import SCARCE, sync_directory
+from fastjmix.spool.journal import Promises
+from fastjmix.spool.room import Room, seal_bytes
+from fastjmix.spool.states import Spool, State
+from fastjmix.spool.ticket import Ticket
+
+__all__ = [
+    "SCARCE",
+    "Draft",
+    "Leftover",
+    "Promises",
+    "Room",
+    "Spill",
+    "Spool",
+    "State",
+    "Ticket",
+    "seal_bytes",
+    "sync_directory",
+]

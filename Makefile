@@ -13,7 +13,7 @@ CORE := pyproject.toml setup.py fastjmix/_core.pyx $(wildcard fastjmix/_core/*.p
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv build demo test test-nightly bench bench-full lint format test-pythons dist clean dcmtk cross
+.PHONY: help venv build demo test test-nightly faults bench bench-full lint format test-pythons dist clean dcmtk cross
 MAKEFLAGS += --no-print-directory
 
 help:  ## this list
@@ -31,6 +31,9 @@ test: $(BIN)/.tools dcmtk  ## the whole test suite
 
 test-nightly: $(BIN)/.tools dcmtk  ## the suite with its long forms: hours, not minutes
 	FASTJMIX_NIGHTLY=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --timeout 7200 $(ARGS)
+
+faults: $(BIN)/.tools dcmtk  ## the tests of every fault row, and docs/faults.md from what they say
+	$(BIN)/python tests/faults.py --run -n $(WORKERS) --dist worksteal $(ARGS)
 
 bench: $(BIN)/.tools dcmtk  ## measure in under five minutes, into bench/short
 	$(PIP) --group bench

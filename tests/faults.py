@@ -311,7 +311,8 @@ def main(arguments: list[str]) -> int:
         results = merge(results, said, tests)
     else:
         results = {test: results[test] for test in sorted(tests) if test in results}
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
+    lines = ",\n".join(f"{json.dumps(test)}: {json.dumps(said)}" for test, said in results.items())
+    RESULTS.write_text(f"{{\n{lines}\n}}\n", "utf-8")
     PAGE.write_text(page(table(), tests, results), "utf-8")
     print(f"written: {PAGE.relative_to(ROOT)}")
     return code

@@ -14,7 +14,8 @@ CORE := pyproject.toml setup.py fastjmix/_core.pyx $(wildcard fastjmix/_core/*.p
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv build demo test test-nightly soak fuzz bench bench-full lint format test-pythons dist clean dcmtk clang cross
+.PHONY: help venv build demo test test-nightly faults soak fuzz bench bench-full lint format test-pythons \
+	dist clean dcmtk clang cross
 MAKEFLAGS += --no-print-directory
 
 help:  ## this list
@@ -38,6 +39,8 @@ fuzz: $(BIN)/.tools clang  ## each fuzz target under sanitizers for SECONDS; fin
 
 soak: $(BIN)/.tools dcmtk  ## kills, outages and bad peers under load for SECONDS=600; then the ledger
 	$(BIN)/python tests/soak.py --seconds $(SECONDS) $(ARGS)
+faults: $(BIN)/.tools dcmtk  ## the tests of every fault row, and docs/faults.md from what they say
+	$(BIN)/python tests/faults.py --run -n $(WORKERS) --dist worksteal $(ARGS)
 
 bench: $(BIN)/.tools dcmtk  ## measure in under five minutes, into bench/short
 	$(PIP) --group bench

@@ -39,7 +39,8 @@ fuzz: $(BIN)/.tools clang  ## each fuzz target under sanitizers for SECONDS; fin
 
 soak: $(BIN)/.tools dcmtk  ## kills, outages and bad peers under load for SECONDS=600; then the ledger
 	$(BIN)/python tests/soak.py --seconds $(SECONDS) $(ARGS)
-faults: $(BIN)/.tools dcmtk  ## the tests of every fault row, and docs/faults.md from what they say
+
+faults: $(BIN)/.tools dcmtk clang  ## the tests of every fault row, and docs/faults.md from what they say
 	$(BIN)/python tests/faults.py --run -n $(WORKERS) --dist worksteal $(ARGS)
 
 bench: $(BIN)/.tools dcmtk  ## measure in under five minutes, into bench/short

@@ -253,14 +253,6 @@ class SpoolMachine(RuleBasedStateMachine):
         assert len(seen) == len(set(seen))
 
 
-if not hasattr(packing, "seal"):  # the envelope seals itself
-
-    def _seal_itself(self: SpoolMachine, one: Packing) -> object:
-        return one.seal("packer-0")
-
-    SpoolMachine.seal_packing = _seal_itself
-
-
 SpoolMachine.TestCase.settings = settings(
     max_examples=by_form(25, 2000), stateful_step_count=by_form(30, 60), deadline=None
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import re
@@ -433,10 +434,11 @@ def test_f26_no_inodes(start, disk_on) -> None:
     ledger, files = Ledger(), []
     with opened(own) as peer:
         assert ledger.store(peer, "1.2.3.1") == 0
-        with pytest.raises(OSError, match="No space left"):
+        with contextlib.suppress(OSError):
             for number in range(100):
                 files.append(disk.at / f"inode-{number}")
                 files[-1].touch()
+        assert len(files) < 100
         assert ledger.store(peer, "1.2.3.2") == A700  # a new envelope needs files
         assert ledger.store(peer, "1.2.3.1") == 0  # one that is open does not
         for file in files:
@@ -771,7 +773,7 @@ def test_f24_a_flipped_bit_in_a_sealed_envelope_is_found(start) -> None:
     assert len(whole) < 6000
     for offset in range(0, len(whole), by_form(7, 1)):
         flip(archive, offset)
-        with pytest.raises(Exception, match="sealed|CRC"):
+        with pytest.raises(Exception, match=r"sealed|CRC"):
             contents(archive)
         flip(archive, offset)
     assert set(contents(archive)) == set(ledger.promised)

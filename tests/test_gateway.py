@@ -791,8 +791,6 @@ def test_no_patient_data_in_the_log_and_nothing_left_behind(start, tmp_path) -> 
         assert path.stat().st_mode & 0o077 == 0, path
 
 
-
-
 def test_idle_uses_no_processor(gateway) -> None:
     time.sleep(1.0)  # what is measured is the absence of events
 

@@ -26,6 +26,7 @@ RANK = {
     "store": 50,
     "send": 50,
     "connections": 44,
+    "queues": 46,
     "courier": 45,
     "intact": 42,
     "catalogue": 45,

@@ -39,9 +39,9 @@ class State(Enum):
 
 @dataclass(slots=True, eq=False)
 class Connection:
-    """One peer. `request` is the C-STORE or other request whose answer is due; `answered` counts
-    the messages answered since the others were looked at; `paced_at` and `paced_bytes` say where
-    the measuring of its pace began."""
+    """One peer. `request` is the C-STORE or other request whose answer is due, `prepared` that
+    answer if it is Success; `answered` counts the messages answered since others were looked at;
+    `paced_at` and `paced_bytes` say where the measuring of its pace began."""
 
     socket: socket.socket
     host: str
@@ -58,6 +58,7 @@ class Connection:
     association: int = 0
     request: Command | None = None
     refusal: tuple[int, bytes, int | None] | None = None
+    prepared: bytes = b""
     stored: int = 0
     refused: int = 0
     stalled: bool = False

@@ -175,6 +175,9 @@ class Messages:
         request = connection.request
         if connection.refusal is not None or (request and request.field != dimse.C_STORE_RQ):
             return self._answer(connection, scanner)
+        assert request is not None
+        # While the packer works: what will most likely be answered.
+        connection.prepared = self._encoded(connection, scanner, request, Status.SUCCESS)
         self._loop.await_grant(connection)
         return _core.MORE
 
@@ -218,16 +221,30 @@ class Messages:
         comment: bytes,
         offending: int | None = None,
     ) -> None:
-        assert connection.accepted is not None
+        prepared = b"" if status else connection.prepared
         connection.request = connection.refusal = None
-        command = dimse.response(request, status, comment, offending)
+        connection.prepared = b""
         if request.field == dimse.C_STORE_RQ:
             self._count(connection, scanner, status, comment)
         elif request.field == dimse.C_ECHO_RQ and not status:
             self._stats.add("echoes_total")
         self._loop.send(
-            connection, dimse.p_data(scanner.context, command, connection.accepted.peer_max_pdu)
+            connection,
+            prepared or self._encoded(connection, scanner, request, status, comment, offending),
         )
+
+    def _encoded(
+        self,
+        connection: Connection,
+        scanner: PdvScanner,
+        request: Command,
+        status: int,
+        comment: bytes = b"",
+        offending: int | None = None,
+    ) -> bytes:
+        assert connection.accepted is not None
+        command = dimse.response(request, status, comment, offending)
+        return dimse.p_data(scanner.context, command, connection.accepted.peer_max_pdu)
 
     def _count(
         self, connection: Connection, scanner: PdvScanner, status: int, comment: bytes

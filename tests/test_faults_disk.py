@@ -25,6 +25,7 @@ from disks import (
     Memory,
     Strace,
     as_root,
+    child,
     contents,
     free,
     injecting,
@@ -48,21 +49,6 @@ LATE = "release_grace_secs = 60\nquiet_secs = 60"
 
 
 @pytest.fixture
-def start(tmp_path):
-    started = []
-
-    def one(**parts: str) -> Gateway:
-        process = Gateway(tmp_path / "own", 9, **parts)
-        started.append(process)
-        return process
-
-    yield one
-    for process in started:
-        process.close()
-        print(process.log()[-8000:])
-
-
-@pytest.fixture
 def disk_on(tmp_path):
     """A file system where the gateway under test has its spool."""
     made = []
@@ -74,6 +60,22 @@ def disk_on(tmp_path):
     yield one
     for disk in made:
         disk.close()
+
+
+@pytest.fixture
+def start(tmp_path, disk_on):
+    """Ends its gateways before their disk goes."""
+    started = []
+
+    def one(**parts: str) -> Gateway:
+        process = Gateway(tmp_path / "own", 9, **parts)
+        started.append(process)
+        return process
+
+    yield one
+    for process in started:
+        process.close()
+        print(process.log()[-8000:])
 
 
 # -- F19, F21: a sync that fails -------------------------------------------------------------------
@@ -224,7 +226,7 @@ def test_f19_a_fault_at_every_step_of_the_seal(
 def test_f19_each_answer_follows_the_sync_that_covers_it(start, tmp_path) -> None:
     """strace sees both processes: written, synced, and only then answered."""
     own, ledger = start(builder=LATE), Ledger()
-    pids = [own.children()[name] for name in ("receiver-0", "packer-0")]
+    pids = [child(own, name) for name in ("receiver-0", "packer-0")]
     options = ["-e", "trace=pwritev,fdatasync,sendto", "-xx", "-s", "600"]
     with Strace(tmp_path / "trace", *options, pids=pids, apart=True):
 
@@ -298,7 +300,7 @@ def test_f19_one_sync_covers_all_that_wait(start, tmp_path) -> None:
     """On a disk that takes 30 ms to sync, 64 associations share each sync."""
     own, ledger = start(builder=LATE, fastjmix="lane_bytes = 1048576"), Ledger()
     options = ["-e", "trace=fdatasync", "-e", "inject=fdatasync:delay_enter=30000"]
-    with Strace(tmp_path / "trace", *options, pids=[own.children()["packer-0"]]) as trace:
+    with Strace(tmp_path / "trace", *options, pids=[child(own, "packer-0")]) as trace:
 
         def send(_: int) -> None:
             with opened(own) as peer:
@@ -475,7 +477,7 @@ def ticks(pid: int) -> int:
 def test_f26_no_descriptors(start) -> None:
     """With 64 descriptors a packer has room for some envelopes, and says no to the others."""
     own, ledger = start(builder=LATE), Ledger()
-    packer = own.children()["packer-0"]
+    packer = child(own, "packer-0")
     for pid in own.children().values():
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (64, 64))
     with opened(own) as peer:
@@ -575,7 +577,9 @@ def test_f23_two_file_systems(tmp_path) -> None:
 
 def test_f23_read_only_from_the_start(tmp_path, disk_on) -> None:
     disk = disk_on()
-    Spool(disk.at).prepare()
+    spool = Spool(disk.at)
+    spool.prepare()
+    spool.release()
     disk.remount("ro")
     assert "Read-only file system" in refused(tmp_path / "own")
 
@@ -589,21 +593,6 @@ def test_f27_too_little_memory_for_lanes(tmp_path) -> None:
     assert re.search(r"\d{9} bytes of shared memory for 400 lanes cannot be had", told)
 
 
-def test_f27_memory_that_runs_out_later_is_an_answer(start) -> None:
-    """Lanes get their memory when they are leased; without it the association waits."""
-    own, ledger = start(builder=SOON, fastjmix="lane_bytes = 1048576"), Ledger()
-    with opened(own) as peer:
-        assert ledger.store(peer) == 0
-        receiver = own.children()["receiver-0"]
-        limits = resource.prlimit(receiver, resource.RLIMIT_FSIZE)
-        resource.prlimit(receiver, resource.RLIMIT_FSIZE, (4096, limits[1]))
-        assert rejection(own) == (2, 3, 2)  # local limit exceeded
-        assert ledger.store(peer) == 0
-        resource.prlimit(receiver, resource.RLIMIT_FSIZE, limits)
-        assert rejection(own) is None
-    ledger.check(settled(own))
-
-
 # -- F24, F25: what the disk says later is not what was written ------------------------------------
 
 
@@ -614,7 +603,6 @@ class Damaged:
         own.child.kill()
         own.child.wait(30)
         self._building = own.spool / "building"
-        until(lambda: not (own.spool / "building.lock").exists(), "gone")
         (self._original,) = self._building.iterdir()
         self.promises = journal.read(self._original).members
         self.starts = sorted(self.promises)

@@ -67,14 +67,6 @@ def sample() -> bytes:
     )
 
 
-def steps(read_at: archive.ReadAt, end: int) -> Iterator[tuple[Member, int]]:
-    """Members from the front, stepping by sizes, each with the offset of its data."""
-    offset = 0
-    while (member := archive.member_at(read_at, offset, end)) is not None:
-        yield member, archive.data_offset(member)
-        offset = archive.data_offset(member) + member.size
-
-
 def check(data: bytes) -> None:
     archive.check_structure(reader(data), len(data))
 
@@ -241,7 +233,7 @@ def test_limits_of_sizes_and_offsets(size: int, tmp_path: Path) -> None:
     read_at, close = file_reader(path)
     length = path.stat().st_size
     archive.check_structure(read_at, length)
-    assert [member for member, _ in steps(read_at, length)] == members[::-1]
+    assert [member for member, _ in archive.walk(read_at, length)] == members[::-1]
     close()
 
     wide = size >= FOUR_GIB - 1
@@ -275,7 +267,7 @@ def test_a_torn_tail_ends_the_walk(sample: bytes) -> None:
 
 
 def walk(data: bytes) -> list[tuple[Member, int]]:
-    return list(steps(reader(data), len(data)))
+    return list(archive.walk(reader(data), len(data)))
 
 
 def test_an_archive_inside_a_member_is_data(sample: bytes) -> None:

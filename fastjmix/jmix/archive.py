@@ -157,6 +157,18 @@ def member_at(read_at: ReadAt, offset: int, end: int) -> Member | None:
     return member
 
 
+def walk(read_at: ReadAt, end: int) -> Iterator[tuple[Member, int]]:
+    """Members from offset 0 on, each with the offset of its data, stepping by sizes.
+
+    Stops behind the last that `member_at` finds.
+    """
+    offset = 0
+    while (member := member_at(read_at, offset, end)) is not None:
+        start = data_offset(member)
+        yield member, start
+        offset = start + member.size
+
+
 def _local_member(head: bytes, offset: int, read_at: ReadAt) -> Member | None:
     """The member whose local header stands in `head`, if it is exactly as we write it."""
     if len(head) < _local.size:

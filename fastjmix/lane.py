@@ -37,13 +37,13 @@ class Passage:
         self._ring_file = os.memfd_create("fastjmix-lanes", os.MFD_CLOEXEC)
         try:
             os.posix_fallocate(self._control_file, 0, control)
+            os.ftruncate(self._ring_file, lanes * capacity)
         except OSError as problem:
             raise PlatformError(
-                f"{control} bytes of shared memory for {lanes} lanes cannot be had: "
-                f"{problem.strerror}",
-                "Lower max_associations, or give this node more memory.",
+                f"{control + lanes * capacity} bytes of shared memory for {lanes} lanes cannot be "
+                f"had: {problem.strerror}",
+                "Lower max_associations or lane_bytes, or give this node more memory.",
             ) from problem
-        os.ftruncate(self._ring_file, lanes * capacity)
         self._control = mmap.mmap(self._control_file, control)
         self._ring = mmap.mmap(self._ring_file, lanes * capacity)
         self.lanes = Lanes(self._control, self._ring, lanes, capacity, processes)
@@ -55,7 +55,7 @@ class Passage:
         try:
             os.posix_fallocate(self._ring_file, index * self._capacity, self._capacity)
         except OSError as problem:
-            if problem.errno in (errno.ENOSPC, errno.ENOMEM):
+            if problem.errno in (errno.ENOSPC, errno.ENOMEM, errno.EFBIG):
                 return False
             raise
         self.lanes.backed(index, value=True, change=True)

@@ -122,6 +122,7 @@ backend = "filesystem"
 
 [storage.options]
 path = "./spool"
+{storage}
 
 [targets.upstream_jmix]
 connection.host = "127.0.0.1"
@@ -179,9 +180,12 @@ type = "passthru"
 """
 
 
+TABLES = ("storage", "fastjmix", "endpoint", "builder", "backend")
+
+
 def write_config(directory: Path, upstream: int, **parts: str) -> Path:
-    """config.toml and its pipeline; `parts` add keys: fastjmix, endpoint, builder, backend."""
-    filled = {key: parts.get(key, "") for key in ("fastjmix", "endpoint", "builder", "backend")}
+    """config.toml and its pipeline; `parts` add keys: see `TABLES`."""
+    filled = {key: parts.get(key, "") for key in TABLES}
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "pipelines").mkdir(exist_ok=True)
     (directory / "config.toml").write_text(CONFIG.format(upstream=upstream, **filled))

@@ -305,9 +305,9 @@ class Receiver:
         if self._stopping_at is not None:
             return CONGESTION, "shutting down"
         if self._room.low():
-            return CONGESTION, "little space is left"
+            return CONGESTION, "little space"
         if self._stats.total("intake_stopped"):
-            return CONGESTION, "the storage has failed"
+            return CONGESTION, "storage failure"
         if self._lanes.associations(door.index) >= door.listener.max_associations:
             return LOCAL_LIMIT, "max_associations of the listener"
         most = self._table.rows[settings].max_associations

@@ -1,0 +1,125 @@
+"""The power fails while instances arrive: what was acknowledged is there afterwards, whole."""
+
+from __future__ import annotations
+
+import random
+import threading
+from pathlib import Path
+
+import pytest
+from disks import Disk, Ledger, sending, settled
+from gateway import Gateway
+from nightly import by_form
+
+CUTS = by_form(10, 100)
+"""On each of two file systems."""
+
+SENDERS = 3
+STEADY = "release_grace_secs = 0.05\nmax_envelope_instances = 6\nquiet_secs = 1.0"
+
+
+class Site:
+    """A gateway on a disk of its own."""
+
+    def __init__(self, directory: Path, kind: str) -> None:
+        self.disk = Disk(directory / "spool", kind)
+        self.own: Gateway | None = None
+        self.builder = STEADY
+
+    def start(self) -> Gateway:
+        parts = {"builder": self.builder, "storage": "soft_reserve_bytes = 0"}
+        self.own = Gateway(self.disk.at.parent, 9, **parts)
+        return self.own
+
+    def cut_while_receiving(self, ledger: Ledger, more: int) -> list[Path]:
+        """Senders send; at an acknowledgement nobody chose the power fails, and all processes end.
+
+        The envelopes that are there after a restart.
+        """
+        own = self.own or self.start()
+        stop = threading.Event()
+        ledger.dark = False
+        senders = [sending(own, ledger, stop, number) for number in range(SENDERS)]
+        ledger.wait_promised(len(ledger.promised) + more)
+        with ledger.changed:
+            ledger.dark = True
+        self.disk.cut()
+        stop.set()
+        own.close()
+        for sender in senders:
+            sender.join(30)
+        self.disk.unmount()
+        self.disk.mount()
+        return settled(self.start())
+
+    def close(self) -> None:
+        if self.own is not None:
+            self.own.close()
+            print(self.own.log()[-6000:])
+        self.disk.close()
+
+
+@pytest.fixture
+def site_on(tmp_path):
+    made = []
+
+    def one(kind: str) -> Site:
+        made.append(Site(tmp_path / "own", kind))
+        return made[0]
+
+    yield one
+    for site in made:
+        site.close()
+
+
+def keeps_its_promises(site: Site) -> None:
+    ledger, heard = Ledger(), 0
+    for _ in range(CUTS):
+        archives = site.cut_while_receiving(ledger, random.randint(1, 25))
+        ledger.check(archives)
+        assert site.own is not None
+        assert "member_damaged" not in site.own.log()
+        heard += len(ledger.promised)
+        take_away(archives, ledger)
+    assert heard >= CUTS
+
+
+def take_away(archives: list[Path], ledger: Ledger) -> None:
+    """What was checked, so that the small disk is never full."""
+    ledger.promised.clear()
+    for archive in archives:
+        archive.with_suffix(".json").unlink()
+        archive.unlink()
+
+
+@pytest.mark.timeout(by_form(120, 3600))
+def test_f16_power_cuts_on_ext4(site_on) -> None:
+    keeps_its_promises(site_on("ext4"))
+
+
+@pytest.mark.timeout(by_form(120, 3600))
+def test_f17_power_cuts_on_xfs(site_on) -> None:
+    keeps_its_promises(site_on("xfs"))
+
+
+def loses_something(site: Site) -> None:
+    """The negative control: page-cache promises less, and this is how much less."""
+    site.builder += '\ndurability = "page-cache"'
+    ledger, lost = Ledger(), 0
+    for _ in range(by_form(2, 10)):
+        archives = site.cut_while_receiving(ledger, 10)
+        try:
+            ledger.check(archives)
+        except AssertionError as problem:
+            assert "acknowledged and lost" in str(problem)  # noqa: PT017
+            lost += 1
+        take_away(archives, ledger)
+    assert lost
+
+
+def test_f16_without_syncs_the_same_test_fails_on_ext4(site_on) -> None:
+    loses_something(site_on("ext4"))
+
+
+def test_f17_without_syncs_the_same_test_fails_on_xfs(site_on) -> None:
+    loses_something(site_on("xfs"))

@@ -55,7 +55,7 @@ class Passage:
         try:
             os.posix_fallocate(self._ring_file, index * self._capacity, self._capacity)
         except OSError as problem:
-            if problem.errno in (errno.ENOSPC, errno.ENOMEM, errno.EFBIG):
+            if problem.errno in (errno.ENOSPC, errno.ENOMEM):
                 return False
             raise
         self.lanes.backed(index, value=True, change=True)

@@ -178,7 +178,9 @@ class Packer:
 
     def _recover(self) -> None:
         self._spool.drop_spills(self._name)
-        for leftover in self._spool.leftovers():
+        # Copies first: whether one counts is asked while its original is still there.
+        found = sorted(self._spool.leftovers(), key=lambda one: "replaces" not in one.recipe)
+        for leftover in found:
             if leftover.recipe["packer"] % self._wiring.packers == self._number:
                 self._recover_one(leftover)
 

@@ -34,7 +34,10 @@ NOLOGFLUSH = 2
 """Nothing more reaches the disk, not even the log: a power cut."""
 
 MKFS = {
-    "ext4": (["mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=1,lazy_journal_init=1"], 64 << 20),
+    "ext4": (
+        ["mkfs.ext4", "-q", "-F", "-m", "0", "-E", "lazy_itable_init=1,lazy_journal_init=1"],
+        64 << 20,
+    ),
     "xfs": (["mkfs.xfs", "-q", "-f"], 304 << 20),
 }
 """How each is made, and the least that makes sense: mkfs.xfs refuses less than 300 MB."""
@@ -194,15 +197,21 @@ class Strace:
         return self.log.read_text(errors="replace").splitlines()
 
 
+def child(own: Gateway, name: str) -> int:
+    """The process id of a child, once it has its name."""
+    until(lambda: name in own.children(), f"{name} has its name")
+    return own.children()[name]
+
+
 def injecting(own: Gateway, log: Path, call: str, what: str, when: str = "1") -> Strace:
     """The packer's `when`-th `call` from now on fails with an errno, or kills it (`what`)."""
     fault = f"signal={what}" if what.startswith("SIG") else f"error={what}"
-    calls = "fdatasync,fsync,pwritev,rename"
+    calls = "fdatasync,fsync,pwritev2,rename"
     calls = calls if call in calls.split(",") else f"{calls},{call}"
     return Strace(
         log,
         "-e", f"trace={calls}", "-e", f"inject={call}:{fault}:when={when}",
-        pids=[own.children()["packer-0"]],
+        pids=[child(own, "packer-0")],
     )  # fmt: skip
 
 
@@ -284,8 +293,9 @@ def where(archives: list[Path]) -> dict[str, list[str]]:
 
 
 def settled(own: Gateway) -> list[Path]:
-    """Waits until nothing is being built; the envelopes."""
-    until(lambda: not list((own.spool / "building").iterdir()), "building/ is empty")
+    """Waits until nothing is being built; the envelopes. A `.draft` waits for the next start."""
+    building = own.spool / "building"
+    until(lambda: not [p for p in building.iterdir() if not p.suffix], "building/ is empty")
     return own.envelopes("outbox") + own.envelopes("sent")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import re
@@ -24,6 +25,7 @@ from disks import (
     Memory,
     Strace,
     as_root,
+    child,
     contents,
     free,
     injecting,
@@ -47,21 +49,6 @@ LATE = "release_grace_secs = 60\nquiet_secs = 60"
 
 
 @pytest.fixture
-def start(tmp_path):
-    started = []
-
-    def one(**parts: str) -> Gateway:
-        process = Gateway(tmp_path / "own", 9, **parts)
-        started.append(process)
-        return process
-
-    yield one
-    for process in started:
-        process.close()
-        print(process.log()[-8000:])
-
-
-@pytest.fixture
 def disk_on(tmp_path):
     """A file system where the gateway under test has its spool."""
     made = []
@@ -73,6 +60,22 @@ def disk_on(tmp_path):
     yield one
     for disk in made:
         disk.close()
+
+
+@pytest.fixture
+def start(tmp_path, disk_on):
+    """Ends its gateways before their disk goes."""
+    started = []
+
+    def one(**parts: str) -> Gateway:
+        process = Gateway(tmp_path / "own", 9, **parts)
+        started.append(process)
+        return process
+
+    yield one
+    for process in started:
+        process.close()
+        print(process.log()[-8000:])
 
 
 # -- F19, F21: a sync that fails -------------------------------------------------------------------
@@ -128,9 +131,9 @@ def test_f21_eio_at_close(start, tmp_path) -> None:
     own, ledger = start(builder=LATE), Ledger()
     with opened(own) as peer:
         assert ledger.store(peer) == 0
-        with injecting(own, tmp_path / "trace", "close", "EIO", "1+") as trace:
-            own.child.terminate()
-            until(lambda: any("close(" in line for line in trace.lines()), "a close that fails")
+    with injecting(own, tmp_path / "trace", "close", "EIO", "1+") as trace:
+        own.child.terminate()
+        until(lambda: any("INJECTED" in line for line in trace.lines()), "a close that fails")
     assert own.child.wait(30) == 0
     again = start(builder=SOON)
     ledger.check(settled(again))
@@ -154,6 +157,7 @@ def test_f19_a_second_failure_stops_the_intake_until_the_disk_is_well(start, tmp
     never_synced_again(trace)
     assert rejection(own) is None
     assert get(f"{own.http}/readyz")[0] == 200
+    own.wait_for("envelope_recovered")  # what was promised before the disk failed
     assert own.stop() == 0
     ledger.check(own.envelopes("outbox"))
 
@@ -161,7 +165,7 @@ def test_f19_a_second_failure_stops_the_intake_until_the_disk_is_well(start, tmp
 # -- a kill, or an error, at every step ------------------------------------------------------------
 
 
-@pytest.mark.parametrize("call", ["pwritev", "fdatasync", "rename"])
+@pytest.mark.parametrize("call", ["pwritev2", "fdatasync", "rename"])
 @pytest.mark.parametrize("nth", by_form([1, 2, 3], list(range(1, 16))))
 def test_f19_the_packer_is_killed_at_its_nth_call(start, tmp_path, call: str, nth: int) -> None:
     own, ledger = start(builder=f"{SOON}\nmax_envelope_instances = 3"), Ledger()
@@ -177,10 +181,10 @@ def test_f19_the_packer_is_killed_at_its_nth_call(start, tmp_path, call: str, nt
 
 
 SEAL = [  # what a seal calls, in order, once the envelope's members are durable
-    ("pwritev", 1),  # documents and central directory
+    ("pwritev2", 1),  # documents and central directory
     ("ftruncate", 1),
     ("fdatasync", 1),
-    ("pwritev", 2),  # the ticket
+    ("pwritev2", 2),  # the ticket
     ("fdatasync", 2),
     ("rename", 1),  # the ticket to its name
     ("fsync", 1),  # outbox/
@@ -223,8 +227,8 @@ def test_f19_a_fault_at_every_step_of_the_seal(
 def test_f19_each_answer_follows_the_sync_that_covers_it(start, tmp_path) -> None:
     """strace sees both processes: written, synced, and only then answered."""
     own, ledger = start(builder=LATE), Ledger()
-    pids = [own.children()[name] for name in ("receiver-0", "packer-0")]
-    options = ["-e", "trace=pwritev,fdatasync,sendto", "-xx", "-s", "600"]
+    pids = [child(own, name) for name in ("receiver-0", "packer-0")]
+    options = ["-e", "trace=pwritev2,fdatasync,sendto", "-xx", "-s", "600"]
     with Strace(tmp_path / "trace", *options, pids=pids, apart=True):
 
         def send(number: int) -> None:
@@ -239,9 +243,9 @@ def test_f19_each_answer_follows_the_sync_that_covers_it(start, tmp_path) -> Non
             begun, call, ended = timed(line)
             if call == "fdatasync":
                 synced.append((begun, ended, descriptor(line)))
-            elif call in ("pwritev", "sendto"):
+            elif call in ("pwritev2", "sendto"):
                 for uid in re.findall(rb"1\.2\.826\.\d+", unescaped(line)):
-                    if call == "pwritev":
+                    if call == "pwritev2":
                         written.setdefault(uid, (ended, descriptor(line)))
                     else:
                         answered.setdefault(uid, begun)
@@ -297,7 +301,7 @@ def test_f19_one_sync_covers_all_that_wait(start, tmp_path) -> None:
     """On a disk that takes 30 ms to sync, 64 associations share each sync."""
     own, ledger = start(builder=LATE, fastjmix="lane_bytes = 1048576"), Ledger()
     options = ["-e", "trace=fdatasync", "-e", "inject=fdatasync:delay_enter=30000"]
-    with Strace(tmp_path / "trace", *options, pids=[own.children()["packer-0"]]) as trace:
+    with Strace(tmp_path / "trace", *options, pids=[child(own, "packer-0")]) as trace:
 
         def send(_: int) -> None:
             with opened(own) as peer:
@@ -433,10 +437,11 @@ def test_f26_no_inodes(start, disk_on) -> None:
     ledger, files = Ledger(), []
     with opened(own) as peer:
         assert ledger.store(peer, "1.2.3.1") == 0
-        with pytest.raises(OSError, match="No space left"):
+        with contextlib.suppress(OSError):
             for number in range(100):
                 files.append(disk.at / f"inode-{number}")
                 files[-1].touch()
+        assert len(files) < 100
         assert ledger.store(peer, "1.2.3.2") == A700  # a new envelope needs files
         assert ledger.store(peer, "1.2.3.1") == 0  # one that is open does not
         for file in files:
@@ -473,9 +478,10 @@ def ticks(pid: int) -> int:
 def test_f26_no_descriptors(start) -> None:
     """With 64 descriptors a packer has room for some envelopes, and says no to the others."""
     own, ledger = start(builder=LATE), Ledger()
-    packer = own.children()["packer-0"]
+    packer = child(own, "packer-0")
+    most = resource.prlimit(packer, resource.RLIMIT_NOFILE)[1]
     for pid in own.children().values():
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, (64, 64))
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (64, most))
     with opened(own) as peer:
         statuses = [ledger.store(peer, f"1.2.3.{n}") for n in range(64)]
         assert statuses[0] == 0
@@ -484,12 +490,15 @@ def test_f26_no_descriptors(start) -> None:
         before = ticks(packer)
         time.sleep(0.5)  # what is measured is that nothing happens
         assert ticks(packer) - before < 0.2 * 0.5 * os.sysconf("SC_CLK_TCK")
-        resource.prlimit(packer, resource.RLIMIT_NOFILE, (4096, 4096))
+        resource.prlimit(packer, resource.RLIMIT_NOFILE, (most, most))
         assert ledger.store(peer, "1.2.3.64") == 0
-    peers = [Peer(own.dicom_port) for _ in range(80)]
+    peers = [Peer(own.dicom_port) for _ in range(80)]  # more than the receiver can hold
+    own.wait_for("accept_failed")
     for one in peers:
         one.socket.close()
+    began = time.monotonic()
     until(lambda: rejection(own) is None, "associations again")
+    assert time.monotonic() - began < 5
     assert own.stop() == 0
     ledger.check(own.envelopes("outbox"))
 
@@ -573,7 +582,9 @@ def test_f23_two_file_systems(tmp_path) -> None:
 
 def test_f23_read_only_from_the_start(tmp_path, disk_on) -> None:
     disk = disk_on()
-    Spool(disk.at).prepare()
+    spool = Spool(disk.at)
+    spool.prepare()
+    spool.release()
     disk.remount("ro")
     assert "Read-only file system" in refused(tmp_path / "own")
 
@@ -587,21 +598,6 @@ def test_f27_too_little_memory_for_lanes(tmp_path) -> None:
     assert re.search(r"\d{9} bytes of shared memory for 400 lanes cannot be had", told)
 
 
-def test_f27_memory_that_runs_out_later_is_an_answer(start) -> None:
-    """Lanes get their memory when they are leased; without it the association waits."""
-    own, ledger = start(builder=SOON, fastjmix="lane_bytes = 1048576"), Ledger()
-    with opened(own) as peer:
-        assert ledger.store(peer) == 0
-        receiver = own.children()["receiver-0"]
-        limits = resource.prlimit(receiver, resource.RLIMIT_FSIZE)
-        resource.prlimit(receiver, resource.RLIMIT_FSIZE, (4096, limits[1]))
-        assert rejection(own) == (2, 3, 2)  # local limit exceeded
-        assert ledger.store(peer) == 0
-        resource.prlimit(receiver, resource.RLIMIT_FSIZE, limits)
-        assert rejection(own) is None
-    ledger.check(settled(own))
-
-
 # -- F24, F25: what the disk says later is not what was written ------------------------------------
 
 
@@ -612,7 +608,6 @@ class Damaged:
         own.child.kill()
         own.child.wait(30)
         self._building = own.spool / "building"
-        until(lambda: not (own.spool / "building.lock").exists(), "gone")
         (self._original,) = self._building.iterdir()
         self.promises = journal.read(self._original).members
         self.starts = sorted(self.promises)
@@ -771,7 +766,7 @@ def test_f24_a_flipped_bit_in_a_sealed_envelope_is_found(start) -> None:
     assert len(whole) < 6000
     for offset in range(0, len(whole), by_form(7, 1)):
         flip(archive, offset)
-        with pytest.raises(Exception, match="sealed|CRC"):
+        with pytest.raises(Exception, match=r"sealed|CRC"):
             contents(archive)
         flip(archive, offset)
     assert set(contents(archive)) == set(ledger.promised)

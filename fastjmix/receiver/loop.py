@@ -28,7 +28,6 @@ from fastjmix.dicom.association import (
     abort_pdu,
 )
 from fastjmix.errors import ProtocolError
-from fastjmix.lane import IDLE_SECS
 from fastjmix.links import Links
 from fastjmix.receiver.connection import (
     ARTIM_SECS,
@@ -128,7 +127,7 @@ class Receiver:
         """Events of the sockets; spins a little while an association is live, then sleeps."""
         live = self._connections or self._lingering
         if not live:
-            return self._epoll.poll(IDLE_SECS if self._leases.busy or self._resting else -1)
+            return self._epoll.poll(TICK_SECS if self._leases.busy or self._resting else -1)
         if self._waiting:
             scanners = [c.scanner for c in self._waiting if c.scanner is not None]
             if _core.await_grants(scanners, GRANT_TURNS) >= 0:

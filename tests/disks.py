@@ -12,13 +12,12 @@ import os
 import random
 import re
 import shutil
-import socket
 import struct
 import subprocess
 import sys
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -342,9 +341,23 @@ def sending(own: Gateway, ledger: Ledger, stop: threading.Event, number: int) ->
     return thread
 
 
-def in_use(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+def together(send: Callable[[int], None], count: int) -> None:
+    """Runs `send(number)` in so many threads; the first failure of any."""
+    failures: list[BaseException] = []
+
+    def one(number: int) -> None:
+        try:
+            send(number)
+        except BaseException as problem:
+            failures.append(problem)
+
+    threads = [threading.Thread(target=one, args=(n,)) for n in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
 
 
 SYNC = re.compile(r"fdatasync\(\d+<([^>]*)>\)\s+= (-1 \w+|0)")

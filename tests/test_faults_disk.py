@@ -11,7 +11,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -32,6 +31,7 @@ from disks import (
     opened,
     rejection,
     settled,
+    together,
     where,
 )
 from gateway import Gateway, Peer, get, until, write_config
@@ -276,25 +276,6 @@ def unescaped(line: str) -> bytes:
     """Every string of a line of `strace -xx`, joined."""
     texts = re.findall(r'"((?:\\x[0-9a-f]{2})*)"', line)
     return b"".join(bytes.fromhex(text.replace("\\x", "")) for text in texts)
-
-
-def together(send, count: int) -> None:
-    """Runs `send(number)` in so many threads; the first failure of any."""
-    failures: list[BaseException] = []
-
-    def one(number: int) -> None:
-        try:
-            send(number)
-        except BaseException as problem:
-            failures.append(problem)
-
-    threads = [threading.Thread(target=one, args=(n,)) for n in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failures:
-        raise failures[0]
 
 
 def test_f19_one_sync_covers_all_that_wait(start, tmp_path) -> None:

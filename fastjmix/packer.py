@@ -127,6 +127,9 @@ class Packer:
             self._sleep()
         for packing in list(self._open.values()):
             self._seal(packing, "shutting down")
+        retries, self._retries = self._retries, []
+        for _, leftover, attempt in retries:  # once more: else the next start does it
+            self._recover_one(leftover, attempt)
 
     def _turns(self) -> int:
         """Spin only while an association is live, and no timer is due."""
@@ -179,7 +182,9 @@ class Packer:
 
     def _recover(self) -> None:
         self._spool.drop_spills(self._name)
-        for leftover in self._spool.leftovers():
+        # Copies first: whether one counts is asked while its original is still there.
+        found = sorted(self._spool.leftovers(), key=lambda one: "replaces" not in one.recipe)
+        for leftover in found:
             if leftover.recipe["packer"] % self._wiring.packers == self._number:
                 self._recover_one(leftover)
 

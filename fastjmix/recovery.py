@@ -16,7 +16,8 @@ its CRC-32. The journal beside the archive (spool/journal.py) says which were ac
 A healthy archive is sealed where it is, under its id, and if the seal had begun, to the same bytes.
 Digests are computed again from the bytes.
 Still wrong: without a journal, a damaged header with acknowledged members behind it cannot be told
-from a torn tail; both faults must meet for that.
+from a torn tail; both faults must meet for that. And a power cut that wrote the second of two
+members before the first, neither acknowledged, raises an alarm for the first.
 """
 
 from __future__ import annotations

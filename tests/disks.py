@@ -12,13 +12,12 @@ import os
 import random
 import re
 import shutil
-import socket
 import struct
 import subprocess
 import sys
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -206,7 +205,7 @@ def child(own: Gateway, name: str) -> int:
 def injecting(own: Gateway, log: Path, call: str, what: str, when: str = "1") -> Strace:
     """The packer's `when`-th `call` from now on fails with an errno, or kills it (`what`)."""
     fault = f"signal={what}" if what.startswith("SIG") else f"error={what}"
-    calls = "fdatasync,fsync,pwritev,rename"
+    calls = "fdatasync,fsync,pwritev2,rename"
     calls = calls if call in calls.split(",") else f"{calls},{call}"
     return Strace(
         log,
@@ -293,8 +292,9 @@ def where(archives: list[Path]) -> dict[str, list[str]]:
 
 
 def settled(own: Gateway) -> list[Path]:
-    """Waits until nothing is being built; the envelopes."""
-    until(lambda: not list((own.spool / "building").iterdir()), "building/ is empty")
+    """Waits until nothing is being built; the envelopes. A `.draft` waits for the next start."""
+    building = own.spool / "building"
+    until(lambda: not [p for p in building.iterdir() if not p.suffix], "building/ is empty")
     return own.envelopes("outbox") + own.envelopes("sent")
 
 
@@ -341,9 +341,23 @@ def sending(own: Gateway, ledger: Ledger, stop: threading.Event, number: int) ->
     return thread
 
 
-def in_use(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+def together(send: Callable[[int], None], count: int) -> None:
+    """Runs `send(number)` in so many threads; the first failure of any."""
+    failures: list[BaseException] = []
+
+    def one(number: int) -> None:
+        try:
+            send(number)
+        except BaseException as problem:
+            failures.append(problem)
+
+    threads = [threading.Thread(target=one, args=(n,)) for n in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
 
 
 SYNC = re.compile(r"fdatasync\(\d+<([^>]*)>\)\s+= (-1 \w+|0)")

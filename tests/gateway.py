@@ -226,12 +226,16 @@ class Gateway(Process):
         return self.envelopes("sent")
 
     def children(self) -> dict[str, int]:
-        """Process ids by name, of the children that are alive."""
-        found = {}
-        tasks = Path(f"/proc/{self.child.pid}/task/{self.child.pid}/children").read_text().split()
-        for pid in tasks:
-            found[Path(f"/proc/{pid}/comm").read_text().strip()] = int(pid)
-        return found
+        """Process ids by name, of the children that are alive, once each has its name."""
+        supervisor = Path(f"/proc/{self.child.pid}")
+
+        def found() -> dict[str, int]:
+            pids = (supervisor / f"task/{self.child.pid}/children").read_text().split()
+            return {Path(f"/proc/{pid}/comm").read_text().strip(): int(pid) for pid in pids}
+
+        nameless = (supervisor / "comm").read_text().strip()
+        until(lambda: nameless not in found(), "every child has its name")
+        return found()
 
 
 class Store(Process):

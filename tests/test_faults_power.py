@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import random
+import shutil
 import threading
+import zipfile
 from pathlib import Path
 
 import pytest
-from disks import Disk, Ledger, sending, settled
-from gateway import Gateway
+from disks import Disk, Ledger, Strace, child, opened, sending, settled, together
+from gateway import Gateway, running
 from nightly import by_form
+from torn import CALLS, Recording, cuts
+
+from fastjmix.recovery import recover
+from fastjmix.spool import Spool
 
 CUTS = by_form(10, 100)
 """On each of two file systems."""
@@ -123,3 +129,59 @@ def test_f16_without_syncs_the_same_test_fails_on_ext4(site_on) -> None:
 
 def test_f17_without_syncs_the_same_test_fails_on_xfs(site_on) -> None:
     loses_something(site_on("xfs"))
+
+
+def test_f18_torn_and_reordered_writes(tmp_path) -> None:
+    """Whatever a disk may have written between two barriers: recovery finds what was promised."""
+    own, ledger = Gateway(tmp_path / "own", 9, builder=STEADY), Ledger()
+    with running(own):
+        options = ["-e", f"trace={CALLS}", "-xx", "-s", "65536"]
+        with Strace(tmp_path / "trace", *options, pids=[child(own, "packer-0")]) as trace:
+
+            def send(number: int) -> None:
+                with opened(own) as peer:
+                    for _ in range(4):
+                        assert ledger.store(peer, f"1.2.3.{number // 3}", 600) == 0
+
+            together(send, 6)
+            settled(own)
+    assert lost_in(trace, own.spool, tmp_path / "after", ledger, by_form(6, 200)) == 0
+    assert set(ledger.sent) == set(ledger.promised)
+    # the negative control: a disk on which fdatasync does nothing
+    assert lost_in(trace, own.spool, tmp_path / "lied", ledger, 1, barriers=False) > 0
+
+
+def lost_in(
+    trace: Strace, spool: Path, root: Path, ledger: Ledger, most: int, *, barriers: bool = True
+) -> int:
+    """Of all states that the run might have left, `most` at each call: how many lose a promise."""
+    recording = Recording(trace.lines(), spool, barriers=barriers)
+    seen = lost = 0
+    for disk in recording.states():
+        ledger.promised = {uid: ledger.sent[uid] for uid in recording.promised}
+        for names, missing, torn in cuts(disk, most):
+            one = Spool(root, durable=False)
+            one.prepare()
+            disk.make(root, names, missing, torn)
+            recovered(one)
+            try:
+                ledger.check(sorted(one.outbox.glob("*.zip")))
+            except (AssertionError, ValueError, zipfile.BadZipFile) as problem:
+                print(problem)
+                lost += 1
+            shutil.rmtree(root)
+            seen += 1
+    assert seen > 50 * most
+    return lost
+
+
+def recovered(spool: Spool) -> None:
+    """A start, as supervisor and packer make it."""
+    spool.release()
+    spool.prepare()
+    for leftover in spool.leftovers():
+        fresh = recover(spool, leftover, "packer-0").fresh
+        if fresh is not None:
+            recover(spool, fresh, "packer-0")
+    assert not list(spool.building.iterdir())
+    spool.release()

@@ -19,7 +19,6 @@ from fastjmix import _core, log
 from fastjmix._core import PdvScanner
 from fastjmix.config import Config
 from fastjmix.dicom.association import RELEASE_RP, Accepted, abort_pdu
-from fastjmix.lane import IDLE_SECS
 from fastjmix.links import Links
 from fastjmix.receiver.connection import (
     ANSWERS_A_TURN,
@@ -117,8 +116,8 @@ class Receiver:
         """Events of the sockets; spins a little while an association is live, then sleeps."""
         live = self._connections or self._lingering
         if not live:
-            idle = IDLE_SECS if self._leases.busy or self._resting else -1
-            return self._epoll.poll(TICK_SECS if self._entrance.notices.untold else idle)
+            waits = self._leases.busy or self._resting or self._entrance.notices.untold
+            return self._epoll.poll(TICK_SECS if waits else -1)
         if self._waiting:
             scanners = [c.scanner for c in self._waiting if c.scanner is not None]
             if _core.await_grants(scanners, GRANT_TURNS) >= 0:

@@ -120,7 +120,9 @@ class Spool:
                 file.flush()
                 if self.durable:
                     os.fdatasync(file.fileno())
-            self._rename(here, there)
+            here.rename(there)
+            if self.durable:
+                sync_directory(self.outbox)
             if there.read_bytes() != PROBE:
                 raise OSError(errno.EIO, "what was written reads differently", str(there))
         finally:

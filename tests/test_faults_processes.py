@@ -108,20 +108,20 @@ def in_halves(uid: str, data: bytes) -> tuple[bytes, bytes]:
 def two_receivers(own: Gateway) -> tuple[Peer, Peer]:
     """Two open associations that are carried by two receivers."""
     for _ in range(200):
-        peers = Peer(own.dicom_port), Peer(own.dicom_port)
-        numbers = []
-        for peer in peers:
-            assert peer.associate()[0] == 2
-            numbers.append(peer.socket.getsockname()[1])
-        found = {
-            own.wait_for(rf"(receiver-\d) association_accepted .*:{number} ")[1]
-            for number in numbers
-        }
-        if len(found) == 2:
-            return peers
-        for peer in peers:
-            peer.release()
-            peer.socket.close()
+        with contextlib.ExitStack() as closing:
+            first = closing.enter_context(Peer(own.dicom_port))
+            second = closing.enter_context(Peer(own.dicom_port))
+            numbers = []
+            for peer in (first, second):
+                assert peer.associate()[0] == 2
+                numbers.append(peer.socket.getsockname()[1])
+            found = {
+                own.wait_for(rf"(receiver-\d) association_accepted .*:{number} ")[1]
+                for number in numbers
+            }
+            if len(found) == 2:
+                closing.pop_all()
+                return first, second
     raise AssertionError("one receiver took every association")
 
 

@@ -351,6 +351,7 @@ class Orthanc(Process):
         )
         self._wanted = port
         self._again()
+        self.command = f"{'TCP_NODELAY=1 ' if tuned else ''}Orthanc orthanc.json"
         self.await_port(port)
 
     def clear(self) -> None:

@@ -74,21 +74,6 @@ min_bytes_per_sec = 1000
 
 
 @pytest.fixture
-def start(tmp_path):
-    started = []
-
-    def one(**parts: str) -> Gateway:
-        process = Gateway(tmp_path / "own", 9, **parts)
-        started.append(process)
-        return process
-
-    yield one
-    for process in started:
-        process.close()
-        print(process.log()[-6000:])
-
-
-@pytest.fixture
 def peer(gateway):
     with Peer(gateway.dicom_port) as one:
         one.associate()

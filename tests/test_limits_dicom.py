@@ -30,21 +30,6 @@ HERE = Path(__file__).resolve().parent
 CT = wire.context(1, wire.CT, wire.EXPLICIT)
 
 
-@pytest.fixture
-def start(tmp_path):
-    started = []
-
-    def one(**parts: str) -> Gateway:
-        process = Gateway(tmp_path / "own", 9, **parts)
-        started.append(process)
-        return process
-
-    yield one
-    for process in started:
-        process.close()
-        print(process.log()[-6000:])
-
-
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory):
     with running(Gateway(tmp_path_factory.mktemp("gateway"), 9)) as process:

@@ -45,21 +45,6 @@ def gateway(tmp_path_factory):
         yield process
 
 
-@pytest.fixture
-def start(tmp_path):
-    started = []
-
-    def one(**parts: str) -> Gateway:
-        process = Gateway(tmp_path / "own", 9, **parts)
-        started.append(process)
-        return process
-
-    yield one
-    for process in started:
-        process.close()
-        print(process.log()[-6000:])
-
-
 # -- S01 to S04: lengths ---------------------------------------------------------------------------
 
 

@@ -156,7 +156,8 @@ class Packing:
         study, series = arrival.study_instance_uid.decode(), arrival.series_instance_uid.decode()
         if self._holds(arrival, buffers, spill):
             return False
-        name = self.contents.next_name(study, series)
+        uid = arrival.sop_instance_uid.decode()
+        name = self.contents.next_name(study, series, uid)
         header = local_header(name, arrival.crc, arrival.size)
         if spill is None:
             offset = self.draft.append([header, *buffers])
@@ -170,7 +171,7 @@ class Packing:
             study,
             series,
             arrival.sop_class_uid.decode(),
-            arrival.sop_instance_uid.decode(),
+            uid,
             syntax,
             arrival.instance_number,
             arrival.size,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import orjson
@@ -33,8 +33,8 @@ CHEST = Description(
 BARE = Description()
 
 
-def contents(naming: Callable[[int, int], bytes] = harmony.member_name) -> Contents:
-    return Contents(naming)
+def contents() -> Contents:
+    return Contents(harmony.member_name)
 
 
 def put(
@@ -48,13 +48,14 @@ def put(
     number: int | None = None,
 ) -> str:
     """Adds an instance whose whole member is `data`."""
-    expected = into.next_name(study, series)
-    assert into.next_name(study, series) == expected
+    uid = uid or f"1.2.{len(into)}"
+    expected = into.next_name(study, series, uid)
+    assert into.next_name(study, series, uid) == expected
     name = into.add(
         study,
         series,
         CT,
-        uid or f"1.2.{len(into)}",
+        uid,
         EXPLICIT,
         number,
         len(data),
@@ -105,10 +106,11 @@ def test_images_grow_past_999() -> None:
 
 def test_a_name_that_was_not_used_stays_free() -> None:
     held = contents()
-    first = held.next_name("1", "1.1")
-    assert held.next_name("1", "1.2") == first  # neither has been added: both would be the first
+    first = held.next_name("1", "1.1", "1.1.1")
+    # Neither has been added: each would be the first.
+    assert held.next_name("1", "1.2", "1.2.1") == first
     assert put(held, "1", "1.2") == first.decode()
-    assert held.next_name("1", "1.1") == b"payload/series_2/image_001.dcm"
+    assert held.next_name("1", "1.1", "1.1.1") == b"payload/series_2/image_001.dcm"
 
 
 def test_a_series_is_described_once() -> None:
@@ -362,7 +364,7 @@ def check_reference(manifest: dict[str, Any], metadata: dict[str, Any]) -> None:
 def test_profiles_by_name() -> None:
     assert profiles.NAMES == ("harmony",)
     profile = profiles.get("harmony")
-    assert profile.member_name(1, 1) == b"payload/series_1/image_001.dcm"
+    assert profile.member_name(1, 1, "1.2", 0) == b"payload/series_1/image_001.dcm"
     assert isinstance(profile.documents(contents(), Options(ID, 0.0))[0], Document)
     with pytest.raises(KeyError):
         profiles.get("jmix-9")

@@ -3,8 +3,7 @@
 Wanted: while instances are appended to the archive, remember just enough to write the envelope's
 documents at its end, whatever the profile.
 Guaranteed: series and images are numbered by first arrival; a name that `next_name` gave stays
-unused until `add` takes it, so an append that failed leaves no gap; nothing that a peer sent
-enters a member's name here.
+unused until `add` takes it, so an append that failed leaves no gap.
 Still wrong: every instance stays in memory until the seal, about 500 bytes each with its UID;
 `max_envelope_instances` is the bound.
 
@@ -17,8 +16,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
-Naming = Callable[[int, int], bytes]
-"""(series number, image number within the series), both from 1 → the member's name, UTF-8."""
+Naming = Callable[[int, int, str, int], bytes]
+"""(series number, image number within the series, both from 1; SOP Instance UID, how many instances
+of it the envelope holds already) → the member's name, UTF-8."""
 
 
 class Description(Protocol):
@@ -94,12 +94,13 @@ class Contents:
         """How many instances."""
         return self._count
 
-    def next_name(self, study_uid: str, series_uid: str) -> bytes:
-        """The member name that the next `add` for this series will take. Changes nothing."""
+    def next_name(self, study_uid: str, series_uid: str, sop_instance_uid: str) -> bytes:
+        """The member name that the next `add` of these UIDs will take. Changes nothing."""
+        copy = len(self._by_uid.get(sop_instance_uid, ()))
         series = self._series.get((study_uid, series_uid))
         if series is None:
-            return self._naming(len(self._series) + 1, 1)
-        return self._naming(series.number, len(series.instances) + 1)
+            return self._naming(len(self._series) + 1, 1, sop_instance_uid, copy)
+        return self._naming(series.number, len(series.instances) + 1, sop_instance_uid, copy)
 
     def add(
         self,
@@ -122,8 +123,8 @@ class Contents:
         series = self._series.get((study_uid, series_uid))
         if series is None:
             series = self._open(study_uid, series_uid, describe())
-        name = self._naming(series.number, len(series.instances) + 1)
         twins = self._by_uid.get(sop_instance_uid, ())
+        name = self._naming(series.number, len(series.instances) + 1, sop_instance_uid, len(twins))
         instance = Instance(
             name,
             sop_class_uid,

@@ -10,7 +10,7 @@ Guaranteed: the reference's keys have the reference's types. Beyond them stand o
     metadata  the elements of `series`, which the reference leaves open
 `files` lists every member under payload/, metadata.json included, with paths as in the archive: so
 one list suffices to check all of the envelope but the manifest itself. A skipped key is absent,
-never null and never a placeholder.
+never null and never a placeholder. Nothing that a peer sent enters a member's name.
 Still wrong: the manifest has no signature, so its digests guard against damage, not against a
 forger.
 """
@@ -35,7 +35,7 @@ METADATA: Final = b"payload/metadata.json"
 _below: Final = len(PAYLOAD) + 1  # where a path relative to the payload begins
 
 
-def member_name(series: int, image: int) -> bytes:
+def member_name(series: int, image: int, _uid: str = "", _copy: int = 0) -> bytes:
     """payload/series_<series>/image_<image>.dcm; the image has three digits, or more from 1000."""
     return b"payload/series_%d/image_%03d.dcm" % (series, image)
 

@@ -16,8 +16,12 @@ from fastjmix.jmix.envelope import Contents, Document, Options
 class Profile(Protocol):
     """What a profile's module offers."""
 
-    def member_name(self, series: int, image: int) -> bytes:
-        """The member of an image; both numbers count from 1."""
+    def member_name(self, series: int, image: int, sop_instance_uid: str, copy: int) -> bytes:
+        """The member of an image; no two of an envelope are equal.
+
+        `series` and `image` count from 1; `copy` is how many instances with this SOP Instance UID
+        the envelope holds already.
+        """
 
     def documents(self, contents: Contents, options: Options) -> tuple[Document, ...]:
         """The members that stand first in the central directory; the manifest is the first."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
-from fastjmix.jmix import harmony
+from fastjmix.jmix import harmony, published
 from fastjmix.jmix.envelope import Contents, Document, Options
 
 
@@ -24,10 +24,13 @@ class Profile(Protocol):
         """
 
     def documents(self, contents: Contents, options: Options) -> tuple[Document, ...]:
-        """The members that stand first in the central directory; the manifest is the first."""
+        """The members that stand first in the central directory; the manifest is the first.
+
+        Raises EnvelopeError, and OSError where the payload must be read again.
+        """
 
 
-_profiles: Final[dict[str, Profile]] = {harmony.NAME: harmony}
+_profiles: Final[dict[str, Profile]] = {harmony.NAME: harmony, published.NAME: published}
 
 NAMES: Final = tuple(_profiles)
 

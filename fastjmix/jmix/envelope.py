@@ -12,11 +12,12 @@ A profile (see profiles.py) gives the names and turns the contents into document
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
+    from fastjmix.jmix.keys import SigningKey
     from fastjmix.jmix.parties import Published
 
 PAYLOAD: Final = "payload"
@@ -183,8 +184,9 @@ class Contents:
 class Options:
     """How the documents are to be written. `sealed_at` is Unix seconds, the manifest's time.
 
-    `published` is what profile jmix-1.0 has from the configuration. `read` gives the pieces of an
-    instance's member again, by its name: for `payload_hash` = "stream".
+    `published` is what profile jmix-1.0 has from the configuration, `keys` the private keys that
+    it names, by file. `read` gives the pieces of an instance's member again, by its name: for
+    `payload_hash` = "stream".
     """
 
     envelope_id: str
@@ -194,6 +196,7 @@ class Options:
     skip_listing: bool = False
     payload_hash: PayloadHash = "tree"
     published: Published | None = None
+    keys: Mapping[str, SigningKey] = field(default_factory=dict)
     read: Callable[[bytes], Iterable[bytes]] | None = None
 
 

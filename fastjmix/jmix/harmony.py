@@ -28,6 +28,7 @@ from fastjmix.jmix.hashes import File, payload_hash
 NAME: Final = "harmony"
 MANIFEST: Final = b"manifest.json"
 METADATA: Final = b"payload/metadata.json"
+DOCUMENTS: tuple[bytes, ...] = (MANIFEST, METADATA)
 
 
 def member_name(series: int, image: int, _uid: str = "", _copy: int = 0) -> bytes:

@@ -49,7 +49,12 @@ class AssertionSettings:
     expires_secs: float | None = None
     expires_at: str | None = None
     fields: tuple[str, ...] = ()
-    directory_attestation: Attestation | None = None
+    attestation: Attestation | None = None
+
+    @property
+    def directory_attestation(self) -> Mapping[str, str] | None:
+        """The attestation under the published names."""
+        return asdict(self.attestation) if self.attestation is not None else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +95,7 @@ class Encryption:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """Everything that profile jmix-1.0 has from the configuration."""
+    """Everything that profile jmix-1.0 has from the configuration. `deid`: attributes' keys."""
 
     sender: Entity
     receivers: tuple[Entity, ...]
@@ -98,7 +103,7 @@ class Published:
     classification: Classification | None = None
     custom_tags: tuple[str, ...] = ()
     consent: Consent | None = None
-    deid_keys: tuple[str, ...] = ()
+    deid: tuple[str, ...] = ()
     signing: Signing | None = None
     encryption: Encryption | None = None
 
@@ -123,7 +128,7 @@ def load(dumped: Mapping[str, Any]) -> Published:
         classification=dumped["classification"],
         custom_tags=tuple(dumped["custom_tags"]),
         consent=_consent(dumped["consent"]) if dumped["consent"] else None,
-        deid_keys=tuple(dumped["deid_keys"]),
+        deid=tuple(dumped["deid"]),
         signing=Signing(**dumped["signing"]) if dumped["signing"] else None,
         encryption=Encryption(**dumped["encryption"]) if dumped["encryption"] else None,
     )
@@ -140,12 +145,12 @@ def _entity(dumped: Mapping[str, Any]) -> Entity:
 
 
 def _assertion(dumped: Mapping[str, Any]) -> AssertionSettings:
-    attested = dumped["directory_attestation"]
+    attested = dumped["attestation"]
     return AssertionSettings(
         **{
             **dumped,
             "fields": tuple(dumped["fields"]),
-            "directory_attestation": Attestation(**attested) if attested else None,
+            "attestation": Attestation(**attested) if attested else None,
         }
     )
 

@@ -14,7 +14,9 @@ from fastjmix.jmix.envelope import Contents, Document, Options
 
 
 class Profile(Protocol):
-    """What a profile's module offers."""
+    """What a profile's module offers. DOCUMENTS: the names of the members it may write."""
+
+    DOCUMENTS: tuple[bytes, ...]
 
     def member_name(self, series: int, image: int, sop_instance_uid: str, copy: int) -> bytes:
         """The member of an image; no two of an envelope are equal.
@@ -33,6 +35,9 @@ class Profile(Protocol):
 _profiles: Final[dict[str, Profile]] = {harmony.NAME: harmony, published.NAME: published}
 
 NAMES: Final = tuple(_profiles)
+
+DOCUMENTS: Final = frozenset(name for one in _profiles.values() for name in one.DOCUMENTS)
+"""The names of all members that are no instances."""
 
 
 def get(name: str) -> Profile:

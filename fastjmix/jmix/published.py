@@ -23,7 +23,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import date
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
@@ -31,7 +31,10 @@ from fastjmix.errors import EnvelopeError
 from fastjmix.jmix.envelope import Contents, Description, Document, Options, Series, Study
 from fastjmix.jmix.hashes import File, payload_hash
 from fastjmix.jmix.listing import files, instance_entry, timestamp
-from fastjmix.jmix.parties import ContactPoint, Entity, Published
+from fastjmix.jmix.parties import AssertionSettings, ContactPoint, Entity, Published
+
+if TYPE_CHECKING:
+    from fastjmix.jmix.keys import SigningKey
 
 NAME: Final = "jmix-1.0"
 VERSION: Final = "1.0"
@@ -40,8 +43,10 @@ SIGNATURE: Final = b"manifest.jws"
 AUDIT: Final = b"audit.json"
 METADATA: Final = b"payload/metadata.json"
 FILES: Final = b"payload/files.json"
+DOCUMENTS: tuple[bytes, ...] = (MANIFEST, SIGNATURE, AUDIT, METADATA, FILES)
 
 UID_MAX: Final = 64  # characters (PS3.5 §9.1)
+AUDIT_FIELDS: Final = ("event", "by.id", "timestamp")
 NO_PATIENT_ID: Final = "UNKNOWN"
 NO_MODALITY: Final = "OT"  # "other" (PS3.3 §C.7.3.1.1.1)
 
@@ -86,11 +91,17 @@ def root_documents(
     """manifest.json and audit.json, for a payload that is as good as written.
 
     `payload_hash` None: hashing is skipped. `encryption`: the manifest's fields of that name.
+    Raises EnvelopeError without parties, ConfigError when a field that is to be signed is missing.
     """
     published = _parties(options)
-    manifest = orjson.dumps(_manifest(published, options, payload_hash, encryption))
+    manifest = _manifest(published, options, payload_hash, encryption)
+    _assert_entities(manifest, published, options)
+    text = orjson.dumps(manifest)
+    found = [Document(MANIFEST, text)]
+    if published.signing is not None:
+        found.append(Document(SIGNATURE, _signed(text, options.keys[published.signing.key_file])))
     audit = orjson.dumps({"audit": [_created(published, options)]})
-    return [Document(MANIFEST, manifest), Document(AUDIT, audit)]
+    return [*found, Document(AUDIT, audit)]
 
 
 # -- manifest.json and audit.json ----------------------------------------------------------------
@@ -121,7 +132,10 @@ def _manifest(
         manifest["requester"] = _entity(published.requester)
     manifest["receiver"] = [_entity(receiver) for receiver in published.receivers]
     security = _known(
-        classification=published.classification, payload_hash=payload_hash, encryption=encryption
+        classification=published.classification,
+        payload_hash=payload_hash,
+        jws={"jws_file": SIGNATURE.decode()} if published.signing is not None else None,
+        encryption=encryption,
     )
     consent = published.consent
     extensions = _known(
@@ -134,7 +148,7 @@ def _manifest(
             method=consent.method,
             signed_on=consent.signed_on,
         ),
-        deid={"keys": published.deid_keys} if published.deid_keys else None,
+        deid={"keys": published.deid} if published.deid else None,
     )
     return manifest | _known(security=security, extensions=extensions)
 
@@ -150,7 +164,46 @@ def _entity(entity: Entity) -> dict[str, Any]:
 
 def _created(published: Published, options: Options) -> dict[str, Any]:
     by = {"id": published.sender.id, **_known(name=published.sender.name)}
-    return {"event": "created", "by": by, "timestamp": timestamp(options.sealed_at)}
+    entry = {"event": "created", "by": by, "timestamp": timestamp(options.sealed_at)}
+    if published.signing is not None and published.signing.audit:
+        settings = AssertionSettings(published.signing.key_file, fields=AUDIT_FIELDS)
+        entry["assertion"] = _assertion(entry, "", settings, options)
+    return entry
+
+
+# -- signatures: cryptography costs some 60 ms to import, so only who signs pays ------------------
+
+
+def _signed(manifest: bytes, key: SigningKey) -> bytes:
+    from fastjmix.jmix import signing
+
+    return signing.sign_manifest(manifest, key)
+
+
+def _assertion(
+    told: Mapping[str, Any], role: str, settings: AssertionSettings, options: Options
+) -> dict[str, Any]:
+    from fastjmix.jmix import assertions
+
+    key = options.keys[settings.key_file]
+    return assertions.assertion(told, role, settings, key, options.sealed_at)
+
+
+def _assert_entities(manifest: dict[str, Any], published: Published, options: Options) -> None:
+    """Puts each assertion into its entity. All are made of the manifest as it was without any."""
+    roles = {"sender": published.sender}
+    if published.requester is not None:
+        roles["requester"] = published.requester
+    roles |= {f"receiver.{number}": one for number, one in enumerate(published.receivers)}
+    made = {
+        role: _assertion(manifest, role, entity.assertion, options)
+        for role, entity in roles.items()
+        if entity.assertion is not None
+    }
+    for role, assertion in made.items():
+        name, _, number = role.partition(".")
+        entity = manifest[name][int(number)] if number else manifest[name]
+        entity["assertion"] = assertion
 
 
 # -- the payload's documents ---------------------------------------------------------------------

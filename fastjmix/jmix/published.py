@@ -31,7 +31,7 @@ from fastjmix.errors import EnvelopeError
 from fastjmix.jmix.envelope import Contents, Description, Document, Options, Series, Study
 from fastjmix.jmix.hashes import File, payload_hash
 from fastjmix.jmix.listing import files, instance_entry, timestamp
-from fastjmix.jmix.parties import AssertionSettings, ContactPoint, Entity, Published
+from fastjmix.jmix.parties import AssertionSettings, ContactPoint, Entity, Published, Signing
 
 if TYPE_CHECKING:
     from fastjmix.jmix.keys import SigningKey
@@ -46,7 +46,7 @@ FILES: Final = b"payload/files.json"
 DOCUMENTS: tuple[bytes, ...] = (MANIFEST, SIGNATURE, AUDIT, METADATA, FILES)
 
 UID_MAX: Final = 64  # characters (PS3.5 §9.1)
-AUDIT_FIELDS: Final = ("event", "by.id", "timestamp")
+AUDIT_FIELDS: Final = ("event", "by.id", "timestamp", "manifest.id")
 NO_PATIENT_ID: Final = "UNKNOWN"
 NO_MODALITY: Final = "OT"  # "other" (PS3.3 §C.7.3.1.1.1)
 
@@ -166,8 +166,7 @@ def _created(published: Published, options: Options) -> dict[str, Any]:
     by = {"id": published.sender.id, **_known(name=published.sender.name)}
     entry = {"event": "created", "by": by, "timestamp": timestamp(options.sealed_at)}
     if published.signing is not None and published.signing.audit:
-        settings = AssertionSettings(published.signing.key_file, fields=AUDIT_FIELDS)
-        entry["assertion"] = _assertion(entry, "", settings, options)
+        entry["assertion"] = _audit_assertion(entry, published.signing, options)
     return entry
 
 
@@ -180,13 +179,22 @@ def _signed(manifest: bytes, key: SigningKey) -> bytes:
     return signing.sign_manifest(manifest, key)
 
 
+def _audit_assertion(entry: Mapping[str, Any], by: Signing, options: Options) -> dict[str, Any]:
+    from fastjmix.jmix import assertions
+
+    named = ("by.name",) if "name" in entry["by"] else ()
+    settings = AssertionSettings(by.key_file, fields=(*AUDIT_FIELDS, *named))
+    key = options.keys[by.key_file]
+    return assertions.audit_assertion(entry, options.envelope_id, settings, key)
+
+
 def _assertion(
-    told: Mapping[str, Any], role: str, settings: AssertionSettings, options: Options
+    manifest: Mapping[str, Any], role: str, settings: AssertionSettings, options: Options
 ) -> dict[str, Any]:
     from fastjmix.jmix import assertions
 
     key = options.keys[settings.key_file]
-    return assertions.assertion(told, role, settings, key, options.sealed_at)
+    return assertions.assertion(manifest, role, settings, key, options.sealed_at)
 
 
 def _assert_entities(manifest: dict[str, Any], published: Published, options: Options) -> None:

@@ -60,7 +60,7 @@ def test_everything(tmp_path: Path) -> None:
         requester = {{ id = "org:r" }}
         receivers = [
             {{ id = "org:b", contact = {{ system = "phone", value = "+49 1" }} }},
-            {{ id = "org:c", assertion.key_file = "../signing.pem", assertion.expires_at = "{NEW}" }},
+            {{ id = "org:c", assertion = {{ key_file = "../signing.pem", expires_at = "{NEW}" }} }},
         ]
         classification = "de-identified"
         custom_tags = ["teaching", "Lehre"]

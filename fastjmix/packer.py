@@ -35,7 +35,7 @@ from fastjmix.dicom.dimse import MEANING, Status
 from fastjmix.failpoints import reach
 from fastjmix.health import Health
 from fastjmix.links import Links
-from fastjmix.packing import Packing, key_of, seal
+from fastjmix.packing import Packing, key_of, seal, signing_keys
 from fastjmix.recovery import Outcome, recover
 from fastjmix.settings import Settings, tabulate
 from fastjmix.spool import SCARCE, Leftover, Room, Spill, Spool, seal_bytes
@@ -109,6 +109,7 @@ class Packer:
 
     def run(self) -> None:
         """Packs until the stop descriptor is readable, then seals everything and returns."""
+        self._read_keys()
         self._recover()
         while True:
             # With a commit pending each lane is looked at once, so that the commit is not late.
@@ -179,6 +180,14 @@ class Packer:
         else:
             self._log.error("instance_lost", lane=lane, why="the packer that held it died")
             self._grant(lane, Status.OUT_OF_RESOURCES, b"the packer restarted; send again")
+
+    def _read_keys(self) -> None:
+        """Now rather than at the first seal: an operator is looking."""
+        for row in self._rows:
+            try:
+                signing_keys(row.builder.published)
+            except OSError as problem:
+                self._log.error("key_unreadable", why=problem.strerror)
 
     def _recover(self) -> None:
         self._spool.drop_spills(self._name)
@@ -387,8 +396,9 @@ class Packer:
             packing.draft.abandon()
 
     def _blame(self, problem: OSError) -> None:
-        """What has run out comes back; anything else says that the storage is unwell."""
-        if problem.errno is not None and problem.errno not in SCARCE:
+        """What has run out comes back, and so may a key that signs envelopes; anything else says
+        that the storage is unwell."""
+        if problem.errno is not None and problem.errno not in (*SCARCE, errno.ENOKEY):
             self._health.failed(problem)
 
     def _grant(self, lane: int, status: int, comment: bytes = b"") -> None:

@@ -3,18 +3,22 @@
 Wanted: one writer per study; an instance is appended once, when it is whole.
 Guaranteed: a member is written with its final header; the same bytes again are kept once; other
 bytes under the same SOP Instance UID are both kept; an append that fails leaves no trace.
-Still wrong: the contents stay in memory until the seal (see jmix/envelope.py).
+Still wrong: the contents stay in memory until the seal (see jmix/envelope.py); with `payload_hash`
+= "stream" the seal reads everything once more (see jmix/hashes.py), and other studies wait for it.
 
 The packer process (packer.py) drives this; nothing here knows of lanes or of other processes.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 from isal.isal_zlib import crc32
 
@@ -22,11 +26,19 @@ from fastjmix._core import Arrival
 from fastjmix.claim import FORMAT
 from fastjmix.config import Builder
 from fastjmix.dicom.dataset import describe_head
-from fastjmix.jmix import profiles
-from fastjmix.jmix.archive import Member, central_directory, local_header
+from fastjmix.errors import ConfigError
+from fastjmix.jmix import parties, profiles
+from fastjmix.jmix.archive import Member, central_directory, data_offset, local_header
 from fastjmix.jmix.envelope import Contents, Document, Options
+from fastjmix.jmix.parties import Published
 from fastjmix.settings import Settings
 from fastjmix.spool import Draft, Spill, Spool, Ticket
+
+if TYPE_CHECKING:
+    from fastjmix.jmix.keys import SigningKey
+
+READ_BYTES: Final = 1 << 20
+"""Bytes of a member read at a time when it is hashed once more."""
 
 COMPARE_BYTES: Final = 1 << 20
 """Bytes compared at a time when an instance comes again."""
@@ -43,10 +55,12 @@ def recipe(settings: Settings, packer: int, calling_ae: str) -> dict[str, Any]:
         "ack": settings.listener.ack,
         "profile": builder.profile,
         "digest": builder.digest,
+        "payload_hash": builder.payload_hash,
         "skip_hashing": builder.skip_hashing,
         "skip_listing": builder.skip_listing,
         "calling_ae": calling_ae,
         "created": time.time(),
+        "published": builder.published.dump() if builder.published is not None else None,
     }
 
 
@@ -57,16 +71,15 @@ def seal(
     origin: str,
     sealed_at: float | None = None,
 ) -> Ticket:
-    """Writes the documents and moves the envelope to outbox/. Raises OSError.
+    """Writes the documents and moves the envelope to outbox/.
 
+    Raises OSError; with ENOKEY when a key that signs the envelope is not there (any more).
     `sealed_at` is the time of an earlier attempt, whose bytes these will be.
     """
     recipe = draft.recipe
     if sealed_at is None:
         sealed_at = time.time()
-    options = Options(
-        draft.id, sealed_at, recipe["digest"], recipe["skip_hashing"], recipe["skip_listing"]
-    )
+    options = _options(draft, members, sealed_at)
     documents = profiles.get(recipe["profile"]).documents(contents, options)
     tail, size = write_documents(documents, members, draft.end)
     ticket = Ticket(
@@ -82,6 +95,61 @@ def seal(
         origin=origin,
     )
     return draft.seal(tail, ticket)
+
+
+def _options(draft: Draft, members: list[Member], sealed_at: float) -> Options:
+    """What the recipe says of the documents, for an envelope of these members."""
+    recipe = draft.recipe
+    told = recipe.get("published")
+    published = parties.load(told) if told else None
+    return Options(
+        draft.id,
+        sealed_at,
+        recipe["digest"],
+        recipe["skip_hashing"],
+        recipe["skip_listing"],
+        payload_hash=recipe.get("payload_hash", "tree"),
+        published=published,
+        keys=signing_keys(published),
+        read=_Again(draft, members),
+    )
+
+
+class _Again:
+    """Members' data once more, by name; from the page cache as a rule. Raises OSError."""
+
+    def __init__(self, draft: Draft, members: list[Member]) -> None:
+        self._draft = draft
+        self._members = members
+        self._by_name: dict[bytes, Member] = {}
+
+    def __call__(self, name: bytes) -> Iterator[bytes]:
+        if not self._by_name:  # for whoever asks: most envelopes are never read again
+            self._by_name = {member.name: member for member in self._members}
+        member = self._by_name[name]
+        start = data_offset(member)
+        for at in range(0, member.size, READ_BYTES):
+            wanted = min(READ_BYTES, member.size - at)
+            piece = os.pread(self._draft.descriptor, wanted, start + at)
+            if len(piece) != wanted:
+                raise OSError(errno.EIO, "the envelope is shorter than what was written to it")
+            yield piece
+
+
+def signing_keys(published: Published | None) -> dict[str, SigningKey]:
+    """The keys that the parties name, by file. Raises OSError (ENOKEY)."""
+    try:
+        return {file: _key(file) for file in published.key_files()} if published else {}
+    except ConfigError as problem:
+        raise OSError(errno.ENOKEY, problem.message) from problem
+
+
+@lru_cache
+def _key(file: str) -> SigningKey:
+    """Read once: a key file that goes away while we run is missed at the next start."""
+    from fastjmix.jmix import keys  # cryptography costs some 60 ms: only who signs pays
+
+    return keys.signing_key(keys.read_file(Path(file)), file)
 
 
 def write_documents(

@@ -259,8 +259,7 @@ def _end_of(member: Member) -> int:
 
 
 def _is_document(member: Member) -> bool:
-    documents = (b"manifest.json", b"payload/metadata.json")
-    return member.name in documents or member.name.startswith(b"payload/audit")
+    return member.name in profiles.DOCUMENTS
 
 
 class _Reading:

@@ -194,6 +194,10 @@ def describe(file: bytes) -> dict[str, Any]:
             "series_description": str(found.get("SeriesDescription") or "").strip(),
             "body_part": str(found.get("BodyPartExamined") or ""),
             "instance_number": None if instance in (None, "") else int(instance),
+            "patient_id": str(found.get("PatientID") or "").strip(),
+            "patient_birth_date": str(found.get("PatientBirthDate") or ""),
+            "patient_sex": str(found.get("PatientSex") or ""),
+            "study_description": str(found.get("StudyDescription") or "").strip(),
         }
 
 

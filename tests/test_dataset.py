@@ -152,8 +152,12 @@ KNOWN = (
     (0x00080005, b"CS", b"ISO_IR 192"),
     (0x00080020, b"DA", b"20240115"),
     (0x00080060, b"CS", b"CT"),
+    (0x00081030, b"LO", "Prüfung".encode()),
     (0x0008103E, b"LO", "Thorax · nativ".encode()),
     (0x00100010, b"PN", "MÜLLER^JÖRG".encode()),
+    (0x00100020, b"LO", "Nº 7".encode()),
+    (0x00100030, b"DA", b"19700131"),
+    (0x00100040, b"CS", b"O "),
     (0x00180015, b"CS", b"CHEST"),
     (0x0020000D, b"UI", b"1.2.3\0"),
     (0x0020000E, b"UI", b"1.2.3.4\0"),
@@ -161,8 +165,9 @@ KNOWN = (
     (0x00200013, b"IS", b"+12"),
 )
 EXPECTED = Description(
-    "1.2.3", "1.2.3.4", "MÜLLER^JÖRG", "20240115", "CT", 7, "Thorax · nativ", "CHEST", 12
-)
+    "1.2.3", "1.2.3.4", "MÜLLER^JÖRG", "20240115", "CT", 7, "Thorax · nativ", "CHEST", 12,
+    "Nº 7", "19700131", "O", "Prüfung",
+)  # fmt: skip
 
 
 def head(syntax: str = EXPLICIT, **changed: bytes) -> bytes:

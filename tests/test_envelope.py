@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from fastjmix.dicom.dataset import Description
 from fastjmix.errors import EnvelopeError
-from fastjmix.jmix import harmony, profiles
+from fastjmix.jmix import harmony, hashes, profiles
 from fastjmix.jmix.envelope import Contents, Document, Options
 
 ID = "550e8400-e29b-41d4-a716-446655440000"
@@ -270,9 +270,10 @@ VECTOR = {
 
 def hashed(files: dict[str, bytes], algorithm: str) -> str:
     digests = [
-        (path, len(data), reference.digest(algorithm, data).hex()) for path, data in files.items()
+        hashes.File(path, len(data), reference.digest(algorithm, data).hex())
+        for path, data in files.items()
     ]
-    return harmony.payload_hash(digests, algorithm)
+    return hashes.tree(digests, algorithm)  # type: ignore[arg-type]
 
 
 def test_payload_hash_is_the_known_one() -> None:
@@ -362,7 +363,7 @@ def check_reference(manifest: dict[str, Any], metadata: dict[str, Any]) -> None:
 
 
 def test_profiles_by_name() -> None:
-    assert profiles.NAMES == ("harmony",)
+    assert profiles.NAMES == ("harmony", "jmix-1.0")
     profile = profiles.get("harmony")
     assert profile.member_name(1, 1, "1.2", 0) == b"payload/series_1/image_001.dcm"
     assert isinstance(profile.documents(contents(), Options(ID, 0.0))[0], Document)

@@ -16,7 +16,16 @@ from pydantic.fields import FieldInfo
 
 from fastjmix.config import tables
 from fastjmix.config.faults import Findings, dotted, kind, nearest, shown
-from fastjmix.config.kinds import Table, about, allowed, choices, is_named, listed, table_of
+from fastjmix.config.kinds import (
+    Table,
+    about,
+    allowed,
+    choices,
+    is_named,
+    item_of,
+    listed,
+    table_of,
+)
 from fastjmix.config.reading import Filled, Source, Sources
 
 _NO_SUCH_KEY: Final = "a key that does not exist here"
@@ -168,7 +177,8 @@ def _report(
         findings.fault(file, table, key, kind(value), "a table")
     else:
         found = "nothing" if what == "missing" else _shown(declared, value, path[0])
-        right = "a string" if isinstance(loc[-1], int) else allowed(declared)
+        one_of_many = isinstance(loc[-1], int) and not about(declared, "allowed")
+        right = "a string" if one_of_many else allowed(declared)
         close = nearest(value, choices(declared)) if isinstance(value, str) else ""
         findings.fault(file, table, key, found, right, close and shown(close))
 
@@ -190,7 +200,7 @@ def _declaration(
     at = 0
     while at < len(steps):
         declared = owner.model_fields.get(steps[at])
-        inner = table_of(declared) if declared is not None else None
+        inner = (table_of(declared) or item_of(declared)) if declared is not None else None
         at += 1
         if declared is None or inner is None or at == len(steps):
             break

@@ -35,7 +35,8 @@ instance's files for it run unmodified; keys marked **+** are fastjmix's own.
 - Keys that are accepted and mean nothing here are named in one line of the log at the start.
 - `${NAME}` inside a string is replaced by that environment variable, which must be set; `$${`
   stands for a plain `${`. Keys, numbers and truth values are taken as they are.
-- `pipelines_path` is relative to the main file; every other path to the working directory.
+- `pipelines_path` is relative to the main file, a `key_file` or `recipient_key_file` to the file
+  that names it; every other path to the working directory.
 - A name may be written alone (`jmix_auth`) or with its family (`authentications.jmix_auth`).
 
 ## What wins
@@ -69,6 +70,10 @@ without backends passes a POST on to the upstream of the first DICOM pipeline.
 |---|---|
 | a middleware other than `jmix_builder` and `passthru`; `[policies]`, `[rules]`, `[mesh]`, \
 `[transforms]` | they may guard something: to leave them out silently would be unsafe |
+| parties, `encryption` or `signing` where no envelope has `profile = "jmix-1.0"`; that profile \
+without `sender` and `receivers`, or with `digest = "blake3"` | no document could say it; the \
+published schemas ask for it |
+| a key file that cannot be read, or is no key of its kind | no envelope could be sealed |
 | `storage.backend` other than "filesystem" | Success promises an fsync |
 | a `module` that is not empty | fastjmix loads no modules |
 | `enable_find`, `enable_move`, `enable_get` = true | not offered |
@@ -140,7 +145,8 @@ def _section(path: str, note: str, model: type[BaseModel]) -> Iterator[str]:
 
 def _is_section(field: FieldInfo) -> bool:
     chain = field.annotation is tables_pipeline.Chain  # written as an array, as a rule
-    return table_of(field) is not None and not about(field, "ignored") and not chain
+    told_here = not about(field, "ignored") and not about(field, "row")
+    return table_of(field) is not None and told_here and not chain
 
 
 def _row(name: str, field: FieldInfo) -> str:

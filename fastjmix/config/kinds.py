@@ -42,17 +42,18 @@ def key(
     reference: bool = True,
     ignored: bool = False,
     secret: bool = False,
+    row: bool = False,
     **bounds: Any,
 ) -> Any:
     """Declares a key.
 
     `default` is PydanticUndefined (`REQUIRED`) where there is none. `allowed` replaces the words
     derived from the type; `unset` says what happens where the default is None; `reference` False
-    marks a key of fastjmix's own; `ignored` one that is accepted and means nothing here; `bounds`
-    are pydantic's (ge, le, multiple_of, min_length …).
+    marks a key of fastjmix's own; `ignored` one that is accepted and means nothing here; `row` a
+    table that is described elsewhere; `bounds` are pydantic's (ge, le, multiple_of, min_length …).
     """
     about: JsonDict = {"unset": unset, "reference": reference, "ignored": ignored, "secret": secret}
-    about["allowed"] = allowed
+    about |= {"allowed": allowed, "row": row}
     if _is_model(default):
         return Field(default_factory=default, description=meaning, json_schema_extra=about)
     return Field(default, description=meaning, json_schema_extra=about, **bounds)
@@ -153,6 +154,13 @@ def table_of(field: FieldInfo) -> type[BaseModel] | None:
     if is_named(field):
         annotation = get_args(annotation)[1]
     return annotation if _is_model(annotation) else None
+
+
+def item_of(field: FieldInfo) -> type[BaseModel] | None:
+    """The model of the tables in a field that is an array of them; None for anything else."""
+    annotation = required_part(field.annotation)
+    item = get_args(annotation)[0] if get_origin(annotation) is list else None
+    return item if _is_model(item) else None
 
 
 def _is_model(annotation: Any) -> TypeGuard[type[BaseModel]]:

@@ -44,7 +44,7 @@ def _table(held: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:
     """Plain values first: in TOML they must stand before the tables below."""
     tables: list[tuple[str, Any]] = []
     for name, value in held.items():
-        if _is_table(value) or isinstance(value, tuple):
+        if _is_table(value) or _has_tables(value):
             tables.append((name, value))
         elif value is None:
             yield f"# {dotted(name)}: none"
@@ -64,11 +64,17 @@ def _is_table(value: Any) -> bool:
     return isinstance(value, Mapping) or dataclasses.is_dataclass(value)
 
 
+def _has_tables(value: Any) -> bool:
+    return isinstance(value, tuple) and any(_is_table(item) for item in value)
+
+
 def _value(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int | float):
         return str(value)
+    if isinstance(value, tuple):
+        return f"[{', '.join(_value(item) for item in value)}]"
     if isinstance(value, str | Path | Secret):
         return quoted(str(value))
     raise TypeError(f"no TOML form for {type(value).__name__}")

@@ -20,6 +20,7 @@ from fastjmix.config.binding import Address
 from fastjmix.config.checking import Entry, Tables, check
 from fastjmix.config.faults import ConfigError, Findings, dotted, shown
 from fastjmix.config.kinds import AE_TITLE_ALLOWED, Table, about, ae_title, is_named, table_of
+from fastjmix.config.published import Parties
 from fastjmix.config.reading import read
 from fastjmix.config.references import References
 from fastjmix.config.upstreams import credentials, upstream
@@ -52,6 +53,7 @@ class _Resolver:
         self._tables = references.tables
         self._findings = references.findings
         self._taken: list[tuple[Address, str]] = []
+        self._parties: dict[str, Parties] = {}
 
     def config(self) -> tree.Config:
         """The tree; worth something only if no fault was noted on the way."""
@@ -64,6 +66,8 @@ class _Resolver:
         for part in parts:
             self._upstream(part)  # whatever is wrong with its endpoints: all faults at once
         dicom = tuple(listener for part in parts for listener in self._dicom(part))
+        for one in self._parties.values():
+            one.finish()
         first = dicom[0].upstream if dicom else None
         http = tuple(listener for part in parts for listener in self._http(part, first))
         storage = self._storage()
@@ -194,14 +198,15 @@ class _Resolver:
         for entry in part.endpoints:
             if entry is None or not isinstance(entry.value, tables_pipeline.DicomEndpoint):
                 continue
-            builder = self._builder(part)
+            middleware = self._builder(part)
+            builder, parties = self._rules(middleware) if middleware else (None, None)
             to = self._upstream(part)
             if not part.backends:
                 told = 'the name of a [backends.*] with service = "jmix_backend"'
                 self._references.fault(part.entry, "backends", "none", told)
             self._refuse_tls(part, entry)
             addresses = self._addresses(part, entry, binding.DICOM_DEFAULT)
-            calling = self._calling(entry, entry.value.options, builder or _builder())
+            calling = self._calling(entry, entry.value.options, builder or _builder(), parties)
             for address in addresses:
                 if builder is not None and to is not None:
                     yield self._listener(part, entry, address, builder, to, calling)
@@ -248,14 +253,23 @@ class _Resolver:
             told = f"with lane_bytes = {lane_bytes}: {most} or less, so that a lane holds several"
             self._references.fault(entry, "options.max_pdu", str(max_pdu), told)
 
-    def _builder(self, part: _Parts) -> tree.Builder | None:
+    def _rules(self, middleware: Entry) -> tuple[tree.Builder, Parties]:
+        """What a jmix_builder says, complete; and what completes its overrides."""
+        assert isinstance(middleware.value, tables_pipeline.BuilderMiddleware)
+        options = middleware.value.options
+        parties = self._parties.setdefault(
+            middleware.name, Parties(self._references, middleware, options)
+        )
+        return parties.complete(_builder(options)), parties
+
+    def _builder(self, part: _Parts) -> Entry | None:
         builders = [
-            entry.value
+            entry
             for entry in part.middleware
             if entry is not None and isinstance(entry.value, tables_pipeline.BuilderMiddleware)
         ]
         if len(builders) == 1:
-            return _builder(builders[0].options)
+            return builders[0]
         if builders or None not in part.middleware:  # else it may be the one with a fault
             self._references.fault(
                 part.entry,
@@ -281,7 +295,11 @@ class _Resolver:
                     )
 
     def _calling(
-        self, entry: Entry, options: tables_pipeline.DicomOptions, builder: tree.Builder
+        self,
+        entry: Entry,
+        options: tables_pipeline.DicomOptions,
+        builder: tree.Builder,
+        parties: Parties | None,
     ) -> dict[str, tree.CallingAe] | None:
         if not options.aet_table:
             if options.aet_table is not None:
@@ -300,7 +318,9 @@ class _Resolver:
                 for name in tables_pipeline.OVERRIDES
                 if (value := getattr(given, name)) is not None
             }
-            merged = dataclasses.replace(builder, **overrides)
+            merged = dataclasses.replace(builder, published=None, **overrides)
+            if parties is not None:
+                merged = parties.complete(merged, entry, key, given)
             found[title] = tree.CallingAe(
                 title, given.host, given.port, given.max_associations, merged
             )
@@ -405,7 +425,7 @@ class _Parts:
 
 def _builder(options: tables_pipeline.BuilderOptions | None = None) -> tree.Builder:
     given = options or tables_pipeline.BuilderOptions()
-    names = (field.name for field in dataclasses.fields(tree.Builder))
+    names = (field.name for field in dataclasses.fields(tree.Builder) if field.name != "published")
     return tree.Builder(**{name: getattr(given, name) for name in names})
 
 

@@ -26,8 +26,19 @@ from fastjmix.config.kinds import (
     port,
     unused,
 )
+from fastjmix.config.tables_jmix import (
+    Consent,
+    Deid,
+    Encryption,
+    Entity,
+    Parties,
+    Signing,
+    Text,
+    overridden,
+)
 from fastjmix.config.tables_net import Connection, Listening, retries, timeout
 from fastjmix.config.tables_node import GIB, MIB
+from fastjmix.jmix import parties
 
 DEFAULT_MAX_PDU: Final = 131_072  # the largest DCMTK sends; fewer headers for the same data
 LEAST_MAX_PDU: Final = 4096  # DCMTK's own minimum; below it headers outweigh data
@@ -89,6 +100,16 @@ class AetEntry(Caller):
     skip_hashing: bool | None = own(None, "Override", unset="the builder's")
     skip_listing: bool | None = own(None, "Override", unset="the builder's")
     profile: tree.ProfileName | None = own(None, "Override", unset="the builder's")
+    payload_hash: tree.PayloadHash | None = own(None, "Override", unset="the builder's")
+    sender: Entity | None = overridden()
+    requester: Entity | None = overridden()
+    receivers: list[Entity] | None = overridden(min_length=1)
+    classification: parties.Classification | None = own(None, "Override", unset="the builder's")
+    custom_tags: list[Text] | None = own(None, "Override", unset="the builder's")
+    consent: Consent | None = overridden()
+    deid: Deid | None = overridden()
+    encryption: Encryption | None = overridden()
+    signing: Signing | None = overridden()
     release_grace_secs: float | None = own(
         None, "Override", unset="the builder's", ge=0, le=3600, allow_inf_nan=False
     )
@@ -97,7 +118,12 @@ class AetEntry(Caller):
     )
 
 
-OVERRIDES: Final = tuple(name for name in AetEntry.model_fields if name not in Caller.model_fields)
+OVERRIDES: Final = tuple(
+    name
+    for name in AetEntry.model_fields
+    if name not in Caller.model_fields and name not in Parties.model_fields
+)
+"""Those that a builder has as they are; the parties of a published envelope are made of several."""
 
 
 def _not_offered(service: str) -> Any:
@@ -228,10 +254,18 @@ class JmixEndpoint(_Endpoint):
     options: JmixOptions = key(JmixOptions, "The query API")
 
 
-class BuilderOptions(Table):
+class _Packing(Table):
     skip_hashing: bool = key(False, "No digests in the manifest: faster, and damage goes unnoticed")
     skip_listing: bool = key(False, "No list of files in the manifest")
-    profile: tree.ProfileName = own("harmony", "The envelope's layout and documents")
+    profile: tree.ProfileName = own(
+        "harmony",
+        "The envelope's layout and documents; with jmix-1.0 the published ones, with their parties",
+    )
+    payload_hash: tree.PayloadHash = own(
+        "tree",
+        "The hash over the payload: as published, or as jmix-rs and jmix-js verify it, which reads"
+        " everything once more",
+    )
     digest: tree.Digest = own("sha256", "Digests in the manifest; blake3 is several times faster")
     durability: tree.Durability = own(
         "fsync",
@@ -259,6 +293,10 @@ class BuilderOptions(Table):
         10_000, "An envelope is sealed when it holds so many", ge=1, le=1_000_000
     )
     store_dir: str | None = unused("All states of an envelope are under `storage.options.path`")
+
+
+class BuilderOptions(Parties, _Packing):
+    """Inherited in this order, so that the parties are told last."""
 
 
 class _Middleware(Table):

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, cast
 
+from fastjmix.jmix.parties import Published
+
 _T = TypeVar("_T")
 
 Ack = Literal["stored", "uploaded"]
@@ -21,7 +23,8 @@ Digest = Literal["sha256", "blake3"]
 Durability = Literal["fsync", "page-cache"]
 LogLevel = Literal["trace", "debug", "info", "warn", "error"]
 Method = Literal["bearer", "basic", "api_key"]
-ProfileName = Literal["harmony"]
+PayloadHash = Literal["tree", "stream"]
+ProfileName = Literal["harmony", "jmix-1.0"]
 TransferEncoding = Literal["auto", "chunked", "content-length"]
 
 REDACTED: Final = "(redacted)"
@@ -104,7 +107,8 @@ class Runtime:
 
 @dataclass(frozen=True, slots=True)
 class Builder:
-    """How instances become an envelope, and when it is sealed."""
+    """How instances become an envelope, and when it is sealed. `published` is there exactly for
+    profile jmix-1.0."""
 
     profile: ProfileName
     digest: Digest
@@ -115,6 +119,8 @@ class Builder:
     quiet_secs: float
     max_envelope_bytes: int
     max_envelope_instances: int
+    payload_hash: PayloadHash = "tree"
+    published: Published | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,16 +130,21 @@ def file_meta_prefix(
 CHARACTER_SET: Final = 0x00080005
 STUDY_DATE: Final = 0x00080020
 MODALITY: Final = 0x00080060
+STUDY_DESCRIPTION: Final = 0x00081030
 SERIES_DESCRIPTION: Final = 0x0008103E
 PATIENT_NAME: Final = 0x00100010
+PATIENT_ID: Final = 0x00100020
+PATIENT_BIRTH_DATE: Final = 0x00100030
+PATIENT_SEX: Final = 0x00100040
 BODY_PART: Final = 0x00180015
 STUDY_UID: Final = 0x0020000D
 SERIES_UID: Final = 0x0020000E
 SERIES_NUMBER: Final = 0x00200011
 INSTANCE_NUMBER: Final = 0x00200013
 WANTED: Final = [
-    CHARACTER_SET, STUDY_DATE, MODALITY, SERIES_DESCRIPTION, PATIENT_NAME, BODY_PART, STUDY_UID,
-    SERIES_UID, SERIES_NUMBER, INSTANCE_NUMBER,
+    CHARACTER_SET, STUDY_DATE, MODALITY, STUDY_DESCRIPTION, SERIES_DESCRIPTION, PATIENT_NAME,
+    PATIENT_ID, PATIENT_BIRTH_DATE, PATIENT_SEX, BODY_PART, STUDY_UID, SERIES_UID, SERIES_NUMBER,
+    INSTANCE_NUMBER,
 ]  # fmt: skip
 
 _integer = re.compile(rb"[+-]?[0-9]{1,12}")
@@ -164,6 +169,10 @@ class Description:
     series_description: str = ""
     body_part: str = ""
     instance_number: int | None = None
+    patient_id: str = ""
+    patient_birth_date: str = ""
+    patient_sex: str = ""
+    study_description: str = ""
 
 
 def describe(head: bytes, transfer_syntax_uid: str) -> Description:
@@ -189,6 +198,10 @@ def describe(head: bytes, transfer_syntax_uid: str) -> Description:
             series_description=_text(found.get(SERIES_DESCRIPTION, b""), encodings, TEXT_VR_DELIMS),
             body_part=_plain(found, BODY_PART),
             instance_number=integer_string(found.get(INSTANCE_NUMBER, b"")),
+            patient_id=_text(found.get(PATIENT_ID, b""), encodings, TEXT_VR_DELIMS),
+            patient_birth_date=_plain(found, PATIENT_BIRTH_DATE),
+            patient_sex=_plain(found, PATIENT_SEX),
+            study_description=_text(found.get(STUDY_DESCRIPTION, b""), encodings, TEXT_VR_DELIMS),
         )
 
 

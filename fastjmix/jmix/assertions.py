@@ -124,8 +124,13 @@ def _of_itself(manifest: Mapping[str, Any], role: str, made: Mapping[str, Any]) 
     attested = made.get("directory_attestation")
     leaves = [f"directory_attestation.{name}" for name in attested] if attested else []
     mine = [name for name in ("key_reference", "expires_at") if name in made]
-    own = [f"{role}.assertion.{name}" for name in ("signing_key.fingerprint", *mine, *leaves)]
+    own = [f"{_own(role)}{name}" for name in ("signing_key.fingerprint", *mine, *leaves)]
     return [*(["security.payload_hash"] if hashed else []), *own]
+
+
+def _own(role: str) -> str:
+    """Where an assertion's own fields are; an audit's entry is a root of its own."""
+    return f"{role}.assertion." if role else "assertion."
 
 
 def _canonical(manifest: Mapping[str, Any], role: str, made: Mapping[str, Any]) -> bytes:
@@ -133,7 +138,7 @@ def _canonical(manifest: Mapping[str, Any], role: str, made: Mapping[str, Any]) 
 
     Raises EnvelopeError for a field that is not there.
     """
-    own = f"{role}.assertion."
+    own = _own(role)
     values = {}
     for field in made["signed_fields"]:
         if field.startswith(own):
@@ -165,6 +170,15 @@ def _at(value: Any, path: Sequence[str]) -> Any:
     return value
 
 
+def audit_assertion(
+    entry: Mapping[str, Any], envelope_id: str, settings: AssertionSettings, key: SigningKey
+) -> dict[str, Any]:
+    """The assertion of an entry of audit.json: paths begin at the entry, "manifest.id" binds it to
+    its envelope.
+    """
+    return assertion({**entry, "id": envelope_id}, "", settings, key, 0.0)
+
+
 # -- verifying -----------------------------------------------------------------------------------
 
 
@@ -178,6 +192,18 @@ def verify_assertions(manifest: Mapping[str, Any], now: float) -> list[Assertion
         _judge(manifest, role, entity["assertion"], now)
         for role, entity in found
         if isinstance(entity, Mapping) and entity.get("assertion") is not None
+    ]
+
+
+def verify_audit(audit: Mapping[str, Any], envelope_id: str) -> list[AssertionResult]:
+    """Every assertion of an audit.json's entries, judged; the roles are "audit.<n>"."""
+    entries = audit.get("audit")
+    return [
+        _judge({**entry, "id": envelope_id}, "", entry["assertion"], 0.0)._replace(
+            role=f"audit.{number}"
+        )
+        for number, entry in enumerate(entries if isinstance(entries, list) else [])
+        if isinstance(entry, Mapping) and entry.get("assertion") is not None
     ]
 
 

@@ -12,9 +12,21 @@ A profile (see profiles.py) gives the names and turns the contents into document
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from fastjmix.jmix.keys import SigningKey
+    from fastjmix.jmix.parties import Published
+
+PAYLOAD: Final = "payload"
+"""The folder of everything that the envelope carries."""
+
+BELOW: Final = len(PAYLOAD) + 1  # where a path relative to it begins
+
+Digest = Literal["sha256", "blake3"]
+PayloadHash = Literal["tree", "stream"]
 
 Naming = Callable[[int, int, str, int], bytes]
 """(series number, image number within the series, both from 1; SOP Instance UID, how many instances
@@ -30,6 +42,14 @@ class Description(Protocol):
     def study_date(self) -> str: ...
     @property
     def modality(self) -> str: ...
+    @property
+    def patient_id(self) -> str: ...
+    @property
+    def patient_birth_date(self) -> str: ...
+    @property
+    def patient_sex(self) -> str: ...
+    @property
+    def study_description(self) -> str: ...
     @property
     def series_number(self) -> int | None: ...
     @property
@@ -162,13 +182,22 @@ class Contents:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How the documents are to be written. `sealed_at` is Unix seconds, the manifest's time."""
+    """How the documents are to be written. `sealed_at` is Unix seconds, the manifest's time.
+
+    `published` is what profile jmix-1.0 has from the configuration, `keys` the private keys that
+    it names, by file. `read` gives the pieces of an instance's member again, by its name: for
+    `payload_hash` = "stream".
+    """
 
     envelope_id: str
     sealed_at: float
-    digest: Literal["sha256", "blake3"] = "sha256"
+    digest: Digest = "sha256"
     skip_hashing: bool = False
     skip_listing: bool = False
+    payload_hash: PayloadHash = "tree"
+    published: Published | None = None
+    keys: Mapping[str, SigningKey] = field(default_factory=dict)
+    read: Callable[[bytes], Iterable[bytes]] | None = None
 
 
 class Document(NamedTuple):

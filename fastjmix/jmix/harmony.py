@@ -17,22 +17,18 @@ forger.
 
 from __future__ import annotations
 
-import hashlib
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import orjson
-from blake3 import blake3
 
-from fastjmix.errors import EnvelopeError
-from fastjmix.jmix.envelope import Contents, Document, Instance, Options, Series, Study
+from fastjmix.jmix import listing
+from fastjmix.jmix.envelope import PAYLOAD, Contents, Document, Options, Series, Study
+from fastjmix.jmix.hashes import File, payload_hash
 
 NAME: Final = "harmony"
 MANIFEST: Final = b"manifest.json"
-PAYLOAD: Final = "payload"
 METADATA: Final = b"payload/metadata.json"
-
-_below: Final = len(PAYLOAD) + 1  # where a path relative to the payload begins
+DOCUMENTS: tuple[bytes, ...] = (MANIFEST, METADATA)
 
 
 def member_name(series: int, image: int, _uid: str = "", _copy: int = 0) -> bytes:
@@ -43,77 +39,41 @@ def member_name(series: int, image: int, _uid: str = "", _copy: int = 0) -> byte
 def documents(contents: Contents, options: Options) -> tuple[Document, Document]:
     """(manifest.json, payload/metadata.json), in the order of the central directory.
 
-    Raises EnvelopeError when a digest that the options ask for is missing.
+    Raises EnvelopeError when a digest that the options ask for is missing, OSError when the payload
+    must be read again for its hash and cannot.
     """
-    metadata = orjson.dumps(
-        {
-            "id": options.envelope_id,
-            "studies": {uid: _study(study) for uid, study in contents.studies.items()},
-        }
-    )
+    told = {
+        "id": options.envelope_id,
+        "studies": {uid: _study(study) for uid, study in contents.studies.items()},
+    }
+    metadata = Document(METADATA, orjson.dumps(told))
     manifest = orjson.dumps(_manifest(contents, options, metadata))
-    return Document(MANIFEST, manifest), Document(METADATA, metadata)
+    return Document(MANIFEST, manifest), metadata
 
 
-def payload_hash(files: list[tuple[str, int, str]], digest: str) -> str:
-    """The TREE hash over (path relative to payload/, size in bytes, lowercase hex digest).
-
-    One line a file, "file:<path>:<size>:<hex>", and one a directory, "dir:<path>"; sorted by
-    path as bytes; each ended by a newline; hashed once more with `digest`.
-    """
-    lines = {path: f"file:{path}:{size}:{hexadecimal}\n" for path, size, hexadecimal in files}
-    for path, _, _ in files:
-        parent = path.rpartition("/")[0]
-        while parent and parent not in lines:
-            lines[parent] = f"dir:{parent}\n"
-            parent = parent.rpartition("/")[0]
-    # Code points order as their UTF-8 does.
-    text = "".join([lines[path] for path in sorted(lines)])
-    return f"{digest}:{_hexadecimal(text.encode(), digest)}"
-
-
-def _hexadecimal(data: bytes, digest: str) -> str:
-    return blake3(data).hexdigest() if digest == "blake3" else hashlib.sha256(data).hexdigest()
-
-
-def _manifest(contents: Contents, options: Options, metadata: bytes) -> dict[str, Any]:
-    sealed_at = datetime.fromtimestamp(options.sealed_at, UTC)
+def _manifest(contents: Contents, options: Options, metadata: Document) -> dict[str, Any]:
     manifest: dict[str, Any] = {
         "id": options.envelope_id,
         "type": "envelope",
         "version": 1,
         "content": {"type": "directory", "path": PAYLOAD},
-        "timestamp": sealed_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "timestamp": listing.timestamp(options.sealed_at),
     }
-    if options.skip_hashing:
-        if not options.skip_listing:
-            sizes = [(METADATA, len(metadata)), *((i.name, i.size) for i in contents.instances())]
-            manifest["files"] = [
-                {"path": name.decode(), "size_bytes": size} for name, size in sizes
-            ]
+    if options.skip_hashing and options.skip_listing:
         return manifest
-    digest = options.digest
-    files = [("metadata.json", len(metadata), _hexadecimal(metadata, digest))]
-    files += [
-        (instance.name[_below:].decode(), instance.size, _digest(instance))
-        for instance in contents.instances()
-    ]
-    manifest["security"] = {"payload_hash": payload_hash(files, digest)}
+    files = listing.files([metadata], contents, options)
+    if not options.skip_hashing:
+        manifest["security"] = {"payload_hash": payload_hash(files, [metadata], options)}
     if not options.skip_listing:
-        manifest["files"] = [
-            {"path": f"{PAYLOAD}/{path}", "size_bytes": size, "hash": f"{digest}:{hexadecimal}"}
-            for path, size, hexadecimal in files
-        ]
+        manifest["files"] = [_entry(file, options) for file in files]
     return manifest
 
 
-def _digest(instance: Instance) -> str:
-    if instance.digest is None:
-        raise EnvelopeError(
-            f"{instance.name.decode()} has no digest",
-            "This is a fault of fastjmix: hashing was asked for and not done.",
-        )
-    return instance.digest.hex()
+def _entry(file: File, options: Options) -> dict[str, Any]:
+    entry: dict[str, Any] = {"path": f"{PAYLOAD}/{file.path}", "size_bytes": file.size}
+    if file.digest:
+        entry["hash"] = f"{options.digest}:{file.digest}"
+    return entry
 
 
 def _study(study: Study) -> dict[str, Any]:
@@ -138,20 +98,5 @@ def _series(series: Series) -> dict[str, Any]:
         shown["description"] = described.series_description
     shown["path"] = f"series_{series.number}"
     shown["instance_count"] = len(series.instances)
-    shown["instances"] = [_instance(instance) for instance in series.instances]
-    return shown
-
-
-def _instance(instance: Instance) -> dict[str, Any]:
-    shown: dict[str, Any] = {
-        "sop_instance_uid": instance.sop_instance_uid,
-        "sop_class_uid": instance.sop_class_uid,
-        "transfer_syntax_uid": instance.transfer_syntax_uid,
-    }
-    if instance.instance_number is not None:
-        shown["instance_number"] = instance.instance_number
-    shown["file"] = instance.name[_below:].decode()
-    shown["size_bytes"] = instance.size
-    if instance.conflict:
-        shown["conflict"] = True
+    shown["instances"] = [listing.instance_entry(instance) for instance in series.instances]
     return shown

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
-from fastjmix.jmix import harmony
+from fastjmix.jmix import harmony, published
 from fastjmix.jmix.envelope import Contents, Document, Options
 
 
 class Profile(Protocol):
-    """What a profile's module offers."""
+    """What a profile's module offers. DOCUMENTS: the names of the members it may write."""
+
+    DOCUMENTS: tuple[bytes, ...]
 
     def member_name(self, series: int, image: int, sop_instance_uid: str, copy: int) -> bytes:
         """The member of an image; no two of an envelope are equal.
@@ -24,12 +26,18 @@ class Profile(Protocol):
         """
 
     def documents(self, contents: Contents, options: Options) -> tuple[Document, ...]:
-        """The members that stand first in the central directory; the manifest is the first."""
+        """The members that stand first in the central directory; the manifest is the first.
+
+        Raises EnvelopeError, and OSError where the payload must be read again.
+        """
 
 
-_profiles: Final[dict[str, Profile]] = {harmony.NAME: harmony}
+_profiles: Final[dict[str, Profile]] = {harmony.NAME: harmony, published.NAME: published}
 
 NAMES: Final = tuple(_profiles)
+
+DOCUMENTS: Final = frozenset(name for one in _profiles.values() for name in one.DOCUMENTS)
+"""The names of all members that are no instances."""
 
 
 def get(name: str) -> Profile:

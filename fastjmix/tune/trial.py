@@ -92,6 +92,7 @@ type = "jmix_builder"
 skip_hashing = {skip_hashing}
 skip_listing = {skip_listing}
 profile = {profile}
+{parties}
 digest = {digest}
 durability = {durability}
 release_grace_secs = 0
@@ -104,6 +105,12 @@ service = "jmix_backend"
 target_ref = "nobody"
 """
 """All that a gateway needs. Sealed at once, so that a round need not wait for the next."""
+
+
+PARTIES = """\
+sender = { id = "org:fastjmix.tune" }
+receivers = [{ id = "org:fastjmix.tune" }]"""
+"""A published envelope names them; who they are, and whether they sign, costs next to nothing."""
 
 
 class TrialError(FastjmixError):
@@ -128,6 +135,7 @@ def derived(
         skip_hashing=_word(setting.skip_hashing),
         skip_listing=_word(builder.skip_listing),
         profile=_text(builder.profile),
+        parties=PARTIES if builder.published is not None else "",
         digest=_text(setting.digest),
         durability=_text(setting.durability),
         max_envelope_bytes=builder.max_envelope_bytes,

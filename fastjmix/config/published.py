@@ -1,0 +1,214 @@
+"""The parties of a published envelope: from the builder's options and an AE title's overrides.
+
+Wanted: one value (jmix/parties.py) for each set of rules that makes published envelopes.
+Guaranteed: every key that it names can be read, and is a key of its kind, when the configuration is
+loaded; private keys are looked at and forgotten. What profile harmony has no room for is a fault,
+unless some AE title's profile has.
+Still wrong: a key file that is exchanged while fastjmix runs is read when its first envelope is
+sealed, not before.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from fastjmix import errors
+from fastjmix.config import tables_jmix, tree
+from fastjmix.config.checking import Entry
+from fastjmix.config.kinds import Table
+from fastjmix.config.references import References
+from fastjmix.jmix import parties
+
+PROFILE: Final = "jmix-1.0"
+KEYS: Final = tuple(tables_jmix.Parties.model_fields)
+
+_NONE: Final = Table()
+_NO_ID: Final = "00000000-0000-4000-8000-000000000000"
+_NO_HASH: Final = f"sha256:{'0' * 64}"
+
+
+class Given(NamedTuple):
+    """A value of these keys, and where it stands: `key` below the table `of`."""
+
+    of: Entry
+    key: str
+    value: Any
+
+
+class Parties:
+    """The parties that one jmix_builder and the overrides of its callers come to."""
+
+    def __init__(self, references: References, builder: Entry, options: Table) -> None:
+        self._references = references
+        self._builder = builder
+        self._given = _given(builder, "options", options)
+        self._published = False
+
+    def complete(
+        self, rules: tree.Builder, of: Entry | None = None, key: str = "", overrides: Table = _NONE
+    ) -> tree.Builder:
+        """These rules with their parties, if they need some.
+
+        `overrides` is an entry of aet_table, which is at `key` in the endpoint `of`.
+        """
+        at = Given(of or self._builder, key or "options", overrides)
+        mine = _given(at.of, at.key, overrides)
+        if rules.profile != PROFILE:
+            self._refuse(mine)
+            return rules
+        self._published = True
+        if rules.digest != "sha256":
+            told = f'"sha256": profile = "{PROFILE}" knows no other'
+            self._references.fault(self._builder, "options.digest", f'"{rules.digest}"', told)
+        return dataclasses.replace(
+            rules, published=self._read(at, {**self._given, **mine}, rules.skip_hashing)
+        )
+
+    def finish(self) -> None:
+        """Faults for what was given and no rules have a use for."""
+        if not self._published:
+            self._refuse(self._given)
+
+    def _refuse(self, unused: Mapping[str, Given]) -> None:
+        for one in unused.values():
+            found = "a value, and profile is not jmix-1.0"
+            told = f'nothing: only envelopes of profile = "{PROFILE}" can say it'
+            self._references.fault(one.of, one.key, found, told)
+
+    def _read(
+        self, at: Given, held: Mapping[str, Given], skip_hashing: bool
+    ) -> parties.Published | None:
+        """None: there are faults, which are noted."""
+        missing = [name for name in ("sender", "receivers") if name not in held]
+        for name in missing:
+            told = f'a value: profile = "{PROFILE}" needs one'
+            self._references.fault(at.of, f"{at.key}.{name}", "nothing", told)
+        if (encryption := held.get("encryption")) is not None:
+            told = "nothing: encryption is not offered yet"
+            self._references.fault(encryption.of, encryption.key, "a table", told)
+        reader = _Reader(self._references)
+        found = {name: reader.read(one) for name, one in held.items()}
+        if missing or self._references.findings.faults:
+            return None
+        published = parties.Published(**found)
+        self._prove(at, published, skip_hashing=skip_hashing)
+        return published
+
+    def _prove(self, at: Given, published: parties.Published, *, skip_hashing: bool) -> None:
+        """Signs a manifest without contents: what an assertion signs must be there."""
+        from fastjmix.jmix import keys  # cryptography costs some 60 ms: only who signs pays
+        from fastjmix.jmix.envelope import Options
+        from fastjmix.jmix.published import root_documents
+
+        held = {
+            file: keys.signing_key(keys.read_file(Path(file)), file)
+            for file in published.key_files()
+        }
+        options = Options(_NO_ID, 0.0, published=published, keys=held)
+        try:
+            root_documents(options, None if skip_hashing else _NO_HASH)
+        except errors.ConfigError as problem:
+            self._references.fault(at.of, at.key, problem.message, problem.hint)
+
+
+def _given(of: Entry, prefix: str, table: Table) -> dict[str, Given]:
+    """Those of the keys that a table has."""
+    return {
+        name: Given(of, f"{prefix}.{name}", value)
+        for name in KEYS
+        if (value := getattr(table, name, None)) is not None
+    }
+
+
+class _Reader:
+    """Tables → parties, with every key looked at."""
+
+    def __init__(self, references: References) -> None:
+        self._references = references
+
+    def read(self, one: Given) -> Any:
+        """The value that parties.Published has under this key."""
+        value = one.value
+        if isinstance(value, list):
+            return tuple(
+                self.read(Given(one.of, f"{one.key}[{index}]", item))
+                for index, item in enumerate(value)
+            )
+        if isinstance(value, tables_jmix.Entity):
+            return self._entity(one, value)
+        if isinstance(value, tables_jmix.Consent):
+            return parties.Consent(value.status, tuple(value.scope), value.method, value.signed_on)
+        if isinstance(value, tables_jmix.Deid):
+            return tuple(value.keys)
+        if isinstance(value, tables_jmix.Signing):
+            return parties.Signing(self._private(one, value.key_file), value.audit)
+        if isinstance(value, tables_jmix.Encryption):
+            return self._encryption(one, value)
+        return value
+
+    def _entity(self, one: Given, entity: tables_jmix.Entity) -> parties.Entity:
+        assertion = None
+        if entity.assertion is not None:
+            below = Given(one.of, f"{one.key}.assertion", entity.assertion)
+            assertion = self._assertion(below, entity.assertion)
+        return parties.Entity(entity.id, entity.name, entity.contact, assertion)
+
+    def _assertion(self, one: Given, table: tables_jmix.Assertion) -> parties.AssertionSettings:
+        if table.expires_at is not None and table.expires_secs is not None:
+            told = "one of expires_at and expires_secs"
+            self._references.fault(one.of, f"{one.key}.expires_at", "both", told)
+        attested = table.directory_attestation
+        return parties.AssertionSettings(
+            key_file=self._private(one, table.key_file),
+            key_reference=table.key_reference,
+            expires_secs=table.expires_secs,
+            expires_at=table.expires_at,
+            fields=tuple(table.fields or ()),
+            attestation=parties.Attestation(**attested.model_dump()) if attested else None,
+        )
+
+    def _encryption(self, one: Given, table: tables_jmix.Encryption) -> parties.Encryption:
+        text, file = table.recipient_public_key, table.recipient_key_file
+        if (text is None) == (file is None):
+            told = "one of recipient_public_key and recipient_key_file"
+            found = "neither" if text is None else "both"
+            self._references.fault(one.of, f"{one.key}.recipient_public_key", found, told)
+        from fastjmix.jmix import keys
+
+        key, public = f"{one.key}.recipient_public_key", b""
+        with self._faults(one.of, key, tables_jmix.PUBLIC_ALLOWED):
+            if text is not None:
+                public = keys.recipient_public(text.encode(), key)
+        key = f"{one.key}.recipient_key_file"
+        with self._faults(one.of, key, tables_jmix.KEY_ALLOWED):
+            if file is not None:
+                path = _beside(one.of, file)
+                public = keys.recipient_public(keys.read_file(path), str(path))
+        return parties.Encryption(base64.b64encode(public).decode(), table.dialect)
+
+    def _private(self, one: Given, name: str) -> str:
+        """The absolute path of a signing key, which is read once, to see that it is one."""
+        from fastjmix.jmix import keys
+
+        path = _beside(one.of, name)
+        with self._faults(one.of, f"{one.key}.key_file", tables_jmix.KEY_ALLOWED):
+            keys.signing_key(keys.read_file(path), str(path))
+        return str(path)
+
+    @contextlib.contextmanager
+    def _faults(self, of: Entry, key: str, allowed: str) -> Iterator[None]:
+        """What is wrong with a key becomes a fault of the configuration."""
+        try:
+            yield
+        except errors.ConfigError as problem:
+            self._references.fault(of, key, problem.message, allowed)
+
+
+def _beside(of: Entry, name: str) -> Path:
+    """A path as its configuration file means it: relative to that file."""
+    return (Path(of.file).parent / name).absolute()

@@ -16,7 +16,7 @@ cannot be used.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Final, NamedTuple
 
@@ -301,13 +301,14 @@ def read_all(
     found: dict[str, dict[str, str]] = {}
     for name in container.sizes:
         try:
-            found[name] = digest_of(_watched(container.pieces(name), seen), wanted(name))
+            found[name] = digest_of(watched(container.pieces(name), seen), wanted(name))
         except EnvelopeError as fault:
             tell(fault)
     return found
 
 
-def _watched(pieces: Iterable[bytes], seen: Callable[[int], object]) -> Iterable[bytes]:
+def watched(pieces: Iterable[bytes], seen: Callable[[int], object]) -> Iterator[bytes]:
+    """The pieces; `seen` hears of each when it was used."""
     for piece in pieces:
         yield piece
         seen(len(piece))

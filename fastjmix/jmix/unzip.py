@@ -25,7 +25,7 @@ from typing import BinaryIO, Final, Literal, NoReturn
 
 from isal.isal_zlib import crc32
 
-from fastjmix.errors import EnvelopeError
+from fastjmix.errors import EnvelopeError, printable
 
 END: Final = struct.Struct("<4s4H2LH")  # end of central directory record, APPNOTE §4.3.16
 END64: Final = struct.Struct("<4sQ2H2L4Q")  # ZIP64 end of central directory record, §4.3.14
@@ -394,4 +394,4 @@ def refuse(where: str, what: str, hint: str = "", *, at: int | None = None) -> N
 
 def escaped(name: str) -> str:
     """A stranger's name, short, and without control characters that could draw a lie."""
-    return shortened("".join(c if c.isprintable() else repr(c)[1:-1] for c in name))
+    return shortened(printable(name))

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import signal
 import socket
@@ -59,6 +60,10 @@ OUTCOME_SLACK_SECS: Final = 60.0
 
 OUTCOME_BYTES_MAX: Final = 64 << 10
 """An outcome is one datagram of a few hundred bytes."""
+
+AGE_SECS: Final = 5.0
+"""How long the oldest envelope is known without another look at outbox/: with 100,000 in it a look
+takes a good part of a second."""
 
 SHOWN_DETAIL: Final = 400
 """Characters of an upstream's answer that a 502 repeats."""
@@ -115,6 +120,9 @@ class Shared:
         self.outcomes = Outcomes(links.outcomes[ORIGIN])
         self.uploads = manners.Slots(manners.MAX_UPLOADS)
         self.stopping = asyncio.Event()
+        self._alarm_secs = config.runtime.queue_alarm_secs
+        self._oldest: float | None = None
+        self._looked = -math.inf
 
     def open_archive(self, envelope_id: str) -> BinaryIO:
         """An envelope's archive, open; it stays whole however it is moved. Raises HttpError 404."""
@@ -144,6 +152,21 @@ class Shared:
             found.append(f"the storage directory cannot be used: {problem.strerror}")
         return found
 
+    def queue_age(self) -> float:
+        """For how many seconds the oldest envelope has waited for its upstream. Raises OSError."""
+        now = time.monotonic()
+        if now - self._looked > AGE_SECS:
+            self._oldest, self._looked = self.spool.oldest_waiting(), now
+        return 0.0 if self._oldest is None else max(0.0, time.time() - self._oldest)
+
+    def warnings(self) -> list[str]:
+        """What a person should look at, though the node is ready. Raises OSError."""
+        age = self.queue_age()
+        if age <= self._alarm_secs:
+            return []
+        limit = f"queue_alarm_secs = {self._alarm_secs:g}"
+        return [f"the oldest envelope has waited for its upstream for {int(age)} s ({limit})"]
+
 
 class Numbers(Collector):
     """The shared counters in the form that Prometheus reads."""
@@ -162,6 +185,8 @@ class Numbers(Collector):
             found = os.statvfs(self._shared.spool.root)
             free = found.f_bavail * found.f_frsize
             yield GaugeMetricFamily("fastjmix_storage_free_bytes", "Free bytes of storage.", free)
+            age, meaning = self._shared.queue_age(), "Age of the oldest envelope in outbox/."
+            yield GaugeMetricFamily("fastjmix_outbox_oldest_age_seconds", meaning, age)
         build = GaugeMetricFamily("fastjmix_build", "Always 1.", labels=["version"])
         build.add_metric([__version__], 1)
         yield build
@@ -232,7 +257,8 @@ class Listener:
         reasons = await asyncio.to_thread(self._shared.reasons_against)
         if reasons:
             return json_answer({"status": "not ready", "reasons": reasons}, 503)
-        return json_answer({"status": "ready"})
+        warnings = await asyncio.to_thread(self._shared.warnings)
+        return json_answer({"status": "ready"} | ({"warnings": warnings} if warnings else {}))
 
     async def _metrics(self, _: web.Request) -> web.StreamResponse:
         text = await asyncio.to_thread(generate_latest, Numbers(self._shared))

@@ -77,12 +77,44 @@ class Witness:
             if self._offset == ends[self._part]:
                 self._end_part()
 
+    def end(self) -> None:
+        """There is no more of it. Raises Damaged when there was to be."""
+        if self._part < len(self._extents.ends):
+            raise Damaged(
+                f"it ends at byte {self._offset}, and was to have {self._extents.ends[-1]}"
+            )
+
     def _end_part(self) -> None:
         part, self._part = self._part, self._part + 1
         if self._checksum != self._extents.checksums[part]:
             start = self._extents.ends[part - 1] if part else 0
             raise Damaged(f"bytes {start} to {self._offset - 1} are not those that were sealed")
         self._checksum = 0
+
+
+class Rereading:
+    """An archive read from the disk once more, piece by piece. Raises OSError."""
+
+    def __init__(self, archive: Path, extents: Extents) -> None:
+        self._witness = Witness(extents)
+        self._file = archive.open("rb", buffering=0)
+        # What memory still holds of it says nothing about the disk.
+        os.posix_fadvise(self._file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def step(self) -> int:
+        """Reads and checks the next piece; its size, 0 behind the last. Raises Damaged, OSError."""
+        try:
+            piece = self._file.read(PIECE_BYTES)
+            self._witness.see(piece)
+            if not piece:
+                self._witness.end()
+        except BaseException:
+            self._file.close()
+            raise
+        os.posix_fadvise(self._file.fileno(), 0, self._file.tell(), os.POSIX_FADV_DONTNEED)
+        if not piece:
+            self._file.close()
+        return len(piece)
 
 
 def examine(archive: Path, ticket: Ticket | None) -> Extents:

@@ -328,8 +328,9 @@ class Supervisor:
                 self._log.error("child_died", child=child.name, how=_how(status))
 
     def _wake_sleepers(self) -> None:
-        """Who died may have taken back a sleeper's word that it sleeps, and not have woken it."""
-        for wake in self._wiring.wake:
+        """Who died may have taken back a sleeper's word that it sleeps, and not have woken it; or
+        have put an envelope in outbox/ without ringing."""
+        for wake in (*self._wiring.wake, self._bell):
             with contextlib.suppress(BlockingIOError):
                 os.eventfd_write(wake, 1)
 

@@ -5,7 +5,8 @@ outbox/ but by an answer of its upstream (to sent/ or rejected/), or, with ack =
 failure that is reported to whoever waits; oldest first; a failing upstream is asked by one envelope
 at a time; nothing is ever given up for age or number of attempts; no damaged archive arrives as a
 whole one (intact.py). What answers mean is decided in delivery.py, HTTP is spoken in courier.py,
-files are moved in spool.py.
+files are moved in spool.py. What is new is found in arrivals.py and kept small in queues.py (a
+ticket is read when its turn comes); what is done beside uploads is in upkeep.py.
 
 max_retries bounds only the quick retries of an envelope (1 s, 2 s, 4 s …); after them the back-off
 window is its cap at once. A stored envelope is promised: it is retried for ever.
@@ -25,7 +26,7 @@ import random
 import signal
 import socket
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
@@ -33,23 +34,21 @@ from typing import Final
 import uvloop
 
 from fastjmix import delivery, log
+from fastjmix.arrivals import Arrivals, read_ticket
 from fastjmix.config import Config, Upstream
 from fastjmix.courier import Courier, Patience
 from fastjmix.delivery import Backoff, Failure, Gate, Kind, Outcome, Verdict
 from fastjmix.errors import DamagedTicket
 from fastjmix.failpoints import reach
-from fastjmix.intact import Damaged, examine, is_id, manifest
+from fastjmix.intact import Damaged, examine, manifest
 from fastjmix.links import Links
-from fastjmix.queues import Target, Waiting
-from fastjmix.spool import Spool, Ticket
+from fastjmix.queues import Key, Target, Waiting, key_of
+from fastjmix.spool import Room, Spool, Ticket
+from fastjmix.upkeep import SCRUB_AGE_SECS, Keep, Upkeep
 
 UPLOADS_AT_ONCE: Final = 4
 """Per upstream. One hides neither the round trip nor the upstream's own fsync; more than a few only
 share the same line, and each holds a connection and a few chunks."""
-
-SCAN_REST: Final = 4.0
-"""Times as long as a listing of outbox/ took pass before the next: with 100,000 waiting one takes
-a second, and a bell for each new envelope must not make it a full-time job."""
 
 REPORT_SECS: Final = 5.0
 """A process that has not read its outcomes for so long is not waiting for them."""
@@ -66,8 +65,9 @@ class Pace:
     patience: Patience = field(default_factory=Patience)
     backoff: Backoff = field(default_factory=Backoff)
     hold_secs: float = 60.0  # between probes of an upstream that wants other credentials
-    rescan_secs: float = 5.0  # in case a bell was lost with the process that should have rung it
-    retain_secs: float = 60.0
+    rescan_secs: float = 60.0  # a person put something there: who dies has its bell rung for it
+    upkeep_secs: float = 60.0
+    scrub_age_secs: float = SCRUB_AGE_SECS
     stop_secs: float = 3.0  # for uploads under way when the drain begins
 
 
@@ -81,22 +81,22 @@ class Uploader:
         links: Links,
         *,
         pace: Pace | None = None,
-        keep_secs: float | None = None,
-        keep_bytes: int | None = None,
+        keep: Keep | None = None,
     ) -> None:
-        """`upstreams` is by (pipeline, upstream's name), as in tickets; `keep_*` bound sent/."""
+        """`upstreams` is by (pipeline, upstream's name), as in tickets; `keep` bounds sent/."""
         self._spool = spool
         self._links = links
         self._pace = pace or Pace()
-        self._keep = (keep_secs, keep_bytes)
+        secs = (self._pace.upkeep_secs, self._pace.scrub_age_secs)
+        self._upkeep = Upkeep(spool, keep or Keep(), self._condemn, *secs)
         self._targets: dict[tuple[str, str], Target] = {}
         self._each: list[Target] = []
         for key, upstream in upstreams.items():
             self._targets[key] = self._target_of(upstream)
-        self._known: dict[str, Waiting] = {}
-        self._orders = 0
-        self._doubtful = True
-        self._bell = asyncio.Event()
+        self._known: set[Key] = set()
+        self._arrivals = Arrivals(
+            spool, self._known, self._runs, self._take_in, self._pace.rescan_secs
+        )
         self._news = asyncio.Event()
         self._stopping = False
         self._fault: BaseException | None = None
@@ -122,7 +122,7 @@ class Uploader:
     def _ring(self) -> None:
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._links.outbox_bell)
-        self._bell.set()
+        self._arrivals.bell.set()
 
     async def serve(self) -> None:
         """Runs until stopped; then gives uploads under way a little time, and returns."""
@@ -130,7 +130,8 @@ class Uploader:
         os.set_blocking(self._links.outbox_bell, False)
         loop.add_reader(self._links.outbox_bell, self._ring)
         loop.add_reader(self._links.stop, self.stop)
-        chores = [asyncio.create_task(self._watch()), asyncio.create_task(self._retain())]
+        works = (self._arrivals.watch(), self._upkeep.tend(), self._upkeep.scrub())
+        chores = [asyncio.create_task(work) for work in works]
         try:
             for chore in chores:
                 chore.add_done_callback(self._chore_ended)
@@ -173,9 +174,13 @@ class Uploader:
             and len(target.running) < self._pace.at_once
             and target.gate.admits(now, len(target.running))
         ):
-            _, item = heapq.heappop(target.ready)
-            self._run(target, item, self._upload(target, item))
+            item = target.oldest()
+            if item.key in self._known and not self._runs(item.key):
+                self._run(target, item, self._upload(target, item))
         return target.next_time(now)
+
+    def _runs(self, key: Key) -> bool:
+        return any(item.key == key for target in self._each for item in target.running.values())
 
     def _run(self, target: Target, item: Waiting, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)
@@ -199,79 +204,51 @@ class Uploader:
 
     async def _wind_up(self) -> None:
         """What has not come to its end stays in outbox/, unless someone waits to hear of it."""
-        running = [task for target in self._each for task in target.running]
+        running = {t: item for target in self._each for t, item in target.running.items()}
+        waiting = [item for target in self._each for _, item in target.awaited]
         if running:
             _, late = await asyncio.wait(running, timeout=self._pace.stop_secs)
             for task in late:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
         stopped = Outcome(Verdict.RETRY, "fastjmix is stopping")
-        for item in [one for one in self._known.values() if one.awaited and not one.told]:
-            await self._step(item, partial(self._spool.withdraw, item.id))
-            await self._report(item, stopped)
+        for item in (*running.values(), *waiting):
+            if item.awaited and not item.told:
+                await self._step(item, partial(self._spool.withdraw, item.id))
+                await self._report(item, stopped)
         for target in self._each:
             await target.courier.close()
 
     # -- what is waiting ---------------------------------------------------------------------
 
-    async def _watch(self) -> None:
-        """Takes in what is new in outbox/: at a bell, and every few seconds without one."""
-        now = asyncio.get_running_loop().time
-        while True:
-            began = now()
-            self._bell.clear()
-            try:
-                listed, found = await asyncio.to_thread(self._list)
-            except OSError as problem:
-                log.get().error("outbox_unreadable", problem=problem.strerror)
-            else:
-                self._take_in(listed, found)
-            await asyncio.sleep((now() - began) * SCAN_REST)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._pace.rescan_secs):
-                    await self._bell.wait()
-
-    def _list(self) -> tuple[set[str], list[tuple[str, Ticket | None]]]:
-        """In a thread: the ids in outbox/, and the tickets of new ones (None: damaged)."""
-        ids = self._spool.waiting()
-        reach("uploader.listed")
-        found: list[tuple[str, Ticket | None]] = []
-        for envelope_id in ids:
-            if envelope_id in self._known:
-                continue
-            if not is_id(envelope_id):
-                found.append((envelope_id, None))
-                continue
-            try:
-                found.append((envelope_id, self._spool.ticket("outbox", envelope_id)))
-            except DamagedTicket:
-                found.append((envelope_id, None))
-            except FileNotFoundError:
-                if self._spool.path("outbox", envelope_id).exists():
-                    found.append((envelope_id, None))
-        return set(ids), found
-
-    def _take_in(self, listed: set[str], found: list[tuple[str, Ticket | None]]) -> None:
-        running = {item.id for target in self._each for item in target.running.values()}
-        for envelope_id in self._known.keys() - listed - running:
-            del self._known[envelope_id]  # a person moved it
+    def _take_in(self, found: Sequence[tuple[str, Ticket | None]], *, doubtful: bool) -> None:
+        """`doubtful`: they were there when this process began."""
+        strangers: dict[str | None, list[str]] = {}
         for envelope_id, ticket in found:
-            self._orders += 1
-            item = Waiting(envelope_id, self._orders, ticket, self._doubtful)
-            self._known[envelope_id] = item
+            key = key_of(envelope_id)
+            self._known.add(key)
             target = self._target(ticket)
             if target is not None:
-                target.put(item)
-                continue
+                awaited = ticket is not None and ticket.awaited
+                origin = ticket.origin if ticket is not None and awaited else None
+                target.take_in(key, origin, doubtful=doubtful)
+            else:
+                strangers.setdefault(ticket.upstream if ticket else None, []).append(envelope_id)
+        for upstream, ids in strangers.items():
             log.get().error(
                 "upstream_unknown",
-                envelope=envelope_id,
-                upstream=ticket.upstream if ticket else None,
-                hint="configure an upstream of that name; until then it stays in outbox/",
+                upstream=upstream,
+                envelope=ids[0],
+                count=len(ids),
+                hint="configure an upstream of that name; until then they stay in outbox/",
             )
-        self._doubtful = False
-        self._links.stats.set("outbox_envelopes", len(self._known))
+        self._tell_waiting()
         self._news.set()
+        if found:
+            self._upkeep.stir()
+
+    def _tell_waiting(self) -> None:
+        self._links.stats.set("outbox_envelopes", len(self._known))
 
     def _target(self, ticket: Ticket | None) -> Target | None:
         """Where a ticket goes. A damaged one may go anywhere: it is rejected before any upload."""
@@ -282,8 +259,9 @@ class Uploader:
         return exact or next(named, None)
 
     def _forget(self, item: Waiting) -> None:
-        self._known.pop(item.id, None)
-        self._links.stats.set("outbox_envelopes", len(self._known))
+        self._known.discard(item.key)
+        self._tell_waiting()
+        self._upkeep.stir()
 
     # -- one attempt -------------------------------------------------------------------------
 
@@ -291,8 +269,10 @@ class Uploader:
         now = asyncio.get_running_loop().time
         started = now()
         item.attempts += 1
+        ticket = None
         try:
-            outcome = await self._attempt(target, item)
+            ticket = await asyncio.to_thread(read_ticket, self._spool, item.id)
+            outcome = await self._attempt(target, item, ticket)
         except FileNotFoundError:
             log.get().warning("envelope_gone", envelope=item.id)
             self._forget(item)
@@ -303,13 +283,14 @@ class Uploader:
             outcome = delivery.judge(failure, item.id, require_matching_id=False, now=0, cap=0)
         item.doubtful = item.doubtful or outcome.doubtful
         self._tell_gate(target, outcome, started, now())
-        await self._settle(target, item, outcome, now() - started)
+        size = ticket.size_bytes if ticket is not None else 0
+        await self._settle(target, item, outcome, now() - started, size)
 
-    async def _attempt(self, target: Target, item: Waiting) -> Outcome:
+    async def _attempt(self, target: Target, item: Waiting, ticket: Ticket | None) -> Outcome:
         """Raises FileNotFoundError (a person moved the archive), OSError (our disk)."""
         archive = self._spool.path("outbox", item.id)
         try:
-            extents = await asyncio.to_thread(examine, archive, item.ticket)
+            extents = await asyncio.to_thread(examine, archive, ticket)
             result = await target.courier.post(archive, extents)
         except Damaged as problem:
             result = Failure(Kind.DAMAGED, str(problem))
@@ -344,7 +325,9 @@ class Uploader:
 
     # -- what comes of it --------------------------------------------------------------------
 
-    async def _settle(self, target: Target, item: Waiting, outcome: Outcome, secs: float) -> None:
+    async def _settle(
+        self, target: Target, item: Waiting, outcome: Outcome, secs: float, size: int = 0
+    ) -> None:
         told = {
             "envelope": item.id,
             "upstream": target.upstream.name,
@@ -355,7 +338,6 @@ class Uploader:
         url, now = target.upstream.url, time.time()
         spool, stats = self._spool, self._links.stats
         if outcome.verdict is Verdict.DELIVERED:
-            size = item.ticket.size_bytes if item.ticket else 0
             other = outcome.remote_id if outcome.remote_id != item.id else None
             log.get().info("envelope_uploaded", **told, bytes=size, remote_id=other)
             receipt = delivery.receipt(outcome, url=url, attempts=item.attempts, at=now)
@@ -426,10 +408,10 @@ class Uploader:
 
     async def _report(self, item: Waiting, outcome: Outcome) -> None:
         """Tells the process that waits, if one does."""
-        if item.ticket is None or not item.awaited:
+        if item.origin is None:
             return
         item.told = True
-        link = self._links.outcomes.get(item.ticket.origin)
+        link = self._links.outcomes.get(item.origin)
         problem = "no such process"
         deadline = asyncio.get_running_loop().time() + REPORT_SECS
         while link is not None and asyncio.get_running_loop().time() < deadline:
@@ -442,25 +424,17 @@ class Uploader:
             except OSError as refused:
                 problem = refused.strerror or "closed"
                 break
-        log.get().warning(
-            "outcome_unheard", envelope=item.id, origin=item.ticket.origin, problem=problem
-        )
+        log.get().warning("outcome_unheard", envelope=item.id, origin=item.origin, problem=problem)
 
-    # -- chores ------------------------------------------------------------------------------
-
-    async def _retain(self) -> None:
-        """Removes delivered envelopes beyond the configured age and size, now and then."""
-        if self._keep == (None, None):
-            return
-        while True:
-            try:
-                removed = await asyncio.to_thread(self._spool.retain, *self._keep)
-            except OSError as problem:
-                log.get().error("retention_failed", problem=problem.strerror)
-            else:
-                if removed:
-                    log.get().info("envelopes_expired", count=len(removed))
-            await asyncio.sleep(self._pace.retain_secs)
+    async def _condemn(self, envelope_id: str, why: str) -> None:
+        """The upkeep has found an envelope damaged, before its turn came."""
+        key = key_of(envelope_id)
+        if key not in self._known or self._runs(key):
+            return  # an attempt finds it, too
+        self._known.discard(key)  # its place in a queue is passed over
+        failure = Failure(Kind.DAMAGED, why)
+        outcome = delivery.judge(failure, envelope_id, require_matching_id=False, now=0, cap=0)
+        await self._settle(self._each[0], Waiting(key, 0, doubtful=False), outcome, 0.0)
 
 
 # -- the process -----------------------------------------------------------------------------------
@@ -491,8 +465,12 @@ async def _main(config: Config, spool: Spool, links: Links) -> None:
         upstreams(config),
         spool,
         links,
-        keep_secs=config.runtime.retention_secs,
-        keep_bytes=config.runtime.retention_bytes,
+        keep=Keep(
+            config.runtime.retention_secs,
+            config.runtime.retention_bytes,
+            Room.of(config),
+            config.runtime.queue_alarm_secs,
+        ),
     )
     if signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, uploader.stop)

@@ -189,6 +189,7 @@ def settings(root: Path, listeners: tuple[HttpListener, ...], grace_secs: float)
             grace_secs=grace_secs,
             retention_secs=None,
             retention_bytes=None,
+            queue_alarm_secs=3600.0,
         ),
         dicom=(),
         http=listeners,

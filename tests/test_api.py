@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -189,6 +190,21 @@ def test_health(gateway: Gateway) -> None:
     assert (answer.status, answer.json["status"]) == (503, "not ready")
     assert "not writable" in answer.json["reasons"][0]
     assert gateway.get("/healthz").status == 200
+
+
+@pytest.mark.parametrize(("age", "warned"), [(3000, False), (4000, True)])
+def test_f34_the_oldest_that_waits_is_shown_and_warned_of(
+    gateway: Gateway, age: int, warned: bool
+) -> None:
+    """The node is ready all the same: it can take what comes."""
+    gateway.put(envelope(ID))
+    os.utime(gateway.spool.path("outbox", ID), (time.time() - age,) * 2)
+    text = gateway.get("/metrics").body.decode()
+    shown = [line for line in text.splitlines() if line.startswith("fastjmix_outbox_oldest_age")]
+    assert age <= float(shown[0].split()[1]) < age + 60
+    answer = gateway.get("/readyz")
+    assert (answer.status, answer.json["status"]) == (200, "ready")
+    assert ["queue_alarm_secs" in one for one in answer.json.get("warnings", [])] == [True] * warned
 
 
 def test_metrics(gateway: Gateway) -> None:

@@ -108,6 +108,7 @@ def test_our_own_files_write_out_the_defaults(tmp_path: Path) -> None:
         grace_secs=10.0,
         retention_secs=30 * 86400.0,
         retention_bytes=50 << 30,
+        queue_alarm_secs=3600.0,
     )
     assert dicom.builder == config.Builder(
         profile="harmony",
@@ -489,9 +490,10 @@ def test_runtime_and_retention(tmp_path: Path) -> None:
         packers = 3
         lane_bytes = 1048576
         grace_secs = 0.5
+        queue_alarm_secs = 60
         retention = { max_age_days = 0.5, max_bytes = 0 }
     """
-    assert loaded(tmp_path, changes).runtime == config.Runtime(2, 3, 1 << 20, 0.5, 43200.0, 0)
+    assert loaded(tmp_path, changes).runtime == config.Runtime(2, 3, 1 << 20, 0.5, 43200.0, 0, 60)
     changes = 'fastjmix.retention = { max_age_days = "unlimited", max_bytes = "unlimited" }'
     runtime = loaded(tmp_path, changes).runtime
     assert (runtime.retention_secs, runtime.retention_bytes) == (None, None)

@@ -28,6 +28,8 @@ RANK = {
     "send": 50,
     "connections": 44,
     "queues": 46,
+    "upkeep": 46,
+    "arrivals": 47,
     "courier": 45,
     "intact": 42,
     "catalogue": 45,

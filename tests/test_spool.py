@@ -201,7 +201,9 @@ def test_retention_takes_the_oldest_delivered_only(spool) -> None:
     assert spool.retain(None, None) == []
     assert spool.retain(3500, None) == [ids[0]]
     assert spool.retain(None, 2100) == [ids[1]]
-    assert spool.retain(0, 0) == [ids[3], ids[2]]
+    assert spool.retain(None, None, wanted=1) == [ids[2]]
+    assert spool.retain(0, 0) == [ids[3]]
+    assert spool.retain(0, 0, wanted=1 << 40) == []
     assert spool.waiting() == [ids[4]]
 
 

@@ -8,6 +8,8 @@ import hashlib
 import os
 import socket
 import time
+import tracemalloc
+import uuid
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +33,11 @@ from upstreams import (
 )
 
 from fastjmix.config import Credentials, Secret
-from fastjmix.delivery import Backoff
+from fastjmix.courier import Courier
+from fastjmix.delivery import Backoff, Gate
+from fastjmix.queues import Key, Target, key_of, name_of
+from fastjmix.spool import Room
+from fastjmix.upkeep import Keep
 
 # -- what comes back -------------------------------------------------------------------------------
 
@@ -535,10 +541,10 @@ def test_an_envelope_for_an_upstream_nobody_configured_stays(tmp_path: Path) -> 
 
 def test_f28_delivered_envelopes_are_kept_as_long_as_configured(tmp_path: Path) -> None:
     async def test() -> None:
-        pace = replace(FAST, retain_secs=0.01)
+        pace = replace(FAST, upkeep_secs=0.01)
         async with (
             Upstream().open() as store,
-            node(tmp_path, to(store.url), pace, keep_bytes=0) as one,
+            node(tmp_path, to(store.url), pace, keep=Keep(size=0)) as one,
         ):
             one.seal()
             await one.left()
@@ -546,6 +552,164 @@ def test_f28_delivered_envelopes_are_kept_as_long_as_configured(tmp_path: Path) 
             assert not list(one.spool.sent.iterdir())
 
     run(test)
+
+
+def test_delivered_envelopes_make_room_before_the_mark_and_what_waits_never(tmp_path: Path) -> None:
+    """Within age and size, and gone all the same: the disk is smaller than `max_bytes` says."""
+
+    async def test() -> None:
+        found = os.statvfs(tmp_path)
+        soft = 2 * found.f_bavail * found.f_frsize  # twice what is free, whatever others write
+        keep = Keep(secs=1e6, size=1 << 50, room=Room(tmp_path, soft, 0))
+        async with (
+            Upstream(script(answer(201), answer(503))).open() as store,
+            node(tmp_path, to(store.url), SLOW, keep=keep) as one,
+        ):
+            one.seal()
+            await one.left()
+            (line,) = await one.logged("envelopes_expired")
+            assert "count=1 for_room=" in line
+            waits = one.seal()
+            await one.logged("upload_retry")
+            assert not list(one.spool.sent.iterdir())
+            assert one.spool.waiting() == [waits]
+
+    run(test)
+
+
+def test_room_is_made_in_good_portions_between_the_marks(tmp_path: Path) -> None:
+    found = os.statvfs(tmp_path)
+    free = found.f_bavail * found.f_frsize
+    assert Room(tmp_path, free // 2, 0).wanted() == 0
+    wanted = Room(tmp_path, free, 0).wanted()
+    assert 0.09 * free < wanted < 0.11 * free + (1 << 30)  # others write to this disk, too
+
+
+def test_f34_an_old_queue_is_an_alarm_once(tmp_path: Path) -> None:
+    async def test() -> None:
+        away = script(answer(503), answer(503), answer(503))
+        pace = replace(FAST, upkeep_secs=0.01)
+        async with (
+            Upstream(away).open() as store,
+            node(tmp_path, to(store.url), pace, start=False, keep=Keep(alarm_secs=900)) as one,
+        ):
+            young, old = one.seal(), one.seal()
+            os.utime(one.spool.path("outbox", old), (time.time() - 1000,) * 2)
+            assert time.time() - (one.spool.oldest_waiting() or 0) >= 1000
+            one.start()
+            await one.left(2)
+            await one.logged("queue_is_young_again")
+            (line,) = one.lines("queue_is_old")
+            assert "oldest_secs=100" in line
+            assert one.spool.path("sent", young).exists()
+
+    run(test)
+
+
+SLOW = replace(FAST, backoff=Backoff(base=60, cap=60), hold_secs=60)
+"""After a failure nothing is tried again while a test looks."""
+
+
+def test_f24_the_scrub_finds_what_rots_while_the_upstream_is_away(tmp_path: Path) -> None:
+    async def test() -> None:
+        pace = replace(SLOW, at_once=1, upkeep_secs=0.01, scrub_age_secs=900)
+        async with (
+            Upstream(lambda *_: answer(503)).open() as store,
+            node(tmp_path, to(store.url), pace, start=False) as one,
+        ):
+            probe, young = one.seal(), one.seal()
+            old = [one.seal() for _ in range(3)]
+            for envelope_id in old:
+                path = one.spool.path("outbox", envelope_id)
+                if envelope_id != old[1]:
+                    flip(path, 60)
+                os.utime(path, (time.time() - 1000,) * 2)
+            flip(one.spool.path("outbox", young), 60)
+            os.utime(one.spool.path("outbox", probe), (1, 1))  # the one that is tried
+            one.start()
+            assert {envelope_id for _, envelope_id in await one.left(2)} == {old[0], old[2]}
+            assert "damaged" in one.refusal(old[0])["reason"]
+            assert len(store.posts) == 1
+            assert set(one.spool.waiting()) == {probe, old[1], young}
+            assert one.page.totals()["outbox_envelopes"] == 3
+
+    run(test)
+
+
+def flip(path: Path, at: int) -> None:
+    with path.open("r+b") as file:
+        file.seek(at)
+        byte = file.read(1)[0]
+        file.seek(at)
+        file.write(bytes([byte ^ 1]))
+
+
+def test_what_a_person_puts_back_is_kept_though_it_fails(tmp_path: Path) -> None:
+    """Nobody waits for its outcome any more, so that nobody would hear of its deletion."""
+
+    async def test() -> None:
+        async with (
+            Upstream(script(answer(400), answer(503))).open() as store,
+            node(tmp_path, to(store.url)) as one,
+        ):
+            envelope_id = one.seal(ack="uploaded")
+            assert await one.left() == [("rejected", envelope_id)]
+            for name in (f"{envelope_id}.json", f"{envelope_id}.zip"):
+                (one.spool.rejected / name).rename(one.spool.outbox / name)
+            one.links.ring_outbox()
+            assert await one.left(2) == [("rejected", envelope_id), ("sent", envelope_id)]
+            assert len(one.lines("upload_retry")) == 1
+
+    run(test)
+
+
+def test_what_a_person_takes_away_is_forgotten_and_welcome_again(tmp_path: Path) -> None:
+    async def test() -> None:
+        pace = replace(SLOW, rescan_secs=0.02)
+        async with (
+            Upstream(lambda *_: answer(503)).open() as store,
+            node(tmp_path, to(store.url), pace) as one,
+        ):
+            ids = [one.seal() for _ in range(3)]
+
+            def count() -> int:
+                return one.page.totals()["outbox_envelopes"]
+
+            await until(lambda: count() == 3)
+            archive = one.spool.path("outbox", ids[2])
+            archive.rename(tmp_path / "away.zip")
+            await until(lambda: count() == 2)
+            (tmp_path / "away.zip").rename(archive)
+            await until(lambda: count() == 3)
+
+    run(test)
+
+
+def test_f81_what_waits_costs_little(tmp_path: Path) -> None:
+    """Bytes of memory of an envelope that was never tried, with all that its queue needs."""
+    count = 100_000
+    courier = Courier(to("http://127.0.0.1:1"), FAST.patience, 1)
+    target = Target(to("http://127.0.0.1:1"), courier, Gate(FAST.backoff, 1.0))
+    known: set[Key] = set()
+    names = [str(uuid.uuid4()) for _ in range(count)]
+    tracemalloc.start()
+    for name in names:
+        known.add(key := key_of(name))
+        target.take_in(key, None, doubtful=True)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    print(f"{held / count:.0f} bytes each")
+    assert held < 120 * count
+    found = [target.oldest() for _ in range(count)]
+    assert [item.id for item in found] == names
+    assert all(item.doubtful for item in found)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "-", "x", "1_0", "0x12", "F" * 32, str(uuid.UUID(int=1)).upper(), "f" * 40, "-1"]
+)
+def test_a_name_that_is_no_id_of_ours_keeps_its_form(name: str) -> None:
+    assert name_of(key_of(name)) == name
 
 
 def test_a_lost_bell_is_made_up_for(tmp_path: Path) -> None:

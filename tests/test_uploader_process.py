@@ -64,7 +64,7 @@ def whole_config(root: Path, upstream: config.Upstream) -> config.Config:
         source=root / "config.toml",
         storage_dir=root,
         log=config.LogSettings("info", None),
-        runtime=config.Runtime(1, 1, 1 << 20, 1, None, None),
+        runtime=config.Runtime(1, 1, 1 << 20, 1, None, None, 3600),
         dicom=(listener,),
         http=(),
     )
@@ -78,6 +78,7 @@ def test_the_process_delivers_until_it_is_told_to_stop(tmp_path: Path, way: str)
             async with node(tmp_path, upstream, start=False) as one:
                 first = one.seal()
                 inherited = (one.links.stop, one.links.outbox_bell)
+                told = pickle.dumps((whole_config(tmp_path, upstream), *inherited))
                 child = await asyncio.create_subprocess_exec(
                     sys.executable,
                     "-c",
@@ -87,7 +88,7 @@ def test_the_process_delivers_until_it_is_told_to_stop(tmp_path: Path, way: str)
                     pass_fds=inherited,
                 )
                 assert child.stdin is not None
-                child.stdin.write(pickle.dumps((whole_config(tmp_path, upstream), *inherited)))
+                child.stdin.write(told)
                 child.stdin.write_eof()
                 await store.wait(1)
                 second = one.seal()

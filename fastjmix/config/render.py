@@ -14,6 +14,15 @@ from typing import Any, Final
 from fastjmix.config.faults import dotted, quoted
 from fastjmix.config.tree import Config, Secret
 
+_UNSET: Final = {
+    "calling": "any",
+    "retention_secs": "no limit",
+    "retention_bytes": "no limit",
+    "soft_reserve_bytes": "by the size of the file system",
+    "hard_reserve_bytes": "by the size of the file system",
+}
+"""What None means, where it does not mean that there is none."""
+
 _SEPARATELY: Final = ("source", "ignored", "warnings")
 
 
@@ -47,7 +56,7 @@ def _table(held: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:
         if _is_table(value) or _has_tables(value):
             tables.append((name, value))
         elif value is None:
-            yield f"# {dotted(name)}: none"
+            yield f"# {dotted(name)}: {_UNSET.get(name, 'none')}"
         elif not isinstance(value, Secret) or value:
             yield f"{dotted(name)} = {_value(value)}"
     for name, value in tables:

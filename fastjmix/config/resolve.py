@@ -131,6 +131,7 @@ class _Resolver:
             grace_secs=float(given.grace_secs),
             retention_secs=None if math.isinf(age) else float(age * _SECS_A_DAY),
             retention_bytes=None if math.isinf(size) else int(size),
+            queue_alarm_secs=given.queue_alarm_secs,
         )
 
     def _warn_of_networks(self) -> None:

@@ -133,6 +133,14 @@ class Fastjmix(Table):
         le=3600,
         allow_inf_nan=False,
     )
+    queue_alarm_secs: float = own(
+        3600.0,
+        "An envelope that waits longer for its upstream is an error in the log and a warning of"
+        " /readyz",
+        ge=1,
+        le=31_536_000,
+        allow_inf_nan=False,
+    )
     retention: Retention = own(Retention, "What is kept in sent/")
 
 

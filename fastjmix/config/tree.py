@@ -103,6 +103,7 @@ class Runtime:
     grace_secs: float
     retention_secs: float | None
     retention_bytes: int | None
+    queue_alarm_secs: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -359,7 +359,9 @@ class Receiver:
         listener = connection.door.listener
         patience = GRANT_SECS
         if listener.ack == "uploaded":
-            patience += 2 * listener.upstream.timeout_secs  # an upload, and a 409 to verify
+            # An upload of the envelope (one instance and its documents), and a 409 to verify.
+            size = connection.scanner.data_bytes if connection.scanner is not None else 0
+            patience += listener.upstream.attempt_secs(size)
         connection.deadline = time.monotonic() + patience
         self._waiting.append(connection)
 

@@ -3,7 +3,8 @@
 Wanted: a full disk is an answer to whoever sends, never a surprise to what was promised.
 Guaranteed: under the soft mark no new associations, until there is a tenth more than it again;
 under the hard mark, or where it would be passed, no instances. Each open envelope's end has its
-place counted before another instance may take it, so that sealing is always possible.
+place counted before another instance may take it, so that sealing is always possible. Before the
+soft mark is reached, delivered envelopes make room (`wanted`).
 """
 
 from __future__ import annotations
@@ -25,6 +26,10 @@ much. What is left is for sealing."""
 
 RESUME: Final = 1.1
 """Times the soft mark: so much must be free again before associations are accepted."""
+
+TRIM: Final = 1.05
+"""Times the soft mark: with less, delivered envelopes go until there is RESUME times as much; so
+each round frees a good deal, and the marks are for what cannot be deleted."""
 
 ROOM_SECS: Final = 0.25
 """How long an answer about free space is believed; what is written meanwhile is subtracted."""
@@ -81,6 +86,11 @@ class Room:
         """With `need` bytes more, under the hard mark: take no instances. Raises OSError."""
         free = self._look()
         return free - need < self._mark(self._hard, HARD_RESERVE)
+
+    def wanted(self) -> int:
+        """Bytes that delivered envelopes have to give back now; 0: none. Raises OSError."""
+        free, mark = self._look(), self._mark(self._soft, SOFT_RESERVE)
+        return int(mark * RESUME) - free if free < mark * TRIM else 0
 
     def spend(self, size: int) -> None:
         """So many bytes were written since."""

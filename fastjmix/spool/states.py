@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import heapq
 import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -42,6 +43,15 @@ def _is_id(name: str) -> bool:
         return str(uuid.UUID(name)) == name
     except ValueError:
         return False
+
+
+def _sealed_at(entry: os.DirEntry[str]) -> tuple[float, str] | None:
+    """When an archive was sealed, and its id; None for another file, or one that has left."""
+    if not entry.name.endswith(".zip"):
+        return None
+    with contextlib.suppress(FileNotFoundError):
+        return entry.stat().st_mtime, entry.name[:-4]
+    return None
 
 
 class Spool:
@@ -314,15 +324,32 @@ class Spool:
 
     # -- S2 and on ---------------------------------------------------------------------------
 
-    def waiting(self) -> list[str]:
-        """Ids in outbox/, oldest first."""
-        found = []
+    def waiting(self, known: Callable[[str], bool] | None = None) -> list[str]:
+        """Ids in outbox/, oldest first; without those that are `known`. Raises OSError."""
         with os.scandir(self.outbox) as entries:
-            for entry in entries:
-                if entry.name.endswith(".zip"):
-                    with contextlib.suppress(FileNotFoundError):
-                        found.append((entry.stat().st_mtime_ns, entry.name[:-4]))
-        return [name for _, name in sorted(found)]
+            new = (e for e in entries if not (known and known(e.name.removesuffix(".zip"))))
+            return [name for _, name in sorted(filter(None, map(_sealed_at, new)))]
+
+    def oldest_waiting(self) -> float | None:
+        """When the oldest envelope in outbox/ was sealed, in Unix seconds; None when it is empty.
+
+        Raises OSError.
+        """
+        with os.scandir(self.outbox) as entries:
+            return min(
+                (one[0] for one in map(_sealed_at, entries) if one is not None), default=None
+            )
+
+    def some_waiting(
+        self, after: tuple[float, str], before: float, count: int
+    ) -> list[tuple[float, str]]:
+        """Of outbox/ the `count` oldest behind `after`, sealed before `before`: (Unix s, id) each.
+
+        Raises OSError.
+        """
+        with os.scandir(self.outbox) as entries:
+            found = (one for one in map(_sealed_at, entries) if one is not None)
+            return heapq.nsmallest(count, (one for one in found if after < one < (before, "")))
 
     def path(self, state: State, envelope_id: str) -> Path:
         """Where the archive is, or would be."""
@@ -363,25 +390,30 @@ class Spool:
         if self.durable:
             sync_directory(self.outbox)
 
-    def retain(self, max_age_secs: float | None, max_bytes: int | None) -> list[str]:
+    def retain(
+        self, max_age_secs: float | None, max_bytes: int | None, wanted: int = 0
+    ) -> list[str]:
         """Removes the oldest delivered envelopes beyond either bound; returns their ids.
 
-        Only ever looks at sent/: what is not delivered is never deleted to make room.
+        Of those within both, the oldest go too until `wanted` bytes are free again. Only ever looks
+        at sent/: what is not delivered is never deleted to make room. Raises OSError.
         """
         removed = []
-        total = 0
         # The earlier of two clocks: one that was set, either way, makes nothing older than it is.
         now = min(time.time(), self._clock + time.monotonic())
-        for modified, size, envelope_id in self._sent_newest_first():
-            total += size
+        left, freed = self._sent_oldest_first(), 0
+        total = sum(size for _, size, _ in left)
+        for modified, size, envelope_id in left:
             old = max_age_secs is not None and now - modified > max_age_secs
-            if old or (max_bytes is not None and total > max_bytes):
+            if old or freed < wanted or (max_bytes is not None and total > max_bytes):
                 self.path("sent", envelope_id).unlink(missing_ok=True)
                 (self.sent / f"{envelope_id}.json").unlink(missing_ok=True)
                 removed.append(envelope_id)
+                freed += size
+            total -= size
         return removed
 
-    def _sent_newest_first(self) -> Iterator[tuple[float, int, str]]:
+    def _sent_oldest_first(self) -> list[tuple[float, int, str]]:
         found = []
         with os.scandir(self.sent) as entries:
             for entry in entries:
@@ -390,7 +422,7 @@ class Spool:
                     with contextlib.suppress(FileNotFoundError):
                         delivered = entry.stat().st_mtime
                         found.append((delivered, archive.stat().st_size, entry.name[:-5]))
-        return iter(sorted(found, reverse=True))
+        return sorted(found)
 
     # -- steps -------------------------------------------------------------------------------
 

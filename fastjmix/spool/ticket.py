@@ -35,6 +35,14 @@ class Ticket:
     receipt: Mapping[str, Any] | None = None
     refusal: Mapping[str, Any] | None = None
 
+    @property
+    def awaited(self) -> bool:
+        """True when `origin` waits for the outcome, and nothing has been promised.
+
+        Not of one that was in rejected/ and was put back by a person: nobody waits for that.
+        """
+        return self.ack == "uploaded" and self.refusal is None
+
     def dump(self) -> bytes:
         """The ticket as JSON text."""
         shown = {key: value for key, value in asdict(self).items() if value is not None}

@@ -57,6 +57,8 @@ if TYPE_CHECKING:
 __all__ = ["Finding", "Report", "Signature", "verify"]
 
 JWS: Final = "manifest.jws"
+ABSENT: Final = object()
+"""No document: JSON has a null of its own."""
 JWS_BYTES_MAX: Final = 24 << 20
 """manifest.jws: a manifest in base64, and a little more."""
 
@@ -165,7 +167,7 @@ class _Judge:
     # -- the root's documents ------------------------------------------------------------------
 
     def _document(self, name: str, bound: Bound) -> Any:
-        """A document's value, or None when it is not there or is no JSON: told already."""
+        """A document's value; ABSENT when it is not there or is no JSON, which is told already."""
         try:
             data = self._container.read(name, bound)
             if name == f"{self._root}manifest.json":
@@ -173,7 +175,7 @@ class _Judge:
             return json_of(data, name, self._container.offset(name))
         except EnvelopeError as fault:
             self._tell(fault)
-            return None
+            return ABSENT
 
     def _rule(self, rule: rules.Rule, value: object, name: str) -> None:
         for key, what in rules.broken(rule, value, name):
@@ -182,7 +184,7 @@ class _Judge:
     def _manifest(self) -> Mapping[str, Any] | None:
         name = f"{self._root}manifest.json"
         found = self._document(name, "max_manifest_bytes")
-        if found is not None and not isinstance(found, dict):
+        if found is not ABSENT and not isinstance(found, dict):
             self._tell(Fault(name, f"must be a JSON object, not {kind(found)}"))
         return found if isinstance(found, dict) else None
 
@@ -205,7 +207,7 @@ class _Judge:
         name = f"{self._root}audit.json"
         if name in self._container.sizes:
             found = self._document(name, "max_metadata_bytes")
-            if found is not None:
+            if found is not ABSENT:
                 self._rule(rules.AUDIT, found, name)
         elif self._report.profile == "published":
             self._report.remark(name, "is missing; jmix-php does not read an envelope without it")
@@ -290,7 +292,7 @@ class _Judge:
                 told = 'is there, yet the manifest has no "security.encryption"'
                 self._tell(Fault(self._root + name, told))
         metadata = self._document(f"{base}metadata.json", "max_metadata_bytes")
-        files = None
+        files: Any = ABSENT
         if f"{base}files.json" in container.sizes:
             files = self._document(f"{base}files.json", "max_metadata_bytes")
         check_attachments(container, base, self._tell)
@@ -313,7 +315,7 @@ class _Judge:
     ) -> list[Listed]:
         """metadata.json and the listings, held against their rules; gives what is listed."""
         published = self._report.profile == "published"
-        if metadata is not None:
+        if metadata is not ABSENT:
             name = f"{base}metadata.json"
             rule = rules.METADATA if published else rules.HARMONY_METADATA
             self._rule(rule, metadata, name)
@@ -323,7 +325,7 @@ class _Judge:
                 self._instances_of(metadata, name, base, sizes)
         self._report.instances = len(instances(sizes, base))
         listed = manifest_listing(manifest, sizes, (self._root, base), self._tell)
-        if files is not None:
+        if files is not ABSENT:
             name = f"{base}files.json"
             self._rule(rules.FILES, files, name)
             if isinstance(files, list):
@@ -448,10 +450,10 @@ class _Judge:
         def parsed(name: str) -> Any:
             data = inside.documents.get(name)
             try:
-                return None if data is None else json_of(data, name)
+                return ABSENT if data is None else json_of(data, name)
             except EnvelopeError as fault:
                 self._tell(fault)
-                return None
+                return ABSENT
 
         for fault in inside.faults:
             self._tell(fault)
@@ -459,7 +461,7 @@ class _Judge:
         if f"{base}metadata.json" not in inside.sizes:
             self._tell(Fault(f"{base}metadata.json", "is missing"))
         files = parsed(f"{base}files.json")
-        if files is None and any(name.startswith(f"{base}files/") for name in inside.sizes):
+        if files is ABSENT and any(name.startswith(f"{base}files/") for name in inside.sizes):
             self._tell(Fault(f"{base}files.json", f"is missing, yet there is {base}files/"))
         listed = self._payload_documents(manifest, metadata, files, base, inside.sizes)
         compare_listed(listed, inside.digests, self._tell)

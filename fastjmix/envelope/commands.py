@@ -66,7 +66,7 @@ def inspect(source: Source, as_json: Json = False) -> None:
 
     Nothing is judged: that is what verify does. Patient data are shown.
     """
-    with _refusals(source):
+    with refusals(source):
         from fastjmix.envelope import show, summary
 
         told = summary.summarise(source)
@@ -109,7 +109,7 @@ def verify(
     from fastjmix.jmix.verifying import verify as judge
 
     name = fetch.shown_url(source) if fetch.is_url(source) else source
-    with _refusals(name):
+    with refusals(name):
         public = _signing_public(public_key)
         private = _recipient_key(key)
         limits = _limits(max_bytes)
@@ -143,7 +143,7 @@ def extract(
     it: names that would leave it, links, bombs and names that clash are refused, and nothing is
     there then.
     """
-    with _refusals(source), _progress("extracting") as bar:
+    with refusals(source), _progress("extracting") as bar:
         from fastjmix.envelope.extracting import extract as take
 
         done = take(
@@ -169,7 +169,7 @@ def decrypt(
     Nothing is written before the whole payload was found unchanged. Signatures of the encrypted
     envelope do not fit the open one: they are left out, and named. Keep the encrypted one.
     """
-    with _refusals(source), _progress("decrypting") as bar:
+    with refusals(source), _progress("decrypting") as bar:
         from fastjmix.envelope.decrypting import decrypt as unseal
 
         private = _recipient_key(key)
@@ -225,7 +225,7 @@ def build(
     everything. -o names the envelope, or a directory that exists: then each study gets an envelope
     of its own there, <id>.zip. An envelope of profile jmix-1.0 holds one study.
     """
-    with _refusals("build"), _progress("packing") as bar:
+    with refusals("build"), _progress("packing") as bar:
         from fastjmix.envelope.building import build as make
 
         recipe = _recipe(
@@ -277,7 +277,7 @@ def convert(
     from a published envelope unless they are given. Signatures and the audit trail stay with the
     original. Every hash of the original is compared first.
     """
-    with _refusals(source), _progress("converting") as bar:
+    with refusals(source), _progress("converting") as bar:
         from fastjmix.envelope.building import convert as make
 
         recipe = _recipe(
@@ -406,7 +406,7 @@ def _size_of(path: Path) -> int:
 
 
 @contextmanager
-def _refusals(source: object) -> Iterator[None]:
+def refusals(source: object) -> Iterator[None]:
     """What goes wrong with an envelope or a file ends in one line and exit code 1.
 
     SIGTERM ends like an interrupt, so that no temporary file is left.

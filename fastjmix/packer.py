@@ -32,6 +32,7 @@ from fastjmix import _core, log
 from fastjmix._core import Arrival, Intake
 from fastjmix.config import Config
 from fastjmix.dicom.dimse import MEANING, Status
+from fastjmix.errors import ConfigError
 from fastjmix.failpoints import reach
 from fastjmix.health import Health
 from fastjmix.links import Links
@@ -186,8 +187,8 @@ class Packer:
         for row in self._rows:
             try:
                 signing_keys(row.builder.published)
-            except OSError as problem:
-                self._log.error("key_unreadable", why=problem.strerror)
+            except ConfigError as problem:
+                self._log.error("key_unreadable", why=problem.message)
 
     def _recover(self) -> None:
         self._spool.drop_spills(self._name)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import http.server
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -430,6 +431,16 @@ def test_help_is_enough() -> None:
     for verb in ("inspect", "verify", "extract", "decrypt", "build", "convert"):
         assert verb in told
         assert f"fastjmix envelope {verb} " in runner.invoke(commands.app, [verb, "--help"]).stdout
+
+
+def test_the_example_of_the_page_runs(
+    tmp_path: Path, scans: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "envelopes.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(example, "docs/envelopes.md", "exec"), {})
+    assert verify(tmp_path / "study.zip").instances == 3
 
 
 def test_sigterm_leaves_nothing(tmp_path: Path, scans: Path) -> None:

@@ -35,6 +35,7 @@ RANK = {
     "catalogue": 45,
     "web": 45,
     "recovery": 45,
+    "mending": 46,
     "packing": 42,
     "heads": 40,
     "health": 42,

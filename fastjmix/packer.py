@@ -7,9 +7,9 @@ instances that are whole when a commit begins are covered by it; a status is gra
 fdatasync(2) that covers the instance (durability = "fsync").
 An envelope that cannot be sealed is tried again from the disk. After a failed sync its instances
 are answered A700, the file is left alone, and what it had promised is read back from the disk,
-verified, and sealed in another (recovery.py). Storage that fails twice takes nothing for a while
-(health.py).
-Still wrong: that copy is made in the loop: the other associations of this packer wait for it.
+verified, and sealed in another (recovery.py), beside this loop (mending.py). Storage that fails
+twice takes nothing for a while (health.py).
+Still wrong: a seal is made in the loop, and the other associations of this packer wait for it.
 """
 
 from __future__ import annotations
@@ -33,13 +33,14 @@ from fastjmix import _core, log
 from fastjmix._core import Arrival, Intake
 from fastjmix.config import Config
 from fastjmix.dicom.dimse import MEANING, Status
+from fastjmix.errors import ConfigError
 from fastjmix.failpoints import reach
 from fastjmix.health import Health
 from fastjmix.links import Links
+from fastjmix.mending import Mending
 from fastjmix.packing import Packing, key_of, seal, signing_keys
-from fastjmix.recovery import Outcome, recover
 from fastjmix.settings import Settings, tabulate
-from fastjmix.spool import SCARCE, Leftover, Room, Spill, Spool, seal_bytes
+from fastjmix.spool import SCARCE, Room, Spill, Spool, seal_bytes
 from fastjmix.wiring import Wiring
 
 SPIN_TURNS: Final = 20_000
@@ -48,11 +49,6 @@ between two processes on two cores (ARCHITECTURE.md, "Waking")."""
 
 NAP_SECS: Final = 1.0
 """The longest sleep while an association is live: a bell that was lost costs this, no more."""
-
-RETRY_SECS: Final = 2.0
-RETRY_MAX_SECS: Final = 60.0
-"""An envelope that could not be sealed (a full disk) is tried again: after the first, doubling up
-to the second."""
 
 OUTCOME_BYTES: Final = 4096
 """A datagram of the uploader about one envelope."""
@@ -99,7 +95,8 @@ class Packer:
         self._pending: list[_Pending] = []
         self._spills: dict[int, tuple[Spill | None, bytes]] = {}
         self._awaiting: dict[str, int] = {}
-        self._retries: list[tuple[float, Leftover, int]] = []
+        wake = wiring.wake[self._process]
+        self._mending = Mending(spool, links, self._name, wake, self._blame)
         self._outcomes = links.outcomes[self._name]
         self._poll = select.poll()
         for descriptor in (wiring.wake[self._process], links.stop, self._outcomes.fileno()):
@@ -122,16 +119,14 @@ class Packer:
                 self._commit()
                 continue
             self._seal_due()
-            self._retry_due()
+            self._mending.tend()
             self._health.probe_due()
             if self._stopping and not self._awaiting:
                 break
             self._sleep()
         for packing in list(self._open.values()):
             self._seal(packing, "shutting down")
-        retries, self._retries = self._retries, []
-        for _, leftover, attempt in retries:  # once more: else the next start does it
-            self._recover_one(leftover, attempt)
+        self._mending.finish()
 
     def _turns(self) -> int:
         """Spin only while an association is live, and no timer is due."""
@@ -140,7 +135,7 @@ class Packer:
         return SPIN_TURNS
 
     def _next_due(self) -> float:
-        due = [p.due() for p in self._open.values()] + [when for when, _, _ in self._retries]
+        due = [p.due() for p in self._open.values()] + self._mending.due
         return min(due, default=self._health.due)
 
     def _sleep(self) -> None:
@@ -187,75 +182,17 @@ class Packer:
         for row in self._rows:
             try:
                 signing_keys(row.builder.published)
-            except OSError as problem:
-                self._log.error("key_unreadable", why=problem.strerror)
+            except ConfigError as problem:
+                self._log.error("key_unreadable", why=problem.message)
 
     def _recover(self) -> None:
-        self._spool.drop_spills(self._name)
+        """Before anything new is begun: what is there was left."""
+        self._spool.sweep(self._name)
         # Copies first: whether one counts is asked while its original is still there.
         found = sorted(self._spool.leftovers(), key=lambda one: "replaces" not in one.recipe)
         for leftover in found:
             if leftover.recipe["packer"] % self._wiring.packers == self._number:
-                self._recover_one(leftover)
-
-    def _recover_one(self, leftover: Leftover, attempt: int = 1) -> None:
-        """Seals a draft that was left; one that cannot be read is kept for a person."""
-        try:
-            outcome = self._recovered(leftover, attempt)
-        except OSError as problem:
-            pause = min(RETRY_SECS * 2**attempt, RETRY_MAX_SECS)
-            self._log.error(
-                "recovery_failed", envelope=leftover.id, why=problem.strerror, again_in=pause
-            )
-            self._retries.append((time.monotonic() + pause, leftover, attempt + 1))
-            self._blame(problem)
-            return
-        for damage in outcome.damages:
-            self._stats.add("members_damaged_total")
-            self._log.error(
-                "member_damaged",
-                envelope=leftover.id,
-                member=damage.name or None,
-                offset=damage.start,
-                bytes=damage.end - damage.start,
-                why=damage.why,
-                kept=f"rejected/{leftover.id}.zip",
-            )
-        if outcome.fresh is not None:
-            self._log.warning("envelope_moved", envelope=leftover.id, to=outcome.fresh.id)
-            self._recover_one(outcome.fresh)
-        elif outcome.ticket is not None:
-            self._stats.add("envelopes_recovered_total")
-            self._log.warning(
-                "envelope_recovered",
-                envelope=outcome.ticket.id,
-                instances=outcome.ticket.instances,
-                bytes=outcome.ticket.size_bytes,
-            )
-            self._links.ring_outbox()
-
-    def _recovered(self, leftover: Leftover, attempt: int) -> Outcome:
-        """Raises OSError: the disk's fault, so to be tried again."""
-        try:
-            return recover(self._spool, leftover, self._name)
-        except OSError:
-            raise
-        except Exception as problem:
-            if attempt == 1:  # a fault of ours may pass; what is damaged stays so
-                self._log.exception("recovery_failed", envelope=leftover.id, again_in=RETRY_SECS)
-                self._retries.append((time.monotonic() + RETRY_SECS, leftover, 2))
-                return Outcome()
-            self._log.exception("envelope_damaged", envelope=leftover.id)
-            self._spool.set_aside(leftover, repr(problem))
-            self._stats.add("envelopes_rejected_total")
-            return Outcome()
-
-    def _retry_due(self) -> None:
-        now = time.monotonic()
-        due = [one for one in self._retries if one[0] <= now]
-        self._retries = [one for one in self._retries if one[0] > now]
-        for _, leftover, attempt in due:
-            self._recover_one(leftover, attempt)
+                self._mending.give(leftover)
 
     # -- instances ---------------------------------------------------------------------------
 
@@ -397,7 +334,7 @@ class Packer:
         self._forget(packing)
         leftover = packing.draft.leave()
         if packing.draft.promised:
-            self._recover_one(leftover)
+            self._mending.give(leftover)
         else:
             packing.draft.abandon()
 
@@ -443,9 +380,9 @@ class Packer:
             leftover = packing.draft.leave()
             self._blame(problem)
             if leftover.suspect:
-                self._recover_one(leftover)
+                self._mending.give(leftover)
             else:
-                self._retries.append((time.monotonic() + RETRY_SECS, leftover, 1))
+                self._mending.give_later(leftover)
             return False
         self._stats.add("envelopes_sealed_total")
         self._log.info(

@@ -74,14 +74,17 @@ def seal(
 ) -> Ticket:
     """Writes the documents and moves the envelope to outbox/.
 
-    Raises OSError; with ENOKEY when a key that signs the envelope is not there (any more).
+    Raises OSError; with ENOKEY when the envelope cannot be signed as its recipe says.
     `sealed_at` is the time of an earlier attempt, whose bytes these will be.
     """
     recipe = draft.recipe
     if sealed_at is None:
         sealed_at = time.time()
-    options = _options(draft, members, sealed_at)
-    documents = profiles.get(recipe["profile"]).documents(contents, options)
+    try:
+        options = _options(draft, members, sealed_at)
+        documents = profiles.get(recipe["profile"]).documents(contents, options)
+    except ConfigError as problem:
+        raise OSError(errno.ENOKEY, problem.message) from problem
     tail, size = write_documents(documents, members, draft.end)
     ticket = Ticket(
         id=draft.id,
@@ -138,11 +141,8 @@ class _Again:
 
 
 def signing_keys(published: Published | None) -> dict[str, SigningKey]:
-    """The keys that the parties name, by file. Raises OSError (ENOKEY)."""
-    try:
-        return {file: _key(file) for file in published.key_files()} if published else {}
-    except ConfigError as problem:
-        raise OSError(errno.ENOKEY, problem.message) from problem
+    """The keys that the parties name, by file. Raises ConfigError."""
+    return {file: _key(file) for file in published.key_files()} if published else {}
 
 
 @lru_cache

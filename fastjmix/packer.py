@@ -9,7 +9,10 @@ An envelope that cannot be sealed is tried again from the disk. After a failed s
 are answered A700, the file is left alone, and what it had promised is read back from the disk,
 verified, and sealed in another (recovery.py). Storage that fails twice takes nothing for a while
 (health.py).
-Still wrong: that copy is made in the loop: the other associations of this packer wait for it.
+Encrypting takes as long as reading all of an envelope, so it is done aside (aside.py), recovery of
+such an envelope included.
+Still wrong: the copy of a suspect envelope that is not encrypted is made in the loop: the other
+associations of this packer wait for it.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ import select
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import blake3
@@ -30,15 +34,17 @@ from isal.isal_zlib import crc32
 
 from fastjmix import _core, log
 from fastjmix._core import Arrival, Intake
+from fastjmix.aside import Aside
 from fastjmix.config import Config
 from fastjmix.dicom.dimse import MEANING, Status
 from fastjmix.failpoints import reach
 from fastjmix.health import Health
 from fastjmix.links import Links
-from fastjmix.packing import Packing, key_of, seal, signing_keys
+from fastjmix.packing import Packing, encrypts, key_of
 from fastjmix.recovery import Outcome, recover
+from fastjmix.sealing import encrypted, seal, signing_keys
 from fastjmix.settings import Settings, tabulate
-from fastjmix.spool import SCARCE, Leftover, Room, Spill, Spool, seal_bytes
+from fastjmix.spool import SCARCE, Leftover, Room, Spill, Spool, Ticket, seal_bytes
 from fastjmix.wiring import Wiring
 
 SPIN_TURNS: Final = 20_000
@@ -99,6 +105,9 @@ class Packer:
         self._spills: dict[int, tuple[Spill | None, bytes]] = {}
         self._awaiting: dict[str, int] = {}
         self._retries: list[tuple[float, Leftover, int]] = []
+        self._encrypts = any(encrypts(row.builder) for row in self._rows)
+        self._aside = Aside(lambda: os.eventfd_write(wiring.wake[self._process], 1))
+        self._remaking: dict[str, int] = {}
         self._outcomes = links.outcomes[self._name]
         self._poll = select.poll()
         for descriptor in (wiring.wake[self._process], links.stop, self._outcomes.fileno()):
@@ -120,6 +129,7 @@ class Packer:
             if self._pending:
                 self._commit()
                 continue
+            self._aside.settle()
             self._seal_due()
             self._retry_due()
             self._health.probe_due()
@@ -131,6 +141,7 @@ class Packer:
         retries, self._retries = self._retries, []
         for _, leftover, attempt in retries:  # once more: else the next start does it
             self._recover_one(leftover, attempt)
+        self._aside.finish()
 
     def _turns(self) -> int:
         """Spin only while an association is live, and no timer is due."""
@@ -199,8 +210,16 @@ class Packer:
 
     def _recover_one(self, leftover: Leftover, attempt: int = 1) -> None:
         """Seals a draft that was left; one that cannot be read is kept for a person."""
+        work = partial(recover, self._spool, leftover, self._name)
+        if encrypted(leftover.recipe):
+            self._remaking.setdefault(leftover.id, leftover.size)
+            self._aside.begin(work, partial(self._recovered, leftover, attempt))
+        else:
+            self._recovered(leftover, attempt, work)
+
+    def _recovered(self, leftover: Leftover, attempt: int, work: Callable[[], Outcome]) -> None:
         try:
-            outcome = self._recovered(leftover, attempt)
+            outcome = self._outcome_of(leftover, attempt, work)
         except OSError as problem:
             pause = min(RETRY_SECS * 2**attempt, RETRY_MAX_SECS)
             self._log.error(
@@ -209,6 +228,7 @@ class Packer:
             self._retries.append((time.monotonic() + pause, leftover, attempt + 1))
             self._blame(problem)
             return
+        self._remaking.pop(leftover.id, None)
         for damage in outcome.damages:
             self._stats.add("members_damaged_total")
             self._log.error(
@@ -233,10 +253,10 @@ class Packer:
             )
             self._links.ring_outbox()
 
-    def _recovered(self, leftover: Leftover, attempt: int) -> Outcome:
+    def _outcome_of(self, leftover: Leftover, attempt: int, work: Callable[[], Outcome]) -> Outcome:
         """Raises OSError: the disk's fault, so to be tried again."""
         try:
-            return recover(self._spool, leftover, self._name)
+            return work()
         except OSError:
             raise
         except Exception as problem:
@@ -268,7 +288,7 @@ class Packer:
                 raise OSError("the instance's spill file could not be written")
             if self._health.stopped:
                 raise OSError(errno.EIO, "the storage has failed")
-            if self._room.exhausted(arrival.size + seal_bytes(len(self._open), self._unsealed)):
+            if self._room.exhausted(arrival.size + self._owed(arrival.size, settings)):
                 raise OSError(errno.ENOSPC, "the storage directory is nearly full")
             if spill is not None:
                 spill.append(self._intake.buffers(lane))  # the rest of it
@@ -281,6 +301,15 @@ class Packer:
         finally:
             if spill is not None:
                 spill.drop()
+
+    def _owed(self, size: int, settings: Settings) -> int:
+        """Bytes that the open envelopes will still take, with one more instance in them."""
+        owed = seal_bytes(len(self._open), self._unsealed)
+        if self._encrypts:  # each of those is written once more, while the first is still there
+            owed += sum(self._remaking.values())
+            owed += sum(packing.draft.end for packing in self._open.values() if packing.encrypts)
+            owed += size if encrypts(settings.builder) else 0
+        return owed
 
     def _append(
         self, lane: int, arrival: Arrival, settings: Settings, spill: Spill | None, head: bytes
@@ -303,9 +332,8 @@ class Packer:
             self._stats.add("instances_conflicting_total")
             self._log.warning("instance_conflict", envelope=packing.draft.id)
         if settings.listener.ack == "uploaded":
-            if not self._seal(packing, "ack = uploaded"):
-                raise OSError("the envelope could not be sealed")
             self._awaiting[packing.draft.id] = lane
+            self._seal(packing, "ack = uploaded")
         elif packing.builder.durability == "page-cache":
             packing.draft.commit()
             self._grant(lane, Status.SUCCESS)
@@ -424,23 +452,35 @@ class Packer:
             packings.discard(packing)
         self._stats.set("envelopes_building", len(self._open))
 
-    def _seal(self, packing: Packing, why: str) -> bool:
-        """To outbox/. False when it failed: what was promised is tried again from the disk."""
+    def _seal(self, packing: Packing, why: str) -> None:
+        """To outbox/; an encrypted one aside, where it takes the time that it takes."""
         self._forget(packing)
+        draft = packing.draft
         if not packing.members:
-            packing.draft.abandon()
-            return True
+            draft.abandon()
+            return
+        work = partial(seal, draft, packing.contents, packing.members, self._name)
+        if packing.encrypts:
+            self._remaking[draft.id] = draft.end
+            self._aside.begin(work, partial(self._sealed, packing, why))
+        else:
+            self._sealed(packing, why, work)
+
+    def _sealed(self, packing: Packing, why: str, work: Callable[[], Ticket]) -> None:
+        """When it failed, what was promised is tried again from the disk."""
         try:
-            ticket = seal(packing.draft, packing.contents, packing.members, self._name)
+            ticket = work()
         except OSError as problem:
             self._log.error("seal_failed", envelope=packing.draft.id, why=problem.strerror)
             leftover = packing.draft.leave()
             self._blame(problem)
+            self._refuse_awaiting(packing.draft.id)
             if leftover.suspect:
                 self._recover_one(leftover)
             else:
                 self._retries.append((time.monotonic() + RETRY_SECS, leftover, 1))
-            return False
+            return
+        self._remaking.pop(ticket.id, None)
         self._stats.add("envelopes_sealed_total")
         self._log.info(
             "envelope_sealed",
@@ -451,9 +491,15 @@ class Packer:
             why=why,
         )
         self._links.ring_outbox()
-        return True
 
     # -- ack = "uploaded" --------------------------------------------------------------------
+
+    def _refuse_awaiting(self, envelope_id: str) -> None:
+        """The instance's envelope is not going anywhere: its draft is deleted."""
+        lane = self._awaiting.pop(envelope_id, None)
+        if lane is not None:
+            meaning = MEANING[Status.OUT_OF_RESOURCES].encode()
+            self._grant(lane, Status.OUT_OF_RESOURCES, meaning)
 
     def _take_outcomes(self) -> None:
         """Statuses of envelopes whose instance waits for the upstream's answer."""

@@ -35,6 +35,8 @@ RANK = {
     "web": 45,
     "recovery": 45,
     "packing": 42,
+    "sealing": 41,
+    "aside": 35,
     "health": 42,
     "delivery": 42,
     "wiring": 40,

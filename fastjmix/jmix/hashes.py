@@ -3,8 +3,8 @@
 Wanted: `security.payload_hash` from what the packer knows when it seals.
 Guaranteed: `tree` reads nothing again: it is made of the files' digests. `stream` reads the payload
 once more, piece by piece, in the order of the paths.
-Still wrong: `stream` is one pass of one thread over the whole payload, about 0.6 s a GB, in which
-the packer does nothing else.
+Still wrong: `stream` is one pass of one thread over the whole payload, about a second a GB, in
+which the packer does nothing else: its other studies wait.
 
 Two forms are in use: the published description has the tree, made concrete by jmix-php; jmix-rs and
 jmix-js verify the stream. Paths are relative to payload/, ordered as bytes of UTF-8.

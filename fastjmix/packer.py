@@ -228,7 +228,8 @@ class Packer:
             self._retries.append((time.monotonic() + pause, leftover, attempt + 1))
             self._blame(problem)
             return
-        self._remaking.pop(leftover.id, None)
+        if self._remaking.pop(leftover.id, None) is not None:
+            self._count_remaking()
         for damage in outcome.damages:
             self._stats.add("members_damaged_total")
             self._log.error(
@@ -305,11 +306,17 @@ class Packer:
     def _owed(self, size: int, settings: Settings) -> int:
         """Bytes that the open envelopes will still take, with one more instance in them."""
         owed = seal_bytes(len(self._open), self._unsealed)
-        if self._encrypts:  # each of those is written once more, while the first is still there
-            owed += sum(self._remaking.values())
-            owed += sum(packing.draft.end for packing in self._open.values() if packing.encrypts)
+        if self._encrypts:  # what is to be encrypted is written once more, beside the first
+            self._count_remaking()
+            owed += self._stats.total("bytes_to_encrypt")  # every packer's: they share the disk
             owed += size if encrypts(settings.builder) else 0
         return owed
+
+    def _count_remaking(self) -> None:
+        """Tells the other packers how much room ours will take."""
+        mine = sum(self._remaking.values())
+        mine += sum(packing.draft.end for packing in self._open.values() if packing.encrypts)
+        self._stats.set("bytes_to_encrypt", mine)
 
     def _append(
         self, lane: int, arrival: Arrival, settings: Settings, spill: Spill | None, head: bytes
@@ -480,7 +487,8 @@ class Packer:
             else:
                 self._retries.append((time.monotonic() + RETRY_SECS, leftover, 1))
             return
-        self._remaking.pop(ticket.id, None)
+        if self._remaking.pop(ticket.id, None) is not None:
+            self._count_remaking()
         self._stats.add("envelopes_sealed_total")
         self._log.info(
             "envelope_sealed",

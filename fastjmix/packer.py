@@ -37,6 +37,7 @@ from fastjmix._core import Arrival, Intake
 from fastjmix.aside import Aside
 from fastjmix.config import Config
 from fastjmix.dicom.dimse import MEANING, Status
+from fastjmix.errors import ConfigError
 from fastjmix.failpoints import reach
 from fastjmix.health import Health
 from fastjmix.links import Links
@@ -197,8 +198,8 @@ class Packer:
         for row in self._rows:
             try:
                 signing_keys(row.builder.published)
-            except OSError as problem:
-                self._log.error("key_unreadable", why=problem.strerror)
+            except ConfigError as problem:
+                self._log.error("key_unreadable", why=problem.message)
 
     def _recover(self) -> None:
         self._spool.drop_spills(self._name)

@@ -48,15 +48,29 @@ def seal(
 ) -> Ticket:
     """Writes the documents, encrypts the payload if so configured, and moves it to outbox/.
 
-    Raises OSError; with ENOKEY when a key that signs the envelope is not there (any more).
+    Raises OSError; with ENOKEY when the envelope cannot be signed as its recipe says.
     `sealed_at` is the time of an earlier attempt, whose bytes these will be (a ciphertext excepted:
     nobody has seen that one).
     """
-    recipe = draft.recipe
     if sealed_at is None:
         sealed_at = time.time()
-    options = _options(draft, members, sealed_at)
-    ticket = Ticket(
+    ticket = _ticket(draft, contents, members, origin, sealed_at)
+    try:
+        options = _options(draft, members, sealed_at)
+        if options.published is not None and options.published.encryption is not None:
+            return _encrypted(draft, contents, options, options.published.encryption, ticket)
+        documents = profiles.get(draft.recipe["profile"]).documents(contents, options)
+    except ConfigError as problem:
+        raise OSError(errno.ENOKEY, problem.message) from problem
+    return draft.seal(write_documents(documents, members, draft.end), ticket)
+
+
+def _ticket(
+    draft: Draft, contents: Contents, members: list[Member], origin: str, sealed_at: float
+) -> Ticket:
+    """What is known of the envelope but for its final size."""
+    recipe = draft.recipe
+    return Ticket(
         id=draft.id,
         pipeline=recipe["pipeline"],
         upstream=recipe["upstream"],
@@ -68,10 +82,6 @@ def seal(
         sealed_at=sealed_at,
         origin=origin,
     )
-    if options.published is not None and options.published.encryption is not None:
-        return _encrypted(draft, contents, options, options.published.encryption, ticket)
-    documents = profiles.get(recipe["profile"]).documents(contents, options)
-    return draft.seal(write_documents(documents, members, draft.end), ticket)
 
 
 def _options(draft: Draft, members: list[Member], sealed_at: float) -> Options:
@@ -117,11 +127,8 @@ class _Again:
 
 
 def signing_keys(published: Published | None) -> dict[str, SigningKey]:
-    """The keys that the parties name, by file. Raises OSError (ENOKEY)."""
-    try:
-        return {file: _key(file) for file in published.key_files()} if published else {}
-    except ConfigError as problem:
-        raise OSError(errno.ENOKEY, problem.message) from problem
+    """The keys that the parties name, by file. Raises ConfigError."""
+    return {file: _key(file) for file in published.key_files()} if published else {}
 
 
 @lru_cache

@@ -282,6 +282,14 @@ def test_an_assertion_is_made_on_trial(tmp_path: Path) -> None:
     assert "security.payload_hash" in only(tmp_path, f"{hashed}\nskip_hashing = true").found
 
 
+def test_an_expiry_that_is_past_is_a_warning(tmp_path: Path) -> None:
+    """No fault: a node must start again on the day after, too."""
+    found = loaded(tmp_path, assertion(tmp_path, 'expires_at = "2020-01-01T00:00:00+01:00"'))
+    (warning,) = [one for one in found.warnings if "expires_at" in one]
+    assert "middleware.jmix_builder.options.sender.assertion.expires_at" in warning
+    assert not any("expires_at" in one for one in loaded(tmp_path, LEAST).warnings)
+
+
 def test_one_expiry(tmp_path: Path) -> None:
     given = 'expires_at = "2030-01-01T00:00:00Z", expires_secs = 60'
     assert only(tmp_path, assertion(tmp_path, given)).key == "expires_at"

@@ -33,6 +33,7 @@ from gateway import (
     Peer,
     Store,
     get,
+    holds,
     images,
     running,
     until,
@@ -729,21 +730,6 @@ method = "bearer"
 [authentications.jmix_auth.options]
 token = "{token}"
 """
-
-
-def holds(pid: int, secret: bytes) -> bool:
-    """Searched in the memory and the environment of a process, as a debugger would."""
-    if secret in Path(f"/proc/{pid}/environ").read_bytes():
-        return True
-    with Path(f"/proc/{pid}/mem").open("rb", 0) as memory:
-        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
-            bounds, mode = line.split()[:2]
-            if mode[:2] == "rw" and "memfd" not in line:
-                first, last = (int(b, 16) for b in bounds.split("-"))
-                memory.seek(first)
-                if secret in memory.read(last - first):
-                    return True
-    return False
 
 
 @pytest.mark.parametrize("source", ["the file", "the environment"])

@@ -14,10 +14,11 @@ import published_rules
 import pydicom
 import pytest
 import wire
-from gateway import Gateway, Peer, Store, get, images, members, running, until
+from gateway import Gateway, Peer, Store, get, holds, images, members, running, until
 from pydicom.data import get_testdata_file
 from pydicom.uid import generate_uid
 
+from fastjmix.failpoints import VARIABLE
 from fastjmix.jmix import assertions, keys, signing
 from fastjmix.jmix.check import check_envelope
 
@@ -51,10 +52,12 @@ OLD = { profile = "harmony" }
 """
 
 
-def begin(directory: Path, upstream: int, grace: float = 0.1) -> Gateway:
+def begin(directory: Path, upstream: int, grace: float = 0.1, at: str = "") -> Gateway:
+    """`at` names a fail point."""
     directory.mkdir(exist_ok=True)
     (directory / "signing.pem").write_bytes(KEY.pem())
-    return Gateway(directory, upstream, endpoint=CALLERS, builder=BUILDER.format(grace=grace))
+    builder = BUILDER.format(grace=grace)
+    return Gateway(directory, upstream, {VARIABLE: at}, endpoint=CALLERS, builder=builder)
 
 
 @pytest.fixture(scope="module")
@@ -225,6 +228,35 @@ def test_a_draft_that_a_kill_left_is_sealed_the_same(tmp_path, caller: bytes) ->
             check_envelope(file, verify_hashes=True)
     first, second = ([masked(found) for found in documents(c).values()] for c in contents)
     assert first == second
+
+
+@pytest.mark.parametrize("caller", [b"ALL", b"STREAM"])
+def test_a_seal_that_had_its_ticket_is_repeated_to_the_byte(tmp_path, caller: bytes) -> None:
+    """The time is the ticket's, and Ed25519 has no random part: signatures are the same too."""
+    with running(begin(tmp_path / "own", 9, at="spool.renamed:stop:2")) as own:
+        with Peer(own.dicom_port) as peer:
+            peer.associate(calling=caller)
+            for number in (1, 2):
+                assert peer.store(wire.data_set(number=number)) == 0
+            peer.release()
+        own.wait_for("failpoint_reached")
+        (draft,) = own.spool.glob("building/*/envelope.zip")
+        sealed = draft.read_bytes()
+        own.child.kill()
+        own.child.wait()
+    with running(begin(tmp_path / "own", 9)) as own:
+        own.wait_for("envelope_recovered")
+        (recovered,) = own.envelopes("outbox")
+        assert recovered.stem == draft.parent.name
+        assert recovered.read_bytes() == sealed
+
+
+def test_the_key_is_only_where_envelopes_are_sealed(gateway) -> None:
+    gateway.wait_for("http_listening")
+    processes = {**gateway.children(), "supervisor": gateway.child.pid}
+    forms = (KEY._key.private_bytes_raw(), KEY.pem().splitlines()[1])
+    holders = {name for name, pid in processes.items() if any(holds(pid, f) for f in forms)}
+    assert holders == {name for name in processes if name.startswith("packer-")}
 
 
 def masked(document: Any) -> Any:

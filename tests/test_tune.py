@@ -53,6 +53,12 @@ def test_the_plan_goes_around_the_configured_setting(base: Setting, processors: 
     assert bare in [one.setting for one in trials] or not bare.changes(base)
 
 
+def test_a_profile_that_knows_one_digest() -> None:
+    trials = plan.plan(BASE, 2, any_digest=False)
+    assert {one.setting.digest for one in trials} == {BASE.digest}
+    assert len({one.name for one in trials}) == len(trials) > plan.LEAST_TRIALS
+
+
 def test_a_digest_that_is_not_made_is_no_difference() -> None:
     assert changed(skip_hashing=True, digest="blake3").changes(BASE) == {"skip_hashing": True}
     assert plan.named(changed(skip_hashing=True, packers=2), BASE) == "skip_hashing=true, packers=2"
@@ -346,6 +352,20 @@ def test_a_trials_configuration(tmp_path: Path, setting: Setting) -> None:
     assert listener.upstream.url.startswith("http://127.0.0.1:4711/")
     assert listener.builder.release_grace_secs == 0
     assert loaded.http == ()
+
+
+def test_a_trial_of_published_envelopes(tmp_path: Path) -> None:
+    builder = """
+        profile = "jmix-1.0"
+        payload_hash = "stream"
+        sender = { id = "org:a" }
+        receivers = [{ id = "org:b" }]
+    """
+    site = gateway.write_config(tmp_path / "site", 9, builder=builder)
+    text = trial.derived(config.load(site), BASE, tmp_path / "spool", 4711, 5)
+    (tmp_path / "config.toml").write_text(text)
+    tried = config.load(tmp_path / "config.toml").dicom[0].builder
+    assert (tried.profile, tried.payload_hash) == ("jmix-1.0", "stream")
 
 
 # -- the command -----------------------------------------------------------------------------------

@@ -4,8 +4,7 @@ Wanted: one value (jmix/parties.py) for each set of rules that makes published e
 Guaranteed: every key that it names can be read, and is a key of its kind, when the configuration is
 loaded; private keys are looked at and forgotten. What profile harmony has no room for is a fault,
 unless some AE title's profile has.
-Still wrong: a key file that is exchanged while fastjmix runs is read when its first envelope is
-sealed, not before.
+Still wrong: a key file that is exchanged while fastjmix runs counts from the next start on.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ import base64
 import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -23,6 +23,8 @@ from fastjmix.config.checking import Entry
 from fastjmix.config.kinds import Table
 from fastjmix.config.references import References
 from fastjmix.jmix import parties
+from fastjmix.jmix.envelope import Options
+from fastjmix.jmix.published import root_documents
 
 PROFILE: Final = "jmix-1.0"
 KEYS: Final = tuple(tables_jmix.Parties.model_fields)
@@ -98,16 +100,16 @@ class Parties:
 
     def _prove(self, at: Given, published: parties.Published, *, skip_hashing: bool) -> None:
         """Signs a manifest without contents: what an assertion signs must be there."""
+        if not published.key_files():
+            return
         from fastjmix.jmix import keys  # cryptography costs some 60 ms: only who signs pays
-        from fastjmix.jmix.envelope import Options
-        from fastjmix.jmix.published import root_documents
 
-        held = {
-            file: keys.signing_key(keys.read_file(Path(file)), file)
-            for file in published.key_files()
-        }
-        options = Options(_NO_ID, 0.0, published=published, keys=held)
         try:
+            held = {
+                file: keys.signing_key(keys.read_file(Path(file)), file)
+                for file in published.key_files()
+            }
+            options = Options(_NO_ID, 0.0, published=published, keys=held)
             root_documents(options, None if skip_hashing else _NO_HASH)
         except errors.ConfigError as problem:
             self._references.fault(at.of, at.key, problem.message, problem.hint)
@@ -159,6 +161,9 @@ class _Reader:
         if table.expires_at is not None and table.expires_secs is not None:
             told = "one of expires_at and expires_secs"
             self._references.fault(one.of, f"{one.key}.expires_at", "both", told)
+        elif table.expires_at is not None and _is_past(table.expires_at):
+            told = "readers will refuse this assertion"
+            self._references.findings.warn(f"{one.of.path}.{one.key}.expires_at: past: {told}")
         attested = table.directory_attestation
         return parties.AssertionSettings(
             key_file=self._private(one, table.key_file),
@@ -204,6 +209,11 @@ class _Reader:
             yield
         except errors.ConfigError as problem:
             self._references.fault(of, key, problem.message, allowed)
+
+
+def _is_past(time: str) -> bool:
+    """Is this RFC 3339 time over?"""
+    return datetime.fromisoformat(time) < datetime.now(UTC)
 
 
 def _beside(of: Entry, name: str) -> Path:

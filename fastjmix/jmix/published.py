@@ -88,7 +88,7 @@ def payload_documents(contents: Contents, options: Options) -> list[Document]:
 def root_documents(
     options: Options, payload_hash: str | None, encryption: Mapping[str, str] | None = None
 ) -> list[Document]:
-    """manifest.json and audit.json, for a payload that is as good as written.
+    """manifest.json, manifest.jws and audit.json, for a payload that is as good as written.
 
     `payload_hash` None: hashing is skipped. `encryption`: the manifest's fields of that name.
     Raises EnvelopeError without parties, ConfigError when a field that is to be signed is missing.

@@ -59,14 +59,17 @@ class Trial:
     setting: Setting
 
 
-def plan(base: Setting, processors: int) -> tuple[Trial, ...]:
-    """The trials around the configured setting, the most telling first."""
+def plan(base: Setting, processors: int, *, any_digest: bool = True) -> tuple[Trial, ...]:
+    """The trials around the configured setting, the most telling first.
+
+    `any_digest` False: the profile knows no other than the configured one.
+    """
     hashing = replace(base, skip_hashing=not base.skip_hashing)
     page_cache = base.durability == "page-cache"
     disk = replace(base, durability="fsync" if page_cache else "page-cache")
     # Only where digests are made does it matter which; else the question is whether at all.
     digest = replace(base, skip_hashing=False)
-    if not base.skip_hashing:
+    if any_digest and not base.skip_hashing:
         digest = replace(digest, digest=_other(base.digest))
     bare = replace(base, skip_hashing=True, durability="page-cache")
     packers = [replace(base, packers=count) for count in _packers(base.packers, processors)]

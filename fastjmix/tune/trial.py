@@ -93,6 +93,7 @@ skip_hashing = {skip_hashing}
 skip_listing = {skip_listing}
 profile = {profile}
 {parties}
+payload_hash = {payload_hash}
 digest = {digest}
 durability = {durability}
 release_grace_secs = 0
@@ -135,6 +136,7 @@ def derived(
         skip_hashing=_word(setting.skip_hashing),
         skip_listing=_word(builder.skip_listing),
         profile=_text(builder.profile),
+        payload_hash=_text(builder.payload_hash),
         parties=PARTIES if builder.published is not None else "",
         digest=_text(setting.digest),
         durability=_text(setting.durability),

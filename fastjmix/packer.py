@@ -8,11 +8,10 @@ fdatasync(2) that covers the instance (durability = "fsync").
 An envelope that cannot be sealed is tried again from the disk. After a failed sync its instances
 are answered A700, the file is left alone, and what it had promised is read back from the disk,
 verified, and sealed in another (recovery.py). Storage that fails twice takes nothing for a while
-(health.py).
-Encrypting takes as long as reading all of an envelope, so it is done aside (aside.py), recovery of
-such an envelope included.
-Still wrong: the copy of a suspect envelope that is not encrypted is made in the loop: the other
-associations of this packer wait for it.
+(health.py). Recovery, and encryption at the seal, take as long as reading all of an envelope: both
+are done beside this loop (mending.py, aside.py).
+Still wrong: a seal that does not encrypt is made in the loop, and the other associations of this
+packer wait for it.
 """
 
 from __future__ import annotations
@@ -41,11 +40,11 @@ from fastjmix.errors import ConfigError
 from fastjmix.failpoints import reach
 from fastjmix.health import Health
 from fastjmix.links import Links
+from fastjmix.mending import Mending
 from fastjmix.packing import Packing, encrypts, key_of
-from fastjmix.recovery import Outcome, recover
-from fastjmix.sealing import encrypted, seal, signing_keys
+from fastjmix.sealing import seal, signing_keys
 from fastjmix.settings import Settings, tabulate
-from fastjmix.spool import SCARCE, Leftover, Room, Spill, Spool, Ticket, seal_bytes
+from fastjmix.spool import SCARCE, Room, Spill, Spool, Ticket, seal_bytes
 from fastjmix.wiring import Wiring
 
 SPIN_TURNS: Final = 20_000
@@ -54,11 +53,6 @@ between two processes on two cores (ARCHITECTURE.md, "Waking")."""
 
 NAP_SECS: Final = 1.0
 """The longest sleep while an association is live: a bell that was lost costs this, no more."""
-
-RETRY_SECS: Final = 2.0
-RETRY_MAX_SECS: Final = 60.0
-"""An envelope that could not be sealed (a full disk) is tried again: after the first, doubling up
-to the second."""
 
 OUTCOME_BYTES: Final = 4096
 """A datagram of the uploader about one envelope."""
@@ -105,10 +99,10 @@ class Packer:
         self._pending: list[_Pending] = []
         self._spills: dict[int, tuple[Spill | None, bytes]] = {}
         self._awaiting: dict[str, int] = {}
-        self._retries: list[tuple[float, Leftover, int]] = []
         self._encrypts = any(encrypts(row.builder) for row in self._rows)
+        self._encrypting: dict[str, int] = {}
         self._aside = Aside(lambda: os.eventfd_write(wiring.wake[self._process], 1))
-        self._remaking: dict[str, int] = {}
+        self._mending = Mending(spool, links, self._name, self._aside, self._blame)
         self._outcomes = links.outcomes[self._name]
         self._poll = select.poll()
         for descriptor in (wiring.wake[self._process], links.stop, self._outcomes.fileno()):
@@ -132,17 +126,15 @@ class Packer:
                 continue
             self._aside.settle()
             self._seal_due()
-            self._retry_due()
+            self._mending.tend()
+            self._count_encrypting()
             self._health.probe_due()
             if self._stopping and not self._awaiting:
                 break
             self._sleep()
         for packing in list(self._open.values()):
             self._seal(packing, "shutting down")
-        retries, self._retries = self._retries, []
-        for _, leftover, attempt in retries:  # once more: else the next start does it
-            self._recover_one(leftover, attempt)
-        self._aside.finish()
+        self._mending.finish()
 
     def _turns(self) -> int:
         """Spin only while an association is live, and no timer is due."""
@@ -151,7 +143,7 @@ class Packer:
         return SPIN_TURNS
 
     def _next_due(self) -> float:
-        due = [p.due() for p in self._open.values()] + [when for when, _, _ in self._retries]
+        due = [p.due() for p in self._open.values()] + self._mending.due
         return min(due, default=self._health.due)
 
     def _sleep(self) -> None:
@@ -202,81 +194,13 @@ class Packer:
                 self._log.error("key_unreadable", why=problem.message)
 
     def _recover(self) -> None:
-        self._spool.drop_spills(self._name)
+        """Before anything new is begun: what is there was left."""
+        self._spool.sweep(self._name)
         # Copies first: whether one counts is asked while its original is still there.
         found = sorted(self._spool.leftovers(), key=lambda one: "replaces" not in one.recipe)
         for leftover in found:
             if leftover.recipe["packer"] % self._wiring.packers == self._number:
-                self._recover_one(leftover)
-
-    def _recover_one(self, leftover: Leftover, attempt: int = 1) -> None:
-        """Seals a draft that was left; one that cannot be read is kept for a person."""
-        work = partial(recover, self._spool, leftover, self._name)
-        if encrypted(leftover.recipe):
-            self._remaking.setdefault(leftover.id, leftover.size)
-            self._aside.begin(work, partial(self._recovered, leftover, attempt))
-        else:
-            self._recovered(leftover, attempt, work)
-
-    def _recovered(self, leftover: Leftover, attempt: int, work: Callable[[], Outcome]) -> None:
-        try:
-            outcome = self._outcome_of(leftover, attempt, work)
-        except OSError as problem:
-            pause = min(RETRY_SECS * 2**attempt, RETRY_MAX_SECS)
-            self._log.error(
-                "recovery_failed", envelope=leftover.id, why=problem.strerror, again_in=pause
-            )
-            self._retries.append((time.monotonic() + pause, leftover, attempt + 1))
-            self._blame(problem)
-            return
-        if self._remaking.pop(leftover.id, None) is not None:
-            self._count_remaking()
-        for damage in outcome.damages:
-            self._stats.add("members_damaged_total")
-            self._log.error(
-                "member_damaged",
-                envelope=leftover.id,
-                member=damage.name or None,
-                offset=damage.start,
-                bytes=damage.end - damage.start,
-                why=damage.why,
-                kept=f"rejected/{leftover.id}.zip",
-            )
-        if outcome.fresh is not None:
-            self._log.warning("envelope_moved", envelope=leftover.id, to=outcome.fresh.id)
-            self._recover_one(outcome.fresh)
-        elif outcome.ticket is not None:
-            self._stats.add("envelopes_recovered_total")
-            self._log.warning(
-                "envelope_recovered",
-                envelope=outcome.ticket.id,
-                instances=outcome.ticket.instances,
-                bytes=outcome.ticket.size_bytes,
-            )
-            self._links.ring_outbox()
-
-    def _outcome_of(self, leftover: Leftover, attempt: int, work: Callable[[], Outcome]) -> Outcome:
-        """Raises OSError: the disk's fault, so to be tried again."""
-        try:
-            return work()
-        except OSError:
-            raise
-        except Exception as problem:
-            if attempt == 1:  # a fault of ours may pass; what is damaged stays so
-                self._log.exception("recovery_failed", envelope=leftover.id, again_in=RETRY_SECS)
-                self._retries.append((time.monotonic() + RETRY_SECS, leftover, 2))
-                return Outcome()
-            self._log.exception("envelope_damaged", envelope=leftover.id)
-            self._spool.set_aside(leftover, repr(problem))
-            self._stats.add("envelopes_rejected_total")
-            return Outcome()
-
-    def _retry_due(self) -> None:
-        now = time.monotonic()
-        due = [one for one in self._retries if one[0] <= now]
-        self._retries = [one for one in self._retries if one[0] > now]
-        for _, leftover, attempt in due:
-            self._recover_one(leftover, attempt)
+                self._mending.give(leftover)
 
     # -- instances ---------------------------------------------------------------------------
 
@@ -308,14 +232,16 @@ class Packer:
         """Bytes that the open envelopes will still take, with one more instance in them."""
         owed = seal_bytes(len(self._open), self._unsealed)
         if self._encrypts:  # what is to be encrypted is written once more, beside the first
-            self._count_remaking()
+            self._count_encrypting()
             owed += self._stats.total("bytes_to_encrypt")  # every packer's: they share the disk
             owed += size if encrypts(settings.builder) else 0
         return owed
 
-    def _count_remaking(self) -> None:
+    def _count_encrypting(self) -> None:
         """Tells the other packers how much room ours will take."""
-        mine = sum(self._remaking.values())
+        if not self._encrypts:
+            return
+        mine = self._mending.to_encrypt + sum(self._encrypting.values())
         mine += sum(packing.draft.end for packing in self._open.values() if packing.encrypts)
         self._stats.set("bytes_to_encrypt", mine)
 
@@ -427,7 +353,7 @@ class Packer:
         self._forget(packing)
         leftover = packing.draft.leave()
         if packing.draft.promised:
-            self._recover_one(leftover)
+            self._mending.give(leftover)
         else:
             packing.draft.abandon()
 
@@ -469,13 +395,14 @@ class Packer:
             return
         work = partial(seal, draft, packing.contents, packing.members, self._name)
         if packing.encrypts:
-            self._remaking[draft.id] = draft.end
+            self._encrypting[draft.id] = draft.end
             self._aside.begin(work, partial(self._sealed, packing, why))
         else:
             self._sealed(packing, why, work)
 
     def _sealed(self, packing: Packing, why: str, work: Callable[[], Ticket]) -> None:
         """When it failed, what was promised is tried again from the disk."""
+        self._encrypting.pop(packing.draft.id, None)
         try:
             ticket = work()
         except OSError as problem:
@@ -484,12 +411,10 @@ class Packer:
             self._blame(problem)
             self._refuse_awaiting(packing.draft.id)
             if leftover.suspect:
-                self._recover_one(leftover)
+                self._mending.give(leftover)
             else:
-                self._retries.append((time.monotonic() + RETRY_SECS, leftover, 1))
+                self._mending.give_later(leftover)
             return
-        if self._remaking.pop(ticket.id, None) is not None:
-            self._count_remaking()
         self._stats.add("envelopes_sealed_total")
         self._log.info(
             "envelope_sealed",

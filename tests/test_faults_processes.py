@@ -552,6 +552,53 @@ def test_f14_a_packer_that_stands_still(start, store) -> None:
     settle(own, store, sent.ledger)
 
 
+@pytest.mark.parametrize(
+    ("size", "why"), [(20_000, "no status from the packer"), (24 << 20, "no room in the lane")]
+)
+def test_f14_a_packer_that_stands_still_for_too_long(start, store, size: int, why: str) -> None:
+    """Two minutes are one second here. The lane stays taken until the packer lets go of it."""
+    own = start(
+        builder=QUICK,
+        fastjmix=SMALL_LANES,
+        endpoint="max_associations = 1",
+        first="from fastjmix.receiver import loop; loop.GRANT_SECS = 1.0",
+    )
+    data = wire.data_set(pixels=os.urandom(size))
+    packer = own.children()["packer-0"]
+    os.kill(packer, signal.SIGSTOP)
+    with Peer(own.dicom_port) as peer:
+        peer.associate()
+        pdvs = wire.pdvs(1, data, False, [16_000] * (len(data) // 16_000 + 1))
+        asked = wire.p_data(wire.pdvs(1, wire.store_rq("1.2.3.9"), True) + pdvs)
+        sender = threading.Thread(target=send_until_closed, args=(peer, asked))
+        sender.start()
+        assert peer.pdu()[0] == 7  # A-ABORT
+        sender.join(PATIENCE)
+    own.wait_for(f"association_ended .*{why}")
+
+    def asks() -> int:
+        with Peer(own.dicom_port) as other:
+            return other.associate()[0]
+
+    assert asks() == 3  # A-ASSOCIATE-RJ: the packer may still be looking at the lane
+    os.kill(packer, signal.SIGCONT)
+    until(lambda: asks() == 2, "the lane is given back")
+    sent = Sent(own)
+    until(lambda: asks() == 2, "the lane is free")
+    sent.send("1.2.826.14.9", 1)
+    assert own.children()["packer-0"] == packer
+    assert own.stop() == 0
+    found = [images(p) for state in ("outbox", "sent") for p in own.envelopes(state)]
+    whole = {uid: len(got) for one in found for uid, got in one.items()}
+    assert whole.pop("1.2.3.9", None) in (None, *([len(data)] if size < 1 << 20 else []))
+    assert len(whole) == 1
+
+
+def send_until_closed(peer: Peer, data: bytes) -> None:
+    with contextlib.suppress(OSError):
+        peer.send(data)
+
+
 # -- out of memory -------------------------------------------------------------------------------
 
 

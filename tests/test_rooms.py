@@ -34,6 +34,7 @@ RANK = {
     "catalogue": 45,
     "web": 45,
     "recovery": 45,
+    "mending": 46,
     "packing": 42,
     "sealing": 41,
     "aside": 35,

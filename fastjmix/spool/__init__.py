@@ -15,9 +15,9 @@ State is place. Each step is one rename; each state and what a leftover of it me
                                The packer deletes envelope.zip, if that is still there, and moves it
                                to S2.
        building/<id>/damaged   bytes on their way to S4: goes with the draft.
-       building/<id>.draft/    a draft being made, or one whose promises stand in another draft:
-                               deleted at start.
-       building/*.spill        an instance larger than its lane, not yet whole: deleted at start.
+       building/packer-*.draft/  a draft being made, or one whose promises stand in another draft:
+                               deleted by the next packer of that number.
+       building/packer-*.spill an instance larger than its lane, not yet whole: deleted likewise.
        building/<id>.upload    received by the API, not yet accepted: deleted at start.
     S2 outbox/<id>.zip         sealed, complete, promised. outbox/<id>.json, its ticket, is durable
                                before the archive arrives; a ticket alone is deleted at start,

@@ -256,9 +256,9 @@ class Spool:
     def retire(self, leftover: Leftover) -> None:
         """A draft whose promises stand in another one, which is durable. Raises OSError.
 
-        One rename decides which of the two is recovered: a `.draft` is deleted at start.
+        One rename decides which of the two is recovered: a `.draft` is swept.
         """
-        gone = leftover.directory.with_suffix(".draft")
+        gone = self._unfinished(leftover.recipe, leftover.id)
         self._rename(leftover.directory, gone)
         shutil.rmtree(gone, ignore_errors=True)
 
@@ -278,7 +278,7 @@ class Spool:
         envelope_id = str(uuid.uuid4())
         keep = self.durable if durable is None else durable
         # Made under another name: whoever finds building/<id> finds it whole.
-        unfinished = self.building / f"{envelope_id}.draft"
+        unfinished = self._unfinished(recipe, envelope_id)
         opened: list[int] = []
         try:
             unfinished.mkdir(mode=0o700)
@@ -300,10 +300,16 @@ class Spool:
         """A file in building/ for an instance larger than its lane. Raises OSError."""
         return Spill(self.building / f"{owner}-{uuid.uuid4()}.spill")
 
-    def drop_spills(self, owner: str) -> None:
-        """Deletes what a former process of this name left. Nothing of it was promised."""
+    def sweep(self, owner: str) -> None:
+        """Deletes what a former process of this name left, and nothing was promised of."""
         for spill in self.building.glob(f"{owner}-*.spill"):
             spill.unlink(missing_ok=True)
+        for unfinished in self.building.glob(f"{owner}-*.draft"):
+            shutil.rmtree(unfinished, ignore_errors=True)
+
+    def _unfinished(self, recipe: Mapping[str, Any], envelope_id: str) -> Path:
+        """Where a draft is before it counts, and when it counts no more: see `sweep`."""
+        return self.building / f"packer-{recipe.get('packer')}-{envelope_id}.draft"
 
     def new_upload(self) -> Path:
         """A name in building/ for an archive that the API is receiving."""

@@ -35,7 +35,7 @@ from fastjmix.jmix.envelope import Contents, Options
 from fastjmix.jmix.opened import Envelope, json_of, open_envelope
 from fastjmix.jmix.parties import Published
 from fastjmix.jmix.unzip import DEFAULT_LIMITS, Limits, escaped, strict
-from fastjmix.packing import signing_keys
+from fastjmix.sealing import signing_keys
 
 if TYPE_CHECKING:
     from fastjmix.send import Skipped

@@ -40,7 +40,7 @@ from fastjmix.heads import data_set_head
 from fastjmix.jmix import profiles
 from fastjmix.jmix.archive import Member, data_offset, local_header, member_at
 from fastjmix.jmix.envelope import Contents
-from fastjmix.packing import seal
+from fastjmix.sealing import seal
 from fastjmix.spool import Draft, Leftover, Spool, Ticket
 
 BLOCK: Final = 1 << 20
@@ -76,6 +76,9 @@ class Outcome:
 
 def recover(spool: Spool, leftover: Leftover, origin: str) -> Outcome:
     """Seals a leftover draft, or deletes it when nothing in it was promised. Raises OSError."""
+    if leftover.recipe.get("ack") == "stored" and (ticket := spool.finish(leftover)) is not None:
+        reach("recovery.sealed")
+        return Outcome(ticket)
     if leftover.recipe.get("ack") != "stored" or not leftover.archive.exists():
         spool.discard(leftover)
         return Outcome()

@@ -37,6 +37,8 @@ RANK = {
     "recovery": 45,
     "mending": 46,
     "packing": 42,
+    "sealing": 41,
+    "aside": 35,
     "heads": 40,
     "health": 42,
     "delivery": 42,

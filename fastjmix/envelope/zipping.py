@@ -18,7 +18,7 @@ from fastjmix.errors import EnvelopeError
 from fastjmix.jmix.archive import Member, data_offset, local_header
 from fastjmix.jmix.envelope import Document
 from fastjmix.jmix.unzip import escaped
-from fastjmix.packing import write_documents
+from fastjmix.sealing import write_documents
 from fastjmix.spool.files import write_all
 
 PIECE_BYTES: Final = 1 << 20
@@ -66,9 +66,8 @@ class ZipOut:
 
     def finish(self, documents: Sequence[Document]) -> int:
         """Writes documents and central directory; gives the archive's size. Raises OSError."""
-        tail, size = write_documents(documents, self._members, self._end)
-        write_all(self._descriptor, tail, self._end)
-        return size
+        tail = write_documents(documents, self._members, self._end)
+        return write_all(self._descriptor, tail, self._end)
 
     def reader(self) -> Callable[[bytes], Iterator[bytes]]:
         """Gives the pieces of a member that was put, by its name."""

@@ -1,25 +1,25 @@
 """What was left in building/ is recovered beside the packer's loop, one draft at a time.
 
 Wanted: no association waits while gigabytes are read back, verified and copied.
-Guaranteed: recover() runs in one thread, in the order of `give`; what comes of it is judged in the
-loop, which is woken for it. A draft that the disk did not let through is tried again, with a pause
-that grows; one that a fault of ours befell, once more, and then it is kept for a person. What has
-not been mended when the process ends is mended by the next start.
+Guaranteed: recover() runs aside (aside.py), in the order of `give`; what comes of it is judged in
+the loop, which is woken for it. A draft that the disk did not let through is tried again, with a
+pause that grows; one that a fault of ours befell, once more, and then it is kept for a person. What
+has not been mended when the process ends is mended by the next start.
 Still wrong: while it reads, it takes turns with the loop at the interpreter, a few ms each.
 """
 
 from __future__ import annotations
 
-import os
-import queue
-import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from fastjmix import log
+from fastjmix.aside import Aside
 from fastjmix.links import Links
 from fastjmix.recovery import Outcome, recover
+from fastjmix.sealing import encrypted
 from fastjmix.spool import Leftover, Spool
 
 RETRY_SECS: Final = 2.0
@@ -29,36 +29,37 @@ to the second."""
 
 
 class Mending:
-    """Of the packer called `name`, which sleeps on the eventfd `wake`. `blame` hears of each
-    failure of the disk, in the loop."""
+    """Of the packer called `name`, whose loop settles `aside`. `blame` hears of each failure of the
+    disk, in the loop."""
 
     def __init__(
-        self, spool: Spool, links: Links, name: str, wake: int, blame: Callable[[OSError], None]
+        self, spool: Spool, links: Links, name: str, aside: Aside, blame: Callable[[OSError], None]
     ) -> None:
         self._spool = spool
         self._links = links
         self._name = name
-        self._wake = wake
+        self._aside = aside
         self._blame = blame
         self._log = log.get()
-        self._todo: queue.SimpleQueue[tuple[Leftover, int]] = queue.SimpleQueue()
-        self._done: queue.SimpleQueue[tuple[Leftover, int, Outcome | Exception]] = (
-            queue.SimpleQueue()
-        )
-        self._under_way = 0
-        self._thread: threading.Thread | None = None
+        self._sizes: dict[str, int] = {}
         self._retries: list[tuple[float, Leftover, int]] = []
 
     def give(self, leftover: Leftover, attempt: int = 1) -> None:
         """Seals a draft that was left, soon."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._work, daemon=True)
-            self._thread.start()
-        self._under_way += 1
-        self._todo.put((leftover, attempt))
+        if encrypted(leftover.recipe):
+            self._sizes.setdefault(leftover.id, leftover.size)
+        work = partial(recover, self._spool, leftover, self._name)
+        self._aside.begin(work, partial(self._judge, leftover, attempt))
+
+    @property
+    def to_encrypt(self) -> int:
+        """Bytes of the drafts that will be there a second time while they are sealed."""
+        return sum(self._sizes.values())
 
     def give_later(self, leftover: Leftover, attempt: int = 1, pause: float = RETRY_SECS) -> None:
         """The same after a pause, in seconds."""
+        if encrypted(leftover.recipe):
+            self._sizes.setdefault(leftover.id, leftover.size)
         self._retries.append((time.monotonic() + pause, leftover, attempt))
 
     @property
@@ -67,9 +68,7 @@ class Mending:
         return [when for when, _, _ in self._retries]
 
     def tend(self) -> None:
-        """What has been mended since, and what is to be tried again by now."""
-        while not self._done.empty():
-            self._judge(*self._done.get())
+        """What is to be tried again by now."""
         if not self._retries:
             return
         now = time.monotonic()
@@ -79,41 +78,25 @@ class Mending:
             self.give(leftover, attempt)
 
     def finish(self) -> None:
-        """Waits for what is under way, and tries what failed once more."""
-        self._wait()
+        """Waits for all that is aside, and tries what failed once more."""
+        self._aside.finish()
         retries, self._retries = self._retries, []
         for _, leftover, attempt in retries:
             self.give(leftover, attempt)
-        self._wait()
-
-    def _wait(self) -> None:
-        while self._under_way:
-            self._judge(*self._done.get())
-
-    # -- in the thread -----------------------------------------------------------------------
-
-    def _work(self) -> None:
-        while True:
-            leftover, attempt = self._todo.get()
-            found: Outcome | Exception
-            try:
-                found = recover(self._spool, leftover, self._name)
-            except Exception as problem:
-                found = problem
-            self._done.put((leftover, attempt, found))
-            os.eventfd_write(self._wake, 1)
+        self._aside.finish()
 
     # -- what came of it ---------------------------------------------------------------------
 
-    def _judge(self, leftover: Leftover, attempt: int, found: Outcome | Exception) -> None:
-        self._under_way -= 1
+    def _judge(self, leftover: Leftover, attempt: int, work: Callable[[], Outcome]) -> None:
         try:
-            if isinstance(found, OSError):
-                raise found
-            if isinstance(found, Exception):
-                self._fault(leftover, attempt, found)
+            try:
+                outcome = work()
+            except OSError:
+                raise
+            except Exception as problem:
+                self._fault(leftover, attempt, problem)
             else:
-                self._tell(leftover, found)
+                self._tell(leftover, outcome)
         except OSError as problem:  # the disk's: to be tried again
             pause = min(RETRY_SECS * 2**attempt, RETRY_MAX_SECS)
             self._log.error(
@@ -131,9 +114,11 @@ class Mending:
             return
         self._log.error("envelope_damaged", envelope=leftover.id, exc_info=problem)
         self._spool.set_aside(leftover, repr(problem))
+        self._sizes.pop(leftover.id, None)
         self._links.stats.add("envelopes_rejected_total")
 
     def _tell(self, leftover: Leftover, outcome: Outcome) -> None:
+        self._sizes.pop(leftover.id, None)
         for damage in outcome.damages:
             self._links.stats.add("members_damaged_total")
             self._log.error(

@@ -7,9 +7,11 @@ instances that are whole when a commit begins are covered by it; a status is gra
 fdatasync(2) that covers the instance (durability = "fsync").
 An envelope that cannot be sealed is tried again from the disk. After a failed sync its instances
 are answered A700, the file is left alone, and what it had promised is read back from the disk,
-verified, and sealed in another (recovery.py), beside this loop (mending.py). Storage that fails
-twice takes nothing for a while (health.py).
-Still wrong: a seal is made in the loop, and the other associations of this packer wait for it.
+verified, and sealed in another (recovery.py). Storage that fails twice takes nothing for a while
+(health.py). Recovery, and encryption at the seal, take as long as reading all of an envelope: both
+are done beside this loop (mending.py, aside.py).
+Still wrong: a seal that does not encrypt is made in the loop, and the other associations of this
+packer wait for it.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import select
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import blake3
@@ -30,6 +33,7 @@ from isal.isal_zlib import crc32
 
 from fastjmix import _core, log
 from fastjmix._core import Arrival, Intake
+from fastjmix.aside import Aside
 from fastjmix.config import Config
 from fastjmix.dicom.dimse import MEANING, Status
 from fastjmix.errors import ConfigError
@@ -37,9 +41,10 @@ from fastjmix.failpoints import reach
 from fastjmix.health import Health
 from fastjmix.links import Links
 from fastjmix.mending import Mending
-from fastjmix.packing import Packing, key_of, seal, signing_keys
+from fastjmix.packing import Packing, encrypts, key_of
+from fastjmix.sealing import seal, signing_keys
 from fastjmix.settings import Settings, tabulate
-from fastjmix.spool import SCARCE, Room, Spill, Spool, seal_bytes
+from fastjmix.spool import SCARCE, Room, Spill, Spool, Ticket, seal_bytes
 from fastjmix.wiring import Wiring
 
 SPIN_TURNS: Final = 20_000
@@ -94,8 +99,10 @@ class Packer:
         self._pending: list[_Pending] = []
         self._spills: dict[int, tuple[Spill | None, bytes]] = {}
         self._awaiting: dict[str, int] = {}
-        wake = wiring.wake[self._process]
-        self._mending = Mending(spool, links, self._name, wake, self._blame)
+        self._encrypts = any(encrypts(row.builder) for row in self._rows)
+        self._encrypting: dict[str, int] = {}
+        self._aside = Aside(lambda: os.eventfd_write(wiring.wake[self._process], 1))
+        self._mending = Mending(spool, links, self._name, self._aside, self._blame)
         self._outcomes = links.outcomes[self._name]
         self._poll = select.poll()
         for descriptor in (wiring.wake[self._process], links.stop, self._outcomes.fileno()):
@@ -117,8 +124,10 @@ class Packer:
             if self._pending:
                 self._commit()
                 continue
+            self._aside.settle()
             self._seal_due()
             self._mending.tend()
+            self._count_encrypting()
             self._health.probe_due()
             if self._stopping and not self._awaiting:
                 break
@@ -205,7 +214,7 @@ class Packer:
                 raise OSError("the instance's spill file could not be written")
             if self._health.stopped:
                 raise OSError(errno.EIO, "the storage has failed")
-            if self._room.exhausted(arrival.size + seal_bytes(len(self._open), self._unsealed)):
+            if self._room.exhausted(arrival.size + self._owed(arrival.size, settings)):
                 raise OSError(errno.ENOSPC, "the storage directory is nearly full")
             if spill is not None:
                 spill.append(self._intake.buffers(lane))  # the rest of it
@@ -219,17 +228,36 @@ class Packer:
             if spill is not None:
                 spill.drop()
 
+    def _owed(self, size: int, settings: Settings) -> int:
+        """Bytes that the open envelopes will still take, with one more instance in them."""
+        owed = seal_bytes(len(self._open), self._unsealed)
+        if self._encrypts:  # what is to be encrypted is written once more, beside the first
+            self._count_encrypting()
+            owed += self._stats.total("bytes_to_encrypt")  # every packer's: they share the disk
+            owed += size if encrypts(settings.builder) else 0
+        return owed
+
+    def _count_encrypting(self) -> None:
+        """Tells the other packers how much room ours will take."""
+        if not self._encrypts:
+            return
+        mine = self._mending.to_encrypt + sum(self._encrypting.values())
+        mine += sum(packing.draft.end for packing in self._open.values() if packing.encrypts)
+        self._stats.set("bytes_to_encrypt", mine)
+
     def _append(
         self, lane: int, arrival: Arrival, settings: Settings, spill: Spill | None, head: bytes
     ) -> None:
         packing = self._packing_for(lane, arrival, settings)
+        # Where the page cache is promise enough, the sender goes on while the rest is entered.
+        at_once = packing.builder.durability == "page-cache" and settings.listener.ack == "stored"
+        written = partial(self._written, lane, packing) if at_once else None
         try:
-            taken = packing.append(arrival, self._intake.buffers(lane), spill, head)
+            taken = packing.append(arrival, self._intake.buffers(lane), spill, head, written)
         except OSError:
             if packing.draft.suspect:
                 self._give_up(packing)
             raise
-        reach("packer.appended")
         packing.instance_arrived(arrival.association, time.monotonic())
         self._sent_by.setdefault(arrival.association, set()).add(packing)
         self._room.spend(arrival.size)
@@ -240,14 +268,16 @@ class Packer:
             self._stats.add("instances_conflicting_total")
             self._log.warning("instance_conflict", envelope=packing.draft.id)
         if settings.listener.ack == "uploaded":
-            if not self._seal(packing, "ack = uploaded"):
-                raise OSError("the envelope could not be sealed")
             self._awaiting[packing.draft.id] = lane
-        elif packing.builder.durability == "page-cache":
-            packing.draft.commit()
-            self._grant(lane, Status.SUCCESS)
-        else:
+            self._seal(packing, "ack = uploaded")
+        elif not at_once:
             self._pending.append(_Pending(lane, packing))
+        elif not taken:  # nothing was written
+            self._grant(lane, Status.SUCCESS)
+
+    def _written(self, lane: int, packing: Packing) -> None:
+        packing.draft.commit()
+        self._grant(lane, Status.SUCCESS)
 
     def _packing_for(self, lane: int, arrival: Arrival, settings: Settings) -> Packing:
         """The open envelope of the instance's study, or a new one. Raises OSError."""
@@ -361,23 +391,35 @@ class Packer:
             packings.discard(packing)
         self._stats.set("envelopes_building", len(self._open))
 
-    def _seal(self, packing: Packing, why: str) -> bool:
-        """To outbox/. False when it failed: what was promised is tried again from the disk."""
+    def _seal(self, packing: Packing, why: str) -> None:
+        """To outbox/; an encrypted one aside, where it takes the time that it takes."""
         self._forget(packing)
+        draft = packing.draft
         if not packing.members:
-            packing.draft.abandon()
-            return True
+            draft.abandon()
+            return
+        work = partial(seal, draft, packing.contents, packing.members, self._name)
+        if packing.encrypts:
+            self._encrypting[draft.id] = draft.end
+            self._aside.begin(work, partial(self._sealed, packing, why))
+        else:
+            self._sealed(packing, why, work)
+
+    def _sealed(self, packing: Packing, why: str, work: Callable[[], Ticket]) -> None:
+        """When it failed, what was promised is tried again from the disk."""
+        self._encrypting.pop(packing.draft.id, None)
         try:
-            ticket = seal(packing.draft, packing.contents, packing.members, self._name)
+            ticket = work()
         except OSError as problem:
             self._log.error("seal_failed", envelope=packing.draft.id, why=problem.strerror)
             leftover = packing.draft.leave()
             self._blame(problem)
+            self._refuse_awaiting(packing.draft.id)
             if leftover.suspect:
                 self._mending.give(leftover)
             else:
                 self._mending.give_later(leftover)
-            return False
+            return
         self._stats.add("envelopes_sealed_total")
         self._log.info(
             "envelope_sealed",
@@ -388,9 +430,15 @@ class Packer:
             why=why,
         )
         self._links.ring_outbox()
-        return True
 
     # -- ack = "uploaded" --------------------------------------------------------------------
+
+    def _refuse_awaiting(self, envelope_id: str) -> None:
+        """The instance's envelope is not going anywhere: its draft is deleted."""
+        lane = self._awaiting.pop(envelope_id, None)
+        if lane is not None:
+            meaning = MEANING[Status.OUT_OF_RESOURCES].encode()
+            self._grant(lane, Status.OUT_OF_RESOURCES, meaning)
 
     def _take_outcomes(self) -> None:
         """Statuses of envelopes whose instance waits for the upstream's answer."""

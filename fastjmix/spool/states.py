@@ -24,7 +24,7 @@ from fastjmix.claim import FORMAT, claim
 from fastjmix.errors import DamagedTicket, SpoolError
 from fastjmix.failpoints import reach
 from fastjmix.spool import journal
-from fastjmix.spool.draft import ARCHIVE, RECIPE, SUSPECT, Draft, Leftover, Spill
+from fastjmix.spool.draft import ARCHIVE, RECIPE, SEALED, SUSPECT, TICKET, Draft, Leftover, Spill
 from fastjmix.spool.files import sync_directory, write_all
 from fastjmix.spool.ground import standing_on
 from fastjmix.spool.ticket import Ticket
@@ -178,7 +178,8 @@ class Spool:
     def _without_recipe(self, directory: Path) -> None:
         """A draft whose recipe is gone: kept for a person if there is anything in it."""
         leftover = Leftover(directory.name, directory)
-        if leftover.archive.exists() and leftover.archive.stat().st_size:
+        archives = (leftover.archive, leftover.sealed)
+        if any(archive.exists() and archive.stat().st_size for archive in archives):
             self.set_aside(leftover, "its draft.json cannot be read")
         else:
             shutil.rmtree(directory)
@@ -218,7 +219,8 @@ class Spool:
 
     def set_aside(self, leftover: Leftover, why: str) -> None:
         """A draft that cannot be sealed: S1 → S4, for a person. Raises OSError."""
-        self._keep(leftover, leftover.archive, why)
+        sealed = leftover.sealed
+        self._keep(leftover, sealed if sealed.exists() else leftover.archive, why)
         shutil.rmtree(leftover.directory)
 
     def keep_damaged(self, leftover: Leftover, pieces: Iterable[bytes], why: str) -> None:
@@ -343,6 +345,38 @@ class Spool:
         """S1 → S2. The ticket first, so that an archive in outbox/ always has one."""
         self._write_file(self.outbox / f"{ticket.id}.json", ticket.dump(), durable=durable)
         self._rename(archive, self.outbox / f"{ticket.id}.zip", durable=durable)
+
+    def settle(self, archive: Path, directory: Path, ticket: Ticket, *, durable: bool) -> None:
+        """An archive in another form, written and synced, becomes the one that counts in its draft.
+
+        Raises OSError.
+        """
+        self._write_file(directory / TICKET, ticket.dump(), durable=durable)
+        self._rename(archive, directory / SEALED, durable=durable)
+        reach("encrypt.settled")
+
+    def move_settled(self, directory: Path, ticket: Ticket, *, durable: bool) -> None:
+        """S1 → S2 for an archive that `settle` put there. The form that was built is gone before,
+        durably: else it would be sealed once more after a crash. Raises OSError.
+        """
+        (directory / ARCHIVE).unlink(missing_ok=True)
+        if durable:
+            sync_directory(directory)
+        self.publish(directory / SEALED, ticket, durable=durable)
+        reach("seal.published")
+
+    def finish(self, leftover: Leftover) -> Ticket | None:
+        """Moves a leftover on whose archive is there in its other form; None when it is not.
+
+        Raises OSError, DamagedTicket.
+        """
+        if not leftover.sealed.exists():
+            return None
+        with (leftover.directory / TICKET).open("rb") as file:
+            ticket = Ticket.load(file.read(TICKET_BYTES_MAX), str(leftover.directory / TICKET))
+        self.move_settled(leftover.directory, ticket, durable=self.durable)
+        shutil.rmtree(leftover.directory, ignore_errors=True)
+        return ticket
 
     # -- S2 and on ---------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ import threading
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +35,13 @@ from fastjmix.envelope.output import OutputError, new_file, new_folder
 from fastjmix.envelope.summary import summarise
 from fastjmix.errors import EnvelopeError, FastjmixError
 from fastjmix.jmix import build, encryption, keys, open_envelope, verify
-from fastjmix.jmix.parties import Entity, Published
+from fastjmix.jmix.parties import Encryption, Entity, Published
 from fastjmix.jmix.tarball import DIALECTS, Plain
 from fastjmix.jmix.unzip import Limits
 
 PARTIES = Published(Entity("org:a", "A"), (Entity("org:b"),))
 JMIX = Recipe("jmix-1.0", published=PARTIES)
+ENCRYPTING = replace(PARTIES, encryption=Encryption("x"))
 RECIPIENT = keys.recipient_key(bytes(range(1, 33)), "test")
 COMMAND = [sys.executable, "-m", "fastjmix", "envelope"]
 
@@ -180,7 +182,9 @@ def test_what_makes_no_envelope_leaves_nothing(tmp_path: Path, scans: Path) -> N
     damaged.write_bytes(damaged.read_bytes()[:-20])
     for paths, recipe, why in (
         ([scans / "notes.txt"], Recipe(), "no DICOM file"),
-        ([scans / "1.dcm"], Recipe("jmix-1.0"), "needs a sender and a receiver"),
+        ([scans], Recipe("jmix-1.0"), "needs a sender and a receiver"),
+        ([scans], replace(JMIX, digest="blake3"), "no digest blake3"),
+        ([scans], replace(JMIX, published=ENCRYPTING), "encrypts its envelopes"),
         ([scans], Recipe(), r"0\.dcm: its data set"),
     ):
         with pytest.raises((BuildError, EnvelopeError), match=why):

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import base64
+import copy
 import functools
 import hashlib
 import io
 import json
 import shutil
 import struct
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import orjson
 import published_rules
 import pytest
 import reference
@@ -22,9 +25,12 @@ from envelopes import ID, IMAGE, STUDY, members, zipped
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nightly import by_form
+from rich.console import Console
 from sealed import sealed
 
 from fastjmix.dicom.dataset import Description
+from fastjmix.envelope import show
+from fastjmix.envelope.summary import summarise
 from fastjmix.errors import EnvelopeError
 from fastjmix.jmix import (
     assertions,
@@ -302,21 +308,43 @@ def places(value: Any) -> list[tuple[Any, Any]]:
     return found
 
 
-@settings(max_examples=by_form(600, 50_000), deadline=None)
-@given(st.sampled_from(sorted(VALID)), st.data())
-def test_the_rules_agree_with_those_said_a_second_time(name: str, data: st.DataObject) -> None:
-    """And with the published schemas, where FASTJMIX_JMIX_SCHEMAS names them."""
+def mutated(name: str, data: st.DataObject) -> Any:
+    """A valid document with up to two things changed."""
     document = json.loads(json.dumps(VALID[name]))
     for _ in range(data.draw(st.integers(0, 2))):
         container, key = data.draw(st.sampled_from(places(document)))
         if data.draw(st.booleans()) and isinstance(container, dict):
             del container[key]
         elif data.draw(st.booleans()) and isinstance(container, dict):
-            container[data.draw(KEYS)] = data.draw(VALUES)
+            container[data.draw(KEYS)] = copy.deepcopy(data.draw(VALUES))
         else:
-            container[key] = data.draw(VALUES)
+            container[key] = copy.deepcopy(data.draw(VALUES))
         if not places(document):
             break
+    return document
+
+
+@settings(max_examples=by_form(300, 20_000), deadline=None)
+@given(st.sampled_from(sorted(VALID)), st.data())
+def test_whatever_a_document_says_it_is_judged_and_shown(name: str, data: st.DataObject) -> None:
+    text = json.dumps(mutated(name, data)).encode()
+    place = f"payload/{name}.json" if name in ("metadata", "files") else f"{name}.json"
+    with tempfile.NamedTemporaryFile(suffix=".zip") as file:
+        file.write(zipped(published() | {place: text}))
+        file.flush()
+        report = verify(file.name, now=NOW)
+        told = summarise(file.name)
+    show.verdict(report, "e.zip", Console(file=io.StringIO()))
+    show.tree(told, Console(file=io.StringIO()))
+    orjson.dumps(show.as_json(report, "e.zip"))
+    orjson.dumps(told)
+
+
+@settings(max_examples=by_form(600, 50_000), deadline=None)
+@given(st.sampled_from(sorted(VALID)), st.data())
+def test_the_rules_agree_with_those_said_a_second_time(name: str, data: st.DataObject) -> None:
+    """And with the published schemas, where FASTJMIX_JMIX_SCHEMAS names them."""
+    document = mutated(name, data)
     try:
         published_rules.check(name, document)
     except (AssertionError, ValueError, TypeError, AttributeError):

@@ -29,7 +29,7 @@ from fastjmix.envelope.output import new_file
 from fastjmix.envelope.zipping import PIECE_BYTES, ZipOut
 from fastjmix.errors import EnvelopeError, FastjmixError
 from fastjmix.heads import data_set_head
-from fastjmix.jmix import check, profiles
+from fastjmix.jmix import check, profiles, rules
 from fastjmix.jmix.archive import data_offset
 from fastjmix.jmix.envelope import Contents, Options
 from fastjmix.jmix.opened import Envelope, json_of, open_envelope
@@ -116,6 +116,7 @@ def build(
     """
     from fastjmix.send import find  # pynetdicom costs 200 ms
 
+    _check(recipe)
     found, left_out = find(Path(path) for path in paths)
     for one in left_out:
         skipped(one)
@@ -161,18 +162,18 @@ def _instance(
     start = _Start(pieces)
     try:
         head, data = data_set_head(start.read_at, offset, size - offset, syntax, HEAD_MAX)
+        found = (head.study_instance_uid, head.series_instance_uid, head.sop_instance_uid)
+        study, series, instance = (uid.decode("ascii") for uid in found)
     except (ValueError, FastjmixError) as problem:
         told = f"its data set cannot be understood: {problem}"
         raise EnvelopeError(f"{escaped(where)}: {told}") from None
-    uids = [head.study_instance_uid, head.series_instance_uid, head.sop_instance_uid]
-    if not all(uids):
+    if not (study and series and instance):
         lacks = "a Study, Series or SOP Instance UID"
         raise EnvelopeError(f"{escaped(where)}: its data set lacks {lacks}")
-    if uids[2].decode() != meta[1]:
+    if instance != meta[1]:
         says = "is another in its File Meta Information than in its data set"
         raise EnvelopeError(f"{escaped(where)}: the SOP Instance UID {says}")
     described = describe_head(data, syntax)
-    study, series = uids[0].decode(), uids[1].decode()
     return Instance(
         where, size, offset, *meta, study, series, head.instance_number, described, pieces
     )
@@ -196,17 +197,30 @@ class _Start:
         return self._held[offset : offset + length]
 
 
+def _check(recipe: Recipe) -> None:
+    """Raises BuildError for a recipe that no envelope can be made by."""
+    if recipe.profile == "harmony":
+        return
+    if recipe.published is None:
+        raise BuildError(
+            f"an envelope of profile {recipe.profile} needs a sender and a receiver",
+            "Give --sender and --receiver, or -c with a configuration that has them.",
+        )
+    if recipe.digest != "sha256":
+        raise BuildError(f"profile {recipe.profile} knows no digest {recipe.digest}")
+    if recipe.published.encryption is not None:
+        raise BuildError(
+            "this configuration encrypts its envelopes, which only the gateway does",
+            "Give --profile, --sender and --receiver instead of -c for an open envelope.",
+        )
+
+
 def _make(
     instances: Sequence[Instance], out: Path, recipe: Recipe, force: bool, seen: Seen
 ) -> list[Built]:
     studies: dict[str, list[Instance]] = {}
     for one in instances:
         studies.setdefault(one.study, []).append(one)
-    if recipe.profile != "harmony" and recipe.published is None:
-        raise BuildError(
-            f"an envelope of profile {recipe.profile} needs a sender and a receiver",
-            "Give --sender and --receiver, or -c with a configuration that has them.",
-        )
     if out.is_dir():
         return _write_each(studies.values(), out, recipe, seen)
     if recipe.profile != "harmony" and len(studies) > 1:
@@ -348,6 +362,7 @@ def convert(
         if envelope.encryption is not None:
             hint = "Decrypt it first: fastjmix envelope decrypt."
             raise BuildError(f"{source}: is encrypted", hint)
+        _check(recipe)
         check_hashes(envelope)
         instances = [
             found
@@ -438,12 +453,15 @@ def parties_of(manifest: Mapping[str, Any]) -> Published | None:
     kept = tuple(one for one in found if one is not None)
     if sender is None or not kept:
         return None
+    requester = entity(manifest.get("requester"))
+    if rules.broken(rules.MANIFEST, manifest, "manifest.json"):  # a stranger's values may be any
+        return Published(sender, kept, requester)
     extensions = table(manifest, "extensions")
     consent = table(extensions, "consent")
     return Published(
         sender=sender,
         receivers=kept,
-        requester=entity(manifest.get("requester")),
+        requester=requester,
         classification=table(manifest, "security").get("classification"),
         custom_tags=tuple(extensions.get("custom_tags") or ()),
         consent=parties.Consent(

@@ -260,7 +260,7 @@ def build(
     everything. -o names the envelope, or a directory that exists: then each study gets an envelope
     of its own there, <id>.zip. An envelope of profile jmix-1.0 holds one study.
     """
-    with refusals("build"), _progress("packing") as bar:
+    with refusals(), _progress("packing") as bar:
         from fastjmix.envelope.building import build as make
 
         recipe = _recipe(
@@ -442,8 +442,8 @@ def _size_of(path: Path) -> int:
 
 
 @contextmanager
-def refusals(source: object) -> Iterator[None]:
-    """What goes wrong with an envelope or a file ends in one line and exit code 1.
+def refusals(source: object = "") -> Iterator[None]:
+    """What goes wrong with an envelope (`source`) or a file ends in one line and exit code 1.
 
     SIGTERM ends like an interrupt, so that no temporary file is left.
     """
@@ -451,8 +451,8 @@ def refusals(source: object) -> Iterator[None]:
     try:
         yield
     except EnvelopeError as error:
-        name = printable(source)
-        raise FastjmixError(f"{name}: {error.message}", error.hint) from None
+        told = f"{printable(source)}: {error.message}" if source else error.message
+        raise FastjmixError(told, error.hint) from None
     except OSError as error:
         where = error.filename if error.filename is not None else source
         raise FastjmixError(f"{printable(where)}: {error.strerror or error}") from None

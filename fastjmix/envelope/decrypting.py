@@ -118,8 +118,9 @@ def opened_manifest(envelope: Envelope) -> tuple[dict[str, Any], tuple[str, ...]
     if "manifest.jws" in envelope.members and "security.jws" not in without:
         without.append("manifest.jws")
     receivers = manifest.get("receiver")
+    listed = receivers if isinstance(receivers, list) else []
     entities = [(role, manifest.get(role)) for role in ("sender", "requester")]
-    entities += [(f"receiver[{n}]", one) for n, one in enumerate(receivers or ())]
+    entities += [(f"receiver[{n}]", one) for n, one in enumerate(listed)]
     for role, entity in entities:
         if isinstance(entity, dict) and entity.pop("assertion", None) is not None:
             without.append(f"{role}.assertion")

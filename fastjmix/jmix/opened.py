@@ -29,7 +29,6 @@ from fastjmix.jmix.unzip import (
     PIECE_BYTES,
     Archive,
     Bound,
-    Fault,
     Limits,
     Tell,
     name_fault,
@@ -80,6 +79,8 @@ class Folder:
             except EnvelopeError as fault:
                 tell(fault)
                 continue
+            if len(self.sizes) + len(self.folders) > self._limits.max_members:
+                refuse(name, f"is one more than max_members, {self._limits.max_members}")
             if name in self.folders:
                 self._walk(inner, f"{name}/", tell)
 
@@ -92,8 +93,6 @@ class Folder:
             self.sizes[name] = inner.stat().st_size
         else:
             refuse(name, "is neither a file nor a folder")
-        if len(self.sizes) + len(self.folders) > self._limits.max_members:
-            raise Fault(name, f"is one more than max_members, {self._limits.max_members}")
 
     def offset(self, _name: str) -> int | None:
         """A file has no place."""

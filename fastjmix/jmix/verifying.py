@@ -84,48 +84,27 @@ def verify(
         report.bytes_read += size
         seen(size)
 
-    if not isinstance(source, (str, Path)):
-        _whole(report, source, public_key, key, limits, now, heard)
-    elif Path(source).is_dir():
-        _judged(report, _folder(report, Path(source), limits), public_key, key, now, heard)
-    else:
-        with Path(source).open("rb") as file:
-            _whole(report, file, public_key, key, limits, now, heard)
-    return report
+    def judge(container: Container) -> None:
+        when = time.time() if now is None else now
+        _Judge(report, container, heard).judge(public_key, key, when)
 
-
-def _folder(report: Report, path: Path, limits: Limits) -> Container:
-    return Folder(path, limits, report.tell)
-
-
-def _whole(
-    report: Report,
-    file: BinaryIO,
-    public_key: bytes | None,
-    key: RecipientKey | None,
-    limits: Limits,
-    now: float | None,
-    heard: Callable[[int], object],
-) -> None:
-    try:
+    def judge_zip(file: BinaryIO) -> None:
         archive = Archive(file, limits, report.tell)
-    except EnvelopeError as fault:
+        for change in changed(file, archive):
+            report.tell(change)
+        judge(archive)
+
+    try:
+        if not isinstance(source, (str, Path)):
+            judge_zip(source)
+        elif Path(source).is_dir():
+            judge(Folder(Path(source), limits, report.tell))
+        else:
+            with Path(source).open("rb") as file:
+                judge_zip(file)
+    except EnvelopeError as fault:  # it cannot be read any further
         report.tell(fault)
-        return
-    for change in changed(file, archive):
-        report.tell(change)
-    _judged(report, archive, public_key, key, now, heard)
-
-
-def _judged(
-    report: Report,
-    container: Container,
-    public_key: bytes | None,
-    key: RecipientKey | None,
-    now: float | None,
-    heard: Callable[[int], object],
-) -> None:
-    _Judge(report, container, heard).judge(public_key, key, time.time() if now is None else now)
+    return report
 
 
 class _Judge:

@@ -249,13 +249,15 @@ class Packer:
         self, lane: int, arrival: Arrival, settings: Settings, spill: Spill | None, head: bytes
     ) -> None:
         packing = self._packing_for(lane, arrival, settings)
+        # Where the page cache is promise enough, the sender goes on while the rest is entered.
+        at_once = packing.builder.durability == "page-cache" and settings.listener.ack == "stored"
+        written = partial(self._written, lane, packing) if at_once else None
         try:
-            taken = packing.append(arrival, self._intake.buffers(lane), spill, head)
+            taken = packing.append(arrival, self._intake.buffers(lane), spill, head, written)
         except OSError:
             if packing.draft.suspect:
                 self._give_up(packing)
             raise
-        reach("packer.appended")
         packing.instance_arrived(arrival.association, time.monotonic())
         self._sent_by.setdefault(arrival.association, set()).add(packing)
         self._room.spend(arrival.size)
@@ -268,11 +270,14 @@ class Packer:
         if settings.listener.ack == "uploaded":
             self._awaiting[packing.draft.id] = lane
             self._seal(packing, "ack = uploaded")
-        elif packing.builder.durability == "page-cache":
-            packing.draft.commit()
-            self._grant(lane, Status.SUCCESS)
-        else:
+        elif not at_once:
             self._pending.append(_Pending(lane, packing))
+        elif not taken:  # nothing was written
+            self._grant(lane, Status.SUCCESS)
+
+    def _written(self, lane: int, packing: Packing) -> None:
+        packing.draft.commit()
+        self._grant(lane, Status.SUCCESS)
 
     def _packing_for(self, lane: int, arrival: Arrival, settings: Settings) -> Packing:
         """The open envelope of the instance's study, or a new one. Raises OSError."""

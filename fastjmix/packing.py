@@ -14,7 +14,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,6 +22,7 @@ from fastjmix._core import Arrival
 from fastjmix.claim import FORMAT
 from fastjmix.config import Builder
 from fastjmix.dicom.dataset import describe_head
+from fastjmix.failpoints import reach
 from fastjmix.jmix import profiles
 from fastjmix.jmix.archive import Member, local_header
 from fastjmix.jmix.envelope import Contents
@@ -110,12 +111,18 @@ class Packing:
         return len(self.members) >= self.builder.max_envelope_instances
 
     def append(
-        self, arrival: Arrival, buffers: Sequence[memoryview], spill: Spill | None, head: bytes
+        self,
+        arrival: Arrival,
+        buffers: Sequence[memoryview],
+        spill: Spill | None,
+        head: bytes,
+        written: Callable[[], object] | None = None,
     ) -> bool:
         """Takes an instance: its bytes are in `spill`, or else in `buffers`.
 
-        `head` is the start of its data set. Returns False when the same bytes are here already.
-        Raises OSError; the envelope is then as it was.
+        `head` is the start of its data set. `written` is called as soon as its bytes are with the
+        kernel, before they are entered here: `buffers` and `spill` are not read after that. Returns
+        False when the same bytes are here already. Raises OSError; the envelope is then as it was.
         """
         if arrival.size > CIPHER_BYTES_MAX and self.encrypts:
             raise OSError(errno.EFBIG, "an instance is larger than what AES-GCM can encrypt")
@@ -129,6 +136,9 @@ class Packing:
             offset = self.draft.append([header, *buffers])
         else:
             offset = self.draft.join(header, spill)
+        reach("packer.appended")
+        if written is not None:
+            written()
         member = Member(name, arrival.crc, arrival.size, offset)
         self.members.append(member)
         start = offset + len(header) + arrival.prefix_length

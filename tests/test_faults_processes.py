@@ -20,7 +20,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 import wire
@@ -107,7 +107,8 @@ def in_halves(uid: str, data: bytes) -> tuple[bytes, bytes]:
 
 def two_receivers(own: Gateway) -> tuple[Peer, Peer]:
     """Two open associations that are carried by two receivers."""
-    for _ in range(200):
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
         with contextlib.ExitStack() as closing:
             first = closing.enter_context(Peer(own.dicom_port))
             second = closing.enter_context(Peer(own.dicom_port))
@@ -421,6 +422,14 @@ def test_f10_an_uploader_killed_between_answer_and_archive(start, store, point: 
 # -- the supervisor ------------------------------------------------------------------------------
 
 
+def locked(file: IO[str]) -> bool:
+    """True when the lock on a file was free, and is ours now."""
+    with contextlib.suppress(BlockingIOError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False
+
+
 def test_f11_the_supervisor_killed_leaves_no_orphan(start, store) -> None:
     """Nobody holds the ports or the lock, and the next start delivers what was acknowledged."""
     own = start(builder=PATIENT)
@@ -441,7 +450,8 @@ def test_f11_the_supervisor_killed_leaves_no_orphan(start, store) -> None:
         with socket.create_server(("127.0.0.1", port)):
             pass
     with (own.spool / ".lock").open() as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # A process that shows as dead may have a thread that has not closed its files yet.
+        until(lambda: locked(lock), "the lock is free", 5)
     began = time.monotonic()
     again = start(builder=QUICK)
     assert time.monotonic() - began < PATIENCE  # it was waited for; how long is not a promise here

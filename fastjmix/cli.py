@@ -156,6 +156,14 @@ def store(
     verify_hashes: Annotated[
         bool, typer.Option("--verify-hashes", help="Check every member's digest before a 201.")
     ] = False,
+    decryption_key: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="The X25519 private key for whom envelopes are encrypted: they are accepted, and "
+            "checked inside. Without it they are refused.",
+        ),
+    ] = None,
     allow_unauthenticated: Annotated[
         bool, typer.Option("--allow-unauthenticated", help="Beyond loopback without a token.")
     ] = False,
@@ -168,6 +176,7 @@ def store(
         raise typer.BadParameter(f"{log_level!r} is none of {', '.join(log.LEVELS)}")
     log.setup(log_level, None, "store")
     token = None if token_file is None else read_token(token_file)
+    key = envelope.recipient_key(decryption_key)
     from fastjmix import store as room
 
     try:
@@ -178,6 +187,7 @@ def store(
             token,
             ready=_announce,
             verify_hashes=verify_hashes,
+            key=key,
             allow_unauthenticated=allow_unauthenticated,
         )
     except OSError as error:

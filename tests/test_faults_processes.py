@@ -574,7 +574,7 @@ def test_f14_a_packer_that_stands_still_for_too_long(start, store, size: int, wh
         first="from fastjmix.receiver import loop; loop.GRANT_SECS = 1.0",
     )
     data = wire.data_set(pixels=os.urandom(size))
-    packer = own.children()["packer-0"]
+    packer = until(lambda: own.children().get("packer-0"), "the packer has its name")
     os.kill(packer, signal.SIGSTOP)
     with Peer(own.dicom_port) as peer:
         peer.associate()

@@ -5,20 +5,25 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import io
 import itertools
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from disks import Memory
-from gateway import Gateway, Peer, get, images_in, members, until
+from gateway import Gateway, Peer, Store, get, images_in, members, running, until
 from ledger import Ledger, Modality, digest, instances
 
+from fastjmix.errors import EnvelopeError
 from fastjmix.failpoints import POINTS, VARIABLE
 from fastjmix.jmix import encryption, keys
 from fastjmix.jmix.assertions import verify_assertions
+from fastjmix.jmix.check import check_envelope
 from fastjmix.jmix.digests import stream_hash
 from fastjmix.jmix.signing import verify_manifest
 
@@ -158,6 +163,52 @@ def secrets_stay_where_they_are(own: Gateway, directory: Path) -> None:
     holders = {place for place, text in texts.items() if any(sign in text for sign in signs)}
     assert holders == {str(directory / "pipelines" / "signer.pem")}
     assert len(texts) > 10
+
+
+@pytest.mark.parametrize("dialect", encryption.DIALECTS)
+def test_a_store_with_the_key_takes_what_it_can_open(tmp_path: Path, dialect: str) -> None:
+    """And answers for the study in it, after a restart too; what is stored stays encrypted."""
+    (tmp_path / "k").write_bytes(RECIPIENT.pem())
+    options = ("--verify-hashes", "--decryption-key", str(tmp_path / "k"))
+    with running(Store(tmp_path, *options)) as store:
+        with running(Gateway(tmp_path / "own", store.port, builder=builder(dialect))) as own:
+            ledger = send(own)
+            (sent,) = own.wait_sent()
+        (held,) = store.wait_held(1)
+        assert (held["studyInstanceUid"], held["instances"]) == ("1.2.826.5", 3)
+        found = store.archive(held["id"])
+    assert found == sent.read_bytes()
+    assert images_in(payload(sent)[3]).keys() == ledger.acknowledged
+    with running(Store(tmp_path, *options)) as store:
+        assert [one["id"] for one in store.held()] == [sent.stem]
+    found = bytearray(found)
+    found[len(found) // 2] ^= 1
+    with pytest.raises(EnvelopeError):
+        check_envelope(io.BytesIO(found), key=RECIPIENT)
+    with pytest.raises(EnvelopeError, match="not available here"):
+        check_envelope(io.BytesIO(sent.read_bytes()))
+
+
+def test_keys_are_made_once(tmp_path: Path) -> None:
+    def made(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "fastjmix", "envelope", "keygen", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+
+    signing, encrypting = made("--signing", "-o", "s"), made("--encryption", "-o", "e")
+    key = keys.signing_key(keys.read_file(tmp_path / "s"), "s")
+    assert keys.signing_public(signing.stdout.encode(), "stdout") == key.public
+    assert key.fingerprint in signing.stderr
+    private = keys.recipient_key(keys.read_file(tmp_path / "e"), "e")
+    assert keys.recipient_public(encrypting.stdout.encode(), "stdout") == private.public
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    assert {path.stat().st_mode & 0o777 for path in before} == {0o600}
+    again = made("--encryption", "-o", "e")
+    assert (again.returncode, again.stdout) == (1, "")
+    assert "exists already" in again.stderr
+    assert (
+        made("-o", "x").returncode == made("--signing", "--encryption", "-o", "x").returncode == 2
+    )
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_what_skip_hashing_leaves(start) -> None:

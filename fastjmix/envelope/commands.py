@@ -9,6 +9,7 @@ Importing this costs no more than typer: each verb imports what it needs.
 from __future__ import annotations
 
 import dataclasses
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -32,7 +33,7 @@ FETCH_MAX: Final = 64 << 30
 """Bytes fetched from a URL, unless --max-bytes says otherwise."""
 
 app = typer.Typer(
-    help="Build, inspect, verify, extract, decrypt and convert JMIX envelopes.",
+    help="Build, inspect, verify, extract, decrypt and convert JMIX envelopes; make keys.",
     epilog="Each reads a ZIP or a folder, of either profile, with or without a top folder. "
     "Each says more with --help.",
     no_args_is_help=True,
@@ -112,7 +113,7 @@ def verify(
     name = fetch.shown_url(source) if fetch.is_url(source) else source
     with refusals(name):
         public = _signing_public(public_key)
-        private = _recipient_key(key)
+        private = recipient_key(key)
         limits = _limits(max_bytes)
         with _progress("verifying") as bar:
             if fetch.is_url(source):
@@ -173,13 +174,47 @@ def decrypt(
     with refusals(source), _progress("decrypting") as bar:
         from fastjmix.envelope.decrypting import decrypt as unseal
 
-        private = _recipient_key(key)
+        private = recipient_key(key)
         assert private is not None
         bar.total(_size_of(source))
         done = unseal(source, output, private, force=force, seen=bar.seen)
     for left in done.without:
         typer.echo(f"left out: {left}: it signs the encrypted envelope", err=True)
     _say(f"{output}: {done.id}, {done.files} files ({done.dialect} dialect)")
+
+
+@app.command(
+    epilog=_examples(
+        "keygen --signing -o signing.pem", "keygen --encryption -o recipient.pem > recipient.pub"
+    )
+)
+def keygen(
+    output: Output,
+    signing: Annotated[bool, typer.Option("--signing", help="Ed25519: signs envelopes.")] = False,
+    encryption: Annotated[
+        bool, typer.Option("--encryption", help="X25519: envelopes are encrypted for it.")
+    ] = False,
+) -> None:
+    """Make a private key, PEM, mode 0600; its public half (base64) goes to stdout.
+
+    What is there is never replaced: a key that is lost opens nothing any more.
+    """
+    if signing == encryption:
+        raise typer.BadParameter("say one of --signing and --encryption")
+    with refusals(output):
+        import base64
+
+        from fastjmix.envelope.output import OutputError, new_file
+        from fastjmix.jmix import keys
+
+        if os.path.lexists(output):
+            raise OutputError(f"{output}: exists already", "Name another: no key is replaced.")
+        key = keys.new_signing_key() if signing else keys.new_recipient_key()
+        with new_file(output, mode=0o600) as descriptor:
+            os.write(descriptor, key.pem())
+        typer.echo(base64.b64encode(key.public).decode())
+        if signing:
+            typer.echo(keys.fingerprint(key.public), err=True)
 
 
 # -- making --------------------------------------------------------------------------------------
@@ -423,7 +458,8 @@ def _signing_public(path: Path | None) -> bytes | None:
     return keys.signing_public(keys.read_file(path), str(path))
 
 
-def _recipient_key(path: Path | None) -> Any:
+def recipient_key(path: Path | None) -> Any:
+    """The X25519 private key in a file, if there is one to read. Raises ConfigError."""
     if path is None:
         return None
     from fastjmix.jmix import keys

@@ -38,7 +38,7 @@ def _beside(target: Path) -> Path:
 
 
 @contextlib.contextmanager
-def new_file(target: Path, *, force: bool = False) -> Iterator[int]:
+def new_file(target: Path, *, force: bool = False, mode: int = 0o666) -> Iterator[int]:
     """A descriptor to write to; it becomes `target` when the block ends well, and else nothing.
 
     Raises OutputError, OSError.
@@ -47,7 +47,7 @@ def new_file(target: Path, *, force: bool = False) -> Iterator[int]:
         _exists(target)
     temporary = _beside(target)
     try:
-        descriptor = os.open(temporary, _new_flags, 0o666)
+        descriptor = os.open(temporary, _new_flags, mode)
     except OSError as problem:
         raise OutputError(f"{target}: cannot be written: {problem.strerror}") from None
     try:

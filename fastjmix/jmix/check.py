@@ -18,13 +18,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple
 
 from fastjmix.errors import EnvelopeError
 from fastjmix.jmix.digests import Member, digest_of, payload_hashes
-from fastjmix.jmix.opened import ENCRYPTED, Container, instances, json_object, root_of
+from fastjmix.jmix.opened import ENCRYPTED, Container, instances, json_object, json_of, root_of
 from fastjmix.jmix.rules import UUID, kind, shown
 from fastjmix.jmix.unzip import DEFAULT_LIMITS, Archive, Fault, Limits, Tell, refuse, strict
+
+if TYPE_CHECKING:
+    from fastjmix.jmix.keys import RecipientKey
 
 __all__ = ["UUID", "EnvelopeSummary", "Limits", "check_envelope", "read_manifest"]
 
@@ -72,10 +75,15 @@ class Listed(NamedTuple):
 
 
 def check_envelope(
-    file: BinaryIO, limits: Limits = DEFAULT_LIMITS, *, verify_hashes: bool = False
+    file: BinaryIO,
+    limits: Limits = DEFAULT_LIMITS,
+    *,
+    verify_hashes: bool = False,
+    key: RecipientKey | None = None,
 ) -> EnvelopeSummary:
     """Checks an envelope; `file` is open for reading and seekable.
 
+    An encrypted payload is refused, unless `key` decrypts it: it is read, and written nowhere.
     With `verify_hashes` every member is read: listed hashes and `security.payload_hash` must match
     (the payload is read twice when its hash is in the form that jmix-rs writes). Raises
     EnvelopeError naming the member or key at fault, OSError when the file cannot be read.
@@ -85,22 +93,17 @@ def check_envelope(
     manifest = json_object(archive, f"{root}manifest.json", "max_manifest_bytes")
     envelope_id = identity(manifest, strict)
     profile, payload = profile_of(manifest, strict) or ("", "")
-    _refuse_encryption(manifest, archive, root)
-    base = f"{root}{payload}/"
-    metadata = json_object(archive, f"{base}metadata.json", "max_metadata_bytes")
-    check_attachments(archive, base, strict)
-    listed = manifest_listing(manifest, archive.sizes, (root, base), strict)
-    if verify_hashes:
-        promised = payload_hash_of(manifest, strict)
-        digests = read_all(archive, base, listed, promised, strict)
-        compare_listed(listed, digests, strict)
-        compare_payload(archive, base, digests, promised, strict)
+    bases = (root, base := f"{root}{payload}/")
+    if security_of(manifest, strict).get("encryption") is not None:
+        metadata, sizes = _decrypted(archive, manifest, bases, key, verify_hashes=verify_hashes)
+    else:
+        metadata, sizes = _open(archive, manifest, bases, verify_hashes=verify_hashes)
     return EnvelopeSummary(
         id=envelope_id or "",
         profile=profile,
         studies=studies_of(metadata, strict),
         members=tuple(archive.files),
-        instances=len(instances(archive.sizes, base)),
+        instances=len(instances(sizes, base)),
         manifest=manifest,
         root=root,
         payload=payload,
@@ -120,15 +123,70 @@ def _root(archive: Archive) -> str:
     return root
 
 
-def _refuse_encryption(manifest: Mapping[str, Any], archive: Archive, root: str) -> None:
-    if security_of(manifest, strict).get("encryption") is None:
-        return
+def _open(
+    archive: Archive, manifest: Mapping[str, Any], bases: tuple[str, str], *, verify_hashes: bool
+) -> tuple[Mapping[str, Any], Mapping[str, int]]:
+    """(metadata, sizes by name) of a payload that is not encrypted."""
+    base = bases[1]
+    metadata = json_object(archive, f"{base}metadata.json", "max_metadata_bytes")
+    check_attachments(archive, base, strict)
+    listed = manifest_listing(manifest, archive.sizes, bases, strict)
+    if verify_hashes:
+        promised = payload_hash_of(manifest, strict)
+        digests = read_all(archive, base, listed, promised, strict)
+        compare_listed(listed, digests, strict)
+        compare_payload(archive, base, digests, promised, strict)
+    return metadata, archive.sizes
+
+
+def _ciphertext(archive: Archive, root: str) -> str:
+    """The member with the encrypted payload."""
     name = next((f"{root}{n}" for n in ENCRYPTED if f"{root}{n}" in archive.files), None)
     if name is None:
         told = 'is missing, yet the manifest has "security.encryption"'
         refuse(f"{root}{ENCRYPTED[0]}", told)
-    hint = "Send the envelope to a server that holds the receiver's key."
-    refuse(name, "decryption not available here", hint)
+    return name
+
+
+def _decrypted(
+    archive: Archive,
+    manifest: Mapping[str, Any],
+    bases: tuple[str, str],
+    key: RecipientKey | None,
+    *,
+    verify_hashes: bool,
+) -> tuple[Mapping[str, Any], Mapping[str, int]]:
+    """(metadata, sizes by name) of an encrypted payload, which went by and was found right."""
+    from fastjmix.jmix import encryption  # some 60 ms: only who decrypts pays
+    from fastjmix.jmix.inside import Inside
+
+    root, base = bases
+    name = _ciphertext(archive, root)
+    if key is None:
+        hint = "Send the envelope to a server that holds the receiver's key."
+        refuse(name, "decryption not available here", hint)
+    fields = security_of(manifest, strict)["encryption"]
+    verified = encryption.verify(None, key, fields, lambda: archive.pieces(name))
+    members = encryption.decrypt(verified.dialect, key, fields, lambda: archive.pieces(name))
+    inside = Inside(members, base)
+    if inside.faults:
+        raise inside.faults[0]
+    if f"{base}metadata.json" not in inside.sizes:
+        refuse(f"{base}metadata.json", "is missing")
+    metadata = json_of(inside.documents[f"{base}metadata.json"], f"{base}metadata.json")
+    if not isinstance(metadata, dict):
+        refuse(f"{base}metadata.json", "must be a JSON object")
+    attached = any(one.startswith(f"{base}files/") for one in inside.sizes)
+    if attached and f"{base}files.json" not in inside.sizes:
+        refuse(f"{base}files.json", f"is missing, yet there is {base}files/")
+    listed = manifest_listing(manifest, inside.sizes, bases, strict)
+    if verify_hashes:
+        compare_listed(listed, inside.digests, strict)
+        promised = payload_hash_of(manifest, strict)
+        known = (f"sha256:{verified.sha256}", f"sha256:{verified.tar_sha256}", inside.stream)
+        if promised is not None and promised not in known:
+            refuse("manifest.json", '"security.payload_hash" does not match the payload')
+    return metadata, inside.sizes
 
 
 # -- the documents -------------------------------------------------------------------------------

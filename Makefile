@@ -14,7 +14,7 @@ CORE := pyproject.toml setup.py fastjmix/_core.pyx $(wildcard fastjmix/_core/*.p
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv build demo test test-nightly faults soak fuzz bench bench-full lint format test-pythons \
+.PHONY: help venv build demo test test-nightly faults soak fuzz bench bench-full profiles lint format test-pythons \
 	dist clean dcmtk clang cross
 MAKEFLAGS += --no-print-directory
 
@@ -50,6 +50,10 @@ bench: $(BIN)/.tools dcmtk  ## measure in under five minutes, into bench/short
 bench-full: $(BIN)/.tools dcmtk  ## measure everything: bench/RESULTS.md, results.json, results.svg
 	$(PIP) --group bench
 	$(BIN)/python -m bench.run --full $(ARGS)
+
+profiles: $(BIN)/.tools dcmtk  ## where the time of each goal goes: bench/PROFILES.md (perf and strace, if they are there)
+	$(PIP) --group bench
+	$(BIN)/python -m bench.profiles $(ARGS)
 
 lint: $(BIN)/.tools  ## rules, format, types
 	$(BIN)/ruff check .

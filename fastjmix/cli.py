@@ -23,7 +23,10 @@ from typing import TYPE_CHECKING, Annotated, Final, Never
 import typer
 
 from fastjmix._version import __version__
+from fastjmix.envelope import commands as envelope
+from fastjmix.envelope.commands import print_json, read_token
 from fastjmix.errors import FastjmixError, PlatformError
+from fastjmix.errors import printable as shown
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -45,6 +48,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.add_typer(envelope.app, name="envelope")
 
 ConfigFile = Annotated[
     Path, typer.Option("-c", "--config", metavar="FILE", help="The configuration file.")
@@ -83,11 +88,6 @@ def _open_standard_descriptors() -> None:
 
 def _complain(message: str, hint: str = "") -> None:
     typer.echo(f"fastjmix: {message}" + (f"\n  {hint}" if hint else ""), err=True)
-
-
-def shown(text: object) -> str:
-    """Text of a peer or of a file system without control bytes, so that it cannot draw a lie."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))
 
 
 # --- the gateway ------------------------------------------------------------------------------
@@ -156,6 +156,14 @@ def store(
     verify_hashes: Annotated[
         bool, typer.Option("--verify-hashes", help="Check every member's digest before a 201.")
     ] = False,
+    decryption_key: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="The X25519 private key for whom envelopes are encrypted: they are accepted, and "
+            "checked inside. Without it they are refused.",
+        ),
+    ] = None,
     allow_unauthenticated: Annotated[
         bool, typer.Option("--allow-unauthenticated", help="Beyond loopback without a token.")
     ] = False,
@@ -167,7 +175,8 @@ def store(
     if log_level not in log.LEVELS:
         raise typer.BadParameter(f"{log_level!r} is none of {', '.join(log.LEVELS)}")
     log.setup(log_level, None, "store")
-    token = None if token_file is None else _token(token_file)
+    token = None if token_file is None else read_token(token_file)
+    key = envelope.recipient_key(decryption_key)
     from fastjmix import store as room
 
     try:
@@ -178,21 +187,12 @@ def store(
             token,
             ready=_announce,
             verify_hashes=verify_hashes,
+            key=key,
             allow_unauthenticated=allow_unauthenticated,
         )
     except OSError as error:
         told = f"{host}:{port}: {error.strerror or error}"
         raise PlatformError(told, "Is another program listening there?") from None
-
-
-def _token(path: Path) -> str:
-    try:
-        token = path.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise typer.BadParameter(f"--token-file {path}: {error.strerror}") from None
-    if not token:
-        raise typer.BadParameter(f"--token-file {path} is empty")
-    return token
 
 
 def _announce(url: str) -> None:
@@ -255,7 +255,7 @@ def tune(
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
     if as_json:
-        _print_json(room.as_json(report))
+        print_json(room.as_json(report))
     else:
         from rich.console import Console
 
@@ -332,7 +332,7 @@ def send(
         os._exit(INTERRUPTED)
     except NoAssociation as error:
         if as_json:
-            _print_json({"error": error.message, "exit_code": error.exit_code})
+            print_json({"error": error.message, "exit_code": error.exit_code})
         raise
     raise typer.Exit(code)
 
@@ -343,7 +343,7 @@ def _echo(peer: Peer, as_json: bool) -> int:
 
     status = c_echo(peer)
     if as_json:
-        _print_json({"status": f"0x{status:04X}", "exit_code": int(status != 0)})
+        print_json({"status": f"0x{status:04X}", "exit_code": int(status != 0)})
     else:
         typer.echo(f"{peer}: 0x{status:04X} {describe(status)}")
     return int(status != 0)
@@ -368,7 +368,7 @@ def _send(peer: Peer, paths: list[Path], associations: int, as_json: bool, quiet
             bar.console.print(f"skipped {shown(one.path)}: {shown(one.reason)}")
         report = room.send(peer, instances, skipped, associations=associations, on_outcome=told)
     if as_json:
-        _print_json(report.summary())
+        print_json(report.summary())
     else:
         typer.echo(_summary_line(report))
     return report.exit_code
@@ -405,9 +405,3 @@ def _summary_line(report: Report) -> str:
         f"{report.associations} association{'s' if report.associations != 1 else ''}",
     ]
     return ", ".join(parts)
-
-
-def _print_json(value: dict[str, object]) -> None:
-    import orjson
-
-    typer.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2))

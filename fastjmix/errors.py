@@ -71,3 +71,8 @@ class UnreadableHead(PeerError):
 
 class EnvelopeError(FastjmixError):
     """Not a valid JMIX envelope. The message names the member or the key."""
+
+
+def printable(text: object) -> str:
+    """Text of a stranger without control characters, so that it cannot draw a lie."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))

@@ -8,8 +8,10 @@ fdatasync(2) that covers the instance (durability = "fsync").
 An envelope that cannot be sealed is tried again from the disk. After a failed sync its instances
 are answered A700, the file is left alone, and what it had promised is read back from the disk,
 verified, and sealed in another (recovery.py). Storage that fails twice takes nothing for a while
-(health.py).
-Still wrong: that copy is made in the loop: the other associations of this packer wait for it.
+(health.py). Recovery, and encryption at the seal, take as long as reading all of an envelope: both
+are done beside this loop (mending.py, aside.py).
+Still wrong: a seal that does not encrypt is made in the loop, and the other associations of this
+packer wait for it.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import select
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import blake3
@@ -30,16 +33,18 @@ from isal.isal_zlib import crc32
 
 from fastjmix import _core, log
 from fastjmix._core import Arrival, Intake
+from fastjmix.aside import Aside
 from fastjmix.config import Config
 from fastjmix.dicom.dimse import MEANING, Status
 from fastjmix.errors import ConfigError
 from fastjmix.failpoints import reach
 from fastjmix.health import Health
 from fastjmix.links import Links
-from fastjmix.packing import Packing, key_of, seal, signing_keys
-from fastjmix.recovery import Outcome, recover
+from fastjmix.mending import Mending
+from fastjmix.packing import Packing, encrypts, key_of
+from fastjmix.sealing import seal, signing_keys
 from fastjmix.settings import Settings, tabulate
-from fastjmix.spool import SCARCE, Leftover, Room, Spill, Spool, seal_bytes
+from fastjmix.spool import SCARCE, Room, Spill, Spool, Ticket, seal_bytes
 from fastjmix.wiring import Wiring
 
 SPIN_TURNS: Final = 20_000
@@ -48,11 +53,6 @@ between two processes on two cores (ARCHITECTURE.md, "Waking")."""
 
 NAP_SECS: Final = 1.0
 """The longest sleep while an association is live: a bell that was lost costs this, no more."""
-
-RETRY_SECS: Final = 2.0
-RETRY_MAX_SECS: Final = 60.0
-"""An envelope that could not be sealed (a full disk) is tried again: after the first, doubling up
-to the second."""
 
 OUTCOME_BYTES: Final = 4096
 """A datagram of the uploader about one envelope."""
@@ -99,7 +99,10 @@ class Packer:
         self._pending: list[_Pending] = []
         self._spills: dict[int, tuple[Spill | None, bytes]] = {}
         self._awaiting: dict[str, int] = {}
-        self._retries: list[tuple[float, Leftover, int]] = []
+        self._encrypts = any(encrypts(row.builder) for row in self._rows)
+        self._encrypting: dict[str, int] = {}
+        self._aside = Aside(lambda: os.eventfd_write(wiring.wake[self._process], 1))
+        self._mending = Mending(spool, links, self._name, self._aside, self._blame)
         self._outcomes = links.outcomes[self._name]
         self._poll = select.poll()
         for descriptor in (wiring.wake[self._process], links.stop, self._outcomes.fileno()):
@@ -121,17 +124,17 @@ class Packer:
             if self._pending:
                 self._commit()
                 continue
+            self._aside.settle()
             self._seal_due()
-            self._retry_due()
+            self._mending.tend()
+            self._count_encrypting()
             self._health.probe_due()
             if self._stopping and not self._awaiting:
                 break
             self._sleep()
         for packing in list(self._open.values()):
             self._seal(packing, "shutting down")
-        retries, self._retries = self._retries, []
-        for _, leftover, attempt in retries:  # once more: else the next start does it
-            self._recover_one(leftover, attempt)
+        self._mending.finish()
 
     def _turns(self) -> int:
         """Spin only while an association is live, and no timer is due."""
@@ -140,7 +143,7 @@ class Packer:
         return SPIN_TURNS
 
     def _next_due(self) -> float:
-        due = [p.due() for p in self._open.values()] + [when for when, _, _ in self._retries]
+        due = [p.due() for p in self._open.values()] + self._mending.due
         return min(due, default=self._health.due)
 
     def _sleep(self) -> None:
@@ -191,71 +194,13 @@ class Packer:
                 self._log.error("key_unreadable", why=problem.message)
 
     def _recover(self) -> None:
-        self._spool.drop_spills(self._name)
+        """Before anything new is begun: what is there was left."""
+        self._spool.sweep(self._name)
         # Copies first: whether one counts is asked while its original is still there.
         found = sorted(self._spool.leftovers(), key=lambda one: "replaces" not in one.recipe)
         for leftover in found:
             if leftover.recipe["packer"] % self._wiring.packers == self._number:
-                self._recover_one(leftover)
-
-    def _recover_one(self, leftover: Leftover, attempt: int = 1) -> None:
-        """Seals a draft that was left; one that cannot be read is kept for a person."""
-        try:
-            outcome = self._recovered(leftover, attempt)
-        except OSError as problem:
-            pause = min(RETRY_SECS * 2**attempt, RETRY_MAX_SECS)
-            self._log.error(
-                "recovery_failed", envelope=leftover.id, why=problem.strerror, again_in=pause
-            )
-            self._retries.append((time.monotonic() + pause, leftover, attempt + 1))
-            self._blame(problem)
-            return
-        for damage in outcome.damages:
-            self._stats.add("members_damaged_total")
-            self._log.error(
-                "member_damaged",
-                envelope=leftover.id,
-                member=damage.name or None,
-                offset=damage.start,
-                bytes=damage.end - damage.start,
-                why=damage.why,
-                kept=f"rejected/{leftover.id}.zip",
-            )
-        if outcome.fresh is not None:
-            self._log.warning("envelope_moved", envelope=leftover.id, to=outcome.fresh.id)
-            self._recover_one(outcome.fresh)
-        elif outcome.ticket is not None:
-            self._stats.add("envelopes_recovered_total")
-            self._log.warning(
-                "envelope_recovered",
-                envelope=outcome.ticket.id,
-                instances=outcome.ticket.instances,
-                bytes=outcome.ticket.size_bytes,
-            )
-            self._links.ring_outbox()
-
-    def _recovered(self, leftover: Leftover, attempt: int) -> Outcome:
-        """Raises OSError: the disk's fault, so to be tried again."""
-        try:
-            return recover(self._spool, leftover, self._name)
-        except OSError:
-            raise
-        except Exception as problem:
-            if attempt == 1:  # a fault of ours may pass; what is damaged stays so
-                self._log.exception("recovery_failed", envelope=leftover.id, again_in=RETRY_SECS)
-                self._retries.append((time.monotonic() + RETRY_SECS, leftover, 2))
-                return Outcome()
-            self._log.exception("envelope_damaged", envelope=leftover.id)
-            self._spool.set_aside(leftover, repr(problem))
-            self._stats.add("envelopes_rejected_total")
-            return Outcome()
-
-    def _retry_due(self) -> None:
-        now = time.monotonic()
-        due = [one for one in self._retries if one[0] <= now]
-        self._retries = [one for one in self._retries if one[0] > now]
-        for _, leftover, attempt in due:
-            self._recover_one(leftover, attempt)
+                self._mending.give(leftover)
 
     # -- instances ---------------------------------------------------------------------------
 
@@ -269,7 +214,7 @@ class Packer:
                 raise OSError("the instance's spill file could not be written")
             if self._health.stopped:
                 raise OSError(errno.EIO, "the storage has failed")
-            if self._room.exhausted(arrival.size + seal_bytes(len(self._open), self._unsealed)):
+            if self._room.exhausted(arrival.size + self._owed(arrival.size, settings)):
                 raise OSError(errno.ENOSPC, "the storage directory is nearly full")
             if spill is not None:
                 spill.append(self._intake.buffers(lane))  # the rest of it
@@ -283,17 +228,36 @@ class Packer:
             if spill is not None:
                 spill.drop()
 
+    def _owed(self, size: int, settings: Settings) -> int:
+        """Bytes that the open envelopes will still take, with one more instance in them."""
+        owed = seal_bytes(len(self._open), self._unsealed)
+        if self._encrypts:  # what is to be encrypted is written once more, beside the first
+            self._count_encrypting()
+            owed += self._stats.total("bytes_to_encrypt")  # every packer's: they share the disk
+            owed += size if encrypts(settings.builder) else 0
+        return owed
+
+    def _count_encrypting(self) -> None:
+        """Tells the other packers how much room ours will take."""
+        if not self._encrypts:
+            return
+        mine = self._mending.to_encrypt + sum(self._encrypting.values())
+        mine += sum(packing.draft.end for packing in self._open.values() if packing.encrypts)
+        self._stats.set("bytes_to_encrypt", mine)
+
     def _append(
         self, lane: int, arrival: Arrival, settings: Settings, spill: Spill | None, head: bytes
     ) -> None:
         packing = self._packing_for(lane, arrival, settings)
+        # Where the page cache is promise enough, the sender goes on while the rest is entered.
+        at_once = packing.builder.durability == "page-cache" and settings.listener.ack == "stored"
+        written = partial(self._written, lane, packing) if at_once else None
         try:
-            taken = packing.append(arrival, self._intake.buffers(lane), spill, head)
+            taken = packing.append(arrival, self._intake.buffers(lane), spill, head, written)
         except OSError:
             if packing.draft.suspect:
                 self._give_up(packing)
             raise
-        reach("packer.appended")
         packing.instance_arrived(arrival.association, time.monotonic())
         self._sent_by.setdefault(arrival.association, set()).add(packing)
         self._room.spend(arrival.size)
@@ -304,14 +268,16 @@ class Packer:
             self._stats.add("instances_conflicting_total")
             self._log.warning("instance_conflict", envelope=packing.draft.id)
         if settings.listener.ack == "uploaded":
-            if not self._seal(packing, "ack = uploaded"):
-                raise OSError("the envelope could not be sealed")
             self._awaiting[packing.draft.id] = lane
-        elif packing.builder.durability == "page-cache":
-            packing.draft.commit()
-            self._grant(lane, Status.SUCCESS)
-        else:
+            self._seal(packing, "ack = uploaded")
+        elif not at_once:
             self._pending.append(_Pending(lane, packing))
+        elif not taken:  # nothing was written
+            self._grant(lane, Status.SUCCESS)
+
+    def _written(self, lane: int, packing: Packing) -> None:
+        packing.draft.commit()
+        self._grant(lane, Status.SUCCESS)
 
     def _packing_for(self, lane: int, arrival: Arrival, settings: Settings) -> Packing:
         """The open envelope of the instance's study, or a new one. Raises OSError."""
@@ -392,7 +358,7 @@ class Packer:
         self._forget(packing)
         leftover = packing.draft.leave()
         if packing.draft.promised:
-            self._recover_one(leftover)
+            self._mending.give(leftover)
         else:
             packing.draft.abandon()
 
@@ -425,23 +391,35 @@ class Packer:
             packings.discard(packing)
         self._stats.set("envelopes_building", len(self._open))
 
-    def _seal(self, packing: Packing, why: str) -> bool:
-        """To outbox/. False when it failed: what was promised is tried again from the disk."""
+    def _seal(self, packing: Packing, why: str) -> None:
+        """To outbox/; an encrypted one aside, where it takes the time that it takes."""
         self._forget(packing)
+        draft = packing.draft
         if not packing.members:
-            packing.draft.abandon()
-            return True
+            draft.abandon()
+            return
+        work = partial(seal, draft, packing.contents, packing.members, self._name)
+        if packing.encrypts:
+            self._encrypting[draft.id] = draft.end
+            self._aside.begin(work, partial(self._sealed, packing, why))
+        else:
+            self._sealed(packing, why, work)
+
+    def _sealed(self, packing: Packing, why: str, work: Callable[[], Ticket]) -> None:
+        """When it failed, what was promised is tried again from the disk."""
+        self._encrypting.pop(packing.draft.id, None)
         try:
-            ticket = seal(packing.draft, packing.contents, packing.members, self._name)
+            ticket = work()
         except OSError as problem:
             self._log.error("seal_failed", envelope=packing.draft.id, why=problem.strerror)
             leftover = packing.draft.leave()
             self._blame(problem)
+            self._refuse_awaiting(packing.draft.id)
             if leftover.suspect:
-                self._recover_one(leftover)
+                self._mending.give(leftover)
             else:
-                self._retries.append((time.monotonic() + RETRY_SECS, leftover, 1))
-            return False
+                self._mending.give_later(leftover)
+            return
         self._stats.add("envelopes_sealed_total")
         self._log.info(
             "envelope_sealed",
@@ -452,9 +430,15 @@ class Packer:
             why=why,
         )
         self._links.ring_outbox()
-        return True
 
     # -- ack = "uploaded" --------------------------------------------------------------------
+
+    def _refuse_awaiting(self, envelope_id: str) -> None:
+        """The instance's envelope is not going anywhere: its draft is deleted."""
+        lane = self._awaiting.pop(envelope_id, None)
+        if lane is not None:
+            meaning = MEANING[Status.OUT_OF_RESOURCES].encode()
+            self._grant(lane, Status.OUT_OF_RESOURCES, meaning)
 
     def _take_outcomes(self) -> None:
         """Statuses of envelopes whose instance waits for the upstream's answer."""

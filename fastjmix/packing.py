@@ -3,10 +3,10 @@
 Wanted: one writer per study; an instance is appended once, when it is whole.
 Guaranteed: a member is written with its final header; the same bytes again are kept once; other
 bytes under the same SOP Instance UID are both kept; an append that fails leaves no trace.
-Still wrong: the contents stay in memory until the seal (see jmix/envelope.py); with `payload_hash`
-= "stream" the seal reads everything once more (see jmix/hashes.py), and other studies wait for it.
+Still wrong: the contents stay in memory until the seal (see jmix/envelope.py).
 
-The packer process (packer.py) drives this; nothing here knows of lanes or of other processes.
+The packer process (packer.py) drives this; nothing here knows of lanes or of other processes. Its
+end is sealing.py.
 """
 
 from __future__ import annotations
@@ -14,31 +14,28 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-
-from isal.isal_zlib import crc32
 
 from fastjmix._core import Arrival
 from fastjmix.claim import FORMAT
 from fastjmix.config import Builder
 from fastjmix.dicom.dataset import describe_head
-from fastjmix.errors import ConfigError
-from fastjmix.jmix import parties, profiles
-from fastjmix.jmix.archive import Member, central_directory, data_offset, local_header
-from fastjmix.jmix.envelope import Contents, Document, Options
-from fastjmix.jmix.parties import Published
+from fastjmix.failpoints import reach
+from fastjmix.jmix import profiles
+from fastjmix.jmix.archive import Member, local_header
+from fastjmix.jmix.envelope import Contents
 from fastjmix.settings import Settings
-from fastjmix.spool import Draft, Spill, Spool, Ticket
+from fastjmix.spool import Draft, Spill, Spool
 
 if TYPE_CHECKING:
-    from fastjmix.jmix.keys import SigningKey
+    pass
 
-READ_BYTES: Final = 1 << 20
-"""Bytes of a member read at a time when it is hashed once more."""
+CIPHER_BYTES_MAX: Final = (1 << 36) - (1 << 28)
+"""Bytes of an envelope that is to be encrypted: what AES-GCM can, less the documents (256 MB)."""
+CIPHER_BYTES_EACH: Final = 1024
+"""And less what a member takes in a tar beyond what it took in the archive, at most."""
 
 COMPARE_BYTES: Final = 1 << 20
 """Bytes compared at a time when an instance comes again."""
@@ -62,115 +59,6 @@ def recipe(settings: Settings, packer: int, calling_ae: str) -> dict[str, Any]:
         "created": time.time(),
         "published": builder.published.dump() if builder.published is not None else None,
     }
-
-
-def seal(
-    draft: Draft,
-    contents: Contents,
-    members: list[Member],
-    origin: str,
-    sealed_at: float | None = None,
-) -> Ticket:
-    """Writes the documents and moves the envelope to outbox/.
-
-    Raises OSError; with ENOKEY when the envelope cannot be signed as its recipe says.
-    `sealed_at` is the time of an earlier attempt, whose bytes these will be.
-    """
-    recipe = draft.recipe
-    if sealed_at is None:
-        sealed_at = time.time()
-    try:
-        options = _options(draft, members, sealed_at)
-        documents = profiles.get(recipe["profile"]).documents(contents, options)
-    except ConfigError as problem:
-        raise OSError(errno.ENOKEY, problem.message) from problem
-    tail, size = write_documents(documents, members, draft.end)
-    ticket = Ticket(
-        id=draft.id,
-        pipeline=recipe["pipeline"],
-        upstream=recipe["upstream"],
-        ack=recipe["ack"],
-        studies=tuple(contents.studies),
-        calling_ae=recipe["calling_ae"],
-        instances=len(members),
-        size_bytes=size,
-        sealed_at=sealed_at,
-        origin=origin,
-    )
-    return draft.seal(tail, ticket)
-
-
-def _options(draft: Draft, members: list[Member], sealed_at: float) -> Options:
-    """What the recipe says of the documents, for an envelope of these members."""
-    recipe = draft.recipe
-    told = recipe.get("published")
-    published = parties.load(told) if told else None
-    return Options(
-        draft.id,
-        sealed_at,
-        recipe["digest"],
-        recipe["skip_hashing"],
-        recipe["skip_listing"],
-        payload_hash=recipe.get("payload_hash", "tree"),
-        published=published,
-        keys=signing_keys(published),
-        read=_Again(draft, members),
-    )
-
-
-class _Again:
-    """Members' data once more, by name; from the page cache as a rule. Raises OSError."""
-
-    def __init__(self, draft: Draft, members: list[Member]) -> None:
-        self._draft = draft
-        self._members = members
-        self._by_name: dict[bytes, Member] = {}
-
-    def __call__(self, name: bytes) -> Iterator[bytes]:
-        if not self._by_name:  # for whoever asks: most envelopes are never read again
-            self._by_name = {member.name: member for member in self._members}
-        member = self._by_name[name]
-        start = data_offset(member)
-        for at in range(0, member.size, READ_BYTES):
-            wanted = min(READ_BYTES, member.size - at)
-            piece = os.pread(self._draft.descriptor, wanted, start + at)
-            if len(piece) != wanted:
-                raise OSError(errno.EIO, "the envelope is shorter than what was written to it")
-            yield piece
-
-
-def signing_keys(published: Published | None) -> dict[str, SigningKey]:
-    """The keys that the parties name, by file. Raises ConfigError."""
-    return {file: _key(file) for file in published.key_files()} if published else {}
-
-
-@lru_cache
-def _key(file: str) -> SigningKey:
-    """Read once: a key file that goes away while we run is missed at the next start."""
-    from fastjmix.jmix import keys  # cryptography costs some 60 ms: only who signs pays
-
-    return keys.signing_key(keys.read_file(Path(file)), file)
-
-
-def write_documents(
-    documents: Sequence[Document], members: list[Member], end: int
-) -> tuple[list[bytes], int]:
-    """The tail of an archive: documents, then the central directory with the documents first.
-
-    Returns the buffers to append at offset `end`, and the size of the archive.
-    """
-    tail: list[bytes] = []
-    first: list[Member] = []
-    offset = end
-    for document in documents:
-        checksum = crc32(document.data)
-        header = local_header(document.name, checksum, len(document.data))
-        first.append(Member(document.name, checksum, len(document.data), offset))
-        tail += [header, document.data]
-        offset += len(header) + len(document.data)
-    directory = central_directory([*first, *members], offset)
-    tail.append(directory)
-    return tail, offset + len(directory)
 
 
 @dataclass(slots=True, eq=False)
@@ -206,21 +94,38 @@ class Packing:
         """The rules it is packed by."""
         return self.settings.builder
 
+    @property
+    def encrypts(self) -> bool:
+        """Will its payload be encrypted?"""
+        return encrypts(self.builder)
+
     def full_with(self, size: int) -> bool:
         """True when one more member of this size would pass a bound: seal first."""
         if not self.members:
             return False
-        over_bytes = self.draft.end + size > self.builder.max_envelope_bytes
-        return over_bytes or len(self.members) >= self.builder.max_envelope_instances
+        most = self.builder.max_envelope_bytes
+        if self.encrypts:
+            most = min(most, CIPHER_BYTES_MAX - CIPHER_BYTES_EACH * len(self.members))
+        if self.draft.end + size > most:
+            return True
+        return len(self.members) >= self.builder.max_envelope_instances
 
     def append(
-        self, arrival: Arrival, buffers: Sequence[memoryview], spill: Spill | None, head: bytes
+        self,
+        arrival: Arrival,
+        buffers: Sequence[memoryview],
+        spill: Spill | None,
+        head: bytes,
+        written: Callable[[], object] | None = None,
     ) -> bool:
         """Takes an instance: its bytes are in `spill`, or else in `buffers`.
 
-        `head` is the start of its data set. Returns False when the same bytes are here already.
-        Raises OSError; the envelope is then as it was.
+        `head` is the start of its data set. `written` is called as soon as its bytes are with the
+        kernel, before they are entered here: `buffers` and `spill` are not read after that. Returns
+        False when the same bytes are here already. Raises OSError; the envelope is then as it was.
         """
+        if arrival.size > CIPHER_BYTES_MAX and self.encrypts:
+            raise OSError(errno.EFBIG, "an instance is larger than what AES-GCM can encrypt")
         study, series = arrival.study_instance_uid.decode(), arrival.series_instance_uid.decode()
         if self._holds(arrival, buffers, spill):
             return False
@@ -231,6 +136,9 @@ class Packing:
             offset = self.draft.append([header, *buffers])
         else:
             offset = self.draft.join(header, spill)
+        reach("packer.appended")
+        if written is not None:
+            written()
         member = Member(name, arrival.crc, arrival.size, offset)
         self.members.append(member)
         start = offset + len(header) + arrival.prefix_length
@@ -300,6 +208,11 @@ class Packing:
         self.associations.add(association)
         self.last_arrival = now
         self.released_at = None
+
+
+def encrypts(builder: Builder) -> bool:
+    """Do these rules of packing encrypt payloads?"""
+    return builder.published is not None and builder.published.encryption is not None
 
 
 def key_of(settings: Settings, study_instance_uid: bytes) -> tuple[Any, ...]:

@@ -33,22 +33,18 @@ from typing import Any, Final, NamedTuple
 import blake3
 from isal.isal_zlib import crc32
 
-from fastjmix import _core
-from fastjmix.dicom.association import syntax_kind
-from fastjmix.dicom.dataset import describe_head, inflate_head, read_file_meta
+from fastjmix.dicom.dataset import describe_head, read_file_meta
 from fastjmix.errors import DamagedTicket
 from fastjmix.failpoints import reach
+from fastjmix.heads import data_set_head
 from fastjmix.jmix import profiles
 from fastjmix.jmix.archive import Member, data_offset, local_header, member_at
 from fastjmix.jmix.envelope import Contents
-from fastjmix.packing import seal
+from fastjmix.sealing import seal
 from fastjmix.spool import Draft, Leftover, Spool, Ticket
 
 BLOCK: Final = 1 << 20
 """Bytes read at a time."""
-
-HEAD_BYTES: Final = 1 << 16
-"""Bytes of a data set that are searched for its UIDs first; doubled until they are found."""
 
 META_BYTES: Final = 4096
 """File Meta Information is at most 1 KB: it fitted in a lane's control block."""
@@ -80,6 +76,9 @@ class Outcome:
 
 def recover(spool: Spool, leftover: Leftover, origin: str) -> Outcome:
     """Seals a leftover draft, or deletes it when nothing in it was promised. Raises OSError."""
+    if leftover.recipe.get("ack") == "stored" and (ticket := spool.finish(leftover)) is not None:
+        reach("recovery.sealed")
+        return Outcome(ticket)
     if leftover.recipe.get("ack") != "stored" or not leftover.archive.exists():
         spool.discard(leftover)
         return Outcome()
@@ -276,7 +275,9 @@ class _Reading:
         first = os.pread(self._draft.descriptor, META_BYTES, start)
         meta, length = read_file_meta(first)
         syntax = meta["transfer_syntax_uid"]
-        head, head_bytes = self._head(start + length, member.size - length, syntax)
+        head, head_bytes = data_set_head(
+            self._read_at, start + length, member.size - length, syntax
+        )
         return self.contents.add(
             head.study_instance_uid.decode(),
             head.series_instance_uid.decode(),
@@ -289,20 +290,8 @@ class _Reading:
             lambda: describe_head(head_bytes, syntax),
         )
 
-    def _head(self, offset: int, size: int, syntax: str) -> tuple[_core.Head, bytes]:
-        """The head of a data set and its bytes, however far it reaches. Raises ValueError."""
-        length = HEAD_BYTES
-        while True:
-            data = os.pread(self._draft.descriptor, min(length, size), offset)
-            whole = len(data) >= size
-            kind = syntax_kind(syntax)
-            if kind == 3:
-                head = _core.read_head(inflate_head(data), 1, True)
-            else:
-                head = _core.read_head(data, kind, whole)
-            if head is not None:
-                return head, data
-            length *= 2
+    def _read_at(self, offset: int, length: int) -> bytes:
+        return os.pread(self._draft.descriptor, length, offset)
 
     def digest(self, member: Member) -> bytes | None:
         """As the recipe wants it. Raises OSError."""

@@ -36,6 +36,7 @@ COUNTERS: Final[Mapping[str, str]] = {
 GAUGES: Final[Mapping[str, str]] = {
     "associations_open": "Associations open now.",
     "envelopes_building": "Envelopes being packed now.",
+    "bytes_to_encrypt": "Bytes that will stand there a second time while they are encrypted.",
     "outbox_envelopes": "Envelopes waiting for the upstream.",
     "receivers_down": "Receiver processes that died and are not back yet.",
     "packers_down": "Packer processes that died and are not back yet.",

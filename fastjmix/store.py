@@ -5,7 +5,9 @@ Wanted: the published API (GET, HEAD, POST /api/jmix…) over a directory that a
 Guaranteed: 201 means durable (fsync, rename, fsync of the directory) and valid (jmix/check.py); an
 id is never overwritten (409); a body goes to a file, never to memory; the index is made again from
 the files at each start, and a file that is no valid envelope is set aside, not deleted.
-Still wrong: one process and one directory; no deletion, no retention, no TLS of its own.
+Still wrong: one process and one directory; no deletion, no retention, no TLS of its own. Encrypted
+envelopes are decrypted once more at each start (and written nowhere); started without their key, it
+takes them for damaged.
 
 States on disk:
 
@@ -26,7 +28,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from aiohttp import web
 
@@ -36,6 +38,9 @@ from fastjmix.errors import ConfigError, EnvelopeError, SpoolError
 from fastjmix.jmix.check import EnvelopeSummary, Limits, check_envelope, read_manifest
 from fastjmix.spool import sync_directory
 from fastjmix.web import HttpError, json_answer
+
+if TYPE_CHECKING:
+    from fastjmix.jmix.keys import RecipientKey
 
 MAX_BODY_BYTES: Final = 64 << 30
 """Default limit of one POST: larger than any envelope a gateway seals by default."""
@@ -69,7 +74,15 @@ class Held:
 class Shelf:
     """The directory and its index. One process at a time: it holds a lock."""
 
-    def __init__(self, directory: Path, *, limits: Limits, verify_hashes: bool) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        limits: Limits,
+        verify_hashes: bool,
+        key: RecipientKey | None = None,
+    ) -> None:
+        self._key = key
         self.directory = directory
         self.incoming = directory / "incoming"
         self._limits = limits
@@ -107,7 +120,7 @@ class Shelf:
     def _admit_found(self, path: Path) -> None:
         try:
             with path.open("rb") as file:
-                summary = check_envelope(file, self._limits)
+                summary = check_envelope(file, self._limits, key=self._key)
             if path.stem != summary.id:
                 raise EnvelopeError(f"its manifest says {summary.id}")
         except EnvelopeError as problem:
@@ -140,7 +153,7 @@ class Shelf:
         Raises EnvelopeError (invalid), HttpError 409 (the id is stored already), OSError.
         """
         summary = await asyncio.to_thread(
-            check_envelope, file, self._limits, verify_hashes=self._verify
+            check_envelope, file, self._limits, verify_hashes=self._verify, key=self._key
         )
         if summary.id in self._held or summary.id in self._arriving:
             raise HttpError(409, f"envelope {summary.id} is stored already; nothing was changed")
@@ -224,19 +237,21 @@ async def start(
     token: str | None = None,
     *,
     verify_hashes: bool = False,
+    key: RecipientKey | None = None,
     max_body_bytes: int = MAX_BODY_BYTES,
     allow_unauthenticated: bool = False,
     limits: Limits | None = None,
 ) -> tuple[web.AppRunner, int]:
     """Serves `directory`; returns the runner (its cleanup() stops it) and the port (0 = any free).
 
+    `key` decrypts what is encrypted, to see that it is an envelope; without it such are refused.
     Raises SpoolError, OSError (the port), and ConfigError for an address beyond this machine
     without a token.
     """
     if token is None and not allow_unauthenticated and not manners.is_loopback(host):
         told = f"the store would give patients' images to everyone who can reach {host}"
         raise ConfigError(told, "Give it a token, bind it to 127.0.0.1, or allow it explicitly.")
-    shelf = Shelf(directory, limits=limits or Limits(), verify_hashes=verify_hashes)
+    shelf = Shelf(directory, limits=limits or Limits(), verify_hashes=verify_hashes, key=key)
     await asyncio.to_thread(shelf.open)
     guard = manners.Guard(None if token is None else ("Authorization", f"Bearer {token}"))
     routes = _Store(shelf, max_body_bytes).routes()

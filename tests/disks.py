@@ -292,7 +292,7 @@ def where(archives: list[Path]) -> dict[str, list[str]]:
 
 
 def settled(own: Gateway) -> list[Path]:
-    """Waits until nothing is being built; the envelopes. A `.draft` waits for the next start."""
+    """Waits until nothing is being built; the envelopes. A `.draft` waits for the next packer."""
     building = own.spool / "building"
     until(lambda: not [p for p in building.iterdir() if not p.suffix], "building/ is empty")
     return own.envelopes("outbox") + own.envelopes("sent")

@@ -20,7 +20,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 import wire
@@ -107,7 +107,8 @@ def in_halves(uid: str, data: bytes) -> tuple[bytes, bytes]:
 
 def two_receivers(own: Gateway) -> tuple[Peer, Peer]:
     """Two open associations that are carried by two receivers."""
-    for _ in range(200):
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
         with contextlib.ExitStack() as closing:
             first = closing.enter_context(Peer(own.dicom_port))
             second = closing.enter_context(Peer(own.dicom_port))
@@ -421,6 +422,14 @@ def test_f10_an_uploader_killed_between_answer_and_archive(start, store, point: 
 # -- the supervisor ------------------------------------------------------------------------------
 
 
+def locked(file: IO[str]) -> bool:
+    """True when the lock on a file was free, and is ours now."""
+    with contextlib.suppress(BlockingIOError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False
+
+
 def test_f11_the_supervisor_killed_leaves_no_orphan(start, store) -> None:
     """Nobody holds the ports or the lock, and the next start delivers what was acknowledged."""
     own = start(builder=PATIENT)
@@ -441,7 +450,8 @@ def test_f11_the_supervisor_killed_leaves_no_orphan(start, store) -> None:
         with socket.create_server(("127.0.0.1", port)):
             pass
     with (own.spool / ".lock").open() as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # A process that shows as dead may have a thread that has not closed its files yet.
+        until(lambda: locked(lock), "the lock is free", 5)
     began = time.monotonic()
     again = start(builder=QUICK)
     assert time.monotonic() - began < PATIENCE  # it was waited for; how long is not a promise here
@@ -550,6 +560,53 @@ def test_f14_a_packer_that_stands_still(start, store) -> None:
     assert sent.ledger.acknowledged >= waiting.keys()
     assert own.children() == pids
     settle(own, store, sent.ledger)
+
+
+@pytest.mark.parametrize(
+    ("size", "why"), [(20_000, "no status from the packer"), (24 << 20, "no room in the lane")]
+)
+def test_f14_a_packer_that_stands_still_for_too_long(start, store, size: int, why: str) -> None:
+    """Two minutes are one second here. The lane stays taken until the packer lets go of it."""
+    own = start(
+        builder=QUICK,
+        fastjmix=SMALL_LANES,
+        endpoint="max_associations = 1",
+        first="from fastjmix.receiver import loop; loop.GRANT_SECS = 1.0",
+    )
+    data = wire.data_set(pixels=os.urandom(size))
+    packer = until(lambda: own.children().get("packer-0"), "the packer has its name")
+    os.kill(packer, signal.SIGSTOP)
+    with Peer(own.dicom_port) as peer:
+        peer.associate()
+        pdvs = wire.pdvs(1, data, False, [16_000] * (len(data) // 16_000 + 1))
+        asked = wire.p_data(wire.pdvs(1, wire.store_rq("1.2.3.9"), True) + pdvs)
+        sender = threading.Thread(target=send_until_closed, args=(peer, asked))
+        sender.start()
+        assert peer.pdu()[0] == 7  # A-ABORT
+        sender.join(PATIENCE)
+    own.wait_for(f"association_ended .*{why}")
+
+    def asks() -> int:
+        with Peer(own.dicom_port) as other:
+            return other.associate()[0]
+
+    assert asks() == 3  # A-ASSOCIATE-RJ: the packer may still be looking at the lane
+    os.kill(packer, signal.SIGCONT)
+    until(lambda: asks() == 2, "the lane is given back")
+    sent = Sent(own)
+    until(lambda: asks() == 2, "the lane is free")
+    sent.send("1.2.826.14.9", 1)
+    assert own.children()["packer-0"] == packer
+    assert own.stop() == 0
+    found = [images(p) for state in ("outbox", "sent") for p in own.envelopes(state)]
+    whole = {uid: len(got) for one in found for uid, got in one.items()}
+    assert whole.pop("1.2.3.9", None) in (None, *([len(data)] if size < 1 << 20 else []))
+    assert len(whole) == 1
+
+
+def send_until_closed(peer: Peer, data: bytes) -> None:
+    with contextlib.suppress(OSError):
+        peer.send(data)
 
 
 # -- out of memory -------------------------------------------------------------------------------

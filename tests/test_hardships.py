@@ -124,6 +124,44 @@ def test_a_large_head_is_stored_and_recovered(start) -> None:
     works(own)
 
 
+def test_a_recovery_that_takes_long_keeps_nobody_waiting(start) -> None:
+    """The leftover's journal is a pipe: its reader waits for as long as this test likes."""
+    own = start(builder="release_grace_secs = 30")
+    works(own)
+    own.child.kill()
+    own.child.wait()
+    (promised,) = (own.spool / "building").glob("*/promised")
+    said = promised.read_bytes()
+    promised.unlink()
+    os.mkfifo(promised)
+    again = start(builder="release_grace_secs = 0.1")
+    works(again)
+    again.wait_for("envelope_sealed")
+    assert "envelope_recovered" not in again.log()
+    promised.write_bytes(said)
+    again.wait_for("envelope_recovered")
+    assert len(again.envelopes("outbox")) == 2
+
+
+def test_a_drain_waits_for_what_is_being_recovered(start) -> None:
+    own = start(builder="release_grace_secs = 30")
+    works(own)
+    own.child.kill()
+    own.child.wait()
+    (promised,) = (own.spool / "building").glob("*/promised")
+    said = promised.read_bytes()
+    promised.unlink()
+    os.mkfifo(promised)
+    again = start(builder="release_grace_secs = 30")
+    works(again)
+    again.child.send_signal(signal.SIGTERM)
+    again.wait_for("envelope_sealed .*shutting down")
+    promised.write_bytes(said)
+    assert again.stop() == 0
+    assert "envelope_recovered" in again.log()
+    assert len(again.envelopes("outbox")) == 2
+
+
 def test_a_draft_that_cannot_be_read_is_set_aside(start) -> None:
     own = start(builder="release_grace_secs = 30")
     works(own)

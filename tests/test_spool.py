@@ -10,10 +10,11 @@ import time
 import uuid
 from pathlib import Path
 
+import orjson
 import pytest
 
 from fastjmix.errors import DamagedTicket, SpoolError
-from fastjmix.spool import Room, Spool, Ticket
+from fastjmix.spool import Leftover, Room, Spool, Ticket
 
 
 @pytest.fixture
@@ -155,11 +156,21 @@ def test_a_draft_without_a_recipe_is_kept_for_a_person(spool) -> None:
     assert "draft.json" in spool.ticket("rejected", names[1]).refusal["why"]
 
 
-def test_a_successor_drops_its_predecessors_spills(spool) -> None:
+def test_a_successor_sweeps_what_its_predecessor_left_unpromised(spool) -> None:
     mine, other = spool.new_spill("packer-0"), spool.new_spill("packer-1")
-    spool.drop_spills("packer-0")
+    spool.retire(left_by(spool, 10))
+    drafts = [left_by(spool, number).directory for number in (0, 1)]
+    for directory in drafts:  # killed between mkdir and rename
+        number = int(orjson.loads((directory / "draft.json").read_bytes())["packer"])
+        directory.rename(spool.building / f"packer-{number}-{directory.name}.draft")
+    spool.sweep("packer-0")
     assert not mine.path.exists()
     assert other.path.exists()
+    assert [path.name[:9] for path in spool.building.glob("*.draft")] == ["packer-1-"]
+
+
+def left_by(spool: Spool, packer: int) -> Leftover:
+    return spool.new_draft({"packer": packer}).leave()
 
 
 def test_tickets(tmp_path) -> None:

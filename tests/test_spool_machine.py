@@ -33,7 +33,7 @@ from hypothesis.stateful import (
 )
 from nightly import by_form
 
-from fastjmix import packing
+from fastjmix import sealing
 from fastjmix.dicom.dataset import file_meta_prefix
 from fastjmix.packing import Packing
 from fastjmix.recovery import recover
@@ -139,7 +139,7 @@ class SpoolMachine(RuleBasedStateMachine):
         self.pending[study] = []
 
     def seal_packing(self, one: Packing) -> object:
-        return packing.seal(one.draft, one.contents, one.members, "packer-0")
+        return sealing.seal(one.draft, one.contents, one.members, "packer-0")
 
     @precondition(lambda self: self.open)
     @rule(data=st.data(), renames=st.integers(0, 5))

@@ -90,9 +90,6 @@ class Parties:
         for name in missing:
             told = f'a value: profile = "{PROFILE}" needs one'
             self._references.fault(at.of, f"{at.key}.{name}", "nothing", told)
-        if (encryption := held.get("encryption")) is not None:
-            told = "nothing: encryption is not offered yet"
-            self._references.fault(encryption.of, encryption.key, "a table", told)
         reader = _Reader(self._references)
         found = {name: reader.read(one) for name, one in held.items()}
         if missing or self._references.findings.faults:

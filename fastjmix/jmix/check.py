@@ -1,36 +1,47 @@
 """Is this ZIP a JMIX envelope? The judge at both doors: the API's POST and the embedded store.
 
 Wanted: the rules that a receiving server must enforce, for both profiles in use: "harmony" (integer
-version, type, content) and "published" (version as text).
+version, type, content) and "published" (version as text). verifying.py asks the same questions and
+many more, and hears every answer instead of the first.
 Guaranteed: the refusal names the member or the key at fault. The archive's structure is checked
 first (see unzip.py). Listed sizes always match; hashes match when asked for.
-Still wrong: manifest.jws and assertions are not verified; a member that no document mentions is
-accepted; without `verify_hashes` images are not read, so their CRC-32 is not compared.
+Still wrong: what a door does not need (schemas, signatures, who may not be listed) is for
+`fastjmix envelope verify`; without `verify_hashes` images are not read, so their CRC-32 is not
+compared.
+
+Each question takes `tell`, which hears of a fault and may raise it, and gives None where its answer
+cannot be used.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple
 
-import orjson
-
+from fastjmix.errors import EnvelopeError
 from fastjmix.jmix.digests import Member, digest_of, payload_hashes
-from fastjmix.jmix.unzip import DEFAULT_LIMITS, Archive, Bound, Limits, refuse, shortened
+from fastjmix.jmix.opened import ENCRYPTED, Container, instances, json_object, json_of, root_of
+from fastjmix.jmix.rules import UUID, kind, shown
+from fastjmix.jmix.unzip import DEFAULT_LIMITS, Archive, Fault, Limits, Tell, refuse, strict
 
-__all__ = ["EnvelopeSummary", "Limits", "check_envelope", "read_manifest"]
+if TYPE_CHECKING:
+    from fastjmix.jmix.keys import RecipientKey
 
-UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
-"""The 8-4-4-4-12 form only (RFC 9562 §4): the id becomes a file name."""
+__all__ = ["UUID", "EnvelopeSummary", "Limits", "check_envelope", "read_manifest"]
 
 UID_MAX: Final = 64
 """Characters in a UID (PS3.5 §9.1)."""
 
 HASH: Final = re.compile(r"(sha256|blake3):([0-9a-fA-F]{64})")
+BARE_HASH: Final = re.compile(r"[0-9a-fA-F]{64}")
+"""A hash in files.json without its algorithm's name: SHA-256, as in the published example."""
 NOT_HASHED: Final = "sha256:skipped"
 """What jmix-rs writes as payload_hash when it was told not to hash."""
+
+Digests = Mapping[str, Mapping[str, str]]
+"""Member → algorithm → lower-case hex."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,34 +63,47 @@ class EnvelopeSummary:
     payload: str
 
 
+class Listed(NamedTuple):
+    """An entry of a listing: the member it names, and its hash as "algorithm:hex" or None.
+
+    `entry` is where it stands: "manifest.json" and "files[3]".
+    """
+
+    member: str
+    hash: str | None
+    entry: tuple[str, str]
+
+
 def check_envelope(
-    file: BinaryIO, limits: Limits = DEFAULT_LIMITS, *, verify_hashes: bool = False
+    file: BinaryIO,
+    limits: Limits = DEFAULT_LIMITS,
+    *,
+    verify_hashes: bool = False,
+    key: RecipientKey | None = None,
 ) -> EnvelopeSummary:
     """Checks an envelope; `file` is open for reading and seekable.
 
+    An encrypted payload is refused, unless `key` decrypts it: it is read, and written nowhere.
     With `verify_hashes` every member is read: listed hashes and `security.payload_hash` must match
     (the payload is read twice when its hash is in the form that jmix-rs writes). Raises
     EnvelopeError naming the member or key at fault, OSError when the file cannot be read.
     """
     archive = Archive(file, limits)
     root = _root(archive)
-    manifest = _object(archive, f"{root}manifest.json", "max_manifest_bytes")
-    envelope_id = _id(manifest)
-    profile, payload = _profile(manifest)
-    _refuse_encryption(manifest, archive, root)
-    base = f"{root}{payload}/"
-    metadata = _object(archive, f"{base}metadata.json", "max_metadata_bytes")
-    if f"{base}files" in archive.folders and f"{base}files.json" not in archive.files:
-        refuse(f"{base}files.json", f"is missing, yet there is {base}files/")
-    hashes = _listing(manifest, archive, (root, base))
-    if verify_hashes:
-        _verify(archive, base, hashes, _payload_hash(manifest))
+    manifest = json_object(archive, f"{root}manifest.json", "max_manifest_bytes")
+    envelope_id = identity(manifest, strict)
+    profile, payload = profile_of(manifest, strict) or ("", "")
+    bases = (root, base := f"{root}{payload}/")
+    if security_of(manifest, strict).get("encryption") is not None:
+        metadata, sizes = _decrypted(archive, manifest, bases, key, verify_hashes=verify_hashes)
+    else:
+        metadata, sizes = _open(archive, manifest, bases, verify_hashes=verify_hashes)
     return EnvelopeSummary(
-        id=envelope_id,
+        id=envelope_id or "",
         profile=profile,
-        studies=_studies(metadata),
+        studies=studies_of(metadata, strict),
         members=tuple(archive.files),
-        instances=sum(1 for name in archive.files if _is_instance(name, base)),
+        instances=len(instances(sizes, base)),
         manifest=manifest,
         root=root,
         payload=payload,
@@ -92,178 +116,293 @@ def read_manifest(file: BinaryIO, limits: Limits = DEFAULT_LIMITS) -> bytes:
     return archive.read(f"{_root(archive)}manifest.json", "max_manifest_bytes")
 
 
+def _root(archive: Archive) -> str:
+    root = root_of(archive)
+    if root is None:
+        refuse("manifest.json", "is missing at the top level of the archive")
+    return root
+
+
+def _open(
+    archive: Archive, manifest: Mapping[str, Any], bases: tuple[str, str], *, verify_hashes: bool
+) -> tuple[Mapping[str, Any], Mapping[str, int]]:
+    """(metadata, sizes by name) of a payload that is not encrypted."""
+    base = bases[1]
+    metadata = json_object(archive, f"{base}metadata.json", "max_metadata_bytes")
+    check_attachments(archive, base, strict)
+    listed = manifest_listing(manifest, archive.sizes, bases, strict)
+    if verify_hashes:
+        promised = payload_hash_of(manifest, strict)
+        digests = read_all(archive, base, listed, promised, strict)
+        compare_listed(listed, digests, strict)
+        compare_payload(archive, base, digests, promised, strict)
+    return metadata, archive.sizes
+
+
+def _ciphertext(archive: Archive, root: str) -> str:
+    """The member with the encrypted payload."""
+    name = next((f"{root}{n}" for n in ENCRYPTED if f"{root}{n}" in archive.files), None)
+    if name is None:
+        told = 'is missing, yet the manifest has "security.encryption"'
+        refuse(f"{root}{ENCRYPTED[0]}", told)
+    return name
+
+
+def _decrypted(
+    archive: Archive,
+    manifest: Mapping[str, Any],
+    bases: tuple[str, str],
+    key: RecipientKey | None,
+    *,
+    verify_hashes: bool,
+) -> tuple[Mapping[str, Any], Mapping[str, int]]:
+    """(metadata, sizes by name) of an encrypted payload, which went by and was found right."""
+    from fastjmix.jmix import encryption  # some 60 ms: only who decrypts pays
+    from fastjmix.jmix.inside import Inside
+
+    root, base = bases
+    name = _ciphertext(archive, root)
+    if key is None:
+        hint = "Send the envelope to a server that holds the receiver's key."
+        refuse(name, "decryption not available here", hint)
+    fields = security_of(manifest, strict)["encryption"]
+    verified = encryption.verify(None, key, fields, lambda: archive.pieces(name))
+    members = encryption.decrypt(verified.dialect, key, fields, lambda: archive.pieces(name))
+    inside = Inside(members, base)
+    if inside.faults:
+        raise inside.faults[0]
+    if f"{base}metadata.json" not in inside.sizes:
+        refuse(f"{base}metadata.json", "is missing")
+    metadata = json_of(inside.documents[f"{base}metadata.json"], f"{base}metadata.json")
+    if not isinstance(metadata, dict):
+        refuse(f"{base}metadata.json", "must be a JSON object")
+    attached = any(one.startswith(f"{base}files/") for one in inside.sizes)
+    if attached and f"{base}files.json" not in inside.sizes:
+        refuse(f"{base}files.json", f"is missing, yet there is {base}files/")
+    listed = manifest_listing(manifest, inside.sizes, bases, strict)
+    if verify_hashes:
+        compare_listed(listed, inside.digests, strict)
+        promised = payload_hash_of(manifest, strict)
+        known = (f"sha256:{verified.sha256}", f"sha256:{verified.tar_sha256}", inside.stream)
+        if promised is not None and promised not in known:
+            refuse("manifest.json", '"security.payload_hash" does not match the payload')
+    return metadata, inside.sizes
+
+
 # -- the documents -------------------------------------------------------------------------------
 
 
-def _root(archive: Archive) -> str:
-    """ "" or the single top folder (with its slash) that holds manifest.json."""
-    if "manifest.json" in archive.files:
-        return ""
-    tops = {name.partition("/")[0] for name in archive.files}
-    top = f"{tops.pop()}/" if len(tops) == 1 else ""
-    if f"{top}manifest.json" not in archive.files:
-        refuse("manifest.json", "is missing at the top level of the archive")
-    return top
-
-
-def _object(archive: Archive, name: str, bound: Bound) -> Mapping[str, Any]:
-    """A member that is a JSON object."""
-    try:
-        found = orjson.loads(archive.read(name, bound))
-    except orjson.JSONDecodeError as problem:
-        refuse(name, f"is not JSON: {problem}")
-    if not isinstance(found, dict):
-        refuse(name, f"must be a JSON object, not {_kind(found)}")
-    return found
-
-
-def _id(manifest: Mapping[str, Any]) -> str:
+def identity(manifest: Mapping[str, Any], tell: Tell) -> str | None:
+    """The envelope's id, in lower case."""
     found = manifest.get("id")
     if found is None:
-        refuse("manifest.json", 'has no "id"')
+        tell(Fault("manifest.json", 'has no "id"'))
+        return None
     if not isinstance(found, str) or not UUID.fullmatch(found):
-        refuse("manifest.json", f'"id" must be a UUID, not {_shown(found)}')
+        tell(Fault("manifest.json", f'"id" must be a UUID, not {shown(found)}'))
+        return None
     return found.lower()
 
 
-def _profile(manifest: Mapping[str, Any]) -> tuple[str, str]:
+def profile_of(manifest: Mapping[str, Any], tell: Tell) -> tuple[str, str] | None:
     """The profile's name and the payload folder."""
     version = manifest.get("version")
     if isinstance(version, str) and version:
         return "published", "payload"
     if type(version) is not int or version != 1:
-        told = f'"version" must be 1 or a text such as "1.0", not {_shown(version)}'
-        refuse("manifest.json", told)
-    if manifest.get("type") != "envelope":
-        refuse("manifest.json", f'"type" must be "envelope", not {_shown(manifest.get("type"))}')
-    content = manifest.get("content")
-    if not isinstance(content, dict) or content.get("type") != "directory":
-        refuse("manifest.json", '"content" must be {"type": "directory", "path": …}')
-    path = content.get("path")
-    if not isinstance(path, str) or not path.strip("/"):
-        refuse("manifest.json", f'"content.path" must name a folder, not {_shown(path)}')
-    return "harmony", path.removesuffix("/")
+        told = f'"version" must be 1 or a text such as "1.0", not {shown(version)}'
+    elif manifest.get("type") != "envelope":
+        told = f'"type" must be "envelope", not {shown(manifest.get("type"))}'
+    else:
+        content = manifest.get("content")
+        path = content.get("path") if isinstance(content, dict) else None
+        if not isinstance(content, dict) or content.get("type") != "directory":
+            told = '"content" must be {"type": "directory", "path": …}'
+        elif not isinstance(path, str) or not path.strip("/"):
+            told = f'"content.path" must name a folder, not {shown(path)}'
+        else:
+            return "harmony", path.removesuffix("/")
+    tell(Fault("manifest.json", told))
+    return None
 
 
-def _refuse_encryption(manifest: Mapping[str, Any], archive: Archive, root: str) -> None:
+def security_of(manifest: Mapping[str, Any], tell: Tell) -> Mapping[str, Any]:
+    """The manifest's `security`; empty when it has none."""
     security = manifest.get("security")
     if security is not None and not isinstance(security, dict):
-        refuse("manifest.json", f'"security" must be an object, not {_kind(security)}')
-    if not security or security.get("encryption") is None:
-        return
-    name = f"{root}payload.encrypted"
-    if name not in archive.files:
-        refuse(name, 'is missing, yet the manifest has "security.encryption"')
-    hint = "Send the envelope to a server that holds the receiver's key."
-    refuse(name, "decryption not available here", hint)
+        tell(Fault("manifest.json", f'"security" must be an object, not {kind(security)}'))
+    return security if isinstance(security, dict) else {}
 
 
-def _studies(metadata: Mapping[str, Any]) -> tuple[str, ...]:
+def check_attachments(container: Container, base: str, tell: Tell) -> None:
+    """With files/ there must be files.json."""
+    if f"{base}files" in container.folders and f"{base}files.json" not in container.sizes:
+        tell(Fault(f"{base}files.json", f"is missing, yet there is {base}files/"))
+
+
+def studies_of(metadata: Mapping[str, Any], tell: Tell) -> tuple[str, ...]:
     """Study Instance UIDs: keys of the harmony map, or the published object's study_uid."""
     studies = metadata.get("studies")
     if studies is None:
         return ()
     if not isinstance(studies, dict):
-        refuse("metadata.json", f'"studies" must be an object, not {_kind(studies)}')
+        tell(Fault("metadata.json", f'"studies" must be an object, not {kind(studies)}'))
+        return ()
     if "study_uid" not in studies and "series" not in studies:
-        return tuple(_uid(uid) for uid in studies)
-    uid = studies.get("study_uid")
-    if uid is not None and not isinstance(uid, str):
-        refuse("metadata.json", f'"studies.study_uid" must be a text, not {_kind(uid)}')
-    return (_uid(uid),) if uid else ()
-
-
-def _uid(text: str) -> str:
-    if not 0 < len(text) <= UID_MAX:
-        refuse("metadata.json", f'"studies" names {_shown(text)}, which is not a UID')
-    return text
-
-
-def _is_instance(name: str, base: str) -> bool:
-    """Everything in the payload but its documents, attachments and previews."""
-    if not name.startswith(base) or name.startswith((f"{base}files/", f"{base}preview/")):
-        return False
-    return name not in (f"{base}metadata.json", f"{base}files.json")
+        found = tuple(studies)
+    else:
+        uid = studies.get("study_uid")
+        if uid is not None and not isinstance(uid, str):
+            tell(Fault("metadata.json", f'"studies.study_uid" must be a text, not {kind(uid)}'))
+        found = (uid,) if uid and isinstance(uid, str) else ()
+    for uid in found:
+        if not 0 < len(uid) <= UID_MAX:
+            tell(Fault("metadata.json", f'"studies" names {shown(uid)}, which is not a UID'))
+    return found
 
 
 # -- sizes and hashes ----------------------------------------------------------------------------
 
 
-def _listing(
-    manifest: Mapping[str, Any], archive: Archive, bases: tuple[str, str]
-) -> dict[str, str]:
-    """The manifest's `files`: sizes are compared here; returns member → its hash, if it has one."""
+def manifest_listing(
+    manifest: Mapping[str, Any], sizes: Mapping[str, int], bases: tuple[str, str], tell: Tell
+) -> list[Listed]:
+    """The manifest's `files`; their sizes are compared here."""
     entries = manifest.get("files")
     if entries is None:
-        return {}
+        return []
     if not isinstance(entries, list):
-        refuse("manifest.json", f'"files" must be an array, not {_kind(entries)}')
-    hashes: dict[str, str] = {}
+        tell(Fault("manifest.json", f'"files" must be an array, not {kind(entries)}'))
+        return []
+    return listing(entries, "manifest.json", "files", sizes, bases, tell)
+
+
+def listing(
+    entries: list[Any],
+    document: str,
+    key: str,
+    sizes: Mapping[str, int],
+    bases: Iterable[str],
+    tell: Tell,
+) -> list[Listed]:
+    """The entries of a listing, each with its member; their sizes are compared here.
+
+    A path counts from the first of the `bases` below which there is such a member.
+    """
+    found: list[Listed] = []
     for number, entry in enumerate(entries):
-        key = f"files[{number}]"
-        name = _listed_member(entry, key, archive, bases)
-        size, held = entry.get("size_bytes"), archive.files[name].file_size
-        if size is not None and size != held:
-            refuse("manifest.json", f'"{key}" says {_shown(size)} bytes; {name} has {held}')
-        if (found := entry.get("hash")) is not None:
-            hashes[name] = _hash(found, f"{key}.hash")
-    return hashes
+        at = f"{key}[{number}]"
+        path = entry.get("path", entry.get("file")) if isinstance(entry, dict) else None
+        if not isinstance(path, str):
+            tell(Fault(document, f'"{at}" must be an object with a "path"'))
+            continue
+        name = next((f"{base}{path}" for base in bases if f"{base}{path}" in sizes), None)
+        if name is None:
+            tell(Fault(document, f'"{at}" names {shown(path)}, which is not in the archive'))
+            continue
+        size, held = entry.get("size_bytes"), sizes[name]
+        if size is not None and (type(size) is not int or size != held):
+            tell(Fault(document, f'"{at}" says {shown(size)} bytes; {name} has {held}'))
+        hashed = entry.get("hash")
+        known = None if hashed is None else hash_of(hashed, document, f"{at}.hash", tell)
+        found.append(Listed(name, known, (document, at)))
+    return found
 
 
-def _listed_member(entry: object, key: str, archive: Archive, bases: tuple[str, str]) -> str:
-    """The member an entry names: from the envelope's root, or from its payload."""
-    path = entry.get("path", entry.get("file")) if isinstance(entry, dict) else None
-    if not isinstance(path, str):
-        refuse("manifest.json", f'"{key}" must be an object with a "path"')
-    names = [f"{base}{path}" for base in bases if f"{base}{path}" in archive.files]
-    if not names:
-        refuse("manifest.json", f'"{key}" names {_shown(path)}, which is not in the archive')
-    return names[0]
-
-
-def _payload_hash(manifest: Mapping[str, Any]) -> str | None:
-    found = (manifest.get("security") or {}).get("payload_hash")
+def payload_hash_of(manifest: Mapping[str, Any], tell: Tell) -> str | None:
+    """security.payload_hash as "algorithm:hex"; None: there is none, or hashing was skipped."""
+    found = security_of(manifest, tell).get("payload_hash")
     if found is None or found == NOT_HASHED:
         return None
-    return _hash(found, "security.payload_hash")
+    return hash_of(found, "manifest.json", "security.payload_hash", tell)
 
 
-def _hash(found: object, key: str) -> str:
-    if not isinstance(found, str) or not HASH.fullmatch(found):
-        refuse("manifest.json", f'"{key}" must be sha256:… or blake3:…, not {_shown(found)}')
-    return found.lower()
+def hash_of(found: object, document: str, key: str, tell: Tell) -> str | None:
+    """A hash as "algorithm:hex" in lower case; a bare one is SHA-256 in files.json."""
+    if isinstance(found, str) and HASH.fullmatch(found):
+        return found.lower()
+    if isinstance(found, str) and document != "manifest.json" and BARE_HASH.fullmatch(found):
+        return f"sha256:{found.lower()}"
+    tell(Fault(document, f'"{key}" must be sha256:… or blake3:…, not {shown(found)}'))
+    return None
 
 
-def _verify(
-    archive: Archive, base: str, hashes: Mapping[str, str], payload_hash: str | None
+def algorithms(
+    base: str, listed: Iterable[Listed], promised: str | None
+) -> Callable[[str], set[str]]:
+    """Which digests of a member will be compared."""
+    wanted: dict[str, set[str]] = {}
+    for one in listed:
+        if one.hash:
+            wanted.setdefault(one.member, set()).add(one.hash.partition(":")[0])
+    everywhere = {promised.partition(":")[0]} if promised else set()
+
+    def of(name: str) -> set[str]:
+        return wanted.get(name, set()) | (everywhere if name.startswith(base) else set())
+
+    return of
+
+
+def read_all(
+    container: Container,
+    base: str,
+    listed: Iterable[Listed],
+    promised: str | None,
+    tell: Tell,
+    seen: Callable[[int], object] = lambda _: None,
+) -> dict[str, dict[str, str]]:
+    """Reads every member once, so that each CRC-32 is compared too; gives what was digested.
+
+    `seen` hears how many bytes went by. A member that cannot be read is told and left out.
+    """
+    wanted = algorithms(base, listed, promised)
+    found: dict[str, dict[str, str]] = {}
+    for name in container.sizes:
+        try:
+            found[name] = digest_of(watched(container.pieces(name), seen), wanted(name))
+        except EnvelopeError as fault:
+            tell(fault)
+    return found
+
+
+def watched(pieces: Iterable[bytes], seen: Callable[[int], object]) -> Iterator[bytes]:
+    """The pieces; `seen` hears of each when it was used."""
+    for piece in pieces:
+        yield piece
+        seen(len(piece))
+
+
+def compare_listed(listed: Iterable[Listed], digests: Digests, tell: Tell) -> None:
+    """Does each listed member have its hash?"""
+    for one in listed:
+        if not one.hash or one.member not in digests:
+            continue
+        algorithm, _, wanted = one.hash.partition(":")
+        if digests[one.member][algorithm] != wanted:
+            document, key = one.entry
+            where = "the manifest" if document == "manifest.json" else document
+            told = f'does not match its hash in {where}, "{key}.hash"'
+            tell(Fault(one.member, told))
+
+
+def compare_payload(
+    container: Container, base: str, digests: Digests, promised: str | None, tell: Tell
 ) -> None:
-    """Reads every member once, so that each CRC-32 is compared too."""
-    algorithm = (payload_hash or "").partition(":")[0]
-    payload: list[Member] = []
-    for name, info in archive.files.items():
-        wanted_by, _, wanted = hashes.get(name, "").partition(":")
-        inside = bool(algorithm) and name.startswith(base)
-        algorithms = {wanted_by} - {""} | ({algorithm} if inside else set())
-        digests = digest_of(archive.pieces(name), algorithms)
-        if wanted and digests[wanted_by] != wanted:
-            refuse(name, "does not match its hash in the manifest")
-        if inside:
-            payload.append(Member(name.removeprefix(base), info.file_size, digests[algorithm]))
-    if not algorithm:
+    """Is the payload's hash right, in one of the two forms?
+
+    Not asked where a member could not be read: that was told already.
+    """
+    if promised is None:
         return
-    folders = [folder[len(base) :] for folder in archive.folders if folder.startswith(base)]
-    forms = payload_hashes(algorithm, payload, folders, lambda path: archive.pieces(base + path))
-    if not any(form == payload_hash for form in forms):
-        refuse("manifest.json", '"security.payload_hash" does not match the payload')
-
-
-# -- words ---------------------------------------------------------------------------------------
-
-
-def _kind(value: object) -> str:
-    names = {dict: "an object", list: "an array", str: "a text", bool: "true or false"}
-    return "null" if value is None else names.get(type(value), "a number")
-
-
-def _shown(value: object) -> str:
-    return shortened(orjson.dumps(value, default=str).decode())
+    algorithm = promised.partition(":")[0]
+    names = [name for name in container.sizes if name.startswith(base)]
+    if not all(name in digests for name in names):
+        return
+    payload = [
+        Member(name.removeprefix(base), container.sizes[name], digests[name][algorithm])
+        for name in names
+    ]
+    folders = [folder[len(base) :] for folder in container.folders if folder.startswith(base)]
+    forms = payload_hashes(algorithm, payload, folders, lambda path: container.pieces(base + path))
+    if not any(form == promised for form in forms):
+        tell(Fault("manifest.json", '"security.payload_hash" does not match the payload'))

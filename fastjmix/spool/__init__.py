@@ -9,10 +9,15 @@ State is place. Each step is one rename; each state and what a leftover of it me
                                What was acknowledged and is damaged goes to S4, loudly; the rest is
                                copied into a fresh draft (recovery.py).
        building/<id>/suspect   a sync of that archive failed: it is read, never written again.
+       building/<id>/sealed.zip.new  the same envelope in another form (encrypted), being written:
+                               of no worth, made anew.
+       building/<id>/sealed.zip  that form, complete, its ticket.json beside it: only it counts.
+                               The packer deletes envelope.zip, if that is still there, and moves it
+                               to S2.
        building/<id>/damaged   bytes on their way to S4: goes with the draft.
-       building/<id>.draft/    a draft being made, or one whose promises stand in another draft:
-                               deleted at start.
-       building/*.spill        an instance larger than its lane, not yet whole: deleted at start.
+       building/packer-*.draft/  a draft being made, or one whose promises stand in another draft:
+                               deleted by the next packer of that number.
+       building/packer-*.spill an instance larger than its lane, not yet whole: deleted likewise.
        building/<id>.upload    received by the API, not yet accepted: deleted at start.
     S2 outbox/<id>.zip         sealed, complete, promised. outbox/<id>.json, its ticket, is durable
                                before the archive arrives; a ticket alone is deleted at start,
@@ -41,7 +46,7 @@ Knows no HTTP and no DICOM.
 Still wrong: a spool on a file system without atomic rename (some network mounts) is not detected.
 """
 
-from fastjmix.spool.draft import Draft, Leftover, Spill
+from fastjmix.spool.draft import Draft, Leftover, Remade, Spill
 from fastjmix.spool.files import SCARCE, sync_directory
 from fastjmix.spool.journal import Promises
 from fastjmix.spool.room import Room, seal_bytes
@@ -53,6 +58,7 @@ __all__ = [
     "Draft",
     "Leftover",
     "Promises",
+    "Remade",
     "Room",
     "Spill",
     "Spool",

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 ARCHIVE: Final = "envelope.zip"
 RECIPE: Final = "draft.json"
+SEALED: Final = "sealed.zip"
+"""An archive in another form than the one that was built, complete: only it counts, once here."""
+TICKET: Final = "ticket.json"
+"""The ticket of that archive: durable before it."""
 SUSPECT: Final = "suspect"
 """An empty file that says that a sync of the archive beside it failed."""
 
@@ -54,6 +58,19 @@ class Spill:
             self.path.unlink(missing_ok=True)
 
 
+class Remade(Spill):
+    """A draft's archive in another form, being written beside it. Of no worth before its seal."""
+
+    def __init__(self, directory: Path) -> None:
+        path = directory / f"{SEALED}.new"
+        path.unlink(missing_ok=True)  # an earlier attempt's
+        super().__init__(path)
+
+    def overwrite(self, data: Bytes, offset: int) -> None:
+        """Bytes whose place was kept. Raises OSError."""
+        write_all(self.descriptor, [data], offset)
+
+
 @dataclass(slots=True)
 class Leftover:
     """A draft that nobody is writing: its directory and what draft.json says.
@@ -72,6 +89,19 @@ class Leftover:
     def archive(self) -> Path:
         """Where the archive is, unless it had moved to outbox/."""
         return self.directory / ARCHIVE
+
+    @property
+    def sealed(self) -> Path:
+        """Where its archive in another form is, if that is complete: see Draft.seal_remade."""
+        return self.directory / SEALED
+
+    @property
+    def size(self) -> int:
+        """Bytes of its archive; 0 when it is not here."""
+        try:
+            return self.archive.stat().st_size
+        except OSError:
+            return 0
 
     def promises(self) -> journal.Promises:
         """What its journal says."""
@@ -214,6 +244,32 @@ class Draft:
             self._judge(problem)
             raise
         shutil.rmtree(self.directory, ignore_errors=True)  # what stays is deleted at the next start
+        reach("seal.removed")
+        return ticket
+
+    def remake(self) -> Remade:
+        """A file for the archive in another form: fill it, then `seal_remade`. Raises OSError."""
+        if self.suspect:
+            raise OSError(errno.EIO, "an earlier sync of this envelope failed")
+        return Remade(self.directory)
+
+    def seal_remade(self, remade: Remade, ticket: Ticket) -> Ticket:
+        """Moves the archive in its other form to outbox/; the one that was built is deleted.
+
+        Returns the ticket with its final size. Raises OSError. Before the rename to SEALED the
+        draft is as it was; after it only the other form counts, and a successor moves it on.
+        """
+        ticket = replace(ticket, size_bytes=remade.size)
+        reach("encrypt.written")
+        if self._durable:
+            os.fdatasync(remade.descriptor)
+        descriptor, remade.descriptor = remade.descriptor, -1
+        os.close(descriptor)  # the last call that may tell of a failed write
+        self._spool.settle(remade.path, self.directory, ticket, durable=self._durable)
+        with contextlib.suppress(OSError):
+            self.close()
+        self._spool.move_settled(self.directory, ticket, durable=self._durable)
+        shutil.rmtree(self.directory, ignore_errors=True)
         reach("seal.removed")
         return ticket
 

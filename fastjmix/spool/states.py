@@ -24,7 +24,7 @@ from fastjmix.claim import FORMAT, claim
 from fastjmix.errors import DamagedTicket, SpoolError
 from fastjmix.failpoints import reach
 from fastjmix.spool import journal
-from fastjmix.spool.draft import ARCHIVE, RECIPE, SUSPECT, Draft, Leftover, Spill
+from fastjmix.spool.draft import ARCHIVE, RECIPE, SEALED, SUSPECT, TICKET, Draft, Leftover, Spill
 from fastjmix.spool.files import sync_directory, write_all
 from fastjmix.spool.ground import standing_on
 from fastjmix.spool.ticket import Ticket
@@ -162,7 +162,8 @@ class Spool:
     def _without_recipe(self, directory: Path) -> None:
         """A draft whose recipe is gone: kept for a person if there is anything in it."""
         leftover = Leftover(directory.name, directory)
-        if leftover.archive.exists() and leftover.archive.stat().st_size:
+        archives = (leftover.archive, leftover.sealed)
+        if any(archive.exists() and archive.stat().st_size for archive in archives):
             self.set_aside(leftover, "its draft.json cannot be read")
         else:
             shutil.rmtree(directory)
@@ -202,7 +203,8 @@ class Spool:
 
     def set_aside(self, leftover: Leftover, why: str) -> None:
         """A draft that cannot be sealed: S1 → S4, for a person. Raises OSError."""
-        self._keep(leftover, leftover.archive, why)
+        sealed = leftover.sealed
+        self._keep(leftover, sealed if sealed.exists() else leftover.archive, why)
         shutil.rmtree(leftover.directory)
 
     def keep_damaged(self, leftover: Leftover, pieces: Iterable[bytes], why: str) -> None:
@@ -254,9 +256,9 @@ class Spool:
     def retire(self, leftover: Leftover) -> None:
         """A draft whose promises stand in another one, which is durable. Raises OSError.
 
-        One rename decides which of the two is recovered: a `.draft` is deleted at start.
+        One rename decides which of the two is recovered: a `.draft` is swept.
         """
-        gone = leftover.directory.with_suffix(".draft")
+        gone = self._unfinished(leftover.recipe, leftover.id)
         self._rename(leftover.directory, gone)
         shutil.rmtree(gone, ignore_errors=True)
 
@@ -276,7 +278,7 @@ class Spool:
         envelope_id = str(uuid.uuid4())
         keep = self.durable if durable is None else durable
         # Made under another name: whoever finds building/<id> finds it whole.
-        unfinished = self.building / f"{envelope_id}.draft"
+        unfinished = self._unfinished(recipe, envelope_id)
         opened: list[int] = []
         try:
             unfinished.mkdir(mode=0o700)
@@ -298,10 +300,16 @@ class Spool:
         """A file in building/ for an instance larger than its lane. Raises OSError."""
         return Spill(self.building / f"{owner}-{uuid.uuid4()}.spill")
 
-    def drop_spills(self, owner: str) -> None:
-        """Deletes what a former process of this name left. Nothing of it was promised."""
+    def sweep(self, owner: str) -> None:
+        """Deletes what a former process of this name left, and nothing was promised of."""
         for spill in self.building.glob(f"{owner}-*.spill"):
             spill.unlink(missing_ok=True)
+        for unfinished in self.building.glob(f"{owner}-*.draft"):
+            shutil.rmtree(unfinished, ignore_errors=True)
+
+    def _unfinished(self, recipe: Mapping[str, Any], envelope_id: str) -> Path:
+        """Where a draft is before it counts, and when it counts no more: see `sweep`."""
+        return self.building / f"packer-{recipe.get('packer')}-{envelope_id}.draft"
 
     def new_upload(self) -> Path:
         """A name in building/ for an archive that the API is receiving."""
@@ -321,6 +329,38 @@ class Spool:
         """S1 → S2. The ticket first, so that an archive in outbox/ always has one."""
         self._write_file(self.outbox / f"{ticket.id}.json", ticket.dump(), durable=durable)
         self._rename(archive, self.outbox / f"{ticket.id}.zip", durable=durable)
+
+    def settle(self, archive: Path, directory: Path, ticket: Ticket, *, durable: bool) -> None:
+        """An archive in another form, written and synced, becomes the one that counts in its draft.
+
+        Raises OSError.
+        """
+        self._write_file(directory / TICKET, ticket.dump(), durable=durable)
+        self._rename(archive, directory / SEALED, durable=durable)
+        reach("encrypt.settled")
+
+    def move_settled(self, directory: Path, ticket: Ticket, *, durable: bool) -> None:
+        """S1 → S2 for an archive that `settle` put there. The form that was built is gone before,
+        durably: else it would be sealed once more after a crash. Raises OSError.
+        """
+        (directory / ARCHIVE).unlink(missing_ok=True)
+        if durable:
+            sync_directory(directory)
+        self.publish(directory / SEALED, ticket, durable=durable)
+        reach("seal.published")
+
+    def finish(self, leftover: Leftover) -> Ticket | None:
+        """Moves a leftover on whose archive is there in its other form; None when it is not.
+
+        Raises OSError, DamagedTicket.
+        """
+        if not leftover.sealed.exists():
+            return None
+        with (leftover.directory / TICKET).open("rb") as file:
+            ticket = Ticket.load(file.read(TICKET_BYTES_MAX), str(leftover.directory / TICKET))
+        self.move_settled(leftover.directory, ticket, durable=self.durable)
+        shutil.rmtree(leftover.directory, ignore_errors=True)
+        return ticket
 
     # -- S2 and on ---------------------------------------------------------------------------
 

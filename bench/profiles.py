@@ -1,0 +1,393 @@
+"""Where the time of a goal goes: `python -m bench.profiles [--only P1,P6]` → bench/PROFILES.md.
+
+For each scenario fastjmix runs as in bench_pipeline.py, and one sending of the study is looked at
+three times, since each way of looking slows what it sees:
+
+    as it is      seconds of processor by process (/proc/PID/schedstat), beside the wall clock
+    perf record   samples of the processor clock, by process and by what the code is for
+    strace -c -f  system calls of each process; their counts are exact, their times are not
+
+and with the floors which a scenario names: loops that do nothing but one part of it.
+
+Still wrong: samples name what ran, not what was waited for; `Python` is the interpreter with all
+that it calls in itself. Without perf or strace that part is missing, and the page says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from bench import forms, machine, peers
+from bench.peers import FastJmix, Store
+from bench.room import Room
+from bench.rounds import say
+from bench.study import CT_STUDY, MR_STUDY, Study
+
+HERE: Final = Path(__file__).resolve().parent
+PAGE: Final = HERE / "PROFILES.md"
+HERTZ: Final = 2000
+ROUNDS: Final = 3
+SHOWN: Final = 8
+"""System calls of a process that the page names."""
+
+# What a sample was for, by the symbol first and by the file it lies in second.
+SYMBOLS: Final = (
+    ("SHA-256", re.compile(r"sha256|sha2_block")),
+    ("CRC-32", re.compile(r"crc32")),
+    ("copies", re.compile(r"copy_|_copy|memcpy|clear_page|rep_movs|copyin|copyout")),
+    ("spinning", re.compile(r"_spin|await_grants|sched_yield|fj_relax")),
+    ("PDV scan", re.compile(r"PdvScanner|LaneWriter")),
+)
+FILES: Final = (
+    ("SHA-256", re.compile(r"libcrypto|_hashlib")),
+    ("CRC-32", re.compile(r"isal|igzip")),
+    ("Python", re.compile(r"python|\.cpython|orjson|uvloop")),
+    ("kernel", re.compile(r"kernel|\[k|guest")),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """A goal's work: the study, how fastjmix is told to pack it, how storescu is told to send."""
+
+    study: Study
+    options: dict[str, Any] = field(default_factory=dict)
+    nagle: bool = False
+    deliver: bool = False
+    floors: tuple[str, ...] = ()
+
+
+SCENARIOS: Final[dict[str, Scenario]] = {
+    "P1": Scenario(CT_STUDY, floors=("copy", "sha256")),
+    "P2": Scenario(CT_STUDY, {"hashing": False}, floors=("copy",)),
+    "P3": Scenario(MR_STUDY),
+    "P5": Scenario(CT_STUDY, nagle=True),
+    "P6": Scenario(CT_STUDY, {"durability": "fsync"}, floors=("fdatasync",)),
+    "P8": Scenario(CT_STUDY, {"grace": 0}, deliver=True),
+}
+
+
+@dataclass
+class Looked:
+    """What was seen of one scenario. Seconds; samples by (process, what for)."""
+
+    wall: list[float] = field(default_factory=list)
+    processor: dict[str, float] = field(default_factory=dict)
+    samples: Counter[tuple[str, str]] = field(default_factory=Counter)
+    calls: dict[str, Counter[str]] = field(default_factory=dict)
+    floors: dict[str, float] = field(default_factory=dict)
+
+
+class Stage:
+    """fastjmix (and a store) running, and a way to send the study once."""
+
+    def __init__(self, room: Room, scenario: Scenario) -> None:
+        self._scenario = scenario
+        self._files = room.files(scenario.study)
+        self._store = room.serve(Store, "store") if scenario.deliver else None
+        upstream = self._store.port if self._store else peers.NOWHERE
+        self.ours = room.serve(FastJmix, "fastjmix", upstream=upstream, **scenario.options)
+
+    def pids(self) -> dict[int, str]:
+        """Every process of ours, by what it is."""
+        found = {pid: _name(pid) for pid in machine.family(self.ours.pid)}
+        if self._store is not None:
+            found |= dict.fromkeys(machine.family(self._store.process.child.pid), "store")
+        return found
+
+    def send(self) -> float:
+        """Clears, syncs, sends; returns when the work is done. Seconds."""
+        self.ours.clear()
+        if self._store is not None:
+            for path in (self._store.directory / "store").rglob("*.zip"):
+                path.unlink(missing_ok=True)
+        os.sync()
+        begun = time.perf_counter()
+        peers.storescu_to(self.ours, [self._files], nagle=self._scenario.nagle)
+        count = self._scenario.study.instances
+        if self._scenario.deliver:
+            self.ours.await_instances(count, ("sent",))
+        seconds = time.perf_counter() - begun
+        self.ours.await_instances(count)
+        return seconds
+
+
+def _name(pid: int) -> str:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    return "gone"
+
+
+def _processor(pid: int) -> float:
+    """Seconds of processor of all threads of a process."""
+    total = 0
+    for thread in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+        with contextlib.suppress(OSError):
+            total += int(thread.read_text().split()[0])
+    return total / 1e9
+
+
+def look(scenario: Scenario, room: Room) -> Looked:
+    """Runs a scenario in all three ways."""
+    stage = Stage(room, scenario)
+    stage.send()
+    found = Looked()
+    _as_it_is(stage, found)
+    if shutil.which("perf"):
+        with _recording(room.root / "perf.data") as samples:
+            stage.send()
+        found.samples = samples()
+    if shutil.which("strace"):
+        found.calls = _calls(stage, room.root)
+    for name in scenario.floors:
+        found.floors[name] = FLOORS[name](room.directory(name), scenario.study)
+    return found
+
+
+def _as_it_is(stage: Stage, found: Looked) -> None:
+    pids = stage.pids()
+    before = {pid: _processor(pid) for pid in pids}
+    sender = _children_seconds()
+    for _ in range(ROUNDS):
+        found.wall.append(stage.send())
+    for pid, name in pids.items():
+        spent = (_processor(pid) - before[pid]) / ROUNDS
+        found.processor[name] = found.processor.get(name, 0.0) + spent
+    found.processor["storescu"] = (_children_seconds() - sender) / ROUNDS
+
+
+def _children_seconds() -> float:
+    """Processor seconds of children that have ended: of storescu, while nothing else ends."""
+    times = os.times()
+    return times.children_user + times.children_system
+
+
+@contextlib.contextmanager
+def _recording(path: Path) -> Iterator[Callable[[], Counter[tuple[str, str]]]]:
+    """perf over the whole machine; the result is there when the block is left."""
+    command = ["perf", "record", "-q", "-a", "-e", "cpu-clock", "-F", str(HERTZ), "-o", str(path)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as perf:
+        time.sleep(0.5)  # perf says nothing when it has begun
+        yield lambda: _samples(path)
+        perf.send_signal(signal.SIGINT)
+
+
+def _samples(path: Path) -> Counter[tuple[str, str]]:
+    script = subprocess.run(
+        ["perf", "script", "-i", str(path), "-F", "comm,ip,sym,dso"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    found: Counter[tuple[str, str]] = Counter()
+    for line in script.stdout.splitlines():
+        # "receiver-0   7f3a… symbol (file)": a symbol may hold spaces, a name may too
+        taken = re.match(r"\s*(.+?)\s+([0-9a-f]+) (.*) \((.*)\)$", line)
+        if taken and not taken[1].startswith("swapper"):
+            found[taken[1], _purpose(taken[3], taken[4])] += 1
+    return found
+
+
+def _purpose(symbol: str, file: str) -> str:
+    for name, pattern in SYMBOLS:
+        if pattern.search(symbol):
+            return name
+    for name, pattern in FILES:
+        if pattern.search(file):
+            return name
+    return "else"
+
+
+def _calls(stage: Stage, under: Path) -> dict[str, Counter[str]]:
+    """System calls by process, of one sending."""
+    tracers = []
+    for pid, name in stage.pids().items():
+        out = under / f"strace-{pid}"
+        tracer = subprocess.Popen(
+            ["strace", "-q", "-c", "-f", "-o", str(out), "-p", str(pid)], stderr=subprocess.DEVNULL
+        )
+        tracers.append((name, out, tracer))
+    time.sleep(0.5)  # until all are attached
+    stage.send()
+    found: dict[str, Counter[str]] = {}
+    for name, out, tracer in tracers:
+        tracer.send_signal(signal.SIGINT)
+        tracer.wait()
+        counts = found.setdefault(name, Counter())
+        for line in out.read_text().splitlines():
+            words = line.split()
+            if len(words) >= 5 and words[3].isdigit() and words[-1] != "total":
+                counts[words[-1]] += int(words[3])
+    return found
+
+
+# -- floors ----------------------------------------------------------------------------------------
+
+
+def _member(study: Study) -> bytes:
+    return os.urandom(study.data_bytes // study.instances)
+
+
+def _fdatasync(directory: Path, study: Study) -> float:
+    """As many writes as instances, appended to one file, each with its fdatasync(2)."""
+    directory.mkdir()
+    data = _member(study)
+    file = os.open(directory / "file", os.O_WRONLY | os.O_CREAT, 0o600)
+    begun = time.perf_counter()
+    for index in range(study.instances):
+        os.pwrite(file, data, index * len(data))
+        os.fdatasync(file)
+    seconds = time.perf_counter() - begun
+    os.close(file)
+    return seconds
+
+
+def _copy(directory: Path, study: Study) -> float:
+    """The same without the fdatasync(2): copies into the page cache."""
+    directory.mkdir()
+    data = _member(study)
+    os.sync()
+    file = os.open(directory / "file", os.O_WRONLY | os.O_CREAT, 0o600)
+    begun = time.perf_counter()
+    for index in range(study.instances):
+        os.pwrite(file, data, index * len(data))
+    seconds = time.perf_counter() - begun
+    os.close(file)
+    return seconds
+
+
+def _sha256(_: Path, study: Study) -> float:
+    """SHA-256 of so many bytes, from memory, by the library that fastjmix uses."""
+    import hashlib
+
+    data = _member(study)
+    begun = time.perf_counter()
+    for _ in range(study.instances):
+        hashlib.sha256(data).digest()
+    return time.perf_counter() - begun
+
+
+FLOORS: Final[dict[str, Callable[[Path, Study], float]]] = {
+    "fdatasync": _fdatasync,
+    "copy": _copy,
+    "sha256": _sha256,
+}
+
+
+# -- the page --------------------------------------------------------------------------------------
+
+
+def page(looked: dict[str, Looked], facts: dict[str, Any]) -> str:
+    """PROFILES.md."""
+    lines = [
+        "# Where the time goes",
+        "",
+        f"Made by `make profile` (`python -m bench.profiles`) on {time.strftime('%Y-%m-%d')};",
+        "not edited by hand. "
+        f"{facts['processors']} cores, {facts['cpu']}. Seconds of processor are a mean of {ROUNDS}",
+        "sendings; perf and strace looked at one further sending each, which they slow down.",
+        "",
+    ]
+    for name, one in looked.items():
+        lines += _section(name, SCENARIOS[name], one)
+    return "\n".join(lines)
+
+
+def _section(name: str, scenario: Scenario, one: Looked) -> list[str]:
+    cores = os.cpu_count() or 1
+    total = sum(one.processor.values())
+    wall = sorted(one.wall)[len(one.wall) // 2]
+    study = scenario.study
+    told = ", ".join(f"{key} = {value}" for key, value in scenario.options.items())
+    lines = [
+        f"## {name}: {study.name}, {study.instances} instances"
+        + (f", {told}" if told else "")
+        + (", Nagle's algorithm on" if scenario.nagle else "")
+        + (", until the store's 201" if scenario.deliver else ""),
+        "",
+        f"{wall:.3f} s by the clock; {total:.3f} s of processor, so not less than "
+        f"{total / cores:.3f} s on {cores} cores however well they are filled "
+        f"({100 * total / cores / wall:.0f} % of the time both are).",
+        "",
+        "| process | processor, s | each instance, µs |",
+        "|---|---|---|",
+    ]
+    for process, seconds in sorted(one.processor.items(), key=lambda kv: -kv[1]):
+        if seconds >= 0.0005:
+            lines.append(f"| {process} | {seconds:.3f} | {seconds / study.instances * 1e6:.0f} |")
+    lines += [f"| floor: {floor} | {s:.3f} | {s / study.instances * 1e6:.0f} |"
+              for floor, s in one.floors.items()]  # fmt: skip
+    lines += ["", *_sampled(one), *_called(one, study)]
+    return lines
+
+
+def _sampled(one: Looked) -> list[str]:
+    if not one.samples:
+        return ["perf was not to be had.", ""]
+    by_process: Counter[str] = Counter()
+    for (process, _), count in one.samples.items():
+        by_process[process] += count
+    mine = [p for p, count in by_process.most_common() if count >= one.samples.total() / 100]
+    purposes = sorted({purpose for _, purpose in one.samples})
+    lines = [
+        f"Samples of `perf record -a -e cpu-clock`, in ms ({1000 / HERTZ:g} ms each):",
+        "",
+        f"| process | {' | '.join(purposes)} |",
+        "|---" * (len(purposes) + 1) + "|",
+    ]
+    for process in mine:
+        cells = [one.samples[process, purpose] * 1000 / HERTZ for purpose in purposes]
+        lines.append(f"| {process} | {' | '.join(f'{cell:.0f}' for cell in cells)} |")
+    return [*lines, ""]
+
+
+def _called(one: Looked, study: Study) -> list[str]:
+    if not one.calls:
+        return ["strace was not to be had.", ""]
+    lines = ["System calls for each instance (`strace -c -f`):", "", "| process | |", "|---|---|"]
+    for process, counts in one.calls.items():
+        shown = [
+            f"{call} {count / study.instances:.2f}"
+            for call, count in counts.most_common(SHOWN)
+            if count / study.instances >= 0.01
+        ]
+        if shown:
+            lines.append(f"| {process} | {', '.join(shown)} |")
+    return [*lines, ""]
+
+
+def main() -> None:
+    choose = argparse.ArgumentParser(prog="bench.profiles", description="where the time goes")
+    choose.add_argument("--only", default="", help="scenarios, as in P1,P6")
+    choose.add_argument("--out", type=Path, default=PAGE, help="the page to write")
+    words = choose.parse_args()
+    only = [name.strip().upper() for name in words.only.split(",") if name.strip()]
+    if unknown := set(only) - set(SCENARIOS):
+        choose.error(f"no such scenario: {', '.join(sorted(unknown))}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that `with` and `finally` run
+    under = Path(os.environ.get("TMPDIR") or HERE.parent / "build")
+    looked: dict[str, Looked] = {}
+    with Room(forms.FULL, under) as room:
+        facts = machine.facts(room.root)
+        for name, scenario in SCENARIOS.items():
+            if not only or name in only:
+                say(f"{name}: {scenario.study.name}")
+                looked[name] = look(scenario, room)
+                room.close()
+    words.out.write_text(page(looked, facts))
+    say(str(words.out))
+
+
+if __name__ == "__main__":
+    main()

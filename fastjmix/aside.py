@@ -1,0 +1,73 @@
+"""Work that takes long, on a thread beside the loop of a process.
+
+Wanted: an envelope is encrypted while the loop goes on answering others.
+Guaranteed: one piece of work at a time, in the order in which they were begun; what is to be done
+afterwards is done by the loop, in its own thread, when it calls `settle`. An exception of the work
+is raised there, where its result is asked for. The process may end while something is under way.
+Still wrong: one thread. What waits behind a large envelope waits for all of it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from queue import Empty, SimpleQueue
+from typing import Any
+
+Work = Callable[[], Any]
+Then = Callable[[Work], object]
+"""Gets a function that returns what the work returned, or raises what it raised."""
+
+
+class Aside:
+    """The thread, started with the first piece of work. `ring` wakes the loop, from any thread."""
+
+    def __init__(self, ring: Callable[[], object]) -> None:
+        self._ring = ring
+        self._todo: SimpleQueue[tuple[Work, Then]] = SimpleQueue()
+        self._done: SimpleQueue[tuple[Future[Any], Then]] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._pending = 0
+
+    @property
+    def busy(self) -> bool:
+        """Something was begun, and what follows it was not done yet."""
+        return self._pending > 0
+
+    def begin(self, work: Work, then: Then) -> None:
+        """Does `work` on the thread; `then` is called by `settle`."""
+        self._pending += 1
+        self._todo.put((work, then))
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="aside", daemon=True)
+            self._thread.start()
+
+    def settle(self) -> None:
+        """Does what is to be done after the work that is finished; waits for none."""
+        while self._pending:
+            try:
+                future, then = self._done.get_nowait()
+            except Empty:
+                return
+            self._settle(future, then)
+
+    def finish(self) -> None:
+        """Waits for all work, that which follows included, and settles it."""
+        while self._pending:
+            self._settle(*self._done.get())
+
+    def _settle(self, future: Future[Any], then: Then) -> None:
+        self._pending -= 1
+        then(future.result)
+
+    def _run(self) -> None:
+        while True:
+            work, then = self._todo.get()
+            future: Future[Any] = Future()
+            try:
+                future.set_result(work())
+            except BaseException as problem:
+                future.set_exception(problem)
+            self._done.put((future, then))
+            self._ring()

@@ -1,0 +1,491 @@
+"""An envelope out of DICOM files, or out of another envelope.
+
+Wanted: what the pipeline would have made of these instances, by the pipeline's own code: the same
+names, documents and archive (packing.py, jmix/), each instance byte for byte.
+Guaranteed: the envelope is there as a whole or not at all; a file that is none of DICOM's is told
+and left out; one that is, and cannot be understood, stops everything. The same instance twice is
+kept once, other bytes under its SOP Instance UID are kept too. A converted envelope's hashes were
+right before new ones are made.
+Still wrong: heads of all files are read before the first is packed, and kept (some KB each).
+
+A converted envelope gets a new id. An id stands for bytes that never change: with the old one, a
+server that has the original would refuse this envelope as known, and take its hashes for damage.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+
+import blake3
+
+from fastjmix.dicom.dataset import Description, describe_head, read_file_meta
+from fastjmix.envelope.output import new_file
+from fastjmix.envelope.zipping import PIECE_BYTES, Appending, ZipOut
+from fastjmix.errors import EnvelopeError, FastjmixError
+from fastjmix.heads import data_set_head
+from fastjmix.jmix import check, profiles, rules
+from fastjmix.jmix.archive import data_offset
+from fastjmix.jmix.envelope import Contents, Options
+from fastjmix.jmix.opened import Envelope, json_of, open_envelope
+from fastjmix.jmix.parties import Encryption, Published
+from fastjmix.jmix.unzip import DEFAULT_LIMITS, Limits, escaped, strict
+from fastjmix.sealing import signing_keys, write_encrypted
+
+if TYPE_CHECKING:
+    from fastjmix.send import Skipped
+
+HEAD_MAX: Final = 64 << 20
+"""Bytes of a data set in which its UIDs must come: they stand before everything large."""
+META_BYTES: Final = 1 << 16
+"""File Meta Information of a member, with whatever private information is in it."""
+
+Seen = Callable[[int], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How an envelope is made; the same as the configuration's options of the jmix_builder.
+
+    `published`: parties and the rest, which profile jmix-1.0 needs.
+    """
+
+    profile: str = "harmony"
+    digest: Literal["sha256", "blake3"] = "sha256"
+    skip_hashing: bool = False
+    skip_listing: bool = False
+    payload_hash: Literal["tree", "stream"] = "tree"
+    published: Published | None = None
+
+
+class Built(NamedTuple):
+    """An envelope that was made."""
+
+    path: Path
+    id: str
+    studies: tuple[str, ...]
+    instances: int
+    size_bytes: int
+
+
+class BuildError(FastjmixError):
+    """The caller's: what was given makes no envelope."""
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """A Part 10 file, wherever it is. `where` is for messages, `offset` where its data set is."""
+
+    where: str
+    size: int
+    offset: int
+    sop_class: str
+    sop_instance: str
+    syntax: str
+    study: str
+    series: str
+    number: int | None
+    description: Description
+    pieces: Callable[[], Iterable[bytes]]
+
+
+# -- from files ----------------------------------------------------------------------------------
+
+
+def build(
+    paths: Iterable[Path | str],
+    out: Path | str,
+    recipe: Recipe = Recipe(),
+    *,
+    force: bool = False,
+    skipped: Callable[[Skipped], object] = lambda _: None,
+    total: Seen = lambda _: None,
+    seen: Seen = lambda _: None,
+) -> list[Built]:
+    """Makes an envelope of the DICOM files in these files and directories.
+
+    `out` is the envelope's path, or a directory that exists: then each study gets an envelope of
+    its own there, <id>.zip. `skipped` hears of files that are not DICOM, `total` how many bytes
+    will be packed, `seen` how many more were. Raises BuildError, EnvelopeError naming the file,
+    OutputError, OSError.
+    """
+    from fastjmix.send import find  # pynetdicom costs 200 ms
+
+    _check(recipe)
+    found, left_out = find(Path(path) for path in paths)
+    for one in left_out:
+        skipped(one)
+    if not found:
+        raise BuildError("no DICOM file was found", "Name files, or directories with some in them.")
+    instances = [
+        _instance(
+            str(one.path),
+            one.offset + one.size,
+            one.offset,
+            (one.sop_class, one.sop_instance, one.transfer_syntax),
+            _Pieces(one.path),
+        )
+        for one in found
+    ]
+    total(sum(one.size for one in instances))
+    return _make(instances, Path(out), recipe, force, seen)
+
+
+class _Pieces:
+    """A file's bytes, from its beginning at each call."""
+
+    __slots__ = ("_path",)
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __call__(self) -> Iterator[bytes]:
+        with self._path.open("rb", buffering=0) as file:
+            while piece := file.read(PIECE_BYTES):
+                yield piece
+
+
+def _instance(
+    where: str,
+    size: int,
+    offset: int,
+    meta: tuple[str, str, str],
+    pieces: Callable[[], Iterable[bytes]],
+) -> Instance:
+    """Raises EnvelopeError naming the file when its data set cannot be understood."""
+    syntax = meta[2]
+    start = _Start(pieces)
+    try:
+        head, data = data_set_head(start.read_at, offset, size - offset, syntax, HEAD_MAX)
+        found = (head.study_instance_uid, head.series_instance_uid, head.sop_instance_uid)
+        study, series, instance = (uid.decode("ascii") for uid in found)
+    except (ValueError, FastjmixError) as problem:
+        told = f"its data set cannot be understood: {problem}"
+        raise EnvelopeError(f"{escaped(where)}: {told}") from None
+    if not (study and series and instance):
+        lacks = "a Study, Series or SOP Instance UID"
+        raise EnvelopeError(f"{escaped(where)}: its data set lacks {lacks}")
+    if instance != meta[1]:
+        says = "is another in its File Meta Information than in its data set"
+        raise EnvelopeError(f"{escaped(where)}: the SOP Instance UID {says}")
+    described = describe_head(data, syntax)
+    return Instance(
+        where, size, offset, *meta, study, series, head.instance_number, described, pieces
+    )
+
+
+class _Start:
+    """The first bytes of something that can only be read from its beginning."""
+
+    def __init__(self, pieces: Callable[[], Iterable[bytes]]) -> None:
+        self._pieces = pieces
+        self._held = b""
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        if len(self._held) < offset + length:
+            held = bytearray()
+            for piece in self._pieces():
+                held += piece
+                if len(held) >= offset + length:
+                    break
+            self._held = bytes(held)
+        return self._held[offset : offset + length]
+
+
+def _check(recipe: Recipe) -> None:
+    """Raises BuildError for a recipe that no envelope can be made by."""
+    if recipe.profile == "harmony":
+        return
+    if recipe.published is None:
+        raise BuildError(
+            f"an envelope of profile {recipe.profile} needs a sender and a receiver",
+            "Give --sender and --receiver, or -c with a configuration that has them.",
+        )
+    if recipe.digest != "sha256":
+        raise BuildError(f"profile {recipe.profile} knows no digest {recipe.digest}")
+
+
+def _make(
+    instances: Sequence[Instance], out: Path, recipe: Recipe, force: bool, seen: Seen
+) -> list[Built]:
+    studies: dict[str, list[Instance]] = {}
+    for one in instances:
+        studies.setdefault(one.study, []).append(one)
+    if out.is_dir():
+        return _write_each(studies.values(), out, recipe, seen)
+    if recipe.profile != "harmony" and len(studies) > 1:
+        raise BuildError(
+            f"an envelope of profile {recipe.profile} holds one study; there are {len(studies)}",
+            "Give a directory that exists as -o: each study gets an envelope of its own there.",
+        )
+    return [_write(instances, out, recipe, force, seen)]
+
+
+def _write_each(
+    studies: Iterable[Sequence[Instance]], directory: Path, recipe: Recipe, seen: Seen
+) -> list[Built]:
+    """All of them, or none."""
+    made: list[Built] = []
+    try:
+        for instances in studies:
+            made.append(_write(instances, directory, recipe, False, seen))
+    except BaseException:
+        for one in made:
+            one.path.unlink()
+        raise
+    return made
+
+
+def _write(
+    instances: Iterable[Instance], out: Path, recipe: Recipe, force: bool, seen: Seen
+) -> Built:
+    envelope_id = str(uuid.uuid4())
+    target = out / f"{envelope_id}.zip" if out.is_dir() else out
+    with new_file(target, force=force) as descriptor:
+        if recipe.published is not None and recipe.published.encryption is not None:
+            # the plain archive has no name, so that it cannot outlive this
+            with tempfile.TemporaryFile(dir=target.parent) as plain:
+                writing = _Writing(plain.fileno(), recipe, envelope_id)
+                writing.take(instances, seen)
+                size = writing.encrypt(descriptor, recipe.published.encryption)
+        else:
+            writing = _Writing(descriptor, recipe, envelope_id)
+            writing.take(instances, seen)
+            size = writing.finish()
+    contents = writing.contents
+    return Built(target, envelope_id, tuple(contents.studies), len(contents), size)
+
+
+class _Writing:
+    """The instances of an envelope that is being written."""
+
+    def __init__(self, descriptor: int, recipe: Recipe, envelope_id: str) -> None:
+        self._zip = ZipOut(descriptor)
+        self._recipe = recipe
+        self._id = envelope_id
+        self.contents = Contents(profiles.get(recipe.profile).member_name)
+
+    def take(self, instances: Iterable[Instance], seen: Seen) -> None:
+        """Instances, each unless it is there already. Raises EnvelopeError, OSError."""
+        for one in instances:
+            self._add(one, seen)
+
+    def _add(self, one: Instance, seen: Seen) -> None:
+        if self._holds(one):
+            seen(one.size)
+            return
+        name = self.contents.next_name(one.study, one.series, one.sop_instance)
+        hasher = None if self._recipe.skip_hashing else _hasher(self._recipe.digest)
+        member = self._zip.put(name, one.size, one.pieces(), one.where, seen, hasher)
+        self.contents.add(
+            one.study,
+            one.series,
+            one.sop_class,
+            one.sop_instance,
+            one.syntax,
+            one.number,
+            one.size,
+            None if hasher is None else bytes(hasher.digest()),
+            lambda: one.description,
+            (data_offset(member) + one.offset, one.size - one.offset),
+        )
+
+    def finish(self) -> int:
+        """Writes the documents and the central directory; gives the archive's size."""
+        profile = profiles.get(self._recipe.profile)
+        return self._zip.finish(profile.documents(self.contents, self._options()))
+
+    def encrypt(self, descriptor: int, encryption: Encryption) -> int:
+        """Writes another archive with the payload encrypted; gives its size."""
+        out = Appending(descriptor)
+        write_encrypted(out, self.contents, self._options(), encryption)
+        return out.size
+
+    def _options(self) -> Options:
+        recipe = self._recipe
+        return Options(
+            self._id,
+            time.time(),
+            recipe.digest,
+            recipe.skip_hashing,
+            recipe.skip_listing,
+            payload_hash=recipe.payload_hash,
+            published=recipe.published,
+            keys=signing_keys(recipe.published),
+            read=self._zip.reader(),
+        )
+
+    def _holds(self, one: Instance) -> bool:
+        """Is the same data set here already? The File Meta Information may be another."""
+        for twin in self.contents.twins(one.sop_instance):
+            start, length = twin.data
+            if length == one.size - one.offset and _same(
+                self._zip.range(start, length), _behind(one.pieces(), one.offset)
+            ):
+                return True
+        return False
+
+
+def _same(first: Iterable[bytes], second: Iterable[bytes]) -> bool:
+    """Whether two streams have the same bytes, however they are cut."""
+    digests = []
+    for pieces in (first, second):
+        hasher = hashlib.sha256()
+        for piece in pieces:
+            hasher.update(piece)
+        digests.append(hasher.digest())
+    return digests[0] == digests[1]
+
+
+def _behind(pieces: Iterable[bytes], offset: int) -> Iterator[bytes]:
+    for piece in pieces:
+        yield piece[offset:]
+        offset = max(0, offset - len(piece))
+
+
+def _hasher(digest: str) -> Any:
+    return blake3.blake3() if digest == "blake3" else hashlib.sha256()
+
+
+# -- from an envelope ----------------------------------------------------------------------------
+
+
+def convert(
+    source: Path | str,
+    out: Path | str,
+    recipe: Recipe,
+    *,
+    force: bool = False,
+    leave_out: bool = False,
+    limits: Limits = DEFAULT_LIMITS,
+    seen: Seen = lambda _: None,
+) -> list[Built]:
+    """Makes an envelope of another's instances, in another profile; it gets a new id.
+
+    Documents are made anew from the data sets; signatures and the audit trail are the old
+    envelope's and stay with it. Attachments and previews cannot be carried: BuildError names one
+    of them, unless `leave_out`. Raises also EnvelopeError: the source is not what it says.
+    """
+    with open_envelope(source, limits) as envelope:
+        recipe = recipe if recipe.published else replace(recipe, published=_parties(envelope))
+        if envelope.encryption is not None:
+            hint = "Decrypt it first: fastjmix envelope decrypt."
+            raise BuildError(f"{source}: is encrypted", hint)
+        _check(recipe)
+        check_hashes(envelope)
+        instances = [
+            found
+            for name in envelope.instances
+            if (found := _taken(envelope, name, leave_out=leave_out)) is not None
+        ]
+        _refuse_attachments(envelope, leave_out=leave_out)
+        if not instances:
+            raise BuildError(f"{source}: holds no DICOM instance")
+        return _make(instances, Path(out), recipe, force, seen)
+
+
+def check_hashes(envelope: Envelope) -> None:
+    """Every listed hash and the payload's, before others are made in their place.
+
+    Raises EnvelopeError, OSError.
+    """
+    container, base = envelope.container, f"{envelope.root}{envelope.payload}/"
+    bases = (envelope.root, base)
+    listed = check.manifest_listing(envelope.manifest, container.sizes, bases, strict)
+    name = f"{base}files.json"
+    if name in container.sizes:
+        entries = json_of(container.read(name, "max_metadata_bytes"), name)
+        if isinstance(entries, list):
+            listed += check.listing(entries, name, "", container.sizes, (base,), strict)
+    promised = check.payload_hash_of(envelope.manifest, strict)
+    digests = check.read_all(container, base, listed, promised, strict)
+    check.compare_listed(listed, digests, strict)
+    check.compare_payload(container, base, digests, promised, strict)
+
+
+def _parties(envelope: Envelope) -> Published | None:
+    return parties_of(envelope.manifest) if envelope.dialect == "published" else None
+
+
+def _taken(envelope: Envelope, name: str, *, leave_out: bool) -> Instance | None:
+    def pieces() -> Iterator[bytes]:
+        return envelope.pieces(name)
+
+    start = _Start(pieces).read_at(0, META_BYTES)
+    try:
+        meta, offset = read_file_meta(start)
+    except FastjmixError as problem:
+        if leave_out:
+            return None
+        raise BuildError(
+            f"{escaped(name)}: is not a DICOM file: {problem.message}",
+            "With --leave-out the new envelope has none of these.",
+        ) from None
+    told = (meta["sop_class_uid"], meta["sop_instance_uid"], meta["transfer_syntax_uid"])
+    return _instance(name, envelope.members[name], offset, told, pieces)
+
+
+def _refuse_attachments(envelope: Envelope, *, leave_out: bool) -> None:
+    base = f"{envelope.payload}/"
+    known = {f"{base}metadata.json", f"{base}files.json", *envelope.instances}
+    more = [name for name in envelope.members if name.startswith(base) and name not in known]
+    if more and not leave_out:
+        raise BuildError(
+            f"{escaped(more[0])}: only DICOM instances are converted; {len(more)} files are not",
+            "With --leave-out the new envelope has none of these.",
+        )
+
+
+def parties_of(manifest: Mapping[str, Any]) -> Published | None:
+    """The parties that a published manifest names, without their signatures, which would be wrong.
+
+    None where it names no sender or no receiver.
+    """
+    from fastjmix.jmix import parties
+
+    def entity(told: object) -> parties.Entity | None:
+        if not isinstance(told, dict) or not isinstance(told.get("id"), str):
+            return None
+        contact, name = told.get("contact"), told.get("name")
+        if isinstance(contact, dict):
+            contact = parties.ContactPoint(str(contact.get("system")), str(contact.get("value")))
+        reached = contact if isinstance(contact, (str, parties.ContactPoint)) else None
+        return parties.Entity(told["id"], name if isinstance(name, str) else None, reached or None)
+
+    def table(of: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+        found = of.get(key)
+        return found if isinstance(found, dict) else {}
+
+    receivers = manifest.get("receiver")
+    found = [entity(one) for one in receivers] if isinstance(receivers, list) else []
+    sender = entity(manifest.get("sender"))
+    kept = tuple(one for one in found if one is not None)
+    if sender is None or not kept:
+        return None
+    requester = entity(manifest.get("requester"))
+    if rules.broken(rules.MANIFEST, manifest, "manifest.json"):  # a stranger's values may be any
+        return Published(sender, kept, requester)
+    extensions = table(manifest, "extensions")
+    consent = table(extensions, "consent")
+    return Published(
+        sender=sender,
+        receivers=kept,
+        requester=requester,
+        classification=table(manifest, "security").get("classification"),
+        custom_tags=tuple(extensions.get("custom_tags") or ()),
+        consent=parties.Consent(
+            consent["status"],
+            tuple(consent.get("scope") or ()),
+            consent.get("method"),
+            consent.get("signed_on"),
+        )
+        if "status" in consent
+        else None,
+        deid=tuple(table(extensions, "deid").get("keys") or ()),
+    )

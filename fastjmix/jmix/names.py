@@ -1,0 +1,50 @@
+"""Names that are well in a ZIP, and not in every file system that it may be unpacked on.
+
+Wanted: an envelope unpacks to the same files everywhere, or not at all.
+Guaranteed: two names that some file system takes for one are told (letters' case, forms of the same
+accented letter), and names that Windows keeps for its devices or would shorten.
+Still wrong: file systems have ideas of their own beyond these.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+_devices: Final = frozenset(
+    ["con", "prn", "aux", "nul"]
+    + [f"{port}{number}" for port in ("com", "lpt") for number in (*range(10), "¹", "²", "³")]
+)
+_unfit: Final = frozenset('<>:"|?*')
+
+
+def clashes(names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """(name, why) for names that would become one file, or none."""
+    seen: dict[str, str] = {}
+    for name in names:
+        parts = name.split("/")
+        # every folder of it too: "A/x" and "a/y" do not lie in one folder everywhere
+        for count in range(1, len(parts) + 1):
+            path = "/".join(parts[:count])
+            other = seen.setdefault(_alike(path), path)
+            if other != path:
+                yield name, f"differs from {other} only in its letters' case or form"
+                break
+        if why := _unfit_for_windows(parts):
+            yield name, why
+
+
+def _alike(path: str) -> str:
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
+
+
+def _unfit_for_windows(parts: list[str]) -> str:
+    for part in parts:
+        if part.split(".")[0].rstrip(" ").casefold() in _devices:
+            return "has a name that Windows keeps for a device"
+        if part.endswith((".", " ")):
+            return "has a name that ends with a dot or a space, which Windows takes away"
+        if not _unfit.isdisjoint(part):
+            return "has a character in its name that Windows does not have"
+    return ""

@@ -1,0 +1,77 @@
+"""What a verification found, as values.
+
+Wanted: a person reads it line by line, a program as a table; both see the same.
+Guaranteed: what is wrong is a fault; what ought to be known is a remark, and no fault: a hash that
+was skipped, a signature that could not be verified without a key.
+Still wrong: the words are for people; a program has where, what and the byte.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from fastjmix.errors import EnvelopeError
+from fastjmix.jmix.unzip import Fault
+
+
+class Finding(NamedTuple):
+    """One thing found: the member, document or part of the archive; what; the byte of the archive
+    where that has a meaning; what to do."""
+
+    where: str
+    what: str
+    at: int | None = None
+    hint: str = ""
+
+    def __str__(self) -> str:
+        place = "" if self.at is None else f", byte {self.at}"
+        return f"{self.where}{place}: {self.what}"
+
+
+class Signature(NamedTuple):
+    """A signature that was looked at. `what` is "manifest.jws" or an assertion's role."""
+
+    what: str
+    ok: bool
+    why: str
+    fingerprint: str | None
+    expires_at: str | None = None
+
+
+@dataclass(slots=True)
+class Report:
+    """What `verify` found. `ok` is the verdict; `bytes_read` counts members' data."""
+
+    id: str = ""
+    profile: str = ""
+    studies: tuple[str, ...] = ()
+    members: int = 0
+    instances: int = 0
+    bytes_read: int = 0
+    hashes: int = 0
+    payload_hash: str = "absent"
+    encrypted: bool = False
+    decrypted: bool = False
+    faults: list[Finding] = field(default_factory=list)
+    remarks: list[Finding] = field(default_factory=list)
+    signatures: list[Signature] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """No fault."""
+        return not self.faults
+
+    def tell(self, problem: EnvelopeError) -> None:
+        """One more fault."""
+        if isinstance(problem, Fault):
+            found = Finding(problem.where, problem.what, problem.at, problem.hint)
+        else:
+            where, colon, what = problem.message.partition(": ")
+            found = Finding(where if colon else "envelope", what or where, None, problem.hint)
+        if found not in self.faults:
+            self.faults.append(found)
+
+    def remark(self, where: str, what: str) -> None:
+        """One more remark."""
+        self.remarks.append(Finding(where, what))

@@ -1,0 +1,446 @@
+"""Everything that can be said against an envelope, each fault with its place.
+
+Wanted: one run tells an author all there is to mend, and a receiver what was proved and what not.
+Guaranteed: every byte of every member is read and compared with its CRC-32, its listed hash and the
+payload's hash; a change of any one byte of an envelope that fastjmix sealed is found. The documents
+are held against the published rules (or the reference's), manifest.jws and assertions against their
+keys, an encrypted payload against its tag, and, with the key, against its own hashes, in a stream.
+Memory does not grow with the size of members, only with their number.
+Still wrong: what nobody hashed is protected by CRC-32 alone, which is for accidents. jmix-js's hash
+of an encrypted payload goes by sorted path: where its tar is in another order, it is not compared.
+Whether a key belongs to whom it claims is for the reader to know.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
+
+from fastjmix.errors import EnvelopeError
+from fastjmix.jmix import rules
+from fastjmix.jmix.check import (
+    NOT_HASHED,
+    Listed,
+    check_attachments,
+    compare_listed,
+    compare_payload,
+    identity,
+    listing,
+    manifest_listing,
+    payload_hash_of,
+    profile_of,
+    read_all,
+    security_of,
+    studies_of,
+)
+from fastjmix.jmix.inside import Inside
+from fastjmix.jmix.names import clashes
+from fastjmix.jmix.opened import (
+    ENCRYPTED,
+    Container,
+    Folder,
+    described_instances,
+    instances,
+    json_of,
+    root_of,
+)
+from fastjmix.jmix.original import changed
+from fastjmix.jmix.report import Finding, Report, Signature
+from fastjmix.jmix.rules import kind
+from fastjmix.jmix.unzip import DEFAULT_LIMITS, Archive, Bound, Fault, Limits
+
+if TYPE_CHECKING:
+    from fastjmix.jmix.keys import RecipientKey
+
+__all__ = ["Finding", "Report", "Signature", "verify"]
+
+JWS: Final = "manifest.jws"
+ABSENT: Final = object()
+"""No document: JSON has a null of its own."""
+JWS_BYTES_MAX: Final = 24 << 20
+"""manifest.jws: a manifest in base64, and a little more."""
+
+
+def verify(
+    source: Path | str | BinaryIO,
+    *,
+    public_key: bytes | None = None,
+    key: RecipientKey | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+    now: float | None = None,
+    seen: Callable[[int], object] = lambda _: None,
+) -> Report:
+    """Verifies an envelope: a ZIP, a folder, or an open file with a ZIP.
+
+    `public_key` (Ed25519, 32 bytes): then manifest.jws must be there and be signed with it. `key`
+    decrypts the payload. `now` (Unix seconds) is what expiries are compared with. `seen` hears how
+    many bytes went by. Raises OSError when the source cannot be read; faults are in the report.
+    """
+    report = Report()
+
+    def heard(size: int) -> None:
+        report.bytes_read += size
+        seen(size)
+
+    def judge(container: Container) -> None:
+        when = time.time() if now is None else now
+        _Judge(report, container, heard).judge(public_key, key, when)
+
+    def judge_zip(file: BinaryIO) -> None:
+        archive = Archive(file, limits, report.tell)
+        for change in changed(file, archive):
+            report.tell(change)
+        judge(archive)
+
+    try:
+        if not isinstance(source, (str, Path)):
+            judge_zip(source)
+        elif Path(source).is_dir():
+            judge(Folder(Path(source), limits, report.tell))
+        else:
+            with Path(source).open("rb") as file:
+                judge_zip(file)
+    except EnvelopeError as fault:  # it cannot be read any further
+        report.tell(fault)
+    return report
+
+
+class _Judge:
+    """The questions in their order, each with what the ones before it found."""
+
+    def __init__(
+        self, report: Report, container: Container, heard: Callable[[int], object]
+    ) -> None:
+        self._report = report
+        self._tell = report.tell
+        self._container = container
+        self._heard = heard
+        self._root = root_of(container) or ""
+        self._manifest_bytes = b""
+
+    def judge(self, public_key: bytes | None, key: RecipientKey | None, now: float) -> None:
+        container, report = self._container, self._report
+        report.members = len(container.sizes)
+        for name, what in clashes(container.sizes):
+            self._tell(Fault(name, what, at=container.offset(name)))
+        manifest = self._manifest()
+        if manifest is None:
+            read_all(container, "", [], None, self._tell, self._heard)
+            return
+        profile, payload = self._profile(manifest)
+        report.profile = profile
+        base = f"{self._root}{payload}/"
+        self._signatures(manifest, public_key, now)
+        self._audit()
+        self._strangers(base)
+        if security_of(manifest, lambda _: None).get("encryption") is not None:
+            report.encrypted = True
+            self._encrypted(manifest, base, key)
+        else:
+            if key is not None:
+                report.remark("manifest.json", "the payload is not encrypted; the key was not used")
+            self._plain(manifest, base)
+
+    # -- the root's documents ------------------------------------------------------------------
+
+    def _document(self, name: str, bound: Bound) -> Any:
+        """A document's value; ABSENT when it is not there or is no JSON, which is told already."""
+        try:
+            data = self._container.read(name, bound)
+            if name == f"{self._root}manifest.json":
+                self._manifest_bytes = data
+            return json_of(data, name, self._container.offset(name))
+        except EnvelopeError as fault:
+            self._tell(fault)
+            return ABSENT
+
+    def _rule(self, rule: rules.Rule, value: object, name: str) -> None:
+        for key, what in rules.broken(rule, value, name):
+            self._tell(Fault(name, what if key == name else f"{key} {what}"))
+
+    def _manifest(self) -> Mapping[str, Any] | None:
+        name = f"{self._root}manifest.json"
+        found = self._document(name, "max_manifest_bytes")
+        if found is not ABSENT and not isinstance(found, dict):
+            self._tell(Fault(name, f"must be a JSON object, not {kind(found)}"))
+        return found if isinstance(found, dict) else None
+
+    def _profile(self, manifest: Mapping[str, Any]) -> tuple[str, str]:
+        self._report.id = identity(manifest, self._tell) or ""
+        found = profile_of(manifest, self._tell)
+        if found is None:
+            return "", "payload"
+        profile, payload = found
+        rule = rules.MANIFEST if profile == "published" else rules.HARMONY_MANIFEST
+        skipped = security_of(manifest, lambda _: None).get("payload_hash") == NOT_HASHED
+        name = f"{self._root}manifest.json"
+        for key, what in rules.broken(rule, manifest, name):
+            if skipped and key == '"security.payload_hash"':
+                continue  # a remark, later
+            self._tell(Fault(name, f"{key} {what}"))
+        return profile, payload
+
+    def _audit(self) -> None:
+        name = f"{self._root}audit.json"
+        if name in self._container.sizes:
+            found = self._document(name, "max_metadata_bytes")
+            if found is not ABSENT:
+                self._rule(rules.AUDIT, found, name)
+        elif self._report.profile == "published":
+            self._report.remark(name, "is missing; jmix-php does not read an envelope without it")
+
+    def _strangers(self, base: str) -> None:
+        known = {"manifest.json", JWS, "audit.json", *ENCRYPTED}
+        for name in self._container.sizes:
+            if name.removeprefix(self._root) not in known and not name.startswith(base):
+                self._report.remark(name, "is no part of an envelope")
+
+    # -- signatures ----------------------------------------------------------------------------
+
+    def _signatures(self, manifest: Mapping[str, Any], public: bytes | None, now: float) -> None:
+        from fastjmix.jmix.assertions import verify_assertions
+
+        for one in verify_assertions(manifest, now):
+            self._report.signatures.append(
+                Signature(one.role, one.ok, one.why, one.fingerprint, one.expires_at)
+            )
+            if not one.ok:
+                self._tell(
+                    Fault(f"{self._root}manifest.json", f'"{one.role}.assertion": {one.why}')
+                )
+            for path in one.unsigned:
+                self._report.remark("manifest.json", f'"{one.role}.assertion" does not sign {path}')
+        self._jws(manifest, public)
+
+    def _jws(self, manifest: Mapping[str, Any], public: bytes | None) -> None:
+        from fastjmix.jmix.keys import fingerprint
+        from fastjmix.jmix.signing import verify_manifest
+
+        said = security_of(manifest, lambda _: None).get("jws")
+        named = said.get("jws_file") if isinstance(said, dict) else None
+        name = self._root + (named if isinstance(named, str) else JWS)
+        if name not in self._container.sizes:
+            if said is not None or public is not None:
+                asked = "the manifest names it" if said is not None else "a signature is wanted"
+                self._tell(Fault(name, f"is missing, yet {asked}"))
+            return
+        if said is None:
+            self._report.remark(name, "is not named in the manifest, as with jmix-rs")
+        vouched = public is not None
+        public = public if public is not None else self._asserted_key(manifest)
+        if public is None:
+            self._report.remark(name, "was not verified: no public key was given")
+            return
+        try:
+            verify_manifest(self._small(name), self._manifest_bytes, public)
+        except EnvelopeError as fault:
+            told = fault.message.partition(": ")[2]
+            self._tell(Fault(name, told, fault.hint))
+            found = Signature(JWS, False, told, fingerprint(public))
+        else:
+            found = Signature(JWS, True, "", fingerprint(public))
+        self._report.signatures.append(found)
+        if not vouched:
+            told = (
+                "was verified with the key in the envelope's own assertion; nobody vouches for it"
+            )
+            self._report.remark(name, told)
+
+    def _small(self, name: str) -> bytes:
+        if self._container.sizes[name] > JWS_BYTES_MAX:
+            raise EnvelopeError(f"{name}: is larger than JWS_BYTES_MAX, {JWS_BYTES_MAX}")
+        return b"".join(self._container.pieces(name))
+
+    def _asserted_key(self, manifest: Mapping[str, Any]) -> bytes | None:
+        """The sender's own key, where its assertion is right."""
+        import base64
+
+        good = {one.what for one in self._report.signatures if one.ok}
+        if "sender" not in good:
+            return None
+        return base64.b64decode(manifest["sender"]["assertion"]["signing_key"]["public_key"])
+
+    # -- the payload as it is ------------------------------------------------------------------
+
+    def _plain(self, manifest: Mapping[str, Any], base: str) -> None:
+        container, report = self._container, self._report
+        for name in ENCRYPTED:
+            if self._root + name in container.sizes:
+                told = 'is there, yet the manifest has no "security.encryption"'
+                self._tell(Fault(self._root + name, told))
+        metadata = self._document(f"{base}metadata.json", "max_metadata_bytes")
+        files: Any = ABSENT
+        if f"{base}files.json" in container.sizes:
+            files = self._document(f"{base}files.json", "max_metadata_bytes")
+        check_attachments(container, base, self._tell)
+        listed = self._payload_documents(manifest, metadata, files, base, container.sizes)
+        promised = self._promised(manifest)
+        digests = read_all(container, base, listed, promised, self._tell, self._heard)
+        compare_listed(listed, digests, self._tell)
+        faults = len(report.faults)
+        compare_payload(container, base, digests, promised, self._tell)
+        if promised is not None:
+            report.payload_hash = "right" if len(report.faults) == faults else "wrong"
+
+    def _payload_documents(
+        self,
+        manifest: Mapping[str, Any],
+        metadata: Any,
+        files: Any,
+        base: str,
+        sizes: Mapping[str, int],
+    ) -> list[Listed]:
+        """metadata.json and the listings, held against their rules; gives what is listed."""
+        published = self._report.profile == "published"
+        if metadata is not ABSENT:
+            name = f"{base}metadata.json"
+            rule = rules.METADATA if published else rules.HARMONY_METADATA
+            self._rule(rule, metadata, name)
+            if isinstance(metadata, dict):
+                self._report.studies = studies_of(metadata, self._tell)
+                self._same_id(metadata, name)
+                self._instances_of(metadata, name, base, sizes)
+        self._report.instances = len(instances(sizes, base))
+        listed = manifest_listing(manifest, sizes, (self._root, base), self._tell)
+        if files is not ABSENT:
+            name = f"{base}files.json"
+            self._rule(rules.FILES, files, name)
+            if isinstance(files, list):
+                listed += listing(files, name, "", sizes, (base,), self._tell)
+        self._report.hashes = sum(one.hash is not None for one in listed)
+        self._unlisted(listed, base, sizes)
+        return listed
+
+    def _same_id(self, metadata: Mapping[str, Any], name: str) -> None:
+        found = metadata.get("id")
+        if isinstance(found, str) and self._report.id and found.lower() != self._report.id:
+            self._report.remark(name, '"id" is another than that of the manifest')
+
+    def _instances_of(
+        self, metadata: Mapping[str, Any], name: str, base: str, sizes: Mapping[str, int]
+    ) -> None:
+        """What metadata says of single files, where it does: that they are there, and how large."""
+        for where, instance in described_instances(metadata):
+            path = instance.get("file")
+            if not isinstance(path, str):
+                continue
+            held = sizes.get(f"{base}{path}")
+            size = instance.get("size_bytes")
+            if held is None:
+                told = f"names {rules.shown(path)}, which is not in the payload"
+                self._tell(Fault(name, f'"{where}.file" {told}'))
+            elif size is not None and size != held:
+                told = f"says {rules.shown(size)} bytes; {path} has {held}"
+                self._tell(Fault(name, f'"{where}.size_bytes" {told}'))
+
+    def _unlisted(self, listed: Iterable[Listed], base: str, sizes: Mapping[str, int]) -> None:
+        """Instances that a listing leaves out, though it names others."""
+        named = {one.member for one in listed}
+        images = instances(sizes, base)
+        if named.isdisjoint(images):
+            return
+        for name in images:
+            if name not in named:
+                self._report.remark(name, "is in no listing, though others are")
+
+    def _promised(self, manifest: Mapping[str, Any]) -> str | None:
+        report = self._report
+        promised = payload_hash_of(manifest, self._tell)
+        if security_of(manifest, lambda _: None).get("payload_hash") == NOT_HASHED:
+            report.payload_hash = "skipped"
+            report.remark("manifest.json", f'"security.payload_hash" is {NOT_HASHED}')
+        elif promised is None:
+            report.remark("manifest.json", "there is no security.payload_hash")
+        return promised
+
+    # -- the payload encrypted -----------------------------------------------------------------
+
+    def _encrypted(self, manifest: Mapping[str, Any], base: str, key: RecipientKey | None) -> None:
+        from fastjmix.jmix import encryption
+
+        container, report = self._container, self._report
+        fields = security_of(manifest, lambda _: None)["encryption"]
+        names = [self._root + n for n in ENCRYPTED if self._root + n in container.sizes]
+        if not names:
+            told = 'is missing, yet the manifest has "security.encryption"'
+            self._tell(Fault(self._root + ENCRYPTED[0], told))
+        for name in container.sizes:
+            if name.startswith(base):
+                self._tell(Fault(name, "lies open beside the encrypted payload"))
+        try:
+            encryption.check_fields(fields)
+        except EnvelopeError as fault:
+            self._tell(fault)
+            names = []
+        promised = self._promised(manifest)
+        digests = read_all(
+            container, self._root, [], "sha256:" if names else None, self._tell, self._heard
+        )
+        if not names or names[0] not in digests:
+            return
+        cipher = f"sha256:{digests[names[0]]['sha256']}"
+        if key is None:
+            report.payload_hash = self._without_key(promised, cipher)
+            return
+
+        def pieces() -> Iterator[bytes]:
+            for piece in container.pieces(names[0]):
+                yield piece
+                self._heard(len(piece))
+
+        try:
+            verified = encryption.verify(None, key, fields, pieces)
+            report.decrypted = True
+            inside = Inside(encryption.decrypt(verified.dialect, key, fields, pieces), base)
+        except EnvelopeError as fault:
+            self._tell(Fault(names[0], fault.message, fault.hint))
+            return
+        forms = {"php": cipher, "rs": f"sha256:{verified.tar_sha256}", "js": inside.stream}
+        self._decrypted(manifest, base, inside)
+        self._compare_encrypted(promised, cipher, forms[verified.dialect])
+
+    def _without_key(self, promised: str | None, cipher: str) -> str:
+        if promised is None:
+            return self._report.payload_hash
+        if promised == cipher:
+            return "right"
+        told = "is not that of the ciphertext: jmix-rs and jmix-js hash what is in it"
+        self._report.remark("manifest.json", f'"security.payload_hash" {told}; give the key')
+        return "not compared"
+
+    def _compare_encrypted(self, promised: str | None, cipher: str, wanted: str | None) -> None:
+        report = self._report
+        if promised is None:
+            return
+        if promised in (cipher, wanted):
+            report.payload_hash = "right"
+        elif wanted is None:
+            report.payload_hash = "not compared"
+            told = "was not compared: the encrypted files are not in the order of their paths"
+            report.remark("manifest.json", f'"security.payload_hash" {told}')
+        else:
+            report.payload_hash = "wrong"
+            told = '"security.payload_hash" does not match the payload'
+            self._tell(Fault(f"{self._root}manifest.json", told))
+
+    def _decrypted(self, manifest: Mapping[str, Any], base: str, inside: Inside) -> None:
+        def parsed(name: str) -> Any:
+            data = inside.documents.get(name)
+            try:
+                return ABSENT if data is None else json_of(data, name)
+            except EnvelopeError as fault:
+                self._tell(fault)
+                return ABSENT
+
+        for fault in inside.faults:
+            self._tell(fault)
+        metadata = parsed(f"{base}metadata.json")
+        if f"{base}metadata.json" not in inside.sizes:
+            self._tell(Fault(f"{base}metadata.json", "is missing"))
+        files = parsed(f"{base}files.json")
+        if files is ABSENT and any(name.startswith(f"{base}files/") for name in inside.sizes):
+            self._tell(Fault(f"{base}files.json", f"is missing, yet there is {base}files/"))
+        listed = self._payload_documents(manifest, metadata, files, base, inside.sizes)
+        compare_listed(listed, inside.digests, self._tell)

@@ -25,7 +25,13 @@ from bench.room import Room
 from bench.rounds import say
 
 HERE: Final = Path(__file__).resolve().parent
-PARTS: Final = ("bench_pdv.py", "bench_lane.py", "bench_digest.py", "bench_archive.py")
+PARTS: Final = (
+    "bench_dicom.py",
+    "bench_pdv.py",
+    "bench_lane.py",
+    "bench_digest.py",
+    "bench_archive.py",
+)
 
 
 def measure_parts(form: Form, room: Room) -> tuple[list[dict[str, Any]], str]:

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from isal.isal_zlib import crc32
 
@@ -29,7 +29,7 @@ from fastjmix.jmix import parties, profiles, published
 from fastjmix.jmix.archive import Member, central_directory, data_offset, local_header
 from fastjmix.jmix.envelope import BELOW, Contents, Document, Options
 from fastjmix.jmix.parties import Encryption, Published
-from fastjmix.spool import Draft, Remade, Ticket
+from fastjmix.spool import Draft, Ticket
 
 if TYPE_CHECKING:
     from fastjmix.jmix.encryption import Plain
@@ -172,16 +172,28 @@ def _encrypted(
     """Writes the encrypted form beside the draft's archive, and seals that. Raises OSError."""
     remade = draft.remake()
     try:
-        _write_encrypted(remade, contents, options, encryption)
+        write_encrypted(remade, contents, options, encryption)
         return draft.seal_remade(remade, ticket)
     finally:
         remade.drop()
 
 
-def _write_encrypted(
-    remade: Remade, contents: Contents, options: Options, encryption: Encryption
+class Appended(Protocol):
+    """An archive that is being written: a Remade, or a file of the caller's."""
+
+    size: int
+
+    def append(self, buffers: Sequence[bytes]) -> object: ...
+    def overwrite(self, data: bytes, offset: int) -> object: ...
+
+
+def write_encrypted(
+    remade: Appended, contents: Contents, options: Options, encryption: Encryption
 ) -> None:
-    """The ciphertext as the first member, its header last; then what stands beside it."""
+    """The ciphertext as the first member, its header last; then what stands beside it.
+
+    `options.read` gives the instances. Raises OSError, EnvelopeError: too large for one key.
+    """
     from fastjmix.jmix import encryption as ciphers  # some 60 ms: only who encrypts pays
     from fastjmix.jmix import keys
 

@@ -3,6 +3,7 @@ outside."""
 
 from __future__ import annotations
 
+import base64
 import http.server
 import json
 import os
@@ -34,14 +35,13 @@ from fastjmix.envelope.extracting import extract
 from fastjmix.envelope.output import OutputError, new_file, new_folder
 from fastjmix.envelope.summary import summarise
 from fastjmix.errors import EnvelopeError, FastjmixError
-from fastjmix.jmix import build, encryption, keys, open_envelope, verify
-from fastjmix.jmix.parties import Encryption, Entity, Published
-from fastjmix.jmix.tarball import DIALECTS, Plain
+from fastjmix.jmix import build, keys, open_envelope, verify
+from fastjmix.jmix.parties import Dialect, Encryption, Entity, Published
+from fastjmix.jmix.tarball import DIALECTS
 from fastjmix.jmix.unzip import Limits
 
 PARTIES = Published(Entity("org:a", "A"), (Entity("org:b"),))
 JMIX = Recipe("jmix-1.0", published=PARTIES)
-ENCRYPTING = replace(PARTIES, encryption=Encryption("x"))
 RECIPIENT = keys.recipient_key(bytes(range(1, 33)), "test")
 COMMAND = [sys.executable, "-m", "fastjmix", "envelope"]
 
@@ -184,7 +184,6 @@ def test_what_makes_no_envelope_leaves_nothing(tmp_path: Path, scans: Path) -> N
         ([scans / "notes.txt"], Recipe(), "no DICOM file"),
         ([scans], Recipe("jmix-1.0"), "needs a sender and a receiver"),
         ([scans], replace(JMIX, digest="blake3"), "no digest blake3"),
-        ([scans], replace(JMIX, published=ENCRYPTING), "encrypts its envelopes"),
         ([scans], Recipe(), r"0\.dcm: its data set"),
     ):
         with pytest.raises((BuildError, EnvelopeError), match=why):
@@ -207,48 +206,35 @@ def test_attachments_are_not_lost_in_silence(tmp_path: Path, scans: Path) -> Non
 # -- encrypted -----------------------------------------------------------------------------------
 
 
-def encrypted(source: Path, out: Path, dialect: str) -> None:
-    """A published envelope again, its payload encrypted."""
-    with open_envelope(source) as envelope:
-        names = sorted(name for name in envelope.members if name.startswith("payload/"))
-        plains = [
-            Plain(n.removeprefix("payload/"), envelope.members[n], lambda n=n: envelope.pieces(n))
-            for n in names
-        ]
-        secret: list[bytes] = []
-        done = encryption.encrypt(dialect, RECIPIENT.public, plains, secret.append)
-        manifest = json.loads(orjson.dumps(envelope.manifest))
-        digest = {"php": done.sha256, "rs": done.tar_sha256}.get(dialect)
-        manifest["security"]["encryption"] = done.fields
-        del manifest["security"]["payload_hash"]
-        if digest:
-            manifest["security"]["payload_hash"] = f"sha256:{digest}"
-        content = {
-            "manifest.json": json.dumps(manifest).encode(),
-            "audit.json": envelope.read("audit.json"),
-            encryption.encrypted_name(dialect): b"".join(secret),
-        }
-    out.write_bytes(sealed(content))
+def sealed_for(dialect: Dialect) -> Recipe:
+    public = base64.b64encode(RECIPIENT.public).decode()
+    return replace(JMIX, published=replace(PARTIES, encryption=Encryption(public, dialect)))
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_decrypt_gives_back_what_was_encrypted(tmp_path: Path, scans: Path, dialect: str) -> None:
-    build([scans], tmp_path / "open.zip", JMIX)
-    encrypted(tmp_path / "open.zip", tmp_path / "secret.zip", dialect)
-    done = decrypt(tmp_path / "secret.zip", tmp_path / "again.zip", RECIPIENT)
-    assert (done.dialect, done.files) == (dialect, 5)
+def test_decrypt_gives_back_what_was_encrypted(
+    tmp_path: Path, scans: Path, dialect: Dialect
+) -> None:
+    (one,) = build([scans], tmp_path / "secret.zip", sealed_for(dialect))
+    plain = next(scans.glob("*.dcm")).read_bytes()[-100:]
+    assert plain not in one.path.read_bytes()
+    report = verify(one.path, key=RECIPIENT)
+    assert report.ok
+    assert (report.payload_hash, report.instances, report.decrypted) == ("right", 3, True)
+    done = decrypt(one.path, tmp_path / "again.zip", RECIPIENT)
+    assert (done.id, done.dialect, done.files) == (one.id, dialect, 5)
     assert verify(tmp_path / "again.zip").ok
-    extract(tmp_path / "open.zip", tmp_path / "a")
-    extract(tmp_path / "again.zip", tmp_path / "b")
-    assert tree(tmp_path / "a" / "payload") == tree(tmp_path / "b" / "payload")
-    with open_envelope(tmp_path / "open.zip") as one, open_envelope(tmp_path / "again.zip") as two:
-        assert one.id == two.id
-        assert one.manifest["security"] == two.manifest["security"]
+    extract(tmp_path / "again.zip", tmp_path / "out")
+    found = {data for name, data in tree(tmp_path / "out").items() if name.endswith(".dcm")}
+    assert found == {path.read_bytes() for path in scans.glob("*.dcm")}
+    with open_envelope(tmp_path / "again.zip") as envelope:
+        assert list(envelope.manifest["security"]) == ["payload_hash"]
+        assert "audit.json" in envelope.members
+    assert {path.name for path in tmp_path.iterdir()} == {"scans", "secret.zip", "again.zip", "out"}
 
 
 def test_nothing_is_decrypted_that_was_changed(tmp_path: Path, scans: Path) -> None:
-    build([scans], tmp_path / "open.zip", JMIX)
-    encrypted(tmp_path / "open.zip", tmp_path / "secret.zip", "php")
+    build([scans], tmp_path / "secret.zip", sealed_for("php"))
     extract(tmp_path / "secret.zip", tmp_path / "secret")
     cipher = tmp_path / "secret" / "payload.encrypted"
     cipher.write_bytes(cipher.read_bytes()[:-1] + b"?")
@@ -413,9 +399,17 @@ def test_faults_from_a_shell(tmp_path: Path) -> None:
 
 
 def test_decrypt_from_a_shell_never_shows_the_key(tmp_path: Path, scans: Path) -> None:
-    build([scans], tmp_path / "open.zip", JMIX)
-    encrypted(tmp_path / "open.zip", tmp_path / "secret.zip", "php")
+    signer = keys.new_signing_key()
     (tmp_path / "key").write_bytes(RECIPIENT.pem())
+    (tmp_path / "key.pub").write_bytes(RECIPIENT.public)
+    (tmp_path / "signer").write_bytes(signer.pem())
+    given = {"--sender": "a", "--receiver": "b", "--profile": "jmix-1.0", "--dialect": "rs"}
+    given |= {"--sign-with": str(tmp_path / "signer"), "--encrypt-for": str(tmp_path / "key.pub")}
+    given |= {"-o": str(tmp_path / "secret.zip")}
+    options = [word for pair in given.items() for word in pair]
+    made = CliRunner().invoke(commands.app, ["build", str(scans), *options])
+    assert made.exit_code == 0, made.output
+    assert verify(tmp_path / "secret.zip", public_key=signer.public, key=RECIPIENT).ok
     for arguments in (
         ["verify", "secret.zip", "--key", "key"],
         ["decrypt", "secret.zip", "--key", "key", "-o", "again.zip"],

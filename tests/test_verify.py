@@ -262,6 +262,15 @@ def test_members_of_a_broken_manifest_are_still_read() -> None:
     assert "CRC-32" in told
 
 
+def test_a_hash_over_what_cannot_be_read_was_not_compared() -> None:
+    data = sealed(harmony()).replace(b"DICMDICM", b"DICMdICM", 1)
+    report = judged(data)
+    assert "CRC-32" in faults(report)
+    assert report.payload_hash == "not compared"
+    content = harmony() | {"payload/series_1/image_001.dcm": b"DICM" * 11 + b"!"}
+    assert judged(zipped(content)).payload_hash == "wrong"
+
+
 def test_skipped_hashes_are_a_remark() -> None:
     content = made("jmix-1.0", published=Published(PARTIES.receivers[0], PARTIES.receivers))
     manifest = json.loads(content["manifest.json"])

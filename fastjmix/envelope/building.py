@@ -15,6 +15,7 @@ server that has the original would refuse this envelope as known, and take its h
 from __future__ import annotations
 
 import hashlib
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -26,16 +27,16 @@ import blake3
 
 from fastjmix.dicom.dataset import Description, describe_head, read_file_meta
 from fastjmix.envelope.output import new_file
-from fastjmix.envelope.zipping import PIECE_BYTES, ZipOut
+from fastjmix.envelope.zipping import PIECE_BYTES, Appending, ZipOut
 from fastjmix.errors import EnvelopeError, FastjmixError
 from fastjmix.heads import data_set_head
 from fastjmix.jmix import check, profiles, rules
 from fastjmix.jmix.archive import data_offset
 from fastjmix.jmix.envelope import Contents, Options
 from fastjmix.jmix.opened import Envelope, json_of, open_envelope
-from fastjmix.jmix.parties import Published
+from fastjmix.jmix.parties import Encryption, Published
 from fastjmix.jmix.unzip import DEFAULT_LIMITS, Limits, escaped, strict
-from fastjmix.sealing import signing_keys
+from fastjmix.sealing import signing_keys, write_encrypted
 
 if TYPE_CHECKING:
     from fastjmix.send import Skipped
@@ -208,11 +209,6 @@ def _check(recipe: Recipe) -> None:
         )
     if recipe.digest != "sha256":
         raise BuildError(f"profile {recipe.profile} knows no digest {recipe.digest}")
-    if recipe.published.encryption is not None:
-        raise BuildError(
-            "this configuration encrypts its envelopes, which only the gateway does",
-            "Give --profile, --sender and --receiver instead of -c for an open envelope.",
-        )
 
 
 def _make(
@@ -252,10 +248,16 @@ def _write(
     envelope_id = str(uuid.uuid4())
     target = out / f"{envelope_id}.zip" if out.is_dir() else out
     with new_file(target, force=force) as descriptor:
-        writing = _Writing(descriptor, recipe, envelope_id)
-        for one in instances:
-            writing.add(one, seen)
-        size = writing.finish()
+        if recipe.published is not None and recipe.published.encryption is not None:
+            # the plain archive has no name, so that it cannot outlive this
+            with tempfile.TemporaryFile(dir=target.parent) as plain:
+                writing = _Writing(plain.fileno(), recipe, envelope_id)
+                writing.take(instances, seen)
+                size = writing.encrypt(descriptor, recipe.published.encryption)
+        else:
+            writing = _Writing(descriptor, recipe, envelope_id)
+            writing.take(instances, seen)
+            size = writing.finish()
     contents = writing.contents
     return Built(target, envelope_id, tuple(contents.studies), len(contents), size)
 
@@ -269,8 +271,12 @@ class _Writing:
         self._id = envelope_id
         self.contents = Contents(profiles.get(recipe.profile).member_name)
 
-    def add(self, one: Instance, seen: Seen) -> None:
-        """An instance, unless it is there already. Raises EnvelopeError, OSError."""
+    def take(self, instances: Iterable[Instance], seen: Seen) -> None:
+        """Instances, each unless it is there already. Raises EnvelopeError, OSError."""
+        for one in instances:
+            self._add(one, seen)
+
+    def _add(self, one: Instance, seen: Seen) -> None:
         if self._holds(one):
             seen(one.size)
             return
@@ -292,8 +298,18 @@ class _Writing:
 
     def finish(self) -> int:
         """Writes the documents and the central directory; gives the archive's size."""
+        profile = profiles.get(self._recipe.profile)
+        return self._zip.finish(profile.documents(self.contents, self._options()))
+
+    def encrypt(self, descriptor: int, encryption: Encryption) -> int:
+        """Writes another archive with the payload encrypted; gives its size."""
+        out = Appending(descriptor)
+        write_encrypted(out, self.contents, self._options(), encryption)
+        return out.size
+
+    def _options(self) -> Options:
         recipe = self._recipe
-        options = Options(
+        return Options(
             self._id,
             time.time(),
             recipe.digest,
@@ -304,7 +320,6 @@ class _Writing:
             keys=signing_keys(recipe.published),
             read=self._zip.reader(),
         )
-        return self._zip.finish(profiles.get(recipe.profile).documents(self.contents, options))
 
     def _holds(self, one: Instance) -> bool:
         """Is the same data set here already? The File Meta Information may be another."""

@@ -8,6 +8,7 @@ Importing this costs no more than typer: each verb imports what it needs.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import sys
@@ -229,6 +230,15 @@ ReceiverIds = Annotated[
 Hashing = Annotated[bool, typer.Option("--skip-hashing", help="No hashes.")]
 Listing = Annotated[bool, typer.Option("--skip-listing", help="No listing of files.")]
 HashForm = Annotated[str, typer.Option("--payload-hash", help="tree or stream.")]
+SignWith = Annotated[
+    Path | None,
+    typer.Option("--sign-with", metavar="FILE", help="Ed25519 private key: writes manifest.jws."),
+]
+EncryptFor = Annotated[
+    Path | None,
+    typer.Option("--encrypt-for", metavar="FILE", help="The recipient's X25519 public key."),
+]
+Dialect = Annotated[str, typer.Option(help="Whose encryption: php, js or rs.")]
 
 
 @app.command(
@@ -236,6 +246,8 @@ HashForm = Annotated[str, typer.Option("--payload-hash", help="tree or stream.")
         "build /data/study -o study.zip",
         "build /data/many -o envelopes/       (one envelope a study)",
         "build study -o envelopes/ --profile jmix-1.0 --sender a --receiver b",
+        "build study -o envelopes/ --profile jmix-1.0 --sender a --receiver b"
+        " --encrypt-for key.pub",
         "build -c config.toml study -o s.zip  (as that pipeline would)",
     )
 )
@@ -250,6 +262,9 @@ def build(
     sender: SenderId = None,
     receiver: ReceiverIds = None,
     payload_hash: HashForm = "tree",
+    sign_with: SignWith = None,
+    encrypt_for: EncryptFor = None,
+    dialect: Dialect = "php",
     skip_hashing: Hashing = False,
     skip_listing: Listing = False,
     force: Force = False,
@@ -263,8 +278,9 @@ def build(
     with refusals(), _progress("packing") as bar:
         from fastjmix.envelope.building import build as make
 
+        protection = _protection(sign_with, encrypt_for, dialect)
         recipe = _recipe(
-            config, profile, sender, receiver, payload_hash, skip_hashing, skip_listing
+            config, profile, sender, receiver, payload_hash, skip_hashing, skip_listing, protection
         )
 
         def skipped(one: Skipped) -> None:
@@ -298,6 +314,9 @@ def convert(
     sender: SenderId = None,
     receiver: ReceiverIds = None,
     payload_hash: HashForm = "tree",
+    sign_with: SignWith = None,
+    encrypt_for: EncryptFor = None,
+    dialect: Dialect = "php",
     skip_hashing: Hashing = False,
     skip_listing: Listing = False,
     leave_out: Annotated[
@@ -315,8 +334,9 @@ def convert(
     with refusals(source), _progress("converting") as bar:
         from fastjmix.envelope.building import convert as make
 
+        protection = _protection(sign_with, encrypt_for, dialect)
         recipe = _recipe(
-            config, profile, sender, receiver, payload_hash, skip_hashing, skip_listing
+            config, profile, sender, receiver, payload_hash, skip_hashing, skip_listing, protection
         )
         bar.total(_size_of(source))
         made = make(source, output, recipe, force=force, leave_out=leave_out, seen=bar.seen)
@@ -331,13 +351,14 @@ def _recipe(
     payload_hash: str,
     skip_hashing: bool,
     skip_listing: bool,
+    protection: dict[str, Any],
 ) -> Recipe:
     from fastjmix.envelope.building import Recipe
     from fastjmix.jmix import profiles
     from fastjmix.jmix.parties import Published
 
     if config is not None:
-        return _configured(config)
+        return _protected(_configured(config), protection)
     if profile not in profiles.NAMES:
         raise typer.BadParameter(f"--profile {profile!r} is none of {', '.join(profiles.NAMES)}")
     if payload_hash not in ("tree", "stream"):
@@ -349,13 +370,46 @@ def _recipe(
         if not sender or not receivers:
             raise typer.BadParameter("give both --sender and --receiver")
         published = Published(_entity(sender), tuple(_entity(one) for one in receivers))
-    return Recipe(
+    recipe = Recipe(
         profile,
         skip_hashing=skip_hashing,
         skip_listing=skip_listing,
         payload_hash="stream" if payload_hash == "stream" else "tree",
         published=published,
     )
+    return _protected(recipe, protection)
+
+
+def _protection(sign_with: Path | None, encrypt_for: Path | None, dialect: str) -> dict[str, Any]:
+    """Fields of Published. Raises ConfigError for a key that cannot be used."""
+    found: dict[str, Any] = {}
+    if sign_with is None and encrypt_for is None:
+        return found
+    import base64
+
+    from fastjmix.jmix import encryption, keys, parties
+
+    if dialect not in encryption.DIALECTS:
+        raise typer.BadParameter(f"--dialect {dialect!r} is none of php, js, rs")
+    if sign_with is not None:
+        keys.signing_key(keys.read_file(sign_with), str(sign_with))
+        found["signing"] = parties.Signing(str(sign_with))
+    if encrypt_for is not None:
+        public = keys.recipient_public(keys.read_file(encrypt_for), str(encrypt_for))
+        text = base64.b64encode(public).decode()
+        found["encryption"] = parties.Encryption(text, dialect)  # type: ignore[arg-type]
+    return found
+
+
+def _protected(recipe: Recipe, protection: dict[str, Any]) -> Recipe:
+    if not protection:
+        return recipe
+    if recipe.published is None:
+        raise typer.BadParameter(
+            "what is signed or encrypted is of profile jmix-1.0, with a sender and a receiver"
+        )
+    published = dataclasses.replace(recipe.published, **protection)
+    return dataclasses.replace(recipe, published=published)
 
 
 def _configured(path: Path) -> Recipe:

@@ -85,3 +85,19 @@ class ZipOut:
         """What was written there. Raises OSError."""
         for at in range(start, start + size, PIECE_BYTES):
             yield os.pread(self._descriptor, min(PIECE_BYTES, start + size - at), at)
+
+
+class Appending:
+    """A file that grows at its end. `size` in bytes."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self.size = 0
+
+    def append(self, buffers: Sequence[bytes]) -> None:
+        """Raises OSError."""
+        self.size = write_all(self._descriptor, buffers, self.size)
+
+    def overwrite(self, data: bytes, offset: int) -> None:
+        """Bytes whose place was kept. Raises OSError."""
+        write_all(self._descriptor, [data], offset)

@@ -41,7 +41,11 @@ class Signature(NamedTuple):
 
 @dataclass(slots=True)
 class Report:
-    """What `verify` found. `ok` is the verdict; `bytes_read` counts members' data."""
+    """What `verify` found. `ok` is the verdict; `bytes_read` counts members' data.
+
+    `payload_hash`: "right", "wrong", "absent", "skipped", or "not compared" (a member could not be
+    read, or it is a hash of what is encrypted).
+    """
 
     id: str = ""
     profile: str = ""
@@ -56,6 +60,7 @@ class Report:
     faults: list[Finding] = field(default_factory=list)
     remarks: list[Finding] = field(default_factory=list)
     signatures: list[Signature] = field(default_factory=list)
+    _told: set[Finding] = field(default_factory=set, repr=False)
 
     @property
     def ok(self) -> bool:
@@ -69,7 +74,8 @@ class Report:
         else:
             where, colon, what = problem.message.partition(": ")
             found = Finding(where if colon else "envelope", what or where, None, problem.hint)
-        if found not in self.faults:
+        if found not in self._told:
+            self._told.add(found)
             self.faults.append(found)
 
     def remark(self, where: str, what: str) -> None:

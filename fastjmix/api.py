@@ -11,9 +11,9 @@ and outside it /healthz, /readyz, /metrics.
 Guaranteed: reads the disk, and writes only what was POSTed; serves outbox/ and sent/, never what is
 being built or was rejected; credentials are asked for on every path but /healthz and /readyz; an id
 becomes a file name only when it is a UUID. Errors are {"error": …} (see web.py).
-Still wrong: on a loopback listener without credentials, a browser on this machine that was led to a
-name which resolves to 127.0.0.1 can read envelopes: give such a listener credentials. After 504 the
-envelope may still be delivered; the same id is then answered with 409.
+Without credentials a request must name localhost, a loopback address, the listener's own or one of
+allowed_hosts in Host: no page of a stranger's reads envelopes through a browser on this machine.
+Still wrong: after 504 the envelope may still be delivered; the same id is then answered with 409.
 """
 
 from __future__ import annotations
@@ -377,7 +377,7 @@ def _guard(settings: HttpListener) -> manners.Guard:
             f"endpoint {settings.endpoint}: {settings.host} is reachable from other machines",
             "Give it authentication, bind it to 127.0.0.1, or set allow_unauthenticated = true.",
         )
-    return manners.Guard(None)
+    return manners.Guard(None, (settings.host, *settings.allowed_hosts))
 
 
 async def _serve(

@@ -177,9 +177,17 @@ def byte_range(request: web.Request, etag: str, size: int) -> tuple[int, int] | 
 
 
 class Guard:
-    """Asks for one header, e.g. ("Authorization", "Bearer …"); None lets everyone in."""
+    """Asks for one header, e.g. ("Authorization", "Bearer …"); None lets everyone in who names one
+    of `hosts` in Host (None: any).
 
-    def __init__(self, header: tuple[str, str] | None) -> None:
+    A browser can be led to a name that resolves to this machine (DNS rebinding): it then asks here
+    on behalf of a stranger's page, but it does name the stranger's host.
+    """
+
+    def __init__(
+        self, header: tuple[str, str] | None, hosts: Collection[str] | None = None
+    ) -> None:
+        self._hosts = None if hosts is None else frozenset(host.lower() for host in hosts)
         self._name, self._value = header or ("", "")
         self._scheme = self._value.partition(" ")[0] if self._is_authorization else "ApiKey"
 
@@ -188,14 +196,24 @@ class Guard:
         return self._name.lower() == "authorization"
 
     def check(self, request: web.Request) -> None:
-        """Compares in constant time. Raises HttpError 401."""
+        """Compares in constant time. Raises HttpError 401, 421."""
         if not self._name:
+            self._check_host(request.headers.get("Host", ""))
             return
         given = request.headers.getall(self._name, [])
         if len(given) != 1 or not hmac.compare_digest(self._key(given[0]), self._key(self._value)):
             told = f"credentials are missing or wrong: send the {self._name} header"
             challenge = f'{self._scheme} realm="fastjmix"'
             raise HttpError(401, told, {"WWW-Authenticate": challenge})
+
+    def _check_host(self, given: str) -> None:
+        """RFC 9110 §7.4: a request for another authority is misdirected. None at all is HTTP/1.0's,
+        and no browser's."""
+        host = re.sub(r":\d*$", "", given.strip()).rstrip(".").lower()
+        if self._hosts is None or not host or is_loopback(host) or host in self._hosts:
+            return
+        told = "this host is not served here: see allowed_hosts, or configure credentials"
+        raise HttpError(421, told)
 
     def _key(self, value: str) -> bytes:
         """The scheme's name is not case-sensitive (RFC 9110 §11.1); the rest is."""

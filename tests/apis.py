@@ -52,6 +52,7 @@ LISTENER = HttpListener(
     key_file=None,
     credentials=None,
     allow_unauthenticated=False,
+    allowed_hosts=(),
     upstream=None,
 )
 

@@ -202,15 +202,17 @@ def child(own: Gateway, name: str) -> int:
     return own.children()[name]
 
 
-def injecting(own: Gateway, log: Path, call: str, what: str, when: str = "1") -> Strace:
-    """The packer's `when`-th `call` from now on fails with an errno, or kills it (`what`)."""
+def injecting(
+    own: Gateway, log: Path, call: str, what: str, when: str = "1", name: str = "packer-0"
+) -> Strace:
+    """A child's `when`-th `call` from now on fails with an errno, or kills it (`what`)."""
     fault = f"signal={what}" if what.startswith("SIG") else f"error={what}"
     calls = "fdatasync,fsync,pwritev2,rename"
     calls = calls if call in calls.split(",") else f"{calls},{call}"
     return Strace(
         log,
         "-e", f"trace={calls}", "-e", f"inject={call}:{fault}:when={when}",
-        pids=[child(own, "packer-0")],
+        pids=[child(own, name)],
     )  # fmt: skip
 
 

@@ -214,6 +214,7 @@ class Gateway(Process):
         write_config(directory, upstream, **parts)
         super().__init__("run", "-c", "config.toml", cwd=directory, env=env, first=first)
         self.spool = directory / "spool"
+        self._forked = False
         self.wait_for(r" started ")
         self.dicom_port = int(self.wait_for(r"listening what=dicom .*:(\d+)$")[1])
         self.http_port = int(self.wait_for(r"listening what=http .*:(\d+)$")[1])
@@ -243,6 +244,10 @@ class Gateway(Process):
             return {Path(f"/proc/{pid}/comm").read_text().strip(): int(pid) for pid in pids}
 
         nameless = (supervisor / "comm").read_text().strip()
+        if not self._forked:  # it says that it listens before it forks
+            all_of_them = {"receiver-0", "packer-0", "uploader", "api"}
+            until(lambda: all_of_them <= found().keys(), "every child is there")
+            self._forked = True
         until(lambda: nameless not in found(), "every child has its name")
         return found()
 

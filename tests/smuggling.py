@@ -7,8 +7,8 @@ keep envelopes.
 
 from __future__ import annotations
 
-HIDDEN = b"GET {base}/hidden HTTP/1.1\r\nHost: x\r\n\r\n"
-HEAD = b"POST {base} HTTP/1.1\r\nHost: x\r\nContent-Type: application/zip\r\n"
+HIDDEN = b"GET {base}/hidden HTTP/1.1\r\nHost: localhost\r\n\r\n"
+HEAD = b"POST {base} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/zip\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 NO_CHUNKS = b"0\r\n\r\n"
 
@@ -72,24 +72,28 @@ TEMPLATES: dict[str, bytes] = {
     "a NUL behind a chunk's size": CHUNKED + b"5\0\r\nabcde\r\n" + NO_CHUNKS + HIDDEN,
     # request lines
     "no version": b"GET {base}\r\n\r\n" + HIDDEN,
-    "an unknown version": b"GET {base} HTTP/9.9\r\nHost: x\r\n\r\n" + HIDDEN,
+    "an unknown version": b"GET {base} HTTP/9.9\r\nHost: localhost\r\n\r\n" + HIDDEN,
     "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + HIDDEN,
-    "a version in small letters": b"GET {base} http/1.1\r\nHost: x\r\n\r\n" + HIDDEN,
-    "a method in two lines": b"G\r\nT {base} HTTP/1.1\r\nHost: x\r\n\r\n" + HIDDEN,
-    "a method that is no token": b"GE(T {base} HTTP/1.1\r\nHost: x\r\n\r\n" + HIDDEN,
-    "a space in the target": b"GET {base}/a b HTTP/1.1\r\nHost: x\r\n\r\n" + HIDDEN,
-    "a control character in the target": b"GET {base}/\x01 HTTP/1.1\r\nHost: x\r\n\r\n" + HIDDEN,
+    "a version in small letters": b"GET {base} http/1.1\r\nHost: localhost\r\n\r\n" + HIDDEN,
+    "a method in two lines": b"G\r\nT {base} HTTP/1.1\r\nHost: localhost\r\n\r\n" + HIDDEN,
+    "a method that is no token": b"GE(T {base} HTTP/1.1\r\nHost: localhost\r\n\r\n" + HIDDEN,
+    "a space in the target": b"GET {base}/a b HTTP/1.1\r\nHost: localhost\r\n\r\n" + HIDDEN,
+    "a control character in the target": b"GET {base}/\x01 HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    + HIDDEN,
     "a TLS hello": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(40) + b"\r\n\r\n",
     "a DICOM association": b"\x01\0\0\0\0\xcd\0\x01\0\0JMIX_RECEIVER   \r\n\r\n" + HIDDEN,
     # beyond the bounds
-    "a long target": b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: x\r\n\r\n" + HIDDEN,
-    "many headers": b"GET {base} HTTP/1.1\r\nHost: x\r\n" + b"A: b\r\n" * 100 + b"\r\n" + HIDDEN,
+    "a long target": b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n" + HIDDEN,
+    "many headers": b"GET {base} HTTP/1.1\r\nHost: localhost\r\n"
+    + b"A: b\r\n" * 100
+    + b"\r\n"
+    + HIDDEN,
     "a long value": _lengths(b"A: " + b"b" * 9000, b"Content-Length: 5"),
     "a hundred thousand trailers": CHUNKED + b"0\r\n" + b"A: b\r\n" * 100_000 + b"\r\n" + HIDDEN,
     # well-formed: what looks like a second request is the body of the first
     "a request in a body": HEAD + b"Content-Length: 42\r\nConnection: close\r\n\r\n" + HIDDEN,
     "a GET with a body": (
-        b"GET {base} HTTP/1.1\r\nHost: x\r\nContent-Length: 42\r\nConnection: close\r\n\r\n"
+        b"GET {base} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 42\r\nConnection: close\r\n\r\n"
         + HIDDEN
     ),
 }

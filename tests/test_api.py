@@ -163,7 +163,9 @@ def test_f80_a_download_survives_delivery_and_removal(gateway: Gateway) -> None:
     data = envelope(ID, image=os.urandom(24 << 20))
     gateway.put(data)
     with socket.create_connection(("127.0.0.1", gateway.ports[0])) as connection:
-        connection.sendall(b"GET %s/%s HTTP/1.1\r\nHost: x\r\n\r\n" % (BASE.encode(), ID.encode()))
+        connection.sendall(
+            b"GET %s/%s HTTP/1.1\r\nHost: localhost\r\n\r\n" % (BASE.encode(), ID.encode())
+        )
         received = connection.recv(1000)
         gateway.spool.deliver(ID, {"status": 201})
         gateway.spool.retain(-1.0, None)
@@ -177,6 +179,41 @@ def test_f80_a_download_survives_delivery_and_removal(gateway: Gateway) -> None:
     assert head.startswith(b"HTTP/1.1 200 ")
     assert body == data
     assert gateway.get(f"{BASE}/{ID}").status == 404
+
+
+# -- for whom ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", [f"{BASE}/{ID}", f"{BASE}/{ID}/manifest", "/metrics", BASE, "/x"])
+def test_a_host_name_that_a_stranger_chose_is_not_served(gateway: Gateway, path: str) -> None:
+    """DNS rebinding: a browser here asks for http://attacker.example:8086/…, which is 127.0.0.1."""
+    gateway.put(envelope(ID))
+    for host in ("attacker.example", "127.0.0.1.attacker.example:80", "10.0.0.1", "localhost.", ""):
+        answer = gateway.get(path, Host=host)
+        assert (answer.status == 421) == ("attacker" in host or host == "10.0.0.1"), host
+    assert gateway.get("/readyz", Host="attacker.example").status == 200
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:80", "127.0.0.1", "127.9.9.9:1", "[::1]"])
+def test_this_machine_by_any_of_its_names_is_served(gateway: Gateway, host: str) -> None:
+    gateway.put(envelope(ID))
+    assert gateway.get(f"{BASE}/{ID}", Host=host).status == 200
+
+
+def test_names_of_a_proxy_are_allowed_by_name(tmp_path: Path) -> None:
+    with running(tmp_path, replace(LISTENER, allowed_hosts=("Jmix.hospital.example",))) as one:
+        one.put(envelope(ID))
+        for host, status in (("jmix.hospital.example:8086", 200), ("hospital.example", 421)):
+            assert one.get(f"{BASE}/{ID}", Host=host).status == status
+
+
+def test_who_presents_credentials_may_name_any_host(tmp_path: Path) -> None:
+    credentials = Credentials(method="bearer", token=Secret("a-token"))
+    with running(tmp_path, replace(LISTENER, credentials=credentials)) as one:
+        one.put(envelope(ID))
+        asked = {"Host": "any.example", "Authorization": "Bearer a-token"}
+        assert one.get(f"{BASE}/{ID}", **asked).status == 200
+        assert one.get(f"{BASE}/{ID}", Host="any.example").status == 401
 
 
 # -- health and numbers --------------------------------------------------------------------------

@@ -178,7 +178,7 @@ def test_without_an_upstream(gateway: Gateway) -> None:
 
 
 def test_a_sender_that_vanishes(passing_on: Gateway) -> None:
-    head = f"POST {BASE} HTTP/1.1\r\nHost: x\r\nContent-Type: application/zip\r\n"
+    head = f"POST {BASE} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/zip\r\n"
     with socket.create_connection(("127.0.0.1", passing_on.ports[0])) as connection:
         connection.sendall(head.encode() + b"Content-Length: 1000000\r\n\r\n" + envelope(ID))
         connection.shutdown(socket.SHUT_WR)

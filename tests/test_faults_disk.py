@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import wire
 from disks import (
     SYNC,
     Disk,
@@ -540,7 +541,7 @@ def test_f23_missing_and_in_the_way(tmp_path) -> None:
     assert "the storage directory cannot be used" in refused(tmp_path / "own")
     (tmp_path / "own" / "spool").unlink()
     (tmp_path / "own" / "spool").symlink_to(tmp_path / "gone" / "away")
-    assert "the storage directory cannot be used" in refused(tmp_path / "own")
+    assert "is a symbolic link" in refused(tmp_path / "own")
 
 
 def test_f23_the_wrong_owner(tmp_path) -> None:
@@ -577,6 +578,25 @@ def test_f27_too_little_memory_for_lanes(tmp_path) -> None:
         endpoint="max_associations = 400", fastjmix="lane_bytes = 1048576",
     )  # fmt: skip
     assert re.search(r"\d{9} bytes of shared memory for 400 lanes cannot be had", told)
+
+
+def test_f27_no_memory_for_a_lane_while_running(start, tmp_path) -> None:
+    """One lane has its memory; for a second there is none, then there is some again."""
+    own = start(fastjmix="lane_bytes = 1048576", builder="release_grace_secs = 30")
+    receiver = own.children()["receiver-0"]
+    with Peer(own.dicom_port) as first:
+        assert first.associate()[0] == 2
+        with injecting(own, tmp_path / "calls", "fallocate", "ENOSPC", "1+", "receiver-0"):
+            for _ in range(3):
+                with Peer(own.dicom_port) as second:
+                    assert second.associate() == (3, bytes([0, 2, 3, 2]))
+            data = wire.data_set(pixels=os.urandom(3 << 20))
+            assert first.store(data) == 0  # through the lane that there is
+        with Peer(own.dicom_port) as second:
+            assert second.associate()[0] == 2
+            assert second.store(wire.data_set("1.2.3.8"), "1.2.3.8") == 0
+        first.release()
+    assert own.children()["receiver-0"] == receiver
 
 
 # -- F24, F25: what the disk says later is not what was written ------------------------------------

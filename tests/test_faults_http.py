@@ -120,7 +120,7 @@ def test_s20_the_parser_in_python_never_answers_twice(tmp_path: Path) -> None:
 
 # -- S13: bodies that are more than they seem ------------------------------------------------------
 
-POST = "POST {} HTTP/1.1\r\nHost: x\r\nContent-Type: application/zip\r\n"
+POST = "POST {} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/zip\r\n"
 
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd", "x-gzip", "gzip, identity"])
@@ -287,7 +287,7 @@ def test_s21_many_paths_that_are_not_there_leave_nothing(tmp_path: Path) -> None
             for number in range(0, count, 20):
                 paths = [f"/{turn}/{number + n}/{'x' * 200}" for n in range(20)]
                 for path in paths:
-                    writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+                    writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
                 for _ in paths:
                     head = await reader.readuntil(b"\r\n\r\n")
                     assert head.startswith(b"HTTP/1.1 404 ")
@@ -333,7 +333,7 @@ def test_s21_pipelined_requests_wait_their_turn(tmp_path: Path) -> None:
 
     async def test(client: Client) -> None:
         await client.post(io.BytesIO(envelope(ID, image=bytes(1 << 20))))
-        request = f"GET /api/jmix/{ID} HTTP/1.1\r\nHost: x\r\n\r\n".encode() * 100
+        request = f"GET /api/jmix/{ID} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode() * 100
         before = resident()
         with socket.create_connection(("127.0.0.1", client.port)) as connection:
             connection.setblocking(False)
@@ -353,7 +353,7 @@ def test_s21_pipelined_requests_wait_their_turn(tmp_path: Path) -> None:
     with_store(tmp_path, test)
 
 
-HEADER = b"GET /api/jmix/x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+HEADER = b"GET /api/jmix/x HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
 
 
 @pytest.mark.parametrize("step", [None, 1], ids=["at once", "byte by byte"])
@@ -422,7 +422,7 @@ def test_s23_a_head_that_drips_is_cut_off(tmp_path: Path, monkeypatch: pytest.Mo
             return time.monotonic() - started
 
     async def test(client: Client) -> None:
-        first = b"GET /api/jmix/x HTTP/1.1\r\nHost: x\r\n\r\n"
+        first = b"GET /api/jmix/x HTTP/1.1\r\nHost: localhost\r\n\r\n"
         for said in (b"", first):
             assert await asyncio.to_thread(drip, client.port, said) < 5
 
@@ -445,7 +445,9 @@ def test_s21_an_answer_that_nobody_takes_is_not_kept(
         with socket.socket() as connection:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
             connection.connect(("127.0.0.1", client.port))
-            connection.sendall(f"GET /api/jmix/{ID}/manifest HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            connection.sendall(
+                f"GET /api/jmix/{ID}/manifest HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+            )
             await client.until_connections(1)
             await client.until_connections(0)
 
@@ -472,7 +474,7 @@ def alive(connection: socket.socket) -> bool:
     """Is it served?"""
     connection.settimeout(10)
     try:
-        connection.sendall(b"GET /api/jmix/x HTTP/1.1\r\nHost: x\r\n\r\n")
+        connection.sendall(b"GET /api/jmix/x HTTP/1.1\r\nHost: localhost\r\n\r\n")
         return connection.recv(1000).startswith(b"HTTP/1.1 404 ")
     except ConnectionError:
         return False

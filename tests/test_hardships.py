@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -238,6 +239,28 @@ def test_a_peer_that_runs_ahead_costs_no_processor(start, silent) -> None:
         before = ticks(receiver)
         time.sleep(1.0)  # what is measured is that nothing happens
         assert ticks(receiver) - before < 20
+
+
+def test_an_idle_node_sleeps(start) -> None:
+    """In three seconds no process of it wakes (once a minute the uploader looks around)."""
+    own = start()
+    own.wait_for("http_listening")
+    pids = [own.child.pid, *own.children().values()]
+    quietest = min(wakings_in(3.0, pids) for _ in range(2))
+    assert quietest == 0
+
+
+def wakings_in(seconds: float, pids: list[int]) -> int:
+    before = wakings(pids)
+    time.sleep(seconds)  # what is measured is that nothing happens
+    return wakings(pids) - before
+
+
+def wakings(pids: list[int]) -> int:
+    """How often their threads have gone to sleep again."""
+    texts = [p.read_text() for pid in pids for p in Path(f"/proc/{pid}/task").glob("*/status")]
+    found = [re.search(r"^voluntary_ctxt_switches:\s+(\d+)", text, re.M) for text in texts]
+    return sum(int(one[1]) for one in found if one)
 
 
 def test_systemd_signals_everyone(start) -> None:

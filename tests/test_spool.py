@@ -198,6 +198,23 @@ def test_a_root_that_cannot_be_used(tmp_path) -> None:
         Spool(tmp_path / "file" / "spool").prepare()
 
 
+@pytest.mark.parametrize("name", ["", "building", "outbox", "sent", "rejected"])
+def test_s11_a_symbolic_link_is_refused_at_the_start(tmp_path, name: str) -> None:
+    Spool(tmp_path / "real").prepare()
+    if name:
+        (tmp_path / "real" / name).rename(tmp_path / "elsewhere")
+        (tmp_path / "real" / name).symlink_to(tmp_path / "elsewhere")
+        path, root = tmp_path / "real" / name, tmp_path / "real"
+    else:
+        path = root = tmp_path / "link"
+        root.symlink_to(tmp_path / "real")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(SpoolError) as caught:
+        Spool(root).prepare()
+    assert caught.value.message.startswith(f"{path}: is a symbolic link")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_modes(spool) -> None:
     sealed(spool)
     for path in spool.root.rglob("*"):

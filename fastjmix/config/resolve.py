@@ -378,6 +378,7 @@ class _Resolver:
             key_file=private_key,
             credentials=asked,
             allow_unauthenticated=open_to_all,
+            allowed_hosts=tuple(endpoint.options.allowed_hosts),
             upstream=to,
         )
 

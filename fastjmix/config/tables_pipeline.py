@@ -227,6 +227,11 @@ class JmixOptions(Table):
     allow_unauthenticated: bool = own(
         False, "Needed to listen beyond loopback without asking for credentials"
     )
+    allowed_hosts: list[str] = own(
+        [],
+        "Without credentials: names in a request's Host beside localhost, addresses of loopback and"
+        " the listener's own, as a proxy on this machine may send them",
+    )
     skip_hashing: bool | None = unused("The jmix_builder's options say it")
     skip_listing: bool | None = unused("The jmix_builder's options say it")
     store_dir: str | None = unused("All states of an envelope are under `storage.options.path`")

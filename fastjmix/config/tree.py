@@ -193,7 +193,8 @@ class DicomListener:
 @dataclass(frozen=True, slots=True)
 class HttpListener:
     """The query API on one address. `credentials` are what callers must present; `path_prefix` is
-    "" or begins with a slash and ends with none. `upstream` None: nothing can be posted."""
+    "" or begins with a slash and ends with none; `allowed_hosts` are named by callers who present
+    nothing. `upstream` None: nothing can be posted."""
 
     pipeline: str
     endpoint: str
@@ -204,6 +205,7 @@ class HttpListener:
     key_file: Path | None
     credentials: Credentials | None
     allow_unauthenticated: bool
+    allowed_hosts: tuple[str, ...]
     upstream: Upstream | None
 
 

@@ -75,9 +75,10 @@ class Spool:
     def prepare(self) -> None:
         """Makes the directories, takes the lock, and finishes what a crash left half-done.
 
-        Raises SpoolError: not writable, not ours, in memory, on several file systems, or another
-        fastjmix is using it.
+        Raises SpoolError: a symbolic link, not writable, not ours, in memory, on several file
+        systems, or another fastjmix is using it.
         """
+        self._refuse_links()
         try:
             for directory in (self.root, self.building, self.outbox, self.sent, self.rejected):
                 directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -97,6 +98,21 @@ class Spool:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+    def _refuse_links(self) -> None:
+        """Who owns a link decides what is behind it, tomorrow too. Those above `root` are the
+        administrator's. Raises SpoolError."""
+        if self.root.is_symlink():
+            raise SpoolError(
+                f"{self.root}: is a symbolic link",
+                f"Set [storage.options] path to what it leads to: {self.root.resolve()}",
+            )
+        for path in (self.building, self.outbox, self.sent, self.rejected):
+            if path.is_symlink():
+                raise SpoolError(
+                    f"{path}: is a symbolic link, and envelopes move through it by rename",
+                    "Put the directory itself there, or mount the storage's disk one level up.",
+                )
 
     def _check_ground(self) -> None:
         """What a spool needs of the file system under it. Raises SpoolError, OSError."""

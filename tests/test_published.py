@@ -315,6 +315,20 @@ def test_every_document_is_valid(
         assert ("hash" in entry) == (not skip_hashing)
 
 
+def test_many_series_are_valid_and_complete() -> None:
+    held = Contents(published.member_name)
+    for number in range(3000):
+        put(held, f"1.2.1.{number}", series=f"1.2.{number % 700}")
+    documents = written(held)
+    series = json.loads(documents["payload/metadata.json"])["studies"]["series"]
+    assert len(series) == 700
+    told = [instance["file"] for one in series for instance in one["instances"]]
+    listed = [entry["file"] for entry in json.loads(documents["payload/files.json"])]
+    assert sorted(told) == sorted(listed[1:])
+    assert len(set(told)) == 3000
+    assert all(one["instance_count"] == len(one["instances"]) for one in series)
+
+
 @pytest.mark.skipif(
     published_rules.SCHEMAS is None,
     reason="FASTJMIX_JMIX_SCHEMAS names no directory of the published schemas: only the rules in"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import dataclasses
 import functools
 import hashlib
 import io
@@ -585,6 +586,22 @@ def test_a_signature_by_a_library_that_does_not_name_it() -> None:
     report = judged(sealed(content), public_key=SIGNER.public)
     assert report.ok, faults(report)
     assert "as with jmix-rs" in str(report.remarks)
+
+
+def test_a_signed_audit_entry_is_verified() -> None:
+    parties = dataclasses.replace(PARTIES, signing=Signing("signer", audit=True))
+    content = made("jmix-1.0", published=parties, keys={"signer": SIGNER})
+    report = judged(sealed(content), public_key=SIGNER.public)
+    assert report.ok, faults(report)
+    assert ("audit.0", True) in [(one.what, one.ok) for one in report.signatures]
+    audit = json.loads(content["audit.json"])
+    audit["audit"][0]["by"]["id"] = "org:evil"
+    changed = sealed(content | {"audit.json": json.dumps(audit).encode()})
+    told = faults(judged(changed, public_key=SIGNER.public))
+    assert 'audit.json: "audit.0.assertion": its signature is not right' in told
+    del audit["audit"][0]["assertion"]  # unsigned entries are everyone's to add
+    unsigned = sealed(content | {"audit.json": json.dumps(audit).encode()})
+    assert judged(unsigned, public_key=SIGNER.public).ok
 
 
 def test_an_expired_assertion_is_a_fault() -> None:

@@ -52,6 +52,7 @@ from fastjmix.jmix.rules import kind
 from fastjmix.jmix.unzip import DEFAULT_LIMITS, Archive, Bound, Fault, Limits
 
 if TYPE_CHECKING:
+    from fastjmix.jmix.assertions import AssertionResult
     from fastjmix.jmix.keys import RecipientKey
 
 __all__ = ["Finding", "Report", "Signature", "verify"]
@@ -133,7 +134,7 @@ class _Judge:
         report.profile = profile
         base = f"{self._root}{payload}/"
         self._signatures(manifest, public_key, now)
-        self._audit()
+        self._audit(manifest)
         self._strangers(base)
         if security_of(manifest, lambda _: None).get("encryption") is not None:
             report.encrypted = True
@@ -182,12 +183,13 @@ class _Judge:
             self._tell(Fault(name, f"{key} {what}"))
         return profile, payload
 
-    def _audit(self) -> None:
+    def _audit(self, manifest: Mapping[str, Any]) -> None:
         name = f"{self._root}audit.json"
         if name in self._container.sizes:
             found = self._document(name, "max_metadata_bytes")
             if found is not ABSENT:
                 self._rule(rules.AUDIT, found, name)
+                self._signed_entries(found, manifest)
         elif self._report.profile == "published":
             self._report.remark(name, "is missing; jmix-php does not read an envelope without it")
 
@@ -202,17 +204,24 @@ class _Judge:
     def _signatures(self, manifest: Mapping[str, Any], public: bytes | None, now: float) -> None:
         from fastjmix.jmix.assertions import verify_assertions
 
-        for one in verify_assertions(manifest, now):
+        self._assertions(verify_assertions(manifest, now), "manifest.json")
+        self._jws(manifest, public)
+
+    def _signed_entries(self, audit: object, manifest: Mapping[str, Any]) -> None:
+        from fastjmix.jmix.assertions import verify_audit
+
+        if isinstance(audit, dict):
+            self._assertions(verify_audit(audit, str(manifest.get("id"))), "audit.json")
+
+    def _assertions(self, judged: list[AssertionResult], name: str) -> None:
+        for one in judged:
             self._report.signatures.append(
                 Signature(one.role, one.ok, one.why, one.fingerprint, one.expires_at)
             )
             if not one.ok:
-                self._tell(
-                    Fault(f"{self._root}manifest.json", f'"{one.role}.assertion": {one.why}')
-                )
+                self._tell(Fault(f"{self._root}{name}", f'"{one.role}.assertion": {one.why}'))
             for path in one.unsigned:
-                self._report.remark("manifest.json", f'"{one.role}.assertion" does not sign {path}')
-        self._jws(manifest, public)
+                self._report.remark(name, f'"{one.role}.assertion" does not sign {path}')
 
     def _jws(self, manifest: Mapping[str, Any], public: bytes | None) -> None:
         from fastjmix.jmix.keys import fingerprint

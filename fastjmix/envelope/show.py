@@ -37,8 +37,12 @@ def tree(told: Mapping[str, Any], console: Console) -> None:
     where = f"in the top folder {container['top_folder']}" if container["top_folder"] else ""
     top.add(_line("profile", f"{told['profile']}, version {told['version']}"))
     top.add(_line(container["kind"], f"{size(container['size_bytes'])} {where}".rstrip()))
-    count = f"{told['members']} members, {told['instances']} instances"
-    top.add(_line("payload", f"{size(told['payload_bytes'])}; {count}"))
+    members = _many(told["members"], "member")
+    if told["encryption"] is None:
+        count = f"{members}, {_many(told['instances'], 'instance')}"
+        top.add(_line("payload", f"{size(told['payload_bytes'])}; {count}"))
+    else:
+        top.add(_line("payload", f"encrypted; {members}"))
     for key in ("timestamp", "classification"):
         if told.get(key):
             top.add(_line(key, told[key]))
@@ -58,6 +62,10 @@ def tree(told: Mapping[str, Any], console: Console) -> None:
     for problem in told["problems"]:
         top.add(Text(printable(problem), style="red"))
     console.print(top)
+
+
+def _many(count: object, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _line(label: str, value: object) -> Text:
@@ -100,7 +108,7 @@ def _study(top: Tree, study: Mapping[str, Any]) -> None:
     branch = top.add(_line("study", ", ".join([str(study["study_uid"]), *shown])))
     for series in study["series"]:
         more = [str(series[key]) for key in ("body_part", "description") if key in series]
-        count = f"{series['instances']} instances" if series["instances"] is not None else ""
+        count = "" if series["instances"] is None else _many(series["instances"], "instance")
         held = size(series["size_bytes"]) if "size_bytes" in series else ""
         number = f"series {series['series_number']}" if "series_number" in series else "series"
         parts = [str(series.get("series_uid", "")), str(series.get("modality", "")), *more]
@@ -134,8 +142,7 @@ def verdict(report: Report, name: str, console: Console) -> None:
     if report.ok:
         console.print(printable(f"{name}: {_proved(report)}"), style="green", markup=False)
     else:
-        count = len(report.faults)
-        told = f"{name}: not valid: {count} fault{'s' if count != 1 else ''}"
+        told = f"{name}: not valid: {_many(len(report.faults), 'fault')}"
         console.print(printable(told), style="bold red", markup=False)
 
 
@@ -146,10 +153,12 @@ def _finding(kind: str, found: Finding) -> str:
 def _proved(report: Report) -> str:
     parts = [
         f"valid: {report.profile} {report.id}",
-        f"{report.members} members, {report.instances} instances",
-        f"{report.hashes} listed hashes right",
+        _many(report.members, "member"),
         f"payload hash {report.payload_hash}",
     ]
+    if not report.encrypted or report.decrypted:
+        listed = f"{report.hashes} listed hash{'es' if report.hashes != 1 else ''} right"
+        parts[2:2] = [_many(report.instances, "instance"), listed]
     if report.encrypted:
         parts.append("decrypted" if report.decrypted else "encrypted, not looked into")
     return ", ".join(parts)

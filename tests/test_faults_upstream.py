@@ -1023,6 +1023,28 @@ def test_f30_a_restart_with_another_token_resumes(tmp_path: Path) -> None:
         assert (tmp_path / "store" / sent.name).read_bytes() == sent.read_bytes()
 
 
+def test_f38_who_waits_for_a_slow_upload_is_given_its_time(tmp_path: Path) -> None:
+    """ack = "uploaded": the sender's patience grows with the instance, as the uploader's does.
+
+    Beside the 60 s of two answers it has one second here, instead of two minutes.
+    """
+    slow = in_turn(Plan(up=(Bandwidth(MEGABYTE // 2),)))
+    with running(Store(tmp_path)) as store, Proxy(store.port, slow).running() as proxy:
+        told = {
+            "endpoint": 'ack = "uploaded"',
+            "first": "from fastjmix.receiver import loop; loop.GRANT_SECS = 1.0 - 60.0",
+        }
+        with (
+            running(Gateway(tmp_path / "node", proxy.port, **told)) as gateway,
+            Peer(gateway.dicom_port) as peer,
+        ):
+            assert peer.associate()[0] == 2
+            began = time.monotonic()
+            assert peer.store(wire.data_set(pixels=bytes(2 * MEGABYTE))) == 0
+            assert time.monotonic() - began > 2  # it was slow
+            peer.release()
+
+
 def test_f30_an_upstream_that_wants_other_credentials_is_asked_once_a_minute() -> None:
     assert Pace().hold_secs >= 60
 

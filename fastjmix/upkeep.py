@@ -6,7 +6,7 @@ Guaranteed: only what was delivered is ever deleted. At rest it costs a look a m
 reads envelopes that have waited for SCRUB_AGE_SECS, oldest first, from the disk and not from the
 page cache, at SCRUB_RATE at most, each once in SCRUB_REST_SECS; what is damaged is told to
 `condemn`.
-Still wrong: the look at sent/ asks for the size of each envelope in it: about a second with 100,000.
+Still wrong: the look at sent/ asks for the size of each envelope in it: a second for 100,000.
 """
 
 from __future__ import annotations

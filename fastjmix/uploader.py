@@ -429,12 +429,14 @@ class Uploader:
     async def _condemn(self, envelope_id: str, why: str) -> None:
         """The upkeep has found an envelope damaged, before its turn came."""
         key = key_of(envelope_id)
-        if key not in self._known or self._runs(key):
-            return  # an attempt finds it, too
-        self._known.discard(key)  # its place in a queue is passed over
-        failure = Failure(Kind.DAMAGED, why)
-        outcome = delivery.judge(failure, envelope_id, require_matching_id=False, now=0, cap=0)
-        await self._settle(self._each[0], Waiting(key, 0, doubtful=False), outcome, 0.0)
+        with contextlib.suppress(FileNotFoundError):
+            target = self._target(await asyncio.to_thread(read_ticket, self._spool, envelope_id))
+            if target is None or key not in self._known or self._runs(key):
+                return  # an attempt finds it, too
+            self._known.discard(key)  # its place in a queue is passed over
+            failure = Failure(Kind.DAMAGED, why)
+            outcome = delivery.judge(failure, envelope_id, require_matching_id=False, now=0, cap=0)
+            await self._settle(target, Waiting(key, 0, doubtful=False), outcome, 0.0)
 
 
 # -- the process -----------------------------------------------------------------------------------

@@ -526,6 +526,14 @@ def test_a_point_that_does_not_exist_is_the_operators(tmp_path, text: str) -> No
 # -- F79: late instances -------------------------------------------------------------------------
 
 
+def standing_still(own: Gateway) -> int:
+    """The process that a fail point has stopped, once it is: it says so just before."""
+    pid = int(own.wait_for(r"failpoint_reached .*pid=(\d+)")[1])
+    status = Path(f"/proc/{pid}/stat")
+    until(lambda: status.read_text().rsplit(")", 1)[1].split()[0] == "T", "it stands still")
+    return pid
+
+
 @pytest.mark.parametrize("while_", ["seal.written", "uploader.body", "delivered"])
 def test_f79_an_instance_for_an_envelope_that_is_closed(start, store, while_: str) -> None:
     """A new envelope of the same study; together they are what was sent."""
@@ -539,7 +547,7 @@ def test_f79_an_instance_for_an_envelope_that_is_closed(start, store, while_: st
     if while_ == "delivered":
         own.wait_sent(1)
     else:
-        stopped = int(own.wait_for(r"failpoint_reached .*pid=(\d+)")[1])
+        stopped = standing_still(own)
     sender = threading.Thread(target=modality(own, ledger).send, args=(late,))
     sender.start()
     if while_ == "seal.written":  # its packer is the one that seals: it waits
@@ -641,7 +649,7 @@ def test_s26_every_path_is_the_owners_alone(start, store, tmp_path) -> None:
             peer.socket.settimeout(0.5)
             with contextlib.suppress(TimeoutError):
                 peer.store(big, uid)
-        stopped = int(own.wait_for(r"failpoint_reached .*pid=(\d+)")[1])
+        stopped = standing_still(own)
         found = list(own.spool.rglob("*"))
         assert any(p.suffix == ".spill" for p in found)
         assert any(p.name == "draft.json" for p in found)

@@ -945,6 +945,43 @@ def test_f44_an_outage_at_full_intake_drops_nothing_and_drains_oldest_first(
     run(test)
 
 
+def test_f44_the_backlog_goes_four_at_once_while_new_ones_come(tmp_path: Path) -> None:
+    """No wave of four is answered before all four have arrived: fewer at once would never end."""
+    backlog, at_once = 24, 4
+    assert Pace().at_once == at_once
+    wave = asyncio.Condition()
+    arrived: list[str] = []
+    away = [True]
+
+    async def take(request: web.BaseRequest, seen: Seen) -> web.Response:
+        if away[0]:
+            return answer(503)
+        async with wave:
+            arrived.append(seen.sha256)
+            wave.notify_all()
+            number = len(arrived)
+            if number > 1:  # the first one alone asks whether the upstream is back
+                last = 1 + at_once * ((number - 2) // at_once + 1)
+                await wave.wait_for(lambda: len(arrived) >= last)
+        return taken(request, seen)
+
+    async def test() -> None:
+        pace = replace(FAST, patience=replace(FAST.patience, stall=20.0))
+        store = Upstream(take)
+        async with store.open(), node(tmp_path, to(store.url, timeout_secs=20.0), pace) as one:
+            sealed = [one.seal() for _ in range(backlog + 1)]
+            await one.logged("upload_retry", 3)
+            away[0] = False
+            late = [one.seal() for _ in range(at_once)]
+            moves = await one.left(backlog + 1 + at_once)
+            came = [envelope_id for _, envelope_id in moves]
+            assert set(came[: backlog + 1 - at_once]) <= set(sealed)
+            assert set(came) == {*sealed, *late}
+            assert {where for where, _ in moves} == {"sent"}
+
+    run(test)
+
+
 # -- with the whole gateway ------------------------------------------------------------------------
 
 AUTHORIZED = """

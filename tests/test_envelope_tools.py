@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import configs
 import orjson
 import pytest
 from acceptors import write_instance
@@ -531,3 +532,39 @@ def test_a_token_stays_with_its_origin() -> None:
             assert asked_there == [("/e", None)]
             with pytest.raises(fetch.FetchError):
                 fetch.fetch(f"{url}/file:///etc/passwd", token=None, limit=10)
+
+
+# -- a configuration -----------------------------------------------------------------------------
+
+
+CONFIGURED = """
+[middleware.jmix_builder.options]
+profile = "jmix-1.0"
+skip_hashing = false
+sender = { id = "org:here" }
+receivers = [{ id = "org:there" }]
+encryption = { recipient_key_file = "recipient.pub" }
+signing = { key_file = "signing.pem" }
+"""
+
+
+def test_a_configuration_says_how_to_build(tmp_path: Path, scans: Path) -> None:
+    """-c with a pipeline that encrypts and signs; nothing beside it is passed over in silence."""
+    config = configs.written(tmp_path, CONFIGURED)
+    folder = config.parent / "pipelines"
+    signing, encryption = folder / "signing.pem", folder / "recipient.pem"
+    assert fastjmix("keygen", "--signing", "-o", signing).returncode == 0
+    made = fastjmix("keygen", "--encryption", "-o", encryption)
+    (folder / "recipient.pub").write_text(made.stdout)
+    given = fastjmix("build", scans, "-c", config, "-o", tmp_path / "e.zip")
+    assert given.returncode == 0, given.stderr
+    with zipfile.ZipFile(tmp_path / "e.zip") as archive:
+        assert {"manifest.json", "manifest.jws", "payload.encrypted"} <= set(archive.namelist())
+    verified = fastjmix("verify", tmp_path / "e.zip", "--key", encryption)
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+    for words in (("--sender", "a"), ("--skip-hashing",), ("--profile", "harmony")):
+        where = tmp_path / "f.zip"
+        refused = fastjmix("build", scans, "-c", config, "-o", where, *words)
+        assert refused.returncode == 2
+        assert words[0] in refused.stderr
+        assert not where.exists()

@@ -252,6 +252,7 @@ Dialect = Annotated[str, typer.Option(help="Whose encryption: php, js or rs.")]
     )
 )
 def build(
+    context: typer.Context,
     paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Files, directories.")],
     output: Output,
     config: Annotated[
@@ -279,9 +280,8 @@ def build(
         from fastjmix.envelope.building import build as make
 
         protection = _protection(sign_with, encrypt_for, dialect)
-        recipe = _recipe(
-            config, profile, sender, receiver, payload_hash, skip_hashing, skip_listing, protection
-        )
+        rules = (profile, sender, receiver, payload_hash, skip_hashing, skip_listing)
+        recipe = _recipe(context, config, *rules, protection)
 
         def skipped(one: Skipped) -> None:
             typer.echo(f"left out: {printable(one.path)}: {printable(one.reason)}", err=True)
@@ -305,6 +305,7 @@ def build(
     )
 )
 def convert(
+    context: typer.Context,
     source: Source,
     profile: Annotated[str, typer.Option(help="harmony or jmix-1.0.")],
     output: Output,
@@ -335,15 +336,15 @@ def convert(
         from fastjmix.envelope.building import convert as make
 
         protection = _protection(sign_with, encrypt_for, dialect)
-        recipe = _recipe(
-            config, profile, sender, receiver, payload_hash, skip_hashing, skip_listing, protection
-        )
+        rules = (profile, sender, receiver, payload_hash, skip_hashing, skip_listing)
+        recipe = _recipe(context, config, *rules, protection)
         bar.total(_size_of(source))
         made = make(source, output, recipe, force=force, leave_out=leave_out, seen=bar.seen)
     _say_built(made)
 
 
 def _recipe(
+    context: typer.Context,
     config: Path | None,
     profile: str,
     sender: str | None,
@@ -358,7 +359,11 @@ def _recipe(
     from fastjmix.jmix.parties import Published
 
     if config is not None:
-        return _protected(_configured(config), protection)
+        _alone(context, "sender", "receiver", "payload_hash", "skip_hashing", "skip_listing")
+        recipe = _configured(config)
+        if _given(context, "profile") and profile != recipe.profile:
+            raise typer.BadParameter(f"--profile is {profile}, and {config} says {recipe.profile}")
+        return _protected(recipe, protection)
     if profile not in profiles.NAMES:
         raise typer.BadParameter(f"--profile {profile!r} is none of {', '.join(profiles.NAMES)}")
     if payload_hash not in ("tree", "stream"):
@@ -378,6 +383,20 @@ def _recipe(
         published=published,
     )
     return _protected(recipe, protection)
+
+
+def _given(context: typer.Context, option: str) -> bool:
+    """Was it named on the command line? Not only: has it a value."""
+    source = context.get_parameter_source(option)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _alone(context: typer.Context, *options: str) -> None:
+    """Beside -c these would be passed over: better said. Raises BadParameter."""
+    for option in options:
+        if _given(context, option):
+            told = option.replace("_", "-")
+            raise typer.BadParameter(f"--{told} beside -c: the configuration says that already")
 
 
 def _protection(sign_with: Path | None, encrypt_for: Path | None, dialect: str) -> dict[str, Any]:

@@ -293,7 +293,7 @@ def page(looked: dict[str, Looked], facts: dict[str, Any]) -> str:
     lines = [
         "# Where the time goes",
         "",
-        f"Made by `make profile` (`python -m bench.profiles`) on {time.strftime('%Y-%m-%d')};",
+        f"Made by `make profiles` (`python -m bench.profiles`) on {time.strftime('%Y-%m-%d')};",
         "not edited by hand. "
         f"{facts['processors']} cores, {facts['cpu']}. Seconds of processor are a mean of {ROUNDS}",
         "sendings; perf and strace looked at one further sending each, which they slow down.",

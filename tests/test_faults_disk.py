@@ -762,7 +762,9 @@ def test_f24_a_flipped_bit_in_a_sealed_envelope_is_found(start) -> None:
     own, ledger = start(builder=SOON), Ledger()
     with opened(own) as peer:
         assert ledger.store(peer, pixels=100) == 0
-    (archive,) = settled(own)
+    settled(own)
+    assert own.stop() == 0  # its uploader would find the flipped bit, too
+    (archive,) = own.envelopes("outbox")
     whole = archive.read_bytes()
     assert len(whole) < 6000
     for offset in range(0, len(whole), by_form(7, 1)):

@@ -9,8 +9,9 @@ import os
 import tempfile
 from pathlib import Path
 
+import published_rules
 import pytest
-from gateway import Gateway
+from gateway import Gateway, Store, running
 
 from fastjmix.spool.ground import standing_on
 
@@ -18,6 +19,18 @@ if standing_on(Path(tempfile.gettempdir())) is not None:
     on_disk = Path(__file__).parent.parent / "build" / "tests"
     on_disk.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(on_disk))
+
+
+def pytest_report_header() -> str:
+    where = published_rules.SCHEMAS or "not given: only published_rules.py is asked"
+    return f"published JMIX schemas (FASTJMIX_JMIX_SCHEMAS): {where}"
+
+
+@pytest.fixture(scope="module")
+def upstream(tmp_path_factory):
+    """A JMIX store that a module's gateways deliver to."""
+    with running(Store(tmp_path_factory.mktemp("upstream"))) as store:
+        yield store
 
 
 @pytest.fixture

@@ -144,6 +144,15 @@ def works(own: Gateway) -> None:
         peer.release()
 
 
+def is_let_in(own: Gateway) -> bool:
+    """False when the connection was turned away."""
+    try:
+        works(own)
+    except (ConnectionError, EOFError):
+        return False
+    return True
+
+
 def message(data: bytes, instance: str = "1.2.3.9", number: int = 1, size: int = 16000) -> bytes:
     """A C-STORE-RQ and its data set, as PDUs."""
     items = wire.pdvs(number, wire.store_rq(instance), True)

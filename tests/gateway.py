@@ -21,6 +21,8 @@ from typing import Any
 
 import wire
 
+COMMAND = [sys.executable, "-m", "fastjmix"]
+
 PATIENCE = 30.0
 """Seconds after which a thing that was to happen is taken not to happen."""
 
@@ -34,6 +36,20 @@ def until(condition: Callable[[], Any], what: str, seconds: float = PATIENCE) ->
             return found
         time.sleep(0.02)
     raise AssertionError(f"did not happen within {seconds} s: {what}")
+
+
+def run_command(*arguments: object, **more: Any) -> subprocess.CompletedProcess[str]:
+    """Runs `fastjmix` to its end; no terminal anywhere, lines never folded."""
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1"},
+        check=False,
+        **more,
+    )
 
 
 class Process:

@@ -215,10 +215,22 @@ RULES: dict[str, Rule] = {
 
 def check(name: str, document: Any) -> None:
     """`name` is "manifest", "metadata", "files" or "audit"."""
+    for asked in judges():
+        asked(name, document)
+
+
+def judges() -> list[Callable[[str, Any], None]]:
+    """Who is asked: these rules, and the published schemas where they are to be had."""
+    return [_by_rules, _by_schemas] if SCHEMAS else [_by_rules]
+
+
+def _by_rules(name: str, document: Any) -> None:
     RULES[name](document, name)
-    if SCHEMAS:
-        problems = [f"{e.json_path}: {e.message}" for e in _schema(name).iter_errors(document)]
-        assert not problems, problems
+
+
+def _by_schemas(name: str, document: Any) -> None:
+    problems = [f"{e.json_path}: {e.message}" for e in _schema(name).iter_errors(document)]
+    assert not problems, problems
 
 
 @lru_cache
@@ -226,6 +238,7 @@ def _schema(name: str) -> Any:
     from jsonschema import Draft202012Validator
 
     schema = json.loads((Path(SCHEMAS or "") / f"{name}.schema.json").read_text())
+    assert schema["$id"]
     checker = Draft202012Validator.FORMAT_CHECKER
     assert {"date-time", "date", "uuid"} <= set(checker.checkers), "rfc3339-validator is missing"
     return Draft202012Validator(schema, format_checker=checker)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -16,28 +15,13 @@ from pathlib import Path
 import gateway
 import pytest
 from acceptors import Acceptor, data_set_bytes, storescp, write_instance
+from gateway import COMMAND
+from gateway import run_command as fastjmix
 from pydicom.uid import generate_uid
 from pynetdicom import evt
 
 from fastjmix import __version__, cli
 from fastjmix.errors import PlatformError
-
-COMMAND = [sys.executable, "-m", "fastjmix"]
-
-
-def fastjmix(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Runs a command to its end; no terminal anywhere, lines never folded."""
-    return subprocess.run(
-        [*COMMAND, *map(str, arguments)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        stdin=subprocess.DEVNULL,
-        env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1"},
-        check=False,
-    )
-
 
 # --- the door itself --------------------------------------------------------------------------
 

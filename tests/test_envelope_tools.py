@@ -11,12 +11,12 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ import orjson
 import pytest
 from acceptors import write_instance
 from envelopes import ID, members, zipped
+from gateway import run_command
 from pydicom.uid import generate_uid
 from sealed import sealed
 from typer.testing import CliRunner
@@ -44,20 +45,7 @@ from fastjmix.jmix.unzip import Limits
 PARTIES = Published(Entity("org:a", "A"), (Entity("org:b"),))
 JMIX = Recipe("jmix-1.0", published=PARTIES)
 RECIPIENT = keys.recipient_key(bytes(range(1, 33)), "test")
-COMMAND = [sys.executable, "-m", "fastjmix", "envelope"]
-
-
-def fastjmix(*arguments: object, **more: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        stdin=subprocess.DEVNULL,
-        env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1"},
-        check=False,
-        **more,
-    )
+fastjmix = partial(run_command, "envelope")
 
 
 def tree(path: Path) -> dict[str, bytes]:

@@ -41,12 +41,6 @@ DEAD_PORT = 9  # discard: nothing listens there
 
 
 @pytest.fixture(scope="module")
-def upstream(tmp_path_factory):
-    with running(Store(tmp_path_factory.mktemp("upstream"))) as store:
-        yield store
-
-
-@pytest.fixture(scope="module")
 def gateway(tmp_path_factory, upstream):
     """A gateway with the defaults; each test sends studies of its own."""
     with running(Gateway(tmp_path_factory.mktemp("gateway"), upstream.port)) as process:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import wire
+from dicom_peers import is_let_in
 from gateway import Gateway, Peer, get, images, until
 
 
@@ -38,15 +39,6 @@ def silent():
     """An upstream that takes connections and never answers; its port."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         yield listening.getsockname()[1]
-
-
-def is_let_in(own: Gateway) -> bool:
-    """False when the connection was turned away."""
-    try:
-        works(own)
-    except (ConnectionError, EOFError):
-        return False
-    return True
 
 
 def works(own: Gateway, instance: str = "1.2.3.99") -> None:
@@ -125,9 +117,9 @@ def test_a_large_head_is_stored_and_recovered(start) -> None:
     works(own)
 
 
-def test_a_recovery_that_takes_long_keeps_nobody_waiting(start) -> None:
-    """The leftover's journal is a pipe: its reader waits for as long as this test likes."""
-    own = start(builder="release_grace_secs = 30")
+def left_behind_a_pipe(own: Gateway) -> tuple[Path, bytes]:
+    """The gateway is killed. What its draft's journal said, and the pipe that is there instead: who
+    recovers the draft waits until the test writes to it."""
     works(own)
     own.child.kill()
     own.child.wait()
@@ -135,6 +127,11 @@ def test_a_recovery_that_takes_long_keeps_nobody_waiting(start) -> None:
     said = promised.read_bytes()
     promised.unlink()
     os.mkfifo(promised)
+    return promised, said
+
+
+def test_a_recovery_that_takes_long_keeps_nobody_waiting(start) -> None:
+    promised, said = left_behind_a_pipe(start(builder="release_grace_secs = 30"))
     again = start(builder="release_grace_secs = 0.1")
     works(again)
     again.wait_for("envelope_sealed")
@@ -145,14 +142,7 @@ def test_a_recovery_that_takes_long_keeps_nobody_waiting(start) -> None:
 
 
 def test_a_drain_waits_for_what_is_being_recovered(start) -> None:
-    own = start(builder="release_grace_secs = 30")
-    works(own)
-    own.child.kill()
-    own.child.wait()
-    (promised,) = (own.spool / "building").glob("*/promised")
-    said = promised.read_bytes()
-    promised.unlink()
-    os.mkfifo(promised)
+    promised, said = left_behind_a_pipe(start(builder="release_grace_secs = 30"))
     again = start(builder="release_grace_secs = 30")
     works(again)
     again.child.send_signal(signal.SIGTERM)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import wire
-from dicom_peers import CONGESTED, PROVIDER_6, message, new_uid, open_sockets, works
+from dicom_peers import CONGESTED, PROVIDER_6, is_let_in, message, new_uid, open_sockets, works
 from gateway import Gateway, Peer, get, running, until
 from test_association import acceptor
 from test_core import Pair, nested_to, scan
@@ -247,15 +247,6 @@ def test_connections_without_an_association(start) -> None:
     for peer in (*peers, one_more, again):
         peer.socket.close()
     until(lambda: is_let_in(own), "their places are free")  # it may see them go after a newcomer
-
-
-def is_let_in(own: Gateway) -> bool:
-    """False when the connection was turned away."""
-    try:
-        works(own)
-    except (ConnectionError, EOFError):
-        return False
-    return True
 
 
 def turned_away(own: Gateway) -> float:

@@ -14,7 +14,7 @@ import published_rules
 import pydicom
 import pytest
 import wire
-from gateway import Gateway, Peer, Store, get, holds, images, members, running, until
+from gateway import Gateway, Peer, get, holds, images, members, running, until
 from pydicom.data import get_testdata_file
 from pydicom.uid import generate_uid
 
@@ -58,12 +58,6 @@ def begin(directory: Path, upstream: int, grace: float = 0.1, at: str = "") -> G
     (directory / "signing.pem").write_bytes(KEY.pem())
     builder = BUILDER.format(grace=grace)
     return Gateway(directory, upstream, {VARIABLE: at}, endpoint=CALLERS, builder=builder)
-
-
-@pytest.fixture(scope="module")
-def upstream(tmp_path_factory):
-    with running(Store(tmp_path_factory.mktemp("upstream"))) as store:
-        yield store
 
 
 @pytest.fixture(scope="module")

@@ -24,13 +24,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-import blake3
 from isal.isal_zlib import crc32
 
 from fastjmix.dicom.dataset import describe_head, read_file_meta
@@ -39,12 +37,11 @@ from fastjmix.failpoints import reach
 from fastjmix.heads import data_set_head
 from fastjmix.jmix import profiles
 from fastjmix.jmix.archive import Member, data_offset, local_header, member_at
+from fastjmix.jmix.digests import new_hash
 from fastjmix.jmix.envelope import Contents
 from fastjmix.sealing import seal
 from fastjmix.spool import Draft, Leftover, Spool, Ticket
-
-BLOCK: Final = 1 << 20
-"""Bytes read at a time."""
+from fastjmix.spool.files import PIECE_BYTES, read_pieces
 
 META_BYTES: Final = 4096
 """File Meta Information is at most 1 KB: it fitted in a lane's control block."""
@@ -147,22 +144,17 @@ def _copy(source: Draft, members: list[Member], target: Draft) -> None:
 def _verified(source: Draft, member: Member, header: bytes) -> Iterator[bytes]:
     yield header
     checksum = 0
-    for block in _blocks(source, data_offset(member), member.size):
+    for block in read_pieces(source.descriptor, data_offset(member), member.size):
         checksum = crc32(block, checksum)
         yield block
     if checksum != member.crc:
         raise OSError(errno.EIO, "a member that was read whole reads differently now")
 
 
-def _blocks(draft: Draft, offset: int, size: int) -> Iterator[bytes]:
-    for at in range(offset, offset + size, BLOCK):
-        yield os.pread(draft.descriptor, min(BLOCK, offset + size - at), at)
-
-
 def _raw(draft: Draft, start: int, end: int) -> Iterator[bytes]:
     """Damaged bytes for a person; zeros for those that cannot be read at all."""
-    for at in range(start, end, BLOCK):
-        length = min(BLOCK, end - at)
+    for at in range(start, end, PIECE_BYTES):
+        length = min(PIECE_BYTES, end - at)
         try:
             yield os.pread(draft.descriptor, length, at)
         except OSError:
@@ -244,7 +236,7 @@ class _Survey:
             return "has no local file header of ours"
         checksum = 0
         try:
-            for block in _blocks(self._draft, data_offset(member), member.size):
+            for block in read_pieces(self._draft.descriptor, data_offset(member), member.size):
                 checksum = crc32(block, checksum)
         except OSError as problem:
             if problem.errno != errno.EIO:
@@ -297,7 +289,7 @@ class _Reading:
         """As the recipe wants it. Raises OSError."""
         if self._recipe["skip_hashing"]:
             return None
-        hasher: Any = blake3.blake3() if self._recipe["digest"] == "blake3" else hashlib.sha256()
-        for block in _blocks(self._draft, data_offset(member), member.size):
+        hasher = new_hash(self._recipe["digest"])
+        for block in read_pieces(self._draft.descriptor, data_offset(member), member.size):
             hasher.update(block)
-        return bytes(hasher.digest())
+        return hasher.digest()

@@ -14,12 +14,11 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from isal.isal_zlib import crc32
 
@@ -30,13 +29,11 @@ from fastjmix.jmix.archive import Member, central_directory, data_offset, local_
 from fastjmix.jmix.envelope import BELOW, Contents, Document, Options
 from fastjmix.jmix.parties import Encryption, Published
 from fastjmix.spool import Draft, Ticket
+from fastjmix.spool.files import read_pieces
 
 if TYPE_CHECKING:
     from fastjmix.jmix.encryption import Plain
     from fastjmix.jmix.keys import SigningKey
-
-READ_BYTES: Final = 1 << 20
-"""Bytes of a member read at a time when it is hashed or encrypted."""
 
 
 def seal(
@@ -114,11 +111,8 @@ class _Again:
         if not self._by_name:  # for whoever asks: most envelopes are never read again
             self._by_name = {member.name: member for member in self._members}
         member = self._by_name[name]
-        start = data_offset(member)
         checksum = 0
-        for at in range(0, member.size, READ_BYTES):
-            wanted = min(READ_BYTES, member.size - at)
-            piece = os.pread(self._draft.descriptor, wanted, start + at)
+        for piece in read_pieces(self._draft.descriptor, data_offset(member), member.size):
             checksum = crc32(piece, checksum)
             yield piece
         if checksum != member.crc:
@@ -136,7 +130,7 @@ def _key(file: str) -> SigningKey:
     """Read once: a key file that goes away while we run is missed at the next start."""
     from fastjmix.jmix import keys  # cryptography costs some 60 ms: only who signs pays
 
-    return keys.signing_key(keys.read_file(Path(file)), file)
+    return keys.load(keys.signing_key, Path(file))
 
 
 def write_documents(documents: Sequence[Document], members: list[Member], end: int) -> list[bytes]:

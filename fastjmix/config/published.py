@@ -105,10 +105,7 @@ class Parties:
         from fastjmix.jmix import keys  # cryptography costs some 60 ms: only who signs pays
 
         try:
-            held = {
-                file: keys.signing_key(keys.read_file(Path(file)), file)
-                for file in published.key_files()
-            }
+            held = {file: keys.load(keys.signing_key, Path(file)) for file in published.key_files()}
             options = Options(_NO_ID, 0.0, published=published, keys=held)
             root_documents(options, None if skip_hashing else _NO_HASH)
         except errors.ConfigError as problem:
@@ -189,8 +186,7 @@ class _Reader:
         key = f"{one.key}.recipient_key_file"
         with self._faults(one.of, key, tables_jmix.KEY_ALLOWED):
             if file is not None:
-                path = _beside(one.of, file)
-                public = keys.recipient_public(keys.read_file(path), str(path))
+                public = keys.load(keys.recipient_public, _beside(one.of, file))
         return parties.Encryption(base64.b64encode(public).decode(), table.dialect)
 
     def _private(self, one: Given, name: str) -> str:
@@ -199,7 +195,7 @@ class _Reader:
 
         path = _beside(one.of, name)
         with self._faults(one.of, f"{one.key}.key_file", tables_jmix.KEY_ALLOWED):
-            keys.signing_key(keys.read_file(path), str(path))
+            keys.load(keys.signing_key, path)
         return str(path)
 
     @contextlib.contextmanager

@@ -23,20 +23,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
-import blake3
-
 from fastjmix.dicom.dataset import Description, describe_head, read_file_meta
 from fastjmix.envelope.output import new_file
-from fastjmix.envelope.zipping import PIECE_BYTES, Appending, ZipOut
+from fastjmix.envelope.zipping import Appending, ZipOut
 from fastjmix.errors import EnvelopeError, FastjmixError
 from fastjmix.heads import data_set_head
 from fastjmix.jmix import check, profiles, rules
 from fastjmix.jmix.archive import data_offset
+from fastjmix.jmix.digests import new_hash
 from fastjmix.jmix.envelope import Contents, Options
 from fastjmix.jmix.opened import Envelope, json_of, open_envelope
 from fastjmix.jmix.parties import Encryption, Published
 from fastjmix.jmix.unzip import DEFAULT_LIMITS, Limits, escaped, strict
 from fastjmix.sealing import signing_keys, write_encrypted
+from fastjmix.spool.files import PIECE_BYTES
 
 if TYPE_CHECKING:
     from fastjmix.send import Skipped
@@ -281,7 +281,7 @@ class _Writing:
             seen(one.size)
             return
         name = self.contents.next_name(one.study, one.series, one.sop_instance)
-        hasher = None if self._recipe.skip_hashing else _hasher(self._recipe.digest)
+        hasher = None if self._recipe.skip_hashing else new_hash(self._recipe.digest)
         member = self._zip.put(name, one.size, one.pieces(), one.where, seen, hasher)
         self.contents.add(
             one.study,
@@ -291,7 +291,7 @@ class _Writing:
             one.syntax,
             one.number,
             one.size,
-            None if hasher is None else bytes(hasher.digest()),
+            None if hasher is None else hasher.digest(),
             lambda: one.description,
             (data_offset(member) + one.offset, one.size - one.offset),
         )
@@ -347,10 +347,6 @@ def _behind(pieces: Iterable[bytes], offset: int) -> Iterator[bytes]:
     for piece in pieces:
         yield piece[offset:]
         offset = max(0, offset - len(piece))
-
-
-def _hasher(digest: str) -> Any:
-    return blake3.blake3() if digest == "blake3" else hashlib.sha256()
 
 
 # -- from an envelope ----------------------------------------------------------------------------

@@ -411,10 +411,10 @@ def _protection(sign_with: Path | None, encrypt_for: Path | None, dialect: str) 
     if dialect not in encryption.DIALECTS:
         raise typer.BadParameter(f"--dialect {dialect!r} is none of php, js, rs")
     if sign_with is not None:
-        keys.signing_key(keys.read_file(sign_with), str(sign_with))
+        keys.load(keys.signing_key, sign_with)
         found["signing"] = parties.Signing(str(sign_with))
     if encrypt_for is not None:
-        public = keys.recipient_public(keys.read_file(encrypt_for), str(encrypt_for))
+        public = keys.load(keys.recipient_public, encrypt_for)
         text = base64.b64encode(public).decode()
         found["encryption"] = parties.Encryption(text, dialect)  # type: ignore[arg-type]
     return found
@@ -474,7 +474,7 @@ def _signing_public(path: Path | None) -> bytes | None:
         return None
     from fastjmix.jmix import keys
 
-    return keys.signing_public(keys.read_file(path), str(path))
+    return keys.load(keys.signing_public, path)
 
 
 def recipient_key(path: Path | None) -> Any:
@@ -483,7 +483,7 @@ def recipient_key(path: Path | None) -> Any:
         return None
     from fastjmix.jmix import keys
 
-    return keys.recipient_key(keys.read_file(path), str(path))
+    return keys.load(keys.recipient_key, path)
 
 
 def read_token(path: Path) -> str:

@@ -25,8 +25,9 @@ from fastjmix.envelope.zipping import ZipOut
 from fastjmix.errors import EnvelopeError
 from fastjmix.jmix import encryption
 from fastjmix.jmix.check import payload_hash_of
-from fastjmix.jmix.digests import Member, stream_hash, tree_hash
+from fastjmix.jmix.digests import stream_hash
 from fastjmix.jmix.envelope import Document
+from fastjmix.jmix.hashes import File, tree
 from fastjmix.jmix.keys import RecipientKey
 from fastjmix.jmix.opened import Envelope, open_envelope
 from fastjmix.jmix.unzip import DEFAULT_LIMITS, Limits, strict
@@ -85,18 +86,17 @@ def _written(
     manifest, without = opened_manifest(envelope)
     with new_file(out, force=force) as descriptor:
         archive = ZipOut(descriptor)
-        files: list[Member] = []
-        for path, size, pieces in encryption.decrypt(verified.dialect, key, fields, secret):
+        files: list[File] = []
+        for path, size, pieces in encryption.decrypt(verified, key, fields, secret):
             hasher = hashlib.sha256()
             archive.put(f"payload/{path}".encode(), size, pieces, path, seen, hasher)
-            files.append(Member(path, size, hasher.hexdigest()))
+            files.append(File(path, size, hasher.hexdigest()))
         if promised is not None and promised not in known:
             read = archive.reader()
             paths = [one.path for one in files]
             if promised != stream_hash("sha256", paths, lambda p: read(f"payload/{p}".encode())):
                 _wrong()
-        tree = tree_hash("sha256", files, _folders(files))
-        manifest.setdefault("security", {})["payload_hash"] = tree
+        manifest.setdefault("security", {})["payload_hash"] = tree(files, "sha256")
         documents = [Document(b"manifest.json", orjson.dumps(manifest))]
         if AUDIT in envelope.members:
             documents.append(Document(AUDIT.encode(), envelope.read(AUDIT)))
@@ -125,16 +125,6 @@ def opened_manifest(envelope: Envelope) -> tuple[dict[str, Any], tuple[str, ...]
         if isinstance(entity, dict) and entity.pop("assertion", None) is not None:
             without.append(f"{role}.assertion")
     return manifest, tuple(without)
-
-
-def _folders(files: list[Member]) -> set[str]:
-    found = set()
-    for file in files:
-        parent = file.path.rpartition("/")[0]
-        while parent:
-            found.add(parent)
-            parent = parent.rpartition("/")[0]
-    return found
 
 
 def _wrong() -> None:

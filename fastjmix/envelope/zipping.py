@@ -8,20 +8,17 @@ Still wrong: nothing known.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Final
 
 from isal.isal_zlib import crc32
 
 from fastjmix.errors import EnvelopeError
 from fastjmix.jmix.archive import Member, data_offset, local_header
+from fastjmix.jmix.digests import Hash
 from fastjmix.jmix.envelope import Document
 from fastjmix.jmix.unzip import escaped
 from fastjmix.sealing import write_documents
-from fastjmix.spool.files import write_all
-
-PIECE_BYTES: Final = 1 << 20
+from fastjmix.spool.files import read_pieces, write_all
 
 
 class ZipOut:
@@ -39,7 +36,7 @@ class ZipOut:
         pieces: Iterable[bytes],
         where: str,
         seen: Callable[[int], object],
-        hasher: Any = None,
+        hasher: Hash | None = None,
     ) -> Member:
         """A member of `size` bytes; `where` is what an error calls it.
 
@@ -83,8 +80,7 @@ class ZipOut:
 
     def range(self, start: int, size: int) -> Iterator[bytes]:
         """What was written there. Raises OSError."""
-        for at in range(start, start + size, PIECE_BYTES):
-            yield os.pread(self._descriptor, min(PIECE_BYTES, start + size - at), at)
+        return read_pieces(self._descriptor, start, size)
 
 
 class Appending:

@@ -16,14 +16,13 @@ entity itself, a number counts in an array from 0: "receiver.0.id".
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple, Protocol
 
 from fastjmix.errors import ConfigError, EnvelopeError
-from fastjmix.jmix.keys import KEY_BYTES, SigningKey, fingerprint
+from fastjmix.jmix.keys import KEY_BYTES, SigningKey, canonical_base64, fingerprint
 from fastjmix.jmix.signing import SIGNATURE_BYTES, is_signed
 
 ALGORITHM: Final = "Ed25519"
@@ -259,11 +258,8 @@ def _key(found: object) -> bytes:
 
 
 def _base64(text: object, size: int, name: str) -> bytes:
-    try:
-        found = base64.b64decode(text, validate=True) if isinstance(text, str) else b""
-    except (binascii.Error, ValueError):
-        found = b""
-    if len(found) != size or base64.b64encode(found).decode() != text:
+    found = canonical_base64(text, size)
+    if found is None:
         raise EnvelopeError(f'"{name}" must be {size} bytes in base64')
     return found
 

@@ -18,11 +18,19 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple, Protocol
 
 from fastjmix.errors import EnvelopeError
 from fastjmix.jmix.digests import Member, digest_of, payload_hashes
-from fastjmix.jmix.opened import ENCRYPTED, Container, instances, json_object, json_of, root_of
+from fastjmix.jmix.opened import (
+    ENCRYPTED,
+    Container,
+    ciphertext_of,
+    instances,
+    json_object,
+    json_of,
+    root_of,
+)
 from fastjmix.jmix.rules import UUID, kind, shown
 from fastjmix.jmix.unzip import DEFAULT_LIMITS, Archive, Fault, Limits, Tell, refuse, strict
 
@@ -141,7 +149,7 @@ def _open(
 
 def _ciphertext(archive: Archive, root: str) -> str:
     """The member with the encrypted payload."""
-    name = next((f"{root}{n}" for n in ENCRYPTED if f"{root}{n}" in archive.files), None)
+    name = ciphertext_of(archive.sizes, root)
     if name is None:
         told = 'is missing, yet the manifest has "security.encryption"'
         refuse(f"{root}{ENCRYPTED[0]}", told)
@@ -167,7 +175,7 @@ def _decrypted(
         refuse(name, "decryption not available here", hint)
     fields = security_of(manifest, strict)["encryption"]
     verified = encryption.verify(None, key, fields, lambda: archive.pieces(name))
-    members = encryption.decrypt(verified.dialect, key, fields, lambda: archive.pieces(name))
+    members = encryption.decrypt(verified, key, fields, lambda: archive.pieces(name))
     inside = Inside(members, base)
     if inside.faults:
         raise inside.faults[0]
@@ -176,9 +184,7 @@ def _decrypted(
     metadata = json_of(inside.documents[f"{base}metadata.json"], f"{base}metadata.json")
     if not isinstance(metadata, dict):
         refuse(f"{base}metadata.json", "must be a JSON object")
-    attached = any(one.startswith(f"{base}files/") for one in inside.sizes)
-    if attached and f"{base}files.json" not in inside.sizes:
-        refuse(f"{base}files.json", f"is missing, yet there is {base}files/")
+    check_attachments(inside, base, strict)
     listed = manifest_listing(manifest, inside.sizes, bases, strict)
     if verify_hashes:
         compare_listed(listed, inside.digests, strict)
@@ -234,7 +240,16 @@ def security_of(manifest: Mapping[str, Any], tell: Tell) -> Mapping[str, Any]:
     return security if isinstance(security, dict) else {}
 
 
-def check_attachments(container: Container, base: str, tell: Tell) -> None:
+class Tree(Protocol):
+    """Files and folders of a payload, wherever it is."""
+
+    @property
+    def sizes(self) -> Mapping[str, int]: ...
+    @property
+    def folders(self) -> set[str]: ...
+
+
+def check_attachments(container: Tree, base: str, tell: Tell) -> None:
     """With files/ there must be files.json."""
     if f"{base}files" in container.folders and f"{base}files.json" not in container.sizes:
         tell(Fault(f"{base}files.json", f"is missing, yet there is {base}files/"))

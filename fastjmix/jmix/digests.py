@@ -11,18 +11,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator
-from typing import Final, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import blake3
-
-PIECE_BYTES: Final = 1 << 20
-"""Bytes unpacked and hashed at once: large enough to make the call itself cheap."""
 
 
 class Hash(Protocol):
     """What hashlib and blake3 have in common."""
 
     def update(self, data: bytes, /) -> object: ...
+    def digest(self) -> bytes: ...
     def hexdigest(self) -> str: ...
 
 

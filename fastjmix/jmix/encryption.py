@@ -23,7 +23,6 @@ Sources: RFC 7748 (X25519), RFC 5869 (HKDF), NIST SP 800-38D (GCM; §5.2.1.1 bou
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -37,7 +36,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from fastjmix.errors import EnvelopeError
-from fastjmix.jmix.keys import KEY_BYTES, RecipientKey, new_recipient_key
+from fastjmix.jmix.keys import KEY_BYTES, RecipientKey, canonical_base64, new_recipient_key
 from fastjmix.jmix.tarball import DIALECTS, Plain, tar, tar_size, untar
 
 __all__ = ["DIALECTS", "PLAIN_MAX", "Plain", "Sealed", "Verified", "decrypt", "encrypt",
@@ -191,13 +190,8 @@ def _parse(fields: object) -> _Parsed:
 
 
 def _decoded(fields: Mapping[str, Any], name: str, size: int) -> bytes:
-    text = fields.get(name)
-    try:
-        found = base64.b64decode(text, validate=True) if isinstance(text, str) else b""
-    except (binascii.Error, ValueError):
-        found = b""
-    # base64 has bits that decode to nothing: a change of those is a change too
-    if len(found) != size or base64.b64encode(found).decode() != text:
+    found = canonical_base64(fields.get(name), size)
+    if found is None:
         told = f"must be {size} bytes in base64"
         raise EnvelopeError(f'manifest.json: "security.encryption.{name}" {told}')
     return found
@@ -231,20 +225,22 @@ def verify(
 
 
 def decrypt(
-    dialect: str | None,
+    proved: str | Verified | None,
     key: RecipientKey,
     fields: object,
     read_pieces: Callable[[], Iterable[bytes]],
 ) -> Iterator[tuple[str, int, Iterator[bytes]]]:
     """(path below payload/, size, pieces) of each file, after all of it was verified.
 
+    `proved` is what `verify` gave for these fields and this key; a dialect, or None, has it asked.
     What is left of a file when the next is asked for is skipped. `read_pieces` gives the ciphertext
     from its beginning, at each call. Raises EnvelopeError, as `verify`, before it returns; later
     for a tar that is not one, or for a ciphertext that changed meanwhile.
     """
-    dialect = verify(dialect, key, fields, read_pieces).dialect
+    if not isinstance(proved, Verified):
+        proved = verify(proved, key, fields, read_pieces)
     parsed = _parse(fields)
-    return _files(dialect, key.agree(parsed.ephemeral), parsed, read_pieces)
+    return _files(proved.dialect, key.agree(parsed.ephemeral), parsed, read_pieces)
 
 
 def _files(

@@ -12,14 +12,13 @@ jmix-js verify the stream. Paths are relative to payload/, ordered as bytes of U
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
-
-from blake3 import blake3
+from typing import NamedTuple
 
 from fastjmix.errors import EnvelopeError
+from fastjmix.jmix.digests import new_hash
 from fastjmix.jmix.envelope import BELOW, PAYLOAD, Digest, Document, Options
+from fastjmix.jmix.unzip import folders_of
 
 
 class File(NamedTuple):
@@ -33,7 +32,9 @@ class File(NamedTuple):
 
 def hexadecimal(data: bytes, digest: Digest) -> str:
     """The digest of bytes that are at hand."""
-    return blake3(data).hexdigest() if digest == "blake3" else hashlib.sha256(data).hexdigest()
+    found = new_hash(digest)
+    found.update(data)
+    return found.hexdigest()
 
 
 def payload_hash(files: Sequence[File], documents: Iterable[Document], options: Options) -> str:
@@ -62,11 +63,7 @@ def tree(files: Iterable[File], digest: Digest) -> str:
     path; each ended by a newline; hashed once more.
     """
     lines = {file.path: f"file:{file.path}:{file.size}:{file.digest}\n" for file in files}
-    for path in list(lines):
-        parent = path.rpartition("/")[0]
-        while parent and parent not in lines:
-            lines[parent] = f"dir:{parent}\n"
-            parent = parent.rpartition("/")[0]
+    lines |= {folder: f"dir:{folder}\n" for folder in folders_of(lines)}
     # Code points order as their UTF-8 does.
     text = "".join([lines[path] for path in sorted(lines)])
     return f"{digest}:{hexadecimal(text.encode(), digest)}"
@@ -74,7 +71,7 @@ def tree(files: Iterable[File], digest: Digest) -> str:
 
 def stream(paths: Iterable[str], digest: Digest, read: Callable[[str], Iterable[bytes]]) -> str:
     """Path, newline, content, for each file by path; no directories, no lengths."""
-    found: Any = blake3() if digest == "blake3" else hashlib.sha256()
+    found = new_hash(digest)
     for path in sorted(paths):
         found.update(path.encode() + b"\n")
         for piece in read(path):

@@ -13,7 +13,7 @@ from typing import Final
 
 from fastjmix.errors import EnvelopeError
 from fastjmix.jmix.digests import new_hash
-from fastjmix.jmix.unzip import DEFAULT_LIMITS, Fault
+from fastjmix.jmix.unzip import DEFAULT_LIMITS, Fault, folders_of
 
 DOCUMENTS: Final = ("metadata.json", "files.json")
 
@@ -58,3 +58,8 @@ class Inside:
             return
         if sorted_so_far:
             self.stream = f"sha256:{stream.hexdigest()}"
+
+    @property
+    def folders(self) -> set[str]:
+        """Every folder that a name implies, without its last slash."""
+        return folders_of(self.sizes)

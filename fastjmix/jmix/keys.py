@@ -19,8 +19,9 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final, NoReturn, TypeVar
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -36,6 +37,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from fastjmix.errors import ConfigError, EnvelopeError
+
+K = TypeVar("K")
 
 KEY_BYTES: Final = 32
 SODIUM_BYTES: Final = 64
@@ -112,8 +115,13 @@ def new_recipient_key() -> RecipientKey:
     return RecipientKey(X25519PrivateKey.generate())
 
 
+def load(kind: Callable[[bytes, str], K], path: Path) -> K:
+    """The key in a file; `kind` is one of the four functions below. Raises ConfigError."""
+    return kind(read_file(path), str(path))
+
+
 def read_file(path: Path) -> bytes:
-    """The bytes of a key file, for the functions below. Raises ConfigError."""
+    """The bytes of a key file. Raises ConfigError."""
     try:
         with path.open("rb") as file:
             data = file.read(KEY_FILE_BYTES_MAX + 1)
@@ -172,6 +180,19 @@ def recipient_public(data: bytes, where: str) -> bytes:
     except EnvelopeError:
         _refuse(where, "is not a key that anything could be encrypted for")
     return raw
+
+
+def canonical_base64(text: object, size: int) -> bytes | None:
+    """The `size` bytes that a base64 text has; None when it is none.
+
+    base64 has bits that decode to nothing: a change of those is a change too.
+    """
+    try:
+        found = base64.b64decode(text, validate=True) if isinstance(text, str) else b""
+    except (binascii.Error, ValueError):
+        return None
+    good = len(found) == size and base64.b64encode(found).decode() == text
+    return found if good else None
 
 
 def fingerprint(public: bytes) -> str:

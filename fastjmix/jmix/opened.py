@@ -139,6 +139,11 @@ def instances(sizes: Mapping[str, int], base: str) -> list[str]:
     ]
 
 
+def ciphertext_of(sizes: Mapping[str, int], root: str) -> str | None:
+    """The member with the encrypted payload, if there is one."""
+    return next((root + name for name in ENCRYPTED if root + name in sizes), None)
+
+
 class Envelope:
     """An open envelope. Close it, or use it as a context manager.
 
@@ -210,8 +215,8 @@ class Envelope:
     @property
     def ciphertext(self) -> str | None:
         """The member (from `root`) with the encrypted payload, if there is one."""
-        found = [name for name in ENCRYPTED if self.root + name in self.container.sizes]
-        return found[0] if found else None
+        found = ciphertext_of(self.container.sizes, self.root)
+        return None if found is None else found.removeprefix(self.root)
 
     @property
     def studies(self) -> tuple[str, ...]:

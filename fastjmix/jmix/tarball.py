@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple, NoReturn
 
 from fastjmix.errors import EnvelopeError
+from fastjmix.jmix.unzip import Fault, Limits, name_fault
 
 DIALECTS: Final = ("php", "js", "rs")
 
@@ -40,6 +41,7 @@ MEMBERS_MAX: Final = 200_000
 """Members of a tar, folders included: twice what an archive may have."""
 SHOWN: Final = 120
 
+_limits: Final = Limits(max_name_bytes=NAME_MAX)
 _prefix: Final = {"php": "", "js": "payload/", "rs": ""}
 
 
@@ -297,12 +299,10 @@ def _path(dialect: str, name: str, start: int, *, folder: bool) -> str:
         if not path.startswith("payload/"):
             _refuse(start, name, "does not lie in payload/")
         path = path.removeprefix("payload/")
-    if len(path.encode("utf-8", "surrogateescape")) > NAME_MAX:
-        _refuse(start, path, f"has a name longer than NAME_MAX, {NAME_MAX} bytes")
-    if any(part in ("", ".", "..") for part in path.split("/")):
-        _refuse(start, name, "has an absolute name, or an empty part, '.' or '..' in it")
-    if any(c in "\\\x7f" or c < " " or "\ud800" <= c <= "\udfff" for c in path):
-        _refuse(start, path, "has a backslash or a character in its name that is none")
+    try:
+        name_fault(path, _limits)
+    except Fault as fault:
+        _refuse(start, path, fault.what)
     if len(path) > 1 and path[1] == ":":
         _refuse(start, path, "has the name of a drive")
     return path

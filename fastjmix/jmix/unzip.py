@@ -19,7 +19,7 @@ import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, Final, Literal, NoReturn
 
@@ -116,7 +116,7 @@ class Archive:
             told = f"has {len(infos)} entries, its end record says {count}"
             refuse("central directory", told, at=directory)
         self.files, infos = _members(infos, limits, tell)
-        self.folders = _folders(infos)
+        self.folders = folders_of(info.filename for info in infos)
         _refuse_clashes(self.files, self.folders, tell)
         self._starts = _data_starts(file, infos, directory, tell)
         self.files = {name: info for name, info in self.files.items() if name in self._starts}
@@ -309,12 +309,11 @@ def _check_kind(info: zipfile.ZipInfo) -> None:
         refuse(name, "is a directory with content", at=at)
 
 
-def _folders(infos: list[zipfile.ZipInfo]) -> set[str]:
-    """Every folder, without its last slash: those with an entry, and those that names imply."""
+def folders_of(names: Iterable[str]) -> set[str]:
+    """Every folder, without its last slash: those named (with it), and those that names imply."""
     found: set[str] = set()
-    for info in infos:
-        path = info.filename if info.is_dir() else info.filename.rpartition("/")[0]
-        path = path.removesuffix("/")
+    for name in names:
+        path = name.rpartition("/")[0]
         while path and path not in found:
             found.add(path)
             path = path.rpartition("/")[0]

@@ -34,6 +34,7 @@ from fastjmix.jmix.check import (
     read_all,
     security_of,
     studies_of,
+    watched,
 )
 from fastjmix.jmix.inside import Inside
 from fastjmix.jmix.names import clashes
@@ -41,6 +42,7 @@ from fastjmix.jmix.opened import (
     ENCRYPTED,
     Container,
     Folder,
+    ciphertext_of,
     described_instances,
     instances,
     json_of,
@@ -375,40 +377,38 @@ class _Judge:
 
         container, report = self._container, self._report
         fields = security_of(manifest, lambda _: None)["encryption"]
-        names = [self._root + n for n in ENCRYPTED if self._root + n in container.sizes]
-        if not names:
+        name = ciphertext_of(container.sizes, self._root)
+        if name is None:
             told = 'is missing, yet the manifest has "security.encryption"'
             self._tell(Fault(self._root + ENCRYPTED[0], told))
-        for name in container.sizes:
-            if name.startswith(base):
-                self._tell(Fault(name, "lies open beside the encrypted payload"))
+        for other in container.sizes:
+            if other.startswith(base):
+                self._tell(Fault(other, "lies open beside the encrypted payload"))
         try:
             encryption.check_fields(fields)
         except EnvelopeError as fault:
             self._tell(fault)
-            names = []
+            name = None
         promised = self._promised(manifest)
         digests = read_all(
-            container, self._root, [], "sha256:" if names else None, self._tell, self._heard
+            container, self._root, [], "sha256:" if name else None, self._tell, self._heard
         )
-        if not names or names[0] not in digests:
+        if name is None or name not in digests:
             return
-        cipher = f"sha256:{digests[names[0]]['sha256']}"
+        cipher = f"sha256:{digests[name]['sha256']}"
         if key is None:
             report.payload_hash = self._without_key(promised, cipher)
             return
 
         def pieces() -> Iterator[bytes]:
-            for piece in container.pieces(names[0]):
-                yield piece
-                self._heard(len(piece))
+            return watched(container.pieces(name), self._heard)
 
         try:
             verified = encryption.verify(None, key, fields, pieces)
             report.decrypted = True
-            inside = Inside(encryption.decrypt(verified.dialect, key, fields, pieces), base)
+            inside = Inside(encryption.decrypt(verified, key, fields, pieces), base)
         except EnvelopeError as fault:
-            self._tell(Fault(names[0], fault.message, fault.hint))
+            self._tell(Fault(name, fault.message, fault.hint))
             return
         forms = {"php": cipher, "rs": f"sha256:{verified.tar_sha256}", "js": inside.stream}
         self._decrypted(manifest, base, inside)
@@ -453,7 +453,6 @@ class _Judge:
         if f"{base}metadata.json" not in inside.sizes:
             self._tell(Fault(f"{base}metadata.json", "is missing"))
         files = parsed(f"{base}files.json")
-        if files is ABSENT and any(name.startswith(f"{base}files/") for name in inside.sizes):
-            self._tell(Fault(f"{base}files.json", f"is missing, yet there is {base}files/"))
+        check_attachments(inside, base, self._tell)
         listed = self._payload_documents(manifest, metadata, files, base, inside.sizes)
         compare_listed(listed, inside.digests, self._tell)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +12,9 @@ Bytes = bytes | bytearray | memoryview
 
 IOV_MAX: Final = 1024
 """Buffers in one pwritev(2); Linux's own limit (UIO_MAXIOV)."""
+
+PIECE_BYTES: Final = 1 << 20
+"""Bytes read at a time: large enough to make the call itself cheap."""
 
 FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """There is no room for more. What pwrite(2) says so of has harmed nothing that was there."""
@@ -27,6 +30,13 @@ def sync_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def read_pieces(descriptor: int, offset: int, size: int) -> Iterator[bytes]:
+    """pread(2) of `size` bytes in pieces; those behind the end of the file are left out. Raises
+    OSError."""
+    for at in range(offset, offset + size, PIECE_BYTES):
+        yield os.pread(descriptor, min(PIECE_BYTES, offset + size - at), at)
 
 
 def write_all(descriptor: int, buffers: Sequence[Bytes], offset: int) -> int:

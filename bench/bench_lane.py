@@ -19,7 +19,7 @@ SIDES = (4, 64, 256, 1024)
 @pytest.mark.parametrize("side", SIDES)
 def bench_hand_over(benchmark: Any, side: int) -> None:
     study = Study("one", 1, side, side)
-    data, lane = stream(study), OneLane(None)
+    data, lane = stream(study), OneLane()
     benchmark.group = f"lane {side * side * 2} B"
     (arrival,) = benchmark(lane.feed, data)
     assert arrival.data_bytes == study.data_bytes

@@ -20,7 +20,7 @@ CASES = {"ct": CT_STUDY.sized(4), "mr": MR_STUDY.sized(40)}
 @pytest.mark.parametrize("pdu", [131072, 16384, 4096])
 def bench_scan(benchmark: Any, name: str, pdu: int) -> None:
     study = CASES[name]
-    data, lane = stream(study, pdu), OneLane(None)
+    data, lane = stream(study, pdu), OneLane()
     benchmark.group = f"pdv {name}"
     arrivals = benchmark(lane.feed, data)
     _right(study, arrivals)

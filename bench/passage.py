@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from isal.isal_zlib import crc32
 
@@ -32,14 +31,14 @@ def stream(study: Study, pdu: int = MAX_PDU) -> bytes:
 class OneLane:
     """`feed` is the receiver's side and the packer's, one after the other."""
 
-    def __init__(self, hasher: Callable[..., Any] | None) -> None:
+    def __init__(self) -> None:
         self.passage = Passage(2, CAPACITY, 2)
         lanes = self.passage.lanes
         lane = lanes.lease(0)
         assert self.passage.back(lane)
         lanes.open(lane, 1, 0, b"BENCH")
         self.scanner = PdvScanner(lanes, lane, MAX_PDU)
-        self.intake = Intake(lanes, 1, [hasher], crc32)
+        self.intake = Intake(lanes, 1, 1, crc32)
         self.arrivals: list[Arrival] = []
         self._request: _core.Command | None = None
 

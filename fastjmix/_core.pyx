@@ -4,7 +4,7 @@
 Wanted: the work that is done per byte or per fragment, without an interpreter between the bytes.
 Guaranteed: every read of a peer's bytes is inside what has arrived; every length is compared before
 it is used; nothing here opens a socket or a file, logs, or decides policy (`receive` reads from a
-socket that the receiver opened and watches).
+socket that the receiver opened and watches, FileDigest from the packer's file).
 Each function has a slow twin in tests/reference.py that gives the same answer for any split of the
 input.
 """
@@ -13,7 +13,7 @@ from cpython.buffer cimport PyBUF_WRITABLE, PyBUF_SIMPLE, PyObject_GetBuffer, Py
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_SetFromErrno
 from cpython.memoryview cimport PyMemoryView_FromMemory
-from libc.errno cimport EAGAIN, EINTR, errno
+from libc.errno cimport EAGAIN, EINTR, EIO, errno
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memmove, memset
 
@@ -23,6 +23,9 @@ cdef extern from "<sys/socket.h>":
     Py_ssize_t recv(int, void*, size_t, int) noexcept
     int setsockopt(int, int, int, const void*, unsigned int) noexcept
     int MSG_DONTWAIT
+
+cdef extern from "<unistd.h>":
+    Py_ssize_t pread(int, void*, size_t, int64_t) noexcept nogil
 
 cdef extern from "<netinet/in.h>":
     int IPPROTO_TCP
@@ -39,4 +42,5 @@ include "_core/head.pxi"       # the data set's head: UIDs out of the first byte
 include "_core/command.pxi"    # command sets (PS3.7 §6.3.1)
 include "_core/lane.pxi"       # the receiver's end of a lane: reserve, commit, publish
 include "_core/pdv.pxi"        # P-DATA-TF: stepping over PDU and PDV headers (PS3.8 §9.3.5)
-include "_core/intake.pxi"     # the packer's end: peek, digest + CRC, grant, release
+include "_core/digest.pxi"     # digest and CRC-32 of what was written
+include "_core/intake.pxi"     # the packer's end: peek, CRC-32, grant, release

@@ -1,7 +1,7 @@
-"""Process: lanes → digest → archive → spool. Never sees a DICOM socket.
+"""Process: lanes → archive → spool, and digests behind. Never sees a DICOM socket.
 
-Wanted: an instance is digested while it arrives, appended once it is whole, and acknowledged once
-it is durable.
+Wanted: an instance is appended once it is whole, acknowledged once it is durable, and digested
+while its sender is busy with the next (digesting.py).
 Guaranteed: the process that writes is the one that syncs and grants the status. Group commit: all
 instances that are whole when a commit begins are covered by it; a status is granted only after the
 fdatasync(2) that covers the instance (durability = "fsync").
@@ -17,17 +17,15 @@ packer wait for it.
 from __future__ import annotations
 
 import errno
-import hashlib
 import math
 import os
 import select
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-import blake3
 import orjson
 from isal.isal_zlib import crc32
 
@@ -36,9 +34,12 @@ from fastjmix._core import Arrival, Intake
 from fastjmix.aside import Aside
 from fastjmix.config import Config
 from fastjmix.dicom.dimse import MEANING, Status
+from fastjmix.digesting import Digests
 from fastjmix.errors import ConfigError
 from fastjmix.failpoints import reach
 from fastjmix.health import Health
+from fastjmix.jmix.digests import Hash, new_hash
+from fastjmix.jmix.envelope import Instance
 from fastjmix.links import Links
 from fastjmix.mending import Mending
 from fastjmix.packing import Packing, encrypts, key_of
@@ -66,11 +67,33 @@ class _Pending:
     packing: Packing
 
 
-def hasher_for(settings: Settings) -> Callable[[memoryview], Any] | None:
-    """Makes the digest object of an instance; None when it is not hashed."""
-    if settings.builder.skip_hashing:
-        return None
-    return blake3.blake3 if settings.builder.digest == "blake3" else hashlib.sha256
+@dataclass(slots=True)
+class _Spilling:
+    """An instance larger than its lane. `file` is None when it could not be written; `hasher` when
+    it is not digested, which here is done as the bytes go by: they may be gigabytes."""
+
+    file: Spill | None
+    head: bytes
+    hasher: Hash | None
+
+    def append(self, buffers: Sequence[memoryview]) -> None:
+        """What came since the last time. Raises OSError; it is then not to be kept."""
+        if self.file is None:
+            raise OSError("the instance's spill file could not be written")
+        self.file.append(buffers)
+        if self.hasher is not None:
+            for view in buffers:
+                self.hasher.update(view)
+
+    def digest(self) -> bytes | None:
+        """Of the whole instance, once it is here."""
+        return self.hasher.digest() if self.hasher is not None else None
+
+    def drop(self) -> None:
+        """Removes the file."""
+        if self.file is not None:
+            self.file.drop()
+            self.file = None
 
 
 class Packer:
@@ -92,12 +115,12 @@ class Packer:
         self._health = Health(spool, links.stats)
         self._unsealed = 0
         self._rows = tabulate(config).rows
-        hashers = [hasher_for(row) for row in self._rows]
-        self._intake = Intake(self._lanes, self._process, hashers, crc32)
+        self._intake = Intake(self._lanes, self._process, len(self._rows), crc32)
+        self._digests = Digests()
         self._open: dict[tuple[Any, ...], Packing] = {}
         self._sent_by: dict[int, set[Packing]] = {}
         self._pending: list[_Pending] = []
-        self._spills: dict[int, tuple[Spill | None, bytes]] = {}
+        self._spills: dict[int, _Spilling] = {}
         self._awaiting: dict[str, int] = {}
         self._encrypts = any(encrypts(row.builder) for row in self._rows)
         self._encrypting: dict[str, int] = {}
@@ -116,13 +139,17 @@ class Packer:
         self._read_keys()
         self._recover()
         while True:
-            # With a commit pending each lane is looked at once, so that the commit is not late.
-            report = self._intake.poll(0 if self._pending else self._turns())
+            # With other work at hand each lane is looked at once, so that it is not late.
+            behind = self._digests.oldest
+            report = self._intake.poll(0 if self._pending or behind else self._turns())
             if report is not None:
                 self._handle(*report)
                 continue
             if self._pending:
                 self._commit()
+                continue
+            if behind is not None:
+                self._digest(behind)
                 continue
             self._aside.settle()
             self._seal_due()
@@ -208,25 +235,24 @@ class Packer:
         """An instance is whole: it is appended to its study's envelope."""
         arrival = self._intake.arrival(lane)
         settings = self._rows[arrival.settings]
-        spill, head = self._spills.pop(lane, (None, b""))
+        spilling = self._spills.pop(lane, None)
         try:
-            if arrival.spilled and spill is None:
-                raise OSError("the instance's spill file could not be written")
             if self._health.stopped:
                 raise OSError(errno.EIO, "the storage has failed")
             if self._room.exhausted(arrival.size + self._owed(arrival.size, settings)):
                 raise OSError(errno.ENOSPC, "the storage directory is nearly full")
-            if spill is not None:
-                spill.append(self._intake.buffers(lane))  # the rest of it
-            self._append(lane, arrival, settings, spill, head or self._intake.head(lane))
+            if spilling is not None:
+                spilling.append(self._intake.buffers(lane))  # the rest of it
+            self._append(lane, arrival, settings, spilling)
         except OSError as problem:
             self._log.error("append_failed", why=problem.strerror or str(problem))
             self._grant(lane, Status.OUT_OF_RESOURCES, MEANING[Status.OUT_OF_RESOURCES].encode())
             if not self._health.stopped:
                 self._blame(problem)
         finally:
-            if spill is not None:
-                spill.drop()
+            if spilling is not None:
+                spilling.drop()
+        self._keep_up()
 
     def _owed(self, size: int, settings: Settings) -> int:
         """Bytes that the open envelopes will still take, with one more instance in them."""
@@ -246,14 +272,19 @@ class Packer:
         self._stats.set("bytes_to_encrypt", mine)
 
     def _append(
-        self, lane: int, arrival: Arrival, settings: Settings, spill: Spill | None, head: bytes
+        self, lane: int, arrival: Arrival, settings: Settings, spilling: _Spilling | None
     ) -> None:
         packing = self._packing_for(lane, arrival, settings)
         # Where the page cache is promise enough, the sender goes on while the rest is entered.
         at_once = packing.builder.durability == "page-cache" and settings.listener.ack == "stored"
         written = partial(self._written, lane, packing) if at_once else None
+        spill = spilling.file if spilling is not None else None
+        head = spilling.head if spilling is not None else self._intake.head(lane)
+        digest = spilling.digest() if spilling is not None else None
         try:
-            taken = packing.append(arrival, self._intake.buffers(lane), spill, head, written)
+            taken = packing.append(
+                arrival, self._intake.buffers(lane), spill, head, digest, written
+            )
         except OSError:
             if packing.draft.suspect:
                 self._give_up(packing)
@@ -261,19 +292,26 @@ class Packer:
         packing.instance_arrived(arrival.association, time.monotonic())
         self._sent_by.setdefault(arrival.association, set()).add(packing)
         self._room.spend(arrival.size)
-        self._unsealed += taken
-        if not taken:
-            self._stats.add("instances_duplicate_total")
-        elif packing.is_conflict(arrival):
-            self._stats.add("instances_conflicting_total")
-            self._log.warning("instance_conflict", envelope=packing.draft.id)
+        self._account(packing, arrival, taken)
         if settings.listener.ack == "uploaded":
             self._awaiting[packing.draft.id] = lane
             self._seal(packing, "ack = uploaded")
         elif not at_once:
             self._pending.append(_Pending(lane, packing))
-        elif not taken:  # nothing was written
+        elif taken is None:  # nothing was written
             self._grant(lane, Status.SUCCESS)
+
+    def _account(self, packing: Packing, arrival: Arrival, taken: Instance | None) -> None:
+        """Counts an instance, and owes it its digest; None when the envelope had it already."""
+        if taken is None:
+            self._stats.add("instances_duplicate_total")
+            return
+        self._unsealed += 1
+        if packing.is_conflict(arrival):
+            self._stats.add("instances_conflicting_total")
+            self._log.warning("instance_conflict", envelope=packing.draft.id)
+        if taken.digest is None and not packing.builder.skip_hashing:
+            self._digests.owe(packing, taken)
 
     def _written(self, lane: int, packing: Packing) -> None:
         packing.draft.commit()
@@ -298,33 +336,50 @@ class Packer:
 
     def _spill(self, lane: int) -> None:
         """An instance larger than its lane: what is there goes to a file of its own."""
-        spill, head = self._spills.get(lane, (None, b""))
+        spilling = self._spills.get(lane)
         try:
-            if lane not in self._spills:
-                head = self._intake.head(lane)
-                spill = self._spool.new_spill(self._name)
-            if spill is not None:
-                spill.append(self._intake.buffers(lane))
+            if spilling is None:
+                spilling = self._spills[lane] = self._begin_spilling(lane)
+            if spilling.file is not None:
+                spilling.append(self._intake.buffers(lane))
                 reach("packer.spilled")
         except OSError as problem:
             self._log.error("spill_failed", why=problem.strerror)
             self._blame(problem)
-            if spill is not None:
-                spill.drop()
-            spill = None
-        self._spills[lane] = (spill, head)
+            self._spills.setdefault(lane, _Spilling(None, b"", None)).drop()
         if self._intake.release(lane):
             self._wake_owner(lane)
 
+    def _begin_spilling(self, lane: int) -> _Spilling:
+        builder = self._rows[self._intake.settings(lane)].builder
+        hasher = None if builder.skip_hashing else new_hash(builder.digest)
+        return _Spilling(self._spool.new_spill(self._name), self._intake.head(lane), hasher)
+
     def _drop_spill(self, lane: int) -> None:
-        spill, _ = self._spills.pop(lane, (None, b""))
-        if spill is not None:
-            spill.drop()
+        spilling = self._spills.pop(lane, None)
+        if spilling is not None:
+            spilling.drop()
 
     def _closed(self, association: int) -> None:
         now = time.monotonic()
         for packing in self._sent_by.pop(association, ()):
             packing.association_ended(association, now)
+
+    # -- digests -----------------------------------------------------------------------------
+
+    def _digest(self, packing: Packing) -> None:
+        """A step. What cannot be read back is left to recovery, which verifies all of it."""
+        try:
+            self._digests.step(packing)
+        except OSError as problem:
+            self._log.error("digest_failed", envelope=packing.draft.id, why=problem.strerror)
+            self._health.failed(problem)
+            self._give_up(packing)
+
+    def _keep_up(self) -> None:
+        """No more waits for its digest than what a seal can do at once."""
+        while self._digests.too_many and (behind := self._digests.oldest) is not None:
+            self._digest(behind)
 
     # -- commit and grant --------------------------------------------------------------------
 
@@ -356,6 +411,7 @@ class Packer:
         for one in mine:
             self._grant(one.lane, Status.OUT_OF_RESOURCES, b"the storage failed; send again")
         self._forget(packing)
+        self._digests.forget(packing)
         leftover = packing.draft.leave()
         if packing.draft.promised:
             self._mending.give(leftover)
@@ -398,6 +454,12 @@ class Packer:
         if not packing.members:
             draft.abandon()
             return
+        try:
+            self._digests.finish(packing)
+        except OSError as problem:
+            self._digests.forget(packing)
+            self._unsealable(packing, problem)
+            return
         work = partial(seal, draft, packing.contents, packing.members, self._name)
         if packing.encrypts:
             self._encrypting[draft.id] = draft.end
@@ -411,14 +473,7 @@ class Packer:
         try:
             ticket = work()
         except OSError as problem:
-            self._log.error("seal_failed", envelope=packing.draft.id, why=problem.strerror)
-            leftover = packing.draft.leave()
-            self._blame(problem)
-            self._refuse_awaiting(packing.draft.id)
-            if leftover.suspect:
-                self._mending.give(leftover)
-            else:
-                self._mending.give_later(leftover)
+            self._unsealable(packing, problem)
             return
         self._stats.add("envelopes_sealed_total")
         self._log.info(
@@ -430,6 +485,16 @@ class Packer:
             why=why,
         )
         self._links.ring_outbox()
+
+    def _unsealable(self, packing: Packing, problem: OSError) -> None:
+        self._log.error("seal_failed", envelope=packing.draft.id, why=problem.strerror)
+        leftover = packing.draft.leave()
+        self._blame(problem)
+        self._refuse_awaiting(packing.draft.id)
+        if leftover.suspect:
+            self._mending.give(leftover)
+        else:
+            self._mending.give_later(leftover)
 
     # -- ack = "uploaded" --------------------------------------------------------------------
 

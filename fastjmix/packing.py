@@ -16,7 +16,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from fastjmix._core import Arrival
 from fastjmix.claim import FORMAT
@@ -25,12 +25,9 @@ from fastjmix.dicom.dataset import describe_head
 from fastjmix.failpoints import reach
 from fastjmix.jmix import profiles
 from fastjmix.jmix.archive import Member, local_header
-from fastjmix.jmix.envelope import Contents
+from fastjmix.jmix.envelope import Contents, Instance
 from fastjmix.settings import Settings
 from fastjmix.spool import Draft, Spill, Spool
-
-if TYPE_CHECKING:
-    pass
 
 CIPHER_BYTES_MAX: Final = (1 << 36) - (1 << 28)
 """Bytes of an envelope that is to be encrypted: what AES-GCM can, less the documents (256 MB)."""
@@ -116,19 +113,21 @@ class Packing:
         buffers: Sequence[memoryview],
         spill: Spill | None,
         head: bytes,
+        digest: bytes | None,
         written: Callable[[], object] | None = None,
-    ) -> bool:
+    ) -> Instance | None:
         """Takes an instance: its bytes are in `spill`, or else in `buffers`.
 
-        `head` is the start of its data set. `written` is called as soon as its bytes are with the
-        kernel, before they are entered here: `buffers` and `spill` are not read after that. Returns
-        False when the same bytes are here already. Raises OSError; the envelope is then as it was.
+        `head` is the start of its data set; `digest` is None where it is not made, or later.
+        `written` is called as soon as its bytes are with the kernel, before they are entered here:
+        `buffers` and `spill` are not read after that. Returns None when the same bytes are here
+        already. Raises OSError; the envelope is then as it was.
         """
         if arrival.size > CIPHER_BYTES_MAX and self.encrypts:
             raise OSError(errno.EFBIG, "an instance is larger than what AES-GCM can encrypt")
         study, series = arrival.study_instance_uid.decode(), arrival.series_instance_uid.decode()
         if self._holds(arrival, buffers, spill):
-            return False
+            return None
         uid = arrival.sop_instance_uid.decode()
         name = self.contents.next_name(study, series, uid)
         header = local_header(name, arrival.crc, arrival.size)
@@ -143,7 +142,7 @@ class Packing:
         self.members.append(member)
         start = offset + len(header) + arrival.prefix_length
         syntax = arrival.transfer_syntax_uid.decode()
-        self.contents.add(
+        return self.contents.add(
             study,
             series,
             arrival.sop_class_uid.decode(),
@@ -151,11 +150,10 @@ class Packing:
             syntax,
             arrival.instance_number,
             arrival.size,
-            arrival.digest,
+            digest,
             lambda: describe_head(head, syntax),
             (start, arrival.data_bytes),
         )
-        return True
 
     def is_conflict(self, arrival: Arrival) -> bool:
         """True when this SOP Instance UID stands here more than once, with other bytes."""

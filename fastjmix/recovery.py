@@ -280,7 +280,7 @@ class _Reading:
             member.size,
             digest,
             lambda: describe_head(head_bytes, syntax),
-        )
+        ).name
 
     def _read_at(self, offset: int, length: int) -> bytes:
         return os.pread(self._draft.descriptor, length, offset)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import random
@@ -26,14 +27,14 @@ MAX_PDU = 131072
 class Pair:
     """A receiver's and a packer's end of one lane, driven by hand in one process."""
 
-    def __init__(self, capacity: int = CAPACITY, hasher=hashlib.sha256) -> None:
+    def __init__(self, capacity: int = CAPACITY) -> None:
         self.passage = Passage(2, capacity, 2)
         self.lanes = self.passage.lanes
         self.lane = self.lanes.lease(0)
         assert self.passage.back(self.lane)
         self.lanes.open(self.lane, 77, 0, b"PEER")
         self.scanner = PdvScanner(self.lanes, self.lane, MAX_PDU)
-        self.intake = Intake(self.lanes, 1, [hasher], crc32)
+        self.intake = Intake(self.lanes, 1, 1, crc32)
         self.stored: list[tuple[bytes, _core.Arrival]] = []
         self.events: list[int] = []
         self._spilled = b""
@@ -118,7 +119,6 @@ def check(pair: Pair, data: bytes) -> None:
     expected = PREFIX + data
     assert member == expected
     assert arrival.crc == zlib.crc32(expected)
-    assert arrival.digest == hashlib.sha256(expected).digest()
     assert arrival.size == len(expected)
     assert arrival.data_bytes == len(data)
 
@@ -318,12 +318,27 @@ def test_a_lane_tells_its_packer_that_the_association_ended() -> None:
     assert pair.intake.listening == 0
 
 
+def test_a_lane_that_brings_nothing_is_not_looked_at_again() -> None:
+    """A C-ECHO, or an association that sends elsewhere: its end rings, and nothing is to be done."""
+    pair = Pair()
+    pair.lanes.give_back(pair.lane)
+    pair.lanes.ring(1, pair.lane)
+    assert pair.intake.poll(0) is None
+    assert pair.intake.listening == 0
+    data = wire.data_set()  # the next association's
+    assert pair.lanes.lease(0) == pair.lane
+    pair.lanes.open(pair.lane, 78, 0, b"PEER")
+    pair.feed(message(data))
+    check(pair, data)
+    assert pair.intake.listening == 1
+
+
 def test_a_new_packer_takes_over_what_is_still_in_the_lane() -> None:
     pair = Pair()
     data = wire.data_set(pixels=os.urandom(300_000))
     stream = message(data, [100_000] * 5)
     pair.feed(stream[:250_000])
-    pair.intake = Intake(pair.lanes, 1, [hashlib.sha256], crc32)
+    pair.intake = Intake(pair.lanes, 1, 1, crc32)
     pair.feed(stream[250_000:])
     pair.pack()
     check(pair, data)
@@ -335,7 +350,7 @@ def test_a_new_packer_gives_up_what_the_old_one_wrote_away() -> None:
     data = wire.data_set(pixels=os.urandom(CAPACITY * 2))
     stream = message(data, [100_000] * 30)
     pair.feed(stream[: CAPACITY + 200_000])
-    pair.intake = Intake(pair.lanes, 1, [hashlib.sha256], crc32)
+    pair.intake = Intake(pair.lanes, 1, 1, crc32)
     pair.feed(stream[CAPACITY + 200_000 :])
     pair.pack()
     assert -_core.LOST in pair.events
@@ -379,6 +394,32 @@ def test_a_packer_is_woken_once_for_each_sleep() -> None:
     lanes.doze(1)
     assert lanes.ring(1, 0)
     assert not lanes.ring(1, 1)
+
+
+# -- digests of what was written -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [0, 1, 65535, 65536, 65537, 300_000])
+@pytest.mark.parametrize("step", [1 << 20, 65536, 4099])
+def test_a_file_is_digested_in_steps(tmp_path, size: int, step: int) -> None:
+    data = random.Random(size).randbytes(size)
+    (tmp_path / "file").write_bytes(b"before" + data + b"behind")
+    reading, hasher, crc = _core.FileDigest(crc32), hashlib.sha256(), 0
+    with (tmp_path / "file").open("rb") as file:
+        for at in range(0, size, step):
+            length = min(step, size - at)
+            crc = reading.update(hasher, crc, file.fileno(), 6 + at, length)
+    assert (hasher.digest(), crc) == (hashlib.sha256(data).digest(), zlib.crc32(data))
+
+
+def test_what_cannot_be_read_back_is_an_error(tmp_path) -> None:
+    (tmp_path / "file").write_bytes(bytes(100_000))
+    reading = _core.FileDigest(crc32)
+    with (tmp_path / "file").open("rb") as file, pytest.raises(OSError, match="shorter") as caught:
+        reading.update(hashlib.sha256(), 0, file.fileno(), 0, 100_001)
+    assert caught.value.errno == errno.EIO
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        reading.update(hashlib.sha256(), 0, -1, 0, 1)
 
 
 # -- the head ------------------------------------------------------------------------------------

@@ -51,7 +51,7 @@ def put(
     uid = uid or f"1.2.{len(into)}"
     expected = into.next_name(study, series, uid)
     assert into.next_name(study, series, uid) == expected
-    name = into.add(
+    one = into.add(
         study,
         series,
         CT,
@@ -62,8 +62,8 @@ def put(
         None if algorithm is None else reference.digest(algorithm, data),
         lambda: description,
     )
-    assert name == expected
-    return name.decode()
+    assert one.name == expected
+    return one.name.decode()
 
 
 def written(held: Contents, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -38,6 +38,7 @@ from disks import (
 from gateway import Gateway, Peer, get, until, write_config
 from nightly import by_form
 
+from fastjmix.failpoints import VARIABLE
 from fastjmix.jmix.archive import data_offset, member_at
 from fastjmix.spool import Room, Spool, journal
 
@@ -755,6 +756,43 @@ def test_f19_a_suspect_draft_is_copied_by_the_next_start_too(start) -> None:
     ledger.check(archives)
     assert draft.name not in {archive.stem for archive in archives}
     assert again.envelopes("rejected") == []
+
+
+def test_f25_what_cannot_be_read_back_for_its_digest_goes_to_another_envelope(start) -> None:
+    """Acknowledged already: the rest of its study is not to be lost for it either."""
+    own, ledger = start(env={VARIABLE: "packer.digesting:eio:3"}, builder=LATE), Ledger()
+    with opened(own) as peer:
+        for _ in range(3):
+            assert ledger.store(peer) == 0
+        own.wait_for("digest_failed")
+        own.wait_for("envelope_recovered envelope=.* instances=3")
+        assert ledger.store(peer) == 0
+    assert own.stop() == 0
+    ledger.check(own.envelopes("outbox"))
+
+
+def test_f25_damage_between_the_write_and_its_digest_is_loud(start) -> None:
+    """The digest is of what the file holds, and only if that is what arrived."""
+    own, ledger = start(env={VARIABLE: "packer.digesting:stop:3"}, builder=LATE), Ledger()
+    with opened(own) as peer:
+        for _ in range(3):
+            assert ledger.store(peer) == 0
+        packer = own.children()["packer-0"]
+        own.wait_for("failpoint_reached point=packer.digesting")
+        status = Path(f"/proc/{packer}/stat")
+        until(lambda: status.read_text().rsplit(")", 1)[1].split()[0] == "T", "it stands still")
+        (archive,) = (own.spool / "building").glob("*/envelope.zip")
+        flip(archive, archive.stat().st_size - 1)
+        os.kill(packer, signal.SIGCONT)
+        own.wait_for("digest_failed")
+        own.wait_for("envelope_recovered envelope=.* instances=2")
+    assert own.stop() == 0
+    lost = list(ledger.promised)[-1]
+    (rejected,) = own.envelopes("rejected")
+    assert lost not in {uid for a in own.envelopes("outbox") for uid in contents(a)}
+    ledger.promised.pop(lost)
+    ledger.check(own.envelopes("outbox"))
+    assert "CRC-32" in Spool(own.spool).ticket("rejected", rejected.stem).refusal["why"]
 
 
 def test_f24_a_flipped_bit_in_a_sealed_envelope_is_found(start) -> None:

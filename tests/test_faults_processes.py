@@ -275,7 +275,7 @@ def test_f05_a_packer_killed_before_it_syncs(start, store) -> None:
     assert settle_stopped(own, store, sent).delivered == 3
 
 
-@pytest.mark.parametrize("point", ["packer.synced", "packer.granted"])
+@pytest.mark.parametrize("point", ["packer.synced", "packer.granted", "packer.digesting"])
 def test_f06_a_packer_killed_between_sync_and_answer(start, store, point: str) -> None:
     own = start(f"{point}:kill:3", builder=PATIENT)
     sent, statuses = packer_dies(own, store, point, "1.2.826.6.1")

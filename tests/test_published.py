@@ -45,9 +45,9 @@ def put(
 ) -> str:
     expected = into.next_name("1.2", series, uid)
     digest = reference.digest("sha256", data)
-    name = into.add("1.2", series, CT, uid, EXPLICIT, None, len(data), digest, lambda: told)
-    assert name == expected
-    return name.decode()
+    one = into.add("1.2", series, CT, uid, EXPLICIT, None, len(data), digest, lambda: told)
+    assert one.name == expected
+    return one.name.decode()
 
 
 def written(held: Contents, **options: Any) -> dict[str, bytes]:

@@ -36,6 +36,7 @@ RANK = {
     "web": 45,
     "recovery": 45,
     "mending": 46,
+    "digesting": 43,
     "packing": 42,
     "sealing": 41,
     "aside": 35,

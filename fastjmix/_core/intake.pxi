@@ -1,7 +1,6 @@
-# The packer's end of the lanes: peek, digest + CRC as the bytes arrive, grant, release.
+# The packer's end of the lanes: peek, CRC-32 as the bytes arrive, grant, release.
 
 cdef enum:
-    BLOCK = 65536               # digest and CRC take turns on a block while it is in the cache
     STEP = 524288               # bytes of one lane before the next lane is looked at
     HELD_PIECES = 1000          # one pwritev(2) takes 1024 buffers
 
@@ -17,6 +16,9 @@ LOST = 5
 """Intake: an instance whose former packer died: `grant` a failure."""
 ROOM = 6
 """Intake: a receiver waited for room in this lane, and there is some: wake it."""
+
+cdef enum:
+    NOTHING_LIVE = 99   # no event: the lane carries no association that sends to this packer
 
 cdef enum:
     RESTING = 0
@@ -56,7 +58,6 @@ cdef class Arrival:
     cdef readonly uint64_t data_bytes       # of the data set
     cdef readonly uint64_t size             # of the member: with its prefix
     cdef readonly uint32_t crc              # of the member
-    cdef readonly bytes digest              # of the member; None when it is not computed
     cdef readonly bint spilled
 
 
@@ -68,16 +69,15 @@ cdef bytes _get_uid(fj_uid* uid):
 cdef class Intake:
     """All lanes, as one packer sees them.
 
-    `process` is the packer's number among the processes; `hashers[settings]` makes the digest object
-    of an instance, or is None when it is not hashed; `crc32(data, value)` continues a CRC-32.
+    `process` is the packer's number among the processes; `settings` counts the settings that a lane
+    can name; `crc32(data, value)` continues a CRC-32.
     Fields that the other side can change are copied once and compared with the lane's bounds.
     """
 
     cdef Lanes _lanes
     cdef Py_ssize_t _process
     cdef Py_ssize_t _words
-    cdef list _hashers
-    cdef list _hash
+    cdef Py_ssize_t _rows
     cdef object _crc32
     cdef intake_lane* _of
     cdef object _memory
@@ -85,15 +85,14 @@ cdef class Intake:
     cdef uint64_t _spill_at
     cdef readonly uint64_t association      # of the CLOSED event
 
-    def __cinit__(self, Lanes lanes, Py_ssize_t process, list hashers, crc32):
+    def __cinit__(self, Lanes lanes, Py_ssize_t process, Py_ssize_t settings, crc32):
         cdef Py_ssize_t index
         if not 0 <= process < lanes.processes:
             raise IndexError(f"process {process} of {lanes.processes}")
         self._lanes = lanes
         self._process = process
         self._words = (lanes.count + 63) // 64
-        self._hashers = hashers
-        self._hash = [None] * lanes.count
+        self._rows = settings
         self._crc32 = crc32
         self._memory = bytearray(lanes.count * sizeof(intake_lane))
         self._of = <intake_lane*><char*>self._memory
@@ -151,6 +150,10 @@ cdef class Intake:
             while position < len(self._listed):
                 index = self._listed[position]
                 event = self._look(index, &progress)
+                if event == NOTHING_LIVE:
+                    self._of[index].listed = False
+                    self._listed.pop(position)
+                    continue
                 if event:
                     # The next poll begins behind this lane: none is starved.
                     self._listed.append(self._listed.pop(position))
@@ -216,7 +219,7 @@ cdef class Intake:
         return found
 
     cdef int _look(self, Py_ssize_t index, bint* progress) except -1:
-        """One lane: takes what is there. 0, or the event to report."""
+        """One lane: takes what is there. 0, NOTHING_LIVE, or the event to report."""
         cdef intake_lane* mine = &self._of[index]
         cdef fj_lane* lane = self._lanes.lane(index)
         cdef uint64_t association
@@ -232,7 +235,8 @@ cdef class Intake:
                 mine.association = 0
                 return CLOSED
             if fj_load_u32(&lane.begun) == mine.number:
-                return 0
+                # Its bell will ring for the next instance; until then there is nothing to await.
+                return 0 if mine.association else NOTHING_LIVE
             if lane.packer != <uint32_t>self._process:
                 mine.number = fj_load_u32(&lane.begun)   # another packer's instance
                 return 0
@@ -275,7 +279,6 @@ cdef class Intake:
         cdef intake_lane* mine = &self._of[index]
         cdef fj_lane* lane = self._lanes.lane(index)
         cdef uint32_t settings = fj_load_u32(&lane.settings)
-        cdef object make
         reach("packer.midway")
         mine.number = fj_load_u32(&lane.begun)
         mine.association = association
@@ -283,15 +286,12 @@ cdef class Intake:
         mine.data_bytes = mine.held_bytes = 0
         mine.held = 0
         mine.spilled = False
-        if settings >= <uint32_t>len(self._hashers):
-            raise ValueError(f"lane {index} names settings {settings} of {len(self._hashers)}")
+        if settings >= <uint32_t>self._rows:
+            raise ValueError(f"lane {index} names settings {settings} of {self._rows}")
         mine.settings = settings
         mine.prefix_length = min(fj_load_u32(&lane.prefix_length), <uint32_t>FJ_PREFIX)
         prefix = PyMemoryView_FromMemory(<char*>lane.prefix, mine.prefix_length, PyBUF_READ)
-        mine.crc = self._crc32(prefix, 0)
-        fj_clean_vectors()
-        make = self._hashers[settings]
-        self._hash[index] = None if make is None else make(prefix)
+        mine.crc = _checksum(self._crc32, prefix, 0)
         return 0
 
     cdef bint _has_room(self, fj_lane* lane) noexcept:
@@ -308,7 +308,7 @@ cdef class Intake:
                 - self._lanes.lane(index).released >= self._spill_at)
 
     cdef int _take(self, Py_ssize_t index, bint* progress) except -1:
-        """Digests published pieces: all, or a step's share, or as many as can be held."""
+        """Takes published pieces: all, or a step's share, or as many as can be held."""
         cdef intake_lane* mine = &self._of[index]
         cdef fj_lane* lane = self._lanes.lane(index)
         cdef uint64_t published = fj_load_u64(&lane.published)
@@ -324,8 +324,9 @@ cdef class Intake:
             piece.length = fj_load_u32(&shared.length)
             if piece.position % self._lanes.capacity + piece.length > <uint64_t>self._lanes.capacity:
                 raise ValueError(f"lane {index} holds a piece that is not inside it")
-            self._digest(index, self._lanes.bytes_of(index) + piece.position % self._lanes.capacity,
-                         piece.length)
+            mine.crc = _checksum_all(
+                self._crc32, self._lanes.bytes_of(index) + piece.position % self._lanes.capacity,
+                piece.length, mine.crc)
             self._hold(mine, piece)
             taken += 1
             fj_store_u64(&lane.taken, taken)
@@ -345,23 +346,6 @@ cdef class Intake:
                 return
         mine.pieces[mine.held] = piece
         mine.held += 1
-
-    cdef int _digest(self, Py_ssize_t index, uint8_t* data, uint64_t length) except -1:
-        cdef object hasher = self._hash[index]
-        cdef uint64_t block
-        while length:
-            block = min(length, <uint64_t>BLOCK)
-            view = PyMemoryView_FromMemory(<char*>data, block, PyBUF_READ)
-            # Both release the GIL for a block of this size.
-            if hasher is not None:
-                hasher.update(view)
-            self._of[index].crc = self._crc32(view, self._of[index].crc)
-            # ISA-L's AVX-512 CRC leaves the upper halves of the vector registers dirty. Until they
-            # are cleaned OpenSSL's SHA-256 takes 1.35 times as long (bench/bench_digest.py).
-            fj_clean_vectors()
-            data += block
-            length -= block
-        return 0
 
     # -- what the caller does with a report --------------------------------------------------
 
@@ -386,8 +370,12 @@ cdef class Intake:
         arrival.size = mine.data_bytes + arrival.prefix_length
         arrival.crc = mine.crc
         arrival.spilled = mine.spilled
-        arrival.digest = None if self._hash[index] is None else self._hash[index].digest()
         return arrival
+
+    def settings(self, Py_ssize_t index):
+        """The number of the settings of the instance in a lane, after any report of it."""
+        self._lanes._check(index)
+        return self._of[index].settings
 
     def buffers(self, Py_ssize_t index):
         """What of the member is in the lane and not written away: views, in order.
@@ -459,7 +447,6 @@ cdef class Intake:
         memset(lane.comment, 0, 64)
         memcpy(lane.comment, <const char*>comment, length)
         lane.status = status
-        self._hash[index] = None
         mine.state = RESTING
         fj_store_u32(&lane.done, mine.number)
         return self._wake_receiver(lane)

@@ -58,13 +58,14 @@ class Description(Protocol):
     def body_part(self) -> str: ...
 
 
-class Instance(NamedTuple):
+@dataclass(slots=True)
+class Instance:
     """One member with an instance in it.
 
     `size` (bytes) and `digest` are those of the whole member, File Meta Information included;
-    `digest` is None where hashing is skipped. `conflict`: the envelope already held this SOP
-    Instance UID, with other bytes. `data`: offset and length of the data set in the archive, for
-    whoever has it at hand.
+    `digest` is None where hashing is skipped, and until it is made (before the documents are).
+    `conflict`: the envelope already held this SOP Instance UID, with other bytes. `data`: offset
+    and length of the data set in the archive, for whoever has it at hand.
     """
 
     name: bytes
@@ -134,8 +135,8 @@ class Contents:
         digest: bytes | None,
         describe: Callable[[], Description],
         data: tuple[int, int] = (0, 0),
-    ) -> bytes:
-        """Takes an instance that stands whole in the archive; returns its member name.
+    ) -> Instance:
+        """Takes an instance that stands whole in the archive.
 
         `describe` is called once per series, with the first instance of it. Whether the same
         bytes are here already is for the caller to ask first, with `twins`.
@@ -160,7 +161,7 @@ class Contents:
         series.instances.append(instance)
         self.size_bytes += size
         self._count += 1
-        return name
+        return instance
 
     def twins(self, sop_instance_uid: str) -> tuple[Instance, ...]:
         """The instances here that bear this SOP Instance UID."""

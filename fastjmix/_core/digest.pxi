@@ -1,0 +1,61 @@
+# Digest and CRC-32: they take turns on a block while it is in the cache.
+
+cdef enum:
+    BLOCK = 65536
+
+cdef uint32_t _checksum(crc32, view, uint32_t value) except? 0:
+    cdef uint32_t found = crc32(view, value)
+    # ISA-L's AVX-512 CRC leaves the upper halves of the vector registers dirty. Until they are
+    # cleaned OpenSSL's SHA-256 takes 1.35 times as long (bench/bench_digest.py).
+    fj_clean_vectors()
+    return found
+
+
+cdef uint32_t _checksum_all(crc32, uint8_t* data, uint64_t length, uint32_t value) except? 0:
+    """By blocks: `crc32` releases the GIL for a block of this size."""
+    cdef uint64_t block
+    while length:
+        block = min(length, <uint64_t>BLOCK)
+        value = _checksum(crc32, PyMemoryView_FromMemory(<char*>data, block, PyBUF_READ), value)
+        data += block
+        length -= block
+    return value
+
+
+cdef class FileDigest:
+    """What reads files back to digest them: a block at a time, through one buffer of its own.
+
+    `crc32(data, value)` continues a CRC-32. Not to be shared between threads.
+    """
+
+    cdef object _crc32
+    cdef object _buffer
+
+    def __cinit__(self, crc32):
+        self._crc32 = crc32
+        self._buffer = bytearray(BLOCK)
+
+    def update(self, hasher, uint32_t crc, int descriptor, uint64_t offset, uint64_t length):
+        """Feeds `length` bytes of a file from `offset` on to `hasher`; returns the continued CRC-32.
+
+        Raises OSError: what pread(2) answers, or EIO when the file ends before that.
+        """
+        cdef uint8_t* data = <uint8_t*><char*>self._buffer
+        cdef uint64_t block
+        cdef Py_ssize_t count
+        while length:
+            block = min(length, <uint64_t>BLOCK)
+            with nogil:
+                count = pread(descriptor, data, block, <int64_t>offset)
+            if count < 0:
+                if errno == EINTR:
+                    continue
+                PyErr_SetFromErrno(OSError)
+            if count == 0:
+                raise OSError(EIO, "the file is shorter than what was written to it")
+            view = PyMemoryView_FromMemory(<char*>data, count, PyBUF_READ)
+            hasher.update(view)
+            crc = _checksum(self._crc32, view, crc)
+            offset += count
+            length -= count
+        return crc

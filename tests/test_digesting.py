@@ -1,0 +1,113 @@
+"""Digests behind the answers: bounded, complete before a seal, of what the file holds."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import random
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from blake3 import blake3
+
+from fastjmix.digesting import BEHIND_BYTES, STEP_BYTES, Digests
+from fastjmix.jmix import profiles
+from fastjmix.jmix.archive import Member, data_offset, local_header
+from fastjmix.jmix.envelope import Contents, Instance
+from fastjmix.packing import Packing
+from fastjmix.spool import Spool
+
+CT = "1.2.840.10008.5.1.4.1.1.2"
+
+
+class Envelope:
+    """An envelope being packed, on a real spool."""
+
+    def __init__(self, spool: Spool, digest: str = "sha256") -> None:
+        self.draft = spool.new_draft({"packer": 0}, durable=False)
+        rules = SimpleNamespace(builder=SimpleNamespace(digest=digest))
+        contents = Contents(profiles.get("harmony").member_name)
+        self.packing = Packing(self.draft, "1.2", rules, contents, 0.0)  # type: ignore[arg-type]
+
+    def put(self, data: bytes) -> Instance:
+        one = self.packing.contents.add(
+            "1.2", "1.2.1", CT, f"1.2.{len(self.packing.members)}", "1.2.840.10008.1.2.1", None,
+            len(data), None, object,  # type: ignore[arg-type]
+        )  # fmt: skip
+        crc = zlib.crc32(data)
+        offset = self.draft.append([local_header(one.name, crc, len(data)), data])
+        self.packing.members.append(Member(one.name, crc, len(data), offset))
+        return one
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    one = Spool(tmp_path / "spool", durable=False)
+    one.prepare()
+    return one
+
+
+def owing(spool: Spool, *data: bytes, digest: str = "sha256") -> tuple[Digests, Envelope]:
+    digests, envelope = Digests(), Envelope(spool, digest)
+    for one in data:
+        digests.owe(envelope.packing, envelope.put(one))
+    return digests, envelope
+
+
+@pytest.mark.parametrize(("digest", "make"), [("sha256", hashlib.sha256), ("blake3", blake3)])
+@pytest.mark.parametrize("size", [1, STEP_BYTES - 1, STEP_BYTES, STEP_BYTES + 1, 5 * STEP_BYTES])
+def test_steps_are_bounded_and_digests_are_of_the_members(
+    spool: Spool, size: int, digest: str, make: Callable[[bytes], Any]
+) -> None:
+    members = [random.Random(size).randbytes(size), b"another"]
+    digests, envelope = owing(spool, *members, digest=digest)
+    while digests.oldest is envelope.packing:
+        before = digests.bytes
+        digests.step(envelope.packing)
+        assert 0 < before - digests.bytes <= STEP_BYTES
+    assert (digests.oldest, digests.bytes) == (None, 0)
+    found = [one.digest for one in envelope.packing.contents.instances()]
+    assert found == [make(data).digest() for data in members]
+
+
+@pytest.mark.parametrize("off", [-1, 0, 1])
+def test_bytes_that_may_wait(spool: Spool, off: int) -> None:
+    digests, _ = owing(spool, bytes(BEHIND_BYTES // 2), bytes(BEHIND_BYTES // 2 + off))
+    assert digests.too_many == (off > 0)
+
+
+def test_an_envelope_is_finished_before_its_seal_and_others_wait(spool: Spool) -> None:
+    digests, first = owing(spool, bytes(STEP_BYTES * 2))
+    second = Envelope(spool)
+    digests.owe(second.packing, second.put(b"second"))
+    digests.finish(second.packing)
+    assert [one.digest for one in second.packing.contents.instances()] == [
+        hashlib.sha256(b"second").digest()
+    ]
+    assert digests.oldest is first.packing
+    digests.forget(first.packing)
+    assert (digests.oldest, digests.bytes) == (None, 0)
+
+
+def test_a_member_that_is_not_what_arrived_makes_its_file_suspect(spool: Spool) -> None:
+    digests, envelope = owing(spool, b"as it arrived")
+    member = envelope.packing.members[0]
+    os.pwrite(envelope.draft.descriptor, b"A", data_offset(member))
+    with pytest.raises(OSError, match="not what was written") as caught:
+        digests.finish(envelope.packing)
+    assert caught.value.errno == errno.EIO
+    assert envelope.draft.suspect
+    assert next(envelope.packing.contents.instances()).digest is None
+
+
+def test_a_file_that_lost_its_end_is_suspect(spool: Spool) -> None:
+    digests, envelope = owing(spool, bytes(1000))
+    os.ftruncate(envelope.draft.descriptor, 500)
+    with pytest.raises(OSError, match="shorter"):
+        digests.finish(envelope.packing)
+    assert envelope.draft.suspect

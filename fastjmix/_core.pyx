@@ -24,6 +24,10 @@ cdef extern from "<sys/socket.h>":
     int setsockopt(int, int, int, const void*, unsigned int) noexcept
     int MSG_DONTWAIT
 
+cdef extern from "<fcntl.h>":
+    int sync_file_range(int, int64_t, int64_t, unsigned int) noexcept nogil
+    unsigned int SYNC_FILE_RANGE_WRITE
+
 cdef extern from "<unistd.h>":
     Py_ssize_t pread(int, void*, size_t, int64_t) noexcept nogil
 
@@ -42,5 +46,5 @@ include "_core/head.pxi"       # the data set's head: UIDs out of the first byte
 include "_core/command.pxi"    # command sets (PS3.7 §6.3.1)
 include "_core/lane.pxi"       # the receiver's end of a lane: reserve, commit, publish
 include "_core/pdv.pxi"        # P-DATA-TF: stepping over PDU and PDV headers (PS3.8 §9.3.5)
-include "_core/digest.pxi"     # digest and CRC-32 of what was written
+include "_core/digest.pxi"     # files: digest and CRC-32 of what was written
 include "_core/intake.pxi"     # the packer's end: peek, CRC-32, grant, release

@@ -34,9 +34,9 @@ from typing import Any, BinaryIO, Final, NamedTuple
 import orjson
 from aiohttp import HttpVersion10, HttpVersion11, web
 from aiohttp.abc import AbstractAccessLogger
-from isal.isal_zlib import crc32
 
 from fastjmix import log
+from fastjmix.bodyfile import BodyFile
 from fastjmix.connections import HEADERS, Door
 from fastjmix.errors import EnvelopeError
 
@@ -64,7 +64,7 @@ ANSWER_RATE_MIN: Final = 16 * 1024
 LINGER_SECS: Final = 5.0
 """How long the rest of a refused body is drained, so that the client can read the refusal."""
 PIECE_BYTES: Final = 1 << 20
-"""Bytes read or written at once by a worker thread."""
+"""Bytes read at once by a worker thread."""
 MAX_HEADERS: Final = 64
 MAX_LINE_BYTES: Final = 8190
 SHOWN_PATH: Final = 200
@@ -271,38 +271,34 @@ async def receive(
     too_large = HttpError(413, f"the body is larger than {max_bytes} bytes, the limit here")
     if (request.content_length or 0) > max_bytes:
         raise too_large
-    total = checksum = 0
-    async for piece in _pieces_of(request):
-        total += len(piece)
-        if total > max_bytes:
-            raise too_large
-        if full is not None and full():
-            raise HttpError(507, "the storage is nearly full: nothing was kept")
-        checksum = crc32(piece, checksum)
-        await asyncio.to_thread(file.write, piece)
-    await asyncio.to_thread(file.flush)
+    body, total = BodyFile(file), 0
+    try:
+        async for piece in _pieces_of(request):
+            total += len(piece)
+            if total > max_bytes:
+                raise too_large
+            if full is not None and full():
+                raise HttpError(507, "the storage is nearly full: nothing was kept")
+            await body.put(piece)
+        await body.flush()
+    finally:
+        await body.close()
     if not total:
         raise HttpError(400, "the body is empty")
-    return Received(total, checksum)
+    return Received(body.size, body.crc32)
 
 
 async def _pieces_of(request: web.Request) -> AsyncIterator[bytes]:
-    """The body in pieces worth a worker thread's while."""
+    """The body as it comes, in time."""
     clock = asyncio.get_running_loop().time
     started = clock()
     total = 0
-    held = bytearray()
     while piece := await _next_piece(request):
         total += len(piece)
-        held += piece
         elapsed = clock() - started
         if elapsed > BODY_IDLE_SECS and total < elapsed * BODY_RATE_MIN:
             raise HttpError(408, f"the body came slower than {BODY_RATE_MIN} bytes per second")
-        if len(held) >= PIECE_BYTES:
-            yield bytes(held)
-            held.clear()
-    if held:
-        yield bytes(held)
+        yield piece
 
 
 async def _next_piece(request: web.Request) -> bytes:

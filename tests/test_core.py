@@ -319,7 +319,7 @@ def test_a_lane_tells_its_packer_that_the_association_ended() -> None:
 
 
 def test_a_lane_that_brings_nothing_is_not_looked_at_again() -> None:
-    """A C-ECHO, or an association that sends elsewhere: its end rings, and nothing is to be done."""
+    """A C-ECHO, or an association that sends elsewhere: its end rings, and that is all."""
     pair = Pair()
     pair.lanes.give_back(pair.lane)
     pair.lanes.ring(1, pair.lane)

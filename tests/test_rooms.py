@@ -27,6 +27,7 @@ RANK = {
     "store": 50,
     "send": 50,
     "connections": 44,
+    "bodyfile": 44,
     "queues": 46,
     "upkeep": 46,
     "arrivals": 47,

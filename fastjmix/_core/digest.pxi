@@ -1,4 +1,4 @@
-# Digest and CRC-32: they take turns on a block while it is in the cache.
+# Files: digest and CRC-32 by turns on a block while it is in the cache; early writing back.
 
 cdef enum:
     BLOCK = 65536
@@ -20,6 +20,15 @@ cdef uint32_t _checksum_all(crc32, uint8_t* data, uint64_t length, uint32_t valu
         data += block
         length -= block
     return value
+
+
+def begin_writeback(int descriptor, uint64_t offset, uint64_t length):
+    """Asks the kernel to begin writing a part of a file to the disk (sync_file_range(2)).
+
+    No promise comes of it: only that an fsync(2) later has less to do. Errors are its to tell.
+    """
+    with nogil:
+        sync_file_range(descriptor, <int64_t>offset, <int64_t>length, SYNC_FILE_RANGE_WRITE)
 
 
 cdef class FileDigest:

@@ -429,6 +429,12 @@ def locked(file: IO[str]) -> bool:
     return False
 
 
+def bindable(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+        return True
+    return False
+
+
 def test_f11_the_supervisor_killed_leaves_no_orphan(start, store) -> None:
     """Nobody holds the ports or the lock, and the next start delivers what was acknowledged."""
     own = start(builder=PATIENT)
@@ -445,11 +451,10 @@ def test_f11_the_supervisor_killed_leaves_no_orphan(start, store) -> None:
         own.child.wait()
         until(lambda: all_dead(children.values()), "no orphans", 5)
         assert peer.closed()
+    # A process that shows as dead may have a thread that has not closed its files yet.
     for port in (own.dicom_port, own.http_port):
-        with socket.create_server(("127.0.0.1", port)):
-            pass
+        until(lambda: bindable(port), "the port is free", 5)  # noqa: B023
     with (own.spool / ".lock").open() as lock:
-        # A process that shows as dead may have a thread that has not closed its files yet.
         until(lambda: locked(lock), "the lock is free", 5)
     began = time.monotonic()
     again = start(builder=QUICK)

@@ -38,7 +38,7 @@ class OneLane:
         assert self.passage.back(lane)
         lanes.open(lane, 1, 0, b"BENCH")
         self.scanner = PdvScanner(lanes, lane, MAX_PDU)
-        self.intake = Intake(lanes, 1, 1, crc32)
+        self.intake = Intake(lanes, 1, [None], crc32)
         self.arrivals: list[Arrival] = []
         self._request: _core.Command | None = None
 

@@ -1,7 +1,7 @@
 """Process: lanes → archive → spool, and digests behind. Never sees a DICOM socket.
 
 Wanted: an instance is appended once it is whole, acknowledged once it is durable, and digested
-while its sender is busy with the next (digesting.py).
+while its sender is busy with the next (digesting.py), or while it arrives when there are others.
 Guaranteed: the process that writes is the one that syncs and grants the status. Group commit: all
 instances that are whole when a commit begins are covered by it; a status is granted only after the
 fdatasync(2) that covers the instance (durability = "fsync").
@@ -17,6 +17,7 @@ packer wait for it.
 from __future__ import annotations
 
 import errno
+import hashlib
 import math
 import os
 import select
@@ -26,6 +27,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
+import blake3
 import orjson
 from isal.isal_zlib import crc32
 
@@ -67,10 +69,18 @@ class _Pending:
     packing: Packing
 
 
+def hasher_for(settings: Settings) -> Callable[[memoryview], Any] | None:
+    """Makes the digest object of an instance; None when it is not hashed."""
+    if settings.builder.skip_hashing:
+        return None
+    return blake3.blake3 if settings.builder.digest == "blake3" else hashlib.sha256
+
+
 @dataclass(slots=True)
 class _Spilling:
     """An instance larger than its lane. `file` is None when it could not be written; `hasher` when
-    it is not digested, which here is done as the bytes go by: they may be gigabytes."""
+    it is not digested, or by the intake; else that is done as the bytes go by, for they may be
+    gigabytes."""
 
     file: Spill | None
     head: bytes
@@ -115,7 +125,8 @@ class Packer:
         self._health = Health(spool, links.stats)
         self._unsealed = 0
         self._rows = tabulate(config).rows
-        self._intake = Intake(self._lanes, self._process, len(self._rows), crc32)
+        hashers = [hasher_for(row) for row in self._rows]
+        self._intake = Intake(self._lanes, self._process, hashers, crc32)
         self._digests = Digests()
         self._open: dict[tuple[Any, ...], Packing] = {}
         self._sent_by: dict[int, set[Packing]] = {}
@@ -280,7 +291,7 @@ class Packer:
         written = partial(self._written, lane, packing) if at_once else None
         spill = spilling.file if spilling is not None else None
         head = spilling.head if spilling is not None else self._intake.head(lane)
-        digest = spilling.digest() if spilling is not None else None
+        digest = arrival.digest or (spilling.digest() if spilling is not None else None)
         try:
             taken = packing.append(
                 arrival, self._intake.buffers(lane), spill, head, digest, written
@@ -352,7 +363,8 @@ class Packer:
 
     def _begin_spilling(self, lane: int) -> _Spilling:
         builder = self._rows[self._intake.settings(lane)].builder
-        hasher = None if builder.skip_hashing else new_hash(builder.digest)
+        hashed = builder.skip_hashing or self._intake.digests(lane)
+        hasher = None if hashed else new_hash(builder.digest)
         return _Spilling(self._spool.new_spill(self._name), self._intake.head(lane), hasher)
 
     def _drop_spill(self, lane: int) -> None:

@@ -34,7 +34,7 @@ class Pair:
         assert self.passage.back(self.lane)
         self.lanes.open(self.lane, 77, 0, b"PEER")
         self.scanner = PdvScanner(self.lanes, self.lane, MAX_PDU)
-        self.intake = Intake(self.lanes, 1, 1, crc32)
+        self.intake = Intake(self.lanes, 1, [hashlib.sha256], crc32)
         self.stored: list[tuple[bytes, _core.Arrival]] = []
         self.events: list[int] = []
         self._spilled = b""
@@ -338,7 +338,7 @@ def test_a_new_packer_takes_over_what_is_still_in_the_lane() -> None:
     data = wire.data_set(pixels=os.urandom(300_000))
     stream = message(data, [100_000] * 5)
     pair.feed(stream[:250_000])
-    pair.intake = Intake(pair.lanes, 1, 1, crc32)
+    pair.intake = Intake(pair.lanes, 1, [hashlib.sha256], crc32)
     pair.feed(stream[250_000:])
     pair.pack()
     check(pair, data)
@@ -350,7 +350,7 @@ def test_a_new_packer_gives_up_what_the_old_one_wrote_away() -> None:
     data = wire.data_set(pixels=os.urandom(CAPACITY * 2))
     stream = message(data, [100_000] * 30)
     pair.feed(stream[: CAPACITY + 200_000])
-    pair.intake = Intake(pair.lanes, 1, 1, crc32)
+    pair.intake = Intake(pair.lanes, 1, [hashlib.sha256], crc32)
     pair.feed(stream[CAPACITY + 200_000 :])
     pair.pack()
     assert -_core.LOST in pair.events
@@ -394,6 +394,22 @@ def test_a_packer_is_woken_once_for_each_sleep() -> None:
     lanes.doze(1)
     assert lanes.ring(1, 0)
     assert not lanes.ring(1, 1)
+
+
+def test_an_instance_that_is_not_alone_is_digested_while_it_arrives() -> None:
+    pair, data = Pair(), wire.data_set(pixels=os.urandom(200_000))
+    pair.feed(message(data, [60_000] * 4))
+    assert pair.stored[0][1].digest is None  # alone: behind its status
+    check(pair, data)
+    first, lane = pair.scanner, pair.lanes.lease(0)
+    assert pair.passage.back(lane)
+    pair.lanes.open(lane, 78, 0, b"OTHER")
+    pair.scanner = PdvScanner(pair.lanes, lane, MAX_PDU)
+    pair.feed(message(data, [60_000] * 4, instance="1.2.3.10")[:100_000])  # stays in its lane
+    pair.scanner = first
+    pair.feed(message(data, [60_000] * 4))
+    assert pair.stored[0][1].digest == hashlib.sha256(PREFIX + data).digest()
+    check(pair, data)
 
 
 # -- digests of what was written -----------------------------------------------------------------

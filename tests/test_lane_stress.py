@@ -175,7 +175,7 @@ def produce(passage: Passage, bells: list[int], seed: int) -> None:
 
 def consume(passage: Passage, bells: list[int], seed: int) -> None:
     """The packer: verifies every instance until all associations have closed."""
-    intake = Intake(passage.lanes, PACKER, 1, crc32)
+    intake = Intake(passage.lanes, PACKER, [hashlib.sha256], crc32)
     spilled: dict[int, bytes] = {}
     sleeper = Sleeper(passage, PACKER, bells)
     pause = random.Random(-seed)
@@ -190,6 +190,8 @@ def consume(passage: Passage, bells: list[int], seed: int) -> None:
             pixels = member[member.index(b"\xe0\x7f\x10\x00OW") + 12 :]
             if hashlib.sha256(pixels[:-32]).digest() != pixels[-32:]:
                 os._exit(6)
+            if announced.digest not in (None, hashlib.sha256(member).digest()):
+                os._exit(7)
             if announced.crc != zlib.crc32(member) or announced.size != len(member):
                 os._exit(7)
             taken += 1

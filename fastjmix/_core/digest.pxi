@@ -11,12 +11,15 @@ cdef uint32_t _checksum(crc32, view, uint32_t value) except? 0:
     return found
 
 
-cdef uint32_t _checksum_all(crc32, uint8_t* data, uint64_t length, uint32_t value) except? 0:
-    """By blocks: `crc32` releases the GIL for a block of this size."""
+cdef uint32_t _digest_all(hasher, crc32, uint8_t* data, uint64_t length, uint32_t value) except? 0:
+    """By blocks, which both release the GIL for; `hasher` may be None. Returns the CRC-32."""
     cdef uint64_t block
     while length:
         block = min(length, <uint64_t>BLOCK)
-        value = _checksum(crc32, PyMemoryView_FromMemory(<char*>data, block, PyBUF_READ), value)
+        view = PyMemoryView_FromMemory(<char*>data, block, PyBUF_READ)
+        if hasher is not None:
+            hasher.update(view)
+        value = _checksum(crc32, view, value)
         data += block
         length -= block
     return value

@@ -1,4 +1,4 @@
-# The packer's end of the lanes: peek, CRC-32 as the bytes arrive, grant, release.
+# The packer's end of the lanes: peek, CRC-32 (and digest) as the bytes arrive, grant, release.
 
 cdef enum:
     STEP = 524288               # bytes of one lane before the next lane is looked at
@@ -58,6 +58,7 @@ cdef class Arrival:
     cdef readonly uint64_t data_bytes       # of the data set
     cdef readonly uint64_t size             # of the member: with its prefix
     cdef readonly uint32_t crc              # of the member
+    cdef readonly bytes digest              # of the member; None when it is to be made, or never
     cdef readonly bint spilled
 
 
@@ -69,15 +70,20 @@ cdef bytes _get_uid(fj_uid* uid):
 cdef class Intake:
     """All lanes, as one packer sees them.
 
-    `process` is the packer's number among the processes; `settings` counts the settings that a lane
-    can name; `crc32(data, value)` continues a CRC-32.
+    `process` is the packer's number among the processes; `hashers[settings]` makes the digest object
+    of an instance, or is None when it is not hashed; `crc32(data, value)` continues a CRC-32.
+
+    An instance is digested while it arrives when another one is in a lane as it begins: the packer
+    is what all wait for then, and bytes are digested cheapest while they are in the cache. An
+    instance that is alone is left to the caller, behind its status.
     Fields that the other side can change are copied once and compared with the lane's bounds.
     """
 
     cdef Lanes _lanes
     cdef Py_ssize_t _process
     cdef Py_ssize_t _words
-    cdef Py_ssize_t _rows
+    cdef list _hashers
+    cdef list _hash
     cdef object _crc32
     cdef intake_lane* _of
     cdef object _memory
@@ -85,14 +91,15 @@ cdef class Intake:
     cdef uint64_t _spill_at
     cdef readonly uint64_t association      # of the CLOSED event
 
-    def __cinit__(self, Lanes lanes, Py_ssize_t process, Py_ssize_t settings, crc32):
+    def __cinit__(self, Lanes lanes, Py_ssize_t process, list hashers, crc32):
         cdef Py_ssize_t index
         if not 0 <= process < lanes.processes:
             raise IndexError(f"process {process} of {lanes.processes}")
         self._lanes = lanes
         self._process = process
         self._words = (lanes.count + 63) // 64
-        self._rows = settings
+        self._hashers = hashers
+        self._hash = [None] * lanes.count
         self._crc32 = crc32
         self._memory = bytearray(lanes.count * sizeof(intake_lane))
         self._of = <intake_lane*><char*>self._memory
@@ -279,6 +286,7 @@ cdef class Intake:
         cdef intake_lane* mine = &self._of[index]
         cdef fj_lane* lane = self._lanes.lane(index)
         cdef uint32_t settings = fj_load_u32(&lane.settings)
+        cdef object make
         reach("packer.midway")
         mine.number = fj_load_u32(&lane.begun)
         mine.association = association
@@ -286,13 +294,24 @@ cdef class Intake:
         mine.data_bytes = mine.held_bytes = 0
         mine.held = 0
         mine.spilled = False
-        if settings >= <uint32_t>self._rows:
-            raise ValueError(f"lane {index} names settings {settings} of {self._rows}")
+        if settings >= <uint32_t>len(self._hashers):
+            raise ValueError(f"lane {index} names settings {settings} of {len(self._hashers)}")
         mine.settings = settings
         mine.prefix_length = min(fj_load_u32(&lane.prefix_length), <uint32_t>FJ_PREFIX)
         prefix = PyMemoryView_FromMemory(<char*>lane.prefix, mine.prefix_length, PyBUF_READ)
         mine.crc = _checksum(self._crc32, prefix, 0)
+        make = self._hashers[settings] if self._others_wait(index) else None
+        self._hash[index] = None if make is None else make(prefix)
         return 0
+
+    cdef bint _others_wait(self, Py_ssize_t index):
+        """Is there an instance without a status in another lane?"""
+        cdef Py_ssize_t other
+        for other in self._listed:
+            if other != index and (self._of[other].state != RESTING or fj_load_u32(
+                    &self._lanes.lane(other).begun) != self._of[other].number):
+                return True
+        return False
 
     cdef bint _has_room(self, fj_lane* lane) noexcept:
         return fj_load_u64(&lane.published) - lane.taken < FJ_PIECES // 2
@@ -324,8 +343,9 @@ cdef class Intake:
             piece.length = fj_load_u32(&shared.length)
             if piece.position % self._lanes.capacity + piece.length > <uint64_t>self._lanes.capacity:
                 raise ValueError(f"lane {index} holds a piece that is not inside it")
-            mine.crc = _checksum_all(
-                self._crc32, self._lanes.bytes_of(index) + piece.position % self._lanes.capacity,
+            mine.crc = _digest_all(
+                self._hash[index], self._crc32,
+                self._lanes.bytes_of(index) + piece.position % self._lanes.capacity,
                 piece.length, mine.crc)
             self._hold(mine, piece)
             taken += 1
@@ -370,12 +390,18 @@ cdef class Intake:
         arrival.size = mine.data_bytes + arrival.prefix_length
         arrival.crc = mine.crc
         arrival.spilled = mine.spilled
+        arrival.digest = None if self._hash[index] is None else self._hash[index].digest()
         return arrival
 
     def settings(self, Py_ssize_t index):
         """The number of the settings of the instance in a lane, after any report of it."""
         self._lanes._check(index)
         return self._of[index].settings
+
+    def digests(self, Py_ssize_t index):
+        """Is the instance in a lane digested while it arrives?"""
+        self._lanes._check(index)
+        return self._hash[index] is not None
 
     def buffers(self, Py_ssize_t index):
         """What of the member is in the lane and not written away: views, in order.
@@ -447,6 +473,7 @@ cdef class Intake:
         memset(lane.comment, 0, 64)
         memcpy(lane.comment, <const char*>comment, length)
         lane.status = status
+        self._hash[index] = None
         mine.state = RESTING
         fj_store_u32(&lane.done, mine.number)
         return self._wake_receiver(lane)

@@ -66,7 +66,7 @@ class Pair:
         self.lane = _lanes.lease(0)
         _lanes.open(self.lane, 1, 0, b"FUZZ")
         self.scanner = PdvScanner(_lanes, self.lane, MAX_PDU)
-        self.intake = Intake(_lanes, 1, 1, crc32)
+        self.intake = Intake(_lanes, 1, [None], crc32)
         self.events: list[tuple[Any, ...]] = []
         self._spilled = b""
         self._late, self._turn = late, 0

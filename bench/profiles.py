@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from bench import forms, machine, peers
+from bench import forms, machine, peers, sender
 from bench.peers import FastJmix, Store
 from bench.room import Room
 from bench.rounds import say
@@ -40,6 +40,8 @@ HERE: Final = Path(__file__).resolve().parent
 PAGE: Final = HERE / "PROFILES.md"
 HERTZ: Final = 2000
 ROUNDS: Final = 3
+MANY: Final = 4 * forms.FULL.parallel
+"""Instances that P4 sends in all."""
 SHOWN: Final = 8
 """System calls of a process that the page names."""
 
@@ -61,12 +63,17 @@ FILES: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A goal's work: the study, how fastjmix is told to pack it, how storescu is told to send."""
+    """A goal's work: the study, how fastjmix is told to pack it, how it is sent.
+
+    With `associations` the study's instances are sent over so many at once, by bench/sender.py;
+    else by storescu.
+    """
 
     study: Study
     options: dict[str, Any] = field(default_factory=dict)
     nagle: bool = False
     deliver: bool = False
+    associations: int = 0
     floors: tuple[str, ...] = ()
 
 
@@ -74,6 +81,8 @@ SCENARIOS: Final[dict[str, Scenario]] = {
     "P1": Scenario(CT_STUDY, floors=("copy", "sha256")),
     "P2": Scenario(CT_STUDY, {"hashing": False}, floors=("copy",)),
     "P3": Scenario(MR_STUDY),
+    "P4-4": Scenario(CT_STUDY.sized(MANY), associations=4),
+    "P4-64": Scenario(CT_STUDY.sized(MANY), associations=64),
     "P5": Scenario(CT_STUDY, nagle=True),
     "P6": Scenario(CT_STUDY, {"durability": "fsync"}, floors=("fdatasync",)),
     "P8": Scenario(CT_STUDY, {"grace": 0}, deliver=True),
@@ -95,8 +104,10 @@ class Stage:
     """fastjmix (and a store) running, and a way to send the study once."""
 
     def __init__(self, room: Room, scenario: Scenario) -> None:
-        self._scenario = scenario
-        self._files = room.files(scenario.study)
+        self.scenario = scenario
+        study, count = scenario.study, scenario.associations
+        self._files = None if count else room.files(study)
+        self._studies = [study.sized(study.instances // count).other(n) for n in range(count)]
         self._store = room.serve(Store, "store") if scenario.deliver else None
         upstream = self._store.port if self._store else peers.NOWHERE
         self.ours = room.serve(FastJmix, "fastjmix", upstream=upstream, **scenario.options)
@@ -116,9 +127,14 @@ class Stage:
                 path.unlink(missing_ok=True)
         os.sync()
         begun = time.perf_counter()
-        peers.storescu_to(self.ours, [self._files], nagle=self._scenario.nagle)
-        count = self._scenario.study.instances
-        if self._scenario.deliver:
+        if self._files is None:
+            sender.at_once(self.ours.port, self.ours.aet, self._studies)
+        else:
+            peers.storescu_to(self.ours, [self._files], nagle=self.scenario.nagle)
+        count = self.scenario.study.instances
+        if self._studies:
+            count = sum(study.instances for study in self._studies)
+        if self.scenario.deliver:
             self.ours.await_instances(count, ("sent",))
         seconds = time.perf_counter() - begun
         self.ours.await_instances(count)
@@ -160,18 +176,22 @@ def look(scenario: Scenario, room: Room) -> Looked:
 def _as_it_is(stage: Stage, found: Looked) -> None:
     pids = stage.pids()
     before = {pid: _processor(pid) for pid in pids}
-    sender = _children_seconds()
+    sent = _sender_seconds(stage.scenario)
     for _ in range(ROUNDS):
         found.wall.append(stage.send())
     for pid, name in pids.items():
         spent = (_processor(pid) - before[pid]) / ROUNDS
         found.processor[name] = found.processor.get(name, 0.0) + spent
-    found.processor["storescu"] = (_children_seconds() - sender) / ROUNDS
+    name = "sender.py" if stage.scenario.associations else "storescu"
+    found.processor[name] = (_sender_seconds(stage.scenario) - sent) / ROUNDS
 
 
-def _children_seconds() -> float:
-    """Processor seconds of children that have ended: of storescu, while nothing else ends."""
+def _sender_seconds(scenario: Scenario) -> float:
+    """Processor seconds of this process, which is sender.py; else of children that have ended: of
+    storescu, while nothing else ends."""
     times = os.times()
+    if scenario.associations:
+        return times.user + times.system
     return times.children_user + times.children_system
 
 
@@ -313,6 +333,7 @@ def _section(name: str, scenario: Scenario, one: Looked) -> list[str]:
     lines = [
         f"## {name}: {study.name}, {study.instances} instances"
         + (f", {told}" if told else "")
+        + (f", {scenario.associations} associations" if scenario.associations else "")
         + (", Nagle's algorithm on" if scenario.nagle else "")
         + (", until the store's 201" if scenario.deliver else ""),
         "",

@@ -82,7 +82,7 @@ SCENARIOS: Final[dict[str, Scenario]] = {
     "P2": Scenario(CT_STUDY, {"hashing": False}, floors=("copy",)),
     "P3": Scenario(MR_STUDY),
     "P4-4": Scenario(CT_STUDY.sized(MANY), associations=4),
-    "P4-64": Scenario(CT_STUDY.sized(MANY), associations=64),
+    "P4-64": Scenario(CT_STUDY.sized(MANY // 64 * 64), associations=64),
     "P5": Scenario(CT_STUDY, nagle=True),
     "P6": Scenario(CT_STUDY, {"durability": "fsync"}, floors=("fdatasync",)),
     "P8": Scenario(CT_STUDY, {"grace": 0}, deliver=True),
@@ -108,6 +108,7 @@ class Stage:
         study, count = scenario.study, scenario.associations
         self._files = None if count else room.files(study)
         self._studies = [study.sized(study.instances // count).other(n) for n in range(count)]
+        self._count = sum(one.instances for one in self._studies or [study])
         self._store = room.serve(Store, "store") if scenario.deliver else None
         upstream = self._store.port if self._store else peers.NOWHERE
         self.ours = room.serve(FastJmix, "fastjmix", upstream=upstream, **scenario.options)
@@ -131,13 +132,10 @@ class Stage:
             sender.at_once(self.ours.port, self.ours.aet, self._studies)
         else:
             peers.storescu_to(self.ours, [self._files], nagle=self.scenario.nagle)
-        count = self.scenario.study.instances
-        if self._studies:
-            count = sum(study.instances for study in self._studies)
         if self.scenario.deliver:
-            self.ours.await_instances(count, ("sent",))
+            self.ours.await_instances(self._count, ("sent",))
         seconds = time.perf_counter() - begun
-        self.ours.await_instances(count)
+        self.ours.await_instances(self._count)
         return seconds
 
 

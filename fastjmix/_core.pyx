@@ -47,4 +47,4 @@ include "_core/command.pxi"    # command sets (PS3.7 §6.3.1)
 include "_core/lane.pxi"       # the receiver's end of a lane: reserve, commit, publish
 include "_core/pdv.pxi"        # P-DATA-TF: stepping over PDU and PDV headers (PS3.8 §9.3.5)
 include "_core/digest.pxi"     # files: digest and CRC-32 of what was written
-include "_core/intake.pxi"     # the packer's end: peek, CRC-32, grant, release
+include "_core/intake.pxi"     # the packer's end: peek, digest + CRC, grant, release

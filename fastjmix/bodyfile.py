@@ -57,6 +57,7 @@ class BodyFile:
         """Waits for the thread that may still write; what it has to say is of no interest."""
         if self._writing is not None:
             await asyncio.wait([self._writing])
+            self._writing.exception()  # asked for, so that nobody is told of it
 
     async def _hand_over(self) -> None:
         await self._written()

@@ -102,8 +102,11 @@ class Digests:
 
     def finish(self, packing: Packing) -> None:
         """All that is left of an envelope. Raises OSError; its file is then suspect."""
-        while packing in self._owed:
-            self.step(packing)
+        try:
+            while packing in self._owed:
+                self.step(packing)
+        finally:
+            self.forget(packing)
 
     def forget(self, packing: Packing) -> None:
         """An envelope that somebody else will read from the disk, or nobody."""

@@ -17,24 +17,22 @@ packer wait for it.
 from __future__ import annotations
 
 import errno
-import hashlib
 import math
 import os
 import select
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-import blake3
 import orjson
 from isal.isal_zlib import crc32
 
 from fastjmix import _core, log
 from fastjmix._core import Arrival, Intake
 from fastjmix.aside import Aside
-from fastjmix.config import Config
+from fastjmix.config import Builder, Config
 from fastjmix.dicom.dimse import MEANING, Status
 from fastjmix.digesting import Digests
 from fastjmix.errors import ConfigError
@@ -69,41 +67,9 @@ class _Pending:
     packing: Packing
 
 
-def hasher_for(settings: Settings) -> Callable[[memoryview], Any] | None:
-    """Makes the digest object of an instance; None when it is not hashed."""
-    if settings.builder.skip_hashing:
-        return None
-    return blake3.blake3 if settings.builder.digest == "blake3" else hashlib.sha256
-
-
-@dataclass(slots=True)
-class _Spilling:
-    """An instance larger than its lane. `file` is None when it could not be written; `hasher` when
-    it is not digested, or by the intake; else that is done as the bytes go by, for they may be
-    gigabytes."""
-
-    file: Spill | None
-    head: bytes
-    hasher: Hash | None
-
-    def append(self, buffers: Sequence[memoryview]) -> None:
-        """What came since the last time. Raises OSError; it is then not to be kept."""
-        if self.file is None:
-            raise OSError("the instance's spill file could not be written")
-        self.file.append(buffers)
-        if self.hasher is not None:
-            for view in buffers:
-                self.hasher.update(view)
-
-    def digest(self) -> bytes | None:
-        """Of the whole instance, once it is here."""
-        return self.hasher.digest() if self.hasher is not None else None
-
-    def drop(self) -> None:
-        """Removes the file."""
-        if self.file is not None:
-            self.file.drop()
-            self.file = None
+def hasher_for(builder: Builder) -> Callable[[], Hash] | None:
+    """Makes the hash object of an instance; None when it is not hashed."""
+    return None if builder.skip_hashing else partial(new_hash, builder.digest)
 
 
 class Packer:
@@ -125,13 +91,13 @@ class Packer:
         self._health = Health(spool, links.stats)
         self._unsealed = 0
         self._rows = tabulate(config).rows
-        hashers = [hasher_for(row) for row in self._rows]
+        hashers = [hasher_for(row.builder) for row in self._rows]
         self._intake = Intake(self._lanes, self._process, hashers, crc32)
         self._digests = Digests()
         self._open: dict[tuple[Any, ...], Packing] = {}
         self._sent_by: dict[int, set[Packing]] = {}
         self._pending: list[_Pending] = []
-        self._spills: dict[int, _Spilling] = {}
+        self._spills: dict[int, tuple[Spill | None, bytes]] = {}
         self._awaiting: dict[str, int] = {}
         self._encrypts = any(encrypts(row.builder) for row in self._rows)
         self._encrypting: dict[str, int] = {}
@@ -161,7 +127,8 @@ class Packer:
                 continue
             if behind is not None:
                 self._digest(behind)
-                continue
+                if not self._overdue():
+                    continue
             self._aside.settle()
             self._seal_due()
             self._mending.tend()
@@ -169,16 +136,18 @@ class Packer:
             self._health.probe_due()
             if self._stopping and not self._awaiting:
                 break
-            self._sleep()
+            if self._digests.oldest is None:
+                self._sleep()
         for packing in list(self._open.values()):
             self._seal(packing, "shutting down")
         self._mending.finish()
 
     def _turns(self) -> int:
         """Spin only while an association is live, and no timer is due."""
-        if not self._intake.listening or self._next_due() <= time.monotonic():
-            return 1
-        return SPIN_TURNS
+        return SPIN_TURNS if self._intake.listening and not self._overdue() else 1
+
+    def _overdue(self) -> bool:
+        return self._next_due() <= time.monotonic()
 
     def _next_due(self) -> float:
         due = [p.due() for p in self._open.values()] + self._mending.due
@@ -246,23 +215,25 @@ class Packer:
         """An instance is whole: it is appended to its study's envelope."""
         arrival = self._intake.arrival(lane)
         settings = self._rows[arrival.settings]
-        spilling = self._spills.pop(lane, None)
+        spill, head = self._spills.pop(lane, (None, b""))
         try:
+            if arrival.spilled and spill is None:
+                raise OSError("the instance's spill file could not be written")
             if self._health.stopped:
                 raise OSError(errno.EIO, "the storage has failed")
             if self._room.exhausted(arrival.size + self._owed(arrival.size, settings)):
                 raise OSError(errno.ENOSPC, "the storage directory is nearly full")
-            if spilling is not None:
-                spilling.append(self._intake.buffers(lane))  # the rest of it
-            self._append(lane, arrival, settings, spilling)
+            if spill is not None:
+                spill.append(self._intake.buffers(lane))  # the rest of it
+            self._append(lane, arrival, settings, spill, head or self._intake.head(lane))
         except OSError as problem:
             self._log.error("append_failed", why=problem.strerror or str(problem))
             self._grant(lane, Status.OUT_OF_RESOURCES, MEANING[Status.OUT_OF_RESOURCES].encode())
             if not self._health.stopped:
                 self._blame(problem)
         finally:
-            if spilling is not None:
-                spilling.drop()
+            if spill is not None:
+                spill.drop()
         self._keep_up()
 
     def _owed(self, size: int, settings: Settings) -> int:
@@ -283,19 +254,14 @@ class Packer:
         self._stats.set("bytes_to_encrypt", mine)
 
     def _append(
-        self, lane: int, arrival: Arrival, settings: Settings, spilling: _Spilling | None
+        self, lane: int, arrival: Arrival, settings: Settings, spill: Spill | None, head: bytes
     ) -> None:
         packing = self._packing_for(lane, arrival, settings)
         # Where the page cache is promise enough, the sender goes on while the rest is entered.
         at_once = packing.builder.durability == "page-cache" and settings.listener.ack == "stored"
         written = partial(self._written, lane, packing) if at_once else None
-        spill = spilling.file if spilling is not None else None
-        head = spilling.head if spilling is not None else self._intake.head(lane)
-        digest = arrival.digest or (spilling.digest() if spilling is not None else None)
         try:
-            taken = packing.append(
-                arrival, self._intake.buffers(lane), spill, head, digest, written
-            )
+            taken = packing.append(arrival, self._intake.buffers(lane), spill, head, written)
         except OSError:
             if packing.draft.suspect:
                 self._give_up(packing)
@@ -347,30 +313,28 @@ class Packer:
 
     def _spill(self, lane: int) -> None:
         """An instance larger than its lane: what is there goes to a file of its own."""
-        spilling = self._spills.get(lane)
+        spill, head = self._spills.get(lane, (None, b""))
         try:
-            if spilling is None:
-                spilling = self._spills[lane] = self._begin_spilling(lane)
-            if spilling.file is not None:
-                spilling.append(self._intake.buffers(lane))
+            if lane not in self._spills:
+                head = self._intake.head(lane)
+                spill = self._spool.new_spill(self._name)
+            if spill is not None:
+                spill.append(self._intake.buffers(lane))
                 reach("packer.spilled")
         except OSError as problem:
             self._log.error("spill_failed", why=problem.strerror)
             self._blame(problem)
-            self._spills.setdefault(lane, _Spilling(None, b"", None)).drop()
+            if spill is not None:
+                spill.drop()
+            spill = None
+        self._spills[lane] = (spill, head)
         if self._intake.release(lane):
             self._wake_owner(lane)
 
-    def _begin_spilling(self, lane: int) -> _Spilling:
-        builder = self._rows[self._intake.settings(lane)].builder
-        hashed = builder.skip_hashing or self._intake.digests(lane)
-        hasher = None if hashed else new_hash(builder.digest)
-        return _Spilling(self._spool.new_spill(self._name), self._intake.head(lane), hasher)
-
     def _drop_spill(self, lane: int) -> None:
-        spilling = self._spills.pop(lane, None)
-        if spilling is not None:
-            spilling.drop()
+        spill, _ = self._spills.pop(lane, (None, b""))
+        if spill is not None:
+            spill.drop()
 
     def _closed(self, association: int) -> None:
         now = time.monotonic()
@@ -469,7 +433,6 @@ class Packer:
         try:
             self._digests.finish(packing)
         except OSError as problem:
-            self._digests.forget(packing)
             self._unsealable(packing, problem)
             return
         work = partial(seal, draft, packing.contents, packing.members, self._name)

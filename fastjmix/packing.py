@@ -113,15 +113,13 @@ class Packing:
         buffers: Sequence[memoryview],
         spill: Spill | None,
         head: bytes,
-        digest: bytes | None,
         written: Callable[[], object] | None = None,
     ) -> Instance | None:
         """Takes an instance: its bytes are in `spill`, or else in `buffers`.
 
-        `head` is the start of its data set; `digest` is None where it is not made, or later.
-        `written` is called as soon as its bytes are with the kernel, before they are entered here:
-        `buffers` and `spill` are not read after that. Returns None when the same bytes are here
-        already. Raises OSError; the envelope is then as it was.
+        `head` is the start of its data set. `written` is called as soon as its bytes are with the
+        kernel, before they are entered here: `buffers` and `spill` are not read after that. Returns
+        None when the same bytes are here already. Raises OSError; the envelope is then as it was.
         """
         if arrival.size > CIPHER_BYTES_MAX and self.encrypts:
             raise OSError(errno.EFBIG, "an instance is larger than what AES-GCM can encrypt")
@@ -150,7 +148,7 @@ class Packing:
             syntax,
             arrival.instance_number,
             arrival.size,
-            digest,
+            arrival.digest,
             lambda: describe_head(head, syntax),
             (start, arrival.data_bytes),
         )

@@ -114,11 +114,13 @@ def message(data: bytes, sizes=(), instance: str = "1.2.3.9", command_sizes=()) 
     )
 
 
-def check(pair: Pair, data: bytes) -> None:
+def check(pair: Pair, data: bytes, *, alone: bool = True) -> None:
     member, arrival = pair.stored.pop(0)
     expected = PREFIX + data
     assert member == expected
     assert arrival.crc == zlib.crc32(expected)
+    digested = arrival.spilled or not alone  # else that is for later
+    assert arrival.digest == (hashlib.sha256(expected).digest() if digested else None)
     assert arrival.size == len(expected)
     assert arrival.data_bytes == len(data)
 
@@ -399,7 +401,6 @@ def test_a_packer_is_woken_once_for_each_sleep() -> None:
 def test_an_instance_that_is_not_alone_is_digested_while_it_arrives() -> None:
     pair, data = Pair(), wire.data_set(pixels=os.urandom(200_000))
     pair.feed(message(data, [60_000] * 4))
-    assert pair.stored[0][1].digest is None  # alone: behind its status
     check(pair, data)
     first, lane = pair.scanner, pair.lanes.lease(0)
     assert pair.passage.back(lane)
@@ -408,8 +409,7 @@ def test_an_instance_that_is_not_alone_is_digested_while_it_arrives() -> None:
     pair.feed(message(data, [60_000] * 4, instance="1.2.3.10")[:100_000])  # stays in its lane
     pair.scanner = first
     pair.feed(message(data, [60_000] * 4))
-    assert pair.stored[0][1].digest == hashlib.sha256(PREFIX + data).digest()
-    check(pair, data)
+    check(pair, data, alone=False)
 
 
 # -- digests of what was written -----------------------------------------------------------------

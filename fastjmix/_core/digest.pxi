@@ -3,14 +3,6 @@
 cdef enum:
     BLOCK = 65536
 
-cdef uint32_t _checksum(crc32, view, uint32_t value) except? 0:
-    cdef uint32_t found = crc32(view, value)
-    # ISA-L's AVX-512 CRC leaves the upper halves of the vector registers dirty. Until they are
-    # cleaned OpenSSL's SHA-256 takes 1.35 times as long (bench/bench_digest.py).
-    fj_clean_vectors()
-    return found
-
-
 cdef uint32_t _digest_all(hasher, crc32, uint8_t* data, uint64_t length, uint32_t value) except? 0:
     """By blocks, which both release the GIL for; `hasher` may be None. Returns the CRC-32."""
     cdef uint64_t block
@@ -19,7 +11,10 @@ cdef uint32_t _digest_all(hasher, crc32, uint8_t* data, uint64_t length, uint32_
         view = PyMemoryView_FromMemory(<char*>data, block, PyBUF_READ)
         if hasher is not None:
             hasher.update(view)
-        value = _checksum(crc32, view, value)
+        value = crc32(view, value)
+        # ISA-L's AVX-512 CRC leaves the upper halves of the vector registers dirty. Until they are
+        # cleaned OpenSSL's SHA-256 takes 1.35 times as long (bench/bench_digest.py).
+        fj_clean_vectors()
         data += block
         length -= block
     return value
@@ -53,21 +48,17 @@ cdef class FileDigest:
         Raises OSError: what pread(2) answers, or EIO when the file ends before that.
         """
         cdef uint8_t* data = <uint8_t*><char*>self._buffer
-        cdef uint64_t block
         cdef Py_ssize_t count
         while length:
-            block = min(length, <uint64_t>BLOCK)
             with nogil:
-                count = pread(descriptor, data, block, <int64_t>offset)
+                count = pread(descriptor, data, min(length, <uint64_t>BLOCK), <int64_t>offset)
             if count < 0:
                 if errno == EINTR:
                     continue
                 PyErr_SetFromErrno(OSError)
             if count == 0:
                 raise OSError(EIO, "the file is shorter than what was written to it")
-            view = PyMemoryView_FromMemory(<char*>data, count, PyBUF_READ)
-            hasher.update(view)
-            crc = _checksum(self._crc32, view, crc)
+            crc = _digest_all(hasher, self._crc32, data, count, crc)
             offset += count
             length -= count
         return crc

@@ -70,12 +70,13 @@ cdef bytes _get_uid(fj_uid* uid):
 cdef class Intake:
     """All lanes, as one packer sees them.
 
-    `process` is the packer's number among the processes; `hashers[settings]` makes the digest object
-    of an instance, or is None when it is not hashed; `crc32(data, value)` continues a CRC-32.
+    `process` is the packer's number among the processes; `hashers[settings]` makes a hash object for
+    an instance, or is None when it is not hashed; `crc32(data, value)` continues a CRC-32.
 
     An instance is digested while it arrives when another one is in a lane as it begins: the packer
-    is what all wait for then, and bytes are digested cheapest while they are in the cache. An
-    instance that is alone is left to the caller, behind its status.
+    is what all wait for then, and bytes are digested cheapest while they are in the cache. So is
+    one that is larger than its lane, from its first SPILL on: it may be gigabytes. Any other is
+    left to the caller, behind its status.
     Fields that the other side can change are copied once and compared with the lane's bounds.
     """
 
@@ -164,21 +165,10 @@ cdef class Intake:
                 if event:
                     # The next poll begins behind this lane: none is starved.
                     self._listed.append(self._listed.pop(position))
-                    if event == CLOSED:
-                        self._of[index].listed = False
-                        self._listed.pop()
-                        self._recheck(index)
                     return event, index
                 position += 1
             if turns == 0 or not (progress or self._spin(turns)):
                 return None
-
-    cdef void _recheck(self, Py_ssize_t index):
-        """A lane that left the list may carry a new association already."""
-        cdef fj_lane* lane = self._lanes.lane(index)
-        if lane.packer == <uint32_t>self._process:
-            if fj_load_u32(&lane.begun) != self._of[index].number:
-                self._list(index)
 
     cdef void _answer_bells(self):
         cdef fj_process* words = self._lanes.process(self._process)
@@ -262,6 +252,7 @@ cdef class Intake:
             mine.state = REPORTED
             return ARRIVED
         if self._must_spill(index):
+            self._digest_from_here(index)
             mine.state = REPORTED
             return SPILL
         return 0
@@ -286,7 +277,6 @@ cdef class Intake:
         cdef intake_lane* mine = &self._of[index]
         cdef fj_lane* lane = self._lanes.lane(index)
         cdef uint32_t settings = fj_load_u32(&lane.settings)
-        cdef object make
         reach("packer.midway")
         mine.number = fj_load_u32(&lane.begun)
         mine.association = association
@@ -298,10 +288,19 @@ cdef class Intake:
             raise ValueError(f"lane {index} names settings {settings} of {len(self._hashers)}")
         mine.settings = settings
         mine.prefix_length = min(fj_load_u32(&lane.prefix_length), <uint32_t>FJ_PREFIX)
-        prefix = PyMemoryView_FromMemory(<char*>lane.prefix, mine.prefix_length, PyBUF_READ)
-        mine.crc = _checksum(self._crc32, prefix, 0)
-        make = self._hashers[settings] if self._others_wait(index) else None
-        self._hash[index] = None if make is None else make(prefix)
+        mine.crc = _digest_all(None, self._crc32, lane.prefix, mine.prefix_length, 0)
+        self._hash[index] = None
+        if self._others_wait(index):
+            self._digest_from_here(index)
+        return 0
+
+    cdef int _digest_from_here(self, Py_ssize_t index) except -1:
+        """What is held of an instance is digested, and what comes will be."""
+        make = self._hashers[self._of[index].settings]
+        if make is not None and self._hash[index] is None:
+            self._hash[index] = make()
+            for view in self.buffers(index):
+                self._hash[index].update(view)
         return 0
 
     cdef bint _others_wait(self, Py_ssize_t index):
@@ -392,16 +391,6 @@ cdef class Intake:
         arrival.spilled = mine.spilled
         arrival.digest = None if self._hash[index] is None else self._hash[index].digest()
         return arrival
-
-    def settings(self, Py_ssize_t index):
-        """The number of the settings of the instance in a lane, after any report of it."""
-        self._lanes._check(index)
-        return self._of[index].settings
-
-    def digests(self, Py_ssize_t index):
-        """Is the instance in a lane digested while it arrives?"""
-        self._lanes._check(index)
-        return self._hash[index] is not None
 
     def buffers(self, Py_ssize_t index):
         """What of the member is in the lane and not written away: views, in order.

@@ -365,10 +365,10 @@ def port_of(child: subprocess.Popen[bytes]) -> int:
                 if Path(f"/proc/{pid}/comm").read_text().strip() == "receiver-0":
                     links = descriptors(int(pid))
                     inodes = {m[1] for one in links if (m := re.match(r"socket:\[(\d+)\]", one))}
-                    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-                        fields = line.split()
-                        if fields[3] == "0A" and fields[9] in inodes:
-                            return int(fields[1].rpartition(":")[2], 16)
+                    rows = [one.split() for one in Path("/proc/net/tcp").read_text().splitlines()]
+                    ours = [row[1] for row in rows if row[3] == "0A" and row[9] in inodes]
+                    if len(ours) == 1:  # it has dropped what other processes listen on
+                        return int(ours[0].rpartition(":")[2], 16)
         return None
 
     return until(found, "the receiver listens")

@@ -7,7 +7,9 @@ three times, since each way of looking slows what it sees:
     perf record   samples of the processor clock, by process and by what the code is for
     strace -c -f  system calls of each process; their counts are exact, their times are not
 
-and with the floors which a scenario names: loops that do nothing but one part of it.
+and with the floors which a scenario names: loops that do nothing but one part of it. Where a
+scenario says so, many more sendings are recorded each on its own, and the quickest and the slowest
+are shown side by side: what the slow one spends more is what makes rounds differ.
 
 Still wrong: samples name what ran, not what was waited for; `Python` is the interpreter with all
 that it calls in itself. Without perf or strace that part is missing, and the page says so.
@@ -28,7 +30,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from bench import forms, machine, peers, sender
 from bench.peers import FastJmix, Store
@@ -40,6 +42,10 @@ HERE: Final = Path(__file__).resolve().parent
 PAGE: Final = HERE / "PROFILES.md"
 HERTZ: Final = 2000
 ROUNDS: Final = 3
+SPREAD: Final = 20
+"""Sendings, and runs of each floor, of which the quickest and the slowest are shown."""
+PAUSE_SECS: Final = 2.0
+"""Between two runs of a floor then: what the other receivers of a round take."""
 MANY: Final = 4 * forms.FULL.parallel
 """Instances that P4 sends in all."""
 SHOWN: Final = 8
@@ -75,10 +81,11 @@ class Scenario:
     deliver: bool = False
     associations: int = 0
     floors: tuple[str, ...] = ()
+    spread: bool = False
 
 
 SCENARIOS: Final[dict[str, Scenario]] = {
-    "P1": Scenario(CT_STUDY, floors=("copy", "sha256")),
+    "P1": Scenario(CT_STUDY, floors=("copy", "sha256"), spread=True),
     "P2": Scenario(CT_STUDY, {"hashing": False}, floors=("copy",)),
     "P3": Scenario(MR_STUDY),
     "P4-4": Scenario(CT_STUDY.sized(MANY), associations=4),
@@ -89,15 +96,21 @@ SCENARIOS: Final[dict[str, Scenario]] = {
 }
 
 
+Samples: TypeAlias = Counter[tuple[str, str]]
+"""How many, by (process, what for)."""
+
+
 @dataclass
 class Looked:
-    """What was seen of one scenario. Seconds; samples by (process, what for)."""
+    """What was seen of one scenario. Seconds; `spread` and `floor_spread` are ascending."""
 
     wall: list[float] = field(default_factory=list)
     processor: dict[str, float] = field(default_factory=dict)
-    samples: Counter[tuple[str, str]] = field(default_factory=Counter)
+    samples: Samples = field(default_factory=Counter)
     calls: dict[str, Counter[str]] = field(default_factory=dict)
     floors: dict[str, float] = field(default_factory=dict)
+    spread: list[tuple[float, Samples]] = field(default_factory=list)
+    floor_spread: dict[str, list[float]] = field(default_factory=dict)
 
 
 class Stage:
@@ -164,11 +177,35 @@ def look(scenario: Scenario, room: Room) -> Looked:
         with _recording(room.root / "perf.data") as samples:
             stage.send()
         found.samples = samples()
+        if scenario.spread:
+            found.spread = _spread(stage, room.root)
     if shutil.which("strace"):
         found.calls = _calls(stage, room.root)
     for name in scenario.floors:
         found.floors[name] = FLOORS[name](room.directory(name), scenario.study)
+        if scenario.spread:
+            runs = [_alone(name, room, scenario.study) for _ in range(SPREAD)]
+            found.floor_spread[name] = sorted(runs)
     return found
+
+
+def _alone(floor: str, room: Room, study: Study) -> float:
+    """A floor once more, as long after what was before as a receiver in its round."""
+    time.sleep(PAUSE_SECS)
+    under = room.directory(floor)
+    seconds = FLOORS[floor](under, study)
+    shutil.rmtree(under, ignore_errors=True)
+    return seconds
+
+
+def _spread(stage: Stage, under: Path) -> list[tuple[float, Samples]]:
+    """Many sendings, each with its samples, the quickest first."""
+    found = []
+    for _ in range(SPREAD):
+        with _recording(under / "perf.data") as samples:
+            seconds = stage.send()
+        found.append((seconds, samples()))
+    return sorted(found, key=lambda one: one[0])
 
 
 def _as_it_is(stage: Stage, found: Looked) -> None:
@@ -194,7 +231,7 @@ def _sender_seconds(scenario: Scenario) -> float:
 
 
 @contextlib.contextmanager
-def _recording(path: Path) -> Iterator[Callable[[], Counter[tuple[str, str]]]]:
+def _recording(path: Path) -> Iterator[Callable[[], Samples]]:
     """perf over the whole machine; the result is there when the block is left."""
     command = ["perf", "record", "-q", "-a", "-e", "cpu-clock", "-F", str(HERTZ), "-o", str(path)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as perf:
@@ -203,12 +240,12 @@ def _recording(path: Path) -> Iterator[Callable[[], Counter[tuple[str, str]]]]:
         perf.send_signal(signal.SIGINT)
 
 
-def _samples(path: Path) -> Counter[tuple[str, str]]:
+def _samples(path: Path) -> Samples:
     script = subprocess.run(
         ["perf", "script", "-i", str(path), "-F", "comm,ip,sym,dso"],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
-    found: Counter[tuple[str, str]] = Counter()
+    found: Samples = Counter()
     for line in script.stdout.splitlines():
         # "receiver-0   7f3a… symbol (file)": a symbol may hold spaces, a name may too
         taken = re.match(r"\s*(.+?)\s+([0-9a-f]+) (.*) \((.*)\)$", line)
@@ -347,27 +384,41 @@ def _section(name: str, scenario: Scenario, one: Looked) -> list[str]:
             lines.append(f"| {process} | {seconds:.3f} | {seconds / study.instances * 1e6:.0f} |")
     lines += [f"| floor: {floor} | {s:.3f} | {s / study.instances * 1e6:.0f} |"
               for floor, s in one.floors.items()]  # fmt: skip
-    lines += ["", *_sampled(one), *_called(one, study)]
+    if one.samples:
+        lines += [
+            "",
+            f"Samples of `perf record -a -e cpu-clock`, in ms ({1000 / HERTZ:g} ms each):",
+        ]
+        lines += ["", *_sampled(one.samples), ""]
+    else:
+        lines += ["", "perf was not to be had.", ""]
+    return [*lines, *_called(one, study), *_spread_shown(one)]
+
+
+def _sampled(samples: Samples) -> list[str]:
+    by_process: Counter[str] = Counter()
+    for (process, _), count in samples.items():
+        by_process[process] += count
+    mine = [p for p, count in by_process.most_common() if count >= samples.total() / 100]
+    purposes = sorted({purpose for _, purpose in samples})
+    lines = [f"| process | {' | '.join(purposes)} |", "|---" * (len(purposes) + 1) + "|"]
+    for process in mine:
+        cells = [samples[process, purpose] * 1000 / HERTZ for purpose in purposes]
+        lines.append(f"| {process} | {' | '.join(f'{cell:.0f}' for cell in cells)} |")
     return lines
 
 
-def _sampled(one: Looked) -> list[str]:
-    if not one.samples:
-        return ["perf was not to be had.", ""]
-    by_process: Counter[str] = Counter()
-    for (process, _), count in one.samples.items():
-        by_process[process] += count
-    mine = [p for p, count in by_process.most_common() if count >= one.samples.total() / 100]
-    purposes = sorted({purpose for _, purpose in one.samples})
-    lines = [
-        f"Samples of `perf record -a -e cpu-clock`, in ms ({1000 / HERTZ:g} ms each):",
-        "",
-        f"| process | {' | '.join(purposes)} |",
-        "|---" * (len(purposes) + 1) + "|",
-    ]
-    for process in mine:
-        cells = [one.samples[process, purpose] * 1000 / HERTZ for purpose in purposes]
-        lines.append(f"| {process} | {' | '.join(f'{cell:.0f}' for cell in cells)} |")
+def _spread_shown(one: Looked) -> list[str]:
+    """The quickest and the slowest of many, and how far the floors swing by themselves."""
+    if not one.spread:
+        return []
+    lines = [f"Seconds of {SPREAD} sendings, and of {SPREAD} runs of each floor, ascending:", ""]
+    held = {"sendings": [seconds for seconds, _ in one.spread]}
+    held |= {f"floor: {name}": runs for name, runs in one.floor_spread.items()}
+    for name, runs in held.items():
+        lines.append(f"- {name}: {' '.join(f'{seconds:.2f}' for seconds in runs)}")
+    for word, (seconds, samples) in (("quickest", one.spread[0]), ("slowest", one.spread[-1])):
+        lines += ["", f"Samples of the {word}, {seconds:.3f} s:", "", *_sampled(samples)]
     return [*lines, ""]
 
 

@@ -192,6 +192,8 @@ def consume(passage: Passage, bells: list[int], seed: int) -> None:
                 os._exit(6)
             if announced.digest not in (None, hashlib.sha256(member).digest()):
                 os._exit(7)
+            if announced.spilled and announced.digest is None:
+                os._exit(7)
             if announced.crc != zlib.crc32(member) or announced.size != len(member):
                 os._exit(7)
             taken += 1

@@ -1,4 +1,4 @@
-# Files: digest and CRC-32 by turns on a block while it is in the cache; early writing back.
+# Digest and CRC-32 by turns on a block while it is in the cache: of lanes, of files read back.
 
 cdef enum:
     BLOCK = 65536

@@ -75,7 +75,7 @@ cdef class Intake:
 
     An instance is digested while it arrives when another one is in a lane as it begins: the packer
     is what all wait for then, and bytes are digested cheapest while they are in the cache. So is
-    one that is larger than its lane, from its first SPILL on: it may be gigabytes. Any other is
+    one that is larger than half its lane, from its first SPILL on: it may be gigabytes. Any other is
     left to the caller, behind its status.
     Fields that the other side can change are copied once and compared with the lane's bounds.
     """
@@ -220,24 +220,29 @@ cdef class Intake:
         cdef intake_lane* mine = &self._of[index]
         cdef fj_lane* lane = self._lanes.lane(index)
         cdef uint64_t association
+        cdef uint32_t begun
         cdef bint complete
         if mine.state == REPORTED:
             return 0
         if mine.state == LOSING:
             return self._lose(index)
-        association = fj_load_u64(&lane.association)
         if mine.state == RESTING:
+            # Once: the lane may go on to its next instance while we look.
+            begun = fj_load_u32(&lane.begun)
+            association = fj_load_u64(&lane.association)
             if mine.association and association != mine.association:
                 self.association = mine.association
                 mine.association = 0
                 return CLOSED
-            if fj_load_u32(&lane.begun) == mine.number:
+            if begun == mine.number:
                 # Its bell will ring for the next instance; until then there is nothing to await.
                 return 0 if mine.association else NOTHING_LIVE
-            if lane.packer != <uint32_t>self._process:
-                mine.number = fj_load_u32(&lane.begun)   # another packer's instance
+            # The packer may be the next instance's already: then this one has its status.
+            if (fj_load_u32(&lane.packer) != <uint32_t>self._process
+                    or fj_load_u32(&lane.done) == begun):
+                mine.number = begun     # another packer's instance
                 return 0
-            self._begin(index, association)
+            self._begin(index, association, begun)
             progress[0] = True
         # `aborted` and `ended` are read before the pieces: what is published later is not missed.
         if fj_load_u32(&lane.aborted) == mine.number:
@@ -273,12 +278,12 @@ cdef class Intake:
         mine.state = REPORTED
         return LOST
 
-    cdef int _begin(self, Py_ssize_t index, uint64_t association) except -1:
+    cdef int _begin(self, Py_ssize_t index, uint64_t association, uint32_t number) except -1:
         cdef intake_lane* mine = &self._of[index]
         cdef fj_lane* lane = self._lanes.lane(index)
         cdef uint32_t settings = fj_load_u32(&lane.settings)
         reach("packer.midway")
-        mine.number = fj_load_u32(&lane.begun)
+        mine.number = number
         mine.association = association
         mine.state = TAKING
         mine.data_bytes = mine.held_bytes = 0

@@ -200,7 +200,8 @@ cdef class LaneWriter:
         memcpy(lane.prefix, <const char*>prefix, len(prefix))
         lane.start = lane.released = self._piece
         lane.first_piece = lane.published
-        lane.packer = self._packer = packer
+        self._packer = packer
+        fj_store_u32(&lane.packer, packer)
         fj_store_u32(&lane.begun, lane.begun + 1)
         self._routed = True
         if self._lanes.ring_bell(packer, self.index):

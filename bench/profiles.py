@@ -23,10 +23,11 @@ import os
 import re
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,7 +42,7 @@ from bench.study import CT_STUDY, MR_STUDY, Study
 HERE: Final = Path(__file__).resolve().parent
 PAGE: Final = HERE / "PROFILES.md"
 HERTZ: Final = 2000
-ROUNDS: Final = 3
+ROUNDS: Final = 5
 SPREAD: Final = 20
 """Sendings, and runs of each floor, of which the quickest and the slowest are shown."""
 PAUSE_SECS: Final = 2.0
@@ -133,13 +134,15 @@ class Stage:
             found |= dict.fromkeys(machine.family(self._store.process.child.pid), "store")
         return found
 
-    def send(self) -> float:
-        """Clears, syncs, sends; returns when the work is done. Seconds."""
+    def send(self, note: Callable[[], object] = lambda: None) -> float:
+        """Clears, syncs, sends; returns when the work is done. Seconds; `note` is called at their
+        begin and at their end."""
         self.ours.clear()
         if self._store is not None:
             for path in (self._store.directory / "store").rglob("*.zip"):
                 path.unlink(missing_ok=True)
         os.sync()
+        note()
         begun = time.perf_counter()
         if self._files is None:
             sender.at_once(self.ours.port, self.ours.aet, self._studies)
@@ -148,6 +151,7 @@ class Stage:
         if self.scenario.deliver:
             self.ours.await_instances(self._count, ("sent",))
         seconds = time.perf_counter() - begun
+        note()
         self.ours.await_instances(self._count)
         return seconds
 
@@ -183,7 +187,7 @@ def look(scenario: Scenario, room: Room) -> Looked:
         found.calls = _calls(stage, room.root)
     for name in scenario.floors:
         found.floors[name] = FLOORS[name](room.directory(name), scenario.study)
-        if scenario.spread:
+        if found.spread:
             runs = [_alone(name, room, scenario.study) for _ in range(SPREAD)]
             found.floor_spread[name] = sorted(runs)
     return found
@@ -210,15 +214,20 @@ def _spread(stage: Stage, under: Path) -> list[tuple[float, Samples]]:
 
 def _as_it_is(stage: Stage, found: Looked) -> None:
     pids = stage.pids()
-    before = {pid: _processor(pid) for pid in pids}
-    sent = _sender_seconds(stage.scenario)
+    sender_name = "sender.py" if stage.scenario.associations else "storescu"
+    spent: defaultdict[str, float] = defaultdict(float)
+    sign = -1
+
+    def note() -> None:
+        nonlocal sign
+        for pid, name in pids.items():
+            spent[name] += sign * _processor(pid)
+        spent[sender_name] += sign * _sender_seconds(stage.scenario)
+        sign = -sign
+
     for _ in range(ROUNDS):
-        found.wall.append(stage.send())
-    for pid, name in pids.items():
-        spent = (_processor(pid) - before[pid]) / ROUNDS
-        found.processor[name] = found.processor.get(name, 0.0) + spent
-    name = "sender.py" if stage.scenario.associations else "storescu"
-    found.processor[name] = (_sender_seconds(stage.scenario) - sent) / ROUNDS
+        found.wall.append(stage.send(note))
+    found.processor = {name: seconds / ROUNDS for name, seconds in spent.items()}
 
 
 def _sender_seconds(scenario: Scenario) -> float:
@@ -349,9 +358,9 @@ def page(looked: dict[str, Looked], facts: dict[str, Any]) -> str:
         "# Where the time goes",
         "",
         f"Made by `make profiles` (`python -m bench.profiles`) on {time.strftime('%Y-%m-%d')};",
-        "not edited by hand. "
-        f"{facts['processors']} cores, {facts['cpu']}. Seconds of processor are a mean of {ROUNDS}",
-        "sendings; perf and strace looked at one further sending each, which they slow down.",
+        f"not edited by hand. {facts['processors']} cores, {facts['cpu']}. Seconds, of the clock",
+        f"and of processor, are means of {ROUNDS} sendings; perf and strace looked at one further",
+        "sending each, which they slow down.",
         "",
     ]
     for name, one in looked.items():
@@ -362,7 +371,7 @@ def page(looked: dict[str, Looked], facts: dict[str, Any]) -> str:
 def _section(name: str, scenario: Scenario, one: Looked) -> list[str]:
     cores = os.cpu_count() or 1
     total = sum(one.processor.values())
-    wall = sorted(one.wall)[len(one.wall) // 2]
+    wall = statistics.mean(one.wall)
     study = scenario.study
     told = ", ".join(f"{key} = {value}" for key, value in scenario.options.items())
     lines = [

@@ -16,7 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastjmix.dicom import dataset
-from fastjmix.dicom.dataset import Description, describe, file_meta_prefix, integer_string
+from fastjmix.dicom.dataset import (
+    CODE_CHARS_MAX,
+    TEXT_CHARS_MAX,
+    Description,
+    describe,
+    file_meta_prefix,
+    integer_string,
+)
 
 DATA = Path(pydicom.__file__).parent / "data"
 IMPLICIT = "1.2.840.10008.1.2"
@@ -299,6 +306,27 @@ def test_undecodable_text_is_replaced() -> None:
 )  # fmt: skip
 def test_integer_strings(value: bytes, number: int | None) -> None:
     assert integer_string(value) == number
+
+
+# -- limits ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("over", [-1, 0, 1])
+@pytest.mark.parametrize("character", ["x", "\U0001f9b4"])
+def test_a_text_is_kept_up_to_its_limit(character: str, over: int) -> None:
+    """Of whatever characters; UTF-8 has the longest."""
+    long = character * (TEXT_CHARS_MAX + over)
+    found = describe(
+        head(t00080005=b"ISO_IR 192", t0008103e=long.encode(), t00100010=long.encode()), EXPLICIT
+    )
+    assert found.series_description == long[:TEXT_CHARS_MAX]
+    assert found.patient_name == long[:TEXT_CHARS_MAX]
+
+
+@pytest.mark.parametrize("over", [-1, 0, 1])
+def test_a_code_is_kept_up_to_its_limit(over: int) -> None:
+    long = "M" * (CODE_CHARS_MAX + over)
+    assert describe(head(t00080060=long.encode()), EXPLICIT).modality == long[:CODE_CHARS_MAX]
 
 
 # -- whatever comes --------------------------------------------------------------------------

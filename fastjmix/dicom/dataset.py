@@ -127,6 +127,14 @@ def file_meta_prefix(
 
 # -- in: the descriptive elements ------------------------------------------------------------
 
+TEXT_CHARS_MAX: Final = 256
+"""Kept of a name or a description, which stay in memory until the seal: an LO has at most 64
+characters, a PN three times 64 (PS3.5 §6.2)."""
+TEXT_BYTES_MAX: Final = 4 * TEXT_CHARS_MAX
+"""Of one that is decoded at all: no character takes more."""
+CODE_CHARS_MAX: Final = 64
+"""Kept of a value of code or date: as many as a UID has, the longest of them."""
+
 CHARACTER_SET: Final = 0x00080005
 STUDY_DATE: Final = 0x00080020
 MODALITY: Final = 0x00080060
@@ -287,17 +295,17 @@ def _encodings(character_set: bytes) -> list[str]:
 
 
 def _text(value: bytes, encodings: list[str], delimiters: set[int]) -> str:
-    """Decoded text without its padding, fit for JSON: no lone surrogates."""
+    """Decoded text without its padding, fit for JSON: no lone surrogates; TEXT_CHARS_MAX of it."""
     try:
-        text = decode_bytes(value.strip(b" \0"), encodings, delimiters)
+        text = decode_bytes(value.strip(b" \0")[:TEXT_BYTES_MAX], encodings, delimiters)
     except Exception:
         return ""
-    return text.encode("utf-8", "replace").decode("utf-8").strip(" \0")
+    return text.encode("utf-8", "replace").decode("utf-8").strip(" \0")[:TEXT_CHARS_MAX]
 
 
 def _plain(found: Mapping[int, bytes], tag: int) -> str:
-    """A value that no character set applies to: UI, CS, DA."""
-    return found.get(tag, b"").strip(b" \0").decode("latin-1")
+    """A value that no character set applies to: UI, CS, DA; CODE_CHARS_MAX of it."""
+    return found.get(tag, b"").strip(b" \0")[:CODE_CHARS_MAX].decode("latin-1")
 
 
 def _person(value: bytes, encodings: list[str]) -> str:

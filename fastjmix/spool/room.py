@@ -37,9 +37,10 @@ ROOM_SECS: Final = 0.25
 SEAL_BYTES: Final = 64 << 10
 """The end of an envelope without its instances: documents, a ticket, a directory's blocks."""
 
-SEAL_BYTES_EACH: Final = 768
+SEAL_BYTES_EACH: Final = 3328
 """And for each instance: about 150 in the central directory, 200 in the manifest, 300 in the
-metadata."""
+metadata; and up to 2500 there where each has a series of its own, whose texts are as long as
+dicom/dataset.py keeps them, in characters that JSON writes with six bytes."""
 
 
 def seal_bytes(envelopes: int, instances: int) -> int:

@@ -1,10 +1,10 @@
-"""Digests of instances that have their status already: what a sender does not wait for.
+"""Digests of instances that are written: what a sender does not wait for, unless it is the seal.
 
 Wanted: a packer digests while nothing else is to be done, in small steps, so that the next
 instance is written and answered as soon as it is whole.
 Guaranteed: a digest is of what the file holds: the member is read back, from the page cache as a
-rule, and its CRC-32 is compared with that of the bytes that arrived. Of what waits there are never
-more than BEHIND_BYTES. An envelope is sealed with all its digests, or not at all.
+rule, and its CRC-32 is compared with that of the bytes that arrived. Of what waits there are
+BEHIND_BYTES, and one instance more until its status is given. An envelope is sealed with all its digests, or not at all.
 Still wrong: the reading back is one more copy of each instance.
 
 A packer that dies leaves digests unmade: recovery.py makes them all from the members.
@@ -27,7 +27,7 @@ from fastjmix.jmix.envelope import Instance
 from fastjmix.packing import Packing
 
 BEHIND_BYTES: Final = 16 << 20
-"""Bytes that may wait: some 10 ms of SHA-256 before a seal, and certainly in the page cache."""
+"""Bytes that may wait: some 10 ms of SHA-256 before a seal, and in the page cache as a rule."""
 
 STEP_BYTES: Final = 131072
 """Bytes of a step, before the lanes are looked at again: some 80 µs of SHA-256."""

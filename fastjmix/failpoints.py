@@ -44,7 +44,7 @@ POINTS: Final[Mapping[str, str]] = {
     "packer.appended": "written to the draft; not synced, no status",
     "packer.synced": "durable in the draft; no status",
     "packer.granted": "durable; the receiver may be answering",
-    "packer.digesting": "written and answered; its digest is not made",
+    "packer.digesting": "written, and answered unless a seal waits; its digest is not made",
     # spool: one envelope
     "seal.written": "documents and central directory stand in building/, not synced",
     "seal.synced": "the archive is complete and durable in building/; there is no ticket",

@@ -55,6 +55,10 @@ between two processes on two cores (ARCHITECTURE.md, "Waking")."""
 NAP_SECS: Final = 1.0
 """The longest sleep while an association is live: a bell that was lost costs this, no more."""
 
+OPEN_MAX: Final = 512
+"""Envelopes that are open at once, of one packer; each costs two descriptors, and memory until its
+seal. When one more study begins, the one that was quiet for longest is sealed."""
+
 OUTCOME_BYTES: Final = 4096
 """A datagram of the uploader about one envelope."""
 
@@ -121,14 +125,18 @@ class Packer:
             report = self._intake.poll(0 if self._pending or behind else self._turns())
             if report is not None:
                 self._handle(*report)
+                self._keep_up()
                 continue
             if self._pending:
                 self._commit()
+                self._keep_up()
                 continue
             if behind is not None:
                 self._digest(behind)
-                if not self._overdue():
+                ready = self._poll.poll(0)
+                if not ready and not self._overdue():
                     continue
+                self._answer(ready)
             self._aside.settle()
             self._seal_due()
             self._mending.tend()
@@ -151,7 +159,7 @@ class Packer:
 
     def _next_due(self) -> float:
         due = [p.due() for p in self._open.values()] + self._mending.due
-        return min(due, default=self._health.due)
+        return min([*due, self._health.due])
 
     def _sleep(self) -> None:
         seconds = max(0.0, self._next_due() - time.monotonic())
@@ -167,6 +175,10 @@ class Packer:
             ready = self._poll.poll(timeout)
         finally:
             self._lanes.rouse(self._process)
+        self._answer(ready)
+
+    def _answer(self, ready: list[tuple[int, int]]) -> None:
+        """What others wrote to us: the supervisor, the uploader, whoever rang."""
         for descriptor, _ in ready:
             if descriptor == self._links.stop:
                 self._stopping = True
@@ -234,7 +246,6 @@ class Packer:
         finally:
             if spill is not None:
                 spill.drop()
-        self._keep_up()
 
     def _owed(self, size: int, settings: Settings) -> int:
         """Bytes that the open envelopes will still take, with one more instance in them."""
@@ -299,17 +310,24 @@ class Packer:
         key: tuple[Any, ...] = key_of(settings, arrival.study_instance_uid)
         packing = self._open.get(key)
         if packing is not None and packing.full_with(arrival.size):
-            if any(p.packing is packing for p in self._pending):
-                self._commit()
-            if self._open.get(key) is packing:  # the commit did not fail
-                self._seal(packing, "full")
+            self._seal_early(packing, "full")
             packing = None
         if packing is None:
+            if len(self._open) >= OPEN_MAX:
+                longest = min(self._open.values(), key=lambda one: one.last_arrival)
+                self._seal_early(longest, "too many are open")
             calling_ae = self._lanes.calling_ae(lane).decode("latin-1").strip()
             packing = Packing.open(self._spool, settings, self._number, arrival, calling_ae)
             self._open[key] = packing
             self._stats.set("envelopes_building", len(self._open))
         return packing
+
+    def _seal_early(self, packing: Packing, why: str) -> None:
+        """Room for another: what has no status yet gets it first."""
+        if any(one.packing is packing for one in self._pending):
+            self._commit()
+        if any(one is packing for one in self._open.values()):  # the commit did not fail
+            self._seal(packing, why)
 
     def _spill(self, lane: int) -> None:
         """An instance larger than its lane: what is there goes to a file of its own."""
@@ -353,8 +371,12 @@ class Packer:
             self._give_up(packing)
 
     def _keep_up(self) -> None:
-        """No more waits for its digest than what a seal can do at once."""
-        while self._digests.too_many and (behind := self._digests.oldest) is not None:
+        """No more waits for its digest than what a seal can do at once. Answers go before it."""
+        while (
+            not self._pending
+            and self._digests.too_many
+            and (behind := self._digests.oldest) is not None
+        ):
             self._digest(behind)
 
     # -- commit and grant --------------------------------------------------------------------

@@ -36,6 +36,7 @@ from pynetdicom import AE
 from pynetdicom.sop_class import CTImageStorage, Verification
 
 from fastjmix import send
+from fastjmix.packer import OPEN_MAX
 
 DEAD_PORT = 9  # discard: nothing listens there
 
@@ -444,6 +445,21 @@ def test_max_envelope_instances_seals(start) -> None:
         peer.release()
     sizes = sorted(len(images(e)) for e in own.wait_sealed(3))
     assert sizes == [1, 3, 3]
+
+
+@pytest.mark.parametrize("over", [0, 1])
+def test_the_envelope_that_was_quiet_longest_makes_place(start, over: int) -> None:
+    """Studies that nobody ends cannot take all descriptors and memory."""
+    own = start(
+        fastjmix="packers = 1", builder='release_grace_secs = 60\ndurability = "page-cache"'
+    )
+    with Peer(own.dicom_port) as peer:
+        peer.associate()
+        for number in range(OPEN_MAX + over):
+            uid = f"1.2.{number}.1"
+            assert peer.store(wire.data_set(uid, study=f"1.2.{number}"), uid) == 0
+        assert len(list((own.spool / "building").glob("*/envelope.zip"))) == OPEN_MAX
+    assert [set(images(one)) for one in own.envelopes("outbox")] == [{"1.2.0.1"}] * over
 
 
 # -- association policy --------------------------------------------------------------------------

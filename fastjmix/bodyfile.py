@@ -49,9 +49,9 @@ class BodyFile:
 
     async def flush(self) -> None:
         """Everything is with the kernel when this returns. Raises OSError."""
-        await self._hand_over()
+        if self._filled:
+            await self._hand_over()
         await self._written()
-        self._file.flush()
 
     async def close(self) -> None:
         """Waits for the thread that may still write; what it has to say is of no interest."""
@@ -75,6 +75,7 @@ class BodyFile:
     def _write(self, view: memoryview) -> None:
         self.crc32 = crc32(view, self.crc32)
         self._file.write(view)
+        self._file.flush()  # here and not in the loop: it may wait for the disk
         self.size += len(view)
         if self.size - self._told >= AHEAD_BYTES:
             begin_writeback(self._file.fileno(), self._told, self.size - self._told)

@@ -424,9 +424,8 @@ async def _listen(
         routes, _guard(settings), open_paths=OPEN_PATHS, shutdown_secs=grace_secs
     )
     await runner.setup()
-    site = web.SockSite(runner, listening, ssl_context=tls)
-    await site.start()
-    log.get().info("http_listening", endpoint=settings.endpoint, url=site.name)
+    url = await runner.listen(listening, tls)
+    log.get().info("http_listening", endpoint=settings.endpoint, url=url)
     return runner
 
 

@@ -1,9 +1,10 @@
 """Connections of the HTTP servers: how many there may be, and what who speaks no HTTP is told.
 
-Wants the aiohttp server behind an application. Guarantees: a connection beyond a bound (all, or one
-address's) is closed before a byte of it is read; one whose peer takes nothing ends, however little
-is left to send; what is no HTTP is answered in JSON, with the headers of every other answer, and
-nothing of what came is repeated.
+Wants the aiohttp server behind an application, and the socket that listens. Guarantees: a
+connection beyond a bound (all, or one address's) is closed before a byte of it is read, and one is
+counted from its accept on, a TLS handshake included, which has HANDSHAKE_SECS; one whose peer takes
+nothing ends, however little is left to send; what is no HTTP is answered in JSON, with the headers
+of every other answer, and nothing of what came is repeated.
 
 Still wrong: peers behind one proxy are one address.
 """
@@ -11,11 +12,13 @@ Still wrong: peers behind one proxy are one address.
 from __future__ import annotations
 
 import asyncio
+import errno
 import http
 import socket
+import ssl
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import orjson
 from aiohttp import web
@@ -32,25 +35,20 @@ HEADERS: Final[Mapping[str, str]] = {
 TOLD_SECS: Final = 10.0
 """Between two log lines about refused connections: a flood of them must not become one of lines."""
 
+HANDSHAKE_SECS: Final = 10.0
+"""What a TLS handshake may take; so long a connection counts without having said anything."""
+
+SHORT_SECS: Final = 1.0
+"""No descriptor, or no memory, for one more connection: when to try again."""
+
+_SHORT: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
 
 class Door:
-    """What a site calls for the protocol of each connection that it accepts.
+    """Who is let in. `most` and `most_each` bound connections in all and of one address;
+    `stall_secs` is how long a peer may take nothing of what is sent to it."""
 
-    `options` are aiohttp's for a connection; `most` and `most_each` bound connections in all and
-    of one address; `stall_secs` is how long a peer may take nothing of what is sent to it.
-    """
-
-    def __init__(
-        self,
-        server: web.Server,
-        options: Mapping[str, Any],
-        *,
-        most: int,
-        most_each: int,
-        stall_secs: float,
-    ) -> None:
-        self._server = server
-        self._options = options
+    def __init__(self, *, most: int, most_each: int, stall_secs: float) -> None:
         self._most = most
         self._most_each = most_each
         self._stall_millis = max(1, int(stall_secs * 1000))
@@ -59,24 +57,18 @@ class Door:
         self._told = float("-inf")
 
     @property
-    def connections(self) -> list[web.RequestHandler]:
-        """Those that are open."""
-        return self._server.connections
+    def count(self) -> int:
+        """Connections that are in."""
+        return self._open.total()
 
-    def __call__(self) -> web.RequestHandler:
-        """A protocol for the next connection."""
-        loop = asyncio.get_running_loop()
-        return _Connection(self, self._server, loop=loop, **self._options)
-
-    def enter(self, transport: asyncio.Transport, address: str) -> bool:
+    def enter(self, accepted: socket.socket, address: str) -> bool:
         """Counts a connection in; False when there are too many."""
         if self._open.total() >= self._most or self._open[address] >= self._most_each:
             self._tell_refused(address)
             return False
         self._open[address] += 1
-        found = transport.get_extra_info("socket")
-        if found is not None:
-            found.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, self._stall_millis)
+        if accepted.family != socket.AF_UNIX:
+            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, self._stall_millis)
         return True
 
     def leave(self, address: str) -> None:
@@ -94,33 +86,117 @@ class Door:
             self._refused, self._told = 0, now
 
 
+class DoorSite(web.BaseSite):
+    """Accepts connections for a runner, through a door: aiohttp's own sites know of one only once
+    its handshake is over. `options` are aiohttp's for a connection."""
+
+    def __init__(
+        self,
+        runner: web.AppRunner,
+        door: Door,
+        options: Mapping[str, Any],
+        listening: socket.socket,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        super().__init__(runner, ssl_context=tls)
+        self._door = door
+        self._options = options
+        self._listening = listening
+        self._tls = tls
+        self._accepting: asyncio.Task[None] | None = None
+        self._arriving: set[asyncio.Task[None]] = set()
+
+    @property
+    def name(self) -> str:
+        """Where it is reached: a URL."""
+        host, port = self._listening.getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        return f"{'https' if self._tls else 'http'}://{shown}:{port}"
+
+    async def start(self) -> None:
+        """Connections are accepted from now on."""
+        await super().start()
+        self._listening.setblocking(False)
+        self._listening.listen(self._backlog)
+        self._accepting = asyncio.create_task(self._accept())
+
+    async def stop(self) -> None:
+        """No more are accepted, and handshakes end; connections are the runner's to close."""
+        tasks = [*self._arriving, *([self._accepting] if self._accepting else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._listening.close()
+        await super().stop()
+
+    async def _accept(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                accepted, address = await loop.sock_accept(self._listening)
+            except OSError as problem:
+                if problem.errno in _SHORT:
+                    log.get().warning("http_not_accepted", why=problem.strerror)
+                    await asyncio.sleep(SHORT_SECS)
+                continue  # else it was gone before it was accepted
+            host = str(address[0]) if address else ""
+            if not self._door.enter(accepted, host):
+                accepted.close()
+                continue
+            task = asyncio.create_task(self._arrive(accepted, host))
+            self._arriving.add(task)
+            task.add_done_callback(self._arriving.discard)
+
+    async def _arrive(self, accepted: socket.socket, host: str) -> None:
+        """From the accepted socket to a connection of the server's, or to its end."""
+        loop = asyncio.get_running_loop()
+        server = self._runner.server
+        if server is None:  # the runner is being cleaned up
+            self._door.leave(host)
+            accepted.close()
+            return
+        connection = _Connection(self._door, host, server, loop=loop, **self._options)
+        timeout = HANDSHAKE_SECS if self._tls else None
+        try:
+            await loop.connect_accepted_socket(
+                lambda: connection, accepted, ssl=self._tls, ssl_handshake_timeout=timeout
+            )
+        except OSError as problem:  # ssl.SSLError is one, and so is a timeout
+            log.get().debug("http_not_connected", peer=host, why=str(problem))
+        finally:
+            connection.arrived()
+
+
 class _Connection(web.RequestHandler):
-    """aiohttp's protocol of a connection, which has first to pass the door."""
+    """aiohttp's protocol of a connection that has passed the door."""
 
-    __slots__ = ("_address", "_door")
+    __slots__ = ("_address", "_door", "_made")
 
-    def __init__(self, door: Door, server: web.Server, **options: Any) -> None:
+    def __init__(self, door: Door, address: str, server: web.Server, **options: Any) -> None:
         super().__init__(server, **options)
         self._door = door
-        self._address: str | None = None
+        self._address: str | None = address
+        self._made = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the loop."""
-        peer = transport.get_extra_info("peername")
-        address = str(peer[0]) if peer else ""
-        if not self._door.enter(cast(asyncio.Transport, transport), address):
-            self.force_close()
-            cast(asyncio.Transport, transport).abort()
-            return
-        self._address = address
+        self._made = True
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Called by the loop."""
+        self._leave()
+        super().connection_lost(exc)
+
+    def arrived(self) -> None:
+        """Its handshake is over: if it failed, nobody calls connection_lost."""
+        if not self._made:
+            self._leave()
+
+    def _leave(self) -> None:
         if self._address is not None:
             self._door.leave(self._address)
             self._address = None
-        super().connection_lost(exc)
 
     def handle_error(
         self,

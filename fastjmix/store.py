@@ -264,11 +264,11 @@ async def start(
     try:
         await runner.setup()
         listener = _listen(host, port)
-        await web.SockSite(runner, listener).start()
+        bound: int = listener.getsockname()[1]
+        await runner.listen(listener)
     except BaseException:
         await runner.cleanup()
         raise
-    bound: int = listener.getsockname()[1]
     return runner, bound
 
 

@@ -19,6 +19,8 @@ import ipaddress
 import logging
 import os
 import re
+import socket
+import ssl
 from collections.abc import (
     AsyncIterator,
     Awaitable,
@@ -37,7 +39,7 @@ from aiohttp.abc import AbstractAccessLogger
 
 from fastjmix import log
 from fastjmix.bodyfile import BodyFile
-from fastjmix.connections import HEADERS, Door
+from fastjmix.connections import HEADERS, Door, DoorSite
 from fastjmix.errors import EnvelopeError
 
 ZIP: Final = "application/zip"
@@ -361,33 +363,27 @@ async def _send(
 # -- the application around the routes -----------------------------------------------------------
 
 
-class _Runner(web.AppRunner):
-    """An AppRunner whose sites accept connections through a door."""
+class Runner(web.AppRunner):
+    """An AppRunner whose connections come through a door."""
 
     def __init__(self, app: web.Application, **options: Any) -> None:
         super().__init__(app, handle_signals=False, access_log_class=AccessLog, **options)
         self._options = {"access_log_class": AccessLog, **options}
         del self._options["shutdown_timeout"]  # the runner's own
-        self._door: Door | None = None
+        self.door = Door(
+            most=MAX_CONNECTIONS + SPARE_CONNECTIONS,
+            most_each=MAX_CONNECTIONS_EACH,
+            stall_secs=WRITE_STALL_SECS,
+        )
 
-    @property
-    def server(self) -> Door | None:  # type: ignore[override]  # all that a site does is to call it
-        """What sites call for each connection; None before setup()."""
-        server = super().server
-        if server is None:
-            return None
-        if self._door is None:
-            self._door = Door(
-                server,
-                self._options,
-                most=MAX_CONNECTIONS + SPARE_CONNECTIONS,
-                most_each=MAX_CONNECTIONS_EACH,
-                stall_secs=WRITE_STALL_SECS,
-            )
-        return self._door
+    async def listen(self, listening: socket.socket, tls: ssl.SSLContext | None = None) -> str:
+        """Serves a bound socket, which is closed in the end; where it is reached: a URL."""
+        site = DoorSite(self, self.door, self._options, listening, tls)
+        await site.start()
+        return site.name
 
 
-RUNNER: Final = web.AppKey("runner", _Runner)
+RUNNER: Final = web.AppKey("runner", Runner)
 
 
 @web.middleware
@@ -437,8 +433,7 @@ async def _bound_answers(request: web.Request, handler: Handler) -> web.StreamRe
 
 @web.middleware
 async def _bound_connections(request: web.Request, handler: Handler) -> web.StreamResponse:
-    server = request.app[RUNNER].server
-    if server is not None and len(server.connections) > MAX_CONNECTIONS:
+    if request.app[RUNNER].door.count > MAX_CONNECTIONS:
         told = f"more than {MAX_CONNECTIONS} connections: try again later"
         answer = json_answer({"error": told}, 503, {"Retry-After": "5"})
         answer.force_close()
@@ -491,7 +486,7 @@ def make_runner(
     *,
     open_paths: Collection[str] = (),
     shutdown_secs: float,
-) -> web.AppRunner:
+) -> Runner:
     """An application with these routes and the manners of this module, not yet set up.
 
     `guard` is asked before every route, unknown ones included, except `open_paths`.
@@ -523,7 +518,7 @@ def make_runner(
         "max_field_size": MAX_LINE_BYTES,
         "shutdown_timeout": shutdown_secs,
     }
-    runner = _Runner(app, **options)
+    runner = Runner(app, **options)
     app[RUNNER] = runner
     return runner
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import signal
@@ -29,6 +30,7 @@ from envelopes import ID, STUDY, envelope
 from prometheus_client.parser import text_string_to_metric_families
 from upstreams import authority
 
+from fastjmix import connections, web
 from fastjmix.config import (
     Credentials,
     Secret,
@@ -334,6 +336,36 @@ def test_https(tmp_path: Path) -> None:
         assert curl("--cacert", str(ca_file), url) == envelope(ID)
         too_old = ["curl", "-sS", "--cacert", str(ca_file), "--tls-max", "1.1", url]
         assert subprocess.run(too_old, check=False, stderr=subprocess.DEVNULL).returncode == 35
+
+
+def test_s21_who_never_shakes_hands_counts_and_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A TLS connection is bounded from its accept on, and its handshake in time."""
+    monkeypatch.setattr(web, "MAX_CONNECTIONS_EACH", 5)
+    monkeypatch.setattr(connections, "HANDSHAKE_SECS", 3.0)
+    ca_file, _ = authority(tmp_path)
+    pair = tmp_path / "upstream.pem"
+    with running(tmp_path, replace(LISTENER, cert_file=pair, key_file=pair)) as gateway:
+        address = ("127.0.0.1", gateway.ports[0])
+        with contextlib.ExitStack() as held:
+            silent = [held.enter_context(socket.create_connection(address, 20)) for _ in range(8)]
+            for one in silent[5:]:  # turned away at once
+                with contextlib.suppress(ConnectionResetError):
+                    assert one.recv(1) == b""
+            for one in silent[:5]:  # those that were let in are there until their time is over
+                one.setblocking(False)
+                with pytest.raises(BlockingIOError):
+                    one.recv(1)
+            for one in silent[:5]:
+                one.settimeout(20)
+                with contextlib.suppress(ConnectionResetError):
+                    assert one.recv(1) == b""
+        gateway.put(envelope(ID))
+        url = f"https://127.0.0.1:{gateway.ports[0]}{BASE}/{ID}"
+        assert curl("--cacert", str(ca_file), "--retry", "5", "--retry-all-errors", url) == (
+            envelope(ID)
+        )
 
 
 def test_tls_files_that_do_not_fit(tmp_path: Path) -> None:

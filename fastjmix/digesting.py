@@ -4,7 +4,8 @@ Wanted: a packer digests while nothing else is to be done, in small steps, so th
 instance is written and answered as soon as it is whole.
 Guaranteed: a digest is of what the file holds: the member is read back, from the page cache as a
 rule, and its CRC-32 is compared with that of the bytes that arrived. Of what waits there are
-BEHIND_BYTES, and one instance more until its status is given. An envelope is sealed with all its digests, or not at all.
+BEHIND_BYTES, and one instance more until its status is given. An envelope is sealed with all its
+digests, or not at all.
 Still wrong: the reading back is one more copy of each instance.
 
 A packer that dies leaves digests unmade: recovery.py makes them all from the members.

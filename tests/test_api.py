@@ -343,7 +343,7 @@ def test_s21_who_never_shakes_hands_counts_and_goes(
 ) -> None:
     """A TLS connection is bounded from its accept on, and its handshake in time."""
     monkeypatch.setattr(web, "MAX_CONNECTIONS_EACH", 5)
-    monkeypatch.setattr(connections, "HANDSHAKE_SECS", 3.0)
+    monkeypatch.setattr(connections, "HANDSHAKE_SECS", 2.0)
     ca_file, _ = authority(tmp_path)
     pair = tmp_path / "upstream.pem"
     with running(tmp_path, replace(LISTENER, cert_file=pair, key_file=pair)) as gateway:

@@ -227,10 +227,10 @@ def test_f19_a_fault_at_every_step_of_the_seal(
 
 
 def test_f19_each_answer_follows_the_sync_that_covers_it(start, tmp_path) -> None:
-    """strace sees both processes: written, synced, and only then answered."""
+    """strace sees both processes: written, synced, its names synced, and only then answered."""
     own, ledger = start(builder=LATE), Ledger()
     pids = [child(own, name) for name in ("receiver-0", "packer-0")]
-    options = ["-e", "trace=pwritev2,fdatasync,sendto", "-xx", "-s", "600"]
+    options = ["-e", "trace=pwritev2,fdatasync,fsync,rename,sendto", "-xx", "-s", "600"]
     with Strace(tmp_path / "trace", *options, pids=pids, apart=True):
 
         def send(number: int) -> None:
@@ -239,14 +239,16 @@ def test_f19_each_answer_follows_the_sync_that_covers_it(start, tmp_path) -> Non
                     assert ledger.store(peer, f"1.2.3.{number % 2}") == 0
 
         together(send, 4)
-    written, synced, answered = {}, [], {}
+    written, synced, named, answered = {}, [], {}, {}
     for pid in pids:
         for line in Path(f"{tmp_path}/trace.{pid}").read_text().splitlines():
             begun, call, ended = timed(line)
-            if call == "fdatasync":
+            if call in ("fdatasync", "fsync"):
                 synced.append((begun, ended, descriptor(line)))
+            elif call == "rename":  # a draft gets its name when its files have theirs
+                named[Path(os.fsdecode(strings(line)[1]))] = ended
             elif call in ("pwritev2", "sendto"):
-                for uid in re.findall(rb"1\.2\.826\.\d+", unescaped(line)):
+                for uid in re.findall(rb"1\.2\.826\.\d+", b"".join(strings(line))):
                     if call == "pwritev2":
                         written.setdefault(uid, (ended, descriptor(line)))
                     else:
@@ -254,10 +256,11 @@ def test_f19_each_answer_follows_the_sync_that_covers_it(start, tmp_path) -> Non
     assert set(answered) == {uid.encode() for uid in ledger.promised} == set(written)
     for uid, answer in answered.items():
         when, file = written[uid]
-        assert any(
-            when <= begun and ended <= answer and file == synced_file
-            for begun, ended, synced_file in synced
-        ), uid
+        draft = file.parent
+        for path, since in (file, when), (draft, named[draft]), (draft.parent, named[draft]):
+            assert any(
+                since <= begun and ended <= answer and path == one for begun, ended, one in synced
+            ), (uid, path)
 
 
 def timed(line: str) -> tuple[float, str, float]:
@@ -269,15 +272,18 @@ def timed(line: str) -> tuple[float, str, float]:
     return begun, found[2], begun + float(found[3])
 
 
-def descriptor(line: str) -> str:
-    """The file of the first argument."""
-    return re.search(r"\(\d+<(.*?)>", line)[1]
+def descriptor(line: str) -> Path:
+    """The file of the first argument, in a line of `strace -xx`."""
+    return Path(os.fsdecode(unescaped(re.search(r"\(\d+<(.*?)>", line)[1])))
 
 
-def unescaped(line: str) -> bytes:
-    """Every string of a line of `strace -xx`, joined."""
-    texts = re.findall(r'"((?:\\x[0-9a-f]{2})*)"', line)
-    return b"".join(bytes.fromhex(text.replace("\\x", "")) for text in texts)
+def strings(line: str) -> list[bytes]:
+    """Every string of such a line."""
+    return [unescaped(text) for text in re.findall(r'"((?:\\x[0-9a-f]{2})*)"', line)]
+
+
+def unescaped(text: str) -> bytes:
+    return bytes.fromhex(text.replace("\\x", ""))
 
 
 def test_f19_one_sync_covers_all_that_wait(start, tmp_path) -> None:

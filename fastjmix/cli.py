@@ -87,7 +87,9 @@ def _open_standard_descriptors() -> None:
 
 
 def _complain(message: str, hint: str = "") -> None:
-    typer.echo(f"fastjmix: {message}" + (f"\n  {hint}" if hint else ""), err=True)
+    """One line, as the hint is a sentence of its own; only a list of faults has more."""
+    end = "" if message.endswith((".", "?", "!")) else "."
+    typer.echo(f"fastjmix: {message}" + (f"{end} {hint}" if hint else ""), err=True)
 
 
 # --- the gateway ------------------------------------------------------------------------------

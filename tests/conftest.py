@@ -6,6 +6,7 @@ Files go to a disk: a spool refuses to promise anything in memory (F23).
 from __future__ import annotations
 
 import os
+import random
 import tempfile
 from pathlib import Path
 
@@ -24,6 +25,18 @@ if standing_on(Path(tempfile.gettempdir())) is not None:
 def pytest_report_header() -> str:
     where = published_rules.SCHEMAS or "not given: only published_rules.py is asked"
     return f"published JMIX schemas (FASTJMIX_JMIX_SCHEMAS): {where}"
+
+
+@pytest.fixture
+def seed() -> int:
+    """What `random` was seeded with, shown when the test fails: FASTJMIX_SEED repeats its choices.
+
+    (Threads and processes still meet at moments of their own.)
+    """
+    chosen = int(os.environ.get("FASTJMIX_SEED", "0")) or random.SystemRandom().getrandbits(32)
+    random.seed(chosen)
+    print(f"FASTJMIX_SEED={chosen}")
+    return chosen
 
 
 @pytest.fixture(scope="module")

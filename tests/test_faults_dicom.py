@@ -49,6 +49,8 @@ from nightly import by_form
 from test_gateway import study_files
 
 SMALL_LANES = "lane_bytes = 1048576"
+SOON_IDLE = "from fastjmix.receiver import leases; leases.IDLE_SECS = 0.5"
+"""A lane's memory is given back when it was idle for ten seconds: half a second here."""
 
 
 @pytest.fixture(scope="module")
@@ -228,11 +230,12 @@ def test_f46_slow_and_silent_peers_are_ended(strict) -> None:
 
 @pytest.mark.timeout(by_form(300, 900))
 def test_f46_two_hundred_slow_peers_beside_four_honest_ones(start, tmp_path) -> None:
-    """The honest ones keep 80 % of their rate: asserted in the nightly form, shown in the other."""
+    """The honest ones keep 80 % of their rate (in the short form, on a busy machine, 30 %)."""
     own = start(
         fastjmix=SMALL_LANES,
         endpoint="max_associations = 210\nmin_bytes_per_sec = 0",
         builder="release_grace_secs = 0.1",
+        first=SOON_IDLE,
     )
     folders = [tmp_path / str(number) for number in range(4)]
     for folder in folders:
@@ -265,6 +268,7 @@ def test_f46_two_hundred_slow_peers_beside_four_honest_ones(start, tmp_path) -> 
             caller.close()
 
     quiet = honest()
+    base = at_rest(own)
     ready, done = threading.Barrier(2), threading.Event()
     crowd = threading.Thread(target=lambda: asyncio.run(slow(ready, done)))
     crowd.start()
@@ -273,7 +277,9 @@ def test_f46_two_hundred_slow_peers_beside_four_honest_ones(start, tmp_path) -> 
     done.set()
     crowd.join()
     print(f"\nfour honest senders beside 200 slow ones: {quiet / loud:.0%} of their rate")
-    assert quiet / loud >= by_form(0.0, 0.8)
+    assert quiet / loud >= by_form(0.3, 0.8)
+    at_rest(own)
+    back_to(own, base, 0)
 
 
 def vanish(peer: Peer) -> None:
@@ -760,22 +766,35 @@ def test_f65_odd_data_sets_are_kept_byte_for_byte_or_refused(gateway, what: str)
 
 
 def test_f68_five_hundred_associations_in_one_second_with_a_limit_of_200(start) -> None:
-    """The rest is rejected (2/3/2) at once, and everyone succeeds in the end."""
+    """The rest is rejected (2/3/2) at once, everyone succeeds in the end, and nothing is left."""
     own = start(
         fastjmix=SMALL_LANES,
         endpoint="max_associations = 200",
         builder="release_grace_secs = 0.1",
+        first=SOON_IDLE,
     )
     works(own)
-    base, study = in_use(own), new_uid()
+    base, study = at_rest(own), new_uid()
     sent = {f"1.2.9.{n}": wire.data_set(f"1.2.9.{n}", study=study) for n in range(500)}
 
     async def crowd() -> None:
+        arrived, waited = [], []
+
         async def first(number: int) -> tuple[int, tuple[int, bytes], Caller]:
             caller = await Caller.connect(own.dicom_port)
-            return number, await caller.associate(calling=b"AE%d" % number), caller
+            begun = time.monotonic()
+            arrived.append(begun)
+            answer = await caller.associate(calling=b"AE%d" % number)
+            if answer[0] != 2:
+                waited.append(time.monotonic() - begun)
+            return number, answer, caller
 
+        began = time.monotonic()
         tried = await asyncio.gather(*map(first, range(500)))
+        took = max(arrived) - began
+        print(f"500 in {took:.2f} s, each that was rejected within {max(waited):.2f} s")
+        assert took < by_form(5, 1.5)  # a busy machine is slow to connect
+        assert max(waited) < by_form(5, 1)
         let_in = [(number, caller) for number, answer, caller in tried if answer[0] == 2]
         refused = [(number, answer) for number, answer, _ in tried if answer[0] != 2]
         assert len(let_in) == 200
@@ -810,6 +829,8 @@ def test_f68_five_hundred_associations_in_one_second_with_a_limit_of_200(start) 
     assert found == sent
     for name, was in base.items():
         assert status_field(own.children()[name], "VmHWM") < was.private_kb + (300 << 10)
+    at_rest(own)
+    back_to(own, base, 0)
 
 
 def test_f69_thousands_of_connections_leave_nothing(start) -> None:

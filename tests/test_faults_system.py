@@ -456,24 +456,34 @@ def post(own: Gateway, envelope_id: str, body: bytes) -> int:
     return int(until(accepted, f"{envelope_id} accepted"))
 
 
-def everything(own: Gateway, store: Store, ledger: Ledger) -> None:
-    """A load that comes by every fail point; senders try again until they have succeeded."""
+def everything(own: Gateway, ledger: Ledger) -> str:
+    """A load that comes by every fail point; senders try again until they have succeeded.
+
+    The id of the envelope that was POSTed."""
     study = "1.2.826.78"
     sender = modality(own, ledger)
     sender.send(instances(study, 2))
     sender.send(instances(f"{study}.1", 1, 1_500_000))
     posted = str(uuid.uuid4())
     assert post(own, posted, envelope(posted)) in (201, 409)
-    settle(own, store, ledger, {posted})
+    return posted
 
 
-@pytest.mark.parametrize("point", [one for one in POINTS if not one.startswith("encrypt.")])
-def test_f78_a_fault_of_ours_at_every_point(start, store, point: str) -> None:
+FAULTS = [
+    *((one, "raise:1") for one in POINTS if not one.startswith("encrypt.")),
+    # F01 to F10 kill at all the others. The first listing is made at the start, of nothing.
+    *((one, "kill:1") for one in POINTS if one.startswith(("recovery.", "api."))),
+    ("uploader.listed", "kill:2"),
+]
+
+
+@pytest.mark.parametrize(("point", "what"), FAULTS)
+def test_f78_a_fault_of_ours_at_every_point(start, store, point: str, what: str) -> None:
     """An exception: answered with a failure, or the process is started again. Nothing is lost, and
-    nothing goes on half-dead: what was to be done is done in the end.
+    nothing goes on half-dead: what was to be done is done in the end. A kill: the same.
 
     The points of encryption are in test_sealing.py."""
-    at = f"{point}:raise:1"
+    at = f"{point}:{what}"
     if point.startswith("recovery."):
         at = f"packer.appended:kill:2,{at}"
     own = start(
@@ -484,8 +494,16 @@ def test_f78_a_fault_of_ours_at_every_point(start, store, point: str) -> None:
         posts_to='"jmix_upstream"',
     )
     own.wait_for("http_listening")
-    everything(own, store, Ledger())
-    assert any(f"failpoint_reached point={point}" in line for line in own.lines)
+    ledger = Ledger()
+    posted = everything(own, ledger)
+    own.wait_for(f"failpoint_reached point={point}")
+    if what.startswith("kill"):
+        own.wait_for("child_died child=.* how=SIGKILL", at.count(":kill:"))
+    if (point, what) == ("api.received", "kill:1"):  # a body that nobody will take in
+        assert list((own.spool / "building").glob("*.upload"))
+        assert own.stop() == 0
+        own = start(store.port, builder=QUICK)  # the next start deletes it
+    settle(own, store, ledger, {posted})
 
 
 def test_every_point_is_listed_and_reached() -> None:
@@ -675,6 +693,7 @@ def mapped(pid: int, name: str) -> mmap.mmap:
     raise AssertionError(f"no {name} in process {pid}")
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", ["memfd:fastjmix-control", "memfd:fastjmix-lanes"])
 def test_s27_random_writes_into_the_shared_memory(start, name: str) -> None:
     """A fault of ours may be raised and a child started again; none may die of a wild access."""

@@ -33,6 +33,7 @@ CORPUS_BYTES = 200_000
 SECS = by_form(FAST_SECS, NIGHTLY_SECS)
 
 
+@pytest.mark.once
 @pytest.mark.timeout(build.BUILD_SECS + SECS + run.START_SECS + 120)
 @pytest.mark.parametrize("name", run.TARGETS)
 def test_fuzzing_finds_nothing(name: str, tmp_path, capsys) -> None:

@@ -259,10 +259,14 @@ class SpoolMachine(RuleBasedStateMachine):
         assert len(seen) == len(set(seen))
 
 
+@pytest.mark.once
 @pytest.mark.timeout(by_form(120, 7200))
 def test_f18_any_history_of_torn_writes_and_crashes() -> None:
     """Uncommitted bytes are lost or garbled in part; the order within a file is not simulated."""
     chosen = settings(
-        max_examples=by_form(25, 2000), stateful_step_count=by_form(30, 60), deadline=None
+        max_examples=by_form(25, 2000),
+        stateful_step_count=by_form(30, 60),
+        deadline=None,
+        print_blob=True,  # how to repeat what it found
     )
     run_state_machine_as_test(SpoolMachine, settings=chosen)

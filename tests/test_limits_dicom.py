@@ -1,18 +1,37 @@
-"""Every bound of a DICOM peer at its limit - 1, its limit, and its limit + 1: docs/limits.md."""
+"""Every bound of a DICOM peer at its limit - 1, its limit, and its limit + 1: docs/limits.md.
+
+Bounds of one turn of the loop are in test_limits_receiver.py, of envelopes in
+test_limits_envelopes.py, of HTTP in test_limits_http.py. The page is compared with the program
+here.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib
+import random
 import re
 import socket
 import struct
+import time
 import zlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import wire
-from dicom_peers import CONGESTED, PROVIDER_6, is_let_in, message, new_uid, open_sockets, works
+from dicom_peers import (
+    CONGESTED,
+    PROVIDER_6,
+    Caller,
+    is_let_in,
+    message,
+    new_uid,
+    open_sockets,
+    together,
+    works,
+)
 from gateway import Gateway, Peer, get, running, until
 from test_association import acceptor
 from test_core import Pair, nested_to, scan
@@ -27,6 +46,8 @@ from fastjmix.errors import ProtocolError
 from fastjmix.receiver import connection, doors
 
 HERE = Path(__file__).resolve().parent
+MACHINE_SECS = 10
+"""What a machine with other things to do may add to a deadline."""
 CT = wire.context(1, wire.CT, wire.EXPLICIT)
 
 
@@ -107,9 +128,22 @@ def test_answers_are_remembered_to_an_end(off: int) -> None:
     )
     assert len(request) == association.CACHED_RQ_MAX + off
     assert (one.answer(request) is one.answer(request)) == (off <= 0)
-    for number in range(association.CACHE_MAX + off):
-        one.answer(wire.associate_rq(CT, calling=b"%d" % number))
-    assert len(one._answers) <= association.CACHE_MAX
+
+
+@pytest.mark.parametrize("off", [-1, 0, 1])
+def test_the_answer_that_was_not_asked_for_longest_is_forgotten(off: int) -> None:
+    one = acceptor()
+    requests = [
+        wire.associate_rq(CT, calling=b"%d" % number)
+        for number in range(association.CACHE_MAX + off)
+    ]
+    first, second = one.answer(requests[0]), one.answer(requests[1])
+    assert one.answer(requests[0]) is first  # so that the second is the oldest
+    for request in requests[2:]:
+        one.answer(request)
+    assert len(one._answers) == min(len(requests), association.CACHE_MAX)
+    assert one.answer(requests[0]) is first
+    assert (one.answer(requests[1]) is second) == (off <= 0)
 
 
 @pytest.mark.parametrize("length", [63, 64, 65])
@@ -156,10 +190,12 @@ def test_bytes_of_a_command_set(off: int, fragments: int) -> None:
 
 
 @pytest.mark.parametrize("off", [-1, 0, 1])
-def test_bytes_that_are_searched_for_uids(off: int) -> None:
-    """An eighth of this lane, and one to know that it was not enough: to the last UID's end."""
-    pair = Pair(capacity=1 << 20)
-    limit = (1 << 20) // 8 + 1
+@pytest.mark.parametrize("lane", [1 << 20, 8 << 20, 16 << 20])
+def test_bytes_that_are_searched_for_uids(lane: int, off: int) -> None:
+    """An eighth of the lane or HEAD_BYTES_MAX, and one to know that it was not enough: to the last
+    UID's end. In the default lane the two are the same; in the largest here only one can hold."""
+    pair = Pair(capacity=lane)
+    limit = min(_core.HEAD_BYTES_MAX, lane // 8) + 1
     plain = wire.data_set()
     at = plain.index(struct.pack("<HH", 0x0010, 0x0010))
     series = wire.element(0x0020000E, b"UI", b"1.2.3.2")
@@ -167,8 +203,10 @@ def test_bytes_that_are_searched_for_uids(off: int) -> None:
     middle = struct.pack("<HH2sHL", 9, 0x1010, b"OB", 0, fill) + b"x" * fill
     head = plain[:at] + middle + plain[at:]
     data = head + wire.element(0x00204000, b"LT", b"x" * 40) + b"\0" * 200_000
-    pair.feed(core_message(data, [65536, limit - 65536, 100_000]), [1 << 20])
+    sizes = [65536] * (limit // 65536) + [limit % 65536, 100_000]  # a fragment ends at the limit
+    pair.feed(core_message(data, sizes), [1 << 20])
     assert (_core.BAD_HEAD in pair.events) == (off > 0)
+    assert (_core.HEAD in pair.events) == (off <= 0)
 
 
 @pytest.mark.parametrize("depth", [63, 64, 65])
@@ -183,26 +221,26 @@ def test_depth_of_sequences(depth: int) -> None:
             _core.read_head(data, 1)
 
 
-@pytest.mark.parametrize("off", [-2, 0, 2])
-def test_inflated_bytes_that_are_searched(gateway, off: int) -> None:
-    """In steps of 2: data sets are even. The UIDs must lie within INFLATE_MAX."""
-    plain = wire.data_set(study=new_uid())
+@pytest.mark.parametrize("off", [-1, 0, 1])
+@pytest.mark.parametrize("filler", [b"x", None], ids=["in one look", "in several looks"])
+def test_inflated_bytes_that_are_searched(gateway, filler: bytes | None, off: int) -> None:
+    """The last byte of the last UID is the one that must lie within INFLATE_MAX; a good deal comes
+    behind it. `filler` is packed to nothing, so that the whole is there at the first look, or not
+    at all."""
+    plain = wire.data_set(study=new_uid(), pixels=b"x" * 5000)
     at = plain.index(struct.pack("<HH", 0x0010, 0x0010))
-    fill = dataset.INFLATE_MAX + off - len(plain) - 12
-    data = plain[:at] + wire.element(0x00091010, b"OB", b"x" * fill) + plain[at:]
-    assert len(data) == dataset.INFLATE_MAX + off
+    series = wire.element(0x0020000E, b"UI", b"1.2.3.2")
+    fill = dataset.INFLATE_MAX + off - (plain.index(series) + len(series)) - 12
+    value = filler * fill if filler else random.Random(off).randbytes(fill)
+    data = plain[:at] + struct.pack("<HH2sHL", 9, 0x1010, b"OB", 0, fill) + value + plain[at:]
+    assert data.index(series) + len(series) == dataset.INFLATE_MAX + off
     packer = zlib.compressobj(wbits=-15)
     packed = packer.compress(data) + packer.flush()
     packed += b"\0" * (len(packed) % 2)
     with Peer(gateway.dicom_port) as peer:
         peer.associate(wire.context(1, wire.CT, wire.DEFLATED))
-        # Cut behind Instance Number the four UIDs are known: one element less must be there.
-        assert peer.store(packed) == 0
-        deeper = plain[:at] + wire.element(0x00091010, b"OB", b"x" * (fill + 60)) + plain[at:]
-        packer = zlib.compressobj(wbits=-15)
-        packed = packer.compress(deeper) + packer.flush()
-        packed += b"\0" * (len(packed) % 2)
-        assert (peer.store(packed) == 0xC002) == (off + 60 > 40)
+        assert peer.store(packed) == (0xC002 if off > 0 else 0)
+        peer.release()
 
 
 # -- pace and time ---------------------------------------------------------------------------------
@@ -225,6 +263,48 @@ def test_bytes_per_second_inside_a_message(off: int) -> None:
         assert one.keeps_pace(60.0) == (off >= 0)
         assert one.keeps_pace(119.9)  # and from there anew
         assert not one.keeps_pace(120.0)
+
+
+async def how_it_ends(caller: Caller) -> bytes:
+    """What comes until the connection is closed."""
+    with contextlib.suppress(ConnectionError):
+        return await caller.reader.read()
+    return b""
+
+
+ENDED = wire.pdu(7, b"\0\0\0\0")
+PATIENT_LIMITS = """
+acse_timeout_secs = 1
+dimse_timeout_secs = 2
+network_timeout_secs = 3
+min_bytes_per_sec = 0
+"""
+
+
+def test_a_silent_peer_is_ended_at_its_limit(start) -> None:
+    """Neither before nor, but for the half second between two looks and a slow machine's share,
+    after it. Each limit is another, and the log says which of them it was."""
+    own = start(endpoint=PATIENT_LIMITS, fastjmix="lane_bytes = 1048576")
+
+    async def one(name: bytes, sent: bytes, seconds: int, answer: bytes) -> None:
+        began = time.monotonic()
+        caller = await Caller.connect(own.dicom_port)
+        if name:
+            assert (await caller.associate(calling=name))[0] == 2
+        await caller.send(sent)
+        assert await how_it_ends(caller) == answer
+        took = time.monotonic() - began
+        assert seconds <= took < seconds + 2 + MACHINE_SECS, (name, took)
+        caller.close()
+
+    together(
+        one(b"", b"", 1, b""),
+        one(b"", wire.associate_rq(CT)[:-1], 1, b""),
+        one(b"MIDWAY", message(b"x" * 5000)[:2000], 2, ENDED),
+        one(b"BETWEEN", b"", 3, ENDED),
+    )
+    own.wait_for('calling_ae=MIDWAY .*how="aborted: stalled inside a message"')
+    own.wait_for('calling_ae=BETWEEN .*how="aborted: idle"')
 
 
 # -- how many --------------------------------------------------------------------------------------
@@ -304,21 +384,40 @@ MORE = { }
 
 
 def test_connections_that_do_not_close(start) -> None:
-    """CLOSING_MAX of them may wait after a rejection; then the oldest are closed."""
-    own = start(fastjmix="lane_bytes = 1048576")
+    """CLOSING_MAX of them may wait after a rejection; then who waited longest is closed."""
+    own = start(fastjmix="lane_bytes = 1048576", endpoint="acse_timeout_secs = 3600")
     works(own)
     until(lambda: open_sockets(own) == 0, "nobody is connected")
     receiver = Path(f"/proc/{own.children()['receiver-0']}/fd")
     base = len(list(receiver.iterdir()))
-    peers = []
-    for _ in range(doors.CLOSING_MAX + 1):
+    peers: list[Peer] = []
+
+    def one_more() -> int:
+        """Is rejected and stays; how many connections the receiver has then."""
         peer = Peer(own.dicom_port)
-        assert peer.associate(called=b"SOMEONE")[0] == 3
         peers.append(peer)
-    assert len(list(receiver.iterdir())) == base + doors.CLOSING_MAX
+        assert peer.associate(called=b"SOMEONE")[0] == 3
+        return len(list(receiver.iterdir())) - base
+
+    assert [one_more() for _ in range(doors.CLOSING_MAX)] == [
+        number + 1 for number in range(doors.CLOSING_MAX)
+    ]
+    assert one_more() == doors.CLOSING_MAX
+    until(lambda: is_reset(peers[0]), "the first of them is closed")
+    assert one_more() == doors.CLOSING_MAX
+    until(lambda: is_reset(peers[1]), "and then the second")
     for peer in peers:
         peer.socket.close()
     until(lambda: len(list(receiver.iterdir())) == base, "all are closed")
+
+
+def is_reset(peer: Peer) -> bool:
+    """Whoever has closed answers bytes with a reset; whoever waits takes them, and says nothing."""
+    try:
+        peer.send(b"x")
+    except (ConnectionResetError, BrokenPipeError):
+        return True
+    return False
 
 
 # -- peers that run ahead --------------------------------------------------------------------------
@@ -373,16 +472,27 @@ def rows() -> list[list[str]]:
     ]
 
 
+def value_of(name: str) -> object:
+    """Of a module's constant, or (with its class) of a field that nobody has set."""
+    parts = name.split(".")
+    depth = next(n for n, part in enumerate(parts) if not part.lstrip("_").islower())
+    found: Any = importlib.import_module(".".join(["fastjmix", *parts[:depth]]))
+    for part in parts[depth:]:
+        is_field = isinstance(found, type) and dataclasses.is_dataclass(found)
+        found = found.__dataclass_fields__[part].default if is_field else getattr(found, part)
+    return found
+
+
 @pytest.mark.parametrize("row", rows(), ids=lambda row: row[0].strip("`"))
 def test_the_table_of_limits_is_true(row: list[str]) -> None:
     """Each name has that value, each key exists, each test exists."""
     name, value, key, _, tests = row
-    module, _, constant = name.strip("`").rpartition(".")
+    module = "." in name
     if module:
-        found = getattr(importlib.import_module(f"fastjmix.{module}"), constant)
-        assert str(found) == value.replace(" ", ""), name
+        assert str(value_of(name.strip("`"))) == value.replace(" ", ""), name
     if key != "–":
         text = (HERE.parent / "docs" / "configuration.md").read_text()
+        key = key.partition(" (")[0]
         lines = [line for line in text.splitlines() if line.startswith(f"| {key}")]
         told = {line.split(" | ")[2].strip("`") for line in lines}
         assert module or value.replace(" ", "") in told, name

@@ -1,0 +1,220 @@
+"""Bounds of HTTP callers, of what upstreams answer and of posted envelopes, at limit - 1, limit
+and limit + 1, where no other test has all three: docs/limits.md."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import structlog
+from envelopes import ID, members, zipped
+from nodes import FAST, node, run, to
+from stores import Client, with_store
+from structlog.testing import capture_logs
+from structlog.typing import EventDict
+from test_check import check
+from upstreams import PATH, Raw, Wire, http_head
+
+from fastjmix import connections, delivery, web
+from fastjmix.delivery import Answer, Failure, Kind, Outcome
+from fastjmix.errors import EnvelopeError
+from fastjmix.jmix.unzip import Limits
+
+MACHINE_SECS = 10
+"""What a machine with other things to do may add to a deadline."""
+
+
+@contextlib.contextmanager
+def log_lines() -> Iterator[list[EventDict]]:
+    """What is logged, whatever a test before this one has set."""
+    before = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(0))
+    try:
+        with capture_logs() as lines:
+            yield lines
+    finally:
+        structlog.configure(**before)
+
+
+# -- HTTP callers ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("off", [-1, 0, 1])
+def test_characters_of_a_path_in_the_log(tmp_path: Path, off: int) -> None:
+    path = "/" + "x" * (web.SHOWN_PATH + off - len("/api/jmix/"))
+
+    async def test(client: Client) -> None:
+        with log_lines() as lines:
+            assert (await client.ask("GET", path))[0] == 404
+            (line,) = [line for line in lines if line["event"] == "http_request"]
+            assert line["path"] == f"/api/jmix{path}"[: web.SHOWN_PATH]
+            assert len(line["path"]) == web.SHOWN_PATH + min(off, 0)
+
+    with_store(tmp_path, test)
+
+
+def test_refused_connections_are_told_of_once_in_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line at the first, which counts it; the next one, when it is time, counts all since."""
+    monkeypatch.setattr(web, "MAX_CONNECTIONS_EACH", 1)
+
+    async def refused(client: Client) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+        with contextlib.suppress(ConnectionError):
+            assert await reader.read() == b""
+        writer.close()
+
+    async def test(client: Client) -> None:
+        with log_lines() as lines:
+            _, held = await asyncio.open_connection("127.0.0.1", client.port)
+            await client.until_connections(1)
+            monkeypatch.setattr(connections, "TOLD_SECS", 1000.0)
+            for _ in range(3):
+                await refused(client)
+            assert [line["count"] for line in lines] == [1]
+            monkeypatch.setattr(connections, "TOLD_SECS", 0.0)
+            await refused(client)
+            assert [line["count"] for line in lines] == [1, 3]
+            held.close()
+
+    with_store(tmp_path, test)
+
+
+@pytest.mark.parametrize("linger", [0.2, 60.0])
+def test_the_rest_of_a_refused_body_is_read_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, linger: float
+) -> None:
+    """The refusal comes at once; who then sends nothing more of the body is cut off, and not
+    before its time."""
+    monkeypatch.setattr(web, "LINGER_SECS", linger)
+
+    async def test(client: Client) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+        began = time.monotonic()
+        writer.write(
+            b"POST /api/jmix HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/zip\r\n"
+            b"Content-Length: 1000\r\n\r\nPK"
+        )
+        assert (await reader.readline()).startswith(b"HTTP/1.1 413 ")
+        while (await reader.readline()).strip():
+            pass
+        if linger > MACHINE_SECS:
+            writer.write(b"x" * 998)  # all of it is read, although it was refused
+            assert (await reader.readuntil(b"}")).startswith(b"{")
+            writer.write(b"GET /api/jmix/x HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert (await reader.readline()).startswith(b"HTTP/1.1 404 ")
+        else:
+            async with asyncio.timeout(8):  # aiohttp's own time is 10 s
+                await reader.read()
+            assert time.monotonic() - began >= linger
+        writer.close()
+
+    with_store(tmp_path, test, max_body_bytes=100)
+
+
+# -- upstream answers ------------------------------------------------------------------------------
+
+
+def judged(result: Answer | Failure) -> Outcome:
+    return delivery.judge(result, ID, require_matching_id=False, now=0.0, cap=300.0)
+
+
+@pytest.mark.parametrize("off", [-1, 0, 1])
+def test_characters_of_an_upstreams_id(off: int) -> None:
+    found = "x" * (delivery.REMOTE_ID_CHARS_MAX + off)
+    body = json.dumps({"id": found}).encode()
+    assert judged(Answer(201, body=body)).remote_id == (None if off > 0 else found)
+
+
+@pytest.mark.parametrize("off", [-1, 0, 1])
+def test_bytes_of_an_answer_that_are_kept(off: int) -> None:
+    body = b"x" * (delivery.EXCERPT_BYTES_MAX + off)
+    outcome = judged(Answer(400, body=body))
+    kept = delivery.refusal(outcome, url="http://u", attempts=1, at=0.0)["body"]
+    assert len(kept) == delivery.EXCERPT_BYTES_MAX + min(off, 0)
+
+
+@pytest.mark.parametrize("off", [-1, 0, 1])
+def test_characters_of_a_reason(off: int) -> None:
+    begins = f"{Kind.BROKEN.value}: "
+    detail = "x" * (delivery.DETAIL_CHARS_MAX + off - len(begins))
+    outcome = judged(Failure(Kind.BROKEN, detail))
+    assert len(outcome.reason) == delivery.DETAIL_CHARS_MAX + min(off, 0)
+    told = replace(outcome, reason=begins + detail)
+    sent = json.loads(delivery.report(told, ID))["detail"]
+    assert len(sent) == delivery.DETAIL_CHARS_MAX + min(off, 0)
+
+
+def test_an_answers_body_that_does_not_end_is_not_waited_for(tmp_path: Path) -> None:
+    """Patience.answer, and what its size may take: its status is known, and counts."""
+
+    async def serve(wire: Wire) -> None:
+        await wire.body(await wire.head())
+        await wire.say(http_head("201 Created", Content_Length=1000) + b'{"id": "')
+        await asyncio.Event().wait()
+
+    async def test() -> None:
+        async with Raw(serve).open() as store:
+            upstream = to(store.url, transfer_encoding="content-length", timeout_secs=3600)
+            async with node(tmp_path, upstream) as one:
+                began = time.monotonic()
+                envelope_id = one.seal()
+                await one.left()
+                assert time.monotonic() - began >= FAST.patience.answer
+                assert one.receipt(envelope_id)["attempts"] == 1
+
+    run(test)
+
+
+def test_a_connection_that_is_not_made_is_not_waited_for(tmp_path: Path) -> None:
+    """Patience.connect: the kernel of an upstream with a full backlog answers no SYN."""
+
+    async def test() -> None:
+        with socket.create_server(("127.0.0.1", 0), backlog=0) as full, contextlib.ExitStack() as q:
+            port = full.getsockname()[1]
+            for _ in range(4):
+                waits = q.enter_context(socket.socket())
+                waits.setblocking(False)
+                waits.connect_ex(("127.0.0.1", port))
+            pace = replace(FAST, patience=replace(FAST.patience, connect=0.2))
+            upstream = to(f"http://127.0.0.1:{port}{PATH}", timeout_secs=3600)
+            async with node(tmp_path, upstream, pace) as one:
+                one.seal()
+                (line, *_) = await one.logged("upload_retry")
+                assert "no connection: none within 0.2 s" in line
+
+    run(test)
+
+
+# -- posted envelopes ------------------------------------------------------------------------------
+
+CONTENT = members()
+GOOD = zipped(CONTENT)
+EXACT = {
+    "max_members": len(CONTENT),
+    "max_directory_bytes": len(GOOD) - 22 - GOOD.index(b"PK\x01\x02"),
+    "max_manifest_bytes": len(CONTENT["manifest.json"]),
+    "max_metadata_bytes": len(CONTENT["payload/metadata.json"]),
+    "max_unpacked_bytes": sum(map(len, CONTENT.values())),
+    "max_name_bytes": max(map(len, CONTENT)),
+}
+
+
+@pytest.mark.parametrize("off", [-1, 0, 1])
+@pytest.mark.parametrize("name", EXACT)
+def test_bounds_of_a_posted_envelope(name: str, off: int) -> None:
+    """The same envelope, and a bound that is just wide enough, or not."""
+    limits = replace(Limits(), **{name: EXACT[name] + off})
+    if off >= 0:
+        assert check(GOOD, limits=limits).id == ID
+        return
+    with pytest.raises(EnvelopeError, match=f"{name}(,| is) {EXACT[name] - 1}"):
+        check(GOOD, limits=limits)

@@ -1,0 +1,215 @@
+"""Bounds of one turn of the receiver's loop, at limit - 1, limit and limit + 1: docs/limits.md.
+
+A whole gateway takes its turns as fast as they come, so that nobody outside can tell one turn from
+two. Here the real loop has real sockets, and is given one turn at a time.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import socket
+import struct
+import termios
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import wire
+from gateway import Peer, until
+from nodes import to
+from test_limits_http import log_lines
+from test_uploader_process import whole_config
+
+from fastjmix.dicom.dataset import TEMPLATES_KEPT, file_meta_prefix
+from fastjmix.lane import Passage
+from fastjmix.links import Links
+from fastjmix.receiver import doors
+from fastjmix.receiver.connection import ANSWERS_A_TURN, Connection, State
+from fastjmix.receiver.doors import ACCEPT_BURST, NOTICES_A_SECOND, Door, Notices
+from fastjmix.receiver.loop import Receiver
+from fastjmix.stats import Stats, StatsPage
+from fastjmix.wiring import Wiring
+
+BACKLOG = 2 * ACCEPT_BURST
+
+
+class Stepped:
+    """A receiver with one door, whose turns are taken by the test."""
+
+    def __init__(self, root: Path) -> None:
+        config = whole_config(root, to("http://127.0.0.1:9/"))
+        config = replace(config, soft_reserve_bytes=0, hard_reserve_bytes=0)
+        self.passage = Passage(1, 1 << 20, 2)
+        self.descriptors = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(4)]
+        *wake, stop, bell = self.descriptors
+        self.listening = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
+        self.listening.setblocking(False)
+        self.port: int = self.listening.getsockname()[1]
+        self.stats: Stats = StatsPage(1).row(0)
+        links = Links(stop, bell, {}, self.stats)
+        wiring = Wiring(self.passage, wake, 1, 1)
+        self.receiver = Receiver(config, 0, wiring, links, [self.listening])
+        self.door: Door = self.receiver._doors[self.listening.fileno()]
+
+    def accept(self) -> None:
+        """The door's turn."""
+        self.receiver._accept(self.door)
+
+    def serve(self, connection: Connection) -> None:
+        """That connection's turn, and what it leaves to be collected is left."""
+        self.receiver._serve(connection, select.EPOLLIN)
+
+    def collect(self) -> None:
+        """The end of a turn: who had to wait may go on in the next."""
+        self.receiver._collect()
+
+    @property
+    def connections(self) -> list[Connection]:
+        return list(self.receiver._connections.values())
+
+    @property
+    def waiting_to_be_accepted(self) -> int:
+        """The kernel's count: tcpi_unacked of a listening socket is its accept queue."""
+        told = self.listening.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+        return int(struct.unpack_from("<I", told, 24)[0])
+
+    def close(self) -> None:
+        for connection in self.connections:
+            self.receiver._close(connection, "the test is over")
+        self.receiver._epoll.close()
+        self.listening.close()
+        for descriptor in self.descriptors:
+            os.close(descriptor)
+        del self.receiver
+        self.passage.close()
+
+
+@pytest.fixture
+def stepped(tmp_path: Path) -> Iterator[Stepped]:
+    one = Stepped(tmp_path)
+    yield one
+    one.close()
+
+
+@contextmanager
+def knocking(one: Stepped, count: int) -> Iterator[list[Peer]]:
+    """So many peers, who all wait to be accepted."""
+    peers = [Peer(one.port) for _ in range(count)]
+    try:
+        until(lambda: one.waiting_to_be_accepted == count, "all are in the accept queue")
+        yield peers
+    finally:
+        for peer in peers:
+            peer.socket.close()
+
+
+def arrived(connection: Connection) -> int:
+    """Bytes of the peer that lie in the kernel."""
+    found = fcntl.ioctl(connection.socket.fileno(), termios.FIONREAD, bytes(4))
+    return int.from_bytes(found, "little")
+
+
+# -- the door --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("off", [-1, 0, 1])
+def test_connections_accepted_in_one_turn(stepped: Stepped, off: int) -> None:
+    count = ACCEPT_BURST + off
+    with knocking(stepped, count):
+        stepped.accept()
+        assert len(stepped.connections) == min(count, ACCEPT_BURST)
+        assert stepped.waiting_to_be_accepted == max(off, 0)
+        stepped.accept()  # the next turn
+        assert len(stepped.connections) == count
+
+
+def test_every_connection_notices_a_machine_that_is_gone(stepped: Stepped) -> None:
+    """What the kernel was told of a connection that came through the door."""
+    with knocking(stepped, 1):
+        stepped.accept()
+        (connection,) = stepped.connections
+        tcp = [
+            connection.socket.getsockopt(socket.IPPROTO_TCP, option)
+            for option in (
+                socket.TCP_USER_TIMEOUT,
+                socket.TCP_KEEPIDLE,
+                socket.TCP_KEEPINTVL,
+                socket.TCP_KEEPCNT,
+            )
+        ]
+        assert tcp == [
+            doors.UNACKNOWLEDGED_MS,
+            doors.KEEPALIVE_SECS,
+            doors.KEEPALIVE_PROBE_SECS,
+            doors.KEEPALIVE_PROBES,
+        ]
+        assert connection.socket.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+
+
+@pytest.mark.parametrize("off", [-1, 0, 1, 2])
+def test_strangers_that_are_listed_in_one_second(off: int) -> None:
+    count = NOTICES_A_SECOND + off
+    with log_lines() as lines:
+        notices = Notices()
+        for number in range(count):
+            notices.give("association_rejected", peer=str(number))
+        assert [line["peer"] for line in lines] == [
+            str(number) for number in range(min(count, NOTICES_A_SECOND))
+        ]
+        assert notices.untold == max(off, 0)
+        now = time.monotonic()
+        notices.tick(now + 1.0)  # the next second: the others are counted in one line
+        told = [line["count"] for line in lines if line["event"] == "peers_not_listed"]
+        assert told == [off][: max(off, 0)]
+        assert notices.untold == 0
+        del lines[:]
+        notices.give("association_rejected", peer="again")
+        assert [line["peer"] for line in lines] == ["again"]
+
+
+# -- the association -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("off", [-1, 0, 1])
+def test_messages_answered_in_one_turn(stepped: Stepped, off: int) -> None:
+    """The answers are counted where they are sent: what the peer has of them is the kernel's."""
+    count = ANSWERS_A_TURN + off
+    with knocking(stepped, 1) as (peer,):
+        stepped.accept()
+        (connection,) = stepped.connections
+        peer.send(wire.associate_rq(wire.context(3, wire.VERIFICATION, wire.IMPLICIT)))
+        until(lambda: arrived(connection), "the request is here")
+        stepped.serve(connection)
+        assert peer.pdu()[0] == 2
+        assert connection.state is State.OPEN
+        echoes = [wire.p_data(wire.pdvs(3, wire.echo_rq(n), True)) for n in range(count)]
+        sent = b"".join(echoes)
+        peer.send(sent)
+        until(lambda: arrived(connection) == len(sent), "all of them are here")
+        stepped.serve(connection)
+        assert stepped.stats.total("echoes_total") == min(count, ANSWERS_A_TURN)
+        assert connection.stalled == (off >= 0)  # it had its turn
+        stepped.collect()
+        assert stepped.stats.total("echoes_total") == count
+        assert not connection.stalled
+        numbers = [struct.unpack("<H", peer.response()[0x0120])[0] for _ in echoes]
+        assert numbers == list(range(count))
+
+
+# -- what is remembered ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("off", [-1, 0, 1])
+def test_templates_of_file_meta_information_that_are_kept(off: int) -> None:
+    """The one that was not asked for longest goes; what others have asked for is older still."""
+    count = TEMPLATES_KEPT + off
+    kinds = [(wire.CT, wire.EXPLICIT, f"KIND {off} {n}", "JMIX") for n in range(count)]
+    oldest = file_meta_prefix(*kinds[0])
+    newest = [file_meta_prefix(*kind) for kind in kinds[1:]][-1]
+    assert file_meta_prefix(*kinds[-1]) is newest
+    assert (file_meta_prefix(*kinds[0]) is oldest) == (off <= 0)

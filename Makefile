@@ -37,7 +37,7 @@ test-nightly: $(BIN)/.tools dcmtk clang  ## the suite with its long forms: hours
 fuzz: $(BIN)/.tools clang  ## each fuzz target under sanitizers for SECONDS; findings go to tests/fuzz/corpus
 	PYTHONPATH=tests $(BIN)/python -m fuzz.run all --seconds $(SECONDS)
 
-soak: $(BIN)/.tools dcmtk  ## kills, outages and bad peers under load for SECONDS=600; then the ledger
+soak: $(BIN)/.tools dcmtk  ## kills, outages and bad peers under load for SECONDS=60; then the ledger
 	$(BIN)/python tests/soak.py --seconds $(SECONDS) $(ARGS)
 
 faults: $(BIN)/.tools dcmtk clang  ## the tests of every fault row, and docs/faults.md from what they say

@@ -11,6 +11,7 @@ import signal
 import socket
 import struct
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -18,13 +19,15 @@ import wire
 from dicom_peers import is_let_in
 from gateway import Gateway, Peer, get, images, until
 
+from fastjmix.failpoints import VARIABLE
+
 
 @pytest.fixture
 def start(tmp_path):
     started = []
 
-    def one(upstream_port: int = 9, **parts: str) -> Gateway:
-        process = Gateway(tmp_path / "own", upstream_port, **parts)
+    def one(upstream_port: int = 9, env: Mapping[str, str] | None = None, **parts: str) -> Gateway:
+        process = Gateway(tmp_path / "own", upstream_port, env, **parts)
         started.append(process)
         return process
 
@@ -172,6 +175,18 @@ def test_a_failed_seal_is_an_answer_when_the_upstream_was_promised(start, silent
     with Peer(own.dicom_port) as peer:
         peer.associate()
         assert peer.store(wire.data_set()) == 0xA700
+
+
+def test_a_digest_that_fails_at_the_seal_is_an_answer(start, silent) -> None:
+    """An instance that waits for the upstream is digested as its envelope is sealed."""
+    own = start(silent, endpoint='ack = "uploaded"', env={VARIABLE: "packer.digesting:eio:1"})
+    with Peer(own.dicom_port) as peer:
+        peer.associate()
+        assert peer.store(wire.data_set()) == 0xA700
+        peer.release()
+    own.wait_for("seal_failed")
+    assert until(lambda: not list((own.spool / "building").glob("*")), "nothing is left of it")
+    assert own.envelopes("outbox") == own.envelopes("rejected") == []
 
 
 def test_a_failed_seal_is_tried_again(start) -> None:

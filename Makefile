@@ -17,6 +17,8 @@ CORE := pyproject.toml setup.py fastjmix/_core.pyx $(wildcard fastjmix/_core/*.p
 .PHONY: help venv build demo test test-nightly faults soak fuzz bench bench-full profiles lint format test-pythons \
 	dist clean dcmtk clang cross
 MAKEFLAGS += --no-print-directory
+# Whatever the environment says: tests start hundreds of gateways, which would compile all of it anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile

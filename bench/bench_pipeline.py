@@ -19,6 +19,7 @@ from typing import Final
 import gateway
 
 from bench import machine, peers, sender
+from bench.forms import Form
 from bench.peers import FastJmix, Floor, Missing, Orthanc, Receiver, Script, Store, StoreScp
 from bench.room import Room
 from bench.rounds import OURS, Contestant, Row, interleave, say
@@ -50,6 +51,7 @@ def _scu(
         partial(receiver.check, studies),
         rounds,  # type: ignore[arg-type]
         f"{receiver.command} ← {sender.storescu_command(**options)}",  # type: ignore[arg-type]
+        primed=rounds is None,
     )
 
 
@@ -70,11 +72,18 @@ def _own(
         partial(receiver.check, studies),
         rounds,
         f"{receiver.command} ← bench/sender.py",
+        primed=rounds is None,
     )
 
 
-def _run(row: Row, room: Room, *contestants: Contestant | None) -> None:
-    interleave(row, [one for one in contestants if one is not None], room.form.rounds)
+def _run(row: Row, room: Room, *contestants: Contestant | None, rounds: int = 0) -> None:
+    there = [one for one in contestants if one is not None]
+    interleave(row, there, rounds or room.form.rounds)
+
+
+def _half(form: Form) -> int:
+    """Rounds of a row that takes long."""
+    return (form.rounds + 1) // 2
 
 
 def p1(row: Row, room: Room) -> None:
@@ -149,7 +158,7 @@ def p4(row: Row, room: Room) -> None:
         for receiver in (ours, forked):
             name = f"{receiver.name} × {count}" if receiver else ""
             contestants.append(_own(receiver, studies, send, name))
-    _run(row, room, *contestants)
+    _run(row, room, *contestants, rounds=_half(room.form))
     row.compare("of storescp --fork, 4 storescu", OURS, FORKED, 0.9)
     for count in (16, 64):
         text = f"of storescp --fork, {count} associations"
@@ -341,11 +350,10 @@ def p11(row: Row, room: Room) -> None:
                     receiver.clear,
                     partial(seal, receiver, study),
                     partial(receiver.check, [study]),
-                    (room.form.rounds + 1) // 2,
-                    receiver.command,
+                    command=receiver.command,
                 )
             )
-    _run(row, room, *contestants)
+    _run(row, room, *contestants, rounds=_half(room.form))
 
     def named(durability: str, study: Study) -> str:
         return f"{durability}, {study.instances} × {study.pixel_bytes} B"

@@ -11,7 +11,7 @@ class Form:
     """Instances and rounds. `slow` bounds the rounds of receivers that are slow by design."""
 
     name: str
-    rounds: int
+    rounds: int  # each a timed run, and an untimed one before it
     slow: int
     ct: int
     mr: int
@@ -26,7 +26,7 @@ class Form:
 
 
 FULL: Final = Form(
-    "full", 11, 3, 600, 2000, 500, 600, (2500, 5000, 10_000), 256, (300, 3000), 60, 30.0, 5
+    "full", 7, 3, 600, 2000, 500, 600, (2500, 5000, 10_000), 256, (300, 3000), 60, 30.0, 5
 )
 SHORT: Final = Form("short", 2, 1, 200, 800, 150, 120, (2500, 10_000), 128, (100, 400), 20, 5.0, 2)
 SMOKE: Final = Form("smoke", 1, 1, 6, 10, 4, 8, (10, 20), 64, (1, 40), 2, 0.2, 1)

@@ -2,10 +2,13 @@
 
 Wanted: numbers that can be compared although the machine's speed drifts: A B C, A B C, … and not
 A A A, B B B.
-Guaranteed: before each timed run the earlier output is deleted and `sync` is called (without that
-the dirty pages of one receiver are written while the next is timed, and ratios swing by a factor
-of two); the first round is warm-up; after each run, timed or not, the output is checked. What fails
-is left out of the later rounds and reported with its reason; the others go on.
+Guaranteed: before each run the earlier output is removed and `sync` is called (without that the
+dirty pages of one receiver are written while the next is timed, and ratios swing by a factor of
+two). Each timed run follows an untimed one of the same receiver: memory that was free for a while
+may have gone back to the hypervisor, and taking it again costs a run up to three times its
+processor time, whichever receiver it is that finds the memory gone. After each run, timed or not,
+the output is checked. What fails is left out of the later rounds and reported with its reason; the
+others go on.
 """
 
 from __future__ import annotations
@@ -28,9 +31,10 @@ def say(text: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
-    """One receiver in a row. `run` gives seconds; `rounds` bounds how often a slow one is timed.
+    """One receiver in a row. `run` gives seconds; `rounds` bounds how often it is timed.
 
-    A contestant with a bound of its own has no warm-up: it takes too long to be run for nothing.
+    `primed` says that an untimed run comes before each timed one; what is slow by design takes too
+    long to be run for nothing.
     """
 
     name: str
@@ -39,6 +43,15 @@ class Contestant:
     check: Callable[[], None]
     rounds: int | None = None
     command: str = ""
+    primed: bool = True
+
+    def once(self) -> float:
+        """A run from an empty, quiet disk, and the check of what came of it; seconds of the run."""
+        self.clear()
+        os.sync()
+        seconds = self.run()
+        self.check()
+        return seconds
 
 
 @dataclass(slots=True)
@@ -143,17 +156,15 @@ def row_from(held: Mapping[str, Any]) -> Row:
 
 
 def interleave(row: Row, contestants: Sequence[Contestant], rounds: int) -> None:
-    """Runs them in turns and adds their times to the row; one round more than `rounds`."""
-    for number in range(rounds + 1):
+    """Runs them in turns, and adds the times of `rounds` rounds to the row."""
+    for number in range(1, rounds + 1):
         for one in contestants:
-            bounded = one.rounds is not None
-            if one.name in row.failed or (bounded and number >= (one.rounds or 0)):
+            if one.name in row.failed or number > (one.rounds or rounds):
                 continue
             try:
-                one.clear()
-                os.sync()
-                seconds = one.run()
-                one.check()
+                if one.primed:
+                    one.once()
+                seconds = one.once()
             except Exception as problem:
                 row.failed[one.name] = f"{type(problem).__name__}: {problem}"[:300]
                 row.times.pop(one.name, None)
@@ -161,10 +172,8 @@ def interleave(row: Row, contestants: Sequence[Contestant], rounds: int) -> None
                 continue
             if one.command:
                 row.commands[one.name] = one.command
-            if number or bounded:
-                row.times.setdefault(one.name, []).append(seconds)
-            say(f"{row.name}   {'warm-up' if not (number or bounded) else f'round {number}':8} "
-                f"{one.name:32} {seconds:8.3f} s")  # fmt: skip
+            row.times.setdefault(one.name, []).append(seconds)
+            say(f"{row.name}   round {number:<2} {one.name:32} {seconds:8.3f} s")
     for one in contestants:  # the next row's receivers find an empty, quiet disk
         if one.name not in row.failed:
             one.clear()

@@ -1,9 +1,10 @@
 """The benchmark as a program: `python -m bench.run [--full] [--only P1,P3] [--out DIR]`.
 
 Writes results.json, RESULTS.md and results.svg (all three after each row, so that an interrupted
-run leaves what it has). Exit code 1 when a row could not be measured at all: what a goal's number
-is decides nothing here. Everything it needs is in one temporary directory below $TMPDIR or build/,
-which it removes, as it ends all processes that it started.
+run leaves what it has). With --only, what results.json has of the other rows stays, if the program
+was the same and the form too. Exit code 1 when a row could not be measured at all: what a goal's
+number is decides nothing here. Everything it needs is in one temporary directory below $TMPDIR or
+build/, which it removes, as it ends all processes that it started.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -62,23 +63,41 @@ def measure_parts(form: Form, room: Room) -> tuple[list[dict[str, Any]], str]:
     ], failed
 
 
+def earlier(out: Path, form: Form, only: Sequence[str]) -> dict[str, Any]:
+    """What `out` holds, without the rows of `only`; empty when it is of another program or form."""
+    try:
+        held: dict[str, Any] = json.loads((out / "results.json").read_text())
+        commit = held["machine"]["commit"].removesuffix("-dirty")
+        same = subprocess.run(
+            ["git", "diff", "--quiet", commit, "--", "fastjmix"], cwd=HERE.parent, check=False
+        )
+    except (OSError, ValueError, KeyError):
+        return {}
+    if same.returncode or held["form"] != form.name:
+        return {}
+    held["rows"] = [row for row in held["rows"] if row["name"] not in only]
+    return held
+
+
 def run(form: Form, out: Path, under: Path, only: Sequence[str] = (), parts: bool = True) -> bool:
     """Measures and writes the papers into `out`. True unless a row failed as a whole."""
     out.mkdir(parents=True, exist_ok=True)
     begun = time.monotonic()
-    held: dict[str, Any] = {
-        "form": form.name,
-        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        "rows": [],
-        "parts": [],
-    }
+    date = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+    held: dict[str, Any] = {"form": form.name, "date": date, "rows": [], "parts": []}
     with Room(form, under) as room:
         held["machine"] = machine.facts(room.root)
+        if only and (kept := earlier(out, form, only)):
+            kept["machine"]["versions"] |= held["machine"]["versions"]
+            held |= kept
         if parts:
             held["parts"], held["parts_failed"] = measure_parts(form, room)
         for name in bench_pipeline.ROWS:
             if not only or name in only:
-                held["rows"].append(bench_pipeline.measure(name, room).as_json())
+                row = bench_pipeline.measure(name, room)
+                if held["date"] != date:
+                    row.remarks.append(f"Measured apart from the other rows, on {date}.")
+                held["rows"] = sorted([*held["rows"], row.as_json()], key=_place)
                 held["seconds"] = round(time.monotonic() - begun, 1)
                 (out / "results.json").write_text(json.dumps(held, indent=1, ensure_ascii=False))
                 report.write(held, out)
@@ -86,10 +105,15 @@ def run(form: Form, out: Path, under: Path, only: Sequence[str] = (), parts: boo
     return not any("row" in row["failed"] for row in held["rows"])
 
 
+def _place(row: Mapping[str, Any]) -> int:
+    """In the order of the goals."""
+    return list(bench_pipeline.ROWS).index(row["name"])
+
+
 def main() -> None:
     choose = argparse.ArgumentParser(prog="bench.run", description="P1 to P12, beside their peers")
     choose.add_argument("--full", action="store_true", help="all instances and rounds")
-    choose.add_argument("--only", default="", help="rows, as in P1,P3")
+    choose.add_argument("--only", default="", help="rows, as in P1,P3; others stay as they were")
     choose.add_argument(
         "--no-parts", action="store_true", help="without the pytest-benchmark suites"
     )

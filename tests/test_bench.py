@@ -54,6 +54,10 @@ def test_a_row_is_measured_and_reported_and_nothing_stays(tmp_path) -> None:
     assert "pynetdicom" in told
     xml.etree.ElementTree.parse(tmp_path / "out" / "results.svg")
     assert list((tmp_path / "work").iterdir()) == []
+    kept = run.earlier(tmp_path / "out", forms.SMOKE, ["P9"])
+    assert kept["rows"] == held["rows"][:1]  # the row that is to be measured again is not kept
+    assert run.earlier(tmp_path / "out", forms.SHORT, ["P9"]) == {}
+    assert run.earlier(tmp_path, forms.SMOKE, ["P9"]) == {}
     assert set(machine.family(before[0])) <= set(before)
 
 

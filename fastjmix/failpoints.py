@@ -50,6 +50,7 @@ POINTS: Final[Mapping[str, str]] = {
     "seal.synced": "the archive is complete and durable in building/; there is no ticket",
     "seal.published": "archive and ticket are in outbox/; building/<id> holds draft.json only",
     "seal.removed": "archive and ticket are in outbox/; building/<id> is gone",
+    "spool.dropping": "a draft that counts no more has the name that is swept, and is not deleted",
     "spool.renamed": "a file has its new name; the directory that holds the name was not synced",
     "move.recorded": "the receipt (or refusal) is durable in its new place; archive in outbox/",
     "move.moved": "archive and receipt are in their new place; the ticket in outbox/ is left over",

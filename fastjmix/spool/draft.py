@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -243,7 +242,7 @@ class Draft:
         except OSError as problem:
             self._judge(problem)
             raise
-        shutil.rmtree(self.directory, ignore_errors=True)  # what stays is deleted at the next start
+        self._drop()
         reach("seal.removed")
         return ticket
 
@@ -269,7 +268,7 @@ class Draft:
         with contextlib.suppress(OSError):
             self.close()
         self._spool.move_settled(self.directory, ticket, durable=self._durable)
-        shutil.rmtree(self.directory, ignore_errors=True)
+        self._drop()
         reach("seal.removed")
         return ticket
 
@@ -277,7 +276,11 @@ class Draft:
         """Deletes the draft. Only for one in which nothing was promised."""
         with contextlib.suppress(OSError):
             self.close()
-        shutil.rmtree(self.directory, ignore_errors=True)
+        self._drop()
+
+    def _drop(self) -> None:
+        with contextlib.suppress(OSError):  # what stays is deleted at the next start
+            self._spool.drop(Leftover(self.id, self.directory, self.recipe))
 
     def leave(self) -> Leftover:
         """Closes the file and leaves the draft to whoever recovers it."""

@@ -278,11 +278,22 @@ class Spool:
         self._rename(leftover.directory, gone)
         shutil.rmtree(gone, ignore_errors=True)
 
+    def drop(self, leftover: Leftover) -> None:
+        """Deletes a draft that counts no more. Raises OSError while it looks as if it did.
+
+        It goes under the name that a successor sweeps: who dies between two of its files leaves
+        nothing that stays until the next start.
+        """
+        gone = self._unfinished(leftover.recipe, leftover.id)
+        leftover.directory.rename(gone)
+        reach("spool.dropping")
+        shutil.rmtree(gone, ignore_errors=True)
+
     def discard(self, leftover: Leftover) -> None:
         """A draft in which nothing was promised, or whose archive is in outbox/. Raises OSError."""
         if self.durable and not leftover.archive.exists():
             sync_directory(self.outbox)  # the seal may have ended before it could do that
-        shutil.rmtree(leftover.directory)
+        self.drop(leftover)
 
     # -- S1 ----------------------------------------------------------------------------------
 
@@ -375,7 +386,8 @@ class Spool:
         with (leftover.directory / TICKET).open("rb") as file:
             ticket = Ticket.load(file.read(TICKET_BYTES_MAX), str(leftover.directory / TICKET))
         self.move_settled(leftover.directory, ticket, durable=self.durable)
-        shutil.rmtree(leftover.directory, ignore_errors=True)
+        with contextlib.suppress(OSError):  # what stays is deleted at the next start
+            self.drop(leftover)
         return ticket
 
     # -- S2 and on ---------------------------------------------------------------------------

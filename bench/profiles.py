@@ -79,6 +79,7 @@ class Scenario:
     study: Study
     options: dict[str, Any] = field(default_factory=dict)
     nagle: bool = False
+    pdu: int = sender.PDU
     deliver: bool = False
     associations: int = 0
     floors: tuple[str, ...] = ()
@@ -94,6 +95,7 @@ SCENARIOS: Final[dict[str, Scenario]] = {
     "P5": Scenario(CT_STUDY, nagle=True),
     "P6": Scenario(CT_STUDY, {"durability": "fsync"}, floors=("fdatasync",)),
     "P8": Scenario(CT_STUDY, {"grace": 0}, deliver=True),
+    "P9": Scenario(CT_STUDY, pdu=16384),
 }
 
 
@@ -147,7 +149,8 @@ class Stage:
         if self._files is None:
             sender.at_once(self.ours.port, self.ours.aet, self._studies)
         else:
-            peers.storescu_to(self.ours, [self._files], nagle=self.scenario.nagle)
+            told = {"nagle": self.scenario.nagle, "pdu": self.scenario.pdu}
+            peers.storescu_to(self.ours, [self._files], **told)
         if self.scenario.deliver:
             self.ours.await_instances(self._count, ("sent",))
         seconds = time.perf_counter() - begun
@@ -379,6 +382,7 @@ def _section(name: str, scenario: Scenario, one: Looked) -> list[str]:
         + (f", {told}" if told else "")
         + (f", {scenario.associations} associations" if scenario.associations else "")
         + (", Nagle's algorithm on" if scenario.nagle else "")
+        + (f", PDUs of {scenario.pdu // 1024} KB" if scenario.pdu != sender.PDU else "")
         + (", until the store's 201" if scenario.deliver else ""),
         "",
         f"{wall:.3f} s by the clock; {total:.3f} s of processor, so not less than "

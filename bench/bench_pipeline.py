@@ -51,7 +51,6 @@ def _scu(
         partial(receiver.check, studies),
         rounds,  # type: ignore[arg-type]
         f"{receiver.command} ← {sender.storescu_command(**options)}",  # type: ignore[arg-type]
-        primed=rounds is None,
     )
 
 
@@ -72,7 +71,6 @@ def _own(
         partial(receiver.check, studies),
         rounds,
         f"{receiver.command} ← bench/sender.py",
-        primed=rounds is None,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -63,9 +64,20 @@ def facts(where: Path) -> dict[str, Any]:
         "kernel": platform.release(),
         "file_system": _output("stat", "-f", "-c", "%T", str(where)),
         "commit": _output("git", "-C", str(root), "describe", "--always", "--dirty"),
+        "program": program(),
         "command": " ".join(["python -m bench.run", *sys.argv[1:]]),
         "versions": versions,
     }
+
+
+def program() -> str:
+    """A digest of fastjmix's sources, committed or not: equal for what is the same program."""
+    digest = hashlib.sha256()
+    sources = Path(__file__).resolve().parents[1] / "fastjmix"
+    for path in sorted(sources.rglob("*.p[yx]*")):
+        if path.suffix in (".py", ".pyx", ".pxi"):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def family(pid: int) -> list[int]:

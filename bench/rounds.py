@@ -31,10 +31,9 @@ def say(text: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
-    """One receiver in a row. `run` gives seconds; `rounds` bounds how often it is timed.
+    """One receiver in a row. `run` gives seconds; `rounds` bounds how often a slow one is timed.
 
-    `primed` says that an untimed run comes before each timed one; what is slow by design takes too
-    long to be run for nothing.
+    A contestant with such a bound takes too long to be run for nothing: it has no untimed runs.
     """
 
     name: str
@@ -43,7 +42,6 @@ class Contestant:
     check: Callable[[], None]
     rounds: int | None = None
     command: str = ""
-    primed: bool = True
 
     def once(self) -> float:
         """A run from an empty, quiet disk, and the check of what came of it; seconds of the run."""
@@ -162,7 +160,7 @@ def interleave(row: Row, contestants: Sequence[Contestant], rounds: int) -> None
             if one.name in row.failed or number > (one.rounds or rounds):
                 continue
             try:
-                if one.primed:
+                if one.rounds is None:
                     one.once()
                 seconds = one.once()
             except Exception as problem:

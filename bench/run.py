@@ -67,13 +67,10 @@ def earlier(out: Path, form: Form, only: Sequence[str]) -> dict[str, Any]:
     """What `out` holds, without the rows of `only`; empty when it is of another program or form."""
     try:
         held: dict[str, Any] = json.loads((out / "results.json").read_text())
-        commit = held["machine"]["commit"].removesuffix("-dirty")
-        same = subprocess.run(
-            ["git", "diff", "--quiet", commit, "--", "fastjmix"], cwd=HERE.parent, check=False
-        )
+        same = held["machine"]["program"] == machine.program() and held["form"] == form.name
     except (OSError, ValueError, KeyError):
         return {}
-    if same.returncode or held["form"] != form.name:
+    if not same:
         return {}
     held["rows"] = [row for row in held["rows"] if row["name"] not in only]
     return held

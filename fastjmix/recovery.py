@@ -125,7 +125,7 @@ def _copy_out(spool: Spool, draft: Draft, leftover: Leftover, found: _Survey) ->
             why = "; ".join(told) + (f"; and {more} more" if more else "")
             pieces = (p for d in found.damages for p in _raw(draft, d.start, d.end))
             spool.keep_damaged(leftover, pieces, why)
-        spool.retire(leftover)
+        spool.drop(leftover, durable=True)
     except BaseException:
         if fresh is not None:
             fresh.abandon()

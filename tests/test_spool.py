@@ -158,7 +158,7 @@ def test_a_draft_without_a_recipe_is_kept_for_a_person(spool) -> None:
 
 def test_a_successor_sweeps_what_its_predecessor_left_unpromised(spool) -> None:
     mine, other = spool.new_spill("packer-0"), spool.new_spill("packer-1")
-    spool.retire(left_by(spool, 10))
+    spool.drop(left_by(spool, 10), durable=True)
     drafts = [left_by(spool, number).directory for number in (0, 1)]
     for directory in drafts:  # killed between mkdir and rename
         number = int(orjson.loads((directory / "draft.json").read_bytes())["packer"])

@@ -269,23 +269,17 @@ class Spool:
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         return Draft(self, leftover.id, leftover.recipe, descriptor, durable=self.durable)
 
-    def retire(self, leftover: Leftover) -> None:
-        """A draft whose promises stand in another one, which is durable. Raises OSError.
-
-        One rename decides which of the two is recovered: a `.draft` is swept.
-        """
-        gone = self._unfinished(leftover.recipe, leftover.id)
-        self._rename(leftover.directory, gone)
-        shutil.rmtree(gone, ignore_errors=True)
-
-    def drop(self, leftover: Leftover) -> None:
+    def drop(self, leftover: Leftover, *, durable: bool = False) -> None:
         """Deletes a draft that counts no more. Raises OSError while it looks as if it did.
 
-        It goes under the name that a successor sweeps: who dies between two of its files leaves
-        nothing that stays until the next start.
+        One rename decides: a `.draft` is swept by a successor. So who dies between two of its files
+        leaves nothing that stays until the next start; and of two drafts with the same promises
+        (`durable`, for a copy that is) one is recovered.
         """
         gone = self._unfinished(leftover.recipe, leftover.id)
         leftover.directory.rename(gone)
+        if durable and self.durable:
+            sync_directory(self.building)
         reach("spool.dropping")
         shutil.rmtree(gone, ignore_errors=True)
 

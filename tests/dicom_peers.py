@@ -51,7 +51,8 @@ def in_use(own: Gateway) -> dict[str, Use]:
 
 
 def at_rest(own: Gateway) -> dict[str, Use]:
-    """What is in use when nothing is being packed."""
+    """What is in use when nothing is being packed, and the API has its thread."""
+    until(lambda: use_of(own.children()["api"]).threads > 1, "the API looks at the spool")
     until(lambda: not list((own.spool / "building").iterdir()), "everything is sealed")
     return in_use(own)
 
@@ -91,8 +92,7 @@ def back_to(own: Gateway, base: dict[str, Use], shared_kb: int, seconds: float =
             for name, was in base.items()
             if (one := now.get(name)) is None
             or one.descriptors != was.descriptors
-            # The API's first look at the spool starts a thread, perhaps not before `base`.
-            or one.threads > was.threads + (name == "api")
+            or one.threads != was.threads
             or one.private_kb > was.private_kb * 1.02 + 512  # an arena more is no leak
         ]
         if lanes_kb(own) > shared_kb:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib
 import os
 import resource
 import select
@@ -27,7 +28,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Final
 
-from fastjmix import api, failpoints, log, packer, receiver, uploader
+from fastjmix import failpoints, log, packer, receiver
 from fastjmix._version import __version__
 from fastjmix.config import Config
 from fastjmix.errors import FastjmixError, PlatformError
@@ -193,6 +194,8 @@ class Supervisor:
 
     def _uploader(self, row: int) -> Callable[[], None]:
         def start() -> None:
+            from fastjmix import uploader
+
             senders = {origin: pair[1] for origin, pair in self._outcomes.items()}
             self._keep(senders=True)
             _hide()
@@ -206,6 +209,8 @@ class Supervisor:
 
     def _api(self, row: int) -> Callable[[], None]:
         def start() -> None:
+            from fastjmix import api
+
             self._keep(sockets=self._http, outcome="api")
             _hide()
             links = self._links(Stage.SERVE, row, {"api": self._outcomes["api"][0]})
@@ -233,6 +238,8 @@ class Supervisor:
         watch = self._watch_signals()
         self._announce()
         for child in self._children:
+            if child.stage >= Stage.SERVE:
+                _load_web()
             self._fork(child)
         poll = select.poll()
         poll.register(watch, select.POLLIN)
@@ -390,6 +397,13 @@ def _be_child(config: Config, child: Child, parent: int) -> None:
         log.get().exception("child_failed")
     finally:
         os._exit(code)  # whatever happens: this is not the supervisor
+
+
+def _load_web() -> None:
+    """What the last two kinds of children need, once for both, and after the others were forked: no
+    modality waits for an HTTP library, which is a third of all that is imported."""
+    for name in ("api", "uploader"):
+        importlib.import_module(f"fastjmix.{name}")
 
 
 def _hide() -> None:

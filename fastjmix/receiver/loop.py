@@ -54,6 +54,11 @@ SPIN_SECS: Final = 0.002
 pauses). Longer than a response's way to the sender and back, shorter than anyone would measure as
 load."""
 
+ALONE_SECS: Final = 0.05
+"""So long must one association have been the only busy one before we spin for it. With several the
+others' work fills the wait, and a receiver that spins takes the processor from those whom it waits
+for: 4 storescu on two cores then take 1.2 times as long (ARCHITECTURE.md, "Waking")."""
+
 
 class Receiver:
     """The event loop of one receiver process. `number` counts receivers from 0."""
@@ -87,6 +92,8 @@ class Receiver:
         self._stopping_at: float | None = None
         self._next_tick = 0.0
         self._last_event = 0.0
+        self._busy: Connection | None = None
+        self._shared_at = 0.0
 
     # -- the loop ----------------------------------------------------------------------------
 
@@ -118,7 +125,8 @@ class Receiver:
         if not live:
             waits = self._leases.busy or self._resting or self._entrance.notices.untold
             return self._epoll.poll(TICK_SECS if waits else -1)
-        if self._waiting:
+        alone = self._last_event - self._shared_at >= ALONE_SECS
+        if self._waiting and alone:
             scanners = [c.scanner for c in self._waiting if c.scanner is not None]
             if _core.await_grants(scanners, GRANT_TURNS) >= 0:
                 self._last_event = time.monotonic()
@@ -128,7 +136,7 @@ class Receiver:
         if events:
             self._last_event = now
             return events
-        if now - self._last_event < SPIN_SECS:
+        if alone and now - self._last_event < SPIN_SECS:
             os.sched_yield()
             return []
         self._lanes.doze(self._number)
@@ -314,6 +322,10 @@ class Receiver:
         """Takes what the socket has, piece by piece, so that the packer can begin."""
         scanner = connection.scanner
         assert scanner is not None
+        if connection is not self._busy:
+            if self._busy is not None and self._busy.state is State.OPEN:
+                self._shared_at = self._last_event
+            self._busy = connection
         for _ in range(EVENTS):
             event = scanner.receive(connection.socket.fileno(), RECEIVE_BYTES, BURST)
             if scanner.closed:

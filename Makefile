@@ -14,7 +14,7 @@ CORE := pyproject.toml setup.py fastjmix/_core.pyx $(wildcard fastjmix/_core/*.p
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv build demo test test-nightly faults soak fuzz bench bench-full profiles lint format test-pythons \
+.PHONY: help venv build demo test test-nightly faults soak fuzz bench bench-full profiles price lint format test-pythons \
 	dist clean dcmtk clang cross
 MAKEFLAGS += --no-print-directory
 # Whatever the environment says: tests start hundreds of gateways, which would compile all of it anew.
@@ -56,6 +56,10 @@ bench-full: $(BIN)/.tools dcmtk  ## measure everything: bench/RESULTS.md, result
 profiles: $(BIN)/.tools dcmtk  ## where the time of each goal goes: bench/PROFILES.md (perf and strace, if they are there)
 	$(PIP) --group bench
 	$(BIN)/python -m bench.profiles $(ARGS)
+
+price: $(BIN)/.tools dcmtk  ## fastjmix beside itself as it was at another commit: bench/PRICE.md (ARGS='--since COMMIT')
+	$(PIP) --group bench
+	$(BIN)/python -m bench.price $(ARGS)
 
 lint: $(BIN)/.tools  ## rules, format, types
 	$(BIN)/ruff check .

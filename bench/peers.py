@@ -176,6 +176,7 @@ class FastJmix(Receiver):
         upstream: int = NOWHERE,
         max_associations: int = 64,
         max_instances: int = 10_000,
+        python: str = sys.executable,
     ) -> None:
         super().__init__(name, directory)
         self.hashing = hashing
@@ -190,6 +191,7 @@ class FastJmix(Receiver):
             upstream,
             builder=self.builder,
             endpoint=f"max_associations = {max_associations}",
+            python=python,
         )
         self.port = self.process.dicom_port
         self.spool = self.process.spool

@@ -56,14 +56,20 @@ class Process:
     """A child with its log read by a thread: one can wait for a line."""
 
     def __init__(
-        self, *arguments: str, cwd: Path, env: Mapping[str, str] | None = None, first: str = ""
+        self,
+        *arguments: str,
+        cwd: Path,
+        env: Mapping[str, str] | None = None,
+        first: str = "",
+        python: str = sys.executable,
     ) -> None:
-        """`first` is Python that runs before the program: it shortens what would last minutes."""
+        """`first` is Python that runs before the program: it shortens what would last minutes.
+        `python` is whose fastjmix runs."""
         self.lines: list[str] = []
         program = f"{first}\nfrom fastjmix.cli import main\nmain()"
         self._changed = threading.Condition()
         self.child = subprocess.Popen(
-            [sys.executable, *(("-c", program) if first else ("-m", "fastjmix")), *arguments],
+            [python, *(("-c", program) if first else ("-m", "fastjmix")), *arguments],
             cwd=cwd,
             stderr=subprocess.STDOUT,
             stdout=subprocess.PIPE,
@@ -225,10 +231,13 @@ class Gateway(Process):
         upstream: int,
         env: Mapping[str, str] | None = None,
         first: str = "",
+        python: str = sys.executable,
         **parts: str,
     ) -> None:
         write_config(directory, upstream, **parts)
-        super().__init__("run", "-c", "config.toml", cwd=directory, env=env, first=first)
+        super().__init__(
+            "run", "-c", "config.toml", cwd=directory, env=env, first=first, python=python
+        )
         self.spool = directory / "spool"
         self._forked = False
         self.wait_for(r" started ")

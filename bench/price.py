@@ -1,0 +1,167 @@
+"""What later work cost: fastjmix beside itself as it was, in turns → bench/PRICE.md.
+
+    python -m bench.price [--since COMMIT] [--only P1,P6]
+
+The former fastjmix is built from its commit, in a worktree and an environment of its own. Each goal
+whose time is compared with a peer's is run as in bench_pipeline.py, with the two instead of peers:
+so what the machine does that day is the same for both. Absolute times are left out on purpose.
+
+Still wrong: the libraries are those that pip finds today, for both; `fastjmix store` (P8) is
+today's for both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from bench import forms, machine, peers, sender
+from bench.forms import Form
+from bench.peers import FastJmix, Store
+from bench.room import Room
+from bench.rounds import Contestant, Row, interleave, say
+from bench.study import CT_STUDY, MR_STUDY, TINY_STUDY, Study
+
+HERE: Final = Path(__file__).resolve().parent
+PAGE: Final = HERE / "PRICE.md"
+BEFORE_RELIABILITY: Final = "2a99e34"
+"""The last commit before "an acknowledged instance is never lost" was worked on: kills, power cuts,
+failing disks, bounds for whatever a peer controls."""
+
+NOW, THEN = "now", "then"
+
+Send = Callable[[FastJmix], float]
+
+
+@contextlib.contextmanager
+def former(commit: str, under: Path) -> Iterator[str]:
+    """The Python of an environment in which fastjmix is that of `commit`."""
+    tree = under / "then"
+    git = ["git", "-C", str(HERE.parent), "worktree"]
+    subprocess.run([*git, "add", "--quiet", "--detach", str(tree), commit], check=True)
+    try:
+        subprocess.run([sys.executable, "-m", "venv", str(under / "venv")], check=True)
+        python = str(under / "venv" / "bin" / "python")
+        subprocess.run([python, "-m", "pip", "install", "-q", str(tree)], check=True)
+        yield python
+    finally:
+        subprocess.run([*git, "remove", "--force", str(tree)], check=True)
+
+
+def _storescu(room: Room, *studies: Study, **options: Any) -> Send:
+    files = [room.files(study) for study in studies]
+    return lambda receiver: peers.storescu_to(receiver, files, **options)
+
+
+def _own(send: Callable[..., float], told: object) -> Send:
+    return lambda receiver: send(receiver.port, receiver.aet, told)
+
+
+def _delivered(send: Send, study: Study, receiver: FastJmix) -> float:
+    begun = time.perf_counter()
+    send(receiver)
+    receiver.await_instances(study.instances, ("sent",))
+    return time.perf_counter() - begun
+
+
+def rows(room: Room, form: Form) -> dict[str, tuple[list[Study], Send, dict[str, Any]]]:
+    """By goal: what is sent, how, and the options of both."""
+    ct, mr = CT_STUDY.sized(form.ct), MR_STUDY.sized(form.mr)
+    four = [CT_STUDY.sized(form.parallel).other(copy) for copy in range(4)]
+    each = CT_STUDY.sized(max(1, form.parallel * 4 // 64))
+    many = [each.other(copy) for copy in range(64)]
+    tiny = TINY_STUDY.sized(form.each)
+    one = _storescu(room, ct)
+    return {
+        "P1": ([ct], one, {}),
+        "P2": ([ct], one, {"hashing": False}),
+        "P3": ([mr], _storescu(room, mr), {}),
+        "P4, 4 storescu": (four, _storescu(room, *four), {}),
+        "P4, 64 associations": (many, _own(sender.at_once, many), {}),
+        "P5": ([ct], _storescu(room, ct, nagle=True), {}),
+        "P6": ([ct], one, {"durability": "fsync"}),
+        "P7": ([tiny], _own(sender.one_each, tiny), {}),
+        "P8": ([ct], partial(_delivered, one, ct), {"grace": 0, "upstream": True}),
+        "P9": ([ct], _storescu(room, ct, pdu=16384), {}),
+    }
+
+
+def measure(name: str, room: Room, python: str) -> Row:
+    """Both, in turns."""
+    studies, send, options = rows(room, room.form)[name]
+    row = Row(name, name)
+    store = room.serve(Store, "store") if options.pop("upstream", False) else None
+    if store is not None:
+        options["upstream"] = store.port
+
+    def clear(receiver: FastJmix) -> None:
+        receiver.clear()
+        if store is not None:
+            for path in (store.directory / "store").rglob("*.zip"):
+                path.unlink(missing_ok=True)
+
+    contestants = []
+    for which, program in ((THEN, python), (NOW, sys.executable)):
+        receiver = room.start(row, FastJmix, which, python=program, **options)
+        if receiver is not None:
+            run, check = partial(send, receiver), partial(receiver.check, studies)
+            contestants.append(Contestant(which, partial(clear, receiver), run, check))
+    interleave(row, contestants, room.form.rounds)
+    room.close()
+    return row
+
+
+def page(measured: Sequence[Row], commit: str, facts: dict[str, Any]) -> str:
+    """PRICE.md."""
+    lines = [
+        "# What reliability cost" if commit == BEFORE_RELIABILITY else f"# Since {commit}",
+        "",
+        f"Made by `python -m bench.price --since {commit}` on {time.strftime('%Y-%m-%d')}, from",
+        f"commit {facts['commit']}; not edited by hand. {facts['processors']} × {facts['cpu']}.",
+        "Medians of rounds in turns, each with an untimed run before it; below 1 is quicker now.",
+        "",
+        "| goal | now / then | least / least | rounds |",
+        "|---|---|---|---|",
+    ]
+    for row in measured:
+        if row.failed:
+            lines.append(f"| {row.name} | not measured: {row.failed} | | |")
+            continue
+        now, then = row.times[NOW], row.times[THEN]
+        ratio = statistics.median(now) / statistics.median(then)
+        lines.append(f"| {row.name} | {ratio:.2f} | {min(now) / min(then):.2f} | {len(now)} |")
+    return "\n".join([*lines, ""])
+
+
+def main() -> None:
+    choose = argparse.ArgumentParser(prog="bench.price", description=__doc__.split("→")[0].strip())
+    choose.add_argument("--since", default=BEFORE_RELIABILITY, metavar="COMMIT")
+    choose.add_argument("--only", default="", help="goals, as in P1,P3")
+    choose.add_argument("--short", action="store_true", help="fewer instances and rounds")
+    choose.add_argument("--out", type=Path, default=PAGE)
+    words = choose.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that `with` and `finally` run
+    wanted = [name.strip().upper() for name in words.only.split(",") if name.strip()]
+    under = Path(os.environ.get("TMPDIR") or HERE.parent / "build")
+    form = forms.SHORT if words.short else forms.FULL
+    with Room(form, under) as room, former(words.since, room.root) as python:
+        names = [n for n in rows(room, form) if not wanted or n.split(",")[0] in wanted]
+        if not names:
+            choose.error(f"no such goal: {words.only}")
+        measured = [measure(name, room, python) for name in names]
+        words.out.write_text(page(measured, words.since, machine.facts(room.root)))
+    say(str(words.out))
+
+
+if __name__ == "__main__":
+    main()

@@ -5,7 +5,8 @@ three times, since each way of looking slows what it sees:
 
     as it is      seconds of processor by process (/proc/PID/schedstat), beside the wall clock
     perf record   samples of the processor clock, by process and by what the code is for
-    strace -c -f  system calls of each process; their counts are exact, their times are not
+    strace -c -f  system calls of each process; their counts are exact, their times are not, but
+                  for those that wait for the disk, which are long
 
 and with the floors which a scenario names: loops that do nothing but one part of it. Where a
 scenario says so, many more sendings are recorded each on its own, and the quickest and the slowest
@@ -51,6 +52,8 @@ MANY: Final = 4 * forms.FULL.parallel
 """Instances that P4 sends in all."""
 SHOWN: Final = 8
 """System calls of a process that the page names."""
+DISK: Final = ("fdatasync", "fsync", "sync_file_range")
+"""Those that wait for the disk: their time is shown, too."""
 
 # What a sample was for, by the symbol first and by the file it lies in second.
 SYMBOLS: Final = (
@@ -73,7 +76,7 @@ class Scenario:
     """A goal's work: the study, how fastjmix is told to pack it, how it is sent.
 
     With `associations` the study's instances are sent over so many at once, by bench/sender.py;
-    else by storescu.
+    else by `senders` of storescu.
     """
 
     study: Study
@@ -82,6 +85,7 @@ class Scenario:
     pdu: int = sender.PDU
     deliver: bool = False
     associations: int = 0
+    senders: int = 1
     floors: tuple[str, ...] = ()
     spread: bool = False
 
@@ -90,6 +94,7 @@ SCENARIOS: Final[dict[str, Scenario]] = {
     "P1": Scenario(CT_STUDY, floors=("copy", "sha256"), spread=True),
     "P2": Scenario(CT_STUDY, {"hashing": False}, floors=("copy",)),
     "P3": Scenario(MR_STUDY),
+    "P4": Scenario(CT_STUDY.sized(MANY), senders=4),
     "P4-4": Scenario(CT_STUDY.sized(MANY), associations=4),
     "P4-64": Scenario(CT_STUDY.sized(MANY // 64 * 64), associations=64),
     "P5": Scenario(CT_STUDY, nagle=True),
@@ -105,12 +110,18 @@ Samples: TypeAlias = Counter[tuple[str, str]]
 
 @dataclass
 class Looked:
-    """What was seen of one scenario. Seconds; `spread` and `floor_spread` are ascending."""
+    """What was seen of one scenario. Seconds; `spread` and `floor_spread` are ascending.
+
+    `received` are those until the association was released, where more follows; `waits` are by
+    (process, system call), of DISK.
+    """
 
     wall: list[float] = field(default_factory=list)
     processor: dict[str, float] = field(default_factory=dict)
     samples: Samples = field(default_factory=Counter)
+    received: list[float] = field(default_factory=list)
     calls: dict[str, Counter[str]] = field(default_factory=dict)
+    waits: dict[tuple[str, str], float] = field(default_factory=dict)
     floors: dict[str, float] = field(default_factory=dict)
     spread: list[tuple[float, Samples]] = field(default_factory=list)
     floor_spread: dict[str, list[float]] = field(default_factory=dict)
@@ -121,13 +132,14 @@ class Stage:
 
     def __init__(self, room: Room, scenario: Scenario) -> None:
         self.scenario = scenario
-        study, count = scenario.study, scenario.associations
-        self._files = None if count else room.files(study)
+        study, count = scenario.study, scenario.associations or scenario.senders
         self._studies = [study.sized(study.instances // count).other(n) for n in range(count)]
-        self._count = sum(one.instances for one in self._studies or [study])
+        self._files = [] if scenario.associations else [room.files(one) for one in self._studies]
+        self._count = sum(one.instances for one in self._studies)
         self._store = room.serve(Store, "store") if scenario.deliver else None
         upstream = self._store.port if self._store else peers.NOWHERE
         self.ours = room.serve(FastJmix, "fastjmix", upstream=upstream, **scenario.options)
+        self.received = 0.0
 
     def pids(self) -> dict[int, str]:
         """Every process of ours, by what it is."""
@@ -146,11 +158,12 @@ class Stage:
         os.sync()
         note()
         begun = time.perf_counter()
-        if self._files is None:
+        if self.scenario.associations:
             sender.at_once(self.ours.port, self.ours.aet, self._studies)
         else:
             told = {"nagle": self.scenario.nagle, "pdu": self.scenario.pdu}
-            peers.storescu_to(self.ours, [self._files], **told)
+            peers.storescu_to(self.ours, self._files, **told)
+        self.received = time.perf_counter() - begun
         if self.scenario.deliver:
             self.ours.await_instances(self._count, ("sent",))
         seconds = time.perf_counter() - begun
@@ -187,7 +200,7 @@ def look(scenario: Scenario, room: Room) -> Looked:
         if scenario.spread:
             found.spread = _spread(stage, room.root)
     if shutil.which("strace"):
-        found.calls = _calls(stage, room.root)
+        _calls(stage, room.root, found)
     for name in scenario.floors:
         found.floors[name] = FLOORS[name](room.directory(name), scenario.study)
         if found.spread:
@@ -230,6 +243,7 @@ def _as_it_is(stage: Stage, found: Looked) -> None:
 
     for _ in range(ROUNDS):
         found.wall.append(stage.send(note))
+        found.received.append(stage.received)
     found.processor = {name: seconds / ROUNDS for name, seconds in spent.items()}
 
 
@@ -276,27 +290,29 @@ def _purpose(symbol: str, file: str) -> str:
     return "else"
 
 
-def _calls(stage: Stage, under: Path) -> dict[str, Counter[str]]:
+def _calls(stage: Stage, under: Path, found: Looked) -> None:
     """System calls by process, of one sending."""
     tracers = []
     for pid, name in stage.pids().items():
         out = under / f"strace-{pid}"
         tracer = subprocess.Popen(
-            ["strace", "-q", "-c", "-f", "-o", str(out), "-p", str(pid)], stderr=subprocess.DEVNULL
+            ["strace", "-q", "-c", "-w", "-f", "-o", str(out), "-p", str(pid)],
+            stderr=subprocess.DEVNULL,
         )
         tracers.append((name, out, tracer))
     time.sleep(0.5)  # until all are attached
     stage.send()
-    found: dict[str, Counter[str]] = {}
     for name, out, tracer in tracers:
         tracer.send_signal(signal.SIGINT)
         tracer.wait()
-        counts = found.setdefault(name, Counter())
+        counts = found.calls.setdefault(name, Counter())
         for line in out.read_text().splitlines():
-            words = line.split()
+            words = line.split()  # % of the time, seconds, µs a call, calls, [errors,] name
             if len(words) >= 5 and words[3].isdigit() and words[-1] != "total":
                 counts[words[-1]] += int(words[3])
-    return found
+                if words[-1] in DISK:
+                    waited = found.waits.get((name, words[-1]), 0.0)
+                    found.waits[name, words[-1]] = waited + float(words[1])
 
 
 # -- floors ----------------------------------------------------------------------------------------
@@ -381,6 +397,7 @@ def _section(name: str, scenario: Scenario, one: Looked) -> list[str]:
         f"## {name}: {study.name}, {study.instances} instances"
         + (f", {told}" if told else "")
         + (f", {scenario.associations} associations" if scenario.associations else "")
+        + (f", {scenario.senders} storescu" if scenario.senders > 1 else "")
         + (", Nagle's algorithm on" if scenario.nagle else "")
         + (f", PDUs of {scenario.pdu // 1024} KB" if scenario.pdu != sender.PDU else "")
         + (", until the store's 201" if scenario.deliver else ""),
@@ -389,6 +406,7 @@ def _section(name: str, scenario: Scenario, one: Looked) -> list[str]:
         f"{total / cores:.3f} s on {cores} cores however well they are filled "
         f"({100 * total / cores / wall:.0f} % of the time both are).",
         "",
+        *_released(scenario, one),
         "| process | processor, s | each instance, µs |",
         "|---|---|---|",
     ]
@@ -406,6 +424,14 @@ def _section(name: str, scenario: Scenario, one: Looked) -> list[str]:
     else:
         lines += ["", "perf was not to be had.", ""]
     return [*lines, *_called(one, study), *_spread_shown(one)]
+
+
+def _released(scenario: Scenario, one: Looked) -> list[str]:
+    if not scenario.deliver:
+        return []
+    received = statistics.mean(one.received)
+    told = f"The association was released after {received:.3f} s; the rest is sealing and delivery."
+    return [told, ""]
 
 
 def _sampled(samples: Samples) -> list[str]:
@@ -438,7 +464,12 @@ def _spread_shown(one: Looked) -> list[str]:
 def _called(one: Looked, study: Study) -> list[str]:
     if not one.calls:
         return ["strace was not to be had.", ""]
-    lines = ["System calls for each instance (`strace -c -f`):", "", "| process | |", "|---|---|"]
+    lines = [
+        "System calls for each instance (`strace -c -w -f`):",
+        "",
+        "| process | |",
+        "|---|---|",
+    ]
     for process, counts in one.calls.items():
         shown = [
             f"{call} {count / study.instances:.2f}"
@@ -447,6 +478,9 @@ def _called(one: Looked, study: Study) -> list[str]:
         ]
         if shown:
             lines.append(f"| {process} | {', '.join(shown)} |")
+    waited = [f"{p} {seconds:.3f} s in {call}(2)" for (p, call), seconds in one.waits.items()]
+    if waited:
+        lines += ["", f"Waits for the disk in that sending: {', '.join(waited)}."]
     return [*lines, ""]
 
 

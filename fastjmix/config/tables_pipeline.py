@@ -271,7 +271,7 @@ class _Packing(Table):
         "The hash over the payload: as published, or as jmix-rs and jmix-js verify it, which reads"
         " everything once more",
     )
-    digest: tree.Digest = own("sha256", "Digests in the manifest; blake3 is several times faster")
+    digest: tree.Digest = own("sha256", "Digests in the manifest; blake3 takes half the time")
     durability: tree.Durability = own(
         "fsync",
         "What Success promises: on stable storage, or only in this machine's page cache, which a"

@@ -34,6 +34,7 @@ DISCARD: Final = "floor: discard"
 WRITE: Final = "floor: write"
 HASH: Final = "floor: write + CRC + SHA-256"
 LANE: Final = "floor: lane prototype"
+RELAY: Final = "floor: lane prototype, no sums"
 
 
 def _scu(
@@ -118,6 +119,7 @@ def p2(row: Row, room: Room) -> None:
         start(StoreScp, TUNED),
         start(Floor, DISCARD, room.floor, "discard"),
         start(Floor, WRITE, room.floor, "write"),
+        start(Floor, RELAY, room.floor, "relay"),
     )
     _run(row, room, *(_scu(receiver, [study], room) for receiver in receivers))
     row.compare("of tuned storescp", OURS, TUNED, 0.65)

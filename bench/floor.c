@@ -6,6 +6,7 @@
  *   write    and writes the data sets one after the other into FILE
  *   hash     and computes CRC-32 and SHA-256 of each instance, all in one thread
  *   lane     receiver process -> shared memory -> packer process, which does what `hash` does
+ *   relay    receiver process -> shared memory -> packer process, which does what `write` does
  *
  * One association at a time. After each one a line "instances bytes" goes to stdout, and FILE
  * starts over with the next. Nothing is validated: this is a floor, not a receiver.
@@ -39,7 +40,7 @@
 #endif
 #endif
 
-enum { DISCARD, WRITE, HASH, LANE };
+enum { DISCARD, WRITE, HASH, LANE, RELAY };
 enum { BUFFER = 4 << 20, LANE_BYTES = 64 << 20, BLOCK = 65536, WAKE = 65536 };
 enum { SPINS = 20000, YIELD_EVERY = 50 };   /* bounded, so that an idle floor sleeps */
 
@@ -110,7 +111,7 @@ static void packer(void) {
         uint64_t there = word >> 40 == number ? word & mask : 0;
         if (taken < there) {
             uint64_t n = there - taken > BLOCK ? BLOCK : there - taken;
-            sum_add(lane + taken, n);
+            if (mode == LANE) sum_add(lane + taken, n);
             taken += n;
         } else if (ended == number) {
             write_all(lane, taken);
@@ -223,7 +224,7 @@ static uint64_t in_lane, unrung;
 
 static int take_fragment(size_t n) {
     total += n;
-    if (mode != LANE) {
+    if (mode < LANE) {
         if (n > BUFFER || fill(buffer, n)) return -1;
         if (mode >= WRITE) write_all(buffer, n);
         if (mode >= HASH) sum_add(buffer, n);
@@ -240,7 +241,7 @@ static int take_fragment(size_t n) {
     return 0;
 }
 static void end_instance(int context) {
-    if (mode == LANE) {
+    if (mode >= LANE) {
         atomic_store(&shared->ended, ++number);
         rouse(&shared->packer_sleeps);
         await_packer(number);
@@ -281,18 +282,18 @@ static void serve(void) {
 }
 
 int main(int count, char **words) {
-    const char *names[] = { "discard", "write", "hash", "lane" };
+    const char *names[] = { "discard", "write", "hash", "lane", "relay" };
     const int one = 1;
     mode = -1;
-    for (int i = 0; i < 4 && count == 3; i++) if (!strcmp(words[1], names[i])) mode = i;
-    if (mode < 0) { fprintf(stderr, "usage: floor discard|write|hash|lane FILE\n"); return 2; }
+    for (int i = 0; i < 5 && count == 3; i++) if (!strcmp(words[1], names[i])) mode = i;
+    if (mode < 0) { fprintf(stderr, "usage: floor discard|write|hash|lane|relay FILE\n"); return 2; }
 #ifndef WITH_EVP
-    if (mode >= HASH) { fprintf(stderr, "built without OpenSSL's headers\n"); return 3; }
+    if (mode == HASH || mode == LANE) { fprintf(stderr, "built without OpenSSL's headers\n"); return 3; }
 #endif
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     path = words[2];
     if ((file = open(path, O_CREAT | O_TRUNC | O_WRONLY | O_APPEND, 0600)) < 0) { perror(path); return 1; }
-    if (mode == LANE) {
+    if (mode >= LANE) {
         shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
         lane = mmap(NULL, LANE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
         if (shared == MAP_FAILED || lane == MAP_FAILED) { perror("mmap"); return 1; }

@@ -289,7 +289,7 @@ class Script(Process):
 
 
 class Floor(Process):
-    """The project's own bare C loop (floor.c): discard, write, hash or lane."""
+    """The project's own bare C loop (floor.c): discard, write, hash, lane or relay."""
 
     def __init__(self, name: str, directory: Path, build: Callable[[], Path], mode: str) -> None:
         out = directory / "out" / "data"

@@ -93,7 +93,7 @@ def back_to(own: Gateway, base: dict[str, Use], shared_kb: int, seconds: float =
             if (one := now.get(name)) is None
             or one.descriptors != was.descriptors
             or one.threads != was.threads
-            or one.private_kb > was.private_kb * 1.02 + 1024  # an arena of Python's is no leak
+            or one.private_kb > was.private_kb * 1.02 + 512  # an arena more is no leak
         ]
         if lanes_kb(own) > shared_kb:
             wrong.append(f"lanes: {lanes_kb(own)} KB, was {shared_kb}")

@@ -231,16 +231,9 @@ def p8(row: Row, room: Room) -> None:
     ours = room.start(row, FastJmix, OURS, grace=0, upstream=store.port)
     script = room.start(row, Script, "straightforward script", store.url)
 
-    def empty() -> None:
-        for path in (store.directory / "store").rglob("*.zip"):
-            path.unlink(missing_ok=True)
-
     def delivered() -> float:
         assert ours is not None
-        begun = time.perf_counter()
-        peers.storescu_to(ours, [room.files(study)])
-        ours.await_instances(study.instances, ("sent",))
-        return time.perf_counter() - begun
+        return peers.delivered_by(ours, [room.files(study)], study.instances)
 
     def scripted() -> float:
         assert script is not None
@@ -258,11 +251,11 @@ def p8(row: Row, room: Room) -> None:
 
     contestants: list[Contestant | None] = [None, None]
     if ours is not None:
-        clear = lambda: (ours.clear(), empty())  # noqa: E731
+        clear = lambda: (ours.clear(), store.clear())  # noqa: E731
         check = partial(ours.check, [study])
         contestants[0] = Contestant(OURS, clear, delivered, check, command=ours.command)
     if script is not None:
-        clear_script = lambda: (script.clear(), empty())  # noqa: E731
+        clear_script = lambda: (script.clear(), store.clear())  # noqa: E731
         contestants[1] = Contestant(
             script.name, clear_script, scripted, packed, room.form.slow, script.command
         )

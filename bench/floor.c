@@ -115,8 +115,7 @@ static void packer(void) {
             taken += n;
         } else if (ended == number) {
             write_all(lane, taken);
-            sum_end();
-            sum_begin();
+            if (mode == LANE) { sum_end(); sum_begin(); }
             atomic_store(&shared->settled, number);
             if (atomic_load(&shared->receiver_sleeps)) futex_wake(&shared->settled);
             number++;

@@ -244,6 +244,11 @@ class Store:
         self.process = gateway.Store(directory)
         self.port, self.url = self.process.port, self.process.url
 
+    def clear(self) -> None:
+        """Deletes what it holds."""
+        for path in (self.directory / "store").rglob("*.zip"):
+            path.unlink(missing_ok=True)
+
     def stop(self) -> None:
         try:
             self.process.stop()
@@ -385,3 +390,11 @@ def storescu_to(receiver: Receiver, directories: Sequence[Path], **options: obje
     """`sender.storescu` to one receiver, an association a directory."""
     targets = [(receiver.port, receiver.aet, directory) for directory in directories]
     return sender.storescu(targets, **options)  # type: ignore[arg-type]
+
+
+def delivered_by(receiver: FastJmix, directories: Sequence[Path], instances: int) -> float:
+    """The same, until so many instances are delivered upstream."""
+    begun = time.perf_counter()
+    storescu_to(receiver, directories)
+    receiver.await_instances(instances, ("sent",))
+    return time.perf_counter() - begun

@@ -59,19 +59,15 @@ def former(commit: str, under: Path) -> Iterator[str]:
 
 
 def _storescu(room: Room, *studies: Study, **options: Any) -> Send:
-    files = [room.files(study) for study in studies]
-    return lambda receiver: peers.storescu_to(receiver, files, **options)
+    return lambda receiver: peers.storescu_to(receiver, list(map(room.files, studies)), **options)
 
 
 def _own(send: Callable[..., float], told: object) -> Send:
     return lambda receiver: send(receiver.port, receiver.aet, told)
 
 
-def _delivered(send: Send, study: Study, receiver: FastJmix) -> float:
-    begun = time.perf_counter()
-    send(receiver)
-    receiver.await_instances(study.instances, ("sent",))
-    return time.perf_counter() - begun
+def _delivered(room: Room, study: Study) -> Send:
+    return lambda receiver: peers.delivered_by(receiver, [room.files(study)], study.instances)
 
 
 def rows(room: Room, form: Form) -> dict[str, tuple[list[Study], Send, dict[str, Any]]]:
@@ -91,7 +87,7 @@ def rows(room: Room, form: Form) -> dict[str, tuple[list[Study], Send, dict[str,
         "P5": ([ct], _storescu(room, ct, nagle=True), {}),
         "P6": ([ct], one, {"durability": "fsync"}),
         "P7": ([tiny], _own(sender.one_each, tiny), {}),
-        "P8": ([ct], partial(_delivered, one, ct), {"grace": 0, "upstream": True}),
+        "P8": ([ct], _delivered(room, ct), {"grace": 0, "upstream": True}),
         "P9": ([ct], _storescu(room, ct, pdu=16384), {}),
     }
 
@@ -107,8 +103,7 @@ def measure(name: str, room: Room, python: str) -> Row:
     def clear(receiver: FastJmix) -> None:
         receiver.clear()
         if store is not None:
-            for path in (store.directory / "store").rglob("*.zip"):
-                path.unlink(missing_ok=True)
+            store.clear()
 
     contestants = []
     for which, program in ((THEN, python), (NOW, sys.executable)):

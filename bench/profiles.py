@@ -153,8 +153,7 @@ class Stage:
         begin and at their end."""
         self.ours.clear()
         if self._store is not None:
-            for path in (self._store.directory / "store").rglob("*.zip"):
-                path.unlink(missing_ok=True)
+            self._store.clear()
         os.sync()
         note()
         begun = time.perf_counter()

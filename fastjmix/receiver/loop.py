@@ -51,13 +51,13 @@ and the next command."""
 
 SPIN_SECS: Final = 0.0005
 """After the last event: how long to look for the next without sleeping. Longer than a response's
-way to the sender and back, shorter than a disk's fdatasync(2). With 2 ms a study took up to 1.08
-times as long, and 1.5 ms of processor went for each image that waited for the disk."""
+way to the sender and back, shorter than a disk's fdatasync(2): 2 ms were no quicker, and spent in
+vain for each image that waited for the disk (bench/PROFILES.md, P6: the receiver's processor)."""
 
 ALONE_SECS: Final = 0.05
 """So long must one association have been the only busy one before we spin for it. With several the
 others' work fills the wait, and a receiver that spins takes the processor from those whom it waits
-for: 4 storescu on two cores then take 1.2 times as long (ARCHITECTURE.md, "Waking")."""
+for: 4 storescu on two cores take up to 1.2 times as long (ARCHITECTURE.md, "Waking")."""
 
 
 class Receiver:

@@ -1,36 +1,43 @@
-"""A body on its way from a connection to a file: one buffer fills while another is written.
+"""A body on its way from a connection to a file: one part gathers while another is written.
 
 Wanted: receiving and writing go on at once, and little is left to do when the last byte has come.
-Guaranteed: two buffers of PIECE_BYTES, whatever comes; pieces are written in their order; no thread
-touches the file once `close` has returned. The disk is told to begin early, so that the fsync(2)
-which makes the file durable (the caller's) finds most of it written.
-Still wrong: a piece is copied into the buffer first, for it may be of any size.
+Guaranteed: no piece is copied; two parts of PIECE_BYTES and a piece each at most are held, of
+PIECES_MAX pieces; they are written in their order; no thread touches the file once `close` has
+returned. The disk is told to begin early, so that the fsync(2) which makes the file durable (the
+caller's) finds most of it written.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import BinaryIO, Final
 
 from isal.isal_zlib import crc32
 
 from fastjmix._core import begin_writeback
+from fastjmix.spool.files import write_all
 
 PIECE_BYTES: Final = 1 << 20
-"""Bytes written at once by a worker thread."""
+"""Bytes of a part, which is written at once by a worker thread."""
+
+PIECES_MAX: Final = 256
+"""Pieces of a part, however small they are."""
 
 AHEAD_BYTES: Final = 8 << 20
 """The disk is told of so many at a time."""
 
 
 class BodyFile:
-    """What is `put` is written to `file`, from its start on; `size` and `crc32` are of what was."""
+    """What is `put` is written to `file`, from its start on; `size` and `crc32` are of what was.
+
+    `file` is asked for its descriptor only: nothing may wait in a buffer of its own.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self._filling = memoryview(bytearray(PIECE_BYTES))
-        self._spare = memoryview(bytearray(PIECE_BYTES))
-        self._filled = 0
+        self._gathered: list[bytes] = []
+        self._gathered_bytes = 0
         self._told = 0
         self._writing: asyncio.Future[None] | None = None
         self.size = 0
@@ -38,18 +45,14 @@ class BodyFile:
 
     async def put(self, piece: bytes) -> None:
         """Takes the next bytes; waits while the disk is behind. Raises OSError of earlier ones."""
-        view = memoryview(piece)
-        while view:
-            part = view[: PIECE_BYTES - self._filled]
-            self._filling[self._filled : self._filled + len(part)] = part
-            self._filled += len(part)
-            view = view[len(part) :]
-            if self._filled == PIECE_BYTES:
-                await self._hand_over()
+        self._gathered.append(piece)
+        self._gathered_bytes += len(piece)
+        if self._gathered_bytes >= PIECE_BYTES or len(self._gathered) == PIECES_MAX:
+            await self._hand_over()
 
     async def flush(self) -> None:
         """Everything is with the kernel when this returns. Raises OSError."""
-        if self._filled:
+        if self._gathered:
             await self._hand_over()
         await self._written()
 
@@ -61,10 +64,9 @@ class BodyFile:
 
     async def _hand_over(self) -> None:
         await self._written()
-        full, self._filling, self._spare = self._filling, self._spare, self._filling
-        size, self._filled = self._filled, 0
+        part, self._gathered, self._gathered_bytes = self._gathered, [], 0
         loop = asyncio.get_running_loop()
-        self._writing = loop.run_in_executor(None, self._write, full[:size])
+        self._writing = loop.run_in_executor(None, self._write, part)
 
     async def _written(self) -> None:
         if self._writing is not None:
@@ -72,11 +74,12 @@ class BodyFile:
             await asyncio.shield(self._writing)
             self._writing = None
 
-    def _write(self, view: memoryview) -> None:
-        self.crc32 = crc32(view, self.crc32)
-        self._file.write(view)
-        self._file.flush()  # here and not in the loop: it may wait for the disk
-        self.size += len(view)
+    def _write(self, part: Sequence[bytes]) -> None:
+        """Here and not in the loop: it may wait for the disk."""
+        descriptor = self._file.fileno()
+        for piece in part:
+            self.crc32 = crc32(piece, self.crc32)
+        self.size = write_all(descriptor, part, self.size)
         if self.size - self._told >= AHEAD_BYTES:
-            begin_writeback(self._file.fileno(), self._told, self.size - self._told)
+            begin_writeback(descriptor, self._told, self.size - self._told)
             self._told = self.size

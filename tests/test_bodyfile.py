@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import os
 import random
+import threading
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastjmix.bodyfile import AHEAD_BYTES, PIECE_BYTES, BodyFile
+from fastjmix.bodyfile import AHEAD_BYTES, PIECE_BYTES, PIECES_MAX, BodyFile
 
 
 async def write(path: Path, pieces: list[bytes]) -> BodyFile:
@@ -40,7 +41,7 @@ def test_pieces_of_any_size_arrive_in_their_order(tmp_path_factory, sizes, seed)
 
 @pytest.mark.parametrize("off", [-1, 0, 1])
 @pytest.mark.parametrize("size", [PIECE_BYTES, 2 * PIECE_BYTES, AHEAD_BYTES])
-def test_at_the_edges_of_a_buffer(tmp_path: Path, size: int, off: int) -> None:
+def test_at_the_edges_of_a_part(tmp_path: Path, size: int, off: int) -> None:
     data = random.Random(size).randbytes(size + off)
     body = asyncio.run(write(tmp_path / "file", [data]))
     assert (tmp_path / "file").read_bytes() == data
@@ -63,29 +64,47 @@ def test_a_disk_that_is_full_is_told_of(tmp_path: Path) -> None:
     assert caught.value.errno == errno.ENOSPC
 
 
-def test_a_cancelled_body_leaves_the_file_alone() -> None:
-    """Its writer is in the middle of a piece: `close` waits for it, since the file closes next."""
+def test_pieces_are_not_gathered_without_end(tmp_path: Path) -> None:
+    """A peer may send a byte at a time, and an object of Python is forty times as large."""
+
+    async def dribble() -> None:
+        with (tmp_path / "file").open("wb") as file:
+            body = BodyFile(file)
+            for number in range(3 * PIECES_MAX - 1):
+                await body.put(bytes([number % 251]))
+            await body.close()
+            assert body.size == 2 * PIECES_MAX
+            await body.flush()
+            assert body.size == 3 * PIECES_MAX - 1
+
+    asyncio.run(dribble())
+    assert (tmp_path / "file").read_bytes() == bytes(n % 251 for n in range(3 * PIECES_MAX - 1))
+
+
+def test_a_cancelled_body_leaves_the_file_alone(tmp_path: Path) -> None:
+    """Its writer has not come to its turn yet: `close` waits for it, since the file closes next."""
 
     async def cancelled() -> None:
-        reading, writing = os.pipe()  # takes 64 KB, then its writer waits
         loop = asyncio.get_running_loop()
-        with os.fdopen(reading, "rb", buffering=0) as there:
-            with os.fdopen(writing, "wb", buffering=0) as file:
-                body = BodyFile(file)
-                await body.put(bytes(PIECE_BYTES))
-                waiting = asyncio.create_task(body.put(bytes(PIECE_BYTES)))
-                await asyncio.sleep(0)
-                waiting.cancel()
-                with pytest.raises(asyncio.CancelledError):
-                    await waiting
-                closing = asyncio.create_task(body.close())
-                await asyncio.sleep(0)
-                assert not closing.done()
-                taken = 0
-                while taken < PIECE_BYTES:
-                    taken += len(await loop.run_in_executor(None, there.read, PIECE_BYTES))
-                await closing
-            assert taken == PIECE_BYTES
-            assert there.read() == b""
+        busy = threading.Event()
+        loop.set_default_executor(ThreadPoolExecutor(1))
+        ahead = loop.run_in_executor(None, busy.wait)
+        with (tmp_path / "file").open("wb") as file:
+            body = BodyFile(file)
+            await body.put(b"1" * PIECE_BYTES)
+            waiting = asyncio.create_task(body.put(b"2" * PIECE_BYTES))
+            await asyncio.sleep(0)
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            closing = asyncio.create_task(body.close())
+            await asyncio.sleep(0)
+            assert not closing.done()
+            busy.set()
+            await closing
+            assert (tmp_path / "file").stat().st_size == PIECE_BYTES
+        await ahead
+        await loop.shutdown_default_executor()
+        assert (tmp_path / "file").read_bytes() == b"1" * PIECE_BYTES
 
     asyncio.run(asyncio.wait_for(cancelled(), 30))

@@ -110,7 +110,8 @@ class Archive:
         directory, count = _end(file, limits)
         try:
             infos = zipfile.ZipFile(file).infolist()
-        except (zipfile.BadZipFile, ValueError, struct.error, NotImplementedError) as problem:
+        except (zipfile.BadZipFile, ValueError, struct.error, RuntimeError) as problem:
+            # RuntimeError: it asks for something of ZIP that zipfile does not have.
             refuse("central directory", f"cannot be read: {problem}", at=directory)
         if len(infos) != count:
             told = f"has {len(infos)} entries, its end record says {count}"

@@ -206,9 +206,9 @@ def run(test: Callable[[], Awaitable[None]]) -> None:
     uvloop.run(main())
 
 
-async def until(holds: Callable[[], bool]) -> None:
-    """For what gives no signal: looks again every few milliseconds, for ten seconds at most."""
-    async with asyncio.timeout(10):
+async def until(holds: Callable[[], bool], secs: float = 10) -> None:
+    """For what gives no signal: looks again every few milliseconds, for `secs` at most."""
+    async with asyncio.timeout(secs):
         while not holds():
             await asyncio.sleep(0.005)
 

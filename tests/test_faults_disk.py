@@ -102,7 +102,7 @@ def test_f19_eio_from_the_nth_fdatasync(start, tmp_path, nth: int) -> None:
     with injecting(own, tmp_path / "trace", "fdatasync", "EIO", str(nth)) as trace:
         statuses = []
         with opened(own) as peer:
-            while len(ledger.promised) < max(8, nth // 2):
+            while len(ledger.promised) < max(8, nth):  # a sync each, and some more
                 statuses.append(ledger.store(peer))
         assert set(statuses) <= {0, A700}
         archives = settled(own)

@@ -20,7 +20,7 @@ import gateway
 
 from bench import machine, peers, sender
 from bench.forms import Form
-from bench.peers import FastJmix, Floor, Missing, Orthanc, Receiver, Script, Store, StoreScp
+from bench.peers import Curl, FastJmix, Floor, Missing, Orthanc, Receiver, Script, Store, StoreScp
 from bench.room import Room
 from bench.rounds import OURS, Contestant, Row, interleave, say
 from bench.study import CT_STUDY, MR_STUDY, SLIVER_STUDY, TINY_STUDY, Study
@@ -35,6 +35,7 @@ WRITE: Final = "floor: write"
 HASH: Final = "floor: write + CRC + SHA-256"
 LANE: Final = "floor: lane prototype"
 RELAY: Final = "floor: lane prototype, no sums"
+CURL: Final = "floor: curl, the delivery alone"
 
 
 def _scu(
@@ -259,8 +260,16 @@ def p8(row: Row, room: Room) -> None:
         contestants[1] = Contestant(
             script.name, clear_script, scripted, packed, room.form.slow, script.command
         )
-    _run(row, room, *contestants)
+    _run(row, room, *contestants, _curl(row, room, ours, study))
     row.compare("faster than the script", "straightforward script", OURS, 5, "at least")
+
+
+def _curl(row: Row, room: Room, ours: FastJmix | None, study: Study) -> Contestant | None:
+    """What the uploader could save: a C program that sends an archive which lies there."""
+    curl = room.start(row, Curl, CURL, ours) if ours else None
+    if curl is None:
+        return None
+    return Contestant(CURL, curl.clear, curl.run, partial(curl.check, [study]), None, curl.command)
 
 
 def p9(row: Row, room: Room) -> None:

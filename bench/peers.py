@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -19,7 +20,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from queue import Empty, Queue
 from typing import Final
@@ -52,6 +53,32 @@ def free_port() -> int:
         return port
 
 
+def _empty(paths: Iterable[Path], directory: Path) -> Path:
+    """Empties the files among `paths`; a place beside a receiver's directory to move them to.
+
+    They are not deleted: ext4 does not give the inode of a deleted file to a new one for minutes,
+    and searches past all of them at each file that is created (recently_deleted in
+    fs/ext4/ialloc.c). Who makes many files would be timed with that. The directory of the whole
+    benchmark is deleted in the end.
+    """
+    for path in paths:
+        if path.is_file():
+            os.truncate(path, 0)
+    place = directory.parent / "emptied" / uuid.uuid4().hex
+    place.parent.mkdir(exist_ok=True)
+    return place
+
+
+def _put_away(paths: Iterable[Path], directory: Path) -> None:
+    """The same of files whose directory stays; one may be gone, as fastjmix moves them, too."""
+    place = _empty((), directory)
+    place.mkdir()
+    for path in list(paths):
+        with contextlib.suppress(FileNotFoundError):
+            os.truncate(path, 0)
+            path.rename(place / path.name)
+
+
 class Receiver:
     """Something that is sent to: `clear` before a round, `check` after it, `stop` in the end."""
 
@@ -66,19 +93,8 @@ class Receiver:
         self.out.mkdir(parents=True)
 
     def clear(self) -> None:
-        """Takes the output of the run before out of the way.
-
-        Its files are emptied, not deleted: ext4 does not give the inode of a deleted file to a new
-        one for minutes, and searches past all of them at each file that is created
-        (recently_deleted in fs/ext4/ialloc.c). A receiver that makes a file an instance would be
-        timed with that. The directory of the whole benchmark is deleted in the end.
-        """
-        emptied = self.directory.parent / "emptied"
-        emptied.mkdir(exist_ok=True)
-        for path in self.out.rglob("*"):
-            if path.is_file():
-                os.truncate(path, 0)
-        self.out.rename(emptied / uuid.uuid4().hex)
+        """Takes the output of the run before out of the way."""
+        self.out.rename(_empty(self.out.rglob("*"), self.directory))
         self.out.mkdir()
 
     def check(self, studies: Sequence[Study]) -> None:
@@ -203,8 +219,7 @@ class FastJmix(Receiver):
     def clear(self) -> None:
         for state in ("outbox", "sent"):
             for pattern in ("*.json", "*.zip"):
-                for path in (self.spool / state).glob(pattern):
-                    path.unlink(missing_ok=True)
+                _put_away((self.spool / state).glob(pattern), self.directory)
 
     def sealed(self, state: str) -> dict[Path, int]:
         """Archives in a state, and how many instances their tickets count."""
@@ -245,15 +260,64 @@ class Store:
         self.port, self.url = self.process.port, self.process.url
 
     def clear(self) -> None:
-        """Deletes what it holds."""
-        for path in (self.directory / "store").rglob("*.zip"):
-            path.unlink(missing_ok=True)
+        """Takes its envelopes out of the way; it goes on to know their ids."""
+        _put_away((self.directory / "store").rglob("*.zip"), self.directory)
 
     def stop(self) -> None:
         try:
             self.process.stop()
         finally:
             self.process.close()
+
+
+class Curl:
+    """A floor for the uploader: curl, which sends the archive that `sealed` sealed last to a store
+    of its own, chunked. Each time to another one, since a store takes an id once."""
+
+    COMMAND: Final = (
+        "curl", "--silent", "--request", "POST", "--output", os.devnull, "--write-out",
+        "%{http_code}", "--header", "Content-Type: application/zip", "--header",
+        "Transfer-Encoding: chunked", "--header", "Expect:", "--upload-file",
+    )  # fmt: skip
+
+    def __init__(self, name: str, directory: Path, sealed: FastJmix) -> None:
+        if shutil.which("curl") is None:
+            raise Missing("curl is not installed")
+        self.name = name
+        self.command = " ".join(map(shlex.quote, (*self.COMMAND, "ENVELOPE", "URL")))
+        self._directory = directory
+        self._sealed = sealed
+        self._archive = directory / "sealed.zip"
+        self._store: Store | None = None
+        directory.mkdir()
+
+    def clear(self) -> None:
+        """An empty store."""
+        if not self._archive.exists():
+            shutil.copyfile(*self._sealed.await_instances(1, ("sent",)), self._archive)
+        self.stop()
+        self._store = Store(self._directory / uuid.uuid4().hex)
+
+    def run(self) -> float:
+        """Until the store's answer; seconds. Raises check.OutputError."""
+        assert self._store is not None
+        command = [*self.COMMAND, str(self._archive), self._store.url]
+        begun = time.perf_counter()
+        answer = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+        seconds = time.perf_counter() - begun
+        if answer != "201":
+            raise check.OutputError(f"the store answers {answer!r} to curl")
+        return seconds
+
+    def check(self, studies: Sequence[Study]) -> None:
+        """Raises check.OutputError unless the store has what was sealed."""
+        assert self._store is not None
+        check.envelopes(list(self._store.directory.rglob("*.zip")), studies)
+
+    def stop(self) -> None:
+        if self._store is not None:
+            self._store.stop()
+            self._store = None
 
 
 class StoreScp(Process):

@@ -3,8 +3,8 @@
 VENV   ?= .venv
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
-# Each test process may start a gateway of its own; two of them keep a small machine busy.
-WORKERS ?= 2
+# Each test process may start a gateway of its own, and waits for it: three keep two cores busy.
+WORKERS ?= 3
 CROSS   ?= aarch64-linux-gnu-gcc
 SECONDS ?= 60
 

@@ -222,9 +222,15 @@ class FastJmix(Receiver):
                 _put_away((self.spool / state).glob(pattern), self.directory)
 
     def sealed(self, state: str) -> dict[Path, int]:
-        """Archives in a state, and how many instances their tickets count."""
+        """Archives in a state, and how many instances their tickets count.
+
+        What is timed goes on meanwhile, on the same processors: so this is no glob, which took a
+        third of one of them from P8.
+        """
         found = {}
-        for archive in (self.spool / state).glob("*.zip"):
+        with os.scandir(self.spool / state) as entries:
+            names = [entry.name for entry in entries if entry.name.endswith(".zip")]
+        for archive in (self.spool / state / name for name in names):
             with contextlib.suppress(OSError, ValueError):
                 ticket = json.loads(archive.with_suffix(".json").read_bytes())
                 found[archive] = int(ticket["instances"])

@@ -277,8 +277,9 @@ class Store:
 
 
 class Curl:
-    """A floor for the uploader: curl, which sends the archive that `sealed` sealed last to a store
-    of its own, chunked. Each time to another one, since a store takes an id once."""
+    """A floor for the uploader: curl, which sends an archive that `sealed` has sealed to a store of
+    its own, chunked. Each time to another one, since a store takes an id once; it is warm, as it
+    has refused the same archive without its end."""
 
     COMMAND: Final = (
         "curl", "--silent", "--request", "POST", "--output", os.devnull, "--write-out",
@@ -294,26 +295,32 @@ class Curl:
         self._directory = directory
         self._sealed = sealed
         self._archive = directory / "sealed.zip"
+        self._torn = directory / "torn.zip"
         self._store: Store | None = None
         directory.mkdir()
 
     def clear(self) -> None:
-        """An empty store."""
+        """An empty store. Raises check.OutputError."""
         if not self._archive.exists():
             shutil.copyfile(*self._sealed.await_instances(1, ("sent",)), self._archive)
+            shutil.copyfile(self._archive, self._torn)
+            os.truncate(self._torn, self._torn.stat().st_size - 1)
         self.stop()
         self._store = Store(self._directory / uuid.uuid4().hex)
+        self._post(self._torn, "400")
 
     def run(self) -> float:
         """Until the store's answer; seconds. Raises check.OutputError."""
-        assert self._store is not None
-        command = [*self.COMMAND, str(self._archive), self._store.url]
         begun = time.perf_counter()
+        self._post(self._archive, "201")
+        return time.perf_counter() - begun
+
+    def _post(self, archive: Path, expected: str) -> None:
+        assert self._store is not None
+        command = [*self.COMMAND, str(archive), self._store.url]
         answer = subprocess.run(command, capture_output=True, text=True, check=False).stdout
-        seconds = time.perf_counter() - begun
-        if answer != "201":
-            raise check.OutputError(f"the store answers {answer!r} to curl")
-        return seconds
+        if answer != expected:
+            raise check.OutputError(f"the store answers {answer!r} to curl, not {expected}")
 
     def check(self, studies: Sequence[Study]) -> None:
         """Raises check.OutputError unless the store has what was sealed."""

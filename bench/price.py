@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
-import signal
 import statistics
 import subprocess
 import sys
@@ -25,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from bench import forms, machine, peers, sender
+from bench import forms, machine, peers, sender, words
 from bench.forms import Form
 from bench.peers import FastJmix, Store
 from bench.room import Room
@@ -144,18 +142,17 @@ def main() -> None:
     choose.add_argument("--only", default="", help="goals, as in P1,P3")
     choose.add_argument("--short", action="store_true", help="fewer instances and rounds")
     choose.add_argument("--out", type=Path, default=PAGE)
-    words = choose.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that `with` and `finally` run
-    wanted = [name.strip().upper() for name in words.only.split(",") if name.strip()]
-    under = Path(os.environ.get("TMPDIR") or HERE.parent / "build")
-    form = forms.SHORT if words.short else forms.FULL
-    with Room(form, under) as room, former(words.since, room.root) as python:
-        names = [n for n in rows(room, form) if not wanted or n.split(",")[0] in wanted]
-        if not names:
-            choose.error(f"no such goal: {words.only}")
-        measured = [measure(name, room, python) for name in names]
-        words.out.write_text(page(measured, words.since, machine.facts(room.root)))
-    say(str(words.out))
+    told = choose.parse_args()
+    words.end_well()
+    form = forms.SHORT if told.short else forms.FULL
+    with Room(form, words.place()) as room:
+        names = list(rows(room, form))
+        only = words.chosen(choose, told.only, {name.split(",")[0] for name in names})
+        wanted = [name for name in names if not only or name.split(",")[0] in only]
+        with former(told.since, room.root) as python:
+            measured = [measure(name, room, python) for name in wanted]
+        told.out.write_text(page(measured, told.since, machine.facts(room.root)))
+    say(str(told.out))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,6 @@ import shutil
 import signal
 import statistics
 import subprocess
-import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
@@ -34,7 +33,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from bench import forms, machine, peers, sender
+from bench import forms, machine, peers, sender, words
 from bench.peers import FastJmix, Store
 from bench.room import Room
 from bench.rounds import say
@@ -487,22 +486,19 @@ def main() -> None:
     choose = argparse.ArgumentParser(prog="bench.profiles", description="where the time goes")
     choose.add_argument("--only", default="", help="scenarios, as in P1,P6")
     choose.add_argument("--out", type=Path, default=PAGE, help="the page to write")
-    words = choose.parse_args()
-    only = [name.strip().upper() for name in words.only.split(",") if name.strip()]
-    if unknown := set(only) - set(SCENARIOS):
-        choose.error(f"no such scenario: {', '.join(sorted(unknown))}")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that `with` and `finally` run
-    under = Path(os.environ.get("TMPDIR") or HERE.parent / "build")
+    told = choose.parse_args()
+    only = words.chosen(choose, told.only, SCENARIOS)
+    words.end_well()
     looked: dict[str, Looked] = {}
-    with Room(forms.FULL, under) as room:
+    with Room(forms.FULL, words.place()) as room:
         facts = machine.facts(room.root)
         for name, scenario in SCENARIOS.items():
             if not only or name in only:
                 say(f"{name}: {scenario.study.name}")
                 looked[name] = look(scenario, room)
                 room.close()
-    words.out.write_text(page(looked, facts))
-    say(str(words.out))
+    told.out.write_text(page(looked, facts))
+    say(str(told.out))
 
 
 if __name__ == "__main__":

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -20,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from bench import bench_pipeline, forms, machine, report
+from bench import bench_pipeline, forms, machine, report, words
 from bench.forms import Form
 from bench.room import Room
 from bench.rounds import say
@@ -115,14 +113,11 @@ def main() -> None:
         "--no-parts", action="store_true", help="without the pytest-benchmark suites"
     )
     choose.add_argument("--out", type=Path, default=HERE, help="where the results go")
-    words = choose.parse_args()
-    only = [name.strip().upper() for name in words.only.split(",") if name.strip()]
-    if unknown := set(only) - set(bench_pipeline.ROWS):
-        choose.error(f"no such row: {', '.join(sorted(unknown))}")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that `with` and `finally` run
-    under = Path(os.environ.get("TMPDIR") or HERE.parent / "build")
-    form = forms.FULL if words.full else forms.SHORT
-    sys.exit(0 if run(form, words.out, under, only, not words.no_parts) else 1)
+    told = choose.parse_args()
+    only = words.chosen(choose, told.only, bench_pipeline.ROWS)
+    words.end_well()
+    form = forms.FULL if told.full else forms.SHORT
+    sys.exit(0 if run(form, told.out, words.place(), only, not told.no_parts) else 1)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from queue import Empty, Queue
 from typing import Final
@@ -53,27 +53,23 @@ def free_port() -> int:
         return port
 
 
-def _empty(paths: Iterable[Path], directory: Path) -> Path:
-    """Empties the files among `paths`; a place beside a receiver's directory to move them to.
+def _emptied(directory: Path) -> Path:
+    """A new place beside a receiver's directory, for files that were emptied.
 
     They are not deleted: ext4 does not give the inode of a deleted file to a new one for minutes,
     and searches past all of them at each file that is created (recently_deleted in
     fs/ext4/ialloc.c). Who makes many files would be timed with that. The directory of the whole
     benchmark is deleted in the end.
     """
-    for path in paths:
-        if path.is_file():
-            os.truncate(path, 0)
     place = directory.parent / "emptied" / uuid.uuid4().hex
-    place.parent.mkdir(exist_ok=True)
+    place.mkdir(parents=True)
     return place
 
 
-def _put_away(paths: Iterable[Path], directory: Path) -> None:
-    """The same of files whose directory stays; one may be gone, as fastjmix moves them, too."""
-    place = _empty((), directory)
-    place.mkdir()
-    for path in list(paths):
+def _put_away(paths: Sequence[Path], directory: Path) -> None:
+    """Empties files and moves them there; one may be gone, as fastjmix moves them, too."""
+    place = _emptied(directory)
+    for path in paths:
         with contextlib.suppress(FileNotFoundError):
             os.truncate(path, 0)
             path.rename(place / path.name)
@@ -94,7 +90,10 @@ class Receiver:
 
     def clear(self) -> None:
         """Takes the output of the run before out of the way."""
-        self.out.rename(_empty(self.out.rglob("*"), self.directory))
+        for path in self.out.rglob("*"):
+            if path.is_file():
+                os.truncate(path, 0)
+        self.out.rename(_emptied(self.directory) / "out")
         self.out.mkdir()
 
     def check(self, studies: Sequence[Study]) -> None:
@@ -218,8 +217,8 @@ class FastJmix(Receiver):
 
     def clear(self) -> None:
         for state in ("outbox", "sent"):
-            for pattern in ("*.json", "*.zip"):
-                _put_away((self.spool / state).glob(pattern), self.directory)
+            found = [*(self.spool / state).glob("*.json"), *(self.spool / state).glob("*.zip")]
+            _put_away(found, self.directory)
 
     def sealed(self, state: str) -> dict[Path, int]:
         """Archives in a state, and how many instances their tickets count.
@@ -267,7 +266,7 @@ class Store:
 
     def clear(self) -> None:
         """Takes its envelopes out of the way; it goes on to know their ids."""
-        _put_away((self.directory / "store").rglob("*.zip"), self.directory)
+        _put_away(list((self.directory / "store").rglob("*.zip")), self.directory)
 
     def stop(self) -> None:
         try:
@@ -276,7 +275,7 @@ class Store:
             self.process.close()
 
 
-class Curl:
+class Curl(Receiver):
     """A floor for the uploader: curl, which sends an archive that `sealed` has sealed to a store of
     its own, chunked. Each time to another one, since a store takes an id once; it is warm, as it
     has refused the same archive without its end."""
@@ -290,14 +289,12 @@ class Curl:
     def __init__(self, name: str, directory: Path, sealed: FastJmix) -> None:
         if shutil.which("curl") is None:
             raise Missing("curl is not installed")
-        self.name = name
+        super().__init__(name, directory)
         self.command = " ".join(map(shlex.quote, (*self.COMMAND, "ENVELOPE", "URL")))
-        self._directory = directory
         self._sealed = sealed
         self._archive = directory / "sealed.zip"
         self._torn = directory / "torn.zip"
         self._store: Store | None = None
-        directory.mkdir()
 
     def clear(self) -> None:
         """An empty store. Raises check.OutputError."""
@@ -306,7 +303,7 @@ class Curl:
             shutil.copyfile(self._archive, self._torn)
             os.truncate(self._torn, self._torn.stat().st_size - 1)
         self.stop()
-        self._store = Store(self._directory / uuid.uuid4().hex)
+        self._store = Store(self.out / uuid.uuid4().hex)
         self._post(self._torn, "400")
 
     def run(self) -> float:

@@ -13,7 +13,7 @@ they have been idle for IDLE_SECS, even if each used a little of it.
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import fcntl
 import mmap
 import os
@@ -44,6 +44,8 @@ class Passage:
         try:
             os.posix_fallocate(self._control_file, 0, control)
             os.ftruncate(self._ring_file, lanes * capacity)
+            self._control = mmap.mmap(self._control_file, control)
+            self._ring = mmap.mmap(self._ring_file, lanes * capacity)
         except OSError as problem:
             raise PlatformError(
                 f"{control + lanes * capacity} bytes of shared memory for {lanes} lanes cannot be "
@@ -52,8 +54,6 @@ class Passage:
             ) from problem
         for descriptor in (self._control_file, self._ring_file):
             fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, SEALS)
-        self._control = mmap.mmap(self._control_file, control)
-        self._ring = mmap.mmap(self._ring_file, lanes * capacity)
         self.lanes = Lanes(self._control, self._ring, lanes, capacity, processes)
 
     def close(self) -> None:
@@ -69,14 +69,13 @@ class Passage:
             return True
         try:
             os.posix_fallocate(self._ring_file, index * self._capacity, self._capacity)
-        except OSError as problem:
-            if problem.errno in (errno.ENOSPC, errno.ENOMEM):
-                return False
-            raise
+        except OSError:  # ENOSPC, ENOMEM; whatever it is, it must not cost the lane
+            return False
         self.lanes.backed(index, value=True, change=True)
         return True
 
     def unback(self, index: int) -> None:
         """Gives the memory of a leased lane back to the system (a hole is punched)."""
         self.lanes.backed(index, value=False, change=True)
-        self._ring.madvise(mmap.MADV_REMOVE, index * self._capacity, self._capacity)
+        with contextlib.suppress(OSError):  # then it keeps it until the next time
+            self._ring.madvise(mmap.MADV_REMOVE, index * self._capacity, self._capacity)

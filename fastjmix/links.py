@@ -5,6 +5,7 @@ Everything here is inherited over fork; nothing is left behind in the file syste
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from collections.abc import Mapping
@@ -32,4 +33,5 @@ class Links:
 
     def ring_outbox(self) -> None:
         """Tells the uploader that an envelope is waiting."""
-        os.eventfd_write(self.outbox_bell, 1)
+        with contextlib.suppress(BlockingIOError):  # it has been rung more often than it can count
+            os.eventfd_write(self.outbox_bell, 1)

@@ -47,6 +47,7 @@ GAUGES: Final[Mapping[str, str]] = {
 
 _INDEX: Final = {name: index for index, name in enumerate([*COUNTERS, *GAUGES])}
 _ROW: Final = 64
+_CELL_MAX: Final = 2**64 - 1
 assert len(_INDEX) <= _ROW
 
 
@@ -82,8 +83,12 @@ class Stats:
         self._cells = cells
 
     def add(self, name: str, amount: int = 1) -> None:
-        """Adds to a counter. Raises KeyError for a name that is not in COUNTERS or GAUGES."""
-        self._cells[_INDEX[name]] += amount
+        """Adds to a counter. Raises KeyError for a name that is not in COUNTERS or GAUGES.
+
+        A gauge does not fall below zero: a number that is wrong must not end who counts.
+        """
+        value = self._cells[_INDEX[name]] + amount
+        self._cells[_INDEX[name]] = value if 0 <= value <= _CELL_MAX else 0
 
     def set(self, name: str, value: int) -> None:
         """Sets a gauge of this process."""

@@ -30,7 +30,7 @@ from fastjmix.lane import Passage
 from fastjmix.links import Links
 from fastjmix.receiver import doors
 from fastjmix.receiver.connection import ANSWERS_A_TURN, Connection, State
-from fastjmix.receiver.doors import ACCEPT_BURST, NOTICES_A_SECOND, Door, Notices
+from fastjmix.receiver.doors import ACCEPT_BURST, NOTICES_A_SECOND, Notices
 from fastjmix.receiver.loop import Receiver
 from fastjmix.stats import Stats, StatsPage
 from fastjmix.wiring import Wiring
@@ -54,11 +54,10 @@ class Stepped:
         links = Links(stop, bell, {}, self.stats)
         wiring = Wiring(self.passage, wake, 1, 1)
         self.receiver = Receiver(config, 0, wiring, links, [self.listening])
-        self.door: Door = self.receiver._doors[self.listening.fileno()]
 
     def accept(self) -> None:
         """The door's turn."""
-        self.receiver._accept(self.door)
+        self.receiver._listeners.accept(self.listening.fileno())
 
     def serve(self, connection: Connection) -> None:
         """That connection's turn, and what it leaves to be collected is left."""

@@ -11,7 +11,8 @@ Still wrong: DICOM over TLS is not offered (put stunnel in front); the C-STORE-R
 looked at.
 
     connection.py   one peer: its state, and the pace it must keep
-    doors.py        listening sockets, and who stands before them
+    doors.py        who stands before a listening socket
+    listeners.py    listening sockets: what is accepted of what comes
     entrance.py     from a connection to an association
     leases.py       the lanes that a receiver holds
     messages.py     DIMSE: what each event of the PDV scanner asks for

@@ -7,7 +7,6 @@ loses its memory.
 
 from __future__ import annotations
 
-import os
 import time
 
 from fastjmix.lane import IDLE_SECS
@@ -31,7 +30,7 @@ class Leases:
         for index in self._orphans:
             packer = self._lanes.forget(index)
             if packer >= 0:
-                os.eventfd_write(self._wiring.wake[packer], 1)
+                self._wiring.wake_up(packer)
         self.settle()
 
     def settle(self) -> None:
@@ -56,7 +55,7 @@ class Leases:
         self._freed[index] = time.monotonic()
         for packer in range(self._wiring.receivers, self._wiring.receivers + self._wiring.packers):
             if self._lanes.ring(packer, index):
-                os.eventfd_write(self._wiring.wake[packer], 1)
+                self._wiring.wake_up(packer)
 
     @property
     def busy(self) -> bool:

@@ -26,9 +26,10 @@ from fastjmix.receiver.connection import (
     Connection,
     State,
 )
-from fastjmix.receiver.doors import ACCEPT_BURST, CLOSING_MAX, Door, door_for, teach_manners
+from fastjmix.receiver.doors import CLOSING_MAX
 from fastjmix.receiver.entrance import Entrance
 from fastjmix.receiver.leases import Leases
+from fastjmix.receiver.listeners import Listeners
 from fastjmix.receiver.messages import Messages
 from fastjmix.wiring import Wiring
 
@@ -80,7 +81,9 @@ class Receiver:
         self._messages = Messages(wiring, links.stats, self)
         self._grace = config.runtime.grace_secs
         self._epoll = select.epoll()
-        self._doors = {s.fileno(): door_for(i, s, config.dicom[i]) for i, s in enumerate(sockets)}
+        self._listeners = Listeners(
+            config, sockets, self._epoll, links.stats, self._connected, self._close
+        )
         self._connections: dict[int, Connection] = {}
         self._closing: dict[Connection, None] = {}
         self._waiting: list[Connection] = []
@@ -88,7 +91,6 @@ class Receiver:
         self._lingering: list[Connection] = []
         self._leases = Leases(wiring, number)
         self._entrance = Entrance(config, wiring, links.stats, self._leases, self)
-        self._resting = False
         self._stopping_at: float | None = None
         self._next_tick = 0.0
         self._last_event = 0.0
@@ -101,8 +103,9 @@ class Receiver:
         """Serves until the stop descriptor is readable and the instances in flight are done."""
         self._leases.reclaim()
         wake = self._wiring.wake[self._number]
-        for descriptor in (wake, self._links.stop, *self._doors):
+        for descriptor in (wake, self._links.stop):
             self._epoll.register(descriptor, select.EPOLLIN)
+        self._listeners.listen()
         while self._stopping_at is None or self._connections or self._lingering:
             for descriptor, event in self._wait():
                 if descriptor == wake:
@@ -110,8 +113,8 @@ class Receiver:
                         os.eventfd_read(wake)
                 elif descriptor == self._links.stop:
                     self._begin_stop()
-                elif descriptor in self._doors:
-                    self._accept(self._doors[descriptor])
+                elif descriptor in self._listeners:
+                    self._listeners.accept(descriptor)
                 elif descriptor in self._connections:  # not closed by an event before it
                     self._serve(self._connections[descriptor], event)
             self._collect()
@@ -123,7 +126,7 @@ class Receiver:
         """Events of the sockets; spins a little while an association is live, then sleeps."""
         live = self._connections or self._lingering
         if not live:
-            waits = self._leases.busy or self._resting or self._entrance.notices.untold
+            waits = self._leases.busy or self._listeners.resting or self._entrance.notices.untold
             return self._epoll.poll(TICK_SECS if waits else -1)
         alone = self._last_event - self._shared_at >= ALONE_SECS
         if self._waiting and alone:
@@ -163,11 +166,7 @@ class Receiver:
     def _begin_stop(self) -> None:
         self._epoll.unregister(self._links.stop)
         self._stopping_at = time.monotonic() + self._grace
-        for descriptor, door in self._doors.items():
-            if not self._resting:
-                self._epoll.unregister(descriptor)
-            door.socket.close()
-        self._doors = {}
+        self._listeners.close()
         for connection in list(self._connections.values()):
             self._stop_if_between_messages(connection)
 
@@ -182,18 +181,19 @@ class Receiver:
     def _tick(self, now: float) -> None:
         self._next_tick = now + TICK_SECS
         for connection in list(self._connections.values()):
-            if self._stopping_at is not None and now >= self._stopping_at:
-                self.abort(connection, 2, 0, "shutting down: grace_secs is over")
-            elif now >= connection.deadline:
-                self._expire(connection)
-            elif connection.state is State.OPEN and not connection.keeps_pace(now):
-                self.abort(connection, 0, 0, "slower than min_bytes_per_sec")
+            self._guarded(self._look_at_the_clock, connection)
         self._entrance.notices.tick(now)
         self._leases.tick(now)
-        if self._resting:
-            self._resting = False
-            for descriptor in self._doors:
-                self._epoll.register(descriptor, select.EPOLLIN)
+        self._listeners.tick()
+
+    def _look_at_the_clock(self, connection: Connection) -> None:
+        now = time.monotonic()
+        if self._stopping_at is not None and now >= self._stopping_at:
+            self.abort(connection, 2, 0, "shutting down: grace_secs is over")
+        elif now >= connection.deadline:
+            self._expire(connection)
+        elif connection.state is State.OPEN and not connection.keeps_pace(now):
+            self.abort(connection, 0, 0, "slower than min_bytes_per_sec")
 
     def _expire(self, connection: Connection) -> None:
         if connection.state is State.OPEN:
@@ -209,42 +209,8 @@ class Receiver:
 
     # -- connections -------------------------------------------------------------------------
 
-    def _accept(self, door: Door) -> None:
-        for _ in range(ACCEPT_BURST):
-            try:
-                accepted, address = door.socket.accept()
-            except BlockingIOError:
-                return
-            except OSError as problem:
-                self._log.warning("accept_failed", why=problem.strerror)
-                self._rest()
-                return
-            host = address[0]
-            if door.full and not self._make_place(door, host):
-                accepted.close()
-                continue
-            teach_manners(accepted)
-            limits = door.listener.limits
-            deadline = time.monotonic() + limits.acse_timeout_secs
-            connection = Connection(accepted, host, f"{host}:{address[1]}", door, limits, deadline)
-            self._connections[accepted.fileno()] = connection
-            door.enter(connection)
-            self._epoll.register(accepted.fileno(), select.EPOLLIN)
-
-    def _make_place(self, door: Door, host: str) -> bool:
-        """max_half_open peers stand at this door: one of them goes, or (False) the newcomer."""
-        self._stats.add("connections_turned_away_total")
-        gives_way = door.gives_way(host)
-        if gives_way is None:
-            return False
-        self._close(gives_way, "max_half_open, most of them from this address")
-        return True
-
-    def _rest(self) -> None:
-        """No descriptors, or no memory: the doors are left alone until the next tick."""
-        self._resting = True
-        for descriptor in self._doors:
-            self._epoll.unregister(descriptor)
+    def _connected(self, connection: Connection) -> None:
+        self._connections[connection.socket.fileno()] = connection
 
     def _serve(self, connection: Connection, event: int) -> None:
         try:

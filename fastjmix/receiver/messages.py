@@ -8,7 +8,6 @@ so that the association stays usable. No socket here: the loop sends.
 
 from __future__ import annotations
 
-import os
 from typing import Protocol
 
 import xxhash
@@ -68,8 +67,8 @@ class Messages:
         """A packer sleeps, and something is in its lane."""
         scanner.wake = False
         # All of them: waking one too many is harmless, one too few is not.
-        for packer in self._wiring.wake[self._wiring.receivers :]:
-            os.eventfd_write(packer, 1)
+        for packer in range(self._wiring.receivers, len(self._wiring.wake)):
+            self._wiring.wake_up(packer)
 
     def _leave(self, connection: Connection, scanner: PdvScanner, event: int) -> None:
         if event == _core.RELEASE:

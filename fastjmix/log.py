@@ -4,7 +4,9 @@ Wanted: an administrator can follow one association or one envelope with grep.
 Guaranteed: never a patient's name (callers pass identifiers only), control bytes of peers are
 escaped so that nobody forges a line, and a log that cannot be written never stops the data path:
 a line that stderr does not take at once (a full pipe, a stopped terminal), or that the disk has no
-room for, is dropped and counted, and the count is the first line that gets through again.
+room for, is dropped and counted, and the count is the first line that gets through again. A file
+that cannot be opened, or fails, is opened again after REOPEN_SECS: until then stderr has the lines.
+No call of a logger raises, whatever it is given.
 Still wrong: no rotation of our own; the file is opened for append, so use logrotate's copytruncate.
 A pipe of another user cannot be opened anew: two processes that write into its last free page at
 the same moment can make one of them wait for its reader.
@@ -13,12 +15,14 @@ the same moment can make one of them wait for its reader.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import select
 import socket
 import stat
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, MutableMapping
 from functools import partial
@@ -41,6 +45,13 @@ LEVELS: Final[Mapping[str, int]] = {
 LINE_BYTES_MAX: Final = 4096
 """A pipe takes so many bytes whole or not at all (PIPE_BUF): a longer line is cut."""
 
+VALUE_CHARS_MAX: Final = LINE_BYTES_MAX
+"""Characters of one value: no more than a line can hold are looked at."""
+
+REOPEN_SECS: Final = 10.0
+"""How often a log file that failed is opened again: soon enough after somebody has mended it, and
+one open(2) in ten seconds costs nothing."""
+
 STDERR: Final = 2
 
 Write = Callable[[bytes], int]
@@ -50,7 +61,7 @@ Write = Callable[[bytes], int]
 class _Outlet:
     """One place that lines go to, and how many it did not take. `close` is for what it opened."""
 
-    def __init__(self, write: Write, close: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, write: Write, close: Callable[[], object] = lambda: None) -> None:
         self._write = write
         self.close = close
         self._dropped = 0
@@ -66,8 +77,53 @@ class _Outlet:
                 self._write(f"{_now()} warning - log_lines_dropped{told}".encode())
                 self._dropped = 0
             self._write(line)
-        except OSError:
+        except (OSError, MemoryError):
             self._dropped += 1  # a full disk or a closed terminal must not stop reception
+
+
+class _File:
+    """The log file: opened again after a while when it cannot be opened, or fails.
+
+    A full disk is no reason to open it again: the same file takes lines when there is room.
+    """
+
+    STAYS_OPEN: Final = (errno.EAGAIN, errno.ENOSPC, errno.EDQUOT)
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor = -1
+        self._due = 0.0
+        self._lock = threading.Lock()  # two threads must not open, or close, the same twice
+
+    def open(self) -> None:
+        """Makes the file (mode 0600) and its directory where they are missing. Raises OSError."""
+        self._due = time.monotonic() + REOPEN_SECS
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
+        self._descriptor = os.open(self._path, flags, 0o600)
+
+    def write(self, line: bytes) -> int:
+        with self._lock:
+            if self._descriptor < 0:
+                if time.monotonic() < self._due:
+                    raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+                self.open()
+            try:
+                return os.write(self._descriptor, line)
+            except OSError as problem:
+                if problem.errno not in self.STAYS_OPEN:
+                    self._close()
+                raise
+
+    def close(self) -> None:
+        with self._lock:
+            self._close()
+
+    def _close(self) -> None:
+        if self._descriptor >= 0:
+            with contextlib.suppress(OSError):  # close(2) tells of what write(2) could not do
+                os.close(self._descriptor)
+            self._descriptor = -1
 
 
 class _Lines:
@@ -98,11 +154,13 @@ def _stderr() -> _Outlet:
 
     Its own O_NONBLOCK is left alone: the terminal or the pipe is shared with other programs.
     """
-    kind = os.fstat(STDERR).st_mode
+    try:
+        kind = os.fstat(STDERR).st_mode
+    except OSError:
+        return _Outlet(partial(os.write, STDERR))  # it is closed: each line is dropped and counted
     if stat.S_ISSOCK(kind):  # systemd's journal
-        with contextlib.suppress(OSError):
-            journal = socket.socket(fileno=os.dup(STDERR))
-            return _Outlet(partial(_send, journal), journal.close)
+        journal = socket.socket(fileno=STDERR)  # no copy: there may be no descriptor left for one
+        return _Outlet(partial(_send, journal), journal.detach)
     if stat.S_ISFIFO(kind) or stat.S_ISCHR(kind):
         flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
         with contextlib.suppress(OSError):
@@ -125,7 +183,11 @@ def _write_if_ready(line: bytes) -> int:
 
 def _now() -> str:
     now = time.time()
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{now % 1:.3f}"[2:] + "Z"
+    try:
+        when = time.gmtime(now)
+    except (OSError, OverflowError, ValueError):  # a clock that stands beyond what a year can be
+        return f"@{now:.3f}"
+    return time.strftime("%Y-%m-%dT%H:%M:%S", when) + f".{now % 1:.3f}"[2:] + "Z"
 
 
 def _stamp(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -133,36 +195,57 @@ def _stamp(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMappin
     return event
 
 
+def _text(value: object, form: Callable[[object], str] = str) -> str:
+    """The value in words, cut to VALUE_CHARS_MAX; its type where it cannot be put in words."""
+    try:
+        return form(value)[:VALUE_CHARS_MAX]
+    except Exception:  # whatever __str__ does, and an int of more than 4300 digits
+        return f"({type(value).__name__})"
+
+
 def _value(value: object) -> str:
-    text = str(value)
+    text = _text(value)
     if text and text.isprintable() and not any(c in ' "=' for c in text):
         return text
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return '"' + "".join(c if c.isprintable() else repr(c)[1:-1] for c in escaped) + '"'
+    return '"' + _escaped(text.replace("\\", "\\\\").replace('"', '\\"')) + '"'
+
+
+def _escaped(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _render(_: object, method: str, event: MutableMapping[str, Any]) -> str:
+    """One line. Raises nothing: what is logged must not matter to who logs it."""
+    try:
+        return _line(method, event)
+    except Exception as problem:
+        return f"- {method:<7} - log_line_failed why={type(problem).__name__}"
+
+
+def _line(method: str, event: MutableMapping[str, Any]) -> str:
     head = f"{event.pop('time')} {event.pop('level', method):<7} {event.pop('process', '-')}"
-    name = str(event.pop("event"))
+    name = _text(event.pop("event"))
     problem = event.pop("exc_info", None)
     pairs = "".join(f" {key}={_value(value)}" for key, value in event.items() if value is not None)
     line = f"{head} {name}{pairs}"
     if problem:
         shown = problem if isinstance(problem, BaseException) else sys.exc_info()[1]
-        line += f" exception={_value(repr(shown))}"
-    return line
+        line += f" exception={_value(_text(shown, repr))}"
+    return _escaped(line)
 
 
 def setup(level: str, file: Path | None, process: str) -> None:
     """Sends this process's events to stderr and, when given, to `file` (created with mode 0600).
 
-    Raises OSError when the file cannot be opened.
+    Raises OSError when the file cannot be opened. Events can be logged even then: stderr has them,
+    and the file is tried again after REOPEN_SECS.
     """
     outlets = [_stderr()]
-    if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
-        outlets.append(_Outlet.owning(os.open(file, flags, 0o600)))
+    held = None if file is None else _File(file)
+    if held is not None:
+        outlets.append(_Outlet(held.write, held.close))
     _lines.lead(outlets)
     structlog.configure(
         processors=[
@@ -177,6 +260,8 @@ def setup(level: str, file: Path | None, process: str) -> None:
     )
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(process=process)
+    if held is not None:
+        held.open()
 
 
 def get() -> FilteringBoundLogger:

@@ -6,6 +6,8 @@ one a reader, and ends; the supervisor, from which every other process is forked
 in its memory. Each child closes what it does not read before it serves anyone. A secret that came
 from the environment would stay in every process's environment, where it can be read for as long as
 the process lives: the program begins again without the variables that the files named.
+Where no process can be made, the start waits FORK_SECS for one; then it ends with exit code 1, so
+that whoever started it tries again.
 Still wrong: root, and anyone who may debug our processes, can read the files; a user of its own for
 fastjmix is the operator's part.
 """
@@ -15,6 +17,8 @@ from __future__ import annotations
 import os
 import pickle
 import sys
+import time
+import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final, cast
@@ -27,6 +31,13 @@ READERS: Final = ("uploader", "api")
 
 HANDED_OVER: Final = "FASTJMIX_VAULT"
 """Set by us for ourselves, when we begin again: the descriptors of the answer and of the files."""
+
+
+FORK_SECS: Final = 10.0
+"""How long a start waits for its first process: limits of processes are reached for moments, while
+others start too."""
+
+FORK_PAUSE_SECS: Final = 0.1
 
 
 class Vault:
@@ -79,7 +90,7 @@ def read(path: Path) -> tuple[Config, Vault]:
         return config, vault
     vault = Vault.new()
     answer = os.memfd_create("fastjmix-answer", os.MFD_CLOEXEC)
-    pid = os.fork()
+    pid = _fork()
     if pid == 0:
         _read_and_exit(path, vault, answer)
     os.waitpid(pid, 0)
@@ -90,9 +101,28 @@ def read(path: Path) -> tuple[Config, Vault]:
     return config, vault
 
 
+def _fork() -> int:
+    """fork(2), tried again while no process can be made. Raises FastjmixError after FORK_SECS."""
+    deadline = time.monotonic() + FORK_SECS
+    while True:
+        try:
+            return os.fork()
+        except OSError as problem:
+            if time.monotonic() >= deadline:
+                raise FastjmixError(
+                    f"no process can be made: {problem.strerror}",
+                    "A limit of processes is reached (ulimit -u, TasksMax=, pids.max), or there is"
+                    " too little memory.",
+                ) from problem
+        time.sleep(FORK_PAUSE_SECS)
+
+
 def _answered(answer: int, vault: Vault) -> tuple[Config, list[str]]:
     """What the child found, and the variables that the files named. Raises what it raised."""
-    found, named = pickle.loads(os.pread(answer, os.fstat(answer).st_size, 0))
+    try:
+        found, named = pickle.loads(os.pread(answer, os.fstat(answer).st_size, 0))
+    except (EOFError, pickle.UnpicklingError):  # it said nothing, or not all of it
+        found, named = FastjmixError("the process that reads the configuration was killed"), []
     if isinstance(found, BaseException):
         vault.close()
         os.close(answer)
@@ -152,17 +182,26 @@ class _Recorded(Mapping[str, str]):
 
 def _read_and_exit(path: Path, vault: Vault, answer: int) -> None:
     """The child: both forms of the tree, or the error that `load` raised."""
-    found: Config | FastjmixError
-    environment = _Recorded()
     try:
-        whole = load(path, environment)
-        vault.fill(whole)
-        found = whole.without_secrets()
-    except FastjmixError as problem:
-        found = problem
-    except BaseException as problem:
-        found = FastjmixError(f"{path}: cannot be read: {problem!r}")
-    try:
+        environment = _Recorded()
+        found = _read(path, vault, environment)
         os.write(answer, pickle.dumps((found, sorted(environment.asked))))
     finally:
         os._exit(0)  # whatever happens: this is not the process that was called
+
+
+def _read(path: Path, vault: Vault, environment: Mapping[str, str]) -> Config | FastjmixError:
+    try:
+        whole = load(path, environment)
+        vault.fill(whole)
+        return whole.without_secrets()
+    except FastjmixError as problem:
+        return problem
+    except BaseException as problem:  # its text may show what must not be shown
+        return FastjmixError(f"{path}: a fault of fastjmix itself: {_where(problem)}")
+
+
+def _where(problem: BaseException) -> str:
+    """The kind of an exception, and the line that raised it."""
+    *_, (frame, line) = traceback.walk_tb(problem.__traceback__)
+    return f"{type(problem).__name__}, {Path(frame.f_code.co_filename).name}:{line}"

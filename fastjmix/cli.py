@@ -139,9 +139,15 @@ def _require_linux(system: str, release: str) -> None:
 @app.command()
 def check(config: ConfigFile = Path("config.toml")) -> None:
     """Validate a configuration and print it as it takes effect, without secrets."""
+    from fastjmix import memory
     from fastjmix.config import load, render
 
-    typer.echo(render(load(config)))
+    held = load(config)
+    typer.echo(render(held))
+    try:
+        typer.echo(f"# {memory.plan(held)}")
+    except PlatformError as problem:  # of this shell: the service may be under another limit
+        typer.echo(f"# {problem.message}")
 
 
 # --- the embedded store -----------------------------------------------------------------------

@@ -15,6 +15,7 @@ UNIT = Path(__file__).parent.parent / "contrib" / "fastjmix.service"
 NEEDED = {
     "User=fastjmix", "UMask=0077", "KillMode=mixed", "TimeoutStopSec=120", "Restart=on-failure",
     "RestartPreventExitStatus=2", "LimitNOFILE=65536", "MemoryDenyWriteExecute=yes",
+    "OOMPolicy=continue",
 }  # fmt: skip
 
 AS_UNDER_THE_UNIT = """

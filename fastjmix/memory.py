@@ -1,0 +1,247 @@
+"""How much memory fastjmix may use, and how many associations at once fit in it.
+
+Wanted: a container or a service with a memory limit serves as many modalities as it can, and the
+kernel kills none of its processes.
+Guaranteed: the limit is the least of those that this process is under, at the start: of its control
+group and that group's ancestors (version 2: memory.max and memory.high; version 1:
+memory.limit_in_bytes), and of the machine. Of it, the processes, the kernel and the page cache get
+their part first; there are as many lanes as fit in the rest. Where that is fewer than FEWEST_LANES,
+lanes are smaller than lane_bytes; where it is none, fastjmix does not start.
+Still wrong: a limit that is changed counts from the next start on; what other programs use within
+the same limit is not known.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import resource
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from structlog.typing import FilteringBoundLogger
+
+from fastjmix import _core
+from fastjmix.config import Config
+from fastjmix.errors import PlatformError
+
+MIB: Final = 1 << 20
+
+SUPERVISOR_BYTES: Final = 60 * MIB
+"""The interpreter and all that is imported: measured 56 MB, shared with the children."""
+
+CHILD_BYTES: Final = 12 * MIB
+"""What a child does not share with the supervisor: measured 9 MB when it is idle, 10 under load."""
+
+ASSOCIATION_BYTES: Final = MIB // 2
+"""Of an association besides its lane: the kernel's buffers of its socket, its control block, what
+receiver and packer know of it. Measured: 0.4 MB, with 64 of them."""
+
+CACHE_BYTES: Final = 16 * MIB
+CACHE_SHARE: Final = 8
+"""Left for the page cache: so much, or the limit by this, if that is more. Written bytes wait there
+for the disk; with too little the kernel makes who writes wait, with none it kills. Programs and
+libraries lie there, too, and are read from the disk again and again below this."""
+
+FEWEST_LANES: Final = 4
+"""So many associations are worth smaller lanes: a department's modalities send in turns, but not
+one by one."""
+
+LANE_BYTES_MIN: Final = MIB
+"""Lanes are not made smaller than that: lane_bytes may not be less either."""
+
+LANE_PDUS: Final = 4
+"""A lane holds at least so many PDUs of max_pdu."""
+
+ADDRESS_BYTES: Final = 192 * MIB
+"""Of each process's address space (RLIMIT_AS), which holds all lanes: measured 75 MB without them,
+and each thread reserves some more."""
+
+PAGE: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """So many bytes, and who says so. `each`: of every process's address space, not of all."""
+
+    size: int
+    source: str
+    each: bool = False
+
+    def __str__(self) -> str:
+        return f"{_mib(self.size)} ({self.source})"
+
+    def left_for_lanes(self, config: Config) -> int:
+        """What the processes and the kernel leave; less than nothing, if they do not fit."""
+        if self.each:
+            return self.size - ADDRESS_BYTES
+        runtime = config.runtime
+        children = runtime.receivers + runtime.packers + 1 + bool(config.http)
+        cache = max(CACHE_BYTES, self.size // CACHE_SHARE)
+        return self.size - SUPERVISOR_BYTES - children * CHILD_BYTES - cache
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The lanes that there will be, and those that the configuration asks for."""
+
+    lanes: int
+    lane_bytes: int
+    wanted: int
+    wanted_bytes: int
+    limit: Limit
+
+    @property
+    def is_whole(self) -> bool:
+        """True: there is memory for everything that the configuration allows."""
+        return (self.lanes, self.lane_bytes) == (self.wanted, self.wanted_bytes)
+
+    def __str__(self) -> str:
+        told = f"memory limit {self.limit}: {self.lanes} of {self.wanted} associations at once"
+        if self.lane_bytes != self.wanted_bytes:
+            told += f", with lanes of {_mib(self.lane_bytes)} instead of {_mib(self.wanted_bytes)}"
+        return told if self.is_whole else f"{told}; {_HINT}"
+
+    def announce(self, log: FilteringBoundLogger) -> None:
+        """One line of the log: a warning, if it is less than the configuration allows."""
+        tell = log.info if self.is_whole else log.warning
+        tell(
+            "memory_limit",
+            limit=_mib(self.limit.size),
+            source=self.limit.source,
+            associations=self.lanes,
+            of=self.wanted,
+            lane_bytes=self.lane_bytes,
+            hint=None if self.is_whole else _HINT,
+        )
+
+
+_HINT: Final = "raise the limit, or lower lane_bytes"
+
+
+def plan(config: Config, limits: Iterable[Limit] | None = None) -> Plan:
+    """The lanes for this configuration within these limits; None: those of this process.
+
+    Raises PlatformError when there is memory for none.
+    """
+    wanted = max(1, min(sum(d.max_associations for d in config.dicom), _core.LANES_MAX))
+    pdus = LANE_PDUS * max((d.max_pdu for d in config.dicom), default=0)
+    wanted_bytes = _pages(max(config.runtime.lane_bytes, pdus))
+    least_bytes = _pages(max(LANE_BYTES_MIN, pdus))
+    limit = min(
+        found_limits() if limits is None else limits, key=lambda one: one.left_for_lanes(config)
+    )
+    left = limit.left_for_lanes(config)
+    fewest = min(wanted, FEWEST_LANES)
+    size = wanted_bytes
+    if left // (size + ASSOCIATION_BYTES) < fewest:
+        share = (left // fewest - ASSOCIATION_BYTES) // PAGE * PAGE
+        size = min(max(share, least_bytes), wanted_bytes)
+    lanes = min(left // (size + ASSOCIATION_BYTES), wanted)
+    if lanes < 1:
+        needed = limit.size - left + least_bytes + ASSOCIATION_BYTES
+        raise PlatformError(
+            f"memory limit {limit}: too little for one association; with this configuration"
+            f" {_mib(needed)} or more are needed",
+            "Raise the limit, or run fewer receivers and packers.",
+        )
+    return Plan(lanes, size, wanted, wanted_bytes, limit)
+
+
+def _pages(size: int) -> int:
+    return (size + PAGE - 1) // PAGE * PAGE
+
+
+def _mib(size: int) -> str:
+    """A whole number where it is one; else with one digit, rounded up."""
+    tenths = -(-size * 10 // MIB)
+    return f"{tenths // 10} MiB" if tenths % 10 == 0 else f"{tenths / 10:.1f} MiB"
+
+
+# -- the limits of this process --------------------------------------------------------------------
+
+
+def found_limits(proc: Path = Path("/proc/self")) -> list[Limit]:
+    """Every limit of this process: the machine's memory is always one."""
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    found = [Limit(machine, "of this machine"), *_groups(proc)]
+    with contextlib.suppress(OSError):  # a sandbox may forbid the question
+        space, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if space != resource.RLIM_INFINITY:
+            found.append(Limit(space, "RLIMIT_AS", each=True))
+    return found
+
+
+def _groups(proc: Path) -> Iterator[Limit]:
+    """Of the control group that this process is in, and of those above it."""
+    try:
+        mounts = [_Mount.read(line) for line in (proc / "mountinfo").read_text().splitlines()]
+        groups = (proc / "cgroup").read_text().splitlines()
+    except (OSError, ValueError):
+        return  # no /proc: the machine's memory is all that can be known
+    for line in groups:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue  # version 1, and a hierarchy of something else
+        names = _FILES_V1 if controllers else _FILES_V2
+        for mount in mounts:
+            if mount is not None and mount.holds(names):
+                yield from _upward(mount.directory(path), mount.point, names)
+
+
+_FILES_V2: Final = ("memory.max", "memory.high")
+"""cgroup v2: beyond the second every allocation waits, until nothing moves."""
+
+_FILES_V1: Final = ("memory.limit_in_bytes",)
+
+
+def _upward(group: Path, top: Path, names: tuple[str, ...]) -> Iterator[Limit]:
+    while True:
+        for name in names:
+            with contextlib.suppress(OSError, ValueError):  # "max": none
+                yield Limit(int((group / name).read_text()), f"{name} of {group}")
+        if group == top or top not in group.parents:
+            return
+        group = group.parent
+
+
+@dataclass(frozen=True, slots=True)
+class _Mount:
+    """A line of /proc/self/mountinfo (proc(5)): a file system of control groups."""
+
+    root: str
+    point: Path
+    kind: str
+    options: tuple[str, ...]
+
+    @classmethod
+    def read(cls, line: str) -> _Mount | None:
+        """None: another kind of file system."""
+        first, _, second = line.partition(" - ")
+        kind, _, options = second.split(" ", 2)
+        if kind not in ("cgroup", "cgroup2"):
+            return None
+        root, point = first.split(" ")[3:5]
+        return cls(root, Path(_unescaped(point)), kind, tuple(options.split(",")))
+
+    def holds(self, names: tuple[str, ...]) -> bool:
+        """Is this where the groups with such files are?"""
+        if names is _FILES_V2:
+            return self.kind == "cgroup2"
+        return self.kind == "cgroup" and "memory" in self.options
+
+    def directory(self, path: str) -> Path:
+        """A group, by its path in /proc/self/cgroup. What lies outside of what is mounted (a
+        container that sees its own group only) is where the mount begins."""
+        root = self.root.rstrip("/")
+        inside = path[len(root) :] if path == root or path.startswith(f"{root}/") else ""
+        steps = [step for step in inside.split("/") if step]
+        return self.point if ".." in steps else self.point.joinpath(*steps)
+
+
+def _unescaped(text: str) -> str:
+    """Octal escapes of blanks and the like."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)

@@ -1,6 +1,8 @@
 """Configuration: TOML tables in, one frozen and validated tree out. Read once, never mutated.
 
     reading.py    files → raw tables: TOML, ${VAR}, who may stand in which file, duplicates
+    bounds.py     how much a file may ask of its reader
+    secrets.py    which values are in no text, and how they are taken out
     tables.py     which tables there are; tables_node.py, tables_net.py, tables_pipeline.py: what
                   each may hold: pydantic models, one line of meaning a key
     kinds.py      how such a key is declared and checked, and how it is described in words

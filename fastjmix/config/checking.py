@@ -7,6 +7,7 @@ fault; a value that may be secret is described, never shown.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -28,6 +29,7 @@ from fastjmix.config.kinds import (
 )
 from fastjmix.config.reading import Filled, Source, Sources
 
+_QUERY: Final = re.compile(r"[?#](?=.)")  # …?token=…
 _NO_SUCH_KEY: Final = "a key that does not exist here"
 
 
@@ -129,8 +131,9 @@ def _model(family: str, name: str, raw: Any, file: str, findings: Findings) -> t
     anyone = next(iter(models.values()))
     if not chooser or not isinstance(raw, dict):
         return anyone
-    found = "nothing" if chooser not in raw else shown(choice)
     close = nearest(choice, models) if isinstance(choice, str) else ""
+    hides = family == "authentications" and not close  # it may be the credential itself
+    found = "nothing" if chooser not in raw else kind(choice) if hides else shown(choice)
     findings.fault(file, dotted(family, name), chooser, found, _choices(family, models), close)
     return None
 
@@ -186,8 +189,10 @@ def _report(
 def _shown(declared: FieldInfo, value: Any, family: str) -> str:
     may_be_secret = about(declared, "secret") or family == "authentications"
     with_user = isinstance(value, str) and "@" in value  # http://user:password@host
-    hidden = may_be_secret or with_user or isinstance(value, Filled)
-    return kind(value) if hidden else shown(value)
+    if may_be_secret or with_user or isinstance(value, Filled):
+        return kind(value)
+    mark = _QUERY.search(value) if isinstance(value, str) else None
+    return shown(value) if mark is None else f"{shown(value[: mark.end()])} and more (not shown)"
 
 
 def _declaration(

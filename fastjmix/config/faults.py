@@ -1,7 +1,8 @@
 """A fault of a configuration file as a value, and the error that names all of them at once.
 
 Guaranteed: a fault says where (file, table, key), what was found, what is allowed, and the nearest
-valid word when one is near. Values of secrets are never handed to this module.
+valid word when one is near. Every fault and warning is noted in one place, which takes out what
+must not be shown (secrets.py), whoever wrote the text.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from fastjmix import errors
+from fastjmix.config.bounds import FAULTS_MAX, WORD_CHARS_MAX
+from fastjmix.config.secrets import Hidden
 
 _LONGEST_SHOWN: Final = 72  # characters of a value: enough to find it again in the file
 _BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
@@ -45,7 +48,8 @@ class ConfigError(errors.ConfigError):
     def __init__(self, faults: Iterable[Fault]) -> None:
         self.faults = tuple(faults)
         number = len(self.faults)
-        head = f"{number} fault{'s' * (number != 1)} in the configuration; nothing was started"
+        counted = f"{number} fault{'s' * (number != 1)}{' or more' * (number >= FAULTS_MAX)}"
+        head = f"{counted} in the configuration; nothing was started"
         super().__init__("\n\n".join((head, *map(str, self.faults))))
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -58,17 +62,21 @@ class Findings:
 
     faults: dict[tuple[str, str, str], Fault] = field(default_factory=dict)  # by place, in order
     warnings: dict[str, None] = field(default_factory=dict)
+    secrets: Hidden = field(default_factory=Hidden)
+    foreign: Hidden = field(default_factory=Hidden)  # from the environment: in no fault
 
     def fault(
         self, file: str, table: str, key: str, found: str, allowed: str, nearest: str = ""
     ) -> None:
         """Notes a fault, unless this place has one already: a second would be its echo."""
-        fault = Fault(file, table, key, found, allowed, nearest)
-        self.faults.setdefault((file, table, key), fault)
+        if len(self.faults) < FAULTS_MAX:
+            found = self.secrets(self.foreign(found))
+            fault = Fault(file, table, key, found, allowed, nearest)
+            self.faults.setdefault((file, table, key), fault)
 
     def warn(self, text: str) -> None:
         """Notes something that works and may not be meant."""
-        self.warnings[text] = None
+        self.warnings[self.secrets(text)] = None
 
 
 def shown(value: object) -> str:
@@ -119,6 +127,8 @@ def dotted(*parts: object) -> str:
 
 def nearest(word: str, words: Iterable[str]) -> str:
     """The valid word that is most like this one, or ""."""
+    if len(word) > WORD_CHARS_MAX:
+        return ""
     folded = {valid.casefold(): valid for valid in words}
     close = difflib.get_close_matches(word.casefold(), folded, n=1, cutoff=_LIKENESS)
     return folded[close[0]] if close else ""

@@ -1,8 +1,9 @@
 """The files: main and pipelines, as raw tables with `${VAR}` filled in. Nothing is interpreted.
 
 Wanted: any number of files read as one configuration, and each table known by its file.
-Guaranteed: a file that cannot be read or is not TOML is a fault with its place; the environment is
-put into string values only, never into keys; a value that came from it is shown in no fault.
+Guaranteed: a file that cannot be read or is not TOML is a fault with its place, and one that would
+be costly to read is a fault before it costs anything; the environment is put into string values
+only, never into keys; a value that came from it is shown in no fault.
 Still wrong: no reload; a changed file is read at the next start.
 """
 
@@ -16,9 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from fastjmix.config.faults import Findings, dotted, quoted, shown
+from fastjmix.config import bounds
+from fastjmix.config.faults import Findings, dotted, nearest, quoted, shown
+from fastjmix.config.secrets import HIDDEN, is_secret, walk
 
 _PLACE: Final = re.compile(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)", re.DOTALL)
+_KEYS: Final = re.compile(
+    r" \('.*\)|'[^']{2,}'"
+)  # tomllib names keys: they may be values, misplaced
 _REFERENCE: Final = re.compile(r"\$\$\{|\$\{([^}]*)(\}?)")
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SECRETS: Final = ("token", "username", "password", "api_key")
@@ -54,20 +60,44 @@ class Sources:
 
 def read(path: Path, findings: Findings, environment: Mapping[str, str]) -> Sources:
     """Reads the main file `path` and every *.toml of its pipelines_path."""
-    main = _parse(path, findings)
+    budget = _Budget()
+    main = _parse(path, findings, budget)
     if main is None:
         return Sources((), complete=False)
-    pipelines = [_parse(one, findings) for one in _pipeline_files(path, main, findings)]
+    pipelines = [_parse(one, findings, budget) for one in _pipeline_files(path, main, findings)]
     raw = [main, *(one for one in pipelines if one is not None)]
+    if not _are_values_in_bounds(raw, findings):
+        return Sources((), complete=False)
+    _hide(raw, findings, environment)
     for source in raw:
         _warn_of_readers(source, findings)
     filled = tuple(_fill(source, findings, environment) for source in raw)
     return Sources(filled, complete=None not in pipelines)
 
 
-def _parse(path: Path, findings: Findings) -> Source | None:
+@dataclass(slots=True)
+class _Budget:
+    """Bytes that may still be read."""
+
+    left: int = bounds.CONFIG_BYTES_MAX
+
+    def read(self, path: Path) -> bytes | None:
+        """A file's bytes; None if there are more. Raises OSError."""
+        with path.open("rb") as file:
+            data = file.read(self.left + 1)
+        self.left = max(self.left - len(data), -1)
+        return data if self.left >= 0 else None
+
+
+def _parse(path: Path, findings: Findings, budget: _Budget) -> Source | None:
     try:
-        text = path.read_bytes().decode()
+        data = budget.read(path)
+        if data is None:
+            most = bounds.CONFIG_BYTES_MAX
+            told = f"{most} bytes or fewer, with all files together"
+            findings.fault(str(path), "", "", "too many bytes", told)
+            return None
+        text = data.decode()
     except OSError as problem:
         findings.fault(str(path), "", "", problem.strerror or str(problem), "a readable TOML file")
         return None
@@ -76,11 +106,16 @@ def _parse(path: Path, findings: Findings) -> Source | None:
         found = f"a byte that is not UTF-8: 0x{problem.object[problem.start]:02x}"
         findings.fault(str(path), "", f"line {line}", found, "TOML 1.0, in UTF-8")
         return None
+    excess = bounds.excess(text)
+    if excess is not None:
+        findings.fault(str(path), "", f"line {excess.line}", excess.found, excess.allowed)
+        return None
     try:
         return Source(str(path), tomllib.loads(text))
-    except (ValueError, RecursionError) as problem:
-        match = _PLACE.fullmatch(str(problem))
-        found, line_number, column = match.groups() if match else (str(problem), None, None)
+    except (ValueError, RecursionError, MemoryError) as problem:
+        match = _PLACE.fullmatch(_KEYS.sub("", str(problem)))
+        told = "a value that cannot be read: a number that is too long, or too many levels"
+        found, line_number, column = match.groups() if match else (told, None, None)
         place = f"line {line_number}, column {column}" if line_number else "end of document"
         findings.fault(str(path), "", place if match else "", found, "TOML 1.0")
         return None
@@ -105,12 +140,91 @@ def _pipeline_files(path: Path, main: Source, findings: Findings) -> list[Path]:
                 " file itself",
             )
         return []
+    if len(found) > bounds.FILES_MAX:
+        told = f"{bounds.FILES_MAX} or fewer"
+        findings.fault(main.file, "proxy", "pipelines_path", f"{len(found)} *.toml files", told)
+        return []
     return found
 
 
 def _is_pipeline_file(candidate: Path, main: Path) -> bool:
     visible = candidate.suffix == ".toml" and not candidate.name.startswith(".")
     return visible and candidate.is_file() and not candidate.samefile(main)
+
+
+# -- what is too much, and what must not be shown --------------------------------------------------
+
+
+def _are_values_in_bounds(sources: list[Source], findings: Findings) -> bool:
+    """False, and a fault, where there are too many values, or one that nothing can be done with."""
+    count, right = 0, True
+    for source in sources:
+        for path, value in walk(source.tables):
+            count += 1
+            if count > bounds.VALUES_MAX:
+                told = f"{bounds.VALUES_MAX} keys and values or fewer, in all files together"
+                findings.fault(source.file, "", "", "too many keys and values", told)
+                return False
+            wrong = _out_of_bounds(value)
+            if wrong is not None:
+                right = False
+                findings.fault(source.file, dotted(*path[:-1]), dotted(path[-1]), *wrong)
+    return right
+
+
+def _out_of_bounds(value: object) -> tuple[str, str] | None:
+    if isinstance(value, int) and value.bit_length() > bounds.INTEGER_BITS_MAX:
+        return "an integer of more than 64 bits", "an integer of TOML 1.0: 64 bits"
+    if isinstance(value, str) and "\0" in value:
+        return "a string with a NUL character", "a string without"
+    return None
+
+
+def _hide(sources: list[Source], findings: Findings, environment: Mapping[str, str]) -> None:
+    """Tells the findings which values must not be shown, before there are any."""
+    tables = [s.tables.get("authentications") for s in sources]
+    named = {name for one in tables if isinstance(one, dict) for name in one}
+    named |= {
+        entry["id"]
+        for one in tables
+        if isinstance(one, dict)
+        for entry in one.values()
+        if isinstance(entry, dict) and isinstance(entry.get("id"), str)
+    }
+    for source in sources:
+        for path, value in walk(source.tables):
+            if path[0] in _LEFT_ALONE or isinstance(value, dict | list | bool):
+                continue
+            text = str(value)
+            secret = is_secret(path) or _is_misplaced(path[-1], text, named)
+            hidden = findings.secrets if secret else findings.foreign
+            forms = [environment.get(name, "") for name, _ in _REFERENCE.findall(text) if name]
+            if secret:
+                forms += [text, _REFERENCE.sub(lambda match: _held(match, environment), text)]
+                forms += [name for name, _ in _REFERENCE.findall(text)]
+            for form in forms:
+                hidden.add(form, quoted(form)[1:-1])
+
+
+def _held(match: re.Match[str], environment: Mapping[str, str]) -> str:
+    """What a reference in a string comes to."""
+    return "${" if match[1] is None else environment.get(match[1], match[0])
+
+
+_NAMES_OF_SECRETS: Final = ("authentication", "authentication_ref")
+
+
+def _is_near_secrets(path: tuple[str | int, ...]) -> bool:
+    """May a credential have been put there by mistake?"""
+    return is_secret(path) or path[0] == "authentications" or path[-1] in _NAMES_OF_SECRETS
+
+
+def _is_misplaced(key: str | int, text: str, named: set[str]) -> bool:
+    """Is this the credential itself, where the name of one belongs?"""
+    if key not in _NAMES_OF_SECRETS:
+        return False
+    plain = text.removeprefix("authentications.")
+    return plain not in named and not nearest(plain, named)
 
 
 # -- the environment -------------------------------------------------------------------------------
@@ -153,7 +267,8 @@ def _filled(
         if not end or not _VARIABLE.fullmatch(name):
             wrong, right = "${…} around something that names no variable", "${NAME}; $${ for a ${"
         elif name not in environment:
-            wrong, right = f"${{{name}}}", "a variable that is set in the environment"
+            right = "a variable that is set in the environment"
+            wrong = f"a variable that is not set {HIDDEN}" if _is_near_secrets(path) else match[0]
         else:
             return environment[name]
         findings.fault(file, dotted(*path[:-1]), dotted(path[-1]), wrong, right)
@@ -166,7 +281,10 @@ def _filled(
 
 
 def _warn_of_readers(source: Source, findings: Findings) -> None:
-    mode = Path(source.file).stat().st_mode
+    try:
+        mode = Path(source.file).stat().st_mode
+    except OSError:
+        return  # it is gone: nobody can read it
     if mode & stat.S_IROTH and _holds_secret(source.tables.get("authentications")):
         findings.warn(
             f"{source.file} holds credentials and every user of this machine can read it: "

@@ -1,0 +1,91 @@
+"""Which values must not be shown, and how they are taken out of what is said.
+
+Guaranteed: what stands under [authentications.*], at a key that is called like a secret, or came
+from the environment, is replaced where it stands in a text; also where the text shows only its
+beginning, or shows it escaped.
+Still wrong: a value of fewer than EXACT_CHARS characters is not searched for: it would be found in
+every other word.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+Path = tuple[str | int, ...]
+"""Names of tables and keys, and places in arrays."""
+
+HIDDEN: Final = "(not shown)"
+
+EXACT_CHARS: Final = 4
+"""A whole value of so many characters is searched for."""
+
+START_CHARS: Final = 8
+"""And one that agrees with a text in its first so many: texts are cut short."""
+
+_LIKE_A_SECRET: Final = re.compile(r"token|secret|passw|passphrase|api_?key|credential", re.I)
+_FAMILY: Final = "authentications"
+_NO_SECRETS: Final = frozenset(("id", "method", "name", "description"))
+
+
+def is_secret(path: Path) -> bool:
+    """May the value at this path be a secret, whatever it is?"""
+    names = [step for step in path if isinstance(step, str)]
+    if names[:1] == [_FAMILY]:
+        return names[-1] not in _NO_SECRETS or len(names) != 3
+    return any(_LIKE_A_SECRET.search(name) for name in names[2:] or names[-1:])
+
+
+def walk(tables: Mapping[str, Any]) -> Iterator[tuple[Path, Any]]:
+    """Every value in these tables with its path; tables and arrays, too."""
+    left: list[tuple[Path, Any]] = [((name,), held) for name, held in tables.items()]
+    while left:
+        path, value = left.pop()
+        yield path, value
+        if isinstance(value, dict):
+            left += [((*path, name), held) for name, held in value.items()]
+        elif isinstance(value, list):
+            left += [((*path, index), held) for index, held in enumerate(value)]
+
+
+@dataclass(slots=True)
+class Hidden:
+    """Values that are in no text."""
+
+    _whole: set[str] = field(default_factory=set)
+    _by_start: dict[str, set[str]] = field(default_factory=dict)
+
+    def add(self, *forms: str) -> None:
+        """From now on they are not shown."""
+        for form in forms:
+            if len(form) >= START_CHARS:
+                self._by_start.setdefault(form[:START_CHARS], set()).add(form)
+            elif len(form) >= EXACT_CHARS:
+                self._whole.add(form)
+
+    def __call__(self, text: str) -> str:
+        """The text without them."""
+        out, at = [], 0
+        while at < len(text):
+            length = self._length(text, at)
+            out.append(HIDDEN if length else text[at])
+            at += length or 1
+        return "".join(out)
+
+    def _length(self, text: str, at: int) -> int:
+        """Characters at this place that must not be shown."""
+        for size in range(START_CHARS - 1, EXACT_CHARS - 1, -1):
+            if text[at : at + size] in self._whole:
+                return size
+        begun = self._by_start.get(text[at : at + START_CHARS], ())
+        return max((_agreeing(text, at, form) for form in begun), default=0)
+
+
+def _agreeing(text: str, at: int, form: str) -> int:
+    """How far a text agrees with a form of a value, from its first character on."""
+    length = START_CHARS
+    while length < len(form) and text[at + length : at + length + 1] == form[length]:
+        length += 1
+    return length

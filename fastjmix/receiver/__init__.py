@@ -15,6 +15,7 @@ looked at.
     listeners.py    listening sockets: what is accepted of what comes
     entrance.py     from a connection to an association
     leases.py       the lanes that a receiver holds
+    places.py       who gives its place to a newcomer when all are taken
     messages.py     DIMSE: what each event of the PDV scanner asks for
     loop.py         sockets, timers, deadlines
 """

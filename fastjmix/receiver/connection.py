@@ -41,7 +41,8 @@ class State(Enum):
 class Connection:
     """One peer. `request` is the C-STORE or other request whose answer is due, `prepared` that
     answer if it is Success; `answered` counts the messages answered since others were looked at;
-    `paced_at` and `paced_bytes` say where the measuring of its pace began."""
+    `stored_at` is when it stored its last instance, or came; `paced_at` and `paced_bytes` say where
+    the measuring of its pace began."""
 
     socket: socket.socket
     host: str
@@ -60,6 +61,7 @@ class Connection:
     refusal: tuple[int, bytes, int | None] | None = None
     prepared: bytes = b""
     stored: int = 0
+    stored_at: float = field(default_factory=time.monotonic)
     refused: int = 0
     stalled: bool = False
     answered: int = 0

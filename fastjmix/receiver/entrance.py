@@ -2,12 +2,13 @@
 
 Wanted: a peer is let in by the listener's policy and by what is left of lanes, memory and disk.
 Guaranteed: no more of a request is kept than ASSOCIATE_RQ_MAX bytes; a longer one is refused by its
-header; an association has a lane with memory before it is accepted. No socket is closed here: the
-loop does that.
+header; an association has a lane with memory before it is accepted, if need be that of one which
+stores nothing (places.py). No socket is closed here: the loop does that.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from fastjmix.config import Config
@@ -22,6 +23,7 @@ from fastjmix.errors import ProtocolError
 from fastjmix.receiver.connection import Connection
 from fastjmix.receiver.doors import Door, Notices
 from fastjmix.receiver.leases import Leases
+from fastjmix.receiver.places import Places
 from fastjmix.settings import tabulate
 from fastjmix.spool import Room
 from fastjmix.stats import Stats
@@ -35,6 +37,7 @@ class Loop(Protocol):
     def stopping(self) -> bool: ...
     def open(self, connection: Connection, answer: Accepted, lane: int, rest: bytes) -> None: ...
     def abort(self, connection: Connection, source: int, reason: int, why: str) -> None: ...
+    def make_place(self, newcomer: Connection, among: Callable[[Connection], bool]) -> bool: ...
     def last_words(self, connection: Connection, pdu: bytes, why: str) -> None: ...
     def lost(self, connection: Connection, why: str) -> None: ...
 
@@ -43,10 +46,17 @@ class Entrance:
     """Answers the A-ASSOCIATE-RQs of all doors of one receiver."""
 
     def __init__(
-        self, config: Config, wiring: Wiring, stats: Stats, leases: Leases, loop: Loop
+        self,
+        config: Config,
+        wiring: Wiring,
+        stats: Stats,
+        leases: Leases,
+        places: Places,
+        loop: Loop,
     ) -> None:
         self._lanes = wiring.passage.lanes
         self._leases = leases
+        self._places = places
         self._loop = loop
         self._room = Room.of(config)
         self._stats = stats
@@ -85,28 +95,58 @@ class Entrance:
             self._reject(connection, answer.calling_ae, answer.pdu, answer.why)
             return
         connection.settings = self._table.number(door.index, answer.calling_ae)
-        refusal = self._no_room(door, connection.settings, answer.calling_ae)
-        lane = -1 if refusal else self._leases.take()
-        if refusal or lane < 0:
-            pdu, why = refusal or (LOCAL_LIMIT, "no lane is free (max_associations, memory)")
-            self._reject(connection, answer.calling_ae, pdu, why)
+        congestion = self._congestion()
+        if congestion:
+            self._reject(connection, answer.calling_ae, CONGESTION, congestion)
             return
-        self._loop.open(connection, answer, lane, rest)
+        lane = self._lane(connection, answer.calling_ae)
+        if isinstance(lane, int):
+            self._loop.open(connection, answer, lane, rest)
+        else:
+            self._places.rejected()
+            self._reject(connection, answer.calling_ae, LOCAL_LIMIT, lane)
 
-    def _no_room(self, door: Door, settings: int, calling_ae: str) -> tuple[bytes, str] | None:
-        """Why an association must wait, if it must."""
+    def _congestion(self) -> str:
+        """Why nobody is let in, if nobody is."""
         if self._loop.stopping:
-            return CONGESTION, "shutting down"
+            return "shutting down"
         if self._room.low():
-            return CONGESTION, "little space is left in the storage directory"
+            return "little space is left in the storage directory"
         if self._stats.total("intake_stopped"):
-            return CONGESTION, "the storage failed repeatedly"
+            return "the storage failed repeatedly"
+        return ""
+
+    def _lane(self, connection: Connection, calling_ae: str) -> int | str:
+        """A lane for the newcomer, perhaps of one that stores nothing; else why there is none."""
+        found = self._free_lane(connection.door, connection.settings, calling_ae)
+        if isinstance(found, int):
+            return found
+        why, among = found
+        if self._loop.make_place(connection, among):
+            found = self._free_lane(connection.door, connection.settings, calling_ae)
+        return found if isinstance(found, int) else why
+
+    def _free_lane(
+        self, door: Door, settings: int, calling_ae: str
+    ) -> int | tuple[str, Callable[[Connection], bool]]:
+        """A lane, with memory; else why there is none, and whose end would change that."""
+
+        def same_door(other: Connection) -> bool:
+            return other.door is door
+
+        def same_caller(other: Connection) -> bool:
+            accepted = other.accepted
+            return other.door is door and accepted is not None and accepted.calling_ae == calling_ae
+
         if self._lanes.associations(door.index) >= door.listener.max_associations:
-            return LOCAL_LIMIT, "max_associations of the listener"
+            return "max_associations of the listener", same_door
         most = self._table.rows[settings].max_associations
         if most is not None and self._lanes.associations(door.index, calling_ae.encode()) >= most:
-            return LOCAL_LIMIT, "max_associations of the calling AE title"
-        return None
+            return "max_associations of the calling AE title", same_caller
+        lane = self._leases.take()
+        if lane < 0:
+            return "no lane is free (max_associations, memory)", lambda _: True
+        return lane
 
     def _reject(self, connection: Connection, calling_ae: str, pdu: bytes, why: str) -> None:
         self._stats.add("associations_rejected_total")

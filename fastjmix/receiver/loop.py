@@ -31,6 +31,7 @@ from fastjmix.receiver.entrance import Entrance
 from fastjmix.receiver.leases import Leases
 from fastjmix.receiver.listeners import Listeners
 from fastjmix.receiver.messages import Messages
+from fastjmix.receiver.places import HOLD_SECS, Places, gives_way
 from fastjmix.wiring import Wiring
 
 TICK_SECS: Final = 0.5
@@ -90,7 +91,8 @@ class Receiver:
         self._stalled: list[Connection] = []
         self._lingering: list[Connection] = []
         self._leases = Leases(wiring, number)
-        self._entrance = Entrance(config, wiring, links.stats, self._leases, self)
+        self._places = Places(links.stats)
+        self._entrance = Entrance(config, wiring, links.stats, self._leases, self._places, self)
         self._stopping_at: float | None = None
         self._next_tick = 0.0
         self._last_event = 0.0
@@ -185,6 +187,8 @@ class Receiver:
         self._entrance.notices.tick(now)
         self._leases.tick(now)
         self._listeners.tick()
+        if self._places.others_rejected():
+            self._displace(None, lambda _: True)
 
     def _look_at_the_clock(self, connection: Connection) -> None:
         now = time.monotonic()
@@ -250,6 +254,7 @@ class Receiver:
         connection.association = self._lanes.new_association()
         connection.accepted = answer
         connection.state = State.OPEN
+        connection.stored_at = time.monotonic()
         self._lanes.open(
             lane, connection.association, connection.door.index, answer.calling_ae.encode()
         )
@@ -325,6 +330,21 @@ class Receiver:
         self._end_association(connection, "released")
         if connection.state is State.OPEN:
             self._await_the_close(connection)
+
+    def make_place(self, newcomer: Connection, among: Callable[[Connection], bool]) -> bool:
+        """Ends an association that stores nothing, for the newcomer's. False: there is none."""
+        return self._displace(newcomer.host, among)
+
+    def _displace(self, host: str | None, among: Callable[[Connection], bool]) -> bool:
+        found = gives_way(self._connections.values(), time.monotonic(), among, host)
+        if found is None:
+            return False
+        self._stats.add("associations_displaced_total")
+        self._guarded(self._give_place, found)
+        return True
+
+    def _give_place(self, connection: Connection) -> None:
+        self.abort(connection, 0, 0, f"stored nothing for {HOLD_SECS:.0f} s, and others wait")
 
     def aborted_by_peer(self, connection: Connection) -> None:
         """A-ABORT: nothing is answered."""

@@ -8,6 +8,7 @@ so that the association stays usable. No socket here: the loop sends.
 
 from __future__ import annotations
 
+import time
 from typing import Protocol
 
 import xxhash
@@ -250,6 +251,7 @@ class Messages:
     ) -> None:
         if status == Status.SUCCESS:
             connection.stored += 1
+            connection.stored_at = time.monotonic()
             self._stats.add("instances_received_total")
             self._stats.add("instance_bytes_total", scanner.data_bytes)
             return

@@ -16,6 +16,7 @@ Still wrong: the configuration is read once; a change needs a restart (SIGHUP sa
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import importlib
 import os
@@ -45,6 +46,12 @@ BACKLOG: Final = 1024
 
 SEAL_SECS: Final = 60.0
 """How long packers may take to seal while draining; recovery does it at the next start else."""
+
+PLACE_IS_WRONG: Final = (
+    errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EACCES, errno.EPERM,
+    errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO,
+)  # fmt: skip
+"""What open(2) says of a log file whose path or rights are wrong: the configuration's fault."""
 
 FAULT_SECS: Final = 1.0
 """The supervisor waits so long after a fault of its own: a lasting one costs no processor."""
@@ -349,12 +356,20 @@ def run(path: Path) -> int:
     """
     os.umask(0o077)  # patients' images, whoever makes the file
     config, vault = read(path)
+    _begin_log(config)
+    _raise_descriptor_limit()
+    return Supervisor(config, vault).run()
+
+
+def _begin_log(config: Config) -> None:
+    """Raises PlatformError where the operator has named a place that cannot hold a log file."""
     try:
         log.setup(config.log.level, config.log.file, "supervisor")
     except OSError as problem:
+        if problem.errno not in PLACE_IS_WRONG:  # a full or broken disk: the next start has it, too
+            log.get().error("log_file_failed", file=config.log.file, why=problem.strerror)
+            return
         raise PlatformError(
             f"{config.log.file}: the log file cannot be written: {problem.strerror}",
             "Check logging.log_file_path, or set log_to_file = false.",
         ) from problem
-    _raise_descriptor_limit()
-    return Supervisor(config, vault).run()

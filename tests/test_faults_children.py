@@ -132,6 +132,23 @@ def test_f90_children_without_a_log_file_work_and_use_it_when_it_is_mended(
     settle(own, store, sent.ledger)
 
 
+@pytest.mark.parametrize("error", ["ENOSPC", "EIO", "EROFS", "EMFILE"])
+def test_f90_a_start_while_the_disk_of_the_log_fails(start, store, tmp_path, error: str) -> None:
+    """After a power failure, say: images come first, and the log when it can."""
+    file = tmp_path / "log"
+    python = a_python(
+        tmp_path / "python", f"-P {file}", "-e trace=openat",
+        f"-e inject=openat:error={error}:when=1",
+    )  # fmt: skip
+    place = f'\n[logging]\nlog_to_file = true\nlog_file_path = "{file}"\n'
+    own = start(python=python, first=AGAIN_AT_ONCE, fastjmix=place)
+    own.wait_for("error   supervisor log_file_failed file=.* why=")
+    sent = Sent(own)
+    sent.send(instances("1.2.826.90.7", 2))
+    settle(own, store, sent.ledger)
+    assert "supervisor stopped" in file.read_text()
+
+
 EVIL_LINES = """
 import os, sys
 from pathlib import Path

@@ -134,7 +134,7 @@ TEXT_CHARS_MAX: Final = 256
 """Kept of a name or a description, which stay in memory until the seal: an LO has at most 64
 characters, a PN three times 64 (PS3.5 §6.2)."""
 TEXT_BYTES_MAX: Final = 4 * TEXT_CHARS_MAX
-"""Of one that is decoded at all: no character takes more."""
+"""Of one that is decoded at all: no character takes more. Of the names of character sets too."""
 CODE_CHARS_MAX: Final = 64
 """Kept of a value of code or date: as many as a UID has, the longest of them."""
 
@@ -196,7 +196,7 @@ def describe(head: bytes, transfer_syntax_uid: str) -> Description:
         warnings.simplefilter("ignore")
         try:
             found = _core.read_values(head, _kind(head, transfer_syntax_uid), WANTED)
-            encodings = _encodings(found.get(CHARACTER_SET, b""))
+            encodings = _encodings(found.get(CHARACTER_SET, b"")[:TEXT_BYTES_MAX])
         except Exception:  # whatever a peer may send: the instance is kept, undescribed
             return Description()
         return Description(

@@ -163,7 +163,7 @@ def _raw(draft: Draft, start: int, end: int) -> Iterator[bytes]:
 class _Survey:
     """Which members of an archive are whole, and which were acknowledged and are not.
 
-    Each step goes on by a member at least, and each member is read once, or twice behind damage.
+    Each step goes on by a member at least, and no member is read more than twice.
     """
 
     def __init__(self, draft: Draft, leftover: Leftover, promises: Promises) -> None:
@@ -171,7 +171,6 @@ class _Survey:
         self._promised = promises.members
         promised = promises.end if leftover.end is None else leftover.end
         self._edges = sorted({*self._promised.keys(), *self._promised.values()})
-        self._whole_at = -1
         self._size = os.fstat(draft.descriptor).st_size
         if leftover.end is not None:
             self._size = min(self._size, leftover.end)
@@ -212,17 +211,12 @@ class _Survey:
                 ends += self._edges[at : at + 1]
                 ends += [_end_of(member)] if member is not None else []
             return min(end for end in ends if end > offset)
-        if member is None:
-            return None
-        behind = member
-        while self._whole_at <= offset:  # nothing promised that: is anything whole behind it?
-            following = self._member_at(_end_of(behind))
-            if following is None:
-                return None
-            if not self._fault_of(following):
-                self._whole_at = following.offset
-            behind = following
-        return _end_of(member)
+        while member is not None:  # nothing promised that: is anything whole behind it?
+            following = self._member_at(_end_of(member))
+            if following is not None and not self._fault_of(following):
+                return _end_of(member)
+            member = following
+        return None
 
     def _member_at(self, offset: int) -> Member | None:
         return member_at(self._read_at, offset, self._size)

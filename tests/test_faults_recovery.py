@@ -87,17 +87,22 @@ def test_f85_a_packer_killed_among_strange_instances(start, store, at: str, dura
     assert found.acknowledged == COUNT
 
 
+def killed(own: Gateway) -> None:
+    """All of it."""
+    children = own.children()
+    own.child.kill()
+    own.child.wait()
+    until(lambda: all_dead(children.values()), "no orphans")
+    own.close()
+
+
 def test_f85_a_gateway_killed_among_strange_instances(start, store) -> None:
-    """All of it, and the next one has larger lanes; then smaller ones again."""
+    """The next one has larger lanes; then smaller ones again."""
     ledger = Ledger()
     own = start(builder=PATIENT)
     Modality(lambda: own.dicom_port, ledger).send(study_of("1.2.826.85.2"))
     for lanes in ("lane_bytes = 4194304", SMALL_LANES):
-        children = own.children()
-        own.child.kill()
-        own.child.wait()
-        until(lambda pids=children.values(): all_dead(pids), "no orphans")
-        own.close()
+        killed(own)
         own = start(fastjmix=lanes, builder=PATIENT)
         study = f"1.2.826.85.{len(ledger.sent)}"
         Modality(lambda port=own.dicom_port: port, ledger).send(study_of(study, 4))

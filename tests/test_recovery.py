@@ -363,6 +363,16 @@ def test_a_journal_with_notes(tmp_path_factory, told, flips, cut: int) -> None:
     assert found.notes.items() <= {(s, text) for s, _, text in told}
 
 
+@pytest.mark.parametrize("off", [-1, 0, 1])
+def test_bytes_of_a_note(tmp_path, off: int) -> None:
+    text = b"x" * (journal.NOTE_BYTES_MAX + off)
+    told = journal.note(7, text) + journal.record(1, 2)
+    (tmp_path / journal.NAME).write_bytes(told)
+    found = journal.read(tmp_path)
+    assert found.notes == ({7: text} if off <= 0 else {})
+    assert found.members == {1: 2}
+
+
 # -- bounds ----------------------------------------------------------------------------------------
 
 

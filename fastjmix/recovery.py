@@ -81,7 +81,8 @@ def recover(spool: Spool, leftover: Leftover, origin: str) -> Outcome:
     if leftover.recipe.get("ack") != "stored" or not leftover.archive.exists():
         spool.discard(leftover)
         return Outcome()
-    if (spool.building / str(leftover.recipe.get("replaces", "-"))).is_dir():
+    replaced = leftover.recipe.get("replaces")
+    if isinstance(replaced, str) and spool.leftover(replaced) is not None:
         spool.discard(leftover)  # a copy that was not finished: its original counts
         return Outcome()
     draft = spool.reopen(leftover)

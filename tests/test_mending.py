@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 import strange
 from reception import Reception
@@ -142,6 +143,31 @@ def test_f85_drafts_that_failed_wait_behind_those_that_did_not(site) -> None:
     gate.set()
     site.aside.finish()
     assert order == ["first", "second", "failed", "failed too"]
+
+
+@pytest.mark.parametrize("replaces", ["", ".", "..", "../left", 7, None])
+def test_f85_a_draft_that_replaces_no_draft_is_no_copy(site, replaces: object) -> None:
+    """It holds what was acknowledged, whatever its recipe names."""
+    recipe = site.leftover.directory / "draft.json"
+    told = orjson.loads(recipe.read_bytes())
+    recipe.write_bytes(orjson.dumps({**told, "replaces": replaces}))
+    (site.leftover,) = site.spool.leftovers()
+    site.is_recovered()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"published": "x"}, {"published": [1]}, {"profile": 7}, {"digest": None}, {"study": {}}],
+)
+def test_f85_a_recipe_that_is_none_of_ours_costs_its_draft(site, changed) -> None:
+    """Sealed, or kept after two attempts; the loop goes on."""
+    told = {**site.leftover.recipe, **changed}
+    case = _Case(Leftover(site.leftover.id, site.leftover.directory, told))
+    site.mending._count(case.leftover)
+    for _ in range(FAULTS_MAX):
+        site.mending._begin(case)
+        until_settled(site.aside, site.rung)
+    assert len([*site.spool.outbox.glob("*.zip"), *site.spool.rejected.glob("*.zip")]) == 1
 
 
 def test_f85_a_leftover_without_a_recipe_costs_itself(site, tmp_path) -> None:

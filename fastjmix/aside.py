@@ -1,18 +1,21 @@
 """Work that takes long, on a thread beside the loop of a process.
 
 Wanted: an envelope is encrypted while the loop goes on answering others.
-Guaranteed: one piece of work at a time, in the order in which they were begun; what is to be done
-afterwards is done by the loop, in its own thread, when it calls `settle`. An exception of the work
-is raised there, where its result is asked for. The process may end while something is under way.
+Guaranteed: one piece of work at a time, in the order in which they were begun, but for work that
+has failed before: that goes behind all that has not. What is to be done afterwards is done by the
+loop, in its own thread, when it calls `settle`. An exception of the work is raised there, where its
+result is asked for; so is ENOMEM, where no thread can be had. The process may end while something
+is under way.
 Still wrong: one thread. What waits behind a large envelope waits for all of it.
 """
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from queue import Empty, SimpleQueue
+from queue import Empty, PriorityQueue, SimpleQueue
 from typing import Any
 
 Work = Callable[[], Any]
@@ -25,7 +28,8 @@ class Aside:
 
     def __init__(self, ring: Callable[[], object]) -> None:
         self._ring = ring
-        self._todo: SimpleQueue[tuple[Work, Then]] = SimpleQueue()
+        self._todo: PriorityQueue[tuple[bool, int, Work, Then]] = PriorityQueue()
+        self._begun = 0
         self._done: SimpleQueue[tuple[Future[Any], Then]] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._pending = 0
@@ -35,13 +39,29 @@ class Aside:
         """Something was begun, and what follows it was not done yet."""
         return self._pending > 0
 
-    def begin(self, work: Work, then: Then) -> None:
-        """Does `work` on the thread; `then` is called by `settle`."""
+    def begin(self, work: Work, then: Then, *, again: bool = False) -> None:
+        """Does `work` on the thread; `settle` calls `then`. `again`: it has failed before."""
         self._pending += 1
-        self._todo.put((work, then))
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="aside", daemon=True)
-            self._thread.start()
+        self._begun += 1
+        if self._thread is None and not self._start():
+            failed: Future[Any] = Future()
+            failed.set_exception(OSError(errno.ENOMEM, "no thread can be started"))
+            self._finished(failed, then)
+            return
+        self._todo.put((again, self._begun, work, then))
+
+    def _start(self) -> bool:
+        thread = threading.Thread(target=self._run, name="aside", daemon=True)
+        try:
+            thread.start()
+        except (RuntimeError, MemoryError):
+            return False
+        self._thread = thread
+        return True
+
+    def _finished(self, future: Future[Any], then: Then) -> None:
+        self._done.put((future, then))
+        self._ring()
 
     def settle(self) -> None:
         """Does what is to be done after the work that is finished; waits for none."""
@@ -63,11 +83,10 @@ class Aside:
 
     def _run(self) -> None:
         while True:
-            work, then = self._todo.get()
+            _, _, work, then = self._todo.get()
             future: Future[Any] = Future()
             try:
                 future.set_result(work())
             except BaseException as problem:
                 future.set_exception(problem)
-            self._done.put((future, then))
-            self._ring()
+            self._finished(future, then)

@@ -73,6 +73,12 @@ class EnvelopeError(FastjmixError):
     """Not a valid JMIX envelope. The message names the member or the key."""
 
 
+def reason(problem: Exception) -> str:
+    """What the log says of a failure: the system's words, or which exception it was."""
+    told = problem.strerror or str(problem) if isinstance(problem, OSError) else ""
+    return told or repr(problem)
+
+
 def printable(text: object) -> str:
     """Text of a stranger without control characters, so that it cannot draw a lie."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))

@@ -1,8 +1,11 @@
-"""The head of a data set that stands in a file: as far as its UIDs, wherever they are.
+"""The head of a data set: as far as its UIDs, wherever they are. One reader for all.
 
-Wanted: recovery and `envelope build` understand an instance as the packer did.
-Guaranteed: no more is read than twice what is needed.
-Still wrong: a data set without its UIDs is read as far as `most` allows, at once.
+Wanted: recovery and `envelope build` understand an instance as reception did when it took it.
+Guaranteed: one rule says what the head is (`head_in`; its compiled half, find_head in
+_core/head.pxi, is what the receiver asks in the lane). A data set is looked at when it has certain
+lengths: so it has one answer, however its bytes come, and a file gives the answer that the lane
+gave if the limit is the same, or a larger one. No more is read of a file, or held, than the limit
+and one byte, however large the data set or any of its elements is.
 """
 
 from __future__ import annotations
@@ -13,34 +16,61 @@ from typing import Final
 from fastjmix import _core
 from fastjmix.dicom.association import syntax_kind
 from fastjmix.dicom.dataset import inflate_head
+from fastjmix.errors import UnreadableHead
 
-HEAD_BYTES: Final = 1 << 16
-"""Bytes of a data set that are searched for its UIDs first; doubled until they are found."""
+DEFLATED_KIND: Final = 3
+"""See `syntax_kind`."""
+
+
+def head_in(
+    data: bytes, kind: int, *, complete: bool, limit: int
+) -> tuple[_core.Head, bytes] | None:
+    """The head in the first bytes of a data set, and its bytes, which `describe_head` describes.
+
+    `complete`: there are no more; None when more are needed: never if these are more than `limit`,
+    then what they show counts. Raises UnreadableHead. Any UID may be absent (b"").
+    """
+    try:
+        if kind != DEFLATED_KIND:
+            head = _core.read_head(data, kind, complete, limit)
+            return None if head is None else (head, data[: head.length])
+        inflated = inflate_head(data)
+        no_more = complete or inflated.over or len(data) > limit
+        head = _core.read_head(inflated.data, 1, no_more)
+    except ValueError as problem:
+        raise UnreadableHead(str(problem)) from problem
+    if head is not None and inflated.broken and not has_uids(head):
+        raise UnreadableHead("not a deflate stream")
+    return None if head is None else (head, data)
+
+
+def has_uids(head: _core.Head) -> bool:
+    """Are all four UIDs there?"""
+    return bool(
+        head.study_instance_uid
+        and head.series_instance_uid
+        and head.sop_instance_uid
+        and head.sop_class_uid
+    )
 
 
 def data_set_head(
-    read_at: Callable[[int, int], bytes],
-    offset: int,
-    size: int,
-    syntax: str,
-    most: int | None = None,
+    read_at: Callable[[int, int], bytes], offset: int, size: int, syntax: str, limit: int
 ) -> tuple[_core.Head, bytes]:
-    """The head of the data set of `size` bytes at `offset`, and its bytes, however far it reaches.
+    """The same of the data set of `size` bytes at `offset` of a file. `read_at` as pread(2).
 
-    `read_at` as pread(2). Raises ValueError when it cannot be understood, or has no UIDs within the
-    first `most` bytes.
+    Raises UnreadableHead when it cannot be understood within `limit` bytes, or is shorter than it
+    should be; OSError.
     """
-    length = HEAD_BYTES
+    kind = syntax_kind(syntax)
+    length = min(_core.HEAD_FIRST_LOOK, limit + 1)
     while True:
         data = read_at(offset, min(length, size))
-        whole = len(data) >= size
-        kind = syntax_kind(syntax)
-        if kind == 3:
-            head = _core.read_head(inflate_head(data), 1, True)
-        else:
-            head = _core.read_head(data, kind, whole)
-        if head is not None:
-            return head, data
-        length *= 2
-        if most is not None and length > most:
-            raise ValueError(f"no UIDs in its first {most} bytes")
+        if len(data) < min(length, size):
+            raise UnreadableHead(f"its data set ends after {len(data)} of {size} bytes")
+        found = head_in(data, kind, complete=length >= size, limit=limit)
+        if found is not None:
+            return found
+        if length > limit:
+            raise UnreadableHead(f"no UIDs in its first {limit} bytes")
+        length = min(2 * length, limit + 1)

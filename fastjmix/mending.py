@@ -2,21 +2,25 @@
 
 Wanted: no association waits while gigabytes are read back, verified and copied.
 Guaranteed: recover() runs aside (aside.py), in the order of `give`; what comes of it is judged in
-the loop, which is woken for it. A draft that the disk did not let through is tried again, with a
-pause that grows; one that a fault of ours befell, once more, and then it is kept for a person. What
-has not been mended when the process ends is mended by the next start.
+the loop, which is woken for it, and which no failure of it ends. A draft that the disk or the
+memory did not let through is tried again as long as it takes, with a pause that grows, and behind
+those that have not failed; one that a fault of ours befell, once more, and then it is kept for a
+person. What has not been mended when the process ends is mended by the next start.
 Still wrong: while it reads, it takes turns with the loop at the interpreter, a few ms each.
 """
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
 from fastjmix import log
 from fastjmix.aside import Aside
+from fastjmix.errors import reason
 from fastjmix.links import Links
 from fastjmix.recovery import Outcome, recover
 from fastjmix.sealing import encrypted
@@ -26,6 +30,24 @@ RETRY_SECS: Final = 2.0
 RETRY_MAX_SECS: Final = 60.0
 """An envelope that could not be sealed (a full disk) is tried again: after the first, doubling up
 to the second."""
+
+FAULTS_MAX: Final = 2
+"""Attempts that may end in a fault of ours before a draft is kept for a person: it may have been
+the moment's, and is the draft's if it comes again."""
+
+
+@dataclass(slots=True)
+class _Case:
+    """A draft that was left, and how often its recovery failed: for the disk or for memory, and by
+    a fault of ours."""
+
+    leftover: Leftover
+    failures: int = 0
+    faults: int = 0
+
+    def pause(self) -> float:
+        """Seconds until it is tried again."""
+        return min(RETRY_SECS * 2.0 ** min(self.failures, 16), RETRY_MAX_SECS)
 
 
 class Mending:
@@ -42,30 +64,39 @@ class Mending:
         self._blame = blame
         self._log = log.get()
         self._sizes: dict[str, int] = {}
-        self._retries: list[tuple[float, Leftover, int]] = []
+        self._retries: list[tuple[float, _Case]] = []
 
-    def give(self, leftover: Leftover, attempt: int = 1) -> None:
+    def give(self, leftover: Leftover) -> None:
         """Seals a draft that was left, soon."""
+        self._count(leftover)
+        self._begin(_Case(leftover))
+
+    def _begin(self, case: _Case) -> None:
+        work = partial(recover, self._spool, case.leftover, self._name)
+        again = bool(case.failures or case.faults)
+        self._aside.begin(work, partial(self._judge, case), again=again)
+
+    def _count(self, leftover: Leftover) -> None:
         if encrypted(leftover.recipe):
             self._sizes.setdefault(leftover.id, leftover.size)
-        work = partial(recover, self._spool, leftover, self._name)
-        self._aside.begin(work, partial(self._judge, leftover, attempt))
 
     @property
     def to_encrypt(self) -> int:
         """Bytes of the drafts that will be there a second time while they are sealed."""
         return sum(self._sizes.values())
 
-    def give_later(self, leftover: Leftover, attempt: int = 1, pause: float = RETRY_SECS) -> None:
-        """The same after a pause, in seconds."""
-        if encrypted(leftover.recipe):
-            self._sizes.setdefault(leftover.id, leftover.size)
-        self._retries.append((time.monotonic() + pause, leftover, attempt))
+    def give_later(self, leftover: Leftover) -> None:
+        """The same after RETRY_SECS."""
+        self._count(leftover)
+        self._wait(_Case(leftover), RETRY_SECS)
+
+    def _wait(self, case: _Case, pause: float) -> None:
+        self._retries.append((time.monotonic() + pause, case))
 
     @property
     def due(self) -> list[float]:
         """When there is something to do again, in monotonic seconds; nothing wakes for it."""
-        return [when for when, _, _ in self._retries]
+        return [when for when, _ in self._retries]
 
     def tend(self) -> None:
         """What is to be tried again by now."""
@@ -74,46 +105,55 @@ class Mending:
         now = time.monotonic()
         due = [one for one in self._retries if one[0] <= now]
         self._retries = [one for one in self._retries if one[0] > now]
-        for _, leftover, attempt in due:
-            self.give(leftover, attempt)
+        for _, case in due:
+            self._begin(case)
 
     def finish(self) -> None:
         """Waits for all that is aside, and tries what failed once more."""
         self._aside.finish()
         retries, self._retries = self._retries, []
-        for _, leftover, attempt in retries:
-            self.give(leftover, attempt)
+        for _, case in retries:
+            self._begin(case)
         self._aside.finish()
 
     # -- what came of it ---------------------------------------------------------------------
 
-    def _judge(self, leftover: Leftover, attempt: int, work: Callable[[], Outcome]) -> None:
+    def _judge(self, case: _Case, work: Callable[[], Outcome]) -> None:
         try:
-            try:
-                outcome = work()
-            except OSError:
-                raise
-            except Exception as problem:
-                self._fault(leftover, attempt, problem)
-            else:
-                self._tell(leftover, outcome)
-        except OSError as problem:  # the disk's: to be tried again
-            pause = min(RETRY_SECS * 2**attempt, RETRY_MAX_SECS)
-            self._log.error(
-                "recovery_failed", envelope=leftover.id, why=problem.strerror, again_in=pause
-            )
-            self.give_later(leftover, attempt + 1, pause)
-            self._blame(problem)
+            outcome = work()
+        except OSError as problem:
+            self._failed(case, problem)
+        except MemoryError:
+            self._failed(case, OSError(errno.ENOMEM, "no memory for it"))
+        except Exception as problem:
+            self._fault(case, problem)
+        else:
+            self._tell(case.leftover, outcome)
 
-    def _fault(self, leftover: Leftover, attempt: int, problem: Exception) -> None:
-        """A fault of ours may pass; what is damaged stays so. Raises OSError."""
-        if attempt == 1:
+    def _failed(self, case: _Case, problem: OSError) -> None:
+        """The disk's failure, or for want of memory: to be tried again."""
+        case.failures += 1
+        pause = case.pause()
+        about = {"envelope": case.leftover.id, "again_in": pause}
+        self._log.error("recovery_failed", **about, why=reason(problem))
+        self._wait(case, pause)
+        self._blame(problem)
+
+    def _fault(self, case: _Case, problem: Exception) -> None:
+        """A fault of ours may pass; what is damaged stays so."""
+        leftover = case.leftover
+        case.faults += 1
+        if case.faults < FAULTS_MAX:
             about = {"envelope": leftover.id, "again_in": RETRY_SECS}
             self._log.error("recovery_failed", **about, exc_info=problem)
-            self.give_later(leftover, 2)
+            self._wait(case, RETRY_SECS)
             return
         self._log.error("envelope_damaged", envelope=leftover.id, exc_info=problem)
-        self._spool.set_aside(leftover, repr(problem))
+        try:
+            self._spool.set_aside(leftover, repr(problem))
+        except OSError as failure:
+            self._failed(case, failure)
+            return
         self._sizes.pop(leftover.id, None)
         self._links.stats.add("envelopes_rejected_total")
 
@@ -141,4 +181,4 @@ class Mending:
                 instances=outcome.ticket.instances,
                 bytes=outcome.ticket.size_bytes,
             )
-            self._links.ring_outbox()
+        self._links.ring_outbox()  # a seal that failed behind its last rename has told nobody

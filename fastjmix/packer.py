@@ -16,6 +16,7 @@ packer wait for it.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import math
 import os
@@ -35,7 +36,7 @@ from fastjmix.aside import Aside
 from fastjmix.config import Builder, Config
 from fastjmix.dicom.dimse import MEANING, Status
 from fastjmix.digesting import Digests
-from fastjmix.errors import ConfigError
+from fastjmix.errors import ConfigError, reason
 from fastjmix.failpoints import reach
 from fastjmix.health import Health
 from fastjmix.jmix.digests import Hash, new_hash
@@ -239,10 +240,14 @@ class Packer:
                 spill.append(self._intake.buffers(lane))  # the rest of it
             self._append(lane, arrival, settings, spill, head or self._intake.head(lane))
         except OSError as problem:
-            self._log.error("append_failed", why=problem.strerror or str(problem))
+            self._log.error("append_failed", why=reason(problem))
             self._grant(lane, Status.OUT_OF_RESOURCES, MEANING[Status.OUT_OF_RESOURCES].encode())
             if not self._health.stopped:
                 self._blame(problem)
+        except Exception as problem:  # a fault of ours costs one instance
+            self._log.exception("append_failed", why=repr(problem))
+            with contextlib.suppress(ValueError):  # it has its status
+                self._grant(lane, Status.INTERNAL, MEANING[Status.INTERNAL].encode())
         finally:
             if spill is not None:
                 spill.drop()
@@ -271,11 +276,14 @@ class Packer:
         # Where the page cache is promise enough, the sender goes on while the rest is entered.
         at_once = packing.builder.durability == "page-cache" and settings.listener.ack == "stored"
         written = partial(self._written, lane, packing) if at_once else None
+        end = packing.draft.end
         try:
             taken = packing.append(arrival, self._intake.buffers(lane), spill, head, written)
-        except OSError:
+        except Exception:
             if packing.draft.suspect:
                 self._give_up(packing)
+            elif packing.draft.end != end:
+                self._leave_to_recovery(packing)
             raise
         packing.instance_arrived(arrival.association, time.monotonic())
         self._sent_by.setdefault(arrival.association, set()).add(packing)
@@ -317,7 +325,10 @@ class Packer:
                 longest = min(self._open.values(), key=lambda one: one.last_arrival)
                 self._seal_early(longest, "too many are open")
             calling_ae = self._lanes.calling_ae(lane).decode("latin-1").strip()
-            packing = Packing.open(self._spool, settings, self._number, arrival, calling_ae)
+            searched = _core.head_limit(self._lanes.capacity)
+            packing = Packing.open(
+                self._spool, settings, self._number, arrival, calling_ae, searched
+            )
             self._open[key] = packing
             self._stats.set("envelopes_building", len(self._open))
         return packing
@@ -339,8 +350,8 @@ class Packer:
             if spill is not None:
                 spill.append(self._intake.buffers(lane))
                 reach("packer.spilled")
-        except OSError as problem:
-            self._log.error("spill_failed", why=problem.strerror)
+        except Exception as problem:
+            self._log.error("spill_failed", why=reason(problem))
             self._blame(problem)
             if spill is not None:
                 spill.drop()
@@ -365,9 +376,10 @@ class Packer:
         """A step. What cannot be read back is left to recovery, which verifies all of it."""
         try:
             self._digests.step(packing)
-        except OSError as problem:
-            self._log.error("digest_failed", envelope=packing.draft.id, why=problem.strerror)
-            self._health.failed(problem)
+        except Exception as problem:
+            self._log.error("digest_failed", envelope=packing.draft.id, why=reason(problem))
+            if isinstance(problem, OSError):
+                self._health.failed(problem)
             self._give_up(packing)
 
     def _keep_up(self) -> None:
@@ -416,9 +428,19 @@ class Packer:
         else:
             packing.draft.abandon()
 
-    def _blame(self, problem: OSError) -> None:
-        """What has run out comes back, and so may a key that signs envelopes; anything else says
-        that the storage is unwell."""
+    def _leave_to_recovery(self, packing: Packing) -> None:
+        """Memory does not say any more what the file holds: it is read back. Others' instances in
+        it get their status first."""
+        if any(one.packing is packing for one in self._pending):
+            self._commit()
+        if any(one is packing for one in self._open.values()):  # the commit did not fail
+            self._give_up(packing)
+
+    def _blame(self, problem: Exception) -> None:
+        """What has run out comes back, and so may a key that signs envelopes; any other error of
+        the system says that the storage is unwell."""
+        if not isinstance(problem, OSError):
+            return
         if problem.errno is not None and problem.errno not in (*SCARCE, errno.ENOKEY):
             self._health.failed(problem)
 
@@ -454,7 +476,7 @@ class Packer:
             return
         try:
             self._digests.finish(packing)
-        except OSError as problem:
+        except Exception as problem:
             self._unsealable(packing, problem)
             return
         work = partial(seal, draft, packing.contents, packing.members, self._name)
@@ -469,7 +491,7 @@ class Packer:
         self._encrypting.pop(packing.draft.id, None)
         try:
             ticket = work()
-        except OSError as problem:
+        except Exception as problem:
             self._unsealable(packing, problem)
             return
         self._stats.add("envelopes_sealed_total")
@@ -483,8 +505,8 @@ class Packer:
         )
         self._links.ring_outbox()
 
-    def _unsealable(self, packing: Packing, problem: OSError) -> None:
-        self._log.error("seal_failed", envelope=packing.draft.id, why=problem.strerror)
+    def _unsealable(self, packing: Packing, problem: Exception) -> None:
+        self._log.error("seal_failed", envelope=packing.draft.id, why=reason(problem))
         leftover = packing.draft.leave()
         self._blame(problem)
         self._refuse_awaiting(packing.draft.id)

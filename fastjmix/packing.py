@@ -18,11 +18,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from fastjmix._core import Arrival
+from fastjmix._core import HEAD_BYTES_MAX, Arrival
 from fastjmix.claim import FORMAT
 from fastjmix.config import Builder
 from fastjmix.dicom.dataset import describe_head
 from fastjmix.failpoints import reach
+from fastjmix.instances import note_of
 from fastjmix.jmix import profiles
 from fastjmix.jmix.archive import Member, local_header
 from fastjmix.jmix.envelope import Contents, Instance
@@ -38,8 +39,13 @@ COMPARE_BYTES: Final = 1 << 20
 """Bytes compared at a time when an instance comes again."""
 
 
-def recipe(settings: Settings, packer: int, calling_ae: str) -> dict[str, Any]:
-    """What draft.json says: how to finish the envelope, for whichever process does."""
+def recipe(
+    settings: Settings, packer: int, study: str, calling_ae: str, head_bytes: int
+) -> dict[str, Any]:
+    """What draft.json says: how to finish the envelope, for whichever process does.
+
+    `head_bytes`: how much of a data set its receiver searches for UIDs.
+    """
     builder = settings.builder
     return {
         "format": FORMAT,
@@ -53,6 +59,8 @@ def recipe(settings: Settings, packer: int, calling_ae: str) -> dict[str, Any]:
         "skip_hashing": builder.skip_hashing,
         "skip_listing": builder.skip_listing,
         "calling_ae": calling_ae,
+        "study": study,
+        "head_bytes": head_bytes,
         "created": time.time(),
         "published": builder.published.dump() if builder.published is not None else None,
     }
@@ -73,17 +81,23 @@ class Packing:
 
     @classmethod
     def open(
-        cls, spool: Spool, settings: Settings, packer: int, arrival: Arrival, ae: str
+        cls,
+        spool: Spool,
+        settings: Settings,
+        packer: int,
+        arrival: Arrival,
+        ae: str,
+        head_bytes: int = HEAD_BYTES_MAX,
     ) -> Packing:
         """A new envelope for the study of an instance. Raises OSError."""
         builder = settings.builder
         now = time.monotonic()
+        study = arrival.study_instance_uid.decode()
         draft = spool.new_draft(
-            recipe(settings, packer, ae),
+            recipe(settings, packer, study, ae, head_bytes),
             durable=builder.durability == "fsync",
         )
         naming = profiles.get(builder.profile).member_name
-        study = arrival.study_instance_uid.decode()
         return cls(draft, study, settings, Contents(naming), now)
 
     @property
@@ -119,7 +133,8 @@ class Packing:
 
         `head` is the start of its data set. `written` is called as soon as its bytes are with the
         kernel, before they are entered here: `buffers` and `spill` are not read after that. Returns
-        None when the same bytes are here already. Raises OSError; the envelope is then as it was.
+        None when the same bytes are here already. Raises OSError. The envelope is then as it was if
+        `draft.end` is; else it must be read back.
         """
         if arrival.size > CIPHER_BYTES_MAX and self.encrypts:
             raise OSError(errno.EFBIG, "an instance is larger than what AES-GCM can encrypt")
@@ -129,18 +144,17 @@ class Packing:
         uid = arrival.sop_instance_uid.decode()
         name = self.contents.next_name(study, series, uid)
         header = local_header(name, arrival.crc, arrival.size)
+        note = note_of(arrival, head)
         if spill is None:
-            offset = self.draft.append([header, *buffers])
+            offset = self.draft.append([header, *buffers], note)
         else:
-            offset = self.draft.join(header, spill)
+            offset = self.draft.join(header, spill, note)
         reach("packer.appended")
         if written is not None:
             written()
-        member = Member(name, arrival.crc, arrival.size, offset)
-        self.members.append(member)
         start = offset + len(header) + arrival.prefix_length
         syntax = arrival.transfer_syntax_uid.decode()
-        return self.contents.add(
+        instance = self.contents.add(
             study,
             series,
             arrival.sop_class_uid.decode(),
@@ -152,6 +166,8 @@ class Packing:
             lambda: describe_head(head, syntax),
             (start, arrival.data_bytes),
         )
+        self.members.append(Member(name, arrival.crc, arrival.size, offset))
+        return instance
 
     def is_conflict(self, arrival: Arrival) -> bool:
         """True when this SOP Instance UID stands here more than once, with other bytes."""

@@ -10,11 +10,13 @@ its CRC-32. The journal beside the archive (spool/journal.py) says which were ac
 - A bad member before that, or one with a whole member behind it, is damage: it is logged as an
   error, counted, its bytes are kept in rejected/ with its offset and its name, and the journal's
   next offset is where the walk goes on. The rest is copied, verified, into a fresh draft.
+- A member that is whole, and whose head nothing explains (instances.py), is kept there likewise.
 - A suspect archive (a sync of it failed) is copied in the same way, and never written again.
 - Without a journal the walk ends at the first local file header that is not whole.
 
 A healthy archive is sealed where it is, under its id, and if the seal had begun, to the same bytes.
-Digests are computed again from the bytes.
+Digests are computed again from the bytes. Memory does not grow with an instance, nor with any
+element of one: of a data set the head is held, and pieces while they are compared.
 Still wrong: without a journal, a damaged header with acknowledged members behind it cannot be told
 from a torn tail; both faults must meet for that. And a power cut that wrote the second of two
 members before the first, neither acknowledged, raises an alarm for the first.
@@ -25,26 +27,24 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from isal.isal_zlib import crc32
 
-from fastjmix.dicom.dataset import describe_head, read_file_meta
+from fastjmix.dicom.dataset import describe_head
 from fastjmix.errors import DamagedTicket
 from fastjmix.failpoints import reach
-from fastjmix.heads import data_set_head
+from fastjmix.instances import facts_of
 from fastjmix.jmix import profiles
 from fastjmix.jmix.archive import Member, data_offset, local_header, member_at
 from fastjmix.jmix.digests import new_hash
-from fastjmix.jmix.envelope import Contents
+from fastjmix.jmix.envelope import Contents, Instance
 from fastjmix.sealing import seal
-from fastjmix.spool import Draft, Leftover, Spool, Ticket
+from fastjmix.spool import Draft, Leftover, Promises, Spool, Ticket
 from fastjmix.spool.files import PIECE_BYTES, read_pieces
-
-META_BYTES: Final = 4096
-"""File Meta Information is at most 1 KB: it fitted in a lane's control block."""
 
 TOLD: Final = 20
 """Damaged members that the record in rejected/ names one by one; the log names all."""
@@ -73,25 +73,30 @@ class Outcome:
 
 def recover(spool: Spool, leftover: Leftover, origin: str) -> Outcome:
     """Seals a leftover draft, or deletes it when nothing in it was promised. Raises OSError."""
+    if not leftover.directory.exists():  # its seal failed behind its end
+        return Outcome()
     if leftover.recipe.get("ack") == "stored" and (ticket := spool.finish(leftover)) is not None:
         reach("recovery.sealed")
         return Outcome(ticket)
     if leftover.recipe.get("ack") != "stored" or not leftover.archive.exists():
         spool.discard(leftover)
         return Outcome()
-    if (spool.building / str(leftover.recipe.get("replaces", "-"))).is_dir():
+    replaced = leftover.recipe.get("replaces")
+    if isinstance(replaced, str) and spool.leftover(replaced) is not None:
         spool.discard(leftover)  # a copy that was not finished: its original counts
         return Outcome()
     draft = spool.reopen(leftover)
     try:
-        found = _Survey(draft, leftover)
+        promises = leftover.promises()
+        found = _Survey(draft, leftover, promises)
+        reading = _Reading(draft, promises, found)
         reach("recovery.walked")
-        if leftover.suspect or found.damages:
-            return _copy_out(spool, draft, leftover, found)
-        if not found.members:
+        if leftover.suspect or found.damages or reading.renamed:
+            return _copy_out(spool, draft, leftover, found, reading)
+        if not reading.taken:
             draft.abandon()
             return Outcome()
-        ticket = _seal_in_place(spool, draft, found.members, origin)
+        ticket = _seal_in_place(spool, draft, reading, origin)
         reach("recovery.sealed")
         return Outcome(ticket)
     finally:
@@ -99,25 +104,27 @@ def recover(spool: Spool, leftover: Leftover, origin: str) -> Outcome:
         leftover.suspect = leftover.suspect or draft.suspect
 
 
-def _seal_in_place(spool: Spool, draft: Draft, members: list[Member], origin: str) -> Ticket:
-    reading = _Reading(draft)
-    for member in members:
-        reading.take(member, reading.digest(member))
-    draft.end = data_offset(members[-1]) + members[-1].size
+def _seal_in_place(spool: Spool, draft: Draft, reading: _Reading, origin: str) -> Ticket:
+    for member, instance in reading.taken:
+        instance.digest = reading.digest(member)
+    members = [member for member, _ in reading.taken]
+    draft.end = _end_of(members[-1])
     sealed_at = None
     with contextlib.suppress(FileNotFoundError, DamagedTicket):
         sealed_at = spool.ticket("outbox", draft.id).sealed_at
     return seal(draft, reading.contents, members, origin, sealed_at)
 
 
-def _copy_out(spool: Spool, draft: Draft, leftover: Leftover, found: _Survey) -> Outcome:
+def _copy_out(
+    spool: Spool, draft: Draft, leftover: Leftover, found: _Survey, reading: _Reading
+) -> Outcome:
     """What is whole goes to a fresh draft, what is damaged to rejected/, and the old one away."""
     fresh = None
-    if found.members:
+    if reading.taken:
         fresh = spool.new_draft({**leftover.recipe, "replaces": leftover.id}, durable=spool.durable)
     try:
         if fresh is not None:
-            _copy(draft, found.members, fresh)
+            reading.copy(fresh)
             fresh.commit()
         if found.damages:
             told = [str(damage) for damage in found.damages[:TOLD]]
@@ -133,14 +140,6 @@ def _copy_out(spool: Spool, draft: Draft, leftover: Leftover, found: _Survey) ->
     return Outcome(damages=found.damages, fresh=fresh.leave() if fresh is not None else None)
 
 
-def _copy(source: Draft, members: list[Member], target: Draft) -> None:
-    """Members in their order, numbered anew. Raises OSError."""
-    reading = _Reading(source)
-    for member in members:
-        name = reading.take(member, None)
-        target.append_pieces(_verified(source, member, local_header(name, member.crc, member.size)))
-
-
 def _verified(source: Draft, member: Member, header: bytes) -> Iterator[bytes]:
     yield header
     checksum = 0
@@ -153,6 +152,7 @@ def _verified(source: Draft, member: Member, header: bytes) -> Iterator[bytes]:
 
 def _raw(draft: Draft, start: int, end: int) -> Iterator[bytes]:
     """Damaged bytes for a person; zeros for those that cannot be read at all."""
+    end = min(end, os.fstat(draft.descriptor).st_size)  # a journal may promise more than is there
     for at in range(start, end, PIECE_BYTES):
         length = min(PIECE_BYTES, end - at)
         try:
@@ -162,12 +162,16 @@ def _raw(draft: Draft, start: int, end: int) -> Iterator[bytes]:
 
 
 class _Survey:
-    """Which members of an archive are whole, and which were acknowledged and are not."""
+    """Which members of an archive are whole, and which were acknowledged and are not.
 
-    def __init__(self, draft: Draft, leftover: Leftover) -> None:
+    Each step goes on by a member at least, and no member is read more than twice.
+    """
+
+    def __init__(self, draft: Draft, leftover: Leftover, promises: Promises) -> None:
         self._draft = draft
-        self._promises = leftover.promises()
-        promised = self._promises.end if leftover.end is None else leftover.end
+        self._promised = promises.members
+        promised = promises.end if leftover.end is None else leftover.end
+        self._edges = sorted({*self._promised.keys(), *self._promised.values()})
         self._size = os.fstat(draft.descriptor).st_size
         if leftover.end is not None:
             self._size = min(self._size, leftover.end)
@@ -202,22 +206,18 @@ class _Survey:
     def _after(self, offset: int, member: Member | None, promised: int) -> int | None:
         """Where the walk goes on behind a bad member; None when it is a torn tail."""
         if offset < promised:
-            ends = [self._promises.members.get(offset, promised)]
-            if offset not in self._promises.members:
-                ends += [edge for edge in self._edges() if offset < edge < promised]
+            ends = [self._promised.get(offset, promised)]
+            if offset not in self._promised:
+                at = bisect_right(self._edges, offset)
+                ends += self._edges[at : at + 1]
                 ends += [_end_of(member)] if member is not None else []
-            return min(ends)
+            return min(end for end in ends if end > offset)
         while member is not None:  # nothing promised that: is anything whole behind it?
-            after = _end_of(member)
-            following = self._member_at(after)
+            following = self._member_at(_end_of(member))
             if following is not None and not self._fault_of(following):
                 return _end_of(member)
             member = following
         return None
-
-    def _edges(self) -> Iterator[int]:
-        yield from self._promises.members.keys()
-        yield from self._promises.members.values()
 
     def _member_at(self, offset: int) -> Member | None:
         return member_at(self._read_at, offset, self._size)
@@ -254,36 +254,57 @@ def _is_document(member: Member) -> bool:
 
 
 class _Reading:
-    """The contents of an envelope, read back from its members."""
+    """The contents of an envelope, read back from the members that are whole.
 
-    def __init__(self, draft: Draft) -> None:
+    A member that cannot be understood becomes a damage of `found`.
+    """
+
+    def __init__(self, draft: Draft, promises: Promises, found: _Survey) -> None:
         self._draft = draft
         self._recipe = draft.recipe
+        self._notes = promises.notes
         self.contents = Contents(profiles.get(draft.recipe["profile"]).member_name)
+        self.taken: list[tuple[Member, Instance]] = []
+        for member in found.members:
+            try:
+                self.taken.append((member, self._take(member)))
+            except (OSError, MemoryError):
+                raise
+            except Exception as problem:  # whatever it is: the others are not to suffer for it
+                why = f"cannot be understood: {problem}"
+                name = member.name.decode(errors="replace")
+                found.damages.append(Damage(member.offset, _end_of(member), name, why))
+        found.damages.sort()
 
-    def take(self, member: Member, digest: bytes | None) -> bytes:
-        """One whole member: what it is comes from its own bytes. Returns the name it gets."""
-        start = data_offset(member)
-        first = os.pread(self._draft.descriptor, META_BYTES, start)
-        meta, length = read_file_meta(first)
-        syntax = meta["transfer_syntax_uid"]
-        head, head_bytes = data_set_head(
-            self._read_at, start + length, member.size - length, syntax
-        )
+    @property
+    def renamed(self) -> bool:
+        """Does a member bear another name than the one that it gets now?"""
+        return any(member.name != instance.name for member, instance in self.taken)
+
+    def _take(self, member: Member) -> Instance:
+        note = self._notes.get(member.offset, b"")
+        facts = facts_of(self._read_at, member, self._recipe, note)
         return self.contents.add(
-            head.study_instance_uid.decode(),
-            head.series_instance_uid.decode(),
-            meta["sop_class_uid"],
-            meta["sop_instance_uid"],
-            syntax,
-            head.instance_number,
+            facts.study_instance_uid,
+            facts.series_instance_uid,
+            facts.sop_class_uid,
+            facts.sop_instance_uid,
+            facts.transfer_syntax_uid,
+            facts.instance_number,
             member.size,
-            digest,
-            lambda: describe_head(head_bytes, syntax),
-        ).name
+            None,
+            lambda: describe_head(facts.head, facts.transfer_syntax_uid),
+        )
 
     def _read_at(self, offset: int, length: int) -> bytes:
         return os.pread(self._draft.descriptor, length, offset)
+
+    def copy(self, target: Draft) -> None:
+        """Members in their order, by the names that they get, with their notes. Raises OSError."""
+        for member, instance in self.taken:
+            header = local_header(instance.name, member.crc, member.size)
+            note = self._notes.get(member.offset, b"")
+            target.append_pieces(_verified(self._draft, member, header), note)
 
     def digest(self, member: Member) -> bytes | None:
         """As the recipe wants it. Raises OSError."""

@@ -155,9 +155,9 @@ def write_documents(documents: Sequence[Document], members: list[Member], end: i
 
 
 def encrypted(recipe: Mapping[str, Any]) -> bool:
-    """Does a draft's recipe want its payload encrypted?"""
+    """Does a draft's recipe want its payload encrypted? False for one that is none of ours."""
     told = recipe.get("published")
-    return bool(told and told.get("encryption"))
+    return isinstance(told, Mapping) and bool(told.get("encryption"))
 
 
 def _encrypted(

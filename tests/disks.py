@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import strange
 import wire
 from gateway import Gateway, Peer, images_in, until
 
@@ -244,10 +245,23 @@ class Ledger:
             self.sent[uid] = data
             return uid, data
 
-    def store(self, peer: Peer, study: str = "1.2.3.1", pixels: int = 1000) -> int:
-        """C-STORE of a new instance; its status."""
-        uid, data = self.make(study, pixels)
-        status = peer.store(data, uid)
+    def make_strange(self, study: str) -> tuple[str, bytes]:
+        """The same, one that is hard to read."""
+        with self.changed:
+            self._count += 1
+            uid = f"1.2.826.{self._count}"
+            rng = random.Random(random.getrandbits(32))
+            data = rng.choice(strange.FORMS)(rng, uid, study, f"{study}.1", self._count)
+            self.sent[uid] = data
+            return uid, data
+
+    def store(
+        self, peer: Peer, study: str = "1.2.3.1", pixels: int = 1000, *, odd: bool = False
+    ) -> int:
+        """C-STORE of a new instance; its status. `odd`: of a form in strange.py, for which the
+        association has contexts."""
+        uid, data = self.make_strange(study) if odd else self.make(study, pixels)
+        status = peer.store(data, uid, strange.context_of(data))
         with self.changed:
             if status == 0 and not self.dark:
                 self.promised[uid] = data
@@ -329,11 +343,12 @@ def sending(own: Gateway, ledger: Ledger, stop: threading.Event, number: int) ->
             while not stop.is_set():
                 study = f"1.2.3.{number}.{random.randrange(1 << 30)}"
                 with Peer(own.dicom_port) as peer:
-                    if peer.associate()[0] != 2:
+                    if peer.associate(*strange.contexts())[0] != 2:
                         return
                     for _ in range(random.randrange(1, 9)):
                         size = random.choice([0, 700, 5000, 60000, 600000])
-                        if stop.is_set() or ledger.store(peer, study, size) != 0:
+                        odd = random.random() < 0.2
+                        if stop.is_set() or ledger.store(peer, study, size, odd=odd) != 0:
                             return
                     if random.random() < 0.7:
                         peer.release()

@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import strange
 import wire
 from gateway import PATIENCE, Gateway, Peer, Store, images, until
 
@@ -103,14 +104,14 @@ class Modality:
         self, left: dict[str, bytes], stop: threading.Event, pause: Callable[[], float]
     ) -> None:
         with Peer(self._port(), self._timeout) as peer:
-            kind, body = peer.associate(calling=self._calling)
+            kind, body = peer.associate(*strange.contexts(), calling=self._calling)
             if kind != 2:
                 raise ConnectionError(f"not accepted: {body!r}")
             for uid in list(left):
                 if stop.wait(pause()):
                     return
                 self._ledger.sending(uid, left[uid])
-                status = peer.store(left[uid], uid)
+                status = peer.store(left[uid], uid, strange.context_of(left[uid]))
                 self.statuses.append(status)
                 if status == 0:
                     self._ledger.answered(uid)

@@ -2,8 +2,8 @@
 
 Wanted: an authority for the property tests. Nothing here shares code with fastjmix.
 Guaranteed: plain, and slow where plain is slow.
-Still wrong: `describe` is pydicom's opinion, and pydicom also feeds the fast one; the character set
-tests therefore have literal answers too.
+Still wrong: `describe` is pydicom's opinion, and pydicom also decodes the texts of the fast one;
+the character set tests therefore have literal answers too.
 """
 
 from __future__ import annotations
@@ -210,6 +210,7 @@ FIELDS = {
     0x0020000E: "series_instance_uid",
     0x00200013: "instance_number",
 }
+UIDS = tuple(name for name in FIELDS.values() if name != "instance_number")
 LONG_VRS = (b"OB OW OF OD OL OV SQ SV UC UN UR UT UV").split()
 ITEM, ITEM_END, SEQUENCE_END, PIXEL_DATA = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD, 0x7FE00010
 UNDEFINED = 0xFFFFFFFF
@@ -246,6 +247,27 @@ def head(data: bytes, kind: int, complete: bool = True) -> dict[str, Any] | None
     shown: dict[str, Any] = {name: _uid(found.get(name, b"")) for name in FIELDS.values()}
     shown["instance_number"] = _number(found.get("instance_number", b""))
     return {**shown, "length": at}
+
+
+def values(data: bytes, kind: int, tags: set[int]) -> dict[int, bytes]:
+    """What `_core.read_values` says."""
+    found: dict[int, bytes] = {}
+    at, met = 0, set()
+    try:
+        while True:
+            tag, start, length, unknown = _element(data, at, kind)
+            late = tag > 0x00200013
+            if tag >> 16 == 0xFFFE or tag == PIXEL_DATA or (late and len(met) == 2):
+                return found
+            if length == UNDEFINED:
+                at = _sequence(data, start, 0 if unknown else kind, 1)
+                continue
+            at = _behind(data, start, length)
+            met |= {tag} & {0x0020000D, 0x0020000E}
+            if tag in tags and not late:
+                found.setdefault(tag, data[start:at])
+    except (_CutOffError, ValueError):
+        return found
 
 
 def _uids(found: dict[str, bytes]) -> int:
@@ -362,6 +384,19 @@ FIRST_LOOK = 4096
 INFLATE_MAX = 1 << 18
 
 
+def _inflated(data: bytes) -> tuple[bytes, bool, bool]:
+    """What a deflate stream begins with, whether more of it changes nothing, and whether it is
+    broken: then the kilobyte in which it is counts for nothing."""
+    stream, found = zlib.decompressobj(-zlib.MAX_WBITS), b""
+    while data and not stream.eof and len(found) < INFLATE_MAX:
+        try:
+            found += stream.decompress(data[:1024])
+        except zlib.error:
+            return found[:INFLATE_MAX], True, True
+        data = data[1024:]
+    return found[:INFLATE_MAX], stream.eof or len(found) >= INFLATE_MAX, False
+
+
 class _BrokenError(Exception):
     """PS3.8 was broken; the reason is A-ABORT's."""
 
@@ -394,15 +429,17 @@ class _DataSet:
     def _look(self, data: bytes, whole: bool) -> list[tuple[Any, ...]]:
         try:
             if self.kind == 3:
-                inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, INFLATE_MAX)
-                found = head(inflated, 1, whole or len(inflated) == INFLATE_MAX)
+                inflated, over, broken = _inflated(data)
+                found = head(inflated, 1, whole or over or len(data) > self.head_max)
+                if found and broken and not all(found[name] for name in UIDS):
+                    found = {}
             else:
                 found = head(data, self.kind, whole)
                 if found is None and len(data) > self.head_max:
                     found = head(data, self.kind)  # its UIDs are enough
-        except (ValueError, zlib.error):
+        except ValueError:
             found = {}
-        if found is None and len(data) <= self.head_max:
+        if found is None:
             return []
         self.open = False
         self.refused = not found or not found["study_instance_uid"]

@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import strange
 import wire
 from gateway import Gateway, Peer, Store, until
 from ledger import Account, Ledger, Modality, account, all_dead, drain, held_by, instances
@@ -35,6 +36,9 @@ DRAIN_SECS = 300.0
 """For what is left at the end: a child that died often starts again after ten seconds only."""
 
 VICTIMS = ("receiver-0", "receiver-1", "packer-0", "packer-1", "uploader", "api")
+STRANGE_PART = 0.3
+"""Of the studies: so many have instances that are hard to read among them."""
+
 EVERYTHING_PART = 0.1
 """How often it is the supervisor, and with it all of them."""
 
@@ -116,11 +120,14 @@ class Soak:
         return thread
 
     def plain(self, rng: random.Random, number: int) -> None:
-        """Studies of 1 to 12 instances over plain sockets, a few larger than their lane."""
+        """Studies of 1 to 12 instances over plain sockets, a few larger than their lane; strange
+        ones among them (strange.py)."""
         modality = Modality(lambda: self.own.dicom_port, self.ledger, f"PLAIN{number}")
         for study in self._studies(number):
             size = 700_000 if rng.random() < 0.05 else rng.randrange(2_000, 60_000)
             data = instances(study, rng.randrange(1, 13), size, rng)
+            if rng.random() < STRANGE_PART:
+                data |= strange.instances(study, rng.randrange(1, 4), rng)
             modality.send(data, seconds=DRAIN_SECS, pause=lambda: rng.uniform(0, 0.06))
 
     def storescu(self, rng: random.Random, number: int) -> None:

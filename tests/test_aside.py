@@ -45,3 +45,10 @@ def test_finish_waits_for_what_follows() -> None:
     aside.begin(lambda: 1, lambda _: aside.begin(lambda: 2, lambda work: found.append(work())))
     aside.finish()
     assert found == [2]
+
+
+def until_settled(aside: Aside, rung: threading.Semaphore) -> None:
+    """As a loop does it: woken, it settles."""
+    while aside.busy:
+        assert rung.acquire(timeout=20)
+        aside.settle()

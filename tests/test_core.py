@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import errno
 import hashlib
 import os
@@ -10,6 +11,7 @@ import struct
 import zlib
 
 import pytest
+import reference
 import wire
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -535,6 +537,38 @@ def test_head_of_anything_never_fails_otherwise(data: bytes, kind: int, complete
     except ValueError:
         return
     assert head is None or head.length <= len(data)
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                wire.element(0x00080005, b"CS", b"ISO_IR 192"),
+                wire.element(0x00100010, b"PN", b"DOE^JOHN"),
+                wire.element(0x00100010, b"PN", b"SOMEONE^ELSE"),
+                wire.element(0x0020000D, b"UI", b"1.2.3"),
+                wire.element(0x0020000E, b"UI", b"1.2.4"),
+                wire.element(0x00200013, b"IS", b"7", 0),
+                wire.element(0x00281010, b"US", b"\0\1"),
+                wire.element(0x00091010, b"OB", b"x" * 300),
+                undefined(0x00081140, an_item(wire.element(0x00100010, b"PN", b"INNER"))),
+                undefined(0x00081140, b"\xfe\xff\x00\xe0" + b"\xff" * 4),
+                struct.pack("<HH2sHL", 0x7FE0, 0x10, b"OW", 0, 0xFFFFFFF0),
+                b"\xff\xfe",
+            ]
+        ),
+        max_size=12,
+    ).map(b"".join)
+    | st.binary(max_size=400),
+    st.sampled_from([0, 1, 2]),
+    st.integers(0, 400),
+)
+def test_values_are_those_of_the_slow_twin(data: bytes, kind: int, cut: int) -> None:
+    wanted = {0x00080005, 0x00100010, 0x0020000D, 0x0020000E, 0x00200013}
+    for one in (data, data[:cut]):
+        found = _core.read_values(array.array("B", one), kind, wanted)
+        assert found == reference.values(one, kind, wanted)
 
 
 # -- command sets --------------------------------------------------------------------------------

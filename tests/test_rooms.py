@@ -43,6 +43,7 @@ RANK = {
     "sealing": 41,
     "aside": 35,
     "heads": 40,
+    "instances": 41,
     "health": 42,
     "delivery": 42,
     "wiring": 40,

@@ -7,9 +7,16 @@
 
 HEAD_DEPTH_MAX = HEAD_DEPTH
 """Sequences of undefined length inside each other that are stepped through."""
+HEAD_BYTES_MAX = 1 << 20
+"""Bytes of a data set that are searched for its UIDs, or an eighth of the lane if that is less:
+private elements that stand before them may be large."""
+HEAD_FIRST_LOOK = FIRST_LOOK
+"""Bytes of a data set in which nearly every head ends: it is looked at when so many are there, then
+when there are twice as many, and so on."""
 
 cdef enum:
     HEAD_DEPTH = 64
+    FIRST_LOOK = 4096
     HEAD_MORE = 0
     HEAD_FOUND = 1
     HEAD_BAD = -1
@@ -174,6 +181,17 @@ cdef int scan_head(const uint8_t* p, uint64_t n, bint complete, head_scan* s) no
     return HEAD_MORE
 
 
+cdef int find_head(const uint8_t* p, uint64_t n, bint complete, uint64_t most,
+                   head_scan* s) noexcept nogil:
+    """`scan_head`, which ends when more than `most` bytes are there: what is known then counts."""
+    cdef int result = scan_head(p, n, complete, s)
+    if result == HEAD_MORE and n > most:
+        # Elements out of order may hide the head's end; its UIDs are what is needed.
+        s.length = <uint32_t>s.position
+        result = HEAD_FOUND if (s.seen & 15) == 15 else HEAD_BAD
+    return result
+
+
 cdef bytes _uid_at(const uint8_t* p, head_scan* s, int field):
     """A UID without its padding; b"" when it is absent, too long, or not digits and dots."""
     cdef uint32_t size
@@ -250,18 +268,50 @@ cdef Head _make_head(const uint8_t* p, head_scan* s):
     return head
 
 
-def read_head(const uint8_t[::1] data, int kind, bint complete=True):
+def read_head(const uint8_t[::1] data, int kind, bint complete=True,
+              uint64_t most=0xFFFFFFFFFFFFFFFF):
     """The head of a data set held in one buffer.
 
     `kind` is 0 for implicit VR little endian, 1 for explicit VR little endian, 2 for explicit VR
-    big endian. Returns a Head, or None when more bytes are needed (only if not `complete`).
-    Raises ValueError when it is not a data set.
+    big endian. Returns a Head, or None when more bytes are needed (only if not `complete`, and not
+    beyond `most` bytes: what these show counts). Raises ValueError when it is not a data set.
     """
     cdef head_scan s
     cdef const uint8_t* p = &data[0] if data.shape[0] else <const uint8_t*>b""
     memset(&s, 0, sizeof(s))
     s.kind = kind
-    cdef int result = scan_head(p, data.shape[0], complete, &s)
+    cdef int result = find_head(p, data.shape[0], complete, most, &s)
     if result == HEAD_BAD:
         raise ValueError("not a data set: its elements cannot be followed")
     return _make_head(p, &s) if result == HEAD_FOUND else None
+
+
+def read_values(const uint8_t[::1] data, int kind, set tags):
+    """The values of the top-level elements in `tags` that are whole: {tag: bytes}, the first of each.
+
+    Ends where the elements cannot be followed, at pixel data, and behind (0020,0013) once Study and
+    Series Instance UID were met. Neither stack nor time depends on how elements are nested.
+    """
+    cdef const uint8_t* p = &data[0] if data.shape[0] else <const uint8_t*>b""
+    cdef uint64_t n = data.shape[0], at = 0, value
+    cdef uint32_t tag, header, length
+    cdef bint unknown, study = False, series = False
+    cdef dict found = {}
+    while _element(p, n, at, kind, &tag, &header, &length, &unknown):
+        if (tag >> 16) == 0xFFFE or tag == FJ_PIXEL_DATA or (tag > 0x00200013 and study and series):
+            break
+        value = at + header
+        if length == FJ_UNDEFINED:
+            if _skip_sequence(p, n, &value, 0 if unknown else kind) != HEAD_FOUND:
+                break
+            at = value
+            continue
+        if n - value < length:
+            break
+        if tag <= 0x00200013:           # none of those that anyone wants stands behind it
+            study = study or tag == 0x0020000D
+            series = series or tag == 0x0020000E
+            if tag in tags and tag not in found:
+                found[tag] = PyBytes_FromStringAndSize(<const char*>p + value, length)
+        at = value + length
+    return found

@@ -6,13 +6,9 @@
 
 cdef enum:
     COMMAND_BYTES = 16384
-    FIRST_LOOK = 4096           # bytes of a data set in which nearly every head ends
 
 COMMAND_BYTES_MAX = COMMAND_BYTES
 """Bytes of a command set. One is about 150 bytes; peers may fragment it."""
-HEAD_BYTES_MAX = 1 << 20
-"""Bytes of a data set that are searched for its UIDs, or an eighth of the lane if that is less:
-private elements that stand before them may be large."""
 
 MORE = 0
 """Scan: everything that arrived was looked at."""
@@ -41,6 +37,11 @@ cdef enum:
     WAITING = 4         # complete; its status is awaited: nothing more is scanned
 
 
+cpdef uint64_t head_limit(uint64_t capacity):
+    """How many bytes of a data set are searched for its UIDs, in a lane of so many bytes."""
+    return min(<uint64_t>HEAD_BYTES_MAX, capacity // 8)
+
+
 cdef class PdvScanner(LaneWriter):
     """Reads P-DATA-TF in a lane. `scan()` says what came; see the constants above.
 
@@ -50,7 +51,6 @@ cdef class PdvScanner(LaneWriter):
     """
 
     cdef uint32_t _max_pdu
-    cdef uint64_t _head_max
     cdef uint32_t _pdu_left         # of a P-DATA-TF, behind what was looked at
     cdef uint32_t _pdv_left         # of a fragment
     cdef bint _in_fragment
@@ -63,6 +63,7 @@ cdef class PdvScanner(LaneWriter):
     cdef bytearray _command
     cdef readonly int context
     cdef readonly Head head
+    cdef readonly uint64_t head_max     # bytes of a data set that are searched for its UIDs
     cdef readonly str problem
     cdef readonly int reason
     cdef readonly bint blocked      # no room for more bytes or for a piece: scan again later
@@ -71,7 +72,7 @@ cdef class PdvScanner(LaneWriter):
 
     def __init__(self, Lanes lanes, Py_ssize_t index, uint32_t max_pdu, uint64_t head_max=HEAD_BYTES_MAX):
         self._max_pdu = max_pdu
-        self._head_max = min(head_max, <uint64_t>lanes.capacity // 8)
+        self.head_max = min(head_max, head_limit(lanes.capacity))
         self._command = bytearray()
         self._mode = IDLE
         self.context = 0
@@ -257,16 +258,12 @@ cdef class PdvScanner(LaneWriter):
         if self.data_bytes < self._next_try and not last:
             return -1
         # Doubling: each byte is looked at twice at most.
-        self._next_try = max(min(self.data_bytes * 2, self._head_max + 1), self.data_bytes + 1)
+        self._next_try = max(min(self.data_bytes * 2, self.head_max + 1), self.data_bytes + 1)
         if self._deflated:
             return DEFLATED_HEAD
-        result = scan_head(start, self.data_bytes, last, &self._search)
-        if result == HEAD_MORE and self.data_bytes <= self._head_max:
-            return -1
+        result = find_head(start, self.data_bytes, last, self.head_max, &self._search)
         if result == HEAD_MORE:
-            # Elements out of order may hide the head's end; its UIDs are what is needed.
-            self._search.length = <uint32_t>self._search.position
-            result = HEAD_FOUND if (self._search.seen & 15) == 15 else HEAD_BAD
+            return -1
         if result == HEAD_BAD:
             self._mode = DISCARDING
             return BAD_HEAD
@@ -289,7 +286,7 @@ cdef class PdvScanner(LaneWriter):
         self._begin()
         self._last = False
         self._deflated = kind == 3
-        self._next_try = min(<uint64_t>FIRST_LOOK, self._head_max + 1)
+        self._next_try = min(<uint64_t>FIRST_LOOK, self.head_max + 1)
         memset(&self._search, 0, sizeof(self._search))
         self._search.kind = kind
         self._mode = SCANNING if kind >= 0 else DISCARDING
@@ -305,11 +302,6 @@ cdef class PdvScanner(LaneWriter):
     def head_is_complete(self):
         """True when `head_bytes()` is the whole data set."""
         return self._last
-
-    @property
-    def head_is_too_long(self):
-        """True when no more bytes will be searched."""
-        return self.data_bytes > self._head_max
 
     def accept(self):
         """After HEAD (or DEFLATED_HEAD) and `route`: the rest of the data set flows."""

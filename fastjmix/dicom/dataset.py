@@ -4,6 +4,8 @@ Wanted: a received data set becomes a DICOM file without one of its bytes being 
 series can be described without decoding more than its head.
 Guaranteed: `FileMeta.render` gives preamble and File Meta Information as PS3.10 §7.1 orders them;
 `describe` never raises and never reads pixel data. What it cannot understand is "" or None.
+Elements are stepped over in compiled code (`_core.read_values`), as they are when the UIDs are
+looked for: a head that is built to be slow, or nested without end, costs milliseconds at most.
 Still wrong: pydicom's warnings are kept quiet through Python's filter of warnings, which before
 Python 3.14 is one per process: a warning that another thread gives meanwhile is lost.
 """
@@ -16,17 +18,14 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from io import BytesIO
 from struct import Struct
-from typing import Final
+from struct import error as StructError
+from typing import Final, NamedTuple
 
-from pydicom import dcmread
 from pydicom.charset import convert_encodings, decode_bytes, python_encoding
-from pydicom.dataelem import RawDataElement
-from pydicom.errors import InvalidDicomError
-from pydicom.filereader import data_element_generator
 from pydicom.valuerep import PN_DELIMS, TEXT_VR_DELIMS, VR
 
+from fastjmix import _core
 from fastjmix.errors import UnreadableHead
 
 IMPLEMENTATION_CLASS_UID: Final = "2.25.243247878885852621453916350932683823793"
@@ -47,6 +46,10 @@ chooses them, so there is an end."""
 
 INFLATE_MAX: Final = 1 << 18
 """Bytes of a deflated data set's head that are inflated: a bomb costs no more."""
+
+INFLATE_STEP: Final = 1024
+"""Bytes of it that are given to zlib at once: what was inflated before a fault in the stream
+counts, less those of the step with the fault in it."""
 
 _short = Struct("<2H2sH")  # group, element, VR, 16-bit length (PS3.5 Table 7.1-2)
 _length32 = Struct("<I")
@@ -131,7 +134,7 @@ TEXT_CHARS_MAX: Final = 256
 """Kept of a name or a description, which stay in memory until the seal: an LO has at most 64
 characters, a PN three times 64 (PS3.5 §6.2)."""
 TEXT_BYTES_MAX: Final = 4 * TEXT_CHARS_MAX
-"""Of one that is decoded at all: no character takes more."""
+"""Of one that is decoded at all: no character takes more. Of the names of character sets too."""
 CODE_CHARS_MAX: Final = 64
 """Kept of a value of code or date: as many as a UID has, the longest of them."""
 
@@ -149,11 +152,11 @@ STUDY_UID: Final = 0x0020000D
 SERIES_UID: Final = 0x0020000E
 SERIES_NUMBER: Final = 0x00200011
 INSTANCE_NUMBER: Final = 0x00200013
-WANTED: Final = [
+WANTED: Final = {
     CHARACTER_SET, STUDY_DATE, MODALITY, STUDY_DESCRIPTION, SERIES_DESCRIPTION, PATIENT_NAME,
     PATIENT_ID, PATIENT_BIRTH_DATE, PATIENT_SEX, BODY_PART, STUDY_UID, SERIES_UID, SERIES_NUMBER,
     INSTANCE_NUMBER,
-]  # fmt: skip
+}  # fmt: skip
 
 _integer = re.compile(rb"[+-]?[0-9]{1,12}")
 _person_delimiters: Final = PN_DELIMS | {ord("=")}  # after these, escapes begin anew (§6.1.2.5.3)
@@ -192,8 +195,8 @@ def describe(head: bytes, transfer_syntax_uid: str) -> Description:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            found = _elements(head, transfer_syntax_uid)
-            encodings = _encodings(found.get(CHARACTER_SET, b""))
+            found = _core.read_values(head, _kind(head, transfer_syntax_uid), WANTED)
+            encodings = _encodings(found.get(CHARACTER_SET, b"")[:TEXT_BYTES_MAX])
         except Exception:  # whatever a peer may send: the instance is kept, undescribed
             return Description()
         return Description(
@@ -213,25 +216,34 @@ def describe(head: bytes, transfer_syntax_uid: str) -> Description:
         )
 
 
-def inflate_head(data: bytes) -> bytes:
-    """The start of a deflated data set (PS3.5 §A.5), inflated up to INFLATE_MAX bytes.
+class Inflated(NamedTuple):
+    """The start of a deflated data set, inflated. `over`: there is no more of it, or no more of it
+    will be inflated; `broken`: because the stream has a fault."""
 
-    Raises UnreadableHead when it is not a deflate stream.
-    """
-    try:
-        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, INFLATE_MAX)
-    except zlib.error as problem:
-        raise UnreadableHead(f"not a deflate stream: {problem}") from problem
+    data: bytes
+    over: bool
+    broken: bool
+
+
+def inflate_head(data: bytes) -> Inflated:
+    """The start of a deflated data set (PS3.5 §A.5), inflated up to INFLATE_MAX bytes."""
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    found = bytearray()
+    for at in range(0, len(data), INFLATE_STEP):
+        try:
+            found += inflater.decompress(data[at : at + INFLATE_STEP], INFLATE_MAX - len(found))
+        except zlib.error:
+            return Inflated(bytes(found), over=True, broken=True)
+        if inflater.eof or len(found) == INFLATE_MAX:
+            return Inflated(bytes(found), over=True, broken=False)
+    return Inflated(bytes(found), over=False, broken=False)
 
 
 def describe_head(head: bytes, transfer_syntax_uid: str) -> Description:
     """`describe`, for the first bytes as they were received: deflated ones too. Never raises."""
     if transfer_syntax_uid != DEFLATED:
         return describe(head, transfer_syntax_uid)
-    try:
-        return describe(inflate_head(head), EXPLICIT_LITTLE)
-    except UnreadableHead:
-        return Description()
+    return describe(inflate_head(head).data, EXPLICIT_LITTLE)
 
 
 def integer_string(value: bytes) -> int | None:
@@ -240,44 +252,13 @@ def integer_string(value: bytes) -> int | None:
     return int(first) if _integer.fullmatch(first) else None
 
 
-def _is_implicit(head: bytes, transfer_syntax_uid: str) -> bool:
-    """The encoding as it is; senders are known to name one and to send the other."""
-    vr = head[4:6]
-    if transfer_syntax_uid == IMPLICIT_LITTLE:
-        # A first element of 16 KB and more could look like a VR: so only a real one counts.
-        return vr not in _vrs
-    return not (len(vr) == 2 and vr.isalpha() and vr.isupper())
-
-
-def _elements(head: bytes, transfer_syntax_uid: str) -> Mapping[int, bytes]:
-    """Raw values of the wanted top-level elements, the first of each, as far as they are whole."""
-    little = transfer_syntax_uid != EXPLICIT_BIG
-    implicit = _is_implicit(head, transfer_syntax_uid)
-    found: dict[int, bytes] = {}
-    last = 0
-
-    def stop(tag: int, vr: str | None, length: int) -> bool:
-        nonlocal last
-        last = tag
-        return tag > INSTANCE_NUMBER and STUDY_UID in found and SERIES_UID in found
-
-    file = BytesIO(head)
-    for _ in range(2):
-        elements = data_element_generator(
-            file, implicit, little, stop_when=stop, specific_tags=WANTED
-        )
-        try:
-            for element in elements:
-                if not isinstance(element, RawDataElement):
-                    continue  # a sequence where text should be
-                value = element.value
-                if isinstance(value, bytes) and len(value) == element.length:
-                    found.setdefault(int(element.tag), value)
-        except Exception:  # pydicom's parser meets hostile input with many kinds of exception
-            if last == CHARACTER_SET:
-                continue  # pydicom cannot make sense of its value: go on behind it, once
-        break
-    return found
+def _kind(head: bytes, transfer_syntax_uid: str) -> int:
+    """How elements are read (`_core.read_head`). Senders are known to name one encoding and to send
+    the other: an explicit VR that is none is seen element by element, an implicit one here."""
+    if transfer_syntax_uid == EXPLICIT_BIG:
+        return 2
+    # A first element of 16 KB and more could look like a VR: so only a real one counts.
+    return 0 if transfer_syntax_uid == IMPLICIT_LITTLE and head[4:6] not in _vrs else 1
 
 
 def _encodings(character_set: bytes) -> list[str]:
@@ -315,19 +296,41 @@ def _person(value: bytes, encodings: list[str]) -> str:
     return "=".join(group.strip() for group in groups).rstrip("=")
 
 
+# -- in: File Meta Information (PS3.10 §7.1) ---------------------------------------------------
+
+_long_vrs: Final = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
+_told: Final = {
+    0x0002: "sop_class_uid",
+    0x0003: "sop_instance_uid",
+    0x0010: "transfer_syntax_uid",
+}
+
+
 def read_file_meta(member: bytes) -> tuple[dict[str, str], int]:
     """File Meta Information out of the first bytes of a Part 10 file (PS3.10 §7.1).
 
     Returns `sop_class_uid`, `sop_instance_uid` and `transfer_syntax_uid`, and the offset of the
-    data set. Raises UnreadableHead when there is none.
+    data set. Raises UnreadableHead when there is none, or not all of it is here.
     """
+    found: dict[str, str] = {}
+    at = 132
     try:
-        length = 144 + int.from_bytes(member[140:144], "little")  # (0002,0000): what follows it
-        meta = dcmread(BytesIO(member[:length])).file_meta
-        return {
-            "sop_class_uid": str(meta.MediaStorageSOPClassUID),
-            "sop_instance_uid": str(meta.MediaStorageSOPInstanceUID),
-            "transfer_syntax_uid": str(meta.TransferSyntaxUID),
-        }, length
-    except (InvalidDicomError, AttributeError, EOFError, ValueError) as problem:
+        if member[128:132] != b"DICM":
+            raise UnreadableHead('no File Meta Information: "DICM" is not there')
+        end = 144 + int.from_bytes(member[140:144], "little")  # (0002,0000): what follows it
+        while at < end:
+            group, element, vr, length = _short.unpack_from(member, at)
+            at += _short.size
+            if vr in _long_vrs:
+                (length,) = _length32.unpack_from(member, at)
+                at += _length32.size
+            if group != 2 or at + length > min(end, len(member)):
+                raise UnreadableHead("no File Meta Information: its elements cannot be followed")
+            if element in _told:
+                found[_told[element]] = member[at : at + length].rstrip(b"\0 ").decode("ascii")
+            at += length
+    except (StructError, UnicodeDecodeError) as problem:
         raise UnreadableHead(f"no File Meta Information: {problem}") from problem
+    if len(found) < len(_told):
+        raise UnreadableHead("no File Meta Information: it lacks a UID")
+    return found, end

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from fastjmix.send import Skipped
 
 HEAD_MAX: Final = 64 << 20
-"""Bytes of a data set in which its UIDs must come: they stand before everything large."""
+"""Bytes of a data set in which its UIDs must come: more than reception searches."""
 META_BYTES: Final = 1 << 16
 """File Meta Information of a member, with whatever private information is in it."""
 

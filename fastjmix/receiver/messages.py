@@ -17,10 +17,11 @@ from fastjmix import _core, log
 from fastjmix._core import Command, Head, PdvScanner
 from fastjmix.dicom import dimse
 from fastjmix.dicom.association import Context, is_uid
-from fastjmix.dicom.dataset import INFLATE_MAX, file_meta_prefix, inflate_head
+from fastjmix.dicom.dataset import file_meta_prefix
 from fastjmix.dicom.dimse import Status
 from fastjmix.errors import UnreadableHead
 from fastjmix.failpoints import reach
+from fastjmix.heads import DEFLATED_KIND, head_in
 from fastjmix.receiver.connection import ANSWERS_A_TURN, Connection, State
 from fastjmix.stats import Stats
 from fastjmix.wiring import Wiring
@@ -146,18 +147,19 @@ class Messages:
 
     def _deflated(self, connection: Connection, scanner: PdvScanner) -> int:
         """A deflated data set (PS3.5 §A.5): a little of it is inflated, bounded, to be read."""
-        data = scanner.head_bytes()
         try:
-            inflated = inflate_head(data)
-            enough = scanner.head_is_complete or len(inflated) == INFLATE_MAX
-            head = _core.read_head(inflated, 1, enough)
-        except (UnreadableHead, ValueError):
+            found = head_in(
+                scanner.head_bytes(),
+                DEFLATED_KIND,
+                complete=scanner.head_is_complete,
+                limit=scanner.head_max,
+            )
+        except UnreadableHead:
             return self._refuse(connection, scanner, Status.UNREADABLE_HEAD)
-        if head is not None:
-            return self._head(connection, scanner, head, len(data))
-        if scanner.head_is_too_long:
-            return self._refuse(connection, scanner, Status.UNREADABLE_HEAD)
-        return scanner.look_further()
+        if found is None:
+            return scanner.look_further()
+        head, data = found
+        return self._head(connection, scanner, head, len(data))
 
     def _refuse(
         self,

@@ -3,7 +3,8 @@
 State is place. Each step is one rename; each state and what a leftover of it means:
 
     S1 building/<id>/          being packed: envelope.zip (members so far), draft.json (how to
-                               finish it), promised (which members were acknowledged: journal.py).
+                               finish it), promised (which members were acknowledged, and what
+                               their receiver noted of some: journal.py).
                                A crash may leave it: the packer cuts the tail that was never
                                acknowledged, and seals what is whole, or deletes it if nothing was.
                                What was acknowledged and is damaged goes to S4, loudly; the rest is

@@ -139,18 +139,21 @@ class Draft:
         """Where the archive is while it is being built."""
         return self.directory / ARCHIVE
 
-    def append(self, buffers: Sequence[Bytes]) -> int:
-        """Writes one member behind the last; returns its offset. Raises OSError."""
+    def append(self, buffers: Sequence[Bytes], note: bytes = b"") -> int:
+        """Writes one member behind the last; returns its offset. Raises OSError.
+
+        `note` is what the journal keeps of it beside its place; see Leftover.promises.
+        """
         start = self.end
         try:
             end = write_all(self.descriptor, buffers, start)
         except OSError as problem:
             self._judge(problem)
             raise
-        self._take(start, end)
+        self._take(start, end, note)
         return start
 
-    def append_pieces(self, pieces: Iterator[bytes]) -> int:
+    def append_pieces(self, pieces: Iterator[bytes], note: bytes = b"") -> int:
         """The same, for a member that comes piece by piece; nothing of it if they raise."""
         start = offset = self.end
         for piece in pieces:
@@ -159,10 +162,10 @@ class Draft:
             except OSError as problem:
                 self._judge(problem)
                 raise
-        self._take(start, offset)
+        self._take(start, offset, note)
         return start
 
-    def join(self, header: Bytes, spill: Spill) -> int:
+    def join(self, header: Bytes, spill: Spill, note: bytes = b"") -> int:
         """Appends a header and a spilled instance as one member; returns its offset."""
         start = self.end
         try:
@@ -180,11 +183,13 @@ class Draft:
         except OSError as problem:
             self._judge(problem)
             raise
-        self._take(start, offset)
+        self._take(start, offset, note)
         return start
 
-    def _take(self, start: int, end: int) -> None:
+    def _take(self, start: int, end: int, note: bytes) -> None:
         self._records += journal.record(start, end)
+        if note:
+            self._records += journal.note(start, note)
         self.end = end
 
     def _judge(self, problem: OSError) -> None:

@@ -280,8 +280,10 @@ class Spool:
         leftover.directory.rename(gone)
         if durable and self.durable:
             sync_directory(self.building)
-        reach("spool.dropping")
-        shutil.rmtree(gone, ignore_errors=True)
+        try:
+            reach("spool.dropping")
+        finally:
+            shutil.rmtree(gone, ignore_errors=True)
 
     def discard(self, leftover: Leftover) -> None:
         """A draft in which nothing was promised, or whose archive is in outbox/. Raises OSError."""
@@ -309,7 +311,7 @@ class Spool:
                 os.open(unfinished / name, flags, 0o600) for name in (ARCHIVE, journal.NAME)
             )
             unfinished.rename(self.building / envelope_id)
-        except OSError:
+        except BaseException:
             for descriptor in opened:
                 os.close(descriptor)
             shutil.rmtree(unfinished, ignore_errors=True)

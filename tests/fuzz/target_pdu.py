@@ -23,8 +23,8 @@ from isal.isal_zlib import crc32
 
 from fastjmix import _core
 from fastjmix._core import Intake, Lanes, PdvScanner
-from fastjmix.dicom.dataset import INFLATE_MAX, inflate_head
 from fastjmix.errors import UnreadableHead
+from fastjmix.heads import head_in
 from fuzz.sanitizer import poison, unpoison
 
 CAPACITY: Final = 1 << 16
@@ -144,18 +144,17 @@ class Pair:
         return self.scanner.accept()
 
     def _deflated(self) -> int:
-        data = self.scanner.head_bytes()
+        scanner = self.scanner
         try:
-            inflated = inflate_head(data)
-            enough = self.scanner.head_is_complete or len(inflated) == INFLATE_MAX
-            head = _core.read_head(inflated, 1, enough)
-        except (UnreadableHead, ValueError):
-            head = None
+            found = head_in(
+                scanner.head_bytes(), 3, complete=scanner.head_is_complete, limit=scanner.head_max
+            )
+        except UnreadableHead:
+            pass
         else:
-            if head is not None:
-                return self._head(head, len(data))
-            if not self.scanner.head_is_too_long:
-                return self.scanner.look_further()
+            if found is None:
+                return scanner.look_further()
+            return self._head(found[0], len(found[1]))
         self.events.append(("bad head",))
         return self.scanner.refuse()
 

@@ -1,0 +1,164 @@
+"""A receiver and a packer without their processes: what becomes of a C-STORE, up to its draft.
+
+The parts are the real ones: lane, scanner, messages, intake, the packer and its spool. Only the
+loops are the test's: bytes go into the lane instead of coming from a socket.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import configs
+import strange
+import wire
+
+from fastjmix import _core
+from fastjmix._core import PdvScanner
+from fastjmix.dicom.association import Acceptor, Policy
+from fastjmix.lane import Passage
+from fastjmix.links import Links
+from fastjmix.packer import Packer
+from fastjmix.receiver.connection import Connection, State
+from fastjmix.receiver.messages import Messages
+from fastjmix.recovery import Outcome, recover
+from fastjmix.spool import Spool
+from fastjmix.stats import StatsPage
+from fastjmix.wiring import Wiring
+
+POLICY = Policy("JMIX_RECEIVER", True, None, 131072, True, True)
+
+
+class Reception:
+    """One association that stays open, and one packer."""
+
+    def __init__(self, root: Path, capacity: int = 1 << 20, changes: str = "") -> None:
+        config = configs.loaded(root / "config", changes)
+        config = replace(
+            config, storage_dir=root / "spool", soft_reserve_bytes=0, hard_reserve_bytes=0
+        )
+        self.spool = Spool(root / "spool", durable=False)
+        self.spool.prepare()
+        self.passage = Passage(1, capacity, 2)
+        self._descriptors = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(4)]
+        *wake, stop, bell = self._descriptors
+        self._outcomes = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        links = Links(stop, bell, {"packer-0": self._outcomes[1]}, StatsPage(1).row(0))
+        wiring = Wiring(self.passage, wake, 1, 1)
+        self.packer = Packer(config, 0, wiring, links, self.spool)
+        self._messages = Messages(wiring, links.stats, self)
+        lanes = self.passage.lanes
+        lane = lanes.lease(0)
+        assert self.passage.back(lane)
+        lanes.open(lane, 1, 0, b"MODALITY")
+        self._scanner = PdvScanner(lanes, lane, POLICY.max_pdu)
+        answer = Acceptor(POLICY).answer(
+            wire.associate_rq(*strange.contexts(), calling=b"MODALITY")
+        )
+        nobody: Any = None
+        self._connection = Connection(nobody, "", "", nobody, nobody, 0, State.OPEN)
+        self._connection.accepted = answer
+        self._statuses: list[int] = []
+        self._waits = False
+
+    # -- what messages ask of the loop -------------------------------------------------------
+
+    def send(self, _: Connection, data: bytes) -> None:
+        told = wire.parse_command(data[12:])
+        self._statuses.append(int.from_bytes(told[0x0900], "little"))
+
+    def await_grant(self, _: Connection) -> None:
+        self._waits = True
+
+    def abort(self, _: Connection, _source: int, _reason: int, why: str) -> None:
+        raise AssertionError(why)
+
+    def released(self, _: Connection) -> None:
+        raise AssertionError("released")
+
+    aborted_by_peer = released
+
+    # -- what a test does --------------------------------------------------------------------
+
+    def store(self, data: bytes, instance: str, sizes: list[int] | None = None) -> int:
+        """C-STORE; its status."""
+        number = strange.context_of(data)
+        items = wire.pdvs(number, wire.store_rq(instance), True)
+        items += wire.pdvs(number, data, False, sizes or [100_000] * (len(data) // 100_000 + 1))
+        left = memoryview(wire.p_data(items))
+        while left:
+            view = self._scanner.reserve(65536)
+            part = left[: len(view)]
+            view[: len(part)] = part
+            self._scanner.commit(len(part))
+            left = left[len(part) :]
+            self._messages.advance(self._connection, self._scanner, self._scanner.scan())
+            self._pack()
+            while self._scanner.unscanned and not self._scanner.stalled:
+                before = self._scanner.unscanned
+                self._messages.advance(self._connection, self._scanner, self._scanner.scan())
+                self._pack()
+                if self._scanner.unscanned == before:
+                    break
+        self._connection.answered = 0
+        return self._statuses.pop()
+
+    def _pack(self) -> None:
+        while (report := self.packer._intake.poll(0)) is not None:
+            self.packer._handle(*report)
+        if self.packer._pending:
+            self.packer._commit()
+        if self._waits and self._scanner.granted:
+            self._waits = False
+            self._messages.granted(self._connection, self._scanner)
+
+    def as_a_kill_leaves_it(self, root: Path, changed: Mapping[str, Any] | None = None) -> Spool:
+        """Another spool with a copy of what is in building/ now; `changed` keys of the recipes,
+        which have none where that is None."""
+        import orjson
+
+        spool = Spool(root, durable=False)
+        spool.prepare()
+        for draft in self.spool.building.iterdir():
+            copy = shutil.copytree(draft, spool.building / draft.name)
+            recipe = orjson.loads((copy / "draft.json").read_bytes()) | (changed or {})
+            kept = {key: value for key, value in recipe.items() if value is not None}
+            (copy / "draft.json").write_bytes(orjson.dumps(kept))
+        return spool
+
+    def seal(self) -> list[Path]:
+        """All that is open; the archives that are in outbox/ then."""
+        for packing in list(self.packer._open.values()):
+            self.packer._seal(packing, "the test says so")
+        return sorted(self.spool.outbox.glob("*.zip"))
+
+    def close(self) -> None:
+        for packing in list(self.packer._open.values()):
+            packing.draft.close()
+        self.spool.release()
+        for end in self._outcomes:
+            end.close()
+        del self.packer, self._messages, self._scanner
+        self.passage.close()
+        for descriptor in self._descriptors:
+            os.close(descriptor)
+
+
+def recovered(spool: Spool) -> list[Outcome]:
+    """What a packer makes of all that was left: until nothing is left."""
+    outcomes = []
+    deadline = time.monotonic() + 60
+    while left := spool.leftovers():
+        assert time.monotonic() < deadline
+        outcomes += [recover(spool, one, "packer-0") for one in left]
+    return outcomes
+
+
+HEAD_BYTES = _core.head_limit(1 << 20)
+"""What is searched for UIDs in a lane of the smallest size."""

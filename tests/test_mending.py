@@ -1,0 +1,180 @@
+"""mending.py: attempts and pauses, and that no failure of one draft reaches the loop."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import strange
+from reception import Reception
+from test_aside import until_settled
+
+from fastjmix.aside import Aside
+from fastjmix.links import Links
+from fastjmix.mending import FAULTS_MAX, RETRY_MAX_SECS, Mending, _Case
+from fastjmix.spool import Leftover, Spool
+from fastjmix.stats import StatsPage
+
+
+class Site:
+    """A spool with a draft of strange instances, and the mending of a packer that finds it."""
+
+    def __init__(self, root: Path) -> None:
+        reception = Reception(root / "reception")
+        for uid, data in strange.instances("1.2.826.20", 3).items():
+            assert reception.store(data, uid) == 0
+        self.spool: Spool = reception.as_a_kill_leaves_it(root / "left")
+        reception.close()
+        self.bell = os.eventfd(0, os.EFD_NONBLOCK)
+        self.rung = threading.Semaphore(0)
+        self.aside = Aside(self.rung.release)
+        self.blamed: list[OSError] = []
+        self.stats = StatsPage(1).row(0)
+        links = Links(self.bell, self.bell, {}, self.stats)
+        self.mending = Mending(self.spool, links, "packer-0", self.aside, self.blamed.append)
+        (self.leftover,) = self.spool.leftovers()
+
+    def judged(self, case: _Case, problem: BaseException) -> None:
+        """An attempt that ended so."""
+
+        def work() -> Any:
+            raise problem
+
+        self.mending._judge(case, work)
+
+    def is_recovered(self) -> None:
+        self.mending.give(self.leftover)
+        until_settled(self.aside, self.rung)
+        assert len(list(self.spool.outbox.glob("*.zip"))) == 1
+        assert not list(self.spool.building.iterdir())
+
+    def close(self) -> None:
+        self.spool.release()
+        os.close(self.bell)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    one = Site(tmp_path)
+    yield one
+    one.close()
+
+
+def test_f85_a_draft_that_fails_for_days_is_tried_for_days(site) -> None:
+    """Each pause is known, however many there were: 2,000 are more than a day."""
+    case = _Case(site.leftover)
+    for _ in range(2000):
+        site.judged(case, OSError(28, "No space left on device"))
+        assert 0 < case.pause() <= RETRY_MAX_SECS
+    assert case.pause() == RETRY_MAX_SECS
+    assert len(site.blamed) == 2000
+    assert len(site.mending.due) == 2000
+    assert site.leftover.archive.exists()
+    site.is_recovered()
+
+
+def test_f85_want_of_memory_is_no_verdict_on_a_draft(site) -> None:
+    case = _Case(site.leftover)
+    for _ in range(10 * FAULTS_MAX):
+        site.judged(case, MemoryError())
+    assert not list(site.spool.rejected.iterdir())
+    assert {problem.errno for problem in site.blamed} == {12}
+    site.is_recovered()
+
+
+@pytest.mark.parametrize("problem", [RecursionError("deep"), KeyError("profile"), EOFError()])
+def test_f85_a_fault_of_ours_is_tried_once_more_and_then_kept(site, problem: Exception) -> None:
+    """Failures of the disk before it do not count."""
+    case = _Case(site.leftover)
+    site.judged(case, OSError(5, "Input/output error"))
+    for _ in range(FAULTS_MAX - 1):
+        site.judged(case, problem)
+    assert site.leftover.archive.exists()
+    whole = site.leftover.archive.read_bytes()
+    site.judged(case, problem)
+    assert site.spool.path("rejected", site.leftover.id).read_bytes() == whole
+    assert site.stats.total("envelopes_rejected_total") == 1
+
+
+def test_f85_what_cannot_even_be_kept_is_tried_again(site) -> None:
+    """rejected/ cannot be written: nothing is deleted, and the loop goes on."""
+    case = _Case(site.leftover, faults=FAULTS_MAX)
+    site.spool.rejected.rmdir()
+    site.judged(case, ValueError("a fault of ours"))
+    assert site.leftover.archive.exists()
+    assert len(site.mending.due) == 1
+    site.spool.rejected.mkdir()
+    site.is_recovered()
+
+
+def test_f85_no_thread_is_no_end_of_the_loop(site, monkeypatch) -> None:
+    """As where a cgroup has no process to give."""
+
+    def fails(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", fails)
+        site.mending.give(site.leftover)
+        site.aside.settle()
+    assert [problem.errno for problem in site.blamed] == [12]
+    assert len(site.mending.due) == 1
+    site.is_recovered()
+
+
+def test_f85_drafts_that_failed_wait_behind_those_that_did_not(site) -> None:
+    """A thread is busy; meanwhile one that failed is due again, and two others are found."""
+    order: list[str] = []
+    gate = threading.Event()
+
+    def doing(name: str) -> Callable[[], str]:
+        return lambda: order.append(name) or name
+
+    site.aside.begin(lambda: gate.wait(20), lambda work: work())
+    site.aside.begin(doing("failed"), lambda work: work(), again=True)
+    site.aside.begin(doing("first"), lambda work: work())
+    site.aside.begin(doing("failed too"), lambda work: work(), again=True)
+    site.aside.begin(doing("second"), lambda work: work())
+    gate.set()
+    site.aside.finish()
+    assert order == ["first", "second", "failed", "failed too"]
+
+
+@pytest.mark.parametrize("replaces", ["", ".", "..", "../left", 7, None])
+def test_f85_a_draft_that_replaces_no_draft_is_no_copy(site, replaces: object) -> None:
+    """It holds what was acknowledged, whatever its recipe names."""
+    recipe = site.leftover.directory / "draft.json"
+    told = orjson.loads(recipe.read_bytes())
+    recipe.write_bytes(orjson.dumps({**told, "replaces": replaces}))
+    (site.leftover,) = site.spool.leftovers()
+    site.is_recovered()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"published": "x"}, {"published": [1]}, {"profile": 7}, {"digest": None}, {"study": {}}],
+)
+def test_f85_a_recipe_that_is_none_of_ours_costs_its_draft(site, changed) -> None:
+    """Sealed, or kept after two attempts; the loop goes on."""
+    told = {**site.leftover.recipe, **changed}
+    case = _Case(Leftover(site.leftover.id, site.leftover.directory, told))
+    site.mending._count(case.leftover)
+    for _ in range(FAULTS_MAX):
+        site.mending._begin(case)
+        until_settled(site.aside, site.rung)
+    assert len([*site.spool.outbox.glob("*.zip"), *site.spool.rejected.glob("*.zip")]) == 1
+
+
+def test_f85_a_leftover_without_a_recipe_costs_itself(site, tmp_path) -> None:
+    """What recovery asks of a recipe is not there: two attempts, and it is kept."""
+    broken = Leftover(site.leftover.id, site.leftover.directory, {"ack": "stored", "packer": 0})
+    case = _Case(broken)
+    for _ in range(FAULTS_MAX):
+        site.mending._begin(case)
+        until_settled(site.aside, site.rung)
+    assert list(site.spool.rejected.glob("*.zip"))

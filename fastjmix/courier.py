@@ -33,11 +33,13 @@ from typing import Any, Final
 import aiohttp
 
 from fastjmix import __version__
+from fastjmix.answers import Answer
 from fastjmix.config import Upstream
 from fastjmix.config.tree import UPLOAD_RATE_MIN
-from fastjmix.delivery import Answer, Coding, Dialect, Failure, Kind
+from fastjmix.delivery import Failure, Kind
 from fastjmix.failpoints import reach
 from fastjmix.intact import Damaged, Extents, Witness
+from fastjmix.upstream_facts import Coding
 
 CHUNK_BYTES: Final = 256 * 1024
 """Of the archive in one read and one write: large enough that Python's share of the work is small
@@ -58,7 +60,7 @@ class Patience:
 
     `stall` is the time without progress while the body flows, `rate` the bytes a second that it
     must reach over all; `answer` is for the body of an answer whose status is already known (and
-    `rate` again), and for the question before the first upload.
+    `rate` again).
     """
 
     connect: float = 10.0
@@ -166,47 +168,56 @@ class Body:
         return chunk
 
 
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What came of a POST, and how many bodies were begun for it."""
+
+    result: Answer | Failure
+    bodies: int
+
+
 class Courier:
-    """One upstream, with its pool of kept-alive connections and what is known of its manners."""
+    """One upstream, with its pool of kept-alive connections, and others that are used once."""
 
     def __init__(self, upstream: Upstream, patience: Patience, connections: int) -> None:
         self._upstream = upstream
         self._patience = patience
         self._connections = connections
-        self._dialect = Dialect(upstream.transfer_encoding)
-        self._asked = False
-        self._session: aiohttp.ClientSession | None = None
+        self._sessions: dict[bool, aiohttp.ClientSession] = {}
 
     async def close(self) -> None:
         """Closes the connections."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        while self._sessions:
+            await self._sessions.popitem()[1].close()
 
-    async def post(self, archive: Path, extents: Extents) -> Answer | Failure:
-        """One attempt to upload. Raises OSError when the archive cannot be opened.
+    async def post(
+        self, archive: Path, extents: Extents, coding: Coding, *, once: bool = False
+    ) -> Sent:
+        """Uploads an archive. Raises OSError when it cannot be opened.
 
         `extents` are what its bytes must be: else the body is broken off, and Damaged is raised.
+        `once`: on a connection of its own. A server that has not read the body takes it for the
+        next request, and the answer to that must not be the answer to another body.
 
-        An idle connection that the upstream had closed, or a transfer coding that it does not
-        know, costs no attempt: the body is sent again at once.
+        On an idle connection that the upstream had closed the body is sent again at once.
         """
         file = _Descriptor(archive)
         body: Body | None = None
+        bodies = 0
         try:
-            if self._dialect.coding() is None and not self._asked:
-                await self._learn()
-            for _ in range(self._connections + 2):
+            while bodies < self._connections + 2:
                 secs = self._upstream.timeout_secs
                 body = Body(file, Witness(extents), self._patience, secs)
-                result = await self._send(body)
-                if result is not None:
-                    return result
-            return Failure(Kind.BROKEN, "every connection was closed before an answer")
+                bodies += 1
+                answer = await self._send(body, coding, once=once)
+                if answer is not None:
+                    return Sent(answer, bodies)
+            failure = Failure(Kind.BROKEN, "every connection was closed before an answer")
         except (aiohttp.ClientError, OSError, ValueError) as problem:  # TimeoutError is an OSError
             if body is not None and isinstance(body.problem, Damaged):
                 raise body.problem from None
-            return self._failure(problem, body)
+            failure = self._failure(problem, body)
+        return Sent(failure, bodies)
 
     async def manifest(self, envelope_id: str, size_max: int) -> Answer | Failure:
         """GET {url}/{id}/manifest; at most `size_max` bytes of it."""
@@ -219,42 +230,30 @@ class Courier:
 
     # -- one exchange ------------------------------------------------------------------------
 
-    async def _learn(self) -> None:
-        """Asks anything before the first body: whatever the answer, it tells the version.
-
-        Once only: a guard before the upstream may swallow what it does not know. Without an
-        answer the body goes with its length, which every version reads. Raises aiohttp's errors.
-        """
-        try:
-            async with asyncio.timeout(self._patience.answer):
-                self._dialect.heard(await self._ask("OPTIONS", self._upstream.url, {}))
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
-            raise
-        except TimeoutError:
-            self._asked = True
-        except aiohttp.ClientError:
-            self._asked = True
-            raise
-
-    async def _send(self, body: Body) -> Answer | None:
+    async def _send(self, body: Body, coding: Coding, *, once: bool) -> Answer | None:
         """POSTs the body once; None when it has to be sent once more."""
-        coding = self._dialect.coding() or Coding.LENGTH
         headers = {"Content-Type": "application/zip", "Accept": "application/json"}
         if coding is Coding.LENGTH:
             headers["Content-Length"] = str(body.size)
         try:
-            answer = await self._exchange(body, headers | self._authorization(), coding)
+            headers |= self._authorization()
+            return await self._exchange(body, headers, coding, self._open(once=once))
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
             if body.reused and body.problem is None:
                 return None
             raise
-        return None if self._dialect.misspoken(coding, answer) else answer
 
-    async def _exchange(self, body: Body, headers: Mapping[str, str], coding: Coding) -> Answer:
+    async def _exchange(
+        self,
+        body: Body,
+        headers: Mapping[str, str],
+        coding: Coding,
+        session: aiohttp.ClientSession,
+    ) -> Answer:
         async with asyncio.timeout(self._upstream.timeout_secs) as clock:
             body.clock = clock
             try:
-                async with self._open().post(
+                async with session.post(
                     self._upstream.url,
                     data=body,
                     headers=headers,
@@ -346,15 +345,16 @@ class Courier:
         credentials = self._upstream.credentials
         return dict([credentials.header()]) if credentials is not None else {}
 
-    def _open(self) -> aiohttp.ClientSession:
-        """The session, made when first needed. Raises ssl.SSLError (the ca_file)."""
-        if self._session is None:
+    def _open(self, *, once: bool = False) -> aiohttp.ClientSession:
+        """A session, made when first needed. Raises ssl.SSLError (the ca_file)."""
+        if once not in self._sessions:
             connector = aiohttp.TCPConnector(
                 limit=self._connections,
+                force_close=once,
                 ssl=self._tls() if self._upstream.url.startswith("https:") else True,
                 socket_factory=self._socket,
             )
-            self._session = aiohttp.ClientSession(
+            self._sessions[once] = aiohttp.ClientSession(
                 connector=connector,
                 auto_decompress=False,
                 cookie_jar=aiohttp.DummyCookieJar(),
@@ -371,7 +371,7 @@ class Courier:
                 trace_configs=[_tracing()],
                 trust_env=False,
             )
-        return self._session
+        return self._sessions[once]
 
     def _tls(self) -> ssl.SSLContext:
         """With a ca_file, that authority and no other is trusted."""

@@ -176,19 +176,32 @@ class Sent:
     bodies: int
 
 
+@dataclass(slots=True)
+class _Pool:
+    """Connections, and how many use them; once it is retired it closes with its last user."""
+
+    session: aiohttp.ClientSession
+    users: int = 0
+    retired: bool = False
+
+
 class Courier:
-    """One upstream, with its pool of kept-alive connections, and others that are used once."""
+    """One upstream, with its pool of kept-alive connections, and others that are used once.
+
+    After a refusal of a body the pool is another: a server that has left the body unread, or a part
+    of it, takes that for the next request, and its answer must not be the answer to another body.
+    """
 
     def __init__(self, upstream: Upstream, patience: Patience, connections: int) -> None:
         self._upstream = upstream
         self._patience = patience
         self._connections = connections
-        self._sessions: dict[bool, aiohttp.ClientSession] = {}
+        self._pools: dict[bool, _Pool] = {}
 
     async def close(self) -> None:
         """Closes the connections."""
-        while self._sessions:
-            await self._sessions.popitem()[1].close()
+        while self._pools:
+            await self._pools.popitem()[1].session.close()
 
     async def post(
         self, archive: Path, extents: Extents, coding: Coding, *, once: bool = False
@@ -196,8 +209,7 @@ class Courier:
         """Uploads an archive. Raises OSError when it cannot be opened.
 
         `extents` are what its bytes must be: else the body is broken off, and Damaged is raised.
-        `once`: on a connection of its own. A server that has not read the body takes it for the
-        next request, and the answer to that must not be the answer to another body.
+        `once`: on a connection of its own, whatever the answer: it may have left the body unread.
 
         On an idle connection that the upstream had closed the body is sent again at once.
         """
@@ -237,7 +249,11 @@ class Courier:
             headers["Content-Length"] = str(body.size)
         try:
             headers |= self._authorization()
-            return await self._exchange(body, headers, coding, self._open(once=once))
+            async with self._pool(once=once) as pool:
+                answer = await self._exchange(body, headers, coding, pool.session)
+                if answer.status // 100 != 2:
+                    self._retire(pool)
+                return answer
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
             if body.reused and body.problem is None:
                 return None
@@ -273,7 +289,8 @@ class Courier:
     ) -> Answer:
         async with (
             asyncio.timeout(self._upstream.timeout_secs) as clock,
-            self._open().request(method, url, headers=headers, allow_redirects=False) as response,
+            self._pool() as pool,
+            pool.session.request(method, url, headers=headers, allow_redirects=False) as response,
         ):
             clock.reschedule(None)
             return await self._answer(response, size_max, whole=True)
@@ -345,33 +362,46 @@ class Courier:
         credentials = self._upstream.credentials
         return dict([credentials.header()]) if credentials is not None else {}
 
-    def _open(self, *, once: bool = False) -> aiohttp.ClientSession:
-        """A session, made when first needed. Raises ssl.SSLError (the ca_file)."""
-        if once not in self._sessions:
-            connector = aiohttp.TCPConnector(
-                limit=self._connections,
-                force_close=once,
-                ssl=self._tls() if self._upstream.url.startswith("https:") else True,
-                socket_factory=self._socket,
-            )
-            self._sessions[once] = aiohttp.ClientSession(
-                connector=connector,
-                auto_decompress=False,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                headers={
-                    "User-Agent": f"fastjmix/{__version__}",
-                    "Accept-Encoding": "identity",
-                },
-                max_line_size=HEADER_LINE_BYTES_MAX,
-                max_field_size=HEADER_LINE_BYTES_MAX,
-                max_headers=HEADERS_MAX,
-                timeout=aiohttp.ClientTimeout(
-                    connect=self._patience.connect, sock_connect=self._patience.connect
-                ),
-                trace_configs=[_tracing()],
-                trust_env=False,
-            )
-        return self._sessions[once]
+    @contextlib.asynccontextmanager
+    async def _pool(self, *, once: bool = False) -> AsyncIterator[_Pool]:
+        """A pool, made when first needed. Raises ssl.SSLError (the ca_file)."""
+        pool = self._pools.get(once)
+        if pool is None:
+            pool = self._pools[once] = _Pool(self._session(once=once))
+        pool.users += 1
+        try:
+            yield pool
+        finally:
+            pool.users -= 1
+            if pool.retired and not pool.users:
+                await pool.session.close()
+
+    def _retire(self, pool: _Pool) -> None:
+        if not pool.retired:
+            pool.retired = True
+            self._pools = {once: each for once, each in self._pools.items() if each is not pool}
+
+    def _session(self, *, once: bool) -> aiohttp.ClientSession:
+        connector = aiohttp.TCPConnector(
+            limit=self._connections,
+            force_close=once,
+            ssl=self._tls() if self._upstream.url.startswith("https:") else True,
+            socket_factory=self._socket,
+        )
+        return aiohttp.ClientSession(
+            connector=connector,
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"User-Agent": f"fastjmix/{__version__}", "Accept-Encoding": "identity"},
+            max_line_size=HEADER_LINE_BYTES_MAX,
+            max_field_size=HEADER_LINE_BYTES_MAX,
+            max_headers=HEADERS_MAX,
+            timeout=aiohttp.ClientTimeout(
+                connect=self._patience.connect, sock_connect=self._patience.connect
+            ),
+            trace_configs=[_tracing()],
+            trust_env=False,
+        )
 
     def _tls(self) -> ssl.SSLContext:
         """With a ca_file, that authority and no other is trusted."""

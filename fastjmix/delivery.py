@@ -414,8 +414,10 @@ class Gate:
             self.until = float("-inf")
         else:
             self._strikes += 1
+            answered = outcome.status is not None
+            counts = outcome.shared or self._strikes >= STRIKES_MAX or (answered and not self.open)
             # Uploads that ran side by side fail together: that is one failure, not four.
-            if (outcome.shared or self._strikes >= STRIKES_MAX) and started >= self._decided:
+            if counts and started >= self._decided:
                 self._failures += 1
                 delay = self._backoff.delay(self._failures, chance, least=outcome.least_secs)
                 self._decided = now

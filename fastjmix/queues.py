@@ -151,10 +151,13 @@ class Target:
     # -- an upstream that is away ------------------------------------------------------------
 
     def _in_turn(self) -> Waiting | None:
-        """Takes the one that has asked least whether the upstream is back; of those the oldest."""
+        """Takes the one that has asked least whether the upstream is back; of those the oldest.
+
+        One that has failed although others were taken comes last: its answer says little.
+        """
         tried = [item for _, item in self.again] + [item for _, _, item in self.later]
-        chosen = min(tried, key=lambda item: (item.probes, item.order), default=None)
-        if chosen is None or (chosen.probes and self.fresh):
+        chosen = min(tried, key=lambda item: (item.alone, item.probes, item.order), default=None)
+        if chosen is None or ((chosen.alone or chosen.probes) and self.fresh):
             return self._first_fresh()
         self.again = [entry for entry in self.again if entry[-1] is not chosen]
         self.later = [entry for entry in self.later if entry[-1] is not chosen]
@@ -200,9 +203,10 @@ class Target:
             item.held_then, item.held_since = self.taken, now
         takes_others = self.gate.held is None and taken_before > max(item.held_then, self.held_at)
         final = takes_others and now - item.held_since >= route_secs
-        if final or not takes_others:
+        found = delivery.weigh(outcome, takes_others=takes_others, final=final)
+        if found.verdict is not Verdict.RETRY:
             self.held_at = self.taken
-        return delivery.weigh(outcome, takes_others=takes_others, final=final)
+        return found
 
     def _next_order(self) -> int:
         self._orders += 1

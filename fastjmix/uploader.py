@@ -289,11 +289,14 @@ class Uploader:
 
     async def _remember(self) -> None:
         """Keeps what is known of the upstreams, when it is news."""
-        facts = {target.upstream.url: target.facts.dump() for target in self._each}
-        known = {url: found for url, found in facts.items() if found}
+        known: dict[str, dict[str, Any]] = {}
+        for target in self._each:  # two may differ in more than the URL
+            if found := target.facts.dump():
+                known.setdefault(target.upstream.url, found)
         if known != self._facts:
+            saved = await asyncio.to_thread(self._remembered.save, known)
             self._facts = known
-            if not await asyncio.to_thread(self._remembered.save, known):
+            if not saved:
                 log.get().warning("upstream_facts_not_kept", file=FACTS_FILE)
 
     # -- one attempt -------------------------------------------------------------------------

@@ -80,7 +80,7 @@ class _Meant:
 
 
 def _unmarked(body: bytes) -> bytes:
-    """The text as UTF-8, without its byte order mark; what is not UTF-8 is taken for Latin-1."""
+    """Return the text as UTF-8, without its byte order mark; what is no UTF-8 counts as Latin-1."""
     for mark, coding in _BYTE_ORDER_MARKS:
         if body.startswith(mark):
             return body[len(mark) :].decode(coding, "replace").encode()
@@ -92,7 +92,7 @@ def _unmarked(body: bytes) -> bytes:
 
 
 def document(body: bytes) -> Any:
-    """A JSON text's value; None for what is none."""
+    """Return a JSON text's value; None for what is none."""
     try:
         return orjson.loads(_unmarked(body))
     except orjson.JSONDecodeError:
@@ -116,12 +116,12 @@ def _unwrapped(answer: Answer) -> _Meant:
 
 
 def meant_status(answer: Answer) -> int:
-    """The status, or the one inside when a 2xx answer wraps another (Harmony does)."""
+    """Return the status, or the one inside when a 2xx answer wraps another (Harmony does)."""
     return _unwrapped(answer).status
 
 
 def inner_document(answer: Answer) -> Any:
-    """The JSON value of what an answer wraps, or of itself."""
+    """Return the JSON value of what an answer wraps, or of itself."""
     return _unwrapped(answer).document
 
 
@@ -131,7 +131,7 @@ def _id_in(found: Any) -> str | None:
 
 
 def remote_id(answer: Answer) -> str | None:
-    """The upstream's id for the envelope: `id`, else `response.json.id`, else Location's end."""
+    """Find the upstream's id for the envelope: `id`, `response.json.id`, or Location's end."""
     meant = _unwrapped(answer)
     found = _id_in(document(answer.body)) or _id_in(meant.document)
     if found is not None or meant.status not in _SPEAKING:
@@ -159,12 +159,12 @@ def _uuid(text: str) -> uuid.UUID | None:
 
 
 def is_uuid(text: str) -> bool:
-    """True for a UUID in any of its usual forms."""
+    """Tell whether it is a UUID in any of its usual forms."""
     return _uuid(text) is not None
 
 
 def same_id(theirs: str | None, ours: str) -> bool:
-    """True when an upstream's id is ours: case, braces and urn:uuid: do not count."""
+    """Tell whether an upstream's id is ours: case, braces and urn:uuid: do not count."""
     if theirs is None:
         return False
     return theirs.lower() == ours.lower() or (is_uuid(ours) and _uuid(theirs) == _uuid(ours))
@@ -174,7 +174,7 @@ def same_id(theirs: str | None, ours: str) -> bool:
 
 
 def is_markup(answer: Answer) -> bool:
-    """True for an HTML or XML document, whatever its Content-Type says."""
+    """Tell whether it is an HTML or XML document, whatever its Content-Type says."""
     return _markup(_unwrapped(answer))
 
 
@@ -190,14 +190,14 @@ def _markup(meant: _Meant) -> bool:
 
 
 def _is_object(meant: _Meant, answer: Answer) -> bool:
-    """Also of a body that goes on behind the limit, or broke off, when it begins like one."""
+    """Accept a body that goes on behind the limit, or broke off, too, when it begins like one."""
     if isinstance(meant.document, dict):
         return True
     return (answer.cut or answer.over) and _unmarked(meant.body).lstrip().startswith(b"{")
 
 
 def _speaks_of_failure(found: Any) -> bool:
-    """{"error": …}, {"success": false}, {"status": "failed"}, {"code": 401} and the like."""
+    """Find {"error": …}, {"success": false}, {"status": "failed"}, {"code": 401} and the like."""
     if not isinstance(found, dict):
         return False
     if any(found.get(key) for key in ("error", "errors", "error_code", "errorCode")):
@@ -212,7 +212,7 @@ def _speaks_of_failure(found: Any) -> bool:
 
 
 def misfit(answer: Answer, envelope_id: str) -> str | None:
-    """Why a 2xx cannot be a JMIX server's answer to this envelope, in words; None when it can."""
+    """Say why a 2xx cannot be a JMIX server's answer to this envelope; None when it can."""
     meant = _unwrapped(answer)
     if _markup(meant):
         return f"answers {meant.status} with a web page"

@@ -47,7 +47,7 @@ class Attempt:
         self._courier: Courier = target.courier
 
     async def run(self, ticket: Ticket | None) -> Outcome:
-        """Raises FileNotFoundError (a person moved the archive), OSError (our disk)."""
+        """Deliver it. Raises FileNotFoundError (a person moved the archive), OSError (our disk)."""
         first = not self._item.attempts and not self._item.doubtful
         self._item.attempts += 1
         try:
@@ -86,7 +86,7 @@ class Attempt:
         return sent
 
     async def _copy(self) -> tuple[bytes, Answer | Failure]:
-        """Our manifest and theirs."""
+        """Fetch both manifests, ours and theirs."""
         ours = await asyncio.to_thread(manifest, self._archive)
         copy = await self._courier.manifest(self._item.id, 2 * len(ours) + MANIFEST_SLACK)
         return ours, copy
@@ -104,7 +104,7 @@ class Attempt:
     # -- a chunked body, where nobody has asked for one by name ----------------------------------
 
     async def _chunked(self, extents: Extents) -> Outcome | None:
-        """The outcome; None when the body has to go by its length at once."""
+        """Return the outcome; None when the body has to go by its length at once."""
         try:
             sent = await self._post(extents, Coding.CHUNKED, once=True)
             outcome = self._judge(sent.result)

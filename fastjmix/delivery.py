@@ -250,7 +250,7 @@ def _doubt(
 
 
 def weigh(outcome: Outcome, *, takes_others: bool, final: bool) -> Outcome:
-    """The outcome again, knowing what became of others.
+    """Judge again, knowing what became of others.
 
     `takes_others`: the upstream has accepted another envelope since this one's first such answer.
     `final`: that was long enough ago. The route is then at fault no more; credentials, redirects
@@ -265,7 +265,7 @@ def weigh(outcome: Outcome, *, takes_others: bool, final: bool) -> Outcome:
 
 
 def without_answer(failure: Failure) -> Outcome:
-    """The outcome of an attempt that got no answer."""
+    """Return the outcome of an attempt that got no answer."""
     damaged = failure.kind is Kind.DAMAGED
     return Outcome(
         Verdict.REFUSED if damaged else Verdict.RETRY,
@@ -284,7 +284,7 @@ _NO_COPY: Final = frozenset({404, 405, 406, 410, 501})
 
 
 def equals(copy: Answer | Failure, manifest: bytes) -> bool:
-    """True when what GET {url}/{id}/manifest gave is our manifest, as JSON."""
+    """Tell whether what GET {url}/{id}/manifest gave is our manifest, as JSON."""
     if isinstance(copy, Failure) or copy.cut or copy.over or meant_status(copy) // 100 != 2:
         return False
     ours = document(manifest)
@@ -333,7 +333,7 @@ def judge_copy(
 
 
 def _is_manifest(copy: Answer, envelope_id: str) -> bool:
-    """An object that names the envelope, or that is too long to be ours."""
+    """Tell whether it is an object that names the envelope, or is too long to be ours."""
     return same_id(remote_id(copy), envelope_id) or (copy.over and not is_markup(copy))
 
 
@@ -394,7 +394,7 @@ class Gate:
         return self.open or (now >= self.until and running == 0)
 
     def admits_awaited(self, now: float, running: int) -> bool:
-        """The same for one that somebody waits for: an answer now is worth an attempt."""
+        """Say the same for one that somebody waits for: an answer now is worth an attempt."""
         return self.held is None or self.held.route or self.admits(now, running)
 
     def told(self, outcome: Outcome, started: float, now: float, chance: float) -> None:

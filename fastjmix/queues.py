@@ -133,7 +133,7 @@ class Target:
             self.put(heapq.heappop(self.later)[2])
 
     def next_item(self) -> Waiting | None:
-        """Takes the envelope that goes next, of those that nobody waits for; None: none may."""
+        """Take the envelope that goes next, of those that nobody waits for; None: none may."""
         if self.gate.held is not None:
             return self._in_turn()
         if self.again:
@@ -151,7 +151,7 @@ class Target:
     # -- an upstream that is away ------------------------------------------------------------
 
     def _in_turn(self) -> Waiting | None:
-        """Takes the one that has asked least whether the upstream is back; of those the oldest.
+        """Take the one that has asked least whether the upstream is back; of those the oldest.
 
         One that has failed although others were taken comes last: its answer says little.
         """
@@ -166,7 +166,7 @@ class Target:
         return chosen
 
     def failed(self, item: Waiting, now: float, *, perhaps_its_own: bool) -> None:
-        """Notes a failure. `perhaps_its_own`: the envelope may be why, and others ask before it."""
+        """Note a failure. `perhaps_its_own`: the envelope may be why, and others ask before it."""
         item.failed_at = now
         if perhaps_its_own:
             item.probes += 1
@@ -174,7 +174,7 @@ class Target:
             item.taken_then = self.taken
 
     def back(self, backoff: Backoff) -> None:
-        """The upstream takes envelopes again: what was put off is due, each at its own time."""
+        """Make due what was put off, each at its own time: the upstream takes envelopes again."""
         later = []
         for when, order, item in self.later:
             item.probes = 0
@@ -188,7 +188,7 @@ class Target:
     def weigh(
         self, item: Waiting, outcome: Outcome, taken_before: int, now: float, route_secs: float
     ) -> Outcome:
-        """The outcome again, knowing how others fared. `taken_before`: when the attempt began.
+        """Judge again, knowing how others fared. `taken_before`: when the attempt began.
 
         An answer that holds the upstream is this envelope's own affair when the upstream has taken
         others since the first such answer. Each such finding needs an acceptance of its own: where

@@ -47,7 +47,7 @@ class UpstreamFacts:
         self._unclear = 0
 
     def dump(self) -> dict[str, Any]:
-        """What is worth remembering, as JSON values; equal to {} when nothing is known."""
+        """Return what is worth remembering, as JSON values; {} when nothing is known."""
         found = {"names_ours": self.names_ours, "takes_chunked": self.takes_chunked}
         told: dict[str, Any] = {name: True for name, value in found.items() if value}
         return told if self._doubted_at is None else {**told, "doubted_at": self._doubted_at}
@@ -55,7 +55,7 @@ class UpstreamFacts:
     # -- before an attempt -------------------------------------------------------------------
 
     def coding(self, *, first: bool, now: float) -> Coding:
-        """How the next body goes. `first`: nothing of this envelope can have been sent before.
+        """Choose how the next body goes. `first`: nothing of the envelope can have been sent yet.
 
         Whoever is given CHUNKED under "auto" says what came of it: confirmed, unclear, doubted
         or unsent.
@@ -75,7 +75,7 @@ class UpstreamFacts:
     # -- after a body by length --------------------------------------------------------------
 
     def heard(self, version: tuple[int, int], *, named: bool, now: float) -> None:
-        """An answer to a body by length; `named`: it took the envelope, and gave our id."""
+        """Take in an answer to a body by length; `named`: it took the envelope, and gave our id."""
         if version < (1, 1):
             self._named_now = False
             if self.takes_chunked:
@@ -87,7 +87,7 @@ class UpstreamFacts:
     # -- after a chunked body ----------------------------------------------------------------
 
     def confirmed(self) -> None:
-        """The upstream has the whole of it."""
+        """Take in that the upstream has the whole of it."""
         self._unclear = 0
         if self._trying:
             self._trying = False
@@ -95,17 +95,17 @@ class UpstreamFacts:
             self._doubted_at = None
 
     def unsent(self) -> None:
-        """Nothing was learned: it did not get there."""
+        """Take in that nothing was learned: it did not get there."""
         self._trying = False
 
     def unclear(self, now: float) -> None:
-        """It ended without an answer, or with one that may be about anything: 401, 503."""
+        """Take in that no answer came, or one that may be about anything: 401, 503."""
         self._unclear += 1
         if self._trying or self._unclear >= UNCLEAR_MAX:
             self.doubted(now)
 
     def doubted(self, now: float) -> None:
-        """It may not have been read."""
+        """Take in that it may not have been read."""
         self.takes_chunked = self._trying = False
         self._unclear = 0
         self._doubted_at = now

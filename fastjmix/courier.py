@@ -33,11 +33,13 @@ from typing import Any, Final
 import aiohttp
 
 from fastjmix import __version__
+from fastjmix.answers import Answer
 from fastjmix.config import Upstream
 from fastjmix.config.tree import UPLOAD_RATE_MIN
-from fastjmix.delivery import Answer, Coding, Dialect, Failure, Kind
+from fastjmix.delivery import Failure, Kind
 from fastjmix.failpoints import reach
 from fastjmix.intact import Damaged, Extents, Witness
+from fastjmix.upstream_facts import Coding
 
 CHUNK_BYTES: Final = 256 * 1024
 """Of the archive in one read and one write: large enough that Python's share of the work is small
@@ -58,7 +60,7 @@ class Patience:
 
     `stall` is the time without progress while the body flows, `rate` the bytes a second that it
     must reach over all; `answer` is for the body of an answer whose status is already known (and
-    `rate` again), and for the question before the first upload.
+    `rate` again).
     """
 
     connect: float = 10.0
@@ -166,47 +168,68 @@ class Body:
         return chunk
 
 
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What came of a POST, and how many bodies were begun for it."""
+
+    result: Answer | Failure
+    bodies: int
+
+
+@dataclass(slots=True)
+class _Pool:
+    """Connections, and how many use them; once it is retired it closes with its last user."""
+
+    session: aiohttp.ClientSession
+    users: int = 0
+    retired: bool = False
+
+
 class Courier:
-    """One upstream, with its pool of kept-alive connections and what is known of its manners."""
+    """One upstream, with its pool of kept-alive connections, and others that are used once.
+
+    After a refusal of a body the pool is another: a server that has left the body unread, or a part
+    of it, takes that for the next request, and its answer must not be the answer to another body.
+    """
 
     def __init__(self, upstream: Upstream, patience: Patience, connections: int) -> None:
         self._upstream = upstream
         self._patience = patience
         self._connections = connections
-        self._dialect = Dialect(upstream.transfer_encoding)
-        self._asked = False
-        self._session: aiohttp.ClientSession | None = None
+        self._pools: dict[bool, _Pool] = {}
 
     async def close(self) -> None:
         """Closes the connections."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        while self._pools:
+            await self._pools.popitem()[1].session.close()
 
-    async def post(self, archive: Path, extents: Extents) -> Answer | Failure:
-        """One attempt to upload. Raises OSError when the archive cannot be opened.
+    async def post(
+        self, archive: Path, extents: Extents, coding: Coding, *, once: bool = False
+    ) -> Sent:
+        """Uploads an archive. Raises OSError when it cannot be opened.
 
         `extents` are what its bytes must be: else the body is broken off, and Damaged is raised.
+        `once`: on a connection of its own, whatever the answer: it may have left the body unread.
 
-        An idle connection that the upstream had closed, or a transfer coding that it does not
-        know, costs no attempt: the body is sent again at once.
+        On an idle connection that the upstream had closed the body is sent again at once.
         """
         file = _Descriptor(archive)
         body: Body | None = None
+        bodies = 0
         try:
-            if self._dialect.coding() is None and not self._asked:
-                await self._learn()
-            for _ in range(self._connections + 2):
+            while bodies < self._connections + 2:
                 secs = self._upstream.timeout_secs
                 body = Body(file, Witness(extents), self._patience, secs)
-                result = await self._send(body)
-                if result is not None:
-                    return result
-            return Failure(Kind.BROKEN, "every connection was closed before an answer")
+                bodies += 1
+                answer = await self._send(body, coding, once=once)
+                if answer is not None:
+                    return Sent(answer, bodies)
+            failure = Failure(Kind.BROKEN, "every connection was closed before an answer")
         except (aiohttp.ClientError, OSError, ValueError) as problem:  # TimeoutError is an OSError
             if body is not None and isinstance(body.problem, Damaged):
                 raise body.problem from None
-            return self._failure(problem, body)
+            failure = self._failure(problem, body)
+        return Sent(failure, bodies)
 
     async def manifest(self, envelope_id: str, size_max: int) -> Answer | Failure:
         """GET {url}/{id}/manifest; at most `size_max` bytes of it."""
@@ -219,42 +242,34 @@ class Courier:
 
     # -- one exchange ------------------------------------------------------------------------
 
-    async def _learn(self) -> None:
-        """Asks anything before the first body: whatever the answer, it tells the version.
-
-        Once only: a guard before the upstream may swallow what it does not know. Without an
-        answer the body goes with its length, which every version reads. Raises aiohttp's errors.
-        """
-        try:
-            async with asyncio.timeout(self._patience.answer):
-                self._dialect.heard(await self._ask("OPTIONS", self._upstream.url, {}))
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
-            raise
-        except TimeoutError:
-            self._asked = True
-        except aiohttp.ClientError:
-            self._asked = True
-            raise
-
-    async def _send(self, body: Body) -> Answer | None:
+    async def _send(self, body: Body, coding: Coding, *, once: bool) -> Answer | None:
         """POSTs the body once; None when it has to be sent once more."""
-        coding = self._dialect.coding() or Coding.LENGTH
         headers = {"Content-Type": "application/zip", "Accept": "application/json"}
         if coding is Coding.LENGTH:
             headers["Content-Length"] = str(body.size)
         try:
-            answer = await self._exchange(body, headers | self._authorization(), coding)
+            headers |= self._authorization()
+            async with self._pool(once=once) as pool:
+                answer = await self._exchange(body, headers, coding, pool.session)
+                if answer.status // 100 != 2:
+                    self._retire(pool)
+                return answer
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
             if body.reused and body.problem is None:
                 return None
             raise
-        return None if self._dialect.misspoken(coding, answer) else answer
 
-    async def _exchange(self, body: Body, headers: Mapping[str, str], coding: Coding) -> Answer:
+    async def _exchange(
+        self,
+        body: Body,
+        headers: Mapping[str, str],
+        coding: Coding,
+        session: aiohttp.ClientSession,
+    ) -> Answer:
         async with asyncio.timeout(self._upstream.timeout_secs) as clock:
             body.clock = clock
             try:
-                async with self._open().post(
+                async with session.post(
                     self._upstream.url,
                     data=body,
                     headers=headers,
@@ -274,7 +289,8 @@ class Courier:
     ) -> Answer:
         async with (
             asyncio.timeout(self._upstream.timeout_secs) as clock,
-            self._open().request(method, url, headers=headers, allow_redirects=False) as response,
+            self._pool() as pool,
+            pool.session.request(method, url, headers=headers, allow_redirects=False) as response,
         ):
             clock.reschedule(None)
             return await self._answer(response, size_max, whole=True)
@@ -346,32 +362,46 @@ class Courier:
         credentials = self._upstream.credentials
         return dict([credentials.header()]) if credentials is not None else {}
 
-    def _open(self) -> aiohttp.ClientSession:
-        """The session, made when first needed. Raises ssl.SSLError (the ca_file)."""
-        if self._session is None:
-            connector = aiohttp.TCPConnector(
-                limit=self._connections,
-                ssl=self._tls() if self._upstream.url.startswith("https:") else True,
-                socket_factory=self._socket,
-            )
-            self._session = aiohttp.ClientSession(
-                connector=connector,
-                auto_decompress=False,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                headers={
-                    "User-Agent": f"fastjmix/{__version__}",
-                    "Accept-Encoding": "identity",
-                },
-                max_line_size=HEADER_LINE_BYTES_MAX,
-                max_field_size=HEADER_LINE_BYTES_MAX,
-                max_headers=HEADERS_MAX,
-                timeout=aiohttp.ClientTimeout(
-                    connect=self._patience.connect, sock_connect=self._patience.connect
-                ),
-                trace_configs=[_tracing()],
-                trust_env=False,
-            )
-        return self._session
+    @contextlib.asynccontextmanager
+    async def _pool(self, *, once: bool = False) -> AsyncIterator[_Pool]:
+        """A pool, made when first needed. Raises ssl.SSLError (the ca_file)."""
+        pool = self._pools.get(once)
+        if pool is None:
+            pool = self._pools[once] = _Pool(self._session(once=once))
+        pool.users += 1
+        try:
+            yield pool
+        finally:
+            pool.users -= 1
+            if pool.retired and not pool.users:
+                await pool.session.close()
+
+    def _retire(self, pool: _Pool) -> None:
+        if not pool.retired:
+            pool.retired = True
+            self._pools = {once: each for once, each in self._pools.items() if each is not pool}
+
+    def _session(self, *, once: bool) -> aiohttp.ClientSession:
+        connector = aiohttp.TCPConnector(
+            limit=self._connections,
+            force_close=once,
+            ssl=self._tls() if self._upstream.url.startswith("https:") else True,
+            socket_factory=self._socket,
+        )
+        return aiohttp.ClientSession(
+            connector=connector,
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"User-Agent": f"fastjmix/{__version__}", "Accept-Encoding": "identity"},
+            max_line_size=HEADER_LINE_BYTES_MAX,
+            max_field_size=HEADER_LINE_BYTES_MAX,
+            max_headers=HEADERS_MAX,
+            timeout=aiohttp.ClientTimeout(
+                connect=self._patience.connect, sock_connect=self._patience.connect
+            ),
+            trace_configs=[_tracing()],
+            trust_env=False,
+        )
 
     def _tls(self) -> ssl.SSLContext:
         """With a ca_file, that authority and no other is trusted."""

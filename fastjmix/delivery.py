@@ -6,36 +6,43 @@ chance. Gives an Outcome. Sans-I/O: no socket, no file, no clock, no dice in her
     answer                             verdict     then
     2xx                                DELIVERED   outbox → sent, the answer kept as the receipt
     2xx before it had the whole body   RETRY       nothing can have been stored
-    2xx with another id                DELIVERED   recorded; RETRY under require_matching_id
+    2xx that no JMIX server gives      HELD        a page, an error, nothing at all: see answers.py
+    2xx with another id                DELIVERED   recorded; RETRY under require_matching_id;
+                                                   HELD where ids were ours before
     3xx                                HELD        redirects are never followed
-    401 403 407                        HELD        the credentials are at fault, not the envelope
+    401 402 403 407 511                HELD        the credentials are at fault, not the envelope
+    404 405 410 421 and other 4xx      HELD        the route is at fault, as far as one can tell
     408 425 429 5xx, no answer         RETRY       for ever; Retry-After is honoured
     none: our archive is damaged       REFUSED     nobody has got all of it
-    409                                VERIFY      their manifest is ours: DELIVERED, else REFUSED
-    other 4xx                          REFUSED     outbox → rejected, the answer kept
+    409                                VERIFY      their manifest is ours: DELIVERED; is another:
+                                                   REFUSED; cannot be had: see judge_copy
+    400 413 415 422                    REFUSED     outbox → rejected, the answer kept; HELD for a
+                                                   web page, which something else may have written
 
-A Harmony instance wraps its answers: HTTP 200 with {"response": {"status": 400, …}} inside. Then
-the status inside is what the upstream meant, and what is judged here.
-
-Still wrong: an upstream that answers 404 because its URL is misspelt in the configuration sends
-every envelope to rejected/; nothing is lost, but a person has to move them back.
+HELD is a guess about the upstream. It is wrong when the upstream takes others and answers this
+envelope so again: then `weigh` makes it REFUSED (the route) or RETRY (the rest).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import Any, Final
 
 import orjson
 
-EXCERPT_BYTES_MAX: Final = 4096
-"""Of an answer's body in a receipt or a refusal: an error page's message, not its pictures."""
-
-REMOTE_ID_CHARS_MAX: Final = 200
-"""An upstream's id for an envelope is a UUID or a short key; a longer one is not kept."""
+from fastjmix.answers import (
+    Answer,
+    document,
+    inner_document,
+    is_markup,
+    meant_status,
+    misfit,
+    remote_id,
+    same_id,
+)
 
 STRIKES_MAX: Final = 4
 """Failures in a row, of whatever kind, that make it the upstream's trouble and no envelope's: as
@@ -65,13 +72,6 @@ class Verdict(Enum):
     REFUSED = "refused"
     HELD = "held"
     RETRY = "retry"
-
-
-class Coding(Enum):
-    """How the body's end is told (RFC 9112 §6)."""
-
-    CHUNKED = "chunked"
-    LENGTH = "content-length"
 
 
 class Kind(Enum):
@@ -106,35 +106,13 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """An upstream's answer. Header names are lower-case; `body` is cut at a limit.
-
-    `version` is the status line's, (1, 0) or (1, 1). `whole` is False when the answer came while
-    the request's body was still flowing; `cut` is True when the answer's own body broke off, and
-    `over` when there was more of it than the limit.
-    """
-
-    status: int
-    version: tuple[int, int] = (1, 1)
-    headers: Mapping[str, str] = field(default_factory=dict)
-    body: bytes = b""
-    whole: bool = True
-    cut: bool = False
-    over: bool = False
-
-    @property
-    def excerpt(self) -> str:
-        """The body's beginning as text."""
-        return self.body[:EXCERPT_BYTES_MAX].decode("utf-8", "replace")
-
-
-@dataclass(frozen=True, slots=True)
 class Outcome:
     """What an attempt came to. `least_secs` is how long the upstream asked to be left alone.
 
     `shared`: the next envelope would fare no better. `late`: a time limit ended it. `doubtful`:
     the upstream may have stored the envelope all the same. `verified`: its copy was compared.
-    `damaged`: our archive is at fault, and the upstream has not judged it.
+    `damaged`: our archive is at fault, and the upstream has not judged it. `route`: HELD for an
+    answer that something else than the upstream may have given, or that this envelope alone gets.
     """
 
     verdict: Verdict
@@ -148,6 +126,7 @@ class Outcome:
     doubtful: bool = True
     verified: bool = False
     damaged: bool = False
+    route: bool = False
 
     @property
     def word(self) -> str:
@@ -162,59 +141,36 @@ class Outcome:
 # -- what an answer means --------------------------------------------------------------------------
 
 _BY_STATUS: Final[Mapping[int, tuple[Verdict, str]]] = {
+    400: (Verdict.REFUSED, "the upstream refuses this envelope"),
     401: (Verdict.HELD, "the upstream does not accept our credentials"),
+    402: (Verdict.HELD, "the upstream asks for payment"),
     403: (Verdict.HELD, "the upstream forbids us to upload"),
     407: (Verdict.HELD, "a proxy before the upstream asks for credentials"),
     408: (Verdict.RETRY, "the upstream waited too long for the body"),
     409: (Verdict.VERIFY, "the upstream already has an envelope with this id"),
     413: (Verdict.REFUSED, "too large for the upstream: lower max_envelope_bytes"),
     415: (Verdict.REFUSED, "the upstream does not take application/zip"),
+    422: (Verdict.REFUSED, "the upstream refuses this envelope"),
     425: (Verdict.RETRY, "too early for the upstream"),
     429: (Verdict.RETRY, "too many requests for the upstream"),
+    511: (Verdict.HELD, "a network before the upstream asks for a sign-in"),
 }
 
 _BY_CLASS: Final[Mapping[int, tuple[Verdict, str]]] = {
     2: (Verdict.DELIVERED, "the upstream has taken it"),
     3: (Verdict.HELD, "the upstream redirects, and redirects are not followed: correct its URL"),
-    4: (Verdict.REFUSED, "the upstream refuses this envelope"),
+    4: (Verdict.HELD, "the URL may be wrong, or the upstream is being changed"),
     5: (Verdict.RETRY, "the upstream has failed"),
 }
+
+_NONSENSE: Final = (Verdict.RETRY, "the upstream's status is not one of HTTP's")
 
 _SHARED: Final = frozenset({429, 502, 503, 504})
 """Statuses that speak of the upstream (or of the proxy before it) and not of the envelope."""
 
-_CHUNKED_UNWELCOME: Final = frozenset({411, 501})
-"""411 Length Required; 501 also stands for a transfer coding not understood (RFC 9112 §6.1)."""
-
-
-def _document(body: bytes) -> Any:
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return None
-
-
-def meant_status(answer: Answer) -> int:
-    """The status, or the one inside when a 2xx answer wraps another (Harmony does)."""
-    if answer.status // 100 == 2:
-        found = _document(answer.body)
-        wrapped = found.get("response") if isinstance(found, dict) else None
-        status = wrapped.get("status") if isinstance(wrapped, dict) else None
-        if isinstance(status, int) and 100 <= status <= 599:
-            return status
-    return answer.status
-
-
-def remote_id(body: bytes) -> str | None:
-    """The upstream's id for the envelope: `id`, else `response.json.id`, else None."""
-    found = _document(body)
-    for keys in (("id",), ("response", "json", "id")):
-        value = found
-        for key in keys:
-            value = value.get(key) if isinstance(value, dict) else None
-        if isinstance(value, str) and 0 < len(value) <= REMOTE_ID_CHARS_MAX:
-            return value
-    return None
+_ANY_SIZE: Final = frozenset({400, 415, 422})
+"""Refusals that a proxy words as a web page for reasons of its own; 413 is about this envelope's
+size, whoever says so."""
 
 
 def retry_after(value: str | None, now: float, cap: float) -> float:
@@ -242,42 +198,74 @@ def judge(
     require_matching_id: bool,
     now: float,
     cap: float,
+    names_ours: bool = False,
 ) -> Outcome:
-    """The outcome of a POST. `now` (Unix seconds) and `cap` (seconds) are for Retry-After."""
+    """The outcome of a POST. `now` (Unix seconds) and `cap` (seconds) are for Retry-After.
+
+    `names_ours`: this upstream is known to name envelopes as we do (upstream_facts.py).
+    """
     if isinstance(result, Failure):
-        return _without_answer(result)
+        return without_answer(result)
     status = meant_status(result)
     verdict, reason = _BY_STATUS.get(status) or _BY_CLASS.get(status // 100) or _NONSENSE
+    route = status // 100 == 4 and status not in _BY_STATUS
+    if status in _ANY_SIZE and is_markup(result):
+        verdict, route = Verdict.HELD, True
+        reason = "it says so with a web page, which something before the upstream may have written"
     outcome = Outcome(
         verdict,
         reason,
         status=status,
         answer=result,
-        remote_id=remote_id(result.body) if verdict is Verdict.DELIVERED else None,
+        remote_id=remote_id(result) if verdict is Verdict.DELIVERED else None,
         least_secs=retry_after(result.headers.get("retry-after"), now, cap),
         shared=status in _SHARED,
+        route=route,
     )
-    return _doubt(outcome, envelope_id, require_matching_id)
-
-
-_NONSENSE: Final = (Verdict.RETRY, "the upstream's status is not one of HTTP's")
-
-
-def _doubt(outcome: Outcome, envelope_id: str, require_matching_id: bool) -> Outcome:
-    """A 2xx that cannot be believed, or that the operator wants confirmed, is no delivery."""
-    if outcome.verdict is not Verdict.DELIVERED or outcome.answer is None:
+    if verdict is not Verdict.DELIVERED:
         return outcome
-    if not outcome.answer.whole:
+    return _doubt(outcome, result, envelope_id, require_matching_id, names_ours)
+
+
+def _doubt(
+    outcome: Outcome, answer: Answer, envelope_id: str, require_matching_id: bool, names_ours: bool
+) -> Outcome:
+    """A 2xx that cannot be believed, or that the operator wants confirmed, is no delivery."""
+    if not answer.whole:
         reason = "the upstream answered before it had the whole body"
         return replace(outcome, verdict=Verdict.RETRY, reason=reason)
-    same = (outcome.remote_id or "").lower() == envelope_id.lower()
-    if require_matching_id and not same:
+    why = misfit(answer, envelope_id)
+    if why is not None:
+        reason = f"it {why}: is the URL right, or is a login or a proxy before the upstream?"
+        return replace(outcome, verdict=Verdict.HELD, reason=reason, route=True)
+    if same_id(outcome.remote_id, envelope_id):
+        return outcome
+    if names_ours and outcome.remote_id is not None:
+        reason = "it names another id, and has named ours before: is this another server?"
+        return replace(outcome, verdict=Verdict.HELD, reason=reason, route=True)
+    if require_matching_id:
         reason = "the answer does not name this envelope's id (require_matching_id)"
         return replace(outcome, verdict=Verdict.RETRY, reason=reason)
     return outcome
 
 
-def _without_answer(failure: Failure) -> Outcome:
+def weigh(outcome: Outcome, *, takes_others: bool, final: bool) -> Outcome:
+    """Judge again, knowing what became of others.
+
+    `takes_others`: the upstream has accepted another envelope since this one's first such answer.
+    `final`: that was long enough ago. The route is then at fault no more; credentials, redirects
+    and pages never become a verdict on an envelope.
+    """
+    if outcome.verdict is not Verdict.HELD or not takes_others:
+        return outcome
+    refused = final and outcome.route and (outcome.status or 0) >= 400
+    verdict = Verdict.REFUSED if refused else Verdict.RETRY
+    reason = f"{outcome.reason}; but it has taken others since this envelope's first such answer"
+    return replace(outcome, verdict=verdict, reason=reason)
+
+
+def without_answer(failure: Failure) -> Outcome:
+    """Return the outcome of an attempt that got no answer."""
     damaged = failure.kind is Kind.DAMAGED
     return Outcome(
         Verdict.REFUSED if damaged else Verdict.RETRY,
@@ -291,85 +279,62 @@ def _without_answer(failure: Failure) -> Outcome:
 
 # -- 409: is what they have what we sent? ----------------------------------------------------------
 
-_ASK_AGAIN: Final = frozenset({408, 425, 429, 502, 503, 504})
-"""Answers to GET manifest that say nothing about the copy: it is asked for again later."""
+_NO_COPY: Final = frozenset({404, 405, 406, 410, 501})
+"""Answers to GET manifest that say that there is none, or no way to it."""
+
+
+def equals(copy: Answer | Failure, manifest: bytes) -> bool:
+    """Tell whether what GET {url}/{id}/manifest gave is our manifest, as JSON."""
+    if isinstance(copy, Failure) or copy.cut or copy.over or meant_status(copy) // 100 != 2:
+        return False
+    ours = document(manifest)
+    return isinstance(ours, dict) and ours in (document(copy.body), inner_document(copy))
 
 
 def judge_copy(
-    conflict: Outcome, copy: Answer | Failure, manifest: bytes, *, doubtful: bool
+    conflict: Outcome,
+    copy: Answer | Failure,
+    manifest: bytes,
+    envelope_id: str,
+    *,
+    doubtful: bool,
 ) -> Outcome:
     """The outcome after a 409, given GET {url}/{id}/manifest and the manifest inside our archive.
 
-    Equal as JSON → DELIVERED. Different, or not to be had → REFUSED. `doubtful` says whether an
-    earlier attempt may have put it there; it changes only the words. When the question itself
-    fails (no connection, a gateway's error, 401) nothing is known: RETRY or HELD.
+    Equal as JSON → DELIVERED. A manifest, and another → REFUSED. When there is none to be had, it
+    depends: at a first attempt the id is somebody else's → REFUSED. `doubtful`, an earlier attempt
+    may have put it there, perhaps still arriving: asked again for as long as it takes. When the
+    question itself fails (no connection, 5xx, 401, a web page) nothing is known: RETRY or HELD.
     """
     if isinstance(copy, Failure):
-        return replace(_without_answer(copy), answer=conflict.answer)
+        return replace(without_answer(copy), answer=conflict.answer)
     status = meant_status(copy)
-    if status in _ASK_AGAIN or copy.cut:
-        reason = f"{conflict.reason}; its manifest cannot be had now (status {status})"
-        shared = status in _SHARED
-        return replace(conflict, verdict=Verdict.RETRY, reason=reason, status=status, shared=shared)
-    if status in (401, 403, 407) or status // 100 == 3:
-        verdict, reason = _BY_STATUS.get(status) or _BY_CLASS[3]
-        return replace(conflict, verdict=verdict, reason=reason, status=status)
-    ours, theirs = _document(manifest), _document(copy.body)
-    if status // 100 == 2 and ours is not None and ours == theirs and not copy.over:
+    if equals(copy, manifest):
         return replace(
             conflict,
             verdict=Verdict.DELIVERED,
             reason="the upstream has this very envelope",
-            remote_id=remote_id(copy.body),
+            remote_id=envelope_id,
             verified=True,
         )
+    if status in (401, 403, 407) or status // 100 == 3:
+        verdict, reason = _BY_STATUS.get(status) or _BY_CLASS[3]
+        return replace(conflict, verdict=verdict, reason=reason, status=status)
     when = "after an attempt of unknown outcome" if doubtful else "at our first attempt"
-    what = "is another" if status // 100 == 2 else f"cannot be had (status {status})"
-    reason = f"the upstream has an envelope with this id {when}; its manifest {what}"
-    return replace(conflict, verdict=Verdict.REFUSED, reason=reason)
+    told = f"the upstream has an envelope with this id {when}; its manifest"
+    if status // 100 == 2 and not copy.cut and _is_manifest(copy, envelope_id):
+        return replace(conflict, verdict=Verdict.REFUSED, reason=f"{told} is another")
+    reason = f"{told} cannot be had (status {status})"
+    if status in _NO_COPY and not doubtful:
+        return replace(conflict, verdict=Verdict.REFUSED, reason=reason)
+    reason += ": it may be arriving still, and is asked for again"
+    shared = status in _SHARED
+    return replace(conflict, verdict=Verdict.RETRY, reason=reason, status=status, shared=shared)
 
 
-# -- which transfer coding -------------------------------------------------------------------------
-
-
-class Dialect:
-    """What is known of one upstream's HTTP: chosen once, corrected by every answer.
-
-    `setting` is Upstream.transfer_encoding. An HTTP/1.0 server that is sent a chunked body stores
-    nothing and may still answer 201; so "auto" is chunked only where HTTP/1.1 has been seen.
-    """
-
-    def __init__(self, setting: str) -> None:
-        self._fixed = None if setting == "auto" else Coding(setting)
-        self._version: tuple[int, int] | None = None
-        self._no_chunked = False
-
-    def coding(self) -> Coding | None:
-        """The coding for the next body; None when the upstream has yet to be asked anything."""
-        if self._fixed is not None:
-            return self._fixed
-        if self._version is None:
-            return None
-        return Coding.CHUNKED if self._version >= (1, 1) and not self._no_chunked else Coding.LENGTH
-
-    def heard(self, answer: Answer) -> None:
-        """Any answer tells the version."""
-        self._version = answer.version
-
-    def misspoken(self, used: Coding, answer: Answer) -> bool:
-        """True when `answer` was to a body that its author could not read: send it again.
-
-        Learns from it, so that the next coding is another.
-        """
-        self.heard(answer)
-        if self._fixed is not None or used is not Coding.CHUNKED:
-            return False
-        if answer.status in _CHUNKED_UNWELCOME:
-            self._no_chunked = True
-            return True
-        verdict, _ = _BY_STATUS.get(answer.status) or _BY_CLASS.get(answer.status // 100, _NONSENSE)
-        judged = verdict in (Verdict.DELIVERED, Verdict.REFUSED, Verdict.VERIFY)
-        return judged and answer.version < (1, 1)
+def _is_manifest(copy: Answer, envelope_id: str) -> bool:
+    """Tell whether it is an object that names the envelope, or is too long to be ours."""
+    return same_id(remote_id(copy), envelope_id) or (copy.over and not is_markup(copy))
 
 
 # -- when to try again -----------------------------------------------------------------------------
@@ -404,7 +369,8 @@ class Gate:
 
     open: as many uploads at once as the uploader likes.
     paused: after a failure that concerns the upstream; nothing until `until`, then one at a time.
-    held: the same after 401, 403 or a redirect, which only a person can mend.
+    held: the same after 401, 403 or a redirect, which only a person can mend; or after an answer
+    that speaks of the route, where the pauses double up to that of the others.
     Times are of one monotonic clock, in seconds.
     """
 
@@ -413,6 +379,7 @@ class Gate:
         self._hold_secs = hold_secs
         self._failures = 0
         self._strikes = 0
+        self._holds = 0
         self._decided = float("-inf")
         self.until = float("-inf")
         self.held: Outcome | None = None
@@ -426,19 +393,31 @@ class Gate:
         """May an attempt start, while `running` others are under way?"""
         return self.open or (now >= self.until and running == 0)
 
+    def admits_awaited(self, now: float, running: int) -> bool:
+        """Say the same for one that somebody waits for: an answer now is worth an attempt."""
+        return self.held is None or self.held.route or self.admits(now, running)
+
     def told(self, outcome: Outcome, started: float, now: float, chance: float) -> None:
         """Takes in the outcome of an attempt that began at `started`."""
         if outcome.verdict is Verdict.HELD:
+            secs = self._hold_secs
+            if outcome.route:
+                self._holds += started >= self._decided
+                window = self._backoff.delay(max(1, self._holds), 1.0)
+                secs = min(secs, (1 + chance) / 2 * window)
+            self._decided = now
             self.held = outcome
-            self.until = now + max(self._hold_secs, outcome.least_secs)
+            self.until = now + max(secs, outcome.least_secs)
         elif outcome.verdict is not Verdict.RETRY:
-            self._failures = self._strikes = 0
+            self._failures = self._strikes = self._holds = 0
             self.held = None
             self.until = float("-inf")
         else:
             self._strikes += 1
+            answered = outcome.status is not None
+            counts = outcome.shared or self._strikes >= STRIKES_MAX or (answered and not self.open)
             # Uploads that ran side by side fail together: that is one failure, not four.
-            if (outcome.shared or self._strikes >= STRIKES_MAX) and started >= self._decided:
+            if counts and started >= self._decided:
                 self._failures += 1
                 delay = self._backoff.delay(self._failures, chance, least=outcome.least_secs)
                 self._decided = now

@@ -4,16 +4,16 @@ Wants outbox/ (spool.py), an upstream for each pipeline, and Links. Guarantees: 
 outbox/ but by an answer of its upstream (to sent/ or rejected/), or, with ack = "uploaded", by a
 failure that is reported to whoever waits; oldest first; a failing upstream is asked by one envelope
 at a time; nothing is ever given up for age or number of attempts; no damaged archive arrives as a
-whole one (intact.py). What answers mean is decided in delivery.py, HTTP is spoken in courier.py,
-files are moved in spool.py. What is new is found in arrivals.py and kept small in queues.py (a
-ticket is read when its turn comes); what is done beside uploads is in upkeep.py.
+whole one (intact.py). One attempt is attempt.py's, HTTP is spoken in courier.py, what answers mean
+is decided in delivery.py, what an upstream has shown of itself is in upstream_facts.py, files are
+moved in spool.py. What is new is found in arrivals.py and kept small in queues.py (a ticket is read
+when its turn comes); what is done beside uploads is in upkeep.py.
 
 max_retries bounds only the quick retries of an envelope (1 s, 2 s, 4 s …); after them the back-off
 window is its cap at once. A stored envelope is promised: it is retried for ever.
 
 Still wrong: how often an envelope was tried is known to this process only; after a restart the
-count begins at 1. An envelope that alone makes its upstream answer 403 holds the others up for a
-minute each time it is tried.
+count begins at 1.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import uvloop
 
 from fastjmix import delivery, log
 from fastjmix.arrivals import Arrivals, read_ticket
+from fastjmix.attempt import Attempt
 from fastjmix.config import Config, Upstream
 from fastjmix.courier import Courier, Patience
 from fastjmix.delivery import Backoff, Failure, Gate, Kind, Outcome, Verdict
 from fastjmix.errors import DamagedTicket
-from fastjmix.failpoints import reach
-from fastjmix.intact import Damaged, examine, manifest
 from fastjmix.links import Links
 from fastjmix.queues import Key, Target, Waiting, key_of
-from fastjmix.spool import Room, Spool, Ticket
+from fastjmix.spool import Remembered, Room, Spool, Ticket
 from fastjmix.upkeep import SCRUB_AGE_SECS, Keep, Upkeep
+from fastjmix.upstream_facts import UpstreamFacts
 
 UPLOADS_AT_ONCE: Final = 4
 """Per upstream. One hides neither the round trip nor the upstream's own fsync; more than a few only
@@ -53,8 +53,11 @@ share the same line, and each holds a connection and a few chunks."""
 REPORT_SECS: Final = 5.0
 """A process that has not read its outcomes for so long is not waiting for them."""
 
-MANIFEST_SLACK: Final = 64 * 1024
-"""Bytes by which theirs, printed with indents, may exceed twice the length of ours."""
+WIND_UP_SECS: Final = 0.01
+"""An envelope may be due again before the task of its last attempt is over."""
+
+FACTS_FILE: Final = "upstreams.json"
+"""In the storage directory: what upstream_facts.py has learned, across restarts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,7 @@ class Pace:
     patience: Patience = field(default_factory=Patience)
     backoff: Backoff = field(default_factory=Backoff)
     hold_secs: float = 60.0  # between probes of an upstream that wants other credentials
+    route_secs: float = 10.0  # of such answers to one envelope while others are taken: a verdict
     rescan_secs: float = 60.0  # a person put something there: who dies has its bell rung for it
     upkeep_secs: float = 60.0
     scrub_age_secs: float = SCRUB_AGE_SECS
@@ -89,6 +93,8 @@ class Uploader:
         self._pace = pace or Pace()
         secs = (self._pace.upkeep_secs, self._pace.scrub_age_secs)
         self._upkeep = Upkeep(spool, keep or Keep(), self._condemn, *secs)
+        self._remembered = Remembered(spool.root / FACTS_FILE)
+        self._facts = self._remembered.load()
         self._targets: dict[tuple[str, str], Target] = {}
         self._each: list[Target] = []
         for key, upstream in upstreams.items():
@@ -98,6 +104,7 @@ class Uploader:
             spool, self._known, self._runs, self._take_in, self._pace.rescan_secs
         )
         self._news = asyncio.Event()
+        self._learned = asyncio.Event()
         self._stopping = False
         self._fault: BaseException | None = None
 
@@ -108,7 +115,8 @@ class Uploader:
                 return target
         pace = self._pace
         courier = Courier(upstream, pace.patience, pace.at_once)
-        target = Target(upstream, courier, Gate(pace.backoff, pace.hold_secs))
+        facts = UpstreamFacts(upstream.transfer_encoding, self._facts.get(upstream.url))
+        target = Target(upstream, courier, Gate(pace.backoff, pace.hold_secs), facts)
         self._each.append(target)
         return target
 
@@ -130,7 +138,12 @@ class Uploader:
         os.set_blocking(self._links.outbox_bell, False)
         loop.add_reader(self._links.outbox_bell, self._ring)
         loop.add_reader(self._links.stop, self.stop)
-        works = (self._arrivals.watch(), self._upkeep.tend(), self._upkeep.scrub())
+        works = (
+            self._arrivals.watch(),
+            self._upkeep.tend(),
+            self._upkeep.scrub(),
+            self._keep_learning(),
+        )
         chores = [asyncio.create_task(work) for work in works]
         try:
             for chore in chores:
@@ -151,6 +164,7 @@ class Uploader:
                 chore.cancel()
             await asyncio.gather(*chores, return_exceptions=True)
             await self._wind_up()
+            await self._remember()
 
     def _chore_ended(self, chore: asyncio.Task[None]) -> None:
         if not chore.cancelled():
@@ -165,18 +179,20 @@ class Uploader:
             # Someone waits for the answer now: only a hold is stronger than that.
             _, item = heapq.heappop(target.awaited)
             held = target.gate.held
-            if held is not None and not target.gate.admits(now, len(target.running)):
+            if held is not None and not target.gate.admits_awaited(now, len(target.running)):
                 self._run(target, item, self._settle(target, item, held, 0.0))
             else:
                 self._run(target, item, self._upload(target, item))
-        while (
-            target.ready
-            and len(target.running) < self._pace.at_once
-            and target.gate.admits(now, len(target.running))
+        while len(target.running) < self._pace.at_once and target.gate.admits(
+            now, len(target.running)
         ):
-            item = target.oldest()
-            if item.key in self._known and not self._runs(item.key):
-                self._run(target, item, self._upload(target, item))
+            chosen = target.next_item()
+            if chosen is None:
+                break
+            if chosen.key in self._known and not self._runs(chosen.key):
+                self._run(target, chosen, self._upload(target, chosen))
+            elif chosen.key in self._known:
+                target.put_off(chosen, now + WIND_UP_SECS)  # the last attempt has yet to return
         return target.next_time(now)
 
     def _runs(self, key: Key) -> bool:
@@ -263,50 +279,49 @@ class Uploader:
         self._tell_waiting()
         self._upkeep.stir()
 
+    # -- what is learned ---------------------------------------------------------------------
+
+    async def _keep_learning(self) -> None:
+        while True:
+            await self._learned.wait()
+            self._learned.clear()
+            await self._remember()
+
+    async def _remember(self) -> None:
+        """Keeps what is known of the upstreams, when it is news."""
+        known: dict[str, dict[str, Any]] = {}
+        for target in self._each:  # two may differ in more than the URL
+            if found := target.facts.dump():
+                known.setdefault(target.upstream.url, found)
+        if known != self._facts:
+            saved = await asyncio.to_thread(self._remembered.save, known)
+            self._facts = known
+            if not saved:
+                log.get().warning("upstream_facts_not_kept", file=FACTS_FILE)
+
     # -- one attempt -------------------------------------------------------------------------
 
     async def _upload(self, target: Target, item: Waiting) -> None:
         now = asyncio.get_running_loop().time
-        started = now()
-        item.attempts += 1
+        started, taken_before = now(), target.taken
+        attempt = Attempt(target, item, self._spool.path("outbox", item.id), self._pace.backoff.cap)
         ticket = None
         try:
             ticket = await asyncio.to_thread(read_ticket, self._spool, item.id)
-            outcome = await self._attempt(target, item, ticket)
+            outcome = await attempt.run(ticket)
         except FileNotFoundError:
             log.get().warning("envelope_gone", envelope=item.id)
             self._forget(item)
             return
         except Exception as problem:  # ours; but others wait, and this one may do better later
             log.get().error("upload_fault", envelope=item.id, exc_info=problem)
-            failure = Failure(Kind.LOCAL, type(problem).__name__)
-            outcome = delivery.judge(failure, item.id, require_matching_id=False, now=0, cap=0)
+            outcome = delivery.without_answer(Failure(Kind.LOCAL, type(problem).__name__))
         item.doubtful = item.doubtful or outcome.doubtful
+        outcome = target.weigh(item, outcome, taken_before, now(), self._pace.route_secs)
         self._tell_gate(target, outcome, started, now())
         size = ticket.size_bytes if ticket is not None else 0
+        self._learned.set()
         await self._settle(target, item, outcome, now() - started, size)
-
-    async def _attempt(self, target: Target, item: Waiting, ticket: Ticket | None) -> Outcome:
-        """Raises FileNotFoundError (a person moved the archive), OSError (our disk)."""
-        archive = self._spool.path("outbox", item.id)
-        try:
-            extents = await asyncio.to_thread(examine, archive, ticket)
-            result = await target.courier.post(archive, extents)
-        except Damaged as problem:
-            result = Failure(Kind.DAMAGED, str(problem))
-        outcome = delivery.judge(
-            result,
-            item.id,
-            require_matching_id=target.upstream.require_matching_id,
-            now=time.time(),
-            cap=self._pace.backoff.cap,
-        )
-        reach("uploader.answered")
-        if outcome.verdict is not Verdict.VERIFY:
-            return outcome
-        ours = await asyncio.to_thread(manifest, archive)
-        copy = await target.courier.manifest(item.id, 2 * len(ours) + MANIFEST_SLACK)
-        return delivery.judge_copy(outcome, copy, ours, doubtful=item.doubtful)
 
     def _tell_gate(self, target: Target, outcome: Outcome, started: float, now: float) -> None:
         if outcome.damaged:
@@ -314,6 +329,7 @@ class Uploader:
         gate = target.gate
         was_open, was_held = gate.open, gate.held is not None
         gate.told(outcome, started, now, random.random())
+        target.taken += outcome.verdict is Verdict.DELIVERED
         about = {"upstream": target.upstream.name, "status": outcome.status}
         if gate.held is not None and not was_held:
             log.get().error("upstream_held", **about, reason=outcome.reason)
@@ -321,6 +337,7 @@ class Uploader:
             log.get().error("upstream_paused", **about, reason=outcome.reason)
         elif gate.open and not was_open:
             log.get().info("upstream_resumed", upstream=target.upstream.name)
+            target.back(self._pace.backoff)
         self._links.stats.set("upstreams_held", sum(t.gate.held is not None for t in self._each))
 
     # -- what comes of it --------------------------------------------------------------------
@@ -361,21 +378,22 @@ class Uploader:
             stats.add("uploads_failed_total")
 
     def _put_off(self, target: Target, item: Waiting, outcome: Outcome) -> float:
-        """Queues the envelope for later; returns in how many seconds it may go."""
+        """Queues the envelope for later; returns in how many seconds it may go.
+
+        It asks earlier when its turn comes to see whether the upstream is back, or when it is.
+        """
         now = asyncio.get_running_loop().time()
         pause = max(0.0, target.gate.until - now)
-        if outcome.verdict is Verdict.HELD:
-            # Behind the others, so that the next probe is not the same envelope.
-            delay = pause + self._pace.hold_secs / 2
-        elif outcome.shared and not outcome.doubtful:
-            delay = pause  # the upstream could not be reached: not this envelope's fault
+        unreachable = outcome.shared and not outcome.doubtful
+        target.failed(item, now, perhaps_its_own=not unreachable)
+        if unreachable or outcome.verdict is Verdict.HELD:
+            delay = pause
         else:
             item.failures += 1
+            # What an envelope alone is answered has nothing to do with an upstream that is down.
+            quick = target.upstream.max_retries if item.held_then is None else None
             delay = self._pace.backoff.delay(
-                item.failures,
-                random.random(),
-                least=outcome.least_secs,
-                quick=target.upstream.max_retries,
+                item.failures, random.random(), least=outcome.least_secs, quick=quick
             )
         target.put_off(item, now + delay)
         return max(delay, pause)
@@ -434,8 +452,7 @@ class Uploader:
             if target is None or key not in self._known or self._runs(key):
                 return  # an attempt finds it, too
             self._known.discard(key)  # its place in a queue is passed over
-            failure = Failure(Kind.DAMAGED, why)
-            outcome = delivery.judge(failure, envelope_id, require_matching_id=False, now=0, cap=0)
+            outcome = delivery.without_answer(Failure(Kind.DAMAGED, why))
             await self._settle(target, Waiting(key, 0, doubtful=False), outcome, 0.0)
 
 
@@ -462,7 +479,16 @@ def run(config: Config, spool: Spool, links: Links) -> None:
     uvloop.run(_main(config, spool, links))
 
 
+def one_line(_: asyncio.AbstractEventLoop, context: Mapping[str, Any]) -> None:
+    """Logs what the loop has to report of a task or a future that nobody waits for any more.
+
+    As of a connection that was reset while its body was sent: asyncio's own way is a traceback.
+    """
+    log.get().warning("loop_problem", told=context["message"], exc_info=context.get("exception"))
+
+
 async def _main(config: Config, spool: Spool, links: Links) -> None:
+    asyncio.get_running_loop().set_exception_handler(one_line)
     uploader = Uploader(
         upstreams(config),
         spool,

@@ -17,22 +17,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from aiohttp import web
 from envelopes import envelope
 from nodes import FAST, MEGABYTE, TOKEN, descriptors, node, run, to
 from sealed import big
 from upstreams import (
     PATH,
-    Http10,
     Raw,
-    Seen,
+    Small,
     Upstream,
     Wire,
-    answer,
     authority,
     http_head,
+    names_its_own,
     says_nothing_for_ever,
-    taken,
 )
 
 from fastjmix.config import Credentials, Secret
@@ -72,7 +69,7 @@ def test_f28_an_envelope_arrives_as_it_was_sealed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("setting", "version", "chunked"),
     [
-        ("auto", "1.1", True),
+        ("auto", "1.1", False),
         ("auto", "1.0", False),
         ("chunked", "1.1", True),
         ("content-length", "1.1", False),
@@ -83,14 +80,8 @@ def test_the_bytes_on_the_wire(tmp_path: Path, setting: str, version: str, chunk
 
     async def serve(wire: Wire) -> None:
         head = await wire.head()
-        if head.startswith(b"OPTIONS "):
-            assert b"uthorization" not in head
-            await wire.say(http_head("501 Unsupported", version, Content_Length=0))
-            if version == "1.0":
-                return
-            head = await wire.head()
         arrived.append((head, await wire.body(head)))
-        await wire.say(http_head("200 OK", version, Content_Length=0))
+        await wire.say(http_head("201 Created", version, Content_Length=0))
 
     async def test() -> None:
         credentials = Credentials(method="bearer", token=Secret(TOKEN))
@@ -120,82 +111,14 @@ def test_the_bytes_on_the_wire(tmp_path: Path, setting: str, version: str, chunk
 
 def test_f42_an_http_1_0_upstream_gets_a_length_and_the_whole_body(tmp_path: Path) -> None:
     async def test() -> None:
-        server = Http10()
+        server = Small(names_its_own, version="HTTP/1.0")
         with server.open() as url:
             async with node(tmp_path, to(url)) as one:
                 sealed = {one.seal(envelope(image=os.urandom(MEGABYTE))) for _ in range(5)}
                 await one.left(5)
                 sizes = {one.ticket("sent", each).size_bytes for each in sealed}
-        assert {seen.size for seen in server.seen} == sizes
+        assert set(server.sizes) == sizes
         assert len(server.seen) == 5
-
-    run(test)
-
-
-def test_f42_an_upstream_that_falls_back_to_http_1_0_gets_the_body_once_more(
-    tmp_path: Path,
-) -> None:
-    bodies: list[bytes] = []
-
-    async def serve(wire: Wire) -> None:
-        head = await wire.probed()
-        if b"chunked" in head:
-            await wire.chunked()
-            await wire.say(http_head("201 Created", "1.0"))  # it has stored nothing
-            return
-        bodies.append(await wire.body(head))
-        await wire.say(http_head("201 Created", "1.0"))
-
-    async def test() -> None:
-        async with Raw(serve).open() as store, node(tmp_path, to(store.url)) as one:
-            first, second = one.seal(), one.seal()
-            await one.left(2)
-            assert one.receipt(first)["attempts"] == one.receipt(second)["attempts"] == 1
-            archives = {one.spool.path("sent", each).read_bytes() for each in (first, second)}
-            assert set(bodies) == archives
-
-    run(test)
-
-
-@pytest.mark.parametrize("guard", ["silent", "resets"])
-def test_an_upstream_that_answers_no_question_gets_a_length(tmp_path: Path, guard: str) -> None:
-    heads: list[bytes] = []
-
-    async def serve(wire: Wire) -> None:
-        head = await wire.head()
-        if head.startswith(b"OPTIONS "):
-            if guard == "silent":
-                await asyncio.sleep(60)
-            wire.reset()
-            return
-        heads.append(head)
-        assert b"Content-Length: " in head
-        await wire.body(head)
-        await wire.say(http_head("201 Created", Content_Length=0))
-
-    async def test() -> None:
-        async with Raw(serve).open() as store, node(tmp_path, to(store.url)) as one:
-            envelope_id = one.seal()
-            await one.left()
-            # Silence may be a guard's way; a reset is one failed attempt like any other.
-            assert one.receipt(envelope_id)["attempts"] == 1 + (guard == "resets")
-            assert len(heads) == 1
-
-    run(test)
-
-
-def test_length_required_is_taken_at_its_word(tmp_path: Path) -> None:
-    def choosy(request: web.BaseRequest, seen: Seen) -> web.Response:
-        return answer(411) if "content-length" not in seen.headers else taken(request, seen)
-
-    async def test() -> None:
-        async with Upstream(choosy).open() as store, node(tmp_path, to(store.url)) as one:
-            first = one.seal()
-            await one.left(1)
-            second = one.seal()
-            await one.left(2)
-            assert one.receipt(first)["attempts"] == one.receipt(second)["attempts"] == 1
-            assert len(store.posts) == 3
 
     run(test)
 
@@ -232,51 +155,51 @@ def test_f37_a_large_archive_takes_no_memory(tmp_path: Path, setting: str) -> No
 
 
 async def closes_before_the_body(wire: Wire) -> None:
-    await wire.probed()
+    await wire.head()
 
 
 async def resets_before_the_body(wire: Wire) -> None:
-    await wire.probed()
+    await wire.head()
     wire.reset()
 
 
 async def resets_amid_the_body(wire: Wire) -> None:
-    await wire.probed()
+    await wire.head()
     await wire.take(64 * 1024)
     wire.reset()
 
 
 async def says_nothing_and_closes(wire: Wire) -> None:
-    await wire.probed()
+    await wire.head()
     await wire.chunked()
 
 
 async def stops_reading(wire: Wire) -> None:
-    await wire.probed()
+    await wire.head()
     await wire.take(64 * 1024)
     await asyncio.sleep(60)
 
 
 async def speaks_no_http(wire: Wire) -> None:
-    await wire.probed()
+    await wire.head()
     await wire.chunked()
     await wire.say(b"220 smtp.example ESMTP\r\n" + b"\0" * 100)
 
 
 async def closes_amid_its_header(wire: Wire) -> None:
-    await wire.probed()
+    await wire.head()
     await wire.chunked()
     await wire.say(b"HTTP/1.1 201 Created\r\nContent-Le")
 
 
 async def agrees_before_the_body(wire: Wire) -> None:
-    await wire.probed()
+    await wire.head()
     await wire.say(http_head("201 Created", Content_Length=0))
     await asyncio.sleep(60)
 
 
 async def answers_two_lengths(wire: Wire) -> None:
-    await wire.probed()
+    await wire.head()
     await wire.chunked()
     await wire.say(b"HTTP/1.1 201 Created\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab")
 
@@ -309,7 +232,7 @@ def test_f39_misbehaviour_is_no_delivery_and_the_next_attempt_is(
             await misbehave(wire)
             return
         while True:
-            await wire.probed()
+            await wire.head()
             bodies.append(hashlib.sha256(await wire.chunked()).hexdigest())
             await wire.say(http_head("201 Created", Content_Length=0))
 
@@ -372,7 +295,7 @@ def test_f38_bytes_that_the_kernel_cannot_place_are_no_progress(tmp_path: Path) 
 @pytest.mark.parametrize("closes", [False, True])
 def test_f42_an_early_refusal_ends_the_body(tmp_path: Path, closes: bool) -> None:
     async def serve(wire: Wire) -> None:
-        await wire.probed()
+        await wire.head()
         await wire.take(64 * 1024)
         await wire.say(http_head("413 Content Too Large", Content_Length=0, Connection="close"))
         if not closes:
@@ -390,10 +313,11 @@ def test_f42_an_early_refusal_ends_the_body(tmp_path: Path, closes: bool) -> Non
     run(test)
 
 
-def test_a_kept_connection_that_was_closed_costs_no_attempt(tmp_path: Path) -> None:
+def test_a_kept_connection_that_was_closed_costs_no_failure(tmp_path: Path) -> None:
+    """But its body was sent twice, and is counted so."""
+
     async def serve(wire: Wire) -> None:
-        await wire.probed()
-        await wire.chunked()
+        await wire.body(await wire.head())
         await wire.say(http_head("201 Created", Content_Length=0))
         await wire.head()  # the next request, for which it is too tired
         wire.reset()
@@ -404,7 +328,7 @@ def test_a_kept_connection_that_was_closed_costs_no_attempt(tmp_path: Path) -> N
                 envelope_id = one.seal(ack="uploaded")
                 assert (await one.outcome())["outcome"] == "delivered"
                 await one.left(number)
-                assert one.receipt(envelope_id)["attempts"] == 1
+                assert one.receipt(envelope_id)["attempts"] == (1 if number == 1 else 2)
             assert len(store.connections) == 3
 
     run(test)
@@ -422,7 +346,7 @@ def test_a_private_authority_is_trusted_when_named(tmp_path: Path) -> None:
         ):
             one.seal(envelope(image=os.urandom(MEGABYTE)))
             await one.left()
-            assert store.posts[0].headers["transfer-encoding"] == "chunked"
+            assert "content-length" in store.posts[0].headers
 
     run(test)
 

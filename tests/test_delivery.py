@@ -11,11 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastjmix import delivery
+from fastjmix.answers import EXCERPT_BYTES_MAX, Answer, meant_status, remote_id, same_id
 from fastjmix.delivery import (
-    Answer,
     Backoff,
-    Coding,
-    Dialect,
     Failure,
     Gate,
     Kind,
@@ -23,9 +21,8 @@ from fastjmix.delivery import (
     Verdict,
     judge,
     judge_copy,
-    meant_status,
-    remote_id,
     retry_after,
+    weigh,
 )
 
 ID = "550e8400-e29b-41d4-a716-446655440000"
@@ -44,13 +41,13 @@ def body(value: Any) -> bytes:
 @pytest.mark.parametrize(
     ("status", "verdict"),
     [
-        *((status, Verdict.DELIVERED) for status in (200, 201, 202, 204, 299)),
-        *((status, Verdict.HELD) for status in (301, 302, 303, 304, 307, 308, 401, 403, 407)),
-        *((status, Verdict.REFUSED) for status in (400, 402, 404, 405, 406, 410, 411, 413, 415)),
-        *((status, Verdict.REFUSED) for status in (417, 418, 421, 422, 431, 451, 499)),
+        *((status, Verdict.DELIVERED) for status in (201, 202, 204)),
+        *((status, Verdict.HELD) for status in (301, 302, 303, 304, 307, 308, 401, 402, 403, 407)),
+        *((status, Verdict.REFUSED) for status in (400, 413, 415, 422)),
         *((status, Verdict.RETRY) for status in (408, 425, 429, 500, 501, 502, 503, 504, 507, 599)),
         *((status, Verdict.RETRY) for status in (0, 101, 600, 999)),
         (409, Verdict.VERIFY),
+        (511, Verdict.HELD),
     ],
 )
 def test_f29_f34_every_status_has_a_verdict(status: int, verdict: Verdict) -> None:
@@ -58,6 +55,44 @@ def test_f29_f34_every_status_has_a_verdict(status: int, verdict: Verdict) -> No
     assert outcome.verdict is verdict
     assert outcome.status == status
     assert outcome.reason
+
+
+ABOUT_THE_ROUTE = sorted(
+    {*range(402, 500)} - {400, 401, 402, 403, 407, 408, 409, 413, 415, 422, 425, 429}
+)
+
+
+@pytest.mark.parametrize("status", ABOUT_THE_ROUTE)
+def test_f91_a_status_about_the_route_is_no_verdict_until_others_fare_better(status: int) -> None:
+    """404, 405, 410, 421, 423, 460, 499, and whatever else is not about an envelope's bytes."""
+    outcome = judged(Answer(status))
+    assert outcome.verdict is Verdict.HELD
+    assert outcome.route
+    assert weigh(outcome, takes_others=False, final=True) == outcome
+    assert weigh(outcome, takes_others=True, final=False).verdict is Verdict.RETRY
+    refused = weigh(outcome, takes_others=True, final=True)
+    assert refused.verdict is Verdict.REFUSED
+    assert "has taken others since" in refused.reason
+
+
+@pytest.mark.parametrize("status", [301, 401, 402, 403, 407, 511])
+def test_f91_credentials_and_redirects_never_become_a_verdict(status: int) -> None:
+    outcome = weigh(judged(Answer(status)), takes_others=True, final=True)
+    assert outcome.verdict is Verdict.RETRY
+    assert not outcome.shared
+
+
+PAGE = b"<!DOCTYPE html><title>Sign in</title>"
+
+
+@pytest.mark.parametrize("status", [400, 415, 422])
+def test_f91_a_refusal_worded_as_a_web_page_may_be_a_proxys(status: int) -> None:
+    """As nginx's "The plain HTTP request was sent to HTTPS port"."""
+    for page in (PAGE, b"\xef\xbb\xbf \n<html>", b"<?xml version='1.0'?><e/>"):
+        assert judged(Answer(status, body=page)).verdict is Verdict.HELD
+    assert judged(Answer(413, body=PAGE)).verdict is Verdict.REFUSED
+    plain = Answer(status, headers={"content-type": "text/html"}, body=b'{"error": "no UUID"}')
+    assert judged(plain).verdict is Verdict.REFUSED
 
 
 @pytest.mark.parametrize("kind", [kind for kind in Kind if kind is not Kind.DAMAGED])
@@ -88,6 +123,9 @@ def test_a_wrapped_answer_is_judged_by_the_status_inside() -> None:
     def wrapped(status: object) -> Answer:
         return Answer(200, body=body({"response": {"status": status, "body": "text"}}))
 
+    stored = {"response": {"status": 201, "json": {"id": ID, "status": "stored"}}}
+    assert judged(Answer(200, body=body(stored))).remote_id == ID
+
     assert judged(wrapped(400)).verdict is Verdict.REFUSED
     assert judged(wrapped(409)).verdict is Verdict.VERIFY
     assert judged(wrapped(500)).verdict is Verdict.RETRY
@@ -117,7 +155,143 @@ def test_a_wrapped_answer_is_judged_by_the_status_inside() -> None:
     ],
 )
 def test_the_remote_id(found: bytes, expected: str | None) -> None:
-    assert remote_id(found) == expected
+    assert remote_id(Answer(200, body=found)) == expected
+
+
+@pytest.mark.parametrize(
+    ("place", "expected"),
+    [
+        (f"/api/jmix/{ID}", ID),
+        (f"https://u/api/jmix/{ID.upper()}/?v=1#x", ID.upper()),
+        ("/api/jmix", None),
+        ("/login", None),
+        ("", None),
+    ],
+)
+def test_the_remote_id_may_stand_in_location(place: str, expected: str | None) -> None:
+    assert remote_id(Answer(201, headers={"location": place})) == expected
+    assert remote_id(Answer(200, headers={"location": place})) is None
+    assert remote_id(Answer(201, headers={"location": place}, body=body({"id": "x"}))) == "x"
+
+
+@pytest.mark.parametrize(
+    "theirs", [ID, ID.upper(), f"urn:uuid:{ID}", f"{{{ID}}}", ID.replace("-", "")]
+)
+def test_an_id_is_ours_in_any_of_its_forms(theirs: str) -> None:
+    assert same_id(theirs, ID)
+    assert not same_id(theirs[:-2], ID)
+    assert not same_id(None, ID)
+
+
+def wrapped_in(status: int, **inner: Any) -> bytes:
+    return body({"response": {"status": status, **inner}})
+
+
+NO_JMIX_SERVERS = [
+    (200, b""),
+    (200, b" \r\n"),
+    (200, PAGE),
+    (200, b"OK"),
+    (200, b"[]"),
+    (200, body([{"id": ID}])),
+    (200, b'"stored"'),
+    (200, b"null"),
+    (200, b"7"),
+    (200, b'{"id": "cut'),
+    (200, body({"error": "not signed in"})),
+    (200, body({"success": False, "message": "no"})),
+    (200, body({"status": "failed"})),
+    (200, body({"status": 401, "message": "Unauthorized"})),
+    (200, body({"id": ID, "error": "digest differs"})),
+    (201, PAGE),
+    (201, b"\xef\xbb\xbf\n <HTML>"),
+    (201, "\ufeff<html>".encode("utf-16-le")),
+    (201, b"<?xml version='1.0'?><stored/>"),
+    (201, b"Sign in: <html><body>"),
+    (201, body("<html></html>")),
+    (201, body({"errors": ["invalid manifest"]})),
+    (202, PAGE),
+    (203, PAGE),
+    (203, b""),
+    (204, PAGE),
+    (205, b""),
+    (206, b""),
+    (206, body({"status": "stored"})),
+    (207, b"<d:multistatus/>"),
+    (226, b""),
+    (299, b""),
+    (200, wrapped_in(200)),
+    (200, wrapped_in(200, body="")),
+    (200, wrapped_in(200, body=PAGE.decode())),
+    (200, wrapped_in(201, body=PAGE.decode())),
+    (200, wrapped_in(201, json={"error": "no"})),
+    (200, wrapped_in(206, json={"status": "stored"})),
+]
+
+
+@pytest.mark.parametrize(("status", "found"), NO_JMIX_SERVERS)
+@pytest.mark.parametrize("named", ["text/html", "application/json; charset=utf-8", None])
+def test_f83_a_2xx_that_no_jmix_server_gives_is_no_delivery(
+    status: int, found: bytes, named: str | None
+) -> None:
+    headers = {"content-type": named} if named else {}
+    outcome = judged(Answer(status, headers=headers, body=found))
+    assert outcome.verdict is Verdict.HELD
+    assert "is the URL right" in outcome.reason
+    for secret in ("Sign", "sign", "manifest", ID):
+        assert secret not in outcome.reason
+    again = weigh(outcome, takes_others=True, final=True)
+    assert again.verdict is Verdict.RETRY  # a page is never a verdict on an envelope
+
+
+JMIX_SERVERS = [
+    (200, body({"id": "own", "status": "stored"})),
+    (200, body({})),
+    (200, b"\xef\xbb\xbf" + body({"id": ID})),
+    (200, '{"message": "Gespeichert f\u00fcr"}'.encode("latin-1")),
+    (200, wrapped_in(201, json={"id": ID, "status": "stored"})),
+    (200, wrapped_in(201, headers={"location": f"/api/jmix/{ID}"})),
+    (200, wrapped_in(201, body="text")),
+    (201, b""),
+    (201, b"Created"),
+    (201, body({"id": ID, "error": None, "errors": []})),
+    (202, b""),
+    (202, body({"status": "queued"})),
+    (203, body({"id": ID})),
+    (204, b""),
+    (226, body({"id": ID})),
+]
+
+
+@pytest.mark.parametrize(("status", "found"), JMIX_SERVERS)
+@pytest.mark.parametrize("named", ["text/html; charset=UTF-8", "application/json", None])
+def test_f83_odd_answers_of_real_servers_are_deliveries(
+    status: int, found: bytes, named: str | None
+) -> None:
+    """Flask, Django and PHP call JSON, and nothing at all, text/html unless told otherwise."""
+    headers = {"content-type": named} if named else {}
+    assert judged(Answer(status, headers=headers, body=found)).verdict is Verdict.DELIVERED
+
+
+def test_f83_an_object_that_goes_on_behind_the_limit_or_broke_off_is_one() -> None:
+    for how in ({"cut": True}, {"over": True}):
+        assert judged(Answer(200, body=b'{"files": [', **how)).verdict is Verdict.DELIVERED
+        assert judged(Answer(200, body=PAGE, **how)).verdict is Verdict.HELD
+
+
+def test_f83_another_id_where_ours_were_named_before_is_another_server() -> None:
+    def told(answer: Answer, *, names_ours: bool) -> Verdict:
+        return judge(
+            answer, ID, require_matching_id=False, now=NOW, cap=CAP, names_ours=names_ours
+        ).verdict
+
+    other = Answer(201, body=body({"id": "another"}))
+    assert told(other, names_ours=False) is Verdict.DELIVERED
+    assert told(other, names_ours=True) is Verdict.HELD
+    elsewhere = Answer(201, headers={"location": "/x/7c9e6679-7425-40de-944b-e07fc1f90ae7"})
+    assert told(elsewhere, names_ours=True) is Verdict.HELD
+    for fine in (Answer(201), Answer(204), Answer(201, body=body({"id": ID.upper()}))):
+        assert told(fine, names_ours=True) is Verdict.DELIVERED
 
 
 def test_f43_another_id_is_recorded_and_believed_unless_a_matching_one_is_required() -> None:
@@ -178,10 +352,14 @@ CONFLICT = judged(Answer(409))
 MANIFEST = body({"id": ID, "type": "envelope", "version": 1})
 
 
+def compared(copy: Answer | Failure, *, doubtful: bool) -> Outcome:
+    return judge_copy(CONFLICT, copy, MANIFEST, ID, doubtful=doubtful)
+
+
 @pytest.mark.parametrize("doubtful", [True, False])
 def test_f31_an_equal_copy_is_a_delivery(doubtful: bool) -> None:
     theirs = json.dumps({"version": 1, "type": "envelope", "id": ID}, indent=4).encode()
-    outcome = judge_copy(CONFLICT, Answer(200, body=theirs), MANIFEST, doubtful=doubtful)
+    outcome = compared(Answer(200, body=theirs), doubtful=doubtful)
     assert outcome.verdict is Verdict.DELIVERED
     assert outcome.verified
     assert outcome.remote_id == ID
@@ -193,26 +371,64 @@ def test_f31_an_equal_copy_is_a_delivery(doubtful: bool) -> None:
     [
         Answer(200, body=body({"id": ID, "type": "envelope", "version": 2})),
         Answer(200, body=body({"id": ID})),
-        Answer(200, body=b"not JSON"),
-        Answer(200),
-        Answer(204),
-        Answer(404, body=MANIFEST),
-        Answer(405),
-        Answer(500),
-        Answer(501),
-        Answer(200, body=body({"response": {"status": 404, "body": "no"}})),
+        Answer(200, body=b" " * 9, over=True),
     ],
 )
-def test_f31_another_copy_or_none_is_a_refusal(copy: Answer) -> None:
+def test_f31_another_copy_is_a_refusal(copy: Answer) -> None:
     for doubtful, words in ((True, "unknown outcome"), (False, "at our first attempt")):
-        outcome = judge_copy(CONFLICT, copy, MANIFEST, doubtful=doubtful)
+        outcome = compared(copy, doubtful=doubtful)
         assert outcome.verdict is Verdict.REFUSED
         assert words in outcome.reason
 
 
-def test_f31_a_manifest_of_ours_that_is_no_json_proves_nothing() -> None:
-    outcome = judge_copy(CONFLICT, Answer(200, body=b"junk"), b"junk", doubtful=True)
+NO_COPY = [
+    Answer(404, body=MANIFEST),
+    Answer(405),
+    Answer(410),
+    Answer(501),
+    Answer(200, body=body({"response": {"status": 404, "body": "no"}})),
+]
+
+
+@pytest.mark.parametrize("copy", NO_COPY)
+def test_f31_none_to_be_had_is_a_refusal_at_our_first_attempt(copy: Answer) -> None:
+    outcome = compared(copy, doubtful=False)
     assert outcome.verdict is Verdict.REFUSED
+    assert "at our first attempt" in outcome.reason
+
+
+UNCLEAR = [
+    Answer(400),
+    Answer(500),
+    Answer(418),
+    Answer(200, body=PAGE),
+    Answer(200, body=PAGE, over=True),
+    Answer(200, body=b"not JSON"),
+    Answer(200, body=body({"message": "sign in"})),
+    Answer(200, body=b"[]"),
+    Answer(200),
+    Answer(204),
+]
+
+
+@pytest.mark.parametrize("copy", [*NO_COPY, *UNCLEAR])
+def test_f93_without_a_copy_an_attempt_of_unknown_outcome_is_no_refusal(copy: Answer) -> None:
+    """It may be arriving still; and what a page says is said by something else."""
+    outcome = compared(copy, doubtful=True)
+    assert outcome.verdict is Verdict.RETRY
+    assert not outcome.shared
+    assert "asked for again" in outcome.reason
+
+
+@pytest.mark.parametrize("copy", UNCLEAR)
+def test_f93_what_is_no_manifest_says_nothing_of_one(copy: Answer) -> None:
+    assert compared(copy, doubtful=False).verdict is Verdict.RETRY
+
+
+def test_f31_a_manifest_of_ours_that_is_no_json_proves_nothing() -> None:
+    copy = Answer(200, body=b"junk")
+    outcome = judge_copy(CONFLICT, copy, b"junk", ID, doubtful=True)
+    assert outcome.verdict is Verdict.RETRY
 
 
 @pytest.mark.parametrize(
@@ -231,51 +447,7 @@ def test_f31_a_manifest_of_ours_that_is_no_json_proves_nothing() -> None:
 def test_f31_a_question_that_failed_is_asked_again(
     copy: Answer | Failure, verdict: Verdict
 ) -> None:
-    assert judge_copy(CONFLICT, copy, MANIFEST, doubtful=True).verdict is verdict
-
-
-# -- transfer coding -------------------------------------------------------------------------------
-
-
-def test_auto_asks_first_and_then_speaks_as_it_is_spoken_to() -> None:
-    dialect = Dialect("auto")
-    assert dialect.coding() is None
-    dialect.heard(Answer(404, version=(1, 0)))
-    assert dialect.coding() is Coding.LENGTH
-    dialect.heard(Answer(404, version=(1, 1)))
-    assert dialect.coding() is Coding.CHUNKED
-
-
-@pytest.mark.parametrize("setting", [coding.value for coding in Coding])
-def test_a_fixed_coding_is_kept_whatever_is_heard(setting: str) -> None:
-    dialect = Dialect(setting)
-    for answer in (Answer(411), Answer(201, version=(1, 0)), Answer(501)):
-        assert dialect.coding() is Coding(setting)
-        assert not dialect.misspoken(Coding(setting), answer)
-    assert dialect.coding() is Coding(setting)
-
-
-@pytest.mark.parametrize(
-    ("answer", "again"),
-    [
-        (Answer(201, version=(1, 0)), True),
-        (Answer(400, version=(1, 0)), True),
-        (Answer(409, version=(1, 0)), True),
-        (Answer(503, version=(1, 0)), False),
-        (Answer(401, version=(1, 0)), False),
-        (Answer(411), True),
-        (Answer(501), True),
-        (Answer(201), False),
-        (Answer(400), False),
-    ],
-)
-def test_a_chunked_body_that_was_not_understood_is_sent_again(answer: Answer, again: bool) -> None:
-    dialect = Dialect("auto")
-    dialect.heard(Answer(200))
-    assert dialect.misspoken(Coding.CHUNKED, answer) is again
-    wanted = Coding.LENGTH if again or answer.version < (1, 1) else Coding.CHUNKED
-    assert dialect.coding() is wanted
-    assert not dialect.misspoken(Coding.LENGTH, answer)
+    assert compared(copy, doubtful=True).verdict is verdict
 
 
 # -- back-off --------------------------------------------------------------------------------------
@@ -367,6 +539,23 @@ def test_f30_a_hold_lasts_until_the_upstream_takes_us() -> None:
     assert gate.open
 
 
+def test_f91_a_hold_for_the_route_is_probed_soon_and_then_less_often() -> None:
+    gate = Gate(Backoff(base=1, cap=300), 60)
+    now, pauses = 0.0, []
+    for _ in range(9):
+        gate.told(judged(Answer(404)), now, now, 1.0)
+        assert gate.held is not None
+        assert not gate.admits(gate.until - 0.01, 0)
+        assert gate.admits_awaited(now, 3)  # who waits for an answer is given one
+        pauses.append(gate.until - now)
+        now = gate.until
+    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+    gate.told(TAKEN, now, now, 0.0)
+    assert gate.open
+    gate.told(LOCKED, now, now, 1.0)
+    assert not gate.admits_awaited(now, 0)
+
+
 def test_f33_retry_after_pauses_the_upstream() -> None:
     gate = Gate(Backoff(), 60)
     gate.told(judged(Answer(503, headers={"retry-after": "120"})), 0, 1, 0.0)
@@ -382,7 +571,7 @@ def test_a_receipt_and_a_refusal_are_json_and_bounded() -> None:
     kept = delivery.refusal(judged(answer), url="http://u/api/jmix", attempts=2, at=NOW)
     assert kept["status"] == 400
     assert kept["headers"] == {"content-type": "text/html", "server": "s" * 1024}
-    assert len(kept["body"]) == delivery.EXCERPT_BYTES_MAX
+    assert len(kept["body"]) == EXCERPT_BYTES_MAX
     json.dumps(kept)
     kept = delivery.receipt(
         judged(Answer(201, body=body({"id": ID}))), url="http://u", attempts=1, at=NOW

@@ -22,8 +22,9 @@ from structlog.typing import EventDict
 from test_check import check
 from upstreams import PATH, Raw, Wire, http_head
 
-from fastjmix import connections, delivery, web
-from fastjmix.delivery import Answer, Failure, Kind, Outcome
+from fastjmix import answers, connections, delivery, web
+from fastjmix.answers import Answer
+from fastjmix.delivery import Failure, Kind, Outcome
 from fastjmix.errors import EnvelopeError
 from fastjmix.jmix.unzip import Limits
 
@@ -129,17 +130,17 @@ def judged(result: Answer | Failure) -> Outcome:
 
 @pytest.mark.parametrize("off", [-1, 0, 1])
 def test_characters_of_an_upstreams_id(off: int) -> None:
-    found = "x" * (delivery.REMOTE_ID_CHARS_MAX + off)
+    found = "x" * (answers.REMOTE_ID_CHARS_MAX + off)
     body = json.dumps({"id": found}).encode()
     assert judged(Answer(201, body=body)).remote_id == (None if off > 0 else found)
 
 
 @pytest.mark.parametrize("off", [-1, 0, 1])
 def test_bytes_of_an_answer_that_are_kept(off: int) -> None:
-    body = b"x" * (delivery.EXCERPT_BYTES_MAX + off)
+    body = b"x" * (answers.EXCERPT_BYTES_MAX + off)
     outcome = judged(Answer(400, body=body))
     kept = delivery.refusal(outcome, url="http://u", attempts=1, at=0.0)["body"]
-    assert len(kept) == delivery.EXCERPT_BYTES_MAX + min(off, 0)
+    assert len(kept) == answers.EXCERPT_BYTES_MAX + min(off, 0)
 
 
 @pytest.mark.parametrize("off", [-1, 0, 1])

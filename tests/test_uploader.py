@@ -38,11 +38,12 @@ from fastjmix.delivery import Backoff, Gate
 from fastjmix.queues import Key, Target, key_of, name_of
 from fastjmix.spool import Room
 from fastjmix.upkeep import Keep
+from fastjmix.upstream_facts import UpstreamFacts
 
 # -- what comes back -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("status", [200, 202, 204])
+@pytest.mark.parametrize("status", [201, 202, 204])
 def test_f43_any_2xx_is_a_delivery(tmp_path: Path, status: int) -> None:
     async def test() -> None:
         async with (
@@ -58,7 +59,7 @@ def test_f43_any_2xx_is_a_delivery(tmp_path: Path, status: int) -> None:
     run(test)
 
 
-@pytest.mark.parametrize("status", [400, 404, 405, 413, 415, 418, 422])
+@pytest.mark.parametrize("status", [400, 413, 415, 422])
 def test_f29_a_refusal_is_kept_with_its_reason(tmp_path: Path, status: int) -> None:
     async def test() -> None:
         refused = answer(status, {"error": "x" * 9000}, X_Request_Id="7")
@@ -150,8 +151,13 @@ MANIFEST = {"type": "envelope", "version": 1, "content": {"type": "directory", "
 def test_f31_a_conflict_is_verified(
     tmp_path: Path, theirs: dict[str, Any] | None, where: str, ambiguous: bool
 ) -> None:
-    async def post(request: web.BaseRequest, _: Seen) -> web.Response:
-        if ambiguous and len(store.posts) == 1:
+    if ambiguous and theirs is None:
+        where = "outbox"  # it may be arriving still: test_f93_…
+
+    async def post(request: web.BaseRequest, seen: Seen) -> web.Response:
+        if len(store.posts) == 1:
+            return taken(request, seen)  # from then on, what comes was not there at the start
+        if ambiguous and len(store.posts) == 2:
             assert request.transport is not None
             request.transport.close()  # it has the whole body, and says nothing
         return answer(409, {"error": "exists"})
@@ -169,8 +175,14 @@ def test_f31_a_conflict_is_verified(
         async with store.open():
             upstream = to(store.url, credentials=credentials, transfer_encoding="chunked")
             async with node(tmp_path, upstream) as one:
+                one.seal()
+                await one.left(1)
                 envelope_id = one.seal()
-                assert await one.left() == [(where, envelope_id)]
+                if where == "outbox":
+                    await store.wait(3, "GET")
+                    assert one.spool.waiting() == [envelope_id]
+                    return
+                assert (await one.left(2))[1] == (where, envelope_id)
                 (asked,) = await store.wait(1, "GET")
                 assert asked.path == f"{PATH}/{envelope_id}/manifest"
                 if where == "sent":
@@ -249,7 +261,7 @@ def test_f35_an_upstream_that_is_down_is_asked_by_one_envelope_at_a_time(tmp_pat
             wire.reset()
             return
         while True:
-            await wire.body(await wire.probed())
+            await wire.body(await wire.head())
             await wire.say(http_head("201 Created", Content_Length=0))
 
     async def test() -> None:
@@ -287,8 +299,7 @@ def test_f35_nothing_listens_and_then_something_does(tmp_path: Path) -> None:
                 connection, _ = await loop.sock_accept(reserved)
                 reader, writer = await asyncio.open_connection(sock=connection)
                 wire = Wire(reader, writer)
-                await wire.probed()
-                await wire.chunked()
+                await wire.body(await wire.head())
                 await wire.say(http_head("201 Created", Content_Length=0))
                 await one.left()
                 assert one.receipt(envelope_id)["attempts"] >= 4
@@ -342,6 +353,7 @@ def archive(one: Node, envelope_id: str) -> bytes:
         (400, "refused", "rejected"),
         (413, "refused", "rejected"),
         (409, "refused", "rejected"),
+        (404, "failed", "withdrawn"),
         (500, "failed", "withdrawn"),
         (503, "failed", "withdrawn"),
         (401, "failed", "withdrawn"),
@@ -352,7 +364,12 @@ def test_whoever_waits_hears_of_the_one_attempt(
     tmp_path: Path, status: int, word: str, where: str
 ) -> None:
     async def test() -> None:
-        async with Upstream(script(status)).open() as store, node(tmp_path, to(store.url)) as one:
+        async with (
+            Upstream(script(201, status)).open() as store,
+            node(tmp_path, to(store.url)) as one,
+        ):
+            one.seal()
+            await one.left()  # what comes from now on was not there at the start
             envelope_id = one.seal(ack="uploaded")
             told = await one.outcome()
             assert told["id"] == envelope_id
@@ -361,8 +378,8 @@ def test_whoever_waits_hears_of_the_one_attempt(
             assert told["detail"]
             # Whoever hears of it finds the disk as it was told.
             assert not one.spool.waiting()
-            assert await one.left() == [(where, envelope_id)]
-            assert len(store.posts) == 1
+            assert (await one.left(2))[1] == (where, envelope_id)
+            assert len(store.posts) == 2
 
     run(test)
 
@@ -490,7 +507,7 @@ def test_f24_damaged_archives_are_set_aside_and_nothing_is_sent(tmp_path: Path) 
 
 def test_f24_an_archive_that_shrinks_while_it_is_read_is_not_delivered(tmp_path: Path) -> None:
     async def serve(wire: Wire) -> None:
-        await wire.probed()
+        await wire.head()
         await wire.take(64 * 1024)
         os.truncate(outbox[0], MEGABYTE)
         with contextlib.suppress(asyncio.IncompleteReadError):
@@ -689,7 +706,8 @@ def test_f81_what_waits_costs_little(tmp_path: Path) -> None:
     """Bytes of memory of an envelope that was never tried, with all that its queue needs."""
     count = 100_000
     courier = Courier(to("http://127.0.0.1:1"), FAST.patience, 1)
-    target = Target(to("http://127.0.0.1:1"), courier, Gate(FAST.backoff, 1.0))
+    facts = UpstreamFacts("auto")
+    target = Target(to("http://127.0.0.1:1"), courier, Gate(FAST.backoff, 1.0), facts)
     known: set[Key] = set()
     names = [str(uuid.uuid4()) for _ in range(count)]
     tracemalloc.start()
@@ -700,7 +718,7 @@ def test_f81_what_waits_costs_little(tmp_path: Path) -> None:
     tracemalloc.stop()
     print(f"{held / count:.0f} bytes each")
     assert held < 120 * count
-    found = [target.oldest() for _ in range(count)]
+    found = [item for _ in range(count) if (item := target.next_item())]
     assert [item.id for item in found] == names
     assert all(item.doubtful for item in found)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import pickle
 import signal
@@ -10,10 +11,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import wire
+from gateway import Gateway, Peer, Store, running
 from nodes import node, run, to, until
-from upstreams import Upstream
+from proxy import Plan, Proxy, Reset, Say, in_turn
+from upstreams import Upstream, http_head
 
-from fastjmix import config
+from fastjmix import config, log
+from fastjmix.uploader import one_line
 
 CHILD = """
 import pickle, sys
@@ -106,3 +111,55 @@ def test_the_process_delivers_until_it_is_told_to_stop(tmp_path: Path, way: str)
                 assert one.receipt(first)["status"] == one.receipt(second)["status"] == 201
 
     run(test)
+
+
+def test_what_nobody_waits_for_any_more_is_one_line_of_the_log(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As of a connection that is reset when its attempt is over; and no traceback anywhere."""
+    log.setup("info", tmp_path / "log", "uploader")
+
+    async def test() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(one_line)
+
+        async def reset() -> None:
+            raise ConnectionResetError(104, "Connection reset by peer")
+
+        tasks = [asyncio.create_task(reset())]
+        await asyncio.wait(tasks)
+        tasks.clear()
+        gc.collect()
+        await until(lambda: "loop_problem" in (tmp_path / "log").read_text())
+
+    run(test)
+    (line,) = (tmp_path / "log").read_text().splitlines()
+    assert "Connection reset by peer" in line
+    assert capfd.readouterr().err.splitlines() == [line]
+
+
+def test_a_reset_while_a_body_is_sent_is_one_line_an_attempt(tmp_path: Path) -> None:
+    """Of the whole gateway, wherever in the body, whoever speaks last; stderr is the log here."""
+    places = (0, 1, 3000, 65536, 700_000)
+    late = http_head("500 X", Content_Length=0)
+    plans = [Plan(up=(Reset(place),)) for place in places]
+    plans += [Plan(up=(Say(place, late), Reset(place + 65536))) for place in places[2:]]
+    with running(Store(tmp_path)) as store, Proxy(store.port, in_turn(*plans)).running() as proxy:
+        told = {"builder": "release_grace_secs = 0.1"}
+        with (
+            running(Gateway(tmp_path / "node", proxy.port, **told)) as gateway,
+            Peer(gateway.dicom_port) as peer,
+        ):
+            assert peer.associate()[0] == 2
+            assert peer.store(wire.data_set(pixels=bytes(2 << 20))) == 0
+            peer.release()
+            gateway.wait_for("upload_retry", 3)
+            text = gateway.log()
+            assert "Traceback" not in text
+            assert "never retrieved" not in text
+            assert "loop_problem" not in text
+            uploader = [line for line in text.splitlines() if " uploader " in line]
+            events = {line.split(" uploader ")[1].split()[0] for line in uploader}
+            assert events <= {"upload_retry", "upstream_paused", "upstream_resumed"}
+            assert all(text.count(line) == 1 for line in uploader)
+            assert len([line for line in text.splitlines() if line[:2] != "20"]) <= 1

@@ -1,7 +1,7 @@
 """Upstreams for tests: real servers on ports of the system's choice, well- and ill-mannered.
 
 Upstream        aiohttp, HTTP/1.1 with keep-alive: answers from a script, remembers what it was sent
-Http10          the standard library's, HTTP/1.0, reads only Content-Length (a chunked body is lost)
+Small           the standard library's, reads only Content-Length (a chunked body is lost)
 Raw             a TCP server whose every byte a test decides
 authority       a private certification authority, and a server's certificate from it
 """
@@ -13,6 +13,7 @@ import contextlib
 import datetime
 import hashlib
 import http.server
+import io
 import ipaddress
 import json
 import re
@@ -21,6 +22,7 @@ import ssl
 import struct
 import threading
 import uuid
+import zipfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,14 +99,14 @@ def script(*steps: web.Response | int) -> Callable[[web.BaseRequest, Seen], web.
         if step is None:
             return taken(request, seen)
         if isinstance(step, int):
-            return answer(step, {"error": f"status {step}"})
+            return answer(step, {"error": f"status {step}"} if step >= 300 else None)
         return step
 
     return next_answer
 
 
 class Upstream(Ledger):
-    """`script` gives the answer to a POST, `manifest` to a GET; OPTIONS is answered 204."""
+    """`script` gives the answer to a POST, `manifest` to a GET."""
 
     def __init__(self, script: Script = taken, manifest: Script | None = None) -> None:
         super().__init__()
@@ -137,8 +139,6 @@ class Upstream(Ledger):
         if request.method == "POST":
             await self._take(request, one)
         await self.note(one)
-        if request.method == "OPTIONS":
-            return answer(204)
         script = self.script if request.method == "POST" else self.manifest
         made = script(request, one)
         return made if isinstance(made, web.StreamResponse) else await made
@@ -153,15 +153,73 @@ class Upstream(Ledger):
         one.sha256 = digest.hexdigest()
 
 
-class Http10:
-    """As the reference's example upstream: HTTP/1.0, one request a connection, only Content-Length.
+Reply = tuple[int, bytes]
+Manner = Callable[[bytes, str | None], Reply]
+"""From the body that was read and the id in it, if there is one, to a status and a body."""
 
-    A chunked body is stored as no bytes at all, and still answered with 201.
+
+def names_it(_: bytes, envelope_id: str | None) -> Reply:
+    """As a JMIX server that keeps our ids; of a body without one it makes an id up."""
+    return 201, json.dumps({"id": envelope_id or str(uuid.uuid4()), "status": "stored"}).encode()
+
+
+def names_its_own(_: bytes, __: str | None) -> Reply:
+    return 201, json.dumps({"id": str(uuid.uuid4()), "status": "stored"}).encode()
+
+
+def says_created(_: bytes, __: str | None) -> Reply:
+    return 201, b""
+
+
+def says_ok(_: bytes, __: str | None) -> Reply:
+    return 200, b"{}"
+
+
+def shows_a_page(_: bytes, __: str | None) -> Reply:
+    return 200, b"<!doctype html><title>Sign in</title>"
+
+
+def refuses_the_empty(status: int) -> Manner:
+    """That status for a body without an id in it, else as names_it."""
+
+    def manner(body: bytes, envelope_id: str | None) -> Reply:
+        if envelope_id is None:
+            return status, b'{"error": "empty"}'
+        return names_it(body, envelope_id)
+
+    return manner
+
+
+def names_the_last(_: bytes, envelope_id: str | None, last: list[str] = []) -> Reply:  # noqa: B006
+    """For a body that it has not read, the id of the one before."""
+    last[:] = [envelope_id] if envelope_id else last
+    return names_it(b"", last[0] if last else None)
+
+
+class Small:
+    """As small servers are: the standard library's, and only Content-Length is read.
+
+    A chunked body is stored as no bytes at all, and answered all the same; `chunked=True` reads
+    both. `manner` may be exchanged at any time. A manifest is given of what was read whole.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self, manner: Manner = names_it, *, version: str = "HTTP/1.1", chunked: bool = False
+    ) -> None:
+        self.manner = manner
+        self.version = version
+        self.chunked = chunked
         self.seen: list[Seen] = []
-        self.came = threading.Semaphore(0)
+        self.manifests: dict[str, bytes] = {}
+        self.url = ""
+
+    @property
+    def sizes(self) -> list[int]:
+        return [one.size for one in self.seen]
+
+    def codings(self) -> list[str]:
+        """In which coding each body came: "chunked" or "length"."""
+        return ["length" if "content-length" in one.headers else "chunked" for one in self.seen]
 
     @contextlib.contextmanager
     def open(self) -> Iterator[str]:
@@ -169,30 +227,73 @@ class Http10:
         outer = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = outer.version
+            disable_nagle_algorithm = True
+
             def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                headers = {name.lower(): value for name, value in self.headers.items()}
-                digest = hashlib.sha256(body).hexdigest()
-                outer.seen.append(Seen("POST", self.path, (1, 0), headers, len(body), digest, body))
-                text = json.dumps({"id": str(uuid.uuid4()), "status": "stored"}).encode()
-                self.send_response(201)
+                self.reply(*outer.take(self))
+
+            def do_GET(self) -> None:
+                found = outer.manifests.get(self.path.split("/")[-2])
+                self.reply(*((404, b"{}") if found is None else (200, found)))
+
+            def reply(self, status: int, text: bytes) -> None:
+                self.send_response(status)
                 self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(text)))
                 self.end_headers()
                 self.wfile.write(text)
-                outer.came.release()
 
             def log_message(self, *_: object) -> None:
                 """Says nothing."""
 
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        class Server(http.server.ThreadingHTTPServer):
+            daemon_threads = True
+            block_on_close = False
+
+            def handle_error(self, *_: object) -> None:
+                """A peer that breaks off is no news."""
+
+        server = Server(("127.0.0.1", 0), Handler)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
+        self.url = f"http://127.0.0.1:{server.server_address[1]}{PATH}"
         try:
-            yield f"http://127.0.0.1:{server.server_address[1]}{PATH}"
+            yield self.url
         finally:
             server.shutdown()
             server.server_close()
             thread.join()
+
+    def take(self, request: http.server.BaseHTTPRequestHandler) -> Reply:
+        if self.chunked and "chunked" in request.headers.get("Transfer-Encoding", ""):
+            body = _dechunked(request.rfile)
+        else:
+            body = request.rfile.read(int(request.headers.get("Content-Length", 0)))
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        version = (1, int(self.version[-1]))
+        digest = hashlib.sha256(body).hexdigest()
+        self.seen.append(Seen("POST", request.path, version, headers, len(body), digest, body))
+        envelope_id = self._keep(body)
+        return self.manner(body, envelope_id)
+
+    def _keep(self, body: bytes) -> str | None:
+        with contextlib.suppress(zipfile.BadZipFile, KeyError, ValueError):
+            with zipfile.ZipFile(io.BytesIO(body)) as archive:
+                manifest = archive.read("manifest.json")
+            envelope_id = str(json.loads(manifest)["id"])
+            self.manifests[envelope_id] = manifest
+            return envelope_id
+        return None
+
+
+def _dechunked(file: Any) -> bytes:
+    body = bytearray()
+    while size := int(file.readline(), 16):
+        body += file.read(size)
+        file.readline()
+    file.readline()
+    return bytes(body)
 
 
 @dataclass(slots=True)
@@ -231,14 +332,6 @@ class Wire:
         """Reads the body that `head` announces, in either coding."""
         length = re.search(rb"Content-Length: (\d+)\r\n", head)
         return await self.take(int(length[1])) if length else await self.chunked()
-
-    async def probed(self, version: str = "1.1") -> bytes:
-        """Answers the OPTIONS request that comes first; returns the head of the one after it."""
-        head = await self.head()
-        if head.startswith(b"OPTIONS "):
-            await self.say(f"HTTP/{version} 204 No Content\r\n\r\n".encode())
-            head = await self.head()
-        return head
 
     async def say(self, data: bytes) -> None:
         self.writer.write(data)
@@ -288,8 +381,7 @@ class Raw:
 
 
 async def says_nothing_for_ever(wire: Wire) -> None:
-    await wire.probed()
-    await wire.chunked()
+    await wire.body(await wire.head())
     await asyncio.sleep(60)
 
 

@@ -346,7 +346,7 @@ class BackendOptions(Table):
     )
     transfer_encoding: tree.TransferEncoding = own(
         "auto",
-        "How the body is framed; auto: chunked once the upstream was seen to speak HTTP/1.1",
+        "How the body is framed; auto: by its length until the upstream proves to read chunks",
     )
     require_matching_id: bool = own(
         False, "A 2xx that names another envelope id counts as not delivered"

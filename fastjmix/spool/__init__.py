@@ -41,6 +41,7 @@ Knows no HTTP and no DICOM.
     draft.py     Draft, Spill, Leftover: S1
     journal.py   building/<id>/promised
     ticket.py    what stands beside a sealed envelope
+    remembered.py  <root>/upstreams.json: a hint that survives a restart
     room.py      free space: two marks
     ground.py    disk or memory? files.py: write all, or raise
 
@@ -50,6 +51,7 @@ Still wrong: a spool on a file system without atomic rename (some network mounts
 from fastjmix.spool.draft import Draft, Leftover, Remade, Spill
 from fastjmix.spool.files import SCARCE, sync_directory
 from fastjmix.spool.journal import Promises
+from fastjmix.spool.remembered import Remembered
 from fastjmix.spool.room import Room, seal_bytes
 from fastjmix.spool.states import Spool, State
 from fastjmix.spool.ticket import Ticket
@@ -60,6 +62,7 @@ __all__ = [
     "Leftover",
     "Promises",
     "Remade",
+    "Remembered",
     "Room",
     "Spill",
     "Spool",

@@ -1,0 +1,228 @@
+"""What an upstream's answer says: its status, an id, and whether a JMIX server can have given it.
+
+Wanted: a 2xx of a proxy, a portal, a login page or a web server's default site is not taken for a
+delivery, and an odd answer of a real JMIX server is.
+Guaranteed: the body decides, and not its Content-Type: frameworks call JSON text/html, and empty
+bodies too. A Harmony instance wraps its answers, HTTP 200 with {"response": {"status": 400, …}}
+inside; then what is inside is what was meant. Nothing here raises, does I/O, or repeats a word of
+an answer's body.
+
+    a 2xx                              what must be in it
+    any, naming our id                 nothing else
+    any                                no markup, no error: an object with "error" is not "stored"
+    201 202 204                        the status says enough: empty, or not JSON, will do
+    200 203                            a JSON object
+    others (205, 206, 207 …)           our id
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import orjson
+
+EXCERPT_BYTES_MAX: Final = 4096
+"""Of an answer's body in a receipt or a refusal: an error page's message, not its pictures."""
+
+REMOTE_ID_CHARS_MAX: Final = 200
+"""An upstream's id for an envelope is a UUID or a short key; a longer one is not kept."""
+
+_BYTE_ORDER_MARKS: Final = (
+    (b"\xef\xbb\xbf", "utf-8"),
+    (b"\xff\xfe", "utf-16-le"),
+    (b"\xfe\xff", "utf-16-be"),
+)
+
+_SPEAKING: Final = frozenset({201, 202, 204})
+"""Statuses that say by themselves that something was taken: no page and no proxy gives them."""
+
+_OBJECT_DUE: Final = frozenset({200, 203})
+
+_FAILED_WORDS: Final = frozenset(
+    {"denied", "error", "fail", "failed", "failure", "invalid", "rejected", "unauthorized"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An upstream's answer. Header names are lower-case; `body` is cut at a limit.
+
+    `version` is the status line's, (1, 0) or (1, 1). `whole` is False when the answer came while
+    the request's body was still flowing; `cut` is True when the answer's own body broke off, and
+    `over` when there was more of it than the limit.
+    """
+
+    status: int
+    version: tuple[int, int] = (1, 1)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    whole: bool = True
+    cut: bool = False
+    over: bool = False
+
+    @property
+    def excerpt(self) -> str:
+        """The body's beginning as text."""
+        return self.body[:EXCERPT_BYTES_MAX].decode("utf-8", "replace")
+
+
+@dataclass(frozen=True, slots=True)
+class _Meant:
+    """What an answer comes to when nothing is wrapped: `document` is None when it is no JSON."""
+
+    status: int
+    body: bytes
+    document: Any
+    headers: Mapping[str, Any]
+
+
+def _unmarked(body: bytes) -> bytes:
+    """Return the text as UTF-8, without its byte order mark; what is no UTF-8 counts as Latin-1."""
+    for mark, coding in _BYTE_ORDER_MARKS:
+        if body.startswith(mark):
+            return body[len(mark) :].decode(coding, "replace").encode()
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return body.decode("latin-1").encode()
+    return body
+
+
+def document(body: bytes) -> Any:
+    """Return a JSON text's value; None for what is none."""
+    try:
+        return orjson.loads(_unmarked(body))
+    except orjson.JSONDecodeError:
+        return None
+
+
+def _unwrapped(answer: Answer) -> _Meant:
+    found = document(answer.body)
+    outer = _Meant(answer.status, answer.body, found, answer.headers)
+    inner = found.get("response") if isinstance(found, dict) else None
+    if answer.status // 100 != 2 or not isinstance(inner, dict):
+        return outer
+    status, body, headers = inner.get("status"), inner.get("body"), inner.get("headers")
+    if isinstance(status, bool) or not isinstance(status, int) or not 100 <= status <= 599:
+        status = answer.status
+    text = body.encode("utf-8", "replace") if isinstance(body, str) else b""
+    value = inner.get("json", body if isinstance(body, dict) else document(text))
+    if value is None and not text and "status" not in inner:
+        return outer  # an object that happens to have this key
+    return _Meant(status, text, value, headers if isinstance(headers, dict) else {})
+
+
+def meant_status(answer: Answer) -> int:
+    """Return the status, or the one inside when a 2xx answer wraps another (Harmony does)."""
+    return _unwrapped(answer).status
+
+
+def inner_document(answer: Answer) -> Any:
+    """Return the JSON value of what an answer wraps, or of itself."""
+    return _unwrapped(answer).document
+
+
+def _id_in(found: Any) -> str | None:
+    value = found.get("id") if isinstance(found, dict) else None
+    return value if isinstance(value, str) and 0 < len(value) <= REMOTE_ID_CHARS_MAX else None
+
+
+def remote_id(answer: Answer) -> str | None:
+    """Find the upstream's id for the envelope: `id`, `response.json.id`, or Location's end."""
+    meant = _unwrapped(answer)
+    found = _id_in(document(answer.body)) or _id_in(meant.document)
+    if found is not None or meant.status not in _SPEAKING:
+        return found
+    places = (_header(meant.headers, "location"), answer.headers.get("location", ""))
+    for place in places:
+        last = place.split("?")[0].split("#")[0].rstrip("/").rpartition("/")[2]
+        if is_uuid(last):
+            return last
+    return None
+
+
+def _header(headers: Mapping[str, Any], name: str) -> str:
+    for each, value in headers.items():
+        if each.lower() == name and isinstance(value, str):
+            return value
+    return ""
+
+
+def _uuid(text: str) -> uuid.UUID | None:
+    try:
+        return uuid.UUID(text)
+    except ValueError:
+        return None
+
+
+def is_uuid(text: str) -> bool:
+    """Tell whether it is a UUID in any of its usual forms."""
+    return _uuid(text) is not None
+
+
+def same_id(theirs: str | None, ours: str) -> bool:
+    """Tell whether an upstream's id is ours: case, braces and urn:uuid: do not count."""
+    if theirs is None:
+        return False
+    return theirs.lower() == ours.lower() or (is_uuid(ours) and _uuid(theirs) == _uuid(ours))
+
+
+# -- what is no JMIX server's ----------------------------------------------------------------------
+
+
+def is_markup(answer: Answer) -> bool:
+    """Tell whether it is an HTML or XML document, whatever its Content-Type says."""
+    return _markup(_unwrapped(answer))
+
+
+def _markup(meant: _Meant) -> bool:
+    if isinstance(meant.document, str):
+        text = meant.document.encode("utf-8", "replace")
+    elif meant.document is not None:
+        return False
+    else:
+        text = _unmarked(meant.body)
+    text = text[:EXCERPT_BYTES_MAX].strip().lower()
+    return text.startswith(b"<") or b"<html" in text
+
+
+def _is_object(meant: _Meant, answer: Answer) -> bool:
+    """Accept a body that goes on behind the limit, or broke off, too, when it begins like one."""
+    if isinstance(meant.document, dict):
+        return True
+    return (answer.cut or answer.over) and _unmarked(meant.body).lstrip().startswith(b"{")
+
+
+def _speaks_of_failure(found: Any) -> bool:
+    """Find {"error": …}, {"success": false}, {"status": "failed"}, {"code": 401} and the like."""
+    if not isinstance(found, dict):
+        return False
+    if any(found.get(key) for key in ("error", "errors", "error_code", "errorCode")):
+        return True
+    if any(found.get(key) is False for key in ("success", "ok", "stored", "accepted")):
+        return True
+    status = found.get("status")
+    if isinstance(status, str) and status.lower() in _FAILED_WORDS:
+        return True
+    codes = (status, found.get("code"), found.get("statusCode"), found.get("status_code"))
+    return any(type(code) is int and 400 <= code <= 599 for code in codes)
+
+
+def misfit(answer: Answer, envelope_id: str) -> str | None:
+    """Say why a 2xx cannot be a JMIX server's answer to this envelope; None when it can."""
+    meant = _unwrapped(answer)
+    if _markup(meant):
+        return f"answers {meant.status} with a web page"
+    if _speaks_of_failure(meant.document):
+        return f"answers {meant.status} with an error inside"
+    if same_id(remote_id(answer), envelope_id) or meant.status in _SPEAKING:
+        return None
+    if meant.status not in _OBJECT_DUE:
+        return f"answers {meant.status}, which is no answer to an upload"
+    if _is_object(meant, answer):
+        return None
+    found = "nothing" if not meant.body.strip() else "something else"
+    return f"answers {meant.status} with {found} where a JSON object is due"

@@ -1,0 +1,111 @@
+"""What an upstream's answers have shown of it: whose ids it gives, and which bodies it reads.
+
+Wanted: an upstream that reads Content-Length only (WSGI, CGI, many a small server) never makes us
+believe that it has a chunked body, of which it read nothing.
+Guaranteed, with transfer_encoding = "auto": a body goes by its length until an answer to such a
+body has named our id over HTTP/1.1, in this run. Then one envelope at its first attempt goes
+chunked, as a trial. Only an answer that names its id, or its manifest fetched and equal, makes the
+trial a proof; anything else ends it, and there is no other for TRIAL_PAUSE_SECS. A proof is lost by
+any doubt: an answer that confirms nothing, HTTP/1.0, bodies that break off. A setting by name is
+kept to. No I/O here, and no clock: `now` is Unix seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any, Final
+
+TRIAL_PAUSE_SECS: Final = 30 * 86400.0
+"""Between two trials: each may leave an empty entry in an upstream that cannot read it, and what a
+proof is good for (a body whose length need not be known) is worth little."""
+
+UNCLEAR_MAX: Final = 2
+"""Chunked bodies in a row without a clear answer, and the proof is lost: one may be the line's
+fault, and each of these envelopes goes by its length next time anyway."""
+
+
+class Coding(Enum):
+    """How the body's end is told (RFC 9112 §6)."""
+
+    CHUNKED = "chunked"
+    LENGTH = "content-length"
+
+
+class UpstreamFacts:
+    """Of one upstream; `setting` is Upstream.transfer_encoding, `known` what `dump` gave."""
+
+    def __init__(self, setting: str, known: Mapping[str, Any] | None = None) -> None:
+        self.fixed = None if setting == "auto" else Coding(setting)
+        known = known or {}
+        self.names_ours = known.get("names_ours") is True
+        self.takes_chunked = known.get("takes_chunked") is True
+        doubted = known.get("doubted_at")
+        self._doubted_at = float(doubted) if isinstance(doubted, int | float) else None
+        self._named_now = False
+        self._trying = False
+        self._unclear = 0
+
+    def dump(self) -> dict[str, Any]:
+        """Return what is worth remembering, as JSON values; {} when nothing is known."""
+        found = {"names_ours": self.names_ours, "takes_chunked": self.takes_chunked}
+        told: dict[str, Any] = {name: True for name, value in found.items() if value}
+        return told if self._doubted_at is None else {**told, "doubted_at": self._doubted_at}
+
+    # -- before an attempt -------------------------------------------------------------------
+
+    def coding(self, *, first: bool, now: float) -> Coding:
+        """Choose how the next body goes. `first`: nothing of the envelope can have been sent yet.
+
+        Whoever is given CHUNKED under "auto" says what came of it: confirmed, unclear, doubted
+        or unsent.
+        """
+        if self.fixed is not None:
+            return self.fixed
+        if not first or not self._named_now:
+            return Coding.LENGTH
+        if self.takes_chunked:
+            return Coding.CHUNKED
+        rested = self._doubted_at is None or abs(now - self._doubted_at) >= TRIAL_PAUSE_SECS
+        if self._trying or not rested:
+            return Coding.LENGTH
+        self._trying = True
+        return Coding.CHUNKED
+
+    # -- after a body by length --------------------------------------------------------------
+
+    def heard(self, version: tuple[int, int], *, named: bool, now: float) -> None:
+        """Take in an answer to a body by length; `named`: it took the envelope, and gave our id."""
+        if version < (1, 1):
+            self._named_now = False
+            if self.takes_chunked:
+                self.doubted(now)
+        elif named:
+            self._named_now = True
+        self.names_ours = self.names_ours or named
+
+    # -- after a chunked body ----------------------------------------------------------------
+
+    def confirmed(self) -> None:
+        """Take in that the upstream has the whole of it."""
+        self._unclear = 0
+        if self._trying:
+            self._trying = False
+            self.takes_chunked = True
+            self._doubted_at = None
+
+    def unsent(self) -> None:
+        """Take in that nothing was learned: it did not get there."""
+        self._trying = False
+
+    def unclear(self, now: float) -> None:
+        """Take in that no answer came, or one that may be about anything: 401, 503."""
+        self._unclear += 1
+        if self._trying or self._unclear >= UNCLEAR_MAX:
+            self.doubted(now)
+
+    def doubted(self, now: float) -> None:
+        """Take in that it may not have been read."""
+        self.takes_chunked = self._trying = False
+        self._unclear = 0
+        self._doubted_at = now

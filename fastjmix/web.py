@@ -41,9 +41,15 @@ from fastjmix import log
 from fastjmix.bodyfile import BodyFile
 from fastjmix.connections import HEADERS, Door, DoorSite
 from fastjmix.errors import EnvelopeError
+from fastjmix.jmix.faults import Unforeseen
 
 ZIP: Final = "application/zip"
 JSON: Final = "application/json"
+ZIP_NAMES: Final = frozenset({ZIP, "application/x-zip-compressed", "application/octet-stream"})
+"""Content types of a posted archive: the registered one, Windows's, and that of clients which do
+not know what they send. What it is decides the archive itself."""
+SHOWN_TYPE: Final = 80
+"""Characters of a content type that a refusal repeats."""
 
 MAX_CONNECTIONS: Final = 512
 """Connections a listener answers at once: well under the usual limit of 1024 descriptors."""
@@ -245,14 +251,18 @@ def create_private(path: Path) -> BinaryIO:
 
 
 def require_zip(request: web.Request) -> None:
-    """Raises HttpError 415 unless the body is application/zip, as it is."""
+    """Raises HttpError 415 unless the body is a ZIP by one of its names, as it is."""
     coding = request.headers.get("Content-Encoding", "identity").strip().lower()
     if coding not in ("", "identity"):
         raise HttpError(415, f"Content-Encoding {coding[:40]} is not accepted: send the ZIP as is")
     if "Content-Type" not in request.headers:
         raise HttpError(415, f"Content-Type is missing: send {ZIP}")
-    if request.content_type != ZIP:
-        raise HttpError(415, f"Content-Type must be {ZIP}, not {request.content_type[:80]}")
+    given = {
+        value.partition(";")[0].strip().lower() for value in request.headers.getall("Content-Type")
+    }
+    if not given <= ZIP_NAMES:
+        told = min(given - ZIP_NAMES)[:SHOWN_TYPE]
+        raise HttpError(415, f"Content-Type must be {ZIP}, not {told}")
 
 
 class Received(NamedTuple):
@@ -394,6 +404,8 @@ async def _answer_errors(request: web.Request, handler: Handler) -> web.StreamRe
     except HttpError as refusal:
         return json_answer({"error": refusal.message}, refusal.status, refusal.headers)
     except EnvelopeError as refusal:
+        if isinstance(refusal, Unforeseen):
+            log.get().debug("envelope_unforeseen", exc_info=refusal)
         return json_answer({"error": refusal.message, "hint": refusal.hint}, 400)
     except web.HTTPException as refusal:
         kept = {name: refusal.headers[name] for name in ("Allow",) if name in refusal.headers}

@@ -6,11 +6,13 @@ Wanted: per listener, under its path_prefix:
     GET|HEAD|OPTIONS  /api/jmix/{id}                 the archive: ranges, entity tag, conditions
     GET|HEAD|OPTIONS  /api/jmix/{id}/manifest        manifest.json, as it is in the archive
     POST              /api/jmix                      validated, put in outbox/, answered when the
-                                                     upstream has: 201, 400, 409, 415, 502, 504
+                                                     upstream has: 201, 400, 409, 415, 502, 503, 504
 and outside it /healthz, /readyz, /metrics.
 Guaranteed: reads the disk, and writes only what was POSTed; serves outbox/ and sent/, never what is
 being built or was rejected; credentials are asked for on every path but /healthz and /readyz; an id
 becomes a file name only when it is a UUID. Errors are {"error": …} (see web.py).
+An encrypted envelope is checked as far as it can be without its key, and passed on; with the key of
+its receiver (decryption_key_file) it is checked inside.
 Without credentials a request must name localhost, a loopback address, the listener's own or one of
 allowed_hosts in Host: no page of a stranger's reads envelopes through a browser on this machine.
 Still wrong: after 504 the envelope may still be delivered; the same id is then answered with 409.
@@ -29,7 +31,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import orjson
 import uvloop
@@ -49,6 +51,9 @@ from fastjmix.links import Links
 from fastjmix.spool import Room, Spool, State, Ticket
 from fastjmix.web import HttpError, json_answer
 
+if TYPE_CHECKING:
+    from fastjmix.jmix.keys import RecipientKey
+
 ORIGIN: Final = "api"
 """This process's name in tickets and in Links.outcomes."""
 
@@ -57,6 +62,9 @@ MAX_BODY_BYTES: Final = 64 << 30
 
 OUTCOME_SLACK_SECS: Final = 60.0
 """Beyond the time of an attempt: the envelope's turn, a connection, and the way there and back."""
+
+PASSING_ON_SECS: Final = 1
+"""Retry-After for an id that is being passed on: an upstream that is well needs less."""
 
 OUTCOME_BYTES_MAX: Final = 64 << 10
 """An outcome is one datagram of a few hundred bytes."""
@@ -86,9 +94,14 @@ class Outcomes:
 
     @contextlib.contextmanager
     def expect(self, envelope_id: str) -> Iterator[asyncio.Future[dict[str, Any]]]:
-        """A future for the outcome of an envelope. Raises HttpError 409 if one waits already."""
+        """A future for the outcome of an envelope. Raises HttpError 503 if one waits already.
+
+        409 would say that the envelope is here and needs no other copy. Nobody knows that before
+        the outcome: the first request may still fail, or the upstream refuse.
+        """
         if envelope_id in self._waiting:
-            raise HttpError(409, f"envelope {envelope_id} is being passed on already")
+            told = f"envelope {envelope_id} is being passed on already: try again later"
+            raise HttpError(503, told, {"Retry-After": str(PASSING_ON_SECS)})
         future = asyncio.get_running_loop().create_future()
         self._waiting[envelope_id] = future
         try:
@@ -198,9 +211,12 @@ class Numbers(Collector):
 class Listener:
     """The routes of one HttpListener."""
 
-    def __init__(self, settings: HttpListener, shared: Shared) -> None:
+    def __init__(
+        self, settings: HttpListener, shared: Shared, key: RecipientKey | None = None
+    ) -> None:
         self._settings = settings
         self._shared = shared
+        self._key = key
         self._collection = f"/{settings.path_prefix.strip('/')}/api/jmix".replace("//", "/")
 
     def routes(self) -> list[web.RouteDef]:
@@ -294,7 +310,9 @@ class Listener:
             cleanup.callback(temporary.unlink, missing_ok=True)
             file = cleanup.enter_context(manners.create_private(temporary))
             received = await manners.receive(request, file, MAX_BODY_BYTES, shared.room.exhausted)
-            summary = await asyncio.to_thread(check_envelope, file)
+            summary = await asyncio.to_thread(
+                check_envelope, file, key=self._key, unopened=self._key is None
+            )
             future = waiting.enter_context(shared.outcomes.expect(summary.id))
             if shared.spool.find(summary.id) is not None:
                 raise HttpError(409, f"envelope {summary.id} is here already; nothing was changed")
@@ -368,6 +386,15 @@ def _tls(settings: HttpListener) -> ssl.SSLContext | None:
     return context
 
 
+def _key(settings: HttpListener) -> RecipientKey | None:
+    """The key for what is posted encrypted, when one is configured. Raises ConfigError."""
+    if settings.decryption_key_file is None:
+        return None
+    from fastjmix.jmix import keys  # some 60 ms: only who decrypts pays
+
+    return keys.load(keys.recipient_key, settings.decryption_key_file)
+
+
 def _guard(settings: HttpListener) -> manners.Guard:
     """Raises ConfigError for a listener that would serve patients' images to everyone."""
     if settings.credentials is not None:
@@ -419,7 +446,7 @@ async def _listen(
     settings: HttpListener, shared: Shared, listening: socket.socket, grace_secs: float
 ) -> web.AppRunner:
     tls = _tls(settings)
-    routes = Listener(settings, shared).routes()
+    routes = Listener(settings, shared, _key(settings)).routes()
     runner = manners.make_runner(
         routes, _guard(settings), open_paths=OPEN_PATHS, shutdown_secs=grace_secs
     )

@@ -187,20 +187,16 @@ def store(
     key = envelope.recipient_key(decryption_key)
     from fastjmix import store as room
 
-    try:
-        room.run(
-            host,
-            port,
-            directory,
-            token,
-            ready=_announce,
-            verify_hashes=verify_hashes,
-            key=key,
-            allow_unauthenticated=allow_unauthenticated,
-        )
-    except OSError as error:
-        told = f"{host}:{port}: {error.strerror or error}"
-        raise PlatformError(told, "Is another program listening there?") from None
+    room.run(
+        host,
+        port,
+        directory,
+        token,
+        ready=_announce,
+        verify_hashes=verify_hashes,
+        key=key,
+        allow_unauthenticated=allow_unauthenticated,
+    )
 
 
 def _announce(url: str) -> None:

@@ -140,7 +140,12 @@ class DoorSite(web.BaseSite):
                     await asyncio.sleep(SHORT_SECS)
                 continue  # else it was gone before it was accepted
             host = str(address[0]) if address else ""
-            if not self._door.enter(accepted, host):
+            try:
+                entered = self._door.enter(accepted, host)
+            except OSError:  # it is gone already
+                self._door.leave(host)
+                entered = False
+            if not entered:
                 accepted.close()
                 continue
             task = asyncio.create_task(self._arrive(accepted, host))

@@ -41,9 +41,15 @@ from fastjmix import log
 from fastjmix.bodyfile import BodyFile
 from fastjmix.connections import HEADERS, Door, DoorSite
 from fastjmix.errors import EnvelopeError
+from fastjmix.jmix.faults import Unforeseen
 
 ZIP: Final = "application/zip"
 JSON: Final = "application/json"
+ZIP_NAMES: Final = frozenset({ZIP, "application/x-zip-compressed", "application/octet-stream"})
+"""Content types of a posted archive: the registered one, Windows's, and that of clients which do
+not know what they send. What it is decides the archive itself."""
+SHOWN_TYPE: Final = 80
+"""Characters of a content type that a refusal repeats."""
 
 MAX_CONNECTIONS: Final = 512
 """Connections a listener answers at once: well under the usual limit of 1024 descriptors."""
@@ -71,6 +77,9 @@ MAX_HEADERS: Final = 64
 MAX_LINE_BYTES: Final = 8190
 SHOWN_PATH: Final = 200
 """Characters of a path that a log line repeats."""
+
+LOST: Final = "fastjmix.lost"
+"""In a request: its connection ended before its answer did."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -245,14 +254,18 @@ def create_private(path: Path) -> BinaryIO:
 
 
 def require_zip(request: web.Request) -> None:
-    """Raises HttpError 415 unless the body is application/zip, as it is."""
+    """Raises HttpError 415 unless the body is a ZIP by one of its names, as it is."""
     coding = request.headers.get("Content-Encoding", "identity").strip().lower()
     if coding not in ("", "identity"):
         raise HttpError(415, f"Content-Encoding {coding[:40]} is not accepted: send the ZIP as is")
     if "Content-Type" not in request.headers:
         raise HttpError(415, f"Content-Type is missing: send {ZIP}")
-    if request.content_type != ZIP:
-        raise HttpError(415, f"Content-Type must be {ZIP}, not {request.content_type[:80]}")
+    given = {
+        value.partition(";")[0].strip().lower() for value in request.headers.getall("Content-Type")
+    }
+    if not given <= ZIP_NAMES:
+        told = min(given - ZIP_NAMES)[:SHOWN_TYPE]
+        raise HttpError(415, f"Content-Type must be {ZIP}, not {told}")
 
 
 class Received(NamedTuple):
@@ -305,13 +318,28 @@ async def _pieces_of(request: web.Request) -> AsyncIterator[bytes]:
 
 async def _next_piece(request: web.Request) -> bytes:
     try:
-        async with asyncio.timeout(BODY_IDLE_SECS):
-            return await request.content.readany()
+        with _with_peer():
+            async with asyncio.timeout(BODY_IDLE_SECS):
+                return await request.content.readany()
     except TimeoutError:
         told = f"nothing of the body came for {BODY_IDLE_SECS:.0f} s"
         raise HttpError(408, told) from None
     except (web.RequestPayloadError, ConnectionError) as problem:
+        if request.transport is None:
+            raise ConnectionResetError("the client went away while it sent a body") from problem
         raise HttpError(400, "the body ended early or is not well-formed") from problem
+
+
+@contextlib.contextmanager
+def _with_peer() -> Iterator[None]:
+    """Around what touches the connection and nothing else: an OSError there is the client's or the
+    network's (no route, a TLS record that is none), and becomes a ConnectionError."""
+    try:
+        yield
+    except (ConnectionError, TimeoutError):
+        raise
+    except OSError as problem:
+        raise ConnectionAbortedError(problem.strerror or str(problem)) from problem
 
 
 async def send_archive(
@@ -334,10 +362,12 @@ async def send_archive(
     response = web.StreamResponse(status=206 if part else 200, headers=headers)
     response.content_type = ZIP
     response.content_length = length
-    await response.prepare(request)
+    with _with_peer():
+        await response.prepare(request)
     if request.method != "HEAD":
         await _send(request, response, file, start, length)
-    await response.write_eof()
+    with _with_peer():
+        await response.write_eof()
     return response
 
 
@@ -350,8 +380,9 @@ async def _send(
         try:
             if not piece:
                 raise ConnectionAbortedError(f"{length} bytes of the archive are gone")
-            async with asyncio.timeout(WRITE_STALL_SECS):
-                await response.write(piece)
+            with _with_peer():
+                async with asyncio.timeout(WRITE_STALL_SECS):
+                    await response.write(piece)
         except (TimeoutError, ConnectionAbortedError):
             if request.transport is not None:
                 request.transport.abort()  # a short answer must not look like a whole one
@@ -394,12 +425,21 @@ async def _answer_errors(request: web.Request, handler: Handler) -> web.StreamRe
     except HttpError as refusal:
         return json_answer({"error": refusal.message}, refusal.status, refusal.headers)
     except EnvelopeError as refusal:
+        if isinstance(refusal, Unforeseen):
+            log.get().debug("envelope_unforeseen", exc_info=refusal)
         return json_answer({"error": refusal.message, "hint": refusal.hint}, 400)
     except web.HTTPException as refusal:
         kept = {name: refusal.headers[name] for name in ("Allow",) if name in refusal.headers}
         return json_answer({"error": refusal.reason}, refusal.status, kept)
     except (ConnectionError, TimeoutError) as problem:
-        log.get().debug("http_connection_lost", peer=request.remote, problem=str(problem))
+        request[LOST] = True
+        log.get().info(
+            "http_connection_lost",
+            peer=request.remote,
+            method=request.method,
+            path=request.rel_url.path[:SHOWN_PATH],
+            problem=str(problem),
+        )
         raise
     except OSError as problem:
         if problem.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -421,9 +461,10 @@ async def _bound_answers(request: web.Request, handler: Handler) -> web.StreamRe
     if isinstance(answer, web.Response):
         size = len(answer.body) if isinstance(answer.body, bytes) else 0
         try:
-            async with asyncio.timeout(WRITE_STALL_SECS + size / ANSWER_RATE_MIN):
-                await answer.prepare(request)
-                await answer.write_eof()
+            with _with_peer():
+                async with asyncio.timeout(WRITE_STALL_SECS + size / ANSWER_RATE_MIN):
+                    await answer.prepare(request)
+                    await answer.write_eof()
         except TimeoutError:
             if request.transport is not None:
                 request.transport.abort()
@@ -462,10 +503,15 @@ async def _harden(_: web.Request, response: web.StreamResponse) -> None:
 
 
 class AccessLog(AbstractAccessLogger):
-    """One line a request. Query values (study UIDs) are shown at debug only."""
+    """One line a request. Query values (study UIDs) are shown at debug only.
+
+    A client that went away has its line already, and got no status.
+    """
 
     def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
         """Called by aiohttp when an answer has been sent; `time` is in seconds."""
+        if LOST in request:
+            return
         lines = log.get()
         lines.info(
             "http_request",

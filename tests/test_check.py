@@ -40,7 +40,6 @@ def test_harmony_envelope() -> None:
     assert (found.id, found.profile, found.studies) == (ID, "harmony", (STUDY,))
     assert (found.instances, found.root, found.payload) == (1, "", "payload")
     assert found.members == ("manifest.json", "payload/metadata.json", IMAGE)
-    assert found.manifest["content"] == {"type": "directory", "path": "payload"}
 
 
 def test_published_envelope() -> None:

@@ -138,7 +138,7 @@ def test_each_tool_has_its_room() -> None:
 
 
 def test_fsync_and_rename_live_in_the_spool() -> None:
-    """The embedded store has a shelf of its own; a command's output belongs to who called it."""
+    """The embedded store has its own directory; a command's output belongs to who called it."""
     for path in modules():
         source = path.read_text()
         calls = [

@@ -1,4 +1,4 @@
-"""store.py and web.py: the embedded JMIX store over real sockets, aiohttp's client and curl."""
+"""store/ and web.py: the embedded JMIX store over real sockets, aiohttp's client and curl."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from envelopes import ID, STUDY, envelope, members, zipped
 from stores import JSON, Client, curl, left_behind, with_store
 
 from fastjmix import store
-from fastjmix.errors import ConfigError, SpoolError
+from fastjmix.errors import ConfigError, PlatformError, SpoolError
 from fastjmix.jmix.check import Limits
 
 # -- storing -------------------------------------------------------------------------------------
@@ -83,7 +83,8 @@ def test_one_of_many_at_once_wins(tmp_path: Path) -> None:
     async def test(client: Client) -> None:
         posts = (client.post(envelope(ID, image=bytes([n]) * 100_000)) for n in range(4))
         statuses = sorted(status for status, _, _ in await asyncio.gather(*posts))
-        assert statuses == [201, 409, 409, 409]
+        assert statuses[0] == 201
+        assert set(statuses[1:]) <= {409, 503}
 
     with_store(tmp_path, test)
 
@@ -308,7 +309,7 @@ def test_restart(tmp_path: Path) -> None:
 
     with_store(tmp_path, before)
     place = tmp_path / "store"
-    (place / "incoming" / "half.zip").write_bytes(b"half")
+    (place / "incoming" / "550e8400-e29b-41d4-a716-446655440007.zip").write_bytes(b"half")
     (place / "550e8400-e29b-41d4-a716-446655440009.zip").write_bytes(envelope())
     (place / "550e8400-e29b-41d4-a716-446655440008.zip").write_bytes(b"damaged")
     (place / "notes.txt").write_text("the operator's own file")
@@ -338,7 +339,7 @@ def test_a_directory_that_cannot_be_used(tmp_path: Path) -> None:
 
 def test_a_port_in_use(tmp_path: Path) -> None:
     async def test(client: Client) -> None:
-        with pytest.raises(OSError, match="in use"):
+        with pytest.raises(PlatformError, match="in use"):
             await store.start("127.0.0.1", client.port, tmp_path / "second")
         runner, _ = await store.start(
             "127.0.0.1", 0, tmp_path / "second"

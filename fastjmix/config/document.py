@@ -35,8 +35,8 @@ instance's files for it run unmodified; keys marked **+** are fastjmix's own.
 - Keys that are accepted and mean nothing here are named in one line of the log at the start.
 - `${NAME}` inside a string is replaced by that environment variable, which must be set; `$${`
   stands for a plain `${`. Keys, numbers and truth values are taken as they are.
-- `pipelines_path` is relative to the main file, a `key_file` or `recipient_key_file` to the file
-  that names it; every other path to the working directory.
+- `pipelines_path` is relative to the main file, a `key_file`, `recipient_key_file` or
+  `decryption_key_file` to the file that names it; every other path to the working directory.
 - A name may be written alone (`jmix_auth`) or with its family (`authentications.jmix_auth`).
 
 ## What wins

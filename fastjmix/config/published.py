@@ -180,11 +180,11 @@ class _Reader:
         from fastjmix.jmix import keys
 
         key, public = f"{one.key}.recipient_public_key", b""
-        with self._faults(one.of, key, tables_jmix.PUBLIC_ALLOWED):
+        with _key_faults(self._references, one.of, key, tables_jmix.PUBLIC_ALLOWED):
             if text is not None:
                 public = keys.recipient_public(text.encode(), key)
         key = f"{one.key}.recipient_key_file"
-        with self._faults(one.of, key, tables_jmix.KEY_ALLOWED):
+        with _key_faults(self._references, one.of, key):
             if file is not None:
                 public = keys.load(keys.recipient_public, _beside(one.of, file))
         return parties.Encryption(base64.b64encode(public).decode(), table.dialect)
@@ -194,17 +194,32 @@ class _Reader:
         from fastjmix.jmix import keys
 
         path = _beside(one.of, name)
-        with self._faults(one.of, f"{one.key}.key_file", tables_jmix.KEY_ALLOWED):
+        with _key_faults(self._references, one.of, f"{one.key}.key_file"):
             keys.load(keys.signing_key, path)
         return str(path)
 
-    @contextlib.contextmanager
-    def _faults(self, of: Entry, key: str, allowed: str) -> Iterator[None]:
-        """What is wrong with a key becomes a fault of the configuration."""
-        try:
-            yield
-        except errors.ConfigError as problem:
-            self._references.fault(of, key, problem.message, allowed)
+
+def recipient_key(references: References, of: Entry, key: str, name: str | None) -> Path | None:
+    """The absolute path of a recipient's private key, which is read once, to see that it is one."""
+    if name is None:
+        return None
+    from fastjmix.jmix import keys
+
+    path = _beside(of, name)
+    with _key_faults(references, of, key):
+        keys.load(keys.recipient_key, path)
+    return path
+
+
+@contextlib.contextmanager
+def _key_faults(
+    references: References, of: Entry, key: str, allowed: str = tables_jmix.KEY_ALLOWED
+) -> Iterator[None]:
+    """What is wrong with a key becomes a fault of the configuration."""
+    try:
+        yield
+    except errors.ConfigError as problem:
+        references.fault(of, key, problem.message, allowed)
 
 
 def _is_past(time: str) -> bool:

@@ -20,7 +20,7 @@ from fastjmix.config.binding import Address
 from fastjmix.config.checking import Entry, Tables, check
 from fastjmix.config.faults import ConfigError, Findings, dotted, shown
 from fastjmix.config.kinds import AE_TITLE_ALLOWED, Table, about, ae_title, is_named, table_of
-from fastjmix.config.published import Parties
+from fastjmix.config.published import Parties, recipient_key
 from fastjmix.config.reading import read
 from fastjmix.config.references import References
 from fastjmix.config.upstreams import credentials, upstream
@@ -380,6 +380,12 @@ class _Resolver:
             allow_unauthenticated=open_to_all,
             allowed_hosts=tuple(endpoint.options.allowed_hosts),
             upstream=to,
+            decryption_key_file=recipient_key(
+                self._references,
+                entry,
+                "options.decryption_key_file",
+                endpoint.options.decryption_key_file,
+            ),
         )
 
     def _asked(

@@ -27,6 +27,7 @@ from fastjmix.config.kinds import (
     unused,
 )
 from fastjmix.config.tables_jmix import (
+    KEY_ALLOWED,
     Consent,
     Deid,
     Encryption,
@@ -231,6 +232,14 @@ class JmixOptions(Table):
         [],
         "Without credentials: names in a request's Host beside localhost, addresses of loopback and"
         " the listener's own, as a proxy on this machine may send them",
+    )
+    decryption_key_file: str | None = own(
+        None,
+        "The X25519 private key for whom posted envelopes are encrypted: each is decrypted and"
+        " checked inside, and passed on as it came; others are refused",
+        unset="encrypted envelopes are checked as far as they can be without a key",
+        min_length=1,
+        allowed=KEY_ALLOWED,
     )
     skip_hashing: bool | None = unused("The jmix_builder's options say it")
     skip_listing: bool | None = unused("The jmix_builder's options say it")

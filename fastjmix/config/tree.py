@@ -194,7 +194,8 @@ class DicomListener:
 class HttpListener:
     """The query API on one address. `credentials` are what callers must present; `path_prefix` is
     "" or begins with a slash and ends with none; `allowed_hosts` are named by callers who present
-    nothing. `upstream` None: nothing can be posted."""
+    nothing. `upstream` None: nothing can be posted. `decryption_key_file` None: posted envelopes
+    that are encrypted are not looked into."""
 
     pipeline: str
     endpoint: str
@@ -207,6 +208,7 @@ class HttpListener:
     allow_unauthenticated: bool
     allowed_hosts: tuple[str, ...]
     upstream: Upstream | None
+    decryption_key_file: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,11 +28,11 @@ from fastjmix.envelope.output import new_file
 from fastjmix.envelope.zipping import Appending, ZipOut
 from fastjmix.errors import EnvelopeError, FastjmixError
 from fastjmix.heads import data_set_head
-from fastjmix.jmix import check, profiles, rules
+from fastjmix.jmix import check, profiles, rules, strictjson
 from fastjmix.jmix.archive import data_offset
 from fastjmix.jmix.digests import new_hash
 from fastjmix.jmix.envelope import Contents, Options
-from fastjmix.jmix.opened import Envelope, json_of, open_envelope
+from fastjmix.jmix.opened import Envelope, open_envelope
 from fastjmix.jmix.parties import Encryption, Published
 from fastjmix.jmix.unzip import DEFAULT_LIMITS, Limits, escaped, strict
 from fastjmix.sealing import signing_keys, write_encrypted
@@ -396,7 +396,7 @@ def check_hashes(envelope: Envelope) -> None:
     listed = check.manifest_listing(envelope.manifest, container.sizes, bases, strict)
     name = f"{base}files.json"
     if name in container.sizes:
-        entries = json_of(container.read(name, "max_metadata_bytes"), name)
+        entries = strictjson.parse(container.read(name, "max_metadata_bytes"), name)
         if isinstance(entries, list):
             listed += check.listing(entries, name, "", container.sizes, (base,), strict)
     promised = check.payload_hash_of(envelope.manifest, strict)

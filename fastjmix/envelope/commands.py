@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from fastjmix.jmix.parties import Entity
     from fastjmix.jmix.unzip import Limits
     from fastjmix.send import Skipped
-
-FETCH_MAX: Final = 64 << 30
-"""Bytes fetched from a URL, unless --max-bytes says otherwise."""
 
 app = typer.Typer(
     help="Build, inspect, verify, extract, decrypt and convert JMIX envelopes; make keys.",
@@ -98,7 +95,24 @@ def verify(
     token_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Bearer token for the URL.")
     ] = None,
-    max_bytes: MaxBytes = None,
+    max_bytes: Annotated[
+        int | None,
+        typer.Option(
+            "--max-bytes",
+            min=1,
+            help="Refuse what has more, unpacked; a URL: fetched.",
+            show_default="256 GiB; a URL: 64 GiB",
+        ),
+    ] = None,
+    max_secs: Annotated[
+        float | None,
+        typer.Option(
+            "--max-secs",
+            min=0.001,
+            help="A URL: give up what is not fetched in so many seconds.",
+            show_default="14400",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Prove an envelope: structure, schemas' rules, every hash, signatures, encryption.
@@ -118,7 +132,8 @@ def verify(
         with _progress("verifying") as bar:
             if fetch.is_url(source):
                 token = None if token_file is None else read_token(token_file)
-                with fetch.fetch(source, token=token, limit=max_bytes or FETCH_MAX) as file:
+                limit, secs = max_bytes or fetch.FETCH_BYTES, max_secs or fetch.FETCH_SECS
+                with fetch.fetch(source, token=token, limit=limit, secs=secs) as file:
                     report = judge(
                         file, public_key=public, key=private, limits=limits, seen=bar.seen
                     )

@@ -1,15 +1,21 @@
 """An envelope from an HTTP server, into a file without a name.
 
 Wanted: `verify URL` judges what the server gives, whatever its size.
-Guaranteed: http and https only, also after a redirect; at most `limit` bytes; the token goes to the
-origin that was asked and to no other; no credential and no query string in a message.
-Still wrong: nothing is resumed: what breaks off is an error.
+Guaranteed: http and https only, also after a redirect; at most `limit` bytes; over after `secs`,
+whatever the server does (its name's servers, its handshake, a head or a body that trickles); the
+token goes to the origin that was asked and to no other; no credential and no query string in a
+message.
+Still wrong: nothing is resumed: what breaks off is an error. A fetch that is given up may hold its
+thread and its connection until the server is silent for SILENCE_SECS, or the process ends.
 """
 
 from __future__ import annotations
 
 import http.client
+import queue
 import tempfile
+import threading
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -20,8 +26,12 @@ from fastjmix._version import __version__
 from fastjmix.errors import FastjmixError
 
 PIECE_BYTES: Final = 1 << 20
-TIMEOUT_SECS: Final = 60.0
+SILENCE_SECS: Final = 60.0
 """Without a byte."""
+FETCH_SECS: Final = 4 * 3600.0
+"""All of it, unless --max-secs says otherwise: FETCH_BYTES at 5 MB a second."""
+FETCH_BYTES: Final = 64 << 30
+"""Bytes fetched, unless --max-bytes says otherwise: as much as our servers take."""
 
 
 class FetchError(FastjmixError):
@@ -51,9 +61,13 @@ class _Careful(urllib.request.HTTPRedirectHandler):
         headers: http.client.HTTPMessage,
         newurl: str,
     ) -> urllib.request.Request | None:
-        parts = urllib.parse.urlsplit(newurl)
-        if parts.scheme not in ("http", "https") or parts.username is not None:
-            raise FetchError(f"{shown_url(req.full_url)}: redirects to what is not fetched")
+        refusal = FetchError(f"{shown_url(req.full_url)}: redirects to what is not fetched")
+        try:
+            parts = _checked(newurl)
+        except UrlError:
+            raise refusal from None
+        if parts.username is not None:
+            raise refusal
         following = super().redirect_request(req, fp, code, msg, headers, newurl)
         if following is not None and _origin(newurl) != _origin(req.full_url):
             following.remove_header("Authorization")
@@ -61,57 +75,125 @@ class _Careful(urllib.request.HTTPRedirectHandler):
 
 
 def fetch(
-    url: str, *, token: str | None, limit: int, seen: Callable[[int], object] = lambda _: None
+    url: str,
+    *,
+    token: str | None,
+    limit: int = FETCH_BYTES,
+    secs: float = FETCH_SECS,
+    seen: Callable[[int], object] = lambda _: None,
 ) -> BinaryIO:
     """The body of a GET, as an open file; close it. `seen` hears how many bytes came.
 
     Raises UrlError, FetchError, OSError.
     """
-    parts = urllib.parse.urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UrlError(f"{shown_url(url)}: only http:// and https:// are fetched")
+    parts = _checked(url)
     if parts.username is not None or parts.password is not None:
         raise UrlError(f"{shown_url(url)}: has a password in it", "Give a token with --token-file.")
+    if token is not None and not _is_header_value(token):
+        raise UrlError("the token has characters that no header may have")
     headers = {"Accept": "application/zip", "User-Agent": f"fastjmix/{__version__}"}
     if token is not None:
         headers["Authorization"] = f"Bearer {token}"
     request = urllib.request.Request(url, headers=headers)
-    opener = urllib.request.build_opener(_Careful)
-    found: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115  (it is the answer)
+    return _Fetch(request, limit, secs, seen).wait()
+
+
+class _Fetch:
+    """One fetch, in a thread of its own: nothing that it waits for can keep who asked for it."""
+
+    def __init__(
+        self,
+        request: urllib.request.Request,
+        limit: int,
+        secs: float,
+        seen: Callable[[int], object],
+    ) -> None:
+        self._request = request
+        self._limit = limit
+        self._secs = secs
+        self._seen = seen
+        self._ends = time.monotonic() + secs
+        self._answers: queue.SimpleQueue[BinaryIO | BaseException] = queue.SimpleQueue()
+        self._given_up = threading.Event()
+
+    def wait(self) -> BinaryIO:
+        """The file. Raises FetchError, also when it took too long, OSError."""
+        threading.Thread(target=self._run, name="fetch", daemon=True).start()
+        try:
+            answer = self._answers.get(timeout=self._secs)
+        except queue.Empty:
+            raise self._too_long() from None
+        finally:
+            self._given_up.set()
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    def _too_long(self) -> FetchError:
+        return self._error(f"takes longer than --max-secs, {self._secs:g}")
+
+    def _error(self, why: object, hint: str = "") -> FetchError:
+        return FetchError(f"{shown_url(self._request.full_url)}: {why}", hint)
+
+    def _run(self) -> None:
+        found: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115  (it is the answer)
+        try:
+            opener = urllib.request.build_opener(_Careful)
+            with opener.open(self._request, timeout=SILENCE_SECS) as answer:
+                self._copy(answer, found)
+        except BaseException as problem:
+            found.close()
+            self._answers.put(self._explained(problem))
+        else:
+            self._answers.put(found)
+
+    def _explained(self, problem: BaseException) -> BaseException:
+        if isinstance(problem, urllib.error.HTTPError):
+            hint = "Give a token with --token-file." if problem.code in (401, 403) else ""
+            return self._error(f"HTTP status {problem.code}", hint)
+        if isinstance(problem, (FetchError, OSError)) and not isinstance(
+            problem, (urllib.error.URLError, TimeoutError)
+        ):
+            return problem
+        if isinstance(problem, (urllib.error.URLError, http.client.HTTPException, TimeoutError)):
+            return self._error(getattr(problem, "reason", problem))
+        if isinstance(problem, ValueError):  # a URL with characters that no request may have
+            return UrlError(f"{shown_url(self._request.full_url)}: cannot be asked for")
+        return problem
+
+    def _copy(self, answer: http.client.HTTPResponse, found: BinaryIO) -> None:
+        size = 0
+        too_large = self._error(f"is larger than --max-bytes, {self._limit}")
+        if answer.length is not None and answer.length > self._limit:
+            raise too_large
+        while piece := answer.read1(PIECE_BYTES):  # what is there: it does not wait for the rest
+            size += len(piece)
+            if size > self._limit:
+                raise too_large
+            if self._given_up.is_set() or time.monotonic() > self._ends:
+                raise self._too_long()
+            found.write(piece)
+            self._seen(len(piece))
+        if answer.length:  # bytes that Content-Length announced and that did not come
+            raise self._error(f"broke off, {answer.length} bytes before its end")
+        found.seek(0)
+
+
+def _checked(url: str) -> urllib.parse.SplitResult:
+    """The parts of a URL that can be fetched. Raises UrlError."""
     try:
-        with opener.open(request, timeout=TIMEOUT_SECS) as answer:
-            _copy(answer, found, limit, url, seen)
-    except urllib.error.HTTPError as problem:
-        found.close()
-        hint = "Give a token with --token-file." if problem.code in (401, 403) else ""
-        raise FetchError(f"{shown_url(url)}: HTTP status {problem.code}", hint) from None
-    except (urllib.error.URLError, http.client.HTTPException, TimeoutError) as problem:
-        found.close()
-        why = getattr(problem, "reason", problem)
-        raise FetchError(f"{shown_url(url)}: {why}") from None
-    except BaseException:
-        found.close()
-        raise
-    return found
+        parts = urllib.parse.urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise UrlError(f"{shown_url(url)}: is no URL") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+        raise UrlError(f"{shown_url(url)}: only http:// and https:// are fetched")
+    return parts
 
 
-def _copy(
-    answer: http.client.HTTPResponse,
-    found: BinaryIO,
-    limit: int,
-    url: str,
-    seen: Callable[[int], object],
-) -> None:
-    size = 0
-    while piece := answer.read(PIECE_BYTES):
-        size += len(piece)
-        if size > limit:
-            raise FetchError(f"{shown_url(url)}: is larger than --max-bytes, {limit}")
-        found.write(piece)
-        seen(len(piece))
-    if answer.length:  # bytes that Content-Length announced and that did not come
-        raise FetchError(f"{shown_url(url)}: broke off, {answer.length} bytes before its end")
-    found.seek(0)
+def _is_header_value(text: str) -> bool:
+    """RFC 9110 §5.5, without what is beyond ASCII."""
+    return text.isascii() and text.isprintable()
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:
@@ -122,6 +204,9 @@ def _origin(url: str) -> tuple[str, str | None, int | None]:
 
 def shown_url(url: str) -> str:
     """Without user, password, query and fragment: each may be a secret."""
-    parts = urllib.parse.urlsplit(url)
+    try:
+        parts = urllib.parse.urlsplit(url)
+    except ValueError:
+        return "the URL"
     host = parts.netloc.rpartition("@")[2]
     return urllib.parse.urlunsplit((parts.scheme, host, parts.path, "", ""))

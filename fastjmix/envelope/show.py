@@ -132,8 +132,12 @@ def verdict(report: Report, name: str, console: Console) -> None:
         console.print(_finding("fault", fault), style="red", markup=False)
         if fault.hint:
             console.print(f"       {fault.hint}", markup=False)
+    if report.more_faults:
+        console.print(f"and {_many(report.more_faults, 'more fault')}", style="red", markup=False)
     for remark in report.remarks:
         console.print(_finding("remark", remark), markup=False)
+    if report.more_remarks:
+        console.print(f"and {_many(report.more_remarks, 'more remark')}", markup=False)
     for one in report.signatures:
         if one.ok:
             until = f", until {one.expires_at}" if one.expires_at else ""
@@ -142,7 +146,7 @@ def verdict(report: Report, name: str, console: Console) -> None:
     if report.ok:
         console.print(printable(f"{name}: {_proved(report)}"), style="green", markup=False)
     else:
-        told = f"{name}: not valid: {_many(len(report.faults), 'fault')}"
+        told = f"{name}: not valid: {_many(len(report.faults) + report.more_faults, 'fault')}"
         console.print(printable(told), style="bold red", markup=False)
 
 
@@ -185,5 +189,7 @@ def as_json(report: Report, name: str) -> dict[str, Any]:
         "decrypted": report.decrypted,
         "faults": [finding(one) for one in report.faults],
         "remarks": [finding(one) for one in report.remarks],
+        "more_faults": report.more_faults,
+        "more_remarks": report.more_remarks,
         "signatures": [one._asdict() for one in report.signatures],
     }

@@ -10,11 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from fastjmix.errors import EnvelopeError
-from fastjmix.jmix.opened import Envelope, json_of, open_envelope
+from fastjmix.jmix import strictjson
+from fastjmix.jmix.opened import Envelope, open_envelope
 from fastjmix.jmix.unzip import DEFAULT_LIMITS, Limits
+
+SIZE_MAX: Final = (1 << 63) - 1
+"""A sum that is shown; a stranger's sizes may add up to more, which JSON writers refuse."""
 
 
 def summarise(source: Path | str, limits: Limits = DEFAULT_LIMITS) -> dict[str, Any]:
@@ -132,7 +136,8 @@ def _series(series: Mapping[str, Any]) -> dict[str, Any]:
     instances = series.get("instances")
     if isinstance(instances, list):
         sizes = [one.get("size_bytes") for one in instances if isinstance(one, dict)]
-        shown["size_bytes"] = sum(size for size in sizes if type(size) is int)
+        known = sum(size for size in sizes if type(size) is int)
+        shown["size_bytes"] = min(known, SIZE_MAX)
     count = series.get("instance_count", len(instances) if isinstance(instances, list) else None)
     shown["instances"] = count
     return shown
@@ -142,7 +147,7 @@ def _audit(envelope: Envelope, problems: list[str]) -> list[Any]:
     if "audit.json" not in envelope.members:
         return []
     try:
-        found = json_of(envelope.read("audit.json"), "audit.json")
+        found = strictjson.parse(envelope.read("audit.json"), "audit.json")
     except EnvelopeError as fault:
         problems.append(fault.message)
         return []

@@ -30,6 +30,10 @@ FIELDS_MAX: Final = 64
 """Fields that one assertion signs."""
 FIELD_MAX: Final = 256
 """Characters of a field's path."""
+SIGNED_BYTES_MAX: Final = 1 << 20
+"""Bytes of the text that one assertion signs: a field may be a whole listing."""
+ASSERTIONS_MAX: Final = 256
+"""Assertions of a document that are verified; each costs what it signs once more."""
 
 
 class AssertionSettings(Protocol):
@@ -149,10 +153,22 @@ def _canonical(manifest: Mapping[str, Any], role: str, made: Mapping[str, Any]) 
         if found is None:
             raise EnvelopeError(f"the manifest has no {field!r} to be signed")
         values[field] = found
+    parts, size = [], 0
+    for field in sorted(values):  # one by one: the text may be long, and no field's is known
+        parts.append(f"{_compact(field)}:{_compact(values[field])}")
+        size += len(parts[-1])
+        if size > SIGNED_BYTES_MAX:
+            raise EnvelopeError(f"signs more than SIGNED_BYTES_MAX, {SIGNED_BYTES_MAX}, bytes")
     try:
-        text = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-        return text.encode()
-    except (UnicodeEncodeError, RecursionError):
+        return f"{{{','.join(parts)}}}".encode()
+    except UnicodeEncodeError:
+        raise EnvelopeError("a signed field cannot be written as JSON") from None
+
+
+def _compact(value: object) -> str:
+    try:
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    except RecursionError:
         raise EnvelopeError("a signed field cannot be written as JSON") from None
 
 
@@ -187,23 +203,34 @@ def verify_assertions(manifest: Mapping[str, Any], now: float) -> list[Assertion
     receivers = manifest.get("receiver")
     if isinstance(receivers, list):
         found += [(f"receiver.{number}", entity) for number, entity in enumerate(receivers)]
-    return [
-        _judge(manifest, role, entity["assertion"], now)
+    made = [
+        (role, entity["assertion"])
         for role, entity in found
         if isinstance(entity, Mapping) and entity.get("assertion") is not None
     ]
+    judged = [_judge(manifest, role, one, now) for role, one in made[:ASSERTIONS_MAX]]
+    return judged + [_one_too_many(role) for role, _ in made[ASSERTIONS_MAX:][:1]]
+
+
+def _one_too_many(role: str) -> AssertionResult:
+    """The result of the first assertion that is not verified."""
+    told = f"is one more than ASSERTIONS_MAX, {ASSERTIONS_MAX}: neither it nor those behind it were"
+    return AssertionResult(role, False, f"{told} verified", None, None, ())
 
 
 def verify_audit(audit: Mapping[str, Any], envelope_id: str) -> list[AssertionResult]:
     """Every assertion of an audit.json's entries, judged; the roles are "audit.<n>"."""
     entries = audit.get("audit")
-    return [
-        _judge({**entry, "id": envelope_id}, "", entry["assertion"], 0.0)._replace(
-            role=f"audit.{number}"
-        )
+    signed = [
+        (f"audit.{number}", entry)
         for number, entry in enumerate(entries if isinstance(entries, list) else [])
         if isinstance(entry, Mapping) and entry.get("assertion") is not None
     ]
+    judged = [
+        _judge({**entry, "id": envelope_id}, "", entry["assertion"], 0.0)._replace(role=role)
+        for role, entry in signed[:ASSERTIONS_MAX]
+    ]
+    return judged + [_one_too_many(role) for role, _ in signed[ASSERTIONS_MAX:][:1]]
 
 
 def _judge(manifest: Mapping[str, Any], role: str, made: object, now: float) -> AssertionResult:

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple, Protocol
 
 from fastjmix.errors import EnvelopeError
+from fastjmix.jmix import strictjson
 from fastjmix.jmix.digests import Member, digest_of, payload_hashes
 from fastjmix.jmix.opened import (
     ENCRYPTED,
@@ -28,11 +29,19 @@ from fastjmix.jmix.opened import (
     ciphertext_of,
     instances,
     json_object,
-    json_of,
     root_of,
 )
 from fastjmix.jmix.rules import UUID, kind, shown
-from fastjmix.jmix.unzip import DEFAULT_LIMITS, Archive, Fault, Limits, Tell, refuse, strict
+from fastjmix.jmix.unzip import (
+    DEFAULT_LIMITS,
+    Archive,
+    Fault,
+    Limits,
+    Tell,
+    foreseen,
+    refuse,
+    strict,
+)
 
 if TYPE_CHECKING:
     from fastjmix.jmix.keys import RecipientKey
@@ -41,6 +50,8 @@ __all__ = ["UUID", "EnvelopeSummary", "Limits", "check_envelope", "read_manifest
 
 UID_MAX: Final = 64
 """Characters in a UID (PS3.5 §9.1)."""
+STUDIES_MAX: Final = 1000
+"""Studies of one envelope: each is an entry of an index, and of the record beside the archive."""
 
 HASH: Final = re.compile(r"(sha256|blake3):([0-9a-fA-F]{64})")
 BARE_HASH: Final = re.compile(r"[0-9a-fA-F]{64}")
@@ -59,6 +70,7 @@ class EnvelopeSummary:
     `id` is in lower case. `profile` is "harmony" or "published". `root` is "" or the single top
     folder with its slash; `payload` is the payload folder below it, without slashes around it.
     `members` are names as in the archive, folders left out; `instances` counts the DICOM files.
+    `unopened`: the payload is encrypted, and nobody looked into it: no studies, no instances.
     """
 
     id: str
@@ -66,9 +78,9 @@ class EnvelopeSummary:
     studies: tuple[str, ...]
     members: tuple[str, ...]
     instances: int
-    manifest: Mapping[str, Any]
     root: str
     payload: str
+    unopened: bool = False
 
 
 class Listed(NamedTuple):
@@ -88,40 +100,70 @@ def check_envelope(
     *,
     verify_hashes: bool = False,
     key: RecipientKey | None = None,
+    unopened: bool = False,
 ) -> EnvelopeSummary:
     """Checks an envelope; `file` is open for reading and seekable.
 
-    An encrypted payload is refused, unless `key` decrypts it: it is read, and written nowhere.
+    An encrypted payload is refused, unless `key` decrypts it: it is read, and written nowhere. With
+    `unopened` it is accepted without a key, after everything was checked that needs none.
+
     With `verify_hashes` every member is read: listed hashes and `security.payload_hash` must match
     (the payload is read twice when its hash is in the form that jmix-rs writes). Raises
     EnvelopeError naming the member or key at fault, OSError when the file cannot be read.
     """
-    archive = Archive(file, limits)
+    with foreseen():
+        return _check(Archive(file, limits), key, verify_hashes=verify_hashes, unopened=unopened)
+
+
+def _check(
+    archive: Archive, key: RecipientKey | None, *, verify_hashes: bool, unopened: bool
+) -> EnvelopeSummary:
     root = _root(archive)
-    manifest = json_object(archive, f"{root}manifest.json", "max_manifest_bytes")
-    envelope_id = identity(manifest, strict)
-    profile, payload = profile_of(manifest, strict) or ("", "")
+    envelope_id, profile, payload, manifest = _told(archive, root)
     bases = (root, base := f"{root}{payload}/")
-    if security_of(manifest, strict).get("encryption") is not None:
+    encrypted = security_of(manifest, strict).get("encryption") is not None
+    unopened = unopened and encrypted and key is None
+    metadata: Mapping[str, Any] = {}
+    sizes: Mapping[str, int] = {}
+    if unopened:
+        _check_unopened(archive, manifest, bases)
+    elif encrypted:
         metadata, sizes = _decrypted(archive, manifest, bases, key, verify_hashes=verify_hashes)
     else:
         metadata, sizes = _open(archive, manifest, bases, verify_hashes=verify_hashes)
     return EnvelopeSummary(
-        id=envelope_id or "",
+        id=envelope_id,
         profile=profile,
         studies=studies_of(metadata, strict),
         members=tuple(archive.files),
         instances=len(instances(sizes, base)),
-        manifest=manifest,
         root=root,
         payload=payload,
+        unopened=unopened,
     )
+
+
+def _told(archive: Archive, root: str) -> tuple[str, str, str, Mapping[str, Any]]:
+    """Return id, profile, payload folder, and those keys of the manifest that are asked for later.
+
+    The others are let go before metadata.json is parsed: a stranger's may be large.
+    """
+    manifest = json_object(archive, f"{root}manifest.json", "max_manifest_bytes")
+    envelope_id = identity(manifest, strict) or ""
+    profile, payload = profile_of(manifest, strict) or ("", "")
+    security = security_of(manifest, strict)
+    needed = {key: security[key] for key in ("encryption", "payload_hash") if key in security}
+    kept: dict[str, Any] = {"security": needed} if security else {}
+    if "files" in manifest:
+        kept["files"] = manifest["files"]
+    return envelope_id, profile, payload, kept
 
 
 def read_manifest(file: BinaryIO, limits: Limits = DEFAULT_LIMITS) -> bytes:
     """The bytes of manifest.json, as they are in the archive. Raises EnvelopeError, OSError."""
-    archive = Archive(file, limits)
-    return archive.read(f"{_root(archive)}manifest.json", "max_manifest_bytes")
+    with foreseen():
+        archive = Archive(file, limits)
+        return archive.read(f"{_root(archive)}manifest.json", "max_manifest_bytes")
 
 
 def _root(archive: Archive) -> str:
@@ -156,6 +198,31 @@ def _ciphertext(archive: Archive, root: str) -> str:
     return name
 
 
+def _check_unopened(archive: Archive, manifest: Mapping[str, Any], bases: tuple[str, str]) -> None:
+    """Refuse an encrypted payload for whatever is wrong with it and can be seen without the key.
+
+    The ciphertext is read once, for its CRC-32 and the hashes that a listing has of it. Whether
+    security.payload_hash is of the ciphertext only the receiver can say.
+    """
+    from fastjmix.jmix import encryption
+
+    root, base = bases
+    name = _ciphertext(archive, root)
+    for other in archive.sizes:
+        if other.startswith(base):
+            refuse(other, "lies open beside the encrypted payload", at=archive.offset(other))
+        if other != name and other.removeprefix(root) in ENCRYPTED:
+            refuse(other, f"is a second encrypted payload, beside {name}")
+    encryption.check_fields(security_of(manifest, strict)["encryption"])
+    encryption.check_cipher_size(name, archive.sizes[name])
+    payload_hash_of(manifest, strict)
+    listed = manifest_listing(manifest, archive.sizes, bases, strict, inside=True)
+    wanted = algorithms(base, listed, None)
+    read = {one.member for one in listed} | {name}
+    digests = {one: digest_of(archive.pieces(one), wanted(one)) for one in sorted(read)}
+    compare_listed(listed, digests, strict)
+
+
 def _decrypted(
     archive: Archive,
     manifest: Mapping[str, Any],
@@ -181,7 +248,7 @@ def _decrypted(
         raise inside.faults[0]
     if f"{base}metadata.json" not in inside.sizes:
         refuse(f"{base}metadata.json", "is missing")
-    metadata = json_of(inside.documents[f"{base}metadata.json"], f"{base}metadata.json")
+    metadata = strictjson.parse(inside.documents[f"{base}metadata.json"], f"{base}metadata.json")
     if not isinstance(metadata, dict):
         refuse(f"{base}metadata.json", "must be a JSON object")
     check_attachments(inside, base, strict)
@@ -270,6 +337,10 @@ def studies_of(metadata: Mapping[str, Any], tell: Tell) -> tuple[str, ...]:
         if uid is not None and not isinstance(uid, str):
             tell(Fault("metadata.json", f'"studies.study_uid" must be a text, not {kind(uid)}'))
         found = (uid,) if uid and isinstance(uid, str) else ()
+    if len(found) > STUDIES_MAX:
+        told = f'"studies" names more than STUDIES_MAX, {STUDIES_MAX}, studies'
+        tell(Fault("metadata.json", told))
+        return ()
     for uid in found:
         if not 0 < len(uid) <= UID_MAX:
             tell(Fault("metadata.json", f'"studies" names {shown(uid)}, which is not a UID'))
@@ -280,16 +351,21 @@ def studies_of(metadata: Mapping[str, Any], tell: Tell) -> tuple[str, ...]:
 
 
 def manifest_listing(
-    manifest: Mapping[str, Any], sizes: Mapping[str, int], bases: tuple[str, str], tell: Tell
+    manifest: Mapping[str, Any],
+    sizes: Mapping[str, int],
+    bases: tuple[str, str],
+    tell: Tell,
+    *,
+    inside: bool = False,
 ) -> list[Listed]:
-    """The manifest's `files`; their sizes are compared here."""
+    """The manifest's `files`; their sizes are compared here. `inside`: as for `listing`."""
     entries = manifest.get("files")
     if entries is None:
         return []
     if not isinstance(entries, list):
         tell(Fault("manifest.json", f'"files" must be an array, not {kind(entries)}'))
         return []
-    return listing(entries, "manifest.json", "files", sizes, bases, tell)
+    return listing(entries, "manifest.json", "files", sizes, bases, tell, inside=inside)
 
 
 def listing(
@@ -299,10 +375,13 @@ def listing(
     sizes: Mapping[str, int],
     bases: Iterable[str],
     tell: Tell,
+    *,
+    inside: bool = False,
 ) -> list[Listed]:
     """The entries of a listing, each with its member; their sizes are compared here.
 
-    A path counts from the first of the `bases` below which there is such a member.
+    A path counts from the first of the `bases` below which there is such a member. With `inside`
+    an entry may name what is not in `sizes`: it lies in an encrypted payload.
     """
     found: list[Listed] = []
     for number, entry in enumerate(entries):
@@ -312,6 +391,8 @@ def listing(
             tell(Fault(document, f'"{at}" must be an object with a "path"'))
             continue
         name = next((f"{base}{path}" for base in bases if f"{base}{path}" in sizes), None)
+        if name is None and inside:
+            continue
         if name is None:
             tell(Fault(document, f'"{at}" names {shown(path)}, which is not in the archive'))
             continue

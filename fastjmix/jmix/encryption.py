@@ -36,8 +36,9 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from fastjmix.errors import EnvelopeError
+from fastjmix.jmix.faults import escaped
 from fastjmix.jmix.keys import KEY_BYTES, RecipientKey, canonical_base64, new_recipient_key
-from fastjmix.jmix.tarball import DIALECTS, Plain, tar, tar_size, untar
+from fastjmix.jmix.tarball import BLOCK, DIALECTS, Plain, tar, tar_size, untar
 
 __all__ = ["DIALECTS", "PLAIN_MAX", "Plain", "Sealed", "Verified", "decrypt", "encrypt",
            "encrypted_name", "verify"]  # fmt: skip
@@ -47,6 +48,9 @@ IV_BYTES: Final = 12
 TAG_BYTES: Final = 16
 PLAIN_MAX: Final = 2**36 - 32
 """Bytes under one (key, iv), 64 GiB: beyond it GCM's counter comes round (SP 800-38D §5.2.1.1)."""
+PLAIN_MIN: Final = 3 * BLOCK
+"""Bytes of the least payload, a tar of metadata.json: its header, its data, and one block of the
+end, as a reader needs it. The ciphertext has as many."""
 PIECE_BYTES: Final = 1 << 20
 """Bytes encrypted at once: the GIL is released meanwhile."""
 
@@ -175,7 +179,19 @@ class _Parsed(NamedTuple):
 
 def check_fields(fields: object) -> None:
     """Is this a security.encryption? Raises EnvelopeError naming the key."""
-    _parse(fields)
+    parsed = _parse(fields)
+    try:
+        new_recipient_key().agree(parsed.ephemeral)
+    except EnvelopeError as problem:
+        told = f'manifest.json: "security.encryption.ephemeral_public_key": {problem.message}'
+        raise EnvelopeError(told) from None
+
+
+def check_cipher_size(name: str, size: int) -> None:
+    """Raise EnvelopeError for a ciphertext, the member `name`, that no payload could have."""
+    if not PLAIN_MIN <= size <= PLAIN_MAX:
+        told = f"has {size} bytes; an encrypted payload has {PLAIN_MIN} to {PLAIN_MAX}"
+        raise EnvelopeError(f"{escaped(name)}: {told}")
 
 
 def _parse(fields: object) -> _Parsed:

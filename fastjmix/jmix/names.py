@@ -2,7 +2,8 @@
 
 Wanted: an envelope unpacks to the same files everywhere, or not at all.
 Guaranteed: two names that some file system takes for one are told (letters' case, forms of the same
-accented letter), and names that Windows keeps for its devices or would shorten.
+accented letter), and names that Windows keeps for its devices or would shorten. Each component of a
+name is looked at once.
 Still wrong: file systems have ideas of their own beyond these.
 """
 
@@ -21,22 +22,35 @@ _unfit: Final = frozenset('<>:"|?*')
 
 def clashes(names: Iterable[str]) -> Iterator[tuple[str, str]]:
     """(name, why) for names that would become one file, or none."""
-    seen: dict[str, str] = {}
+    known: dict[str, str] = {}  # folder → what it is alike to
+    seen: dict[str, str] = {}  # what a path is alike to → the first path
     for name in names:
-        parts = name.split("/")
+        folder = name.rpartition("/")[0]
         # every folder of it too: "A/x" and "a/y" do not lie in one folder everywhere
-        for count in range(1, len(parts) + 1):
-            path = "/".join(parts[:count])
-            other = seen.setdefault(_alike(path), path)
+        for path in [*_new_folders(folder, known), name]:
+            above, _, last = path.rpartition("/")
+            alike = f"{known[above]}/{_alike(last)}" if above else _alike(last)
+            if path != name:
+                known[path] = alike
+            other = seen.setdefault(alike, path)
             if other != path:
                 yield name, f"differs from {other} only in its letters' case or form"
                 break
-        if why := _unfit_for_windows(parts):
+        if why := _unfit_for_windows(name.split("/")):
             yield name, why
 
 
-def _alike(path: str) -> str:
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
+def _new_folders(folder: str, known: dict[str, str]) -> list[str]:
+    """The folder and those above it that are not known yet, from the top."""
+    found = []
+    while folder and folder not in known:
+        found.append(folder)
+        folder = folder.rpartition("/")[0]
+    return found[::-1]
+
+
+def _alike(name: str) -> str:
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def _unfit_for_windows(parts: list[str]) -> str:

@@ -20,9 +20,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Final, Protocol, Self
 
-import orjson
-
 from fastjmix.errors import EnvelopeError
+from fastjmix.jmix import strictjson
 from fastjmix.jmix.rules import kind
 from fastjmix.jmix.unzip import (
     DEFAULT_LIMITS,
@@ -31,6 +30,7 @@ from fastjmix.jmix.unzip import (
     Bound,
     Limits,
     Tell,
+    foreseen,
     name_fault,
     refuse,
     strict,
@@ -272,17 +272,9 @@ def described_instances(metadata: Mapping[str, Any]) -> Iterator[tuple[str, Mapp
                     yield f"{at}.series[{number}].instances[{place}]", instance
 
 
-def json_of(data: bytes, name: str, at: int | None = None) -> Any:
-    """A document's value. Raises EnvelopeError."""
-    try:
-        return orjson.loads(data)
-    except orjson.JSONDecodeError as problem:
-        refuse(name, f"is not JSON: {problem}", at=at)
-
-
 def json_object(container: Container, name: str, bound: Bound) -> Mapping[str, Any]:
     """A member that is a JSON object. Raises EnvelopeError."""
-    found = json_of(container.read(name, bound), name, container.offset(name))
+    found = strictjson.parse(container.read(name, bound), name, container.offset(name))
     if not isinstance(found, dict):
         told = f"must be a JSON object, not {kind(found)}"
         refuse(name, told, at=container.offset(name))
@@ -296,14 +288,15 @@ def open_envelope(path: Path | str, limits: Limits = DEFAULT_LIMITS) -> Envelope
     OSError.
     """
     path = Path(path)
-    if path.is_dir():
-        return _entered(Folder(path, limits), None)
-    file = path.open("rb")
-    try:
-        return _entered(Archive(file, limits), file)
-    except BaseException:
-        file.close()
-        raise
+    with foreseen():
+        if path.is_dir():
+            return _entered(Folder(path, limits), None)
+        file = path.open("rb")
+        try:
+            return _entered(Archive(file, limits), file)
+        except BaseException:
+            file.close()
+            raise
 
 
 def _entered(container: Container, file: BinaryIO | None) -> Envelope:

@@ -11,14 +11,22 @@ Whoever rewrites more than that, with right CRC-32s, is not found here; a signat
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterator
-from typing import BinaryIO, Final
+from typing import BinaryIO
 
-from fastjmix.jmix.archive import ATTRIBUTES, CLASSIC, MADE_BY, UTF8, ZIP64, check_structure
+from fastjmix.jmix.archive import (
+    ATTRIBUTES,
+    CLASSIC,
+    DATE,
+    MADE_BY,
+    STORED,
+    TIME,
+    UTF8,
+    ZIP64,
+    check_structure,
+)
+from fastjmix.jmix.directory import HEADER, Entry
 from fastjmix.jmix.unzip import Archive, Fault
-
-EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 
 
 def changed(file: BinaryIO, archive: Archive) -> Iterator[Fault]:
@@ -50,17 +58,19 @@ def changed(file: BinaryIO, archive: Archive) -> Iterator[Fault]:
         yield Fault("archive", str(problem).removeprefix("not an archive that fastjmix sealed: "))
 
 
-def _odd(info: zipfile.ZipInfo) -> list[str]:
+def _odd(entry: Entry) -> list[str]:
     """Fields of a central directory header that fastjmix would have written otherwise."""
-    needed = ZIP64 if info.extract_version == ZIP64 else CLASSIC
+    _, maker, version, flags, method, time, date, *_, comment, _, internal, attributes, _ = (
+        HEADER.unpack(entry.header)
+    )
     fields = {
-        "maker": info.create_system << 8 | info.create_version == MADE_BY,
-        "version needed": info.extract_version == needed,
-        "flags": info.flag_bits == UTF8,
-        "method": info.compress_type == zipfile.ZIP_STORED,
-        "time": info.date_time == EPOCH,
-        "attributes": info.external_attr == ATTRIBUTES,
-        "internal attributes": not info.internal_attr,
-        "comment": not info.comment,
+        "maker": maker == MADE_BY,
+        "version needed": version in (ZIP64, CLASSIC),
+        "flags": flags == UTF8,
+        "method": method == STORED,
+        "time": (time, date) == (TIME, DATE),
+        "attributes": attributes == ATTRIBUTES,
+        "internal attributes": not internal,
+        "comment": not comment,
     }
     return [name for name, same in fields.items() if not same]

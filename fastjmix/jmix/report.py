@@ -9,10 +9,14 @@ Still wrong: the words are for people; a program has where, what and the byte.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from fastjmix.errors import EnvelopeError
 from fastjmix.jmix.unzip import Fault
+
+FINDINGS_MAX: Final = 10_000
+"""Faults, and remarks, that are kept: more tell an author nothing new, and a listing of a million
+entries can have one in each."""
 
 
 class Finding(NamedTuple):
@@ -44,7 +48,8 @@ class Report:
     """What `verify` found. `ok` is the verdict; `bytes_read` counts members' data.
 
     `payload_hash`: "right", "wrong", "absent", "skipped", or "not compared" (a member could not be
-    read, or it is a hash of what is encrypted).
+    read, or it is a hash of what is encrypted). `more_faults` and `more_remarks` were found and not
+    kept.
     """
 
     id: str = ""
@@ -59,6 +64,8 @@ class Report:
     decrypted: bool = False
     faults: list[Finding] = field(default_factory=list)
     remarks: list[Finding] = field(default_factory=list)
+    more_faults: int = 0
+    more_remarks: int = 0
     signatures: list[Signature] = field(default_factory=list)
     _told: set[Finding] = field(default_factory=set, repr=False)
 
@@ -74,10 +81,17 @@ class Report:
         else:
             where, colon, what = problem.message.partition(": ")
             found = Finding(where if colon else "envelope", what or where, None, problem.hint)
-        if found not in self._told:
-            self._told.add(found)
-            self.faults.append(found)
+        if found in self._told:
+            return
+        if len(self.faults) == FINDINGS_MAX:
+            self.more_faults += 1
+            return
+        self._told.add(found)
+        self.faults.append(found)
 
     def remark(self, where: str, what: str) -> None:
         """One more remark."""
+        if len(self.remarks) == FINDINGS_MAX:
+            self.more_remarks += 1
+            return
         self.remarks.append(Finding(where, what))

@@ -12,6 +12,7 @@ reference pipeline's.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +30,9 @@ _time: Final = re.compile(
 _day: Final = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 _sha256: Final = re.compile(r"sha256:[A-Fa-f0-9]+")
 _fingerprint: Final = re.compile(r"SHA256:[A-Fa-f0-9]+")
+
+BROKEN_MAX: Final = 10_000
+"""Departures of one document that are told; it can have one in each of its values."""
 
 Found = Iterator[tuple[str, str]]
 
@@ -350,6 +354,7 @@ def shown(value: object) -> str:
 
 
 def broken(rule: Rule, value: object, name: str) -> Sequence[tuple[str, str]]:
-    """Every departure of a document from its rule, as ("path", what); the document itself is
-    called `name`."""
-    return [(f'"{at}"' if at else name, what) for at, what in rule(value)]
+    """Departures of a document from its rule, as ("path", what), BROKEN_MAX at most; the document
+    itself is called `name`."""
+    found = itertools.islice(rule(value), BROKEN_MAX)
+    return [(f'"{at}"' if at else name, what) for at, what in found]

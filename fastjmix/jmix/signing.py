@@ -20,6 +20,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from fastjmix.errors import EnvelopeError
+from fastjmix.jmix import strictjson
 from fastjmix.jmix.keys import SigningKey
 
 NAME: Final = "manifest.jws"
@@ -37,7 +38,7 @@ def sign_manifest(manifest: bytes, key: SigningKey) -> bytes:
 
 def verify_manifest(jws: bytes, manifest: bytes, public: bytes) -> None:
     """Raises EnvelopeError that says what differs. `public`: Ed25519, 32 bytes."""
-    parts = jws.split(b".")
+    parts = jws.split(b".", 3)
     if len(parts) != 3:
         _refuse("is not a compact JWS of three parts")
     if len(parts[0]) > HEADER_MAX:
@@ -64,9 +65,9 @@ def is_signed(data: bytes, signature: bytes, public: bytes) -> bool:
 
 def _check_header(data: bytes) -> None:
     try:
-        header = orjson.loads(data)
-    except orjson.JSONDecodeError:
-        _refuse("has a header that is not JSON")
+        header = strictjson.parse(data, "its header")
+    except EnvelopeError as problem:
+        _refuse(f"has a header that is not accepted: {problem.message}")
     if not isinstance(header, dict):
         _refuse("has a header that is not a JSON object")
     if header.get("alg") != "EdDSA":

@@ -38,8 +38,14 @@ HEADER_MAX: Final = 1 << 16
 """Bytes of an extended header (pax, GNU long name) that is read: a name has at most NAME_MAX."""
 NAME_MAX: Final = 1024
 MEMBERS_MAX: Final = 200_000
-"""Members of a tar, folders included: twice what an archive may have."""
+"""Members of a tar, folders included, also those that only a name implies: twice what an archive
+may have."""
+NAMES_BYTES_MAX: Final = 32 << 20
+"""All their paths together: twice what an archive's directory may have."""
 SHOWN: Final = 120
+
+PAX_DIGITS_MAX: Final = 6
+"""Digits of a pax record's length: HEADER_MAX has five."""
 
 _limits: Final = Limits(max_name_bytes=NAME_MAX)
 _prefix: Final = {"php": "", "js": "payload/", "rs": ""}
@@ -142,6 +148,7 @@ def untar(dialect: str, pieces: Iterable[bytes]) -> Iterator[tuple[str, int, Ite
     """
     source = _Source(pieces)
     seen: dict[str, bool] = {}  # path → is it a file?
+    held = 0
     while True:
         start = source.offset
         info = _next(source)
@@ -156,8 +163,12 @@ def untar(dialect: str, pieces: Iterable[bytes]) -> Iterator[tuple[str, int, Ite
         if path in seen and not (folder and not seen[path]):
             _refuse(start, path, "comes twice")
         for parent in _folders(path):
+            held += len(parent) if parent not in seen else 0
             if seen.setdefault(parent, False):
                 _refuse(start, path, "lies in what is a file")
+        held += len(path) if path not in seen else 0
+        if held > NAMES_BYTES_MAX:
+            _refuse(start, path, f"is a name more than NAMES_BYTES_MAX, {NAMES_BYTES_MAX}, allows")
         seen[path] = not folder
         if folder:
             continue
@@ -258,10 +269,12 @@ def _extended(source: _Source, info: tarfile.TarInfo, start: int) -> bytes:
 def _pax(data: bytes, start: int) -> dict[str, str]:
     """Records "<length> <key>=<value>\\n"; what would change a member's meaning is refused."""
     fields: dict[str, str] = {}
-    while data:
-        digits = data.partition(b" ")[0]
-        length = int(digits) if digits.isdigit() and len(digits) < 7 else 0
-        record, data = data[:length], data[length:]
+    at = 0
+    while at < len(data):
+        digits = data[at : at + PAX_DIGITS_MAX + 1].partition(b" ")[0]
+        length = int(digits) if digits.isdigit() and len(digits) <= PAX_DIGITS_MAX else 0
+        record = data[at : at + length]
+        at += length
         key, equals, value = record[len(digits) + 1 : -1].partition(b"=")
         if len(record) != length or not record.endswith(b"\n") or not equals:
             _refuse(start, "the tar", "has an extended header that is not in the form of pax")

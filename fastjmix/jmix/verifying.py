@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from fastjmix.errors import EnvelopeError
-from fastjmix.jmix import rules
+from fastjmix.jmix import rules, strictjson
 from fastjmix.jmix.check import (
     NOT_HASHED,
     Listed,
@@ -45,13 +45,12 @@ from fastjmix.jmix.opened import (
     ciphertext_of,
     described_instances,
     instances,
-    json_of,
     root_of,
 )
 from fastjmix.jmix.original import changed
 from fastjmix.jmix.report import Finding, Report, Signature
 from fastjmix.jmix.rules import kind
-from fastjmix.jmix.unzip import DEFAULT_LIMITS, Archive, Bound, Fault, Limits
+from fastjmix.jmix.unzip import DEFAULT_LIMITS, Archive, Bound, Fault, Limits, foreseen
 
 if TYPE_CHECKING:
     from fastjmix.jmix.assertions import AssertionResult
@@ -97,7 +96,7 @@ def verify(
             report.tell(change)
         judge(archive)
 
-    try:
+    def judge_source() -> None:
         if not isinstance(source, (str, Path)):
             judge_zip(source)
         elif Path(source).is_dir():
@@ -105,6 +104,10 @@ def verify(
         else:
             with Path(source).open("rb") as file:
                 judge_zip(file)
+
+    try:
+        with foreseen():
+            judge_source()
     except EnvelopeError as fault:  # it cannot be read any further
         report.tell(fault)
     return report
@@ -154,7 +157,7 @@ class _Judge:
             data = self._container.read(name, bound)
             if name == f"{self._root}manifest.json":
                 self._manifest_bytes = data
-            return json_of(data, name, self._container.offset(name))
+            return strictjson.parse(data, name, self._container.offset(name))
         except EnvelopeError as fault:
             self._tell(fault)
             return ABSENT
@@ -442,7 +445,7 @@ class _Judge:
         def parsed(name: str) -> Any:
             data = inside.documents.get(name)
             try:
-                return ABSENT if data is None else json_of(data, name)
+                return ABSENT if data is None else strictjson.parse(data, name)
             except EnvelopeError as fault:
                 self._tell(fault)
                 return ABSENT

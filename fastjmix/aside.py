@@ -43,6 +43,10 @@ class Aside:
             self._thread = threading.Thread(target=self._run, name="aside", daemon=True)
             self._thread.start()
 
+    def do(self, work: Work) -> None:
+        """The same for what nothing follows."""
+        self.begin(work, lambda done: done())
+
     def settle(self) -> None:
         """Does what is to be done after the work that is finished; waits for none."""
         while self._pending:

@@ -10,6 +10,7 @@ Still wrong: while it reads, it takes turns with the loop at the interpreter, a 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -42,10 +43,12 @@ class Mending:
         self._blame = blame
         self._log = log.get()
         self._sizes: dict[str, int] = {}
+        self._given: set[str] = set()
         self._retries: list[tuple[float, Leftover, int]] = []
 
     def give(self, leftover: Leftover, attempt: int = 1) -> None:
         """Seals a draft that was left, soon."""
+        self._given.add(leftover.id)
         if encrypted(leftover.recipe):
             self._sizes.setdefault(leftover.id, leftover.size)
         work = partial(recover, self._spool, leftover, self._name)
@@ -56,8 +59,18 @@ class Mending:
         """Bytes of the drafts that will be there a second time while they are sealed."""
         return sum(self._sizes.values())
 
+    @property
+    def count(self) -> int:
+        """How many drafts are to be sealed."""
+        return len(self._given)
+
+    def hurry(self) -> None:
+        """The storage is well again: what waits for another try has it at the next `tend`."""
+        self._retries = [(-math.inf, leftover, attempt) for _, leftover, attempt in self._retries]
+
     def give_later(self, leftover: Leftover, attempt: int = 1, pause: float = RETRY_SECS) -> None:
         """The same after a pause, in seconds."""
+        self._given.add(leftover.id)
         if encrypted(leftover.recipe):
             self._sizes.setdefault(leftover.id, leftover.size)
         self._retries.append((time.monotonic() + pause, leftover, attempt))
@@ -84,6 +97,14 @@ class Mending:
         for _, leftover, attempt in retries:
             self.give(leftover, attempt)
         self._aside.finish()
+        for _, leftover, _ in self._retries:
+            if leftover.held is not None:
+                self._log.error(
+                    "envelope_lost",
+                    envelope=leftover.id,
+                    bytes=leftover.end,
+                    why="its directory is gone, and there was none to save it in",
+                )
 
     # -- what came of it ---------------------------------------------------------------------
 
@@ -114,11 +135,15 @@ class Mending:
             return
         self._log.error("envelope_damaged", envelope=leftover.id, exc_info=problem)
         self._spool.set_aside(leftover, repr(problem))
-        self._sizes.pop(leftover.id, None)
+        self._done(leftover)
         self._links.stats.add("envelopes_rejected_total")
 
-    def _tell(self, leftover: Leftover, outcome: Outcome) -> None:
+    def _done(self, leftover: Leftover) -> None:
         self._sizes.pop(leftover.id, None)
+        self._given.discard(leftover.id)
+
+    def _tell(self, leftover: Leftover, outcome: Outcome) -> None:
+        self._done(leftover)
         for damage in outcome.damages:
             self._links.stats.add("members_damaged_total")
             self._log.error(
@@ -131,7 +156,8 @@ class Mending:
                 kept=f"rejected/{leftover.id}.zip",
             )
         if outcome.fresh is not None:
-            self._log.warning("envelope_moved", envelope=leftover.id, to=outcome.fresh.id)
+            if outcome.fresh.id != leftover.id:
+                self._log.warning("envelope_moved", envelope=leftover.id, to=outcome.fresh.id)
             self.give(outcome.fresh)
         elif outcome.ticket is not None:
             self._links.stats.add("envelopes_recovered_total")

@@ -48,7 +48,7 @@ class Entrance:
         self._lanes = wiring.passage.lanes
         self._leases = leases
         self._loop = loop
-        self._room = Room.of(config)
+        self._room = Room.of(config, stats)
         self._stats = stats
         self._table = tabulate(config)
         self.notices = Notices()
@@ -98,7 +98,8 @@ class Entrance:
         if self._loop.stopping:
             return CONGESTION, "shutting down"
         if self._room.low():
-            return CONGESTION, "little space is left in the storage directory"
+            left = "little space is" if self._room.lacking == "space" else "few inodes are"
+            return CONGESTION, f"{left} left in the storage directory"
         if self._stats.total("intake_stopped"):
             return CONGESTION, "the storage failed repeatedly"
         if self._lanes.associations(door.index) >= door.listener.max_associations:

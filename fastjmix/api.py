@@ -274,7 +274,7 @@ class Listener:
             raise HttpError(501, told)
         manners.require_zip(request)
         room = self._shared.room
-        if room.exhausted(request.content_length or 0, POST_INODES):
+        if room.exhausted() or not room.fits(request.content_length or 0, POST_INODES):
             raise HttpError(
                 507, f"the storage is nearly full ({room.lacking}): nothing is accepted"
             )

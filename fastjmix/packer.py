@@ -237,9 +237,13 @@ class Packer:
                 self._mending.give(leftover)
 
     def _resume(self) -> None:
-        """The storage is well again: what waited for that is tried at once."""
+        """The storage is well again: what waited for that is tried at once, and what did not come
+        back with it is given up before anything is added to it."""
         if not self._recovered:
             self._recover()
+        for packing in self._open:
+            if not packing.joining and not packing.draft.is_there():
+                self._give_up(packing)
         self._mending.hurry()
 
     # -- instances ---------------------------------------------------------------------------
@@ -281,7 +285,7 @@ class Packer:
         else:
             full = None
         files = DRAFT_INODES + OPEN_INODES if packing is None else 0
-        if self._room.exhausted(size + seal_bytes(packing is None, 1), files):
+        if not self._room.fits(size + seal_bytes(packing is None, 1), files):
             raise self._spills.full()
         if packing is not None:
             return packing

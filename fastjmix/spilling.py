@@ -77,7 +77,7 @@ class Spills:
 
     def open(self, lane: int) -> None:
         """Makes its file. Raises OSError."""
-        if self._room.exhausted(seal_bytes(1, 1), SPILL_INODES):
+        if not self._room.fits(seal_bytes(1, 1), SPILL_INODES):
             raise self.full()
         self._of[lane].spill = self._spool.new_spill(self._name)
         self._room.spend(0, files=SPILL_INODES)
@@ -91,7 +91,7 @@ class Spills:
         more = size * (2 if one.twice else 1)
         if not one.spill.shrinks:
             more += size
-        if self._room.exhausted(more + seal_bytes(1, 1)):
+        if not self._room.fits(more + seal_bytes(1, 1)):
             raise self.full()
         one.spill.append(buffers)
         self._room.spend(size)

@@ -97,9 +97,8 @@ class Entrance:
         """Why an association must wait, if it must."""
         if self._loop.stopping:
             return CONGESTION, "shutting down"
-        if self._room.low():
-            left = "little space is" if self._room.lacking == "space" else "few inodes are"
-            return CONGESTION, f"{left} left in the storage directory"
+        if scarce := self._storage():
+            return CONGESTION, scarce
         if self._stats.total("intake_stopped"):
             return CONGESTION, "the storage failed repeatedly"
         if self._lanes.associations(door.index) >= door.listener.max_associations:
@@ -108,6 +107,16 @@ class Entrance:
         if most is not None and self._lanes.associations(door.index, calling_ae.encode()) >= most:
             return LOCAL_LIMIT, "max_associations of the calling AE title"
         return None
+
+    def _storage(self) -> str:
+        """What the storage directory lacks; empty when it has enough."""
+        try:
+            if not self._room.low():
+                return ""
+        except OSError as problem:
+            return f"the storage directory cannot be used: {problem.strerror}"
+        left = "little space is" if self._room.lacking == "space" else "few inodes are"
+        return f"{left} left in the storage directory"
 
     def _reject(self, connection: Connection, calling_ae: str, pdu: bytes, why: str) -> None:
         self._stats.add("associations_rejected_total")

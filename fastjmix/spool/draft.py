@@ -317,13 +317,14 @@ class Draft:
 
     def hold(self) -> Held | None:
         """Gives its descriptors away when its path does not lead to it."""
-        if self.descriptor < 0 or self._is_there():
+        if self.descriptor < 0 or self.is_there():
             return None
         held = Held(self.descriptor, self._journal)
         self.descriptor = self._journal = -1
         return held
 
-    def _is_there(self) -> bool:
+    def is_there(self) -> bool:
+        """Does its path lead to it?"""
         try:
             return leads_to(self._path, self._identity)
         except OSError:  # nobody knows; place.save looks again

@@ -27,7 +27,8 @@ HARD_RESERVE: Final = (1 << 30, 0.01)
 much. What is left is for sealing."""
 
 SOFT_INODES: Final = (10_000, 0.05)
-"""The same of inodes: 2,500 envelopes more, or this part of the file system if that is less."""
+"""The same of inodes, less those that are reserved: 2,500 envelopes more, or this part of the file
+system if that is less."""
 
 HARD_INODES: Final = (1_000, 0.01)
 """And below this many nothing that needs an inode is begun."""
@@ -116,7 +117,7 @@ class Room:
         self._spent = 0
         self._waiting = [False, False]
         self.lacking = "space"
-        """What there was too little of, when `low` or `exhausted` said so: space, or inodes."""
+        """What there was too little of when that was asked for last: space, or inodes."""
 
     @classmethod
     def of(cls, config: Config, counters: Counters | None = None) -> Room:
@@ -145,9 +146,8 @@ class Room:
         self._asked = now
 
     def _count(self, *names: str) -> list[int]:
-        if self._counters is None:
-            return [0] * len(names)
-        return [self._counters.total(name) for name in names]
+        counters = self._counters
+        return [0] * len(names) if counters is None else [counters.total(name) for name in names]
 
     def _bytes(self) -> int:
         """Free bytes now: what was written since the last look is not free."""
@@ -156,10 +156,11 @@ class Room:
         return self._free - self._spent - (written - self._written)
 
     def _files(self) -> int:
-        """Free inodes now."""
+        """Free inodes now, without those that sealing and delivering will take."""
         self._look()
-        (made,) = self._count("storage_files_total")
-        return self._inodes - (made - self._made)
+        names = ("storage_files_total", "inodes_reserved", "outbox_envelopes")
+        made, reserved, waiting = self._count(*names)
+        return self._inodes - (made - self._made) - reserved - waiting * WAITING_INODES
 
     # -- the marks -------------------------------------------------------------------------------
 
@@ -176,24 +177,24 @@ class Room:
         self._waiting[which] = low
         return low
 
-    def exhausted(self, need: int = 0, inodes: int = 0) -> bool:
-        """With so much more, under a hard mark: take no instances. Raises OSError."""
+    def exhausted(self, need: int = 0) -> bool:
+        """With `need` bytes more, under the hard mark: take no instances. Raises OSError."""
         self.lacking = "space"
-        if self._bytes() - need - sum(self._count("bytes_reserved")) < self._marks.hard:
-            return True
-        if not inodes or self._inode_marks is None:
-            return False
-        self.lacking = "inodes"
-        reserved, waiting = self._count("inodes_reserved", "outbox_envelopes")
-        owed = reserved + waiting * WAITING_INODES
-        return self._files() - inodes - owed < self._inode_marks.hard
+        return self._bytes() - need - sum(self._count("bytes_reserved")) < self._marks.hard
 
-    def take(self, size: int) -> bool:
-        """Are so many bytes to be had above the hard mark? Then they are taken. Raises OSError."""
+    def fits(self, size: int, inodes: int = 0) -> bool:
+        """Can so much more be had above both hard marks? Raises OSError."""
         if self.exhausted(size):
             return False
+        if not inodes or self._inode_marks is None:
+            return True
+        self.lacking = "inodes"
+        return self._files() - inodes >= self._inode_marks.hard
+
+    def take(self, size: int) -> bool:
+        """Spends so many bytes; may they be written? Raises OSError."""
         self.spend(size)
-        return True
+        return not self.exhausted()
 
     def wanted(self) -> int:
         """Bytes that delivered envelopes have to give back now; 0: none. Raises OSError."""
@@ -209,7 +210,8 @@ class Room:
         if self._counters is None:
             self._spent += size
             return
-        self._counters.add("storage_bytes_total", size)
+        if size:
+            self._counters.add("storage_bytes_total", size)
         if files:
             self._counters.add("storage_files_total", files)
 

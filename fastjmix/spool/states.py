@@ -96,6 +96,12 @@ class Spool:
             ) from problem
         self._finish_steps()
 
+    def inherited(self) -> Spool:
+        """The same for a forked process, which has a part in the lock."""
+        child = Spool(self.root, durable=self.durable)
+        child._claimed = self._claimed
+        return child
+
     def release(self) -> None:
         """Gives the lock back."""
         self._claimed.release()

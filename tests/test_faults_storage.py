@@ -34,8 +34,9 @@ from disks import (
 from envelopes import ID, envelope
 from gateway import Gateway, Peer, Store, get, members, running, until
 from nodes import FAST, node, run, to
-from upstreams import Upstream, answer, script
+from upstreams import Upstream
 
+from fastjmix import log
 from fastjmix.errors import SpoolError
 from fastjmix.spool import Room, Spool
 from fastjmix.twins import COMPARED_MAX
@@ -237,6 +238,8 @@ def test_f87_a_packer_that_starts_anew_asks_whose_the_directory_is(
     start: Callable[..., Gateway],
 ) -> None:
     own, ledger = start(builder=LATE, fastjmix="packers = 1"), Ledger()
+    with opened(own) as peer:
+        assert Ledger().store(peer) == 0  # it is at work
     own.spool.rename(own.spool.with_name("elsewhere"))
     stranger = Spool(own.spool)
     stranger.prepare()
@@ -383,29 +386,34 @@ def test_f88_a_posted_envelope_is_refused_for_inodes(
         until(lambda: gateway.post(b"no archive").status == 400, "bodies are read again")
 
 
-def test_f88_delivered_envelopes_give_inodes_back(disk_on: Callable[..., Disk]) -> None:
+def test_f88_delivered_envelopes_give_inodes_back(
+    disk_on: Callable[..., Disk], tmp_path: Path
+) -> None:
     """Before the soft mark is reached, the oldest first, and no more than are wanted."""
     disk = disk_on("-N", "96", size=16 << 20)
 
     async def test() -> None:
         pace = replace(FAST, upkeep_secs=60)
         async with (
-            Upstream(script(*[answer(201)] * 7)).open() as store,
+            Upstream().open() as store,
             node(disk.at, to(store.url), pace, keep=Keep(room=Room(disk.at, 0, 0))) as one,
         ):
             ids = []
-            for _ in range(6):
+            for count in range(1, 7):
                 ids.append(one.seal())
-                await one.left()
+                await one.left(count)
             take_inodes(disk, 15)
             ids.append(one.seal())
-            await one.left()
+            await one.left(7)
             (line,) = await one.logged("envelopes_expired")
             assert "for_inodes=" in line
             kept = {path.stem for path in one.spool.sent.glob("*.zip")}
             assert set(ids[-3:]) <= kept < set(ids)
 
-    run(test)
+    try:
+        run(test)
+    finally:
+        log.setup("debug", tmp_path / "log", "test")  # the uploader's was on that disk
 
 
 # -- F89: an instance passes the hard mark while it arrives ----------------------------------------

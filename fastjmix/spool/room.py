@@ -26,12 +26,12 @@ HARD_RESERVE: Final = (1 << 30, 0.01)
 """Below this much free space instances are answered with A700, unless the configuration says how
 much. What is left is for sealing."""
 
-SOFT_INODES: Final = (10_000, 0.05)
-"""The same of inodes, less those that are reserved: 2,500 envelopes more, or this part of the file
-system if that is less."""
+SOFT_INODES: Final = 10_000
+"""The same of inodes, less those that are reserved: 2,500 envelopes more, or the same part of the
+file system if that is less."""
 
-HARD_INODES: Final = (1_000, 0.01)
-"""And below this many nothing that needs an inode is begun."""
+HARD_INODES: Final = 1_000
+"""And below this many, or the same part, nothing that needs an inode is begun."""
 
 INODES_MIN: Final = (16, 8)
 """The least of both marks, for small file systems: eight are a draft that recovery copies (four),
@@ -217,8 +217,8 @@ class Room:
 
 
 def _inode_marks(inodes: int) -> Marks:
-    soft = max(INODES_MIN[0], int(min(SOFT_INODES[0], SOFT_INODES[1] * inodes)))
-    return Marks(soft, max(INODES_MIN[1], int(min(HARD_INODES[0], HARD_INODES[1] * inodes))))
+    soft = max(INODES_MIN[0], int(min(SOFT_INODES, SOFT_RESERVE[1] * inodes)))
+    return Marks(soft, max(INODES_MIN[1], int(min(HARD_INODES, HARD_RESERVE[1] * inodes))))
 
 
 def _wanted(free: int, mark: int) -> int:

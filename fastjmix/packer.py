@@ -298,6 +298,7 @@ class Packer:
         self._room.spend(0, files=DRAFT_INODES)
         self._open.add(packing)
         self._stats.set("envelopes_building", len(self._open))
+        self._reserve()
         return packing
 
     def _append(self, lane: int, packing: Packing, arrival: Arrival) -> None:
@@ -331,7 +332,7 @@ class Packer:
                 self._count_conflict(packing)
             if taken.digest is None and not packing.builder.skip_hashing:
                 self._digests.owe(packing, taken)
-        self._reserve()
+        self._stats.set("bytes_reserved", self._reserved())
         if packing.settings.listener.ack == "uploaded":
             self._statuses.await_upstream(packing.draft.id, lane)
             self._seal(packing, "ack = uploaded")
@@ -356,11 +357,17 @@ class Packer:
 
     def _reserve(self) -> None:
         """Tells the other processes how much of the disk ours will still take."""
-        plain = self._open.plain_bytes + self._mending.to_encrypt + sum(self._encrypting.values())
-        self._stats.set("bytes_to_encrypt", plain)
-        self._stats.set("bytes_reserved", plain + self._open.seal_bytes + self._spills.reserved)
+        self._stats.set("bytes_to_encrypt", self._to_encrypt())
+        self._stats.set("bytes_reserved", self._reserved())
         sealing = len(self._open) + len(self._encrypting) + self._mending.count
         self._stats.set("inodes_reserved", sealing * OPEN_INODES)
+
+    def _to_encrypt(self) -> int:
+        waiting = self._mending.to_encrypt + sum(self._encrypting.values())
+        return self._open.plain_bytes + waiting
+
+    def _reserved(self) -> int:
+        return self._to_encrypt() + self._open.seal_bytes + self._spills.reserved
 
     # -- instances that are larger than their lanes ------------------------------------------
 

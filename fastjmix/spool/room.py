@@ -63,6 +63,10 @@ each round frees a good deal, and the marks are for what cannot be deleted."""
 ROOM_SECS: Final = 0.25
 """How long an answer about free space is believed; what is written meanwhile is subtracted."""
 
+FAR_BYTES: Final = 4 << 30
+"""With so much more than the hard mark at the last look nobody reaches it before the next: what the
+others did meanwhile is not asked for."""
+
 SEAL_BYTES: Final = 64 << 10
 """The end of an envelope without its instances: documents, a ticket, a directory's blocks."""
 
@@ -114,6 +118,7 @@ class Room:
         self._inode_marks: Marks | None = None
         self._written = 0
         self._made = 0
+        self._reserved = 0
         self._spent = 0
         self._waiting = [False, False]
         self.lacking = "space"
@@ -131,7 +136,8 @@ class Room:
         now = time.monotonic()
         if now - self._asked <= ROOM_SECS:
             return
-        self._written, self._made = self._count("storage_bytes_total", "storage_files_total")
+        names = ("storage_bytes_total", "storage_files_total", "bytes_reserved")
+        self._written, self._made, self._reserved = self._count(*names)
         self._spent = 0
         found = os.statvfs(self._root)
         self._free = found.f_bavail * found.f_frsize
@@ -179,12 +185,19 @@ class Room:
 
     def exhausted(self, need: int = 0) -> bool:
         """With `need` bytes more, under the hard mark: take no instances. Raises OSError."""
+        return not self._above(need)
+
+    def _above(self, need: int) -> bool:
+        self._look()
+        spare = self._free - self._reserved - self._spent - need - self._marks.hard
+        if spare > FAR_BYTES:
+            return True
         self.lacking = "space"
-        return self._bytes() - need - sum(self._count("bytes_reserved")) < self._marks.hard
+        return self._bytes() - need - sum(self._count("bytes_reserved")) >= self._marks.hard
 
     def fits(self, size: int, inodes: int = 0) -> bool:
         """Can so much more be had above both hard marks? Raises OSError."""
-        if self.exhausted(size):
+        if not self._above(size):
             return False
         if not inodes or self._inode_marks is None:
             return True

@@ -26,7 +26,12 @@ cdef extern from "<sys/socket.h>":
 
 cdef extern from "<fcntl.h>":
     int sync_file_range(int, int64_t, int64_t, unsigned int) noexcept nogil
+    int fallocate(int, int, int64_t, int64_t) noexcept nogil
+    unsigned int SYNC_FILE_RANGE_WAIT_BEFORE
     unsigned int SYNC_FILE_RANGE_WRITE
+    unsigned int SYNC_FILE_RANGE_WAIT_AFTER
+    int FALLOC_FL_KEEP_SIZE
+    int FALLOC_FL_PUNCH_HOLE
 
 cdef extern from "<unistd.h>":
     Py_ssize_t pread(int, void*, size_t, int64_t) noexcept nogil

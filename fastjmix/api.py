@@ -48,7 +48,7 @@ from fastjmix.errors import ConfigError
 from fastjmix.failpoints import reach
 from fastjmix.jmix.check import UUID, EnvelopeSummary, check_envelope, read_manifest
 from fastjmix.links import Links
-from fastjmix.spool import Room, Spool, State, Ticket
+from fastjmix.spool import POST_INODES, Room, Spool, State, Ticket
 from fastjmix.web import HttpError, json_answer
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ class Shared:
     def __init__(self, config: Config, spool: Spool, links: Links) -> None:
         self.spool = spool
         self.links = links
-        self.room = Room.of(config)
+        self.room = Room.of(config, links.stats)
         self.catalogue = Catalogue(spool)
         self.outcomes = Outcomes(links.outcomes[ORIGIN])
         self.uploads = manners.Slots(manners.MAX_UPLOADS)
@@ -158,7 +158,8 @@ class Shared:
             found.append("the storage has failed twice: nothing is taken until it is well again")
         try:
             if self.room.low():
-                found.append("the storage is nearly full")
+                few = ": few inodes are left" if self.room.lacking == "inodes" else ""
+                found.append(f"the storage is nearly full{few}")
             if not os.access(self.spool.building, os.W_OK | os.X_OK):
                 found.append("the storage directory is not writable")
         except OSError as problem:
@@ -288,8 +289,13 @@ class Listener:
             told = "no upstream is configured here: name a jmix_backend in the pipeline's backends"
             raise HttpError(501, told)
         manners.require_zip(request)
-        if self._shared.room.exhausted() or self._shared.links.stats.total("intake_stopped"):
-            raise HttpError(507, "the storage is nearly full, or has failed: nothing is accepted")
+        room = self._shared.room
+        if room.exhausted() or not room.fits(request.content_length or 0, POST_INODES):
+            raise HttpError(
+                507, f"the storage is nearly full ({room.lacking}): nothing is accepted"
+            )
+        if self._shared.links.stats.total("intake_stopped"):
+            raise HttpError(507, "the storage has failed: nothing is accepted")
         with contextlib.ExitStack() as waiting:
             size, future = await self._take_in(request, upstream, waiting)
             try:
@@ -309,7 +315,8 @@ class Listener:
         with shared.uploads.take(), contextlib.ExitStack() as cleanup:
             cleanup.callback(temporary.unlink, missing_ok=True)
             file = cleanup.enter_context(manners.create_private(temporary))
-            received = await manners.receive(request, file, MAX_BODY_BYTES, shared.room.exhausted)
+            shared.room.spend(0, files=POST_INODES)
+            received = await manners.receive(request, file, MAX_BODY_BYTES, shared.room.take)
             summary = await asyncio.to_thread(
                 check_envelope, file, key=self._key, unopened=self._key is None
             )

@@ -63,6 +63,10 @@ class Aside:
         self._done.put((future, then))
         self._ring()
 
+    def do(self, work: Work) -> None:
+        """The same for what nothing follows."""
+        self.begin(work, lambda done: done())
+
     def settle(self) -> None:
         """Does what is to be done after the work that is finished; waits for none."""
         while self._pending:

@@ -3,7 +3,9 @@
 Wanted: a second one, or an older one on a newer one's spool, says so and leaves it alone.
 Guaranteed: the lock is flock(2), so it is gone when the last process that holds it is gone, however
 it ended; `.format` holds a number, and another one than FORMAT ends the start before anything is
-touched. Records carry the number too ("format" in tickets and recipes).
+touched. Records carry the number too ("format" in tickets and recipes). A directory that was made
+anew where a running fastjmix had its own is taken by all its processes together (`join`): they
+share the lock, and the file says whose it is.
 Still wrong: flock(2) on some network file systems binds one machine only.
 """
 
@@ -20,6 +22,9 @@ from fastjmix.errors import SpoolError
 FORMAT: Final = 1
 """Of everything in the spool. A change that this version would misread makes it 2."""
 
+LOCK: Final = ".lock"
+"""The file that is locked."""
+
 LOCK_SECS: Final = 3.0
 """How long a start waits for the lock: the processes of one that was killed need a moment to go."""
 
@@ -30,7 +35,7 @@ def claim(root: Path) -> int:
     Raises SpoolError (another process, another version), OSError.
     """
     # Not open for writing: that would be in the way of remounting the file system read-only.
-    lock = os.open(root / ".lock", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    lock = os.open(root / LOCK, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         _wait_for(lock, root)
         _check_format(root)
@@ -40,20 +45,47 @@ def claim(root: Path) -> int:
     return lock
 
 
+def join(root: Path, run: str) -> int:
+    """Shares the lock of a directory with the other processes of this run of fastjmix.
+
+    `run` is a name that they have in common. The descriptor that holds the lock. Raises SpoolError
+    (another run, another version), OSError.
+    """
+    path = root / LOCK
+    lock = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        if _locked(lock, fcntl.LOCK_EX):  # nobody else has it
+            path.write_text(run, encoding="ascii")
+        if not _locked(lock, fcntl.LOCK_SH) or os.pread(lock, len(run) + 1, 0) != run.encode():
+            raise _taken(root)
+        _check_format(root)
+    except BaseException:
+        os.close(lock)
+        raise
+    return lock
+
+
+def _locked(lock: int, how: int) -> bool:
+    try:
+        fcntl.flock(lock, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _taken(root: Path) -> SpoolError:
+    return SpoolError(
+        f"{root}: another fastjmix is using this storage directory",
+        "Stop it, or give this one a [storage.options] path of its own.",
+    )
+
+
 def _wait_for(lock: int, root: Path) -> None:
     deadline = time.monotonic() + LOCK_SECS
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() < deadline:
-                time.sleep(LOCK_SECS / 50)
-                continue
-            raise SpoolError(
-                f"{root}: another fastjmix is using this storage directory",
-                "Stop it, or give this one a [storage.options] path of its own.",
-            ) from None
-        return
+    while not _locked(lock, fcntl.LOCK_EX):
+        if time.monotonic() >= deadline:
+            raise _taken(root)
+        time.sleep(LOCK_SECS / 50)
 
 
 def _check_format(root: Path) -> None:

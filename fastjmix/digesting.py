@@ -74,8 +74,11 @@ class Digests:
 
     @property
     def oldest(self) -> Packing | None:
-        """The envelope to go on with; None when nothing waits."""
-        return next(iter(self._owed), None)
+        """The envelope to go on with; None when nothing waits.
+
+        Not one that another thread writes into (Packing.joining).
+        """
+        return next((packing for packing in self._owed if not packing.joining), None)
 
     def step(self, packing: Packing) -> None:
         """A little of an envelope that waits. Raises OSError; its file is then suspect."""

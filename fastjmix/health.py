@@ -1,10 +1,12 @@
 """Storage that fails twice takes nothing more, until a probe says that it is well again.
 
 Wanted: a broken disk is told to the modalities at the door, not instance by instance.
-Guaranteed: the first failure costs what it touched; a second one within STORM_SECS stops the
-intake: receivers reject associations (transient), /readyz says why. While it is stopped, a small
-file goes each PROBE_SECS all the way that a promise goes; when one arrives, the intake resumes.
-Nothing of this stops the uploader.
+Guaranteed: the first failure costs what it touched; a second one within STORM_SECS, or the first
+that says that a directory of the storage is gone (MISSING), stops the intake: receivers reject
+associations (transient), /readyz says why. While it is stopped, directories that are gone are made
+again where the storage directory itself is there (Spool.reclaim), and a small file goes each
+PROBE_SECS all the way that a promise goes; when one arrives, the intake resumes. The log says each
+time what is in the way when that has changed. Nothing of this stops the uploader.
 Still wrong: a disk that takes small files and fails large ones is found out by the instances.
 """
 
@@ -15,7 +17,8 @@ import time
 from typing import Final
 
 from fastjmix import log
-from fastjmix.spool import Spool
+from fastjmix.errors import SpoolError
+from fastjmix.spool import MISSING, Spool
 from fastjmix.stats import Stats
 
 STORM_SECS: Final = 60.0
@@ -23,6 +26,11 @@ STORM_SECS: Final = 60.0
 
 PROBE_SECS: Final = 1.0
 """How often storage that failed is tried: an answer within a second of its recovery."""
+
+PUT_BACK: Final = (
+    "Make the directory of [storage.options] path again, empty, with its owner and mode, or mount"
+    " its disk again: reception then goes on by itself. After a change of disks restart fastjmix."
+)
 
 
 class Health:
@@ -32,6 +40,7 @@ class Health:
         self._spool = spool
         self._stats = stats
         self._failed_at = -math.inf
+        self._in_the_way = ""
         self.due = math.inf
         """When the next probe is due, in monotonic seconds."""
 
@@ -45,21 +54,50 @@ class Health:
         now = time.monotonic()
         repeated, self._failed_at = now - self._failed_at < STORM_SECS, now
         self._stats.add("storage_failures_total")
-        if repeated and not self.stopped:
-            self._stats.set("intake_stopped", 1)
-            self.due = now + PROBE_SECS
-            log.get().error("intake_stopped", why=problem.strerror or str(problem))
+        if (repeated or problem.errno in MISSING) and not self.stopped:
+            self._stop(problem.strerror or str(problem))
 
-    def probe_due(self) -> None:
-        """Tries the storage when it is time; the intake resumes when that works."""
-        if time.monotonic() < self.due:
-            return
+    def _stop(self, why: str) -> None:
+        self._stats.set("intake_stopped", 1)
+        self.due = time.monotonic() + PROBE_SECS
+        self._in_the_way = ""
+        log.get().error("intake_stopped", why=why)
+
+    def reclaim(self) -> bool:
+        """Are the directories those that were claimed, all of them? If not, the intake stops."""
         try:
+            self._spool.reclaim()
+        except (OSError, SpoolError) as problem:
+            self._stop(_told(problem)[0])
+            return False
+        return True
+
+    def probe_due(self) -> bool:
+        """Tries the storage when it is time; the intake resumes when that works. True: just now."""
+        if time.monotonic() < self.due:
+            return False
+        try:
+            self._spool.reclaim()
             self._spool.probe()
-        except OSError:
+        except (OSError, SpoolError) as problem:
             self.due = time.monotonic() + PROBE_SECS
-        else:
-            self.due = math.inf
-            self._failed_at = -math.inf
-            self._stats.set("intake_stopped", 0)
-            log.get().warning("intake_resumed")
+            self._tell(problem)
+            return False
+        self.due = math.inf
+        self._failed_at = -math.inf
+        self._stats.set("intake_stopped", 0)
+        log.get().warning("intake_resumed")
+        return True
+
+    def _tell(self, problem: OSError | SpoolError) -> None:
+        why, hint = _told(problem)
+        if why != self._in_the_way:
+            self._in_the_way = why
+            log.get().error("intake_still_stopped", why=why, hint=hint)
+
+
+def _told(problem: OSError | SpoolError) -> tuple[str, str | None]:
+    """Why, and what a person can do."""
+    if isinstance(problem, SpoolError):
+        return problem.message, problem.hint
+    return problem.strerror or str(problem), PUT_BACK if problem.errno in MISSING else None

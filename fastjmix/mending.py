@@ -12,6 +12,7 @@ Still wrong: while it reads, it takes turns with the loop at the interpreter, a 
 from __future__ import annotations
 
 import errno
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -64,6 +65,7 @@ class Mending:
         self._blame = blame
         self._log = log.get()
         self._sizes: dict[str, int] = {}
+        self._given: set[str] = set()
         self._retries: list[tuple[float, _Case]] = []
 
     def give(self, leftover: Leftover) -> None:
@@ -77,6 +79,7 @@ class Mending:
         self._aside.begin(work, partial(self._judge, case), again=again)
 
     def _count(self, leftover: Leftover) -> None:
+        self._given.add(leftover.id)
         if encrypted(leftover.recipe):
             self._sizes.setdefault(leftover.id, leftover.size)
 
@@ -84,6 +87,15 @@ class Mending:
     def to_encrypt(self) -> int:
         """Bytes of the drafts that will be there a second time while they are sealed."""
         return sum(self._sizes.values())
+
+    @property
+    def count(self) -> int:
+        """How many drafts are to be sealed."""
+        return len(self._given)
+
+    def hurry(self) -> None:
+        """The storage is well again: what waits for another try has it at the next `tend`."""
+        self._retries = [(-math.inf, case) for _, case in self._retries]
 
     def give_later(self, leftover: Leftover) -> None:
         """The same after RETRY_SECS."""
@@ -115,6 +127,15 @@ class Mending:
         for _, case in retries:
             self._begin(case)
         self._aside.finish()
+        for _, case in self._retries:
+            leftover = case.leftover
+            if leftover.held is not None:
+                self._log.error(
+                    "envelope_lost",
+                    envelope=leftover.id,
+                    bytes=leftover.end,
+                    why="its directory is gone, and there was none to save it in",
+                )
 
     # -- what came of it ---------------------------------------------------------------------
 
@@ -154,11 +175,15 @@ class Mending:
         except OSError as failure:
             self._failed(case, failure)
             return
-        self._sizes.pop(leftover.id, None)
+        self._done(leftover)
         self._links.stats.add("envelopes_rejected_total")
 
-    def _tell(self, leftover: Leftover, outcome: Outcome) -> None:
+    def _done(self, leftover: Leftover) -> None:
         self._sizes.pop(leftover.id, None)
+        self._given.discard(leftover.id)
+
+    def _tell(self, leftover: Leftover, outcome: Outcome) -> None:
+        self._done(leftover)
         for damage in outcome.damages:
             self._links.stats.add("members_damaged_total")
             self._log.error(
@@ -171,7 +196,8 @@ class Mending:
                 kept=f"rejected/{leftover.id}.zip",
             )
         if outcome.fresh is not None:
-            self._log.warning("envelope_moved", envelope=leftover.id, to=outcome.fresh.id)
+            if outcome.fresh.id != leftover.id:
+                self._log.warning("envelope_moved", envelope=leftover.id, to=outcome.fresh.id)
             self.give(outcome.fresh)
         elif outcome.ticket is not None:
             self._links.stats.add("envelopes_recovered_total")

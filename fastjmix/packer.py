@@ -9,7 +9,8 @@ An envelope that cannot be sealed is tried again from the disk. After a failed s
 are answered A700, the file is left alone, and what it had promised is read back from the disk,
 verified, and sealed in another (recovery.py). Storage that fails twice takes nothing for a while
 (health.py). Recovery, and encryption at the seal, take as long as reading all of an envelope: both
-are done beside this loop (mending.py, aside.py).
+are done beside this loop (mending.py, aside.py). So is the joining of an instance that was larger
+than its lane, on a thread of its own; instances of the same envelope wait for it, others do not.
 Still wrong: a seal that does not encrypt is made in the loop, and the other associations of this
 packer wait for it.
 """
@@ -25,16 +26,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
-import orjson
 from isal.isal_zlib import crc32
 
 from fastjmix import _core, log
 from fastjmix._core import Arrival, Intake
 from fastjmix.aside import Aside
 from fastjmix.config import Builder, Config
-from fastjmix.dicom.dimse import MEANING, Status
+from fastjmix.dicom.dimse import Status
 from fastjmix.digesting import Digests
 from fastjmix.errors import ConfigError, reason
 from fastjmix.failpoints import reach
@@ -43,10 +43,23 @@ from fastjmix.jmix.digests import Hash, new_hash
 from fastjmix.jmix.envelope import Instance
 from fastjmix.links import Links
 from fastjmix.mending import Mending
+from fastjmix.open_envelopes import OpenEnvelopes
 from fastjmix.packing import Packing, encrypts, key_of
 from fastjmix.sealing import seal, signing_keys
 from fastjmix.settings import Settings, tabulate
-from fastjmix.spool import SCARCE, Room, Spill, Spool, Ticket, seal_bytes
+from fastjmix.spilling import Spilling, Spills
+from fastjmix.spool import (
+    DRAFT_INODES,
+    MISSING,
+    OPEN_INODES,
+    OWN,
+    SCARCE,
+    Room,
+    Spool,
+    Ticket,
+    seal_bytes,
+)
+from fastjmix.statuses import Statuses
 from fastjmix.wiring import Wiring
 
 SPIN_TURNS: Final = 20_000
@@ -59,9 +72,6 @@ NAP_SECS: Final = 1.0
 OPEN_MAX: Final = 512
 """Envelopes that are open at once, of one packer; each costs two descriptors, and memory until its
 seal. When one more study begins, the one that was quiet for longest is sealed."""
-
-OUTCOME_BYTES: Final = 4096
-"""A datagram of the uploader about one envelope."""
 
 
 @dataclass(slots=True)
@@ -92,35 +102,38 @@ class Packer:
         self._stats = links.stats
         self._log = log.get()
         self._spool = spool
-        self._room = Room.of(config)
+        self._room = Room.of(config, links.stats)
         self._health = Health(spool, links.stats)
-        self._unsealed = 0
         self._rows = tabulate(config).rows
         hashers = [hasher_for(row.builder) for row in self._rows]
         self._intake = Intake(self._lanes, self._process, hashers, crc32)
+        outcomes = links.outcomes[self._name]
+        self._statuses = Statuses(self._intake, wiring, outcomes.recv)
         self._digests = Digests()
-        self._open: dict[tuple[Any, ...], Packing] = {}
-        self._sent_by: dict[int, set[Packing]] = {}
+        self._open = OpenEnvelopes()
         self._pending: list[_Pending] = []
-        self._spills: dict[int, tuple[Spill | None, bytes]] = {}
-        self._awaiting: dict[str, int] = {}
-        self._encrypts = any(encrypts(row.builder) for row in self._rows)
         self._encrypting: dict[str, int] = {}
-        self._aside = Aside(lambda: os.eventfd_write(wiring.wake[self._process], 1))
+        ring = partial(os.eventfd_write, wiring.wake[self._process], 1)
+        self._aside = Aside(ring)
+        self._joins = Aside(ring)
+        self._spills = Spills(spool, self._room, self._name, self._joins.do)
         self._mending = Mending(spool, links, self._name, self._aside, self._blame)
-        self._outcomes = links.outcomes[self._name]
+        self._answered = outcomes.fileno()
         self._poll = select.poll()
-        for descriptor in (wiring.wake[self._process], links.stop, self._outcomes.fileno()):
+        for descriptor in (wiring.wake[self._process], links.stop, self._answered):
             self._poll.register(descriptor, select.POLLIN)
         self._stopping = False
+        self._recovered = False
 
     # -- the loop ----------------------------------------------------------------------------
 
     def run(self) -> None:
         """Packs until the stop descriptor is readable, then seals everything and returns."""
         self._read_keys()
-        self._recover()
+        if self._health.reclaim():
+            self._recover()
         while True:
+            self._joins.settle()
             # With other work at hand each lane is looked at once, so that it is not late.
             behind = self._digests.oldest
             report = self._intake.poll(0 if self._pending or behind else self._turns())
@@ -141,15 +154,17 @@ class Packer:
             self._aside.settle()
             self._seal_due()
             self._mending.tend()
-            self._count_encrypting()
-            self._health.probe_due()
-            if self._stopping and not self._awaiting:
+            self._reserve()
+            if self._health.probe_due():
+                self._resume()
+            if self._stopping and not self._statuses.awaited and not self._joins.busy:
                 break
             if self._digests.oldest is None:
                 self._sleep()
-        for packing in list(self._open.values()):
+        for packing in self._open:
             self._seal(packing, "shutting down")
         self._mending.finish()
+        self._joins.finish()
 
     def _turns(self) -> int:
         """Spin only while an association is live, and no timer is due."""
@@ -159,8 +174,7 @@ class Packer:
         return self._next_due() <= time.monotonic()
 
     def _next_due(self) -> float:
-        due = [p.due() for p in self._open.values()] + self._mending.due
-        return min([*due, self._health.due])
+        return min([*self._mending.due, self._open.due, self._health.due])
 
     def _sleep(self) -> None:
         seconds = max(0.0, self._next_due() - time.monotonic())
@@ -184,8 +198,8 @@ class Packer:
             if descriptor == self._links.stop:
                 self._stopping = True
                 self._poll.unregister(descriptor)
-            elif descriptor == self._outcomes.fileno():
-                self._take_outcomes()
+            elif descriptor == self._answered:
+                self._statuses.take_outcomes()
             else:
                 os.eventfd_read(descriptor)
 
@@ -195,15 +209,15 @@ class Packer:
         elif event == _core.SPILL:
             self._spill(lane)
         elif event == _core.CLOSED:
-            self._closed(self._intake.association)
+            self._open.association_ended(self._intake.association, time.monotonic())
         elif event == _core.ROOM:
-            self._wake_owner(lane)
+            self._statuses.wake_owner(lane)
         elif event == _core.FORGOTTEN:
-            self._drop_spill(lane)
-            self._grant(lane, Status.INTERNAL)
+            self._spills.forget(lane)
+            self._statuses.grant(lane, Status.INTERNAL)
         else:
             self._log.error("instance_lost", lane=lane, why="the packer that held it died")
-            self._grant(lane, Status.OUT_OF_RESOURCES, b"the packer restarted; send again")
+            self._statuses.refuse(lane, b"the packer restarted; send again")
 
     def _read_keys(self) -> None:
         """Now rather than at the first seal: an operator is looking."""
@@ -215,6 +229,7 @@ class Packer:
 
     def _recover(self) -> None:
         """Before anything new is begun: what is there was left."""
+        self._recovered = True
         self._spool.sweep(self._name)
         # Copies first: whether one counts is asked while its original is still there.
         found = sorted(self._spool.leftovers(), key=lambda one: "replaces" not in one.recipe)
@@ -222,153 +237,213 @@ class Packer:
             if leftover.recipe["packer"] % self._wiring.packers == self._number:
                 self._mending.give(leftover)
 
+    def _resume(self) -> None:
+        """The storage is well again: what waited for that is tried at once, and what did not come
+        back with it is given up before anything is added to it."""
+        if not self._recovered:
+            self._recover()
+        for packing in self._open:
+            if not packing.joining and not packing.draft.is_there():
+                self._give_up(packing)
+        self._mending.hurry()
+
     # -- instances ---------------------------------------------------------------------------
 
     def _arrived(self, lane: int) -> None:
         """An instance is whole: it is appended to its study's envelope."""
         arrival = self._intake.arrival(lane)
         settings = self._rows[arrival.settings]
-        spill, head = self._spills.pop(lane, (None, b""))
+        packing = self._open.get(key_of(settings, arrival.study_instance_uid))
+        if packing is not None and packing.joining:
+            packing.waiting.append(lane)
+            return
         try:
-            if arrival.spilled and spill is None:
-                raise OSError("the instance's spill file could not be written")
             if self._health.stopped:
                 raise OSError(errno.EIO, "the storage has failed")
-            if self._room.exhausted(arrival.size + self._owed(arrival.size, settings)):
-                raise OSError(errno.ENOSPC, "the storage directory is nearly full")
-            if spill is not None:
-                spill.append(self._intake.buffers(lane))  # the rest of it
-            self._append(lane, arrival, settings, spill, head or self._intake.head(lane))
+            if lane in self._spills:
+                self._take_spilled(lane, packing, arrival, settings)
+                return
+            size = arrival.size * (2 if encrypts(settings.builder) else 1)
+            packing = self._packing_for(packing, lane, arrival, settings, size)
+            self._append(lane, packing, arrival)
         except OSError as problem:
-            self._log.error("append_failed", why=reason(problem))
-            self._grant(lane, Status.OUT_OF_RESOURCES, MEANING[Status.OUT_OF_RESOURCES].encode())
-            if not self._health.stopped:
-                self._blame(problem)
+            self._refuse(lane, problem)
         except Exception as problem:  # a fault of ours costs one instance
-            self._log.exception("append_failed", why=repr(problem))
-            with contextlib.suppress(ValueError):  # it has its status
-                self._grant(lane, Status.INTERNAL, MEANING[Status.INTERNAL].encode())
-        finally:
-            if spill is not None:
-                spill.drop()
+            self._fail(lane, problem)
 
-    def _owed(self, size: int, settings: Settings) -> int:
-        """Bytes that the open envelopes will still take, with one more instance in them."""
-        owed = seal_bytes(len(self._open), self._unsealed)
-        if self._encrypts:  # what is to be encrypted is written once more, beside the first
-            self._count_encrypting()
-            owed += self._stats.total("bytes_to_encrypt")  # every packer's: they share the disk
-            owed += size if encrypts(settings.builder) else 0
-        return owed
+    def _refuse(self, lane: int, problem: OSError) -> None:
+        self._log.error("append_failed", why=reason(problem))
+        self._spills.forget(lane)
+        self._statuses.refuse(lane)
+        if not self._health.stopped:
+            self._blame(problem)
 
-    def _count_encrypting(self) -> None:
-        """Tells the other packers how much room ours will take."""
-        if not self._encrypts:
-            return
-        mine = self._mending.to_encrypt + sum(self._encrypting.values())
-        mine += sum(packing.draft.end for packing in self._open.values() if packing.encrypts)
-        self._stats.set("bytes_to_encrypt", mine)
+    def _fail(self, lane: int, problem: Exception) -> None:
+        self._log.error("append_failed", why=repr(problem), exc_info=problem)
+        self._spills.forget(lane)
+        with contextlib.suppress(ValueError):  # it has its status
+            self._statuses.fail(lane)
 
-    def _append(
-        self, lane: int, arrival: Arrival, settings: Settings, spill: Spill | None, head: bytes
-    ) -> None:
-        packing = self._packing_for(lane, arrival, settings)
+    def _packing_for(
+        self, packing: Packing | None, lane: int, arrival: Arrival, settings: Settings, size: int
+    ) -> Packing:
+        """The envelope that is open for the instance's study, or a new one, if the storage has room
+        for `size` more bytes and what comes of them. Raises OSError."""
+        if packing is not None and packing.full_with(arrival.size):
+            full, packing = packing, None
+        else:
+            full = None
+        files = DRAFT_INODES + OPEN_INODES if packing is None else 0
+        if not self._room.fits(size + seal_bytes(packing is None, 1), files):
+            raise self._spills.full()
+        if packing is not None:
+            return packing
+        if full is not None:
+            self._seal_early(full, "full")
+        if len(self._open) >= OPEN_MAX and (quietest := self._open.quietest()) is not None:
+            self._seal_early(quietest, "too many are open")
+        calling_ae = self._lanes.calling_ae(lane).decode("latin-1").strip()
+        searched = _core.head_limit(self._lanes.capacity)
+        packing = Packing.open(self._spool, settings, self._number, arrival, calling_ae, searched)
+        self._room.spend(0, files=DRAFT_INODES)
+        self._open.add(packing)
+        self._stats.set("envelopes_building", len(self._open))
+        self._reserve()
+        return packing
+
+    def _append(self, lane: int, packing: Packing, arrival: Arrival) -> None:
         # Where the page cache is promise enough, the sender goes on while the rest is entered.
-        at_once = packing.builder.durability == "page-cache" and settings.listener.ack == "stored"
+        rules = packing.settings
+        at_once = rules.builder.durability == "page-cache" and rules.listener.ack == "stored"
         written = partial(self._written, lane, packing) if at_once else None
-        end = packing.draft.end
+        buffers, head = self._intake.buffers(lane), self._intake.head(lane)
         try:
-            taken = packing.append(arrival, self._intake.buffers(lane), spill, head, written)
-        except Exception:
-            if packing.draft.suspect:
-                self._give_up(packing)
-            elif packing.draft.end != end:
-                self._leave_to_recovery(packing)
+            taken = packing.append(arrival, buffers, head, written)
+        except Exception as problem:
+            self._give_up_if(packing, problem)
             raise
-        packing.instance_arrived(arrival.association, time.monotonic())
-        self._sent_by.setdefault(arrival.association, set()).add(packing)
         self._room.spend(arrival.size)
-        self._account(packing, arrival, taken)
-        if settings.listener.ack == "uploaded":
-            self._awaiting[packing.draft.id] = lane
-            self._seal(packing, "ack = uploaded")
-        elif not at_once:
-            self._pending.append(_Pending(lane, packing))
-        elif taken is None:  # nothing was written
-            self._grant(lane, Status.SUCCESS)
+        self._open.arriving(packing, arrival.association, time.monotonic())
+        self._account(lane, packing, taken, granted=at_once and taken is not None)
 
-    def _account(self, packing: Packing, arrival: Arrival, taken: Instance | None) -> None:
-        """Counts an instance, and owes it its digest; None when the envelope had it already."""
+    def _account(
+        self, lane: int, packing: Packing, taken: Instance | None, *, granted: bool
+    ) -> None:
+        """Counts an instance, and owes it its digest and its status.
+
+        None: the envelope had it already. What that holds is in the same file, and its status needs
+        the same commit.
+        """
         if taken is None:
             self._stats.add("instances_duplicate_total")
-            return
-        self._unsealed += 1
-        if packing.is_conflict(arrival):
-            self._stats.add("instances_conflicting_total")
+        else:
+            self._open.grown(packing, 1)
+            if taken.conflict:
+                self._count_conflict(packing)
+            if taken.digest is None and not packing.builder.skip_hashing:
+                self._digests.owe(packing, taken)
+        self._stats.set("bytes_reserved", self._reserved())
+        if packing.settings.listener.ack == "uploaded":
+            self._statuses.await_upstream(packing.draft.id, lane)
+            self._seal(packing, "ack = uploaded")
+        elif not granted:
+            self._pending.append(_Pending(lane, packing))
+
+    def _count_conflict(self, packing: Packing) -> None:
+        """A line for the first of an envelope; how many there were, at its seal."""
+        self._stats.add("instances_conflicting_total")
+        if packing.conflicts == 1:
             self._log.warning("instance_conflict", envelope=packing.draft.id)
-        if taken.digest is None and not packing.builder.skip_hashing:
-            self._digests.owe(packing, taken)
 
     def _written(self, lane: int, packing: Packing) -> None:
         packing.draft.commit()
-        self._grant(lane, Status.SUCCESS)
-
-    def _packing_for(self, lane: int, arrival: Arrival, settings: Settings) -> Packing:
-        """The open envelope of the instance's study, or a new one. Raises OSError."""
-        key: tuple[Any, ...] = key_of(settings, arrival.study_instance_uid)
-        packing = self._open.get(key)
-        if packing is not None and packing.full_with(arrival.size):
-            self._seal_early(packing, "full")
-            packing = None
-        if packing is None:
-            if len(self._open) >= OPEN_MAX:
-                longest = min(self._open.values(), key=lambda one: one.last_arrival)
-                self._seal_early(longest, "too many are open")
-            calling_ae = self._lanes.calling_ae(lane).decode("latin-1").strip()
-            searched = _core.head_limit(self._lanes.capacity)
-            packing = Packing.open(
-                self._spool, settings, self._number, arrival, calling_ae, searched
-            )
-            self._open[key] = packing
-            self._stats.set("envelopes_building", len(self._open))
-        return packing
+        self._statuses.grant(lane)
 
     def _seal_early(self, packing: Packing, why: str) -> None:
         """Room for another: what has no status yet gets it first."""
-        if any(one.packing is packing for one in self._pending):
-            self._commit()
-        if any(one is packing for one in self._open.values()):  # the commit did not fail
+        self._commit_now(packing)
+        if packing in self._open:  # the commit did not fail
             self._seal(packing, why)
 
+    def _reserve(self) -> None:
+        """Tells the other processes how much of the disk ours will still take."""
+        self._stats.set("bytes_to_encrypt", self._to_encrypt())
+        self._stats.set("bytes_reserved", self._reserved())
+        sealing = len(self._open) + len(self._encrypting) + self._mending.count
+        self._stats.set("inodes_reserved", sealing * OPEN_INODES)
+
+    def _to_encrypt(self) -> int:
+        waiting = self._mending.to_encrypt + sum(self._encrypting.values())
+        return self._open.plain_bytes + waiting
+
+    def _reserved(self) -> int:
+        return self._to_encrypt() + self._open.seal_bytes + self._spills.reserved
+
+    # -- instances that are larger than their lanes ------------------------------------------
+
     def _spill(self, lane: int) -> None:
-        """An instance larger than its lane: what is there goes to a file of its own."""
-        spill, head = self._spills.get(lane, (None, b""))
+        """What is in the lane goes to a file of the instance's own."""
         try:
             if lane not in self._spills:
-                head = self._intake.head(lane)
-                spill = self._spool.new_spill(self._name)
-            if spill is not None:
-                spill.append(self._intake.buffers(lane))
-                reach("packer.spilled")
+                settings = self._rows[self._intake.arrival(lane).settings]
+                twice = encrypts(settings.builder)
+                self._spills.begin(lane, self._intake.head(lane), twice=twice)
+                if self._health.stopped:
+                    raise OSError(errno.EIO, "the storage has failed")
+                self._spills.open(lane)
+            self._spills.append(lane, self._intake.buffers(lane))
         except Exception as problem:
             self._log.error("spill_failed", why=reason(problem))
-            self._blame(problem)
-            if spill is not None:
-                spill.drop()
-            spill = None
-        self._spills[lane] = (spill, head)
-        if self._intake.release(lane):
-            self._wake_owner(lane)
+            if not self._health.stopped:
+                self._blame(problem)
+            self._spills.refuse(lane)
+        self._reserve()
+        self._statuses.release(lane)
 
-    def _drop_spill(self, lane: int) -> None:
-        spill, _ = self._spills.pop(lane, (None, b""))
-        if spill is not None:
-            spill.drop()
+    def _take_spilled(
+        self, lane: int, packing: Packing | None, arrival: Arrival, settings: Settings
+    ) -> None:
+        """All of it is here: its file is joined to the envelope beside the loop. Raises OSError."""
+        spilled = self._spills.whole(lane)
+        spill = spilled.file
+        self._spills.append(lane, self._intake.buffers(lane))  # the rest of it
+        self._reserve()
+        packing = self._packing_for(packing, lane, arrival, settings, 0)
+        self._commit_now(packing)  # while it is joined, a sync would wait for that
+        if packing not in self._open:
+            raise OSError("the envelope could not keep an earlier instance")
+        work = packing.join(arrival, spilled.head, spill)
+        self._open.arriving(packing, arrival.association, time.monotonic())
+        self._spills.take(lane)
+        self._joins.begin(work, partial(self._joined, lane, packing, arrival, spilled))
 
-    def _closed(self, association: int) -> None:
-        now = time.monotonic()
-        for packing in self._sent_by.pop(association, ()):
-            packing.association_ended(association, now)
+    def _joined(
+        self,
+        lane: int,
+        packing: Packing,
+        arrival: Arrival,
+        spilled: Spilling,
+        work: Callable[[], int | None],
+    ) -> None:
+        """It has its status with the next commit; then it is the turn of those that waited."""
+        packing.joining = False
+        waiting, packing.waiting = packing.waiting, []
+        self._spills.drop(spilled)
+        try:
+            taken = packing.joined(arrival, spilled.head, work())
+        except OSError as problem:
+            self._open.grown(packing, 0)
+            self._give_up_if(packing, problem)
+            self._refuse(lane, problem)
+        except Exception as problem:
+            self._open.grown(packing, 0)
+            self._give_up_if(packing, problem)
+            self._fail(lane, problem)
+        else:
+            packing.last_arrival = time.monotonic()
+            self._account(lane, packing, taken, granted=False)
+        for one in waiting:
+            self._arrived(one)
 
     # -- digests -----------------------------------------------------------------------------
 
@@ -403,23 +478,40 @@ class Packer:
             except OSError as problem:
                 failed.add(packing)
                 self._log.error("commit_failed", envelope=packing.draft.id, why=problem.strerror)
-                self._health.failed(problem)
+                if problem.errno not in OWN:  # a full disk, too: its pages are lost
+                    self._health.failed(problem)
         reach("packer.synced")
         for one in pending:
             if one.packing in failed:
-                self._grant(one.lane, Status.OUT_OF_RESOURCES, b"the storage failed; send again")
+                self._statuses.refuse(one.lane, b"the storage failed; send again")
             else:
-                self._grant(one.lane, Status.SUCCESS)
+                self._statuses.grant(one.lane)
         reach("packer.granted")
         for packing in failed:
             self._give_up(packing)
+
+    def _commit_now(self, packing: Packing) -> None:
+        """What of this envelope has no status yet gets it."""
+        if any(one.packing is packing for one in self._pending):
+            self._commit()
+
+    def _give_up_if(self, packing: Packing, problem: Exception) -> None:
+        """After a failure that says that the file is not to be written again, or when memory does
+        not say any more what the file holds."""
+        missing = isinstance(problem, OSError) and problem.errno in MISSING
+        if packing.draft.suspect or missing:
+            self._give_up(packing)
+        elif packing.draft.end != packing.end:
+            self._commit_now(packing)  # others' instances in it get their status first
+            if packing in self._open:  # the commit did not fail
+                self._give_up(packing)
 
     def _give_up(self, packing: Packing) -> None:
         """After a failed sync pages may be gone: what the file promised goes to another one."""
         mine = [one for one in self._pending if one.packing is packing]
         self._pending = [one for one in self._pending if one.packing is not packing]
         for one in mine:
-            self._grant(one.lane, Status.OUT_OF_RESOURCES, b"the storage failed; send again")
+            self._statuses.refuse(one.lane, b"the storage failed; send again")
         self._forget(packing)
         self._digests.forget(packing)
         leftover = packing.draft.leave()
@@ -427,14 +519,6 @@ class Packer:
             self._mending.give(leftover)
         else:
             packing.draft.abandon()
-
-    def _leave_to_recovery(self, packing: Packing) -> None:
-        """Memory does not say any more what the file holds: it is read back. Others' instances in
-        it get their status first."""
-        if any(one.packing is packing for one in self._pending):
-            self._commit()
-        if any(one is packing for one in self._open.values()):  # the commit did not fail
-            self._give_up(packing)
 
     def _blame(self, problem: Exception) -> None:
         """What has run out comes back, and so may a key that signs envelopes; any other error of
@@ -444,27 +528,14 @@ class Packer:
         if problem.errno is not None and problem.errno not in (*SCARCE, errno.ENOKEY):
             self._health.failed(problem)
 
-    def _grant(self, lane: int, status: int, comment: bytes = b"") -> None:
-        if self._intake.grant(lane, status, comment):
-            self._wake_owner(lane)
-
-    def _wake_owner(self, lane: int) -> None:
-        owner = self._intake.owner(lane)
-        if owner >= 0:
-            os.eventfd_write(self._wiring.wake[owner], 1)
-
     # -- seal --------------------------------------------------------------------------------
 
     def _seal_due(self) -> None:
-        now = time.monotonic()
-        for packing in [p for p in self._open.values() if p.due() <= now]:
+        for packing in self._open.take_due(time.monotonic()):
             self._seal(packing, "released" if packing.released_at is not None else "quiet")
 
     def _forget(self, packing: Packing) -> None:
-        self._open = {key: p for key, p in self._open.items() if p is not packing}
-        self._unsealed -= len(packing.members)
-        for packings in self._sent_by.values():
-            packings.discard(packing)
+        self._open.remove(packing)
         self._stats.set("envelopes_building", len(self._open))
 
     def _seal(self, packing: Packing, why: str) -> None:
@@ -502,6 +573,7 @@ class Packer:
             instances=ticket.instances,
             bytes=ticket.size_bytes,
             why=why,
+            conflicting=packing.conflicts or None,
         )
         self._links.ring_outbox()
 
@@ -509,38 +581,11 @@ class Packer:
         self._log.error("seal_failed", envelope=packing.draft.id, why=reason(problem))
         leftover = packing.draft.leave()
         self._blame(problem)
-        self._refuse_awaiting(packing.draft.id)
+        self._statuses.give_up(packing.draft.id)
         if leftover.suspect:
             self._mending.give(leftover)
         else:
             self._mending.give_later(leftover)
-
-    # -- ack = "uploaded" --------------------------------------------------------------------
-
-    def _refuse_awaiting(self, envelope_id: str) -> None:
-        """The instance's envelope is not going anywhere: its draft is deleted."""
-        lane = self._awaiting.pop(envelope_id, None)
-        if lane is not None:
-            meaning = MEANING[Status.OUT_OF_RESOURCES].encode()
-            self._grant(lane, Status.OUT_OF_RESOURCES, meaning)
-
-    def _take_outcomes(self) -> None:
-        """Statuses of envelopes whose instance waits for the upstream's answer."""
-        while True:
-            try:
-                outcome = orjson.loads(self._outcomes.recv(OUTCOME_BYTES))
-            except BlockingIOError:
-                return
-            lane = self._awaiting.pop(outcome["id"], None)
-            if lane is None:
-                continue
-            comment = str(outcome.get("detail", "")).encode("ascii", "replace")
-            if outcome["outcome"] == "delivered":
-                self._grant(lane, Status.SUCCESS)
-            elif outcome["outcome"] == "refused":
-                self._grant(lane, Status.CANNOT_UNDERSTAND, comment or b"refused by the upstream")
-            else:
-                self._grant(lane, Status.OUT_OF_RESOURCES, comment or b"the upstream failed")
 
 
 def run(config: Config, number: int, wiring: Wiring, links: Links, spool: Spool) -> None:

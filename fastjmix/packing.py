@@ -1,8 +1,10 @@
 """An envelope while it is being packed: draft on disk, contents in memory, timers.
 
 Wanted: one writer per study; an instance is appended once, when it is whole.
-Guaranteed: a member is written with its final header; the same bytes again are kept once; other
-bytes under the same SOP Instance UID are both kept; an append that fails leaves no trace.
+Guaranteed: a member is written with its final header; the same bytes again are kept once (twins.py
+says how far that is looked for); other bytes under the same SOP Instance UID are both kept; an
+append that fails leaves no trace. While a spilled instance is joined, on another thread, nothing
+else touches the draft (`joining`), and those that come meanwhile are `waiting`.
 Still wrong: the contents stay in memory until the seal (see jmix/envelope.py).
 
 The packer process (packer.py) drives this; nothing here knows of lanes or of other processes. Its
@@ -12,10 +14,12 @@ end is sealing.py.
 from __future__ import annotations
 
 import errno
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 from fastjmix._core import HEAD_BYTES_MAX, Arrival
@@ -25,10 +29,11 @@ from fastjmix.dicom.dataset import describe_head
 from fastjmix.failpoints import reach
 from fastjmix.instances import note_of
 from fastjmix.jmix import profiles
-from fastjmix.jmix.archive import Member, local_header
+from fastjmix.jmix.archive import Member, data_offset, local_header
 from fastjmix.jmix.envelope import Contents, Instance
 from fastjmix.settings import Settings
 from fastjmix.spool import Draft, Spill, Spool
+from fastjmix.twins import Key, Twins, data_set_crc
 
 CIPHER_BYTES_MAX: Final = (1 << 36) - (1 << 28)
 """Bytes of an envelope that is to be encrypted: what AES-GCM can, less the documents (256 MB)."""
@@ -68,7 +73,11 @@ def recipe(
 
 @dataclass(slots=True, eq=False)
 class Packing:
-    """An open envelope. Times are monotonic seconds; `associations` those that may still send."""
+    """An open envelope. Times are monotonic seconds; `associations` those that may still send.
+
+    `key`: see key_of. `waiting`: lanes whose instances come after the one that is being joined.
+    `conflicts`: instances whose SOP Instance UID was there, with other bytes.
+    """
 
     draft: Draft
     study_uid: str
@@ -78,6 +87,11 @@ class Packing:
     members: list[Member] = field(default_factory=list)
     associations: set[int] = field(default_factory=set)
     released_at: float | None = None
+    key: tuple[Any, ...] = ()
+    joining: bool = False
+    waiting: list[int] = field(default_factory=list)
+    conflicts: int = 0
+    _twins: Twins | None = None
 
     @classmethod
     def open(
@@ -98,12 +112,20 @@ class Packing:
             durable=builder.durability == "fsync",
         )
         naming = profiles.get(builder.profile).member_name
-        return cls(draft, study, settings, Contents(naming), now)
+        key = key_of(settings, arrival.study_instance_uid)
+        return cls(draft, study, settings, Contents(naming), now, key=key)
 
     @property
     def builder(self) -> Builder:
         """The rules it is packed by."""
         return self.settings.builder
+
+    @property
+    def end(self) -> int:
+        """Bytes of the archive as far as its last member that was entered here."""
+        if not self.members:
+            return 0
+        return data_offset(self.members[-1]) + self.members[-1].size
 
     @property
     def encrypts(self) -> bool:
@@ -125,78 +147,118 @@ class Packing:
         self,
         arrival: Arrival,
         buffers: Sequence[memoryview],
-        spill: Spill | None,
         head: bytes,
         written: Callable[[], object] | None = None,
     ) -> Instance | None:
-        """Takes an instance: its bytes are in `spill`, or else in `buffers`.
+        """Takes an instance whose member is `buffers`, the File Meta Information first.
 
         `head` is the start of its data set. `written` is called as soon as its bytes are with the
-        kernel, before they are entered here: `buffers` and `spill` are not read after that. Returns
-        None when the same bytes are here already. Raises OSError. The envelope is then as it was if
+        kernel, before they are entered here: `buffers` are not read after that. Returns None when
+        the same bytes are here already. Raises OSError. The envelope is then as it was if
         `draft.end` is; else it must be read back.
         """
-        if arrival.size > CIPHER_BYTES_MAX and self.encrypts:
-            raise OSError(errno.EFBIG, "an instance is larger than what AES-GCM can encrypt")
-        study, series = arrival.study_instance_uid.decode(), arrival.series_instance_uid.decode()
-        if self._holds(arrival, buffers, spill):
+        self._check_size(arrival)
+        same = self._same(arrival, lambda: bytes(buffers[0]))
+        if any(self._equal(start, buffers) for start in same):
             return None
-        uid = arrival.sop_instance_uid.decode()
-        name = self.contents.next_name(study, series, uid)
-        header = local_header(name, arrival.crc, arrival.size)
-        note = note_of(arrival, head)
-        if spill is None:
-            offset = self.draft.append([header, *buffers], note)
-        else:
-            offset = self.draft.join(header, spill, note)
+        name, header = self._header(arrival)
+        offset = self.draft.append([header, *buffers], note_of(arrival, head))
         reach("packer.appended")
         if written is not None:
             written()
-        start = offset + len(header) + arrival.prefix_length
+        return self._enter(arrival, name, offset, head)
+
+    def join(self, arrival: Arrival, head: bytes, spill: Spill) -> Callable[[], int | None]:
+        """The same for an instance that is whole in `spill`: what a thread is to do.
+
+        Then `joined` gets what that returns; until then the envelope is `joining`. Raises OSError.
+        """
+        self._check_size(arrival)
+        prefix = arrival.prefix_length
+        same = self._same(arrival, lambda: os.pread(spill.descriptor, prefix, 0))
+        _, header = self._header(arrival)
+        note = note_of(arrival, head)
+        self.joining = True
+        return partial(self._join, arrival, spill, header, note, same)
+
+    def joined(self, arrival: Arrival, head: bytes, offset: int | None) -> Instance | None:
+        """Enters what was joined at `offset`; None: the same bytes are here already."""
+        if offset is None:
+            return None
+        name, _ = self._header(arrival)
+        return self._enter(arrival, name, offset, head)
+
+    def _join(
+        self, arrival: Arrival, spill: Spill, header: bytes, note: bytes, same: tuple[int, ...]
+    ) -> int | None:
+        if any(self._equals_spill(start, arrival, spill) for start in same):
+            return None
+        offset = self.draft.join(header, spill, note)
+        reach("packer.appended")
+        return offset
+
+    def _check_size(self, arrival: Arrival) -> None:
+        if arrival.size > CIPHER_BYTES_MAX and self.encrypts:
+            raise OSError(errno.EFBIG, "an instance is larger than what AES-GCM can encrypt")
+
+    def _header(self, arrival: Arrival) -> tuple[bytes, bytes]:
+        """Name and local file header of the member that comes next."""
+        name = self.contents.next_name(
+            arrival.study_instance_uid.decode(),
+            arrival.series_instance_uid.decode(),
+            arrival.sop_instance_uid.decode(),
+        )
+        return name, local_header(name, arrival.crc, arrival.size)
+
+    def _enter(self, arrival: Arrival, name: bytes, offset: int, head: bytes) -> Instance:
+        member = Member(name, arrival.crc, arrival.size, offset)
         syntax = arrival.transfer_syntax_uid.decode()
         instance = self.contents.add(
-            study,
-            series,
+            arrival.study_instance_uid.decode(),
+            arrival.series_instance_uid.decode(),
             arrival.sop_class_uid.decode(),
-            uid,
+            arrival.sop_instance_uid.decode(),
             syntax,
             arrival.instance_number,
             arrival.size,
             arrival.digest,
             lambda: describe_head(head, syntax),
-            (start, arrival.data_bytes),
+            (data_offset(member) + arrival.prefix_length, arrival.data_bytes),
+            arrival.crc,
         )
-        self.members.append(Member(name, arrival.crc, arrival.size, offset))
+        self.members.append(member)
+        if instance.conflict:
+            self.conflicts += 1
+            if self._twins is not None:
+                self._twins.entered(instance)
         return instance
 
-    def is_conflict(self, arrival: Arrival) -> bool:
-        """True when this SOP Instance UID stands here more than once, with other bytes."""
-        return len(self.contents.twins(arrival.sop_instance_uid.decode())) > 1
+    # -- the same again ----------------------------------------------------------------------
 
-    def _holds(self, arrival: Arrival, buffers: Sequence[memoryview], spill: Spill | None) -> bool:
-        """True when an instance with this UID and the same data set bytes is here."""
-        for twin in self.contents.twins(arrival.sop_instance_uid.decode()):
-            start, length = twin.data
-            if length == arrival.data_bytes and self._equal(start, arrival, buffers, spill):
-                return True
-        return False
+    def _same(self, arrival: Arrival, prefix: Callable[[], bytes]) -> tuple[int, ...]:
+        """Where data sets begin that may be that of this instance. Raises OSError."""
+        uid = arrival.sop_instance_uid.decode()
+        if not self.contents.holds(uid):
+            return ()
+        if self._twins is None:
+            self._twins = Twins(self.draft, self.contents)
+        crc = data_set_crc(arrival.crc, prefix(), arrival.data_bytes)
+        return self._twins.candidates(uid, Key(arrival.data_bytes, crc))
 
-    def _equal(
-        self, start: int, arrival: Arrival, buffers: Sequence[memoryview], spill: Spill | None
-    ) -> bool:
+    def _equal(self, start: int, buffers: Sequence[memoryview]) -> bool:
         """Data sets only: the File Meta Information differs between calling AE titles."""
-        descriptor = self.draft.descriptor
-        if spill is None:
-            at = start
-            for view in buffers[1:]:
-                if os.pread(descriptor, len(view), at) != view:
-                    return False
-                at += len(view)
-            return True
+        at = start
+        for view in buffers[1:]:
+            if os.pread(self.draft.descriptor, len(view), at) != bytes(view):
+                return False
+            at += len(view)
+        return True
+
+    def _equals_spill(self, start: int, arrival: Arrival, spill: Spill) -> bool:
         for at in range(0, arrival.data_bytes, COMPARE_BYTES):
             size = min(COMPARE_BYTES, arrival.data_bytes - at)
             theirs = os.pread(spill.descriptor, size, arrival.prefix_length + at)
-            if os.pread(descriptor, size, start + at) != theirs:
+            if os.pread(self.draft.descriptor, size, start + at) != theirs:
                 return False
         return True
 
@@ -204,6 +266,8 @@ class Packing:
 
     def due(self) -> float:
         """When the envelope is to be sealed, as things stand now (monotonic seconds)."""
+        if self.joining:
+            return math.inf
         quiet = self.last_arrival + self.builder.quiet_secs
         if self.released_at is None:
             return quiet

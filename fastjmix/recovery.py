@@ -43,7 +43,7 @@ from fastjmix.jmix.archive import Member, data_offset, local_header, member_at
 from fastjmix.jmix.digests import new_hash
 from fastjmix.jmix.envelope import Contents, Instance
 from fastjmix.sealing import seal
-from fastjmix.spool import Draft, Leftover, Promises, Spool, Ticket
+from fastjmix.spool import Draft, Leftover, Promises, Spool, Ticket, save
 from fastjmix.spool.files import PIECE_BYTES, read_pieces
 
 TOLD: Final = 20
@@ -73,6 +73,8 @@ class Outcome:
 
 def recover(spool: Spool, leftover: Leftover, origin: str) -> Outcome:
     """Seals a leftover draft, or deletes it when nothing in it was promised. Raises OSError."""
+    if leftover.held is not None:  # no path led to it
+        return Outcome(fresh=save(spool, leftover))
     if not leftover.directory.exists():  # its seal failed behind its end
         return Outcome()
     if leftover.recipe.get("ack") == "stored" and (ticket := spool.finish(leftover)) is not None:
@@ -99,6 +101,9 @@ def recover(spool: Spool, leftover: Leftover, origin: str) -> Outcome:
         ticket = _seal_in_place(spool, draft, reading, origin)
         reach("recovery.sealed")
         return Outcome(ticket)
+    except OSError:
+        leftover.held = draft.hold()
+        raise
     finally:
         draft.leave()
         leftover.suspect = leftover.suspect or draft.suspect

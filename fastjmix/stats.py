@@ -32,6 +32,8 @@ COUNTERS: Final[Mapping[str, str]] = {
     "uploads_failed_total": "Attempts to upload that will be repeated.",
     "upload_bytes_total": "Bytes of envelopes delivered.",
     "children_restarted_total": "Processes restarted after they died.",
+    "storage_bytes_total": "Bytes of instances and posted envelopes written to the storage.",
+    "storage_files_total": "Files and directories made there for them.",
 }
 """Names and meanings of what only ever grows."""
 
@@ -39,6 +41,8 @@ GAUGES: Final[Mapping[str, str]] = {
     "associations_open": "Associations open now.",
     "envelopes_building": "Envelopes being packed now.",
     "bytes_to_encrypt": "Bytes that will stand there a second time while they are encrypted.",
+    "bytes_reserved": "Bytes that joining, encrypting and sealing what is open will take.",
+    "inodes_reserved": "Inodes that sealing and delivering what is open will take.",
     "outbox_envelopes": "Envelopes waiting for the upstream.",
     "receivers_down": "Receiver processes that died and are not back yet.",
     "packers_down": "Packer processes that died and are not back yet.",

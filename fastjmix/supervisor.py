@@ -166,7 +166,7 @@ class Supervisor:
             name = f"packer-{number}"
             self._keep(outcome=name, lanes=True)
             links = self._links(Stage.PACK, row, {name: self._outcomes[name][0]})
-            packer.run(self._config, number, self._wiring, links, self._fresh_spool())
+            packer.run(self._config, number, self._wiring, links, self._spool.inherited())
 
         return start
 
@@ -179,7 +179,7 @@ class Supervisor:
             hide()
             uploader.run(
                 self._vault.open("uploader"),
-                self._fresh_spool(),
+                self._spool.inherited(),
                 self._links(Stage.UPLOAD, row, senders),
             )
 
@@ -192,12 +192,9 @@ class Supervisor:
             self._keep(sockets=self._http, outcome="api")
             hide()
             links = self._links(Stage.SERVE, row, {"api": self._outcomes["api"][0]})
-            api.run(self._vault.open("api"), self._fresh_spool(), links, self._http)
+            api.run(self._vault.open("api"), self._spool.inherited(), links, self._http)
 
         return start
-
-    def _fresh_spool(self) -> Spool:
-        return Spool(self._config.storage_dir, durable=_any_durable(self._config))
 
     # -- the loop ----------------------------------------------------------------------------
 

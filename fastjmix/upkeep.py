@@ -98,14 +98,20 @@ class Upkeep:
                     await self._stirred.wait()
 
     def _make_room(self) -> None:
-        wanted = self._keep.room.wanted() if self._keep.room is not None else 0
-        if wanted > 0:
-            self._trim(wanted)
+        room = self._keep.room
+        wanted, inodes = (room.wanted(), room.wanted_inodes()) if room is not None else (0, 0)
+        if wanted > 0 or inodes > 0:
+            self._trim(wanted, inodes)
 
-    def _trim(self, wanted: int) -> None:
-        removed = self._spool.retain(self._keep.secs, self._keep.size, wanted)
+    def _trim(self, wanted: int, inodes: int = 0) -> None:
+        removed = self._spool.retain(self._keep.secs, self._keep.size, wanted, inodes)
         if removed:
-            log.get().info("envelopes_expired", count=len(removed), for_room=wanted or None)
+            log.get().info(
+                "envelopes_expired",
+                count=len(removed),
+                for_room=wanted or None,
+                for_inodes=inodes or None,
+            )
 
     def _judge_age(self, oldest: float | None) -> None:
         age = max(0.0, time.time() - oldest) if oldest is not None else 0.0

@@ -496,7 +496,7 @@ async def _main(config: Config, spool: Spool, links: Links) -> None:
         keep=Keep(
             config.runtime.retention_secs,
             config.runtime.retention_bytes,
-            Room.of(config),
+            Room.of(config, links.stats),
             config.runtime.queue_alarm_secs,
         ),
     )

@@ -276,11 +276,11 @@ class Received(NamedTuple):
 
 
 async def receive(
-    request: web.Request, file: BinaryIO, max_bytes: int, full: Callable[[], bool] | None = None
+    request: web.Request, file: BinaryIO, max_bytes: int, take: Callable[[int], bool] | None = None
 ) -> Received:
-    """Writes the request's body to `file`. `full` is asked as it grows: is there no more room?
+    """Writes the request's body to `file`. `take` is asked as it grows: may so many bytes follow?
 
-    Raises HttpError 400 (cut short), 408 (too slow), 413 (over `max_bytes`), 507 (`full`), OSError
+    Raises HttpError 400 (cut short), 408 (too slow), 413 (over `max_bytes`), 507 (`take`), OSError
     (disk).
     """
     too_large = HttpError(413, f"the body is larger than {max_bytes} bytes, the limit here")
@@ -292,7 +292,7 @@ async def receive(
             total += len(piece)
             if total > max_bytes:
                 raise too_large
-            if full is not None and full():
+            if take is not None and not take(len(piece)):
                 raise HttpError(507, "the storage is nearly full: nothing was kept")
             await body.put(piece)
         await body.flush()

@@ -122,7 +122,7 @@ class SpoolMachine(RuleBasedStateMachine):
             self.open[study] = Packing.open(self.spool, self.rules, 0, announced, "PEER")
             self.committed[study] = 0
             self.pending[study] = []
-        self.open[study].append(announced, buffers, None, data)
+        self.open[study].append(announced, buffers, data)
         member = b"".join(buffers)
         self.received.add(member)
         self.pending[study].append(member)

@@ -29,6 +29,34 @@ def begin_writeback(int descriptor, uint64_t offset, uint64_t length):
         sync_file_range(descriptor, <int64_t>offset, <int64_t>length, SYNC_FILE_RANGE_WRITE)
 
 
+def finish_writeback(int descriptor, uint64_t offset, uint64_t length):
+    """Waits until the disk has taken a part of a file (sync_file_range(2)). Raises OSError.
+
+    No promise comes of it either: the file's metadata are not written. But an error that it tells
+    is not told again by fsync(2) of the same descriptor.
+    """
+    cdef int failed
+    with nogil:
+        failed = sync_file_range(
+            descriptor, <int64_t>offset, <int64_t>length,
+            SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER)
+    if failed:
+        PyErr_SetFromErrno(OSError)
+
+
+def punch_hole(int descriptor, uint64_t offset, uint64_t length):
+    """Gives the disk space of a part of a file back; zeros are read there. Raises OSError.
+
+    fallocate(2) with FALLOC_FL_PUNCH_HOLE: EOPNOTSUPP where the file system cannot.
+    """
+    cdef int failed
+    with nogil:
+        failed = fallocate(descriptor, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                           <int64_t>offset, <int64_t>length)
+    if failed:
+        PyErr_SetFromErrno(OSError)
+
+
 cdef class FileDigest:
     """What reads files back to digest them: a block at a time, through one buffer of its own.
 

@@ -65,7 +65,8 @@ class Instance:
     `size` (bytes) and `digest` are those of the whole member, File Meta Information included;
     `digest` is None where hashing is skipped, and until it is made (before the documents are).
     `conflict`: the envelope already held this SOP Instance UID, with other bytes. `data`: offset
-    and length of the data set in the archive, for whoever has it at hand.
+    and length of the data set in the archive, and `crc` the member's CRC-32, for whoever has it at
+    hand.
     """
 
     name: bytes
@@ -77,6 +78,7 @@ class Instance:
     digest: bytes | None
     conflict: bool
     data: tuple[int, int]
+    crc: int = 0
 
 
 @dataclass(slots=True)
@@ -101,12 +103,13 @@ class Study:
 class Contents:
     """What an envelope holds so far. `studies` is keyed by Study Instance UID, oldest first."""
 
-    __slots__ = ("_by_uid", "_count", "_naming", "_series", "size_bytes", "studies")
+    __slots__ = ("_copies", "_count", "_first", "_naming", "_series", "size_bytes", "studies")
 
     def __init__(self, naming: Naming) -> None:
         self._naming = naming
         self._series: dict[tuple[str, str], Series] = {}
-        self._by_uid: dict[str, tuple[Instance, ...]] = {}
+        self._first: dict[str, Instance] = {}
+        self._copies: dict[str, list[Instance]] = {}
         self.studies: dict[str, Study] = {}
         self.size_bytes = 0
         self._count = 0
@@ -117,7 +120,7 @@ class Contents:
 
     def next_name(self, study_uid: str, series_uid: str, sop_instance_uid: str) -> bytes:
         """The member name that the next `add` of these UIDs will take. Changes nothing."""
-        copy = len(self._by_uid.get(sop_instance_uid, ()))
+        copy = self._count_of(sop_instance_uid)
         series = self._series.get((study_uid, series_uid))
         if series is None:
             return self._naming(len(self._series) + 1, 1, sop_instance_uid, copy)
@@ -135,6 +138,7 @@ class Contents:
         digest: bytes | None,
         describe: Callable[[], Description],
         data: tuple[int, int] = (0, 0),
+        crc: int = 0,
     ) -> Instance:
         """Takes an instance that stands whole in the archive.
 
@@ -144,8 +148,8 @@ class Contents:
         series = self._series.get((study_uid, series_uid))
         if series is None:
             series = self._open(study_uid, series_uid, describe())
-        twins = self._by_uid.get(sop_instance_uid, ())
-        name = self._naming(series.number, len(series.instances) + 1, sop_instance_uid, len(twins))
+        copy = self._count_of(sop_instance_uid)
+        name = self._naming(series.number, len(series.instances) + 1, sop_instance_uid, copy)
         instance = Instance(
             name,
             sop_class_uid,
@@ -154,18 +158,32 @@ class Contents:
             instance_number,
             size,
             digest,
-            bool(twins),
+            copy > 0,
             data,
+            crc,
         )
-        self._by_uid[sop_instance_uid] = (*twins, instance)
+        if copy:
+            self._copies.setdefault(sop_instance_uid, []).append(instance)
+        else:
+            self._first[sop_instance_uid] = instance
         series.instances.append(instance)
         self.size_bytes += size
         self._count += 1
         return instance
 
     def twins(self, sop_instance_uid: str) -> tuple[Instance, ...]:
-        """The instances here that bear this SOP Instance UID."""
-        return self._by_uid.get(sop_instance_uid, ())
+        """The instances here that bear this SOP Instance UID, oldest first."""
+        first = self._first.get(sop_instance_uid)
+        return () if first is None else (first, *self._copies.get(sop_instance_uid, ()))
+
+    def holds(self, sop_instance_uid: str) -> bool:
+        """Is there an instance of this SOP Instance UID?"""
+        return sop_instance_uid in self._first
+
+    def _count_of(self, sop_instance_uid: str) -> int:
+        if sop_instance_uid not in self._first:
+            return 0
+        return 1 + len(self._copies.get(sop_instance_uid, ()))
 
     def instances(self) -> Iterator[Instance]:
         """Every instance, by series in the order of their numbers, then by arrival."""

@@ -58,7 +58,7 @@ class Entrance:
         self._leases = leases
         self._places = places
         self._loop = loop
-        self._room = Room.of(config)
+        self._room = Room.of(config, stats)
         self._stats = stats
         self._table = tabulate(config)
         self.notices = Notices()
@@ -110,8 +110,8 @@ class Entrance:
         """Why nobody is let in, if nobody is."""
         if self._loop.stopping:
             return "shutting down"
-        if self._room.low():
-            return "little space is left in the storage directory"
+        if scarce := self._storage():
+            return scarce
         if self._stats.total("intake_stopped"):
             return "the storage failed repeatedly"
         return ""
@@ -147,6 +147,16 @@ class Entrance:
         if lane < 0:
             return "no lane is free (max_associations, memory)", lambda _: True
         return lane
+
+    def _storage(self) -> str:
+        """What the storage directory lacks; empty when it has enough."""
+        try:
+            if not self._room.low():
+                return ""
+        except OSError as problem:
+            return f"the storage directory cannot be used: {problem.strerror}"
+        left = "little space is" if self._room.lacking == "space" else "few inodes are"
+        return f"{left} left in the storage directory"
 
     def _reject(self, connection: Connection, calling_ae: str, pdu: bytes, why: str) -> None:
         self._stats.add("associations_rejected_total")

@@ -38,25 +38,34 @@ Names are made here, never taken from a peer. Directories are 0700, files 0600.
 Knows no HTTP and no DICOM.
 
     states.py    Spool: the directories, the steps, what a crash left
-    draft.py     Draft, Spill, Leftover: S1
+    draft.py     Draft, Leftover: S1; spill.py: an instance that is larger than its lane
+    place.py     is a file still where its path leads? What a deleted directory leaves open
     journal.py   building/<id>/promised
     ticket.py    what stands beside a sealed envelope
     remembered.py  <root>/upstreams.json: a hint that survives a restart
-    room.py      free space: two marks
+    root.py      the directory that was claimed, and another in its place
+    room.py      free bytes and inodes: two marks of each
     ground.py    disk or memory? files.py: write all, or raise
 
 Still wrong: a spool on a file system without atomic rename (some network mounts) is not detected.
 """
 
-from fastjmix.spool.draft import Draft, Leftover, Remade, Spill
-from fastjmix.spool.files import SCARCE, sync_directory
+from fastjmix.spool.draft import Draft, Leftover
+from fastjmix.spool.files import MISSING, OWN, SCARCE, sync_directory
 from fastjmix.spool.journal import Promises
+from fastjmix.spool.place import save
 from fastjmix.spool.remembered import Remembered
-from fastjmix.spool.room import Room, seal_bytes
+from fastjmix.spool.room import DRAFT_INODES, OPEN_INODES, POST_INODES, Room, seal_bytes
+from fastjmix.spool.spill import Remade, Spill
 from fastjmix.spool.states import Spool, State
 from fastjmix.spool.ticket import Ticket
 
 __all__ = [
+    "DRAFT_INODES",
+    "MISSING",
+    "OPEN_INODES",
+    "OWN",
+    "POST_INODES",
     "SCARCE",
     "Draft",
     "Leftover",
@@ -68,6 +77,7 @@ __all__ = [
     "Spool",
     "State",
     "Ticket",
+    "save",
     "seal_bytes",
     "sync_directory",
 ]

@@ -5,7 +5,9 @@ Guaranteed: `end` is behind the last whole member, so that an append which faile
 the next; `promised` is behind the last member that a commit covered. A file whose sync failed, or
 which answered EIO, is `suspect`: it is never appended to or synced again, because Linux marks the
 pages that it could not write as clean, and the next fdatasync(2) would answer success without them.
-What was promised before is read back from the disk by recovery.py, into a fresh draft.
+What was promised before is read back from the disk by recovery.py, into a fresh draft. A commit
+also sees that the archive is still where its path leads: what is in a file without a name is not
+promised, and what was promised before is kept open (`Leftover.held`) until it is saved (place.py).
 """
 
 from __future__ import annotations
@@ -18,9 +20,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from fastjmix._core import begin_writeback, finish_writeback
 from fastjmix.failpoints import reach
 from fastjmix.spool import journal
-from fastjmix.spool.files import Bytes, sync_directory, write_all
+from fastjmix.spool.files import Bytes, read_pieces, sync_directory, write_all
+from fastjmix.spool.place import Held, identity, leads_to
+from fastjmix.spool.spill import JOIN_BYTES, Remade, Spill
 from fastjmix.spool.ticket import Ticket
 
 if TYPE_CHECKING:
@@ -36,46 +41,13 @@ SUSPECT: Final = "suspect"
 """An empty file that says that a sync of the archive beside it failed."""
 
 
-class Spill:
-    """An instance larger than its lane: a file of its own beside the envelopes."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        self.descriptor = os.open(path, flags, 0o600)
-        self.size = 0
-
-    def append(self, buffers: Sequence[Bytes]) -> None:
-        """Appends bytes. Raises OSError (ENOSPC and its kin)."""
-        self.size = write_all(self.descriptor, buffers, self.size)
-
-    def drop(self) -> None:
-        """Closes and removes the file."""
-        with contextlib.suppress(OSError):  # nothing of it is wanted any more
-            os.close(self.descriptor)
-        with contextlib.suppress(OSError):
-            self.path.unlink(missing_ok=True)
-
-
-class Remade(Spill):
-    """A draft's archive in another form, being written beside it. Of no worth before its seal."""
-
-    def __init__(self, directory: Path) -> None:
-        path = directory / f"{SEALED}.new"
-        path.unlink(missing_ok=True)  # an earlier attempt's
-        super().__init__(path)
-
-    def overwrite(self, data: Bytes, offset: int) -> None:
-        """Bytes whose place was kept. Raises OSError."""
-        write_all(self.descriptor, [data], offset)
-
-
 @dataclass(slots=True)
 class Leftover:
     """A draft that nobody is writing: its directory and what draft.json says.
 
     `suspect`: its archive is read from the disk into a fresh one, never written again. `end`: what
-    lies behind was answered with a failure; None where no process is left that knows.
+    lies behind was answered with a failure; None where no process is left that knows. `held`: no
+    path led to it when its packer left it; see place.save.
     """
 
     id: str
@@ -83,6 +55,7 @@ class Leftover:
     recipe: Mapping[str, Any] = field(default_factory=dict)
     suspect: bool = False
     end: int | None = None
+    held: Held | None = None
 
     @property
     def archive(self) -> Path:
@@ -125,6 +98,8 @@ class Draft:
         self.recipe = recipe
         self.directory = spool.building / envelope_id
         self.descriptor = descriptor
+        self._identity = identity(descriptor)
+        self._path = str(self.archive)
         self.end = 0
         self.promised = 0
         self.suspect = False
@@ -171,20 +146,44 @@ class Draft:
         try:
             offset = write_all(self.descriptor, [header], start)
             reach("packer.joining")
-            done = 0
-            while done < spill.size:
-                copied = os.copy_file_range(
-                    spill.descriptor, self.descriptor, spill.size - done, done, offset
-                )
-                if not copied:
-                    raise OSError(f"{spill.path} is shorter than what was written to it")
-                done += copied
-                offset += copied
+            offset = self._join(spill, offset)
         except OSError as problem:
             self._judge(problem)
+            if not self.suspect:
+                with contextlib.suppress(OSError):  # it may be gigabytes that nobody was promised
+                    os.ftruncate(self.descriptor, start)
             raise
         self._take(start, offset, note)
         return start
+
+    def _join(self, spill: Spill, offset: int) -> int:
+        """Returns where it ends. A durable draft is synced here, and not by the commit alone."""
+        pushed = offset
+        for at in range(0, spill.size, JOIN_BYTES):
+            length = min(JOIN_BYTES, spill.size - at)
+            spill.move(at, length, self.descriptor, offset + at)
+            if self._durable:
+                begin_writeback(self.descriptor, offset + at, length)
+                self._push(pushed, offset + at)
+                pushed = offset + at
+        if self._durable:
+            self._sync(names=False)
+        return offset + spill.size
+
+    def _push(self, start: int, end: int) -> None:
+        """Waits for the disk: two steps are under way at most, so that the sync of another file
+        does not queue behind gigabytes. An error that is told here is not told by the sync."""
+        if start == end:
+            return
+        self._doubt()
+        finish_writeback(self.descriptor, start, end - start)
+        self.suspect = False
+
+    def _doubt(self) -> None:
+        """Suspect until the kernel says otherwise. Raises OSError when it is already."""
+        if self.suspect:
+            raise OSError(errno.EIO, "an earlier sync of this envelope failed")
+        self.suspect = True
 
     def _take(self, start: int, end: int, note: bytes) -> None:
         self._records += journal.record(start, end)
@@ -199,19 +198,24 @@ class Draft:
     def commit(self) -> None:
         """Everything appended so far is durable, and promised, when this returns.
 
-        The first commit also makes the names durable. Raises OSError; the draft is then suspect.
+        The first commit also makes the names durable. Raises OSError: then the draft is suspect, or
+        no path leads to it any more (one of MISSING).
         """
         if self._durable:
             self._sync(names=not self._names_durable)
             self._names_durable = True
+        self._see_place()
         self.promised = self.end
         self._journal_end = self._note(self._journal_end)
 
+    def _see_place(self) -> None:
+        """One lstat(2), some 2 µs. Raises OSError (ESTALE) when its path leads elsewhere."""
+        if not leads_to(self._path, self._identity):
+            raise OSError(errno.ESTALE, "the envelope is not in the storage directory any more")
+
     def _sync(self, *, names: bool) -> None:
         """fdatasync(2), once more only if it never failed."""
-        if self.suspect:
-            raise OSError(errno.EIO, "an earlier sync of this envelope failed")
-        self.suspect = True  # until the kernel says otherwise
+        self._doubt()
         os.fdatasync(self.descriptor)
         if names:
             sync_directory(self.directory)
@@ -231,7 +235,7 @@ class Draft:
         """Appends `tail` (documents and central directory), and moves the envelope to outbox/.
 
         Returns the ticket with its final size. Raises OSError; what was promised is then still in
-        the draft, or already in outbox/.
+        the draft, or in outbox/, or, where those have gone, in the descriptor that `leave` gives.
         """
         try:
             size = write_all(self.descriptor, tail, self.end)
@@ -240,22 +244,38 @@ class Draft:
             if self._durable:
                 self._sync(names=False)
             reach("seal.synced")
-            self.close()  # the last call that may tell of a failed write
+            self._see_place()
+            self._close_written()
             ticket = replace(ticket, size_bytes=size)
             self._spool.publish(self.archive, ticket, durable=self._durable)
             reach("seal.published")
         except OSError as problem:
             self._judge(problem)
             raise
+        self._end()
+        return ticket
+
+    def _close_written(self) -> None:
+        """close(2) is the last call that may tell of a failed write. Raises OSError.
+
+        What was written stays readable, until it is known that it has arrived in outbox/.
+        """
+        self._close_journal()  # first: there may be no descriptor left
+        written, self.descriptor = self.descriptor, os.dup(self.descriptor)
+        os.close(written)
+
+    def _end(self) -> None:
+        """It is in outbox/."""
+        with contextlib.suppress(OSError):
+            self.close()
         self._drop()
         reach("seal.removed")
-        return ticket
 
     def remake(self) -> Remade:
         """A file for the archive in another form: fill it, then `seal_remade`. Raises OSError."""
         if self.suspect:
             raise OSError(errno.EIO, "an earlier sync of this envelope failed")
-        return Remade(self.directory)
+        return Remade(self.directory, f"{SEALED}.new")
 
     def seal_remade(self, remade: Remade, ticket: Ticket) -> Ticket:
         """Moves the archive in its other form to outbox/; the one that was built is deleted.
@@ -269,12 +289,10 @@ class Draft:
             os.fdatasync(remade.descriptor)
         descriptor, remade.descriptor = remade.descriptor, -1
         os.close(descriptor)  # the last call that may tell of a failed write
+        self._see_place()
         self._spool.settle(remade.path, self.directory, ticket, durable=self._durable)
-        with contextlib.suppress(OSError):
-            self.close()
         self._spool.move_settled(self.directory, ticket, durable=self._durable)
-        self._drop()
-        reach("seal.removed")
+        self._end()
         return ticket
 
     def abandon(self) -> None:
@@ -288,20 +306,53 @@ class Draft:
             self._spool.drop(Leftover(self.id, self.directory, self.recipe))
 
     def leave(self) -> Leftover:
-        """Closes the file and leaves the draft to whoever recovers it."""
+        """Closes the file and leaves the draft to whoever recovers it.
+
+        It stays open, as `held`, if something in it was promised and its path leads elsewhere.
+        """
+        left = Leftover(self.id, self.directory, self.recipe, self.suspect, self.promised)
+        if self.promised:
+            left.held = self.hold()
         with contextlib.suppress(OSError):
             self.close()
         if self.suspect:
             with contextlib.suppress(OSError):
                 (self.directory / SUSPECT).touch(mode=0o600)
-        return Leftover(self.id, self.directory, self.recipe, self.suspect, self.promised)
+        return left
+
+    def hold(self) -> Held | None:
+        """Gives its descriptors away when its path does not lead to it."""
+        if self.descriptor < 0 or self.is_there():
+            return None
+        held = Held(self.descriptor, self._journal)
+        self.descriptor = self._journal = -1
+        return held
+
+    def is_there(self) -> bool:
+        """Does its path lead to it?"""
+        try:
+            return leads_to(self._path, self._identity)
+        except OSError:  # nobody knows; place.save looks again
+            return False
+
+    def take_over(self, held: Held, end: int) -> None:
+        """Copies `end` bytes that another draft promised, and its journal. Raises OSError."""
+        for piece in read_pieces(held.archive, 0, end):
+            self.end = write_all(self.descriptor, [piece], self.end)
+        if self.end != end:
+            raise OSError(errno.EIO, "a file without a name is shorter than what was promised")
+        if held.promises >= 0:
+            self._records += os.pread(held.promises, journal.READ_MAX, 0)
 
     def close(self) -> None:
         """Closes the files; the draft stays on disk. Raises OSError, closed nevertheless."""
-        archive, promises = self.descriptor, self._journal
-        self.descriptor = self._journal = -1
+        self._close_journal()
+        archive, self.descriptor = self.descriptor, -1
+        if archive >= 0:
+            os.close(archive)
+
+    def _close_journal(self) -> None:
+        promises, self._journal = self._journal, -1
         if promises >= 0:
             with contextlib.suppress(OSError):
                 os.close(promises)
-        if archive >= 0:
-            os.close(archive)

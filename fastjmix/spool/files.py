@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -19,8 +21,21 @@ PIECE_BYTES: Final = 1 << 20
 FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """There is no room for more. What pwrite(2) says so of has harmed nothing that was there."""
 
-SCARCE: Final = FULL | {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+OWN: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""Something of this process or machine has run out, and the storage has nothing to do with it."""
+
+SCARCE: Final = FULL | OWN
 """Something has run out for now; any other error says that the storage itself is unwell."""
+
+MISSING: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.EXDEV})
+"""A directory of the storage is not where it was, or another one is."""
+
+
+DRAFT_FILES: Final = (
+    "envelope.zip", "draft.json", "promised", "suspect", "ticket.json", "damaged",
+    "sealed.zip", "sealed.zip.new", "draft.new", "ticket.new",
+)  # fmt: skip
+"""Every name in the directory of a draft."""
 
 
 def sync_directory(path: Path) -> None:
@@ -30,6 +45,18 @@ def sync_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def remove_tree(directory: Path) -> None:
+    """Deletes a directory, or as much of it as can be: also where no descriptor is left to open it
+    with, if it has no other files than a draft."""
+    shutil.rmtree(directory, ignore_errors=True)
+    if not os.path.lexists(directory):
+        return
+    with contextlib.suppress(OSError):
+        for name in DRAFT_FILES:
+            (directory / name).unlink(missing_ok=True)
+        directory.rmdir()
 
 
 def read_pieces(descriptor: int, offset: int, size: int) -> Iterator[bytes]:

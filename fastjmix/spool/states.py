@@ -20,13 +20,16 @@ from typing import Any, Final, Literal
 
 import orjson
 
-from fastjmix.claim import FORMAT, claim
+from fastjmix.claim import FORMAT
 from fastjmix.errors import DamagedTicket, SpoolError
 from fastjmix.failpoints import reach
 from fastjmix.spool import journal
-from fastjmix.spool.draft import ARCHIVE, RECIPE, SEALED, SUSPECT, TICKET, Draft, Leftover, Spill
-from fastjmix.spool.files import sync_directory, write_all
+from fastjmix.spool.draft import ARCHIVE, RECIPE, SEALED, SUSPECT, TICKET, Draft, Leftover
+from fastjmix.spool.files import remove_tree, sync_directory, write_all
 from fastjmix.spool.ground import standing_on
+from fastjmix.spool.room import SENT_INODES
+from fastjmix.spool.root import Root
+from fastjmix.spool.spill import Spill
 from fastjmix.spool.ticket import Ticket
 
 State = Literal["outbox", "sent", "rejected"]
@@ -67,7 +70,7 @@ class Spool:
         self.outbox = root / "outbox"
         self.sent = root / "sent"
         self.rejected = root / "rejected"
-        self._lock: int | None = None
+        self._claimed = Root(root)
         self._clock = time.time() - time.monotonic()
 
     # -- start -------------------------------------------------------------------------------
@@ -82,7 +85,7 @@ class Spool:
         try:
             for directory in (self.root, self.building, self.outbox, self.sent, self.rejected):
                 directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = claim(self.root)
+            self._claimed.claim()
             self._check_ground()
             self.probe()
         except OSError as problem:
@@ -93,11 +96,27 @@ class Spool:
             ) from problem
         self._finish_steps()
 
+    def inherited(self) -> Spool:
+        """The same for a forked process, which has a part in the lock."""
+        child = Spool(self.root, durable=self.durable)
+        child._claimed = self._claimed
+        return child
+
     def release(self) -> None:
         """Gives the lock back."""
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        self._claimed.release()
+
+    def reclaim(self) -> None:
+        """Makes the directories whole again where they, or all of the storage, were made anew.
+
+        Raises OSError, SpoolError.
+        """
+        if self._claimed.claimed:
+            self._refuse_links()
+            self._claimed.reclaim()
+            for directory in (self.building, self.outbox, self.sent, self.rejected):
+                directory.mkdir(mode=0o700, exist_ok=True)
+            self._check_ground()
 
     def _refuse_links(self) -> None:
         """Who owns a link decides what is behind it, tomorrow too. Those above `root` are the
@@ -283,7 +302,7 @@ class Spool:
         try:
             reach("spool.dropping")
         finally:
-            shutil.rmtree(gone, ignore_errors=True)
+            remove_tree(gone)
 
     def discard(self, leftover: Leftover) -> None:
         """A draft in which nothing was promised, or whose archive is in outbox/. Raises OSError."""
@@ -303,6 +322,7 @@ class Spool:
         # Made under another name: whoever finds building/<id> finds it whole.
         unfinished = self._unfinished(recipe, envelope_id)
         opened: list[int] = []
+        self._claimed.check()
         try:
             unfinished.mkdir(mode=0o700)
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -314,7 +334,7 @@ class Spool:
         except BaseException:
             for descriptor in opened:
                 os.close(descriptor)
-            shutil.rmtree(unfinished, ignore_errors=True)
+            remove_tree(unfinished)
             raise
         archive, promises = opened
         return Draft(self, envelope_id, recipe, archive, promises=promises, durable=keep)
@@ -455,21 +475,27 @@ class Spool:
             sync_directory(self.outbox)
 
     def retain(
-        self, max_age_secs: float | None, max_bytes: int | None, wanted: int = 0
+        self,
+        max_age_secs: float | None,
+        max_bytes: int | None,
+        wanted: int = 0,
+        wanted_inodes: int = 0,
     ) -> list[str]:
         """Removes the oldest delivered envelopes beyond either bound; returns their ids.
 
-        Of those within both, the oldest go too until `wanted` bytes are free again. Only ever looks
-        at sent/: what is not delivered is never deleted to make room. Raises OSError.
+        Of those within both, the oldest go too until `wanted` bytes are free again, and
+        `wanted_inodes` inodes. Only ever looks at sent/: what is not delivered is never deleted to
+        make room. Raises OSError.
         """
-        removed = []
+        removed: list[str] = []
         # The earlier of two clocks: one that was set, either way, makes nothing older than it is.
         now = min(time.time(), self._clock + time.monotonic())
         left, freed = self._sent_oldest_first(), 0
         total = sum(size for _, size, _ in left)
         for modified, size, envelope_id in left:
             old = max_age_secs is not None and now - modified > max_age_secs
-            if old or freed < wanted or (max_bytes is not None and total > max_bytes):
+            short = freed < wanted or len(removed) * SENT_INODES < wanted_inodes
+            if old or short or (max_bytes is not None and total > max_bytes):
                 self.path("sent", envelope_id).unlink(missing_ok=True)
                 (self.sent / f"{envelope_id}.json").unlink(missing_ok=True)
                 removed.append(envelope_id)
@@ -492,6 +518,7 @@ class Spool:
 
     def _move(self, state: State, ticket: Ticket) -> None:
         target = self.root / state / f"{ticket.id}.json"
+        target.parent.mkdir(mode=0o700, exist_ok=True)  # it may have been deleted since the start
         self._write_file(target, ticket.dump(), durable=self.durable)
         reach("move.recorded")
         self._rename(self.path("outbox", ticket.id), self.path(state, ticket.id))

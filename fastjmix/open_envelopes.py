@@ -1,0 +1,101 @@
+"""The envelopes that one packer has open: by study, by association, and which is due next.
+
+Wanted: the cost of an instance does not grow with the envelopes that are open, nor that of a turn
+of the loop.
+Guaranteed: `due` is never later than the first envelope's time (it may be earlier, and is looked at
+again then). What the envelopes will still take of the disk is counted as they grow, not summed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from fastjmix.packing import Packing
+from fastjmix.spool import seal_bytes
+
+
+class OpenEnvelopes:
+    """Iterated over, it gives those that were open when that began."""
+
+    def __init__(self) -> None:
+        self._by_key: dict[tuple[Any, ...], Packing] = {}
+        self._sent_by: dict[int, set[Packing]] = {}
+        self._instances = 0
+        self._plain: dict[Packing, int] = {}
+        self._plain_bytes = 0
+        self.due = math.inf
+        """When one may have to be sealed, in monotonic seconds."""
+
+    def __len__(self) -> int:
+        return len(self._by_key)
+
+    def __iter__(self) -> Iterator[Packing]:
+        return iter(list(self._by_key.values()))
+
+    def __contains__(self, packing: Packing) -> bool:
+        return self._by_key.get(packing.key) is packing
+
+    def get(self, key: tuple[Any, ...]) -> Packing | None:
+        """The open envelope of a study (packing.key_of)."""
+        return self._by_key.get(key)
+
+    def add(self, packing: Packing) -> None:
+        """A new envelope."""
+        self._by_key[packing.key] = packing
+        self.due = min(self.due, packing.due())
+
+    def remove(self, packing: Packing) -> None:
+        """It is sealed, or left to recovery; not to be asked for again."""
+        self._by_key.pop(packing.key, None)
+        self._instances -= len(packing.members)
+        self._plain_bytes -= self._plain.pop(packing, 0)
+        for association in packing.associations:
+            self._sent_by.get(association, set()).discard(packing)
+
+    def quietest(self) -> Packing | None:
+        """The one to seal first when no more may be open. One that is being joined cannot be."""
+        idle = (one for one in self._by_key.values() if not one.joining)
+        return min(idle, key=lambda one: one.last_arrival, default=None)
+
+    def arriving(self, packing: Packing, association: int, now: float) -> None:
+        """An instance of this association goes into it: its timers begin anew."""
+        packing.instance_arrived(association, now)
+        self._sent_by.setdefault(association, set()).add(packing)
+
+    def grown(self, packing: Packing, instances: int) -> None:
+        """So many instances were entered."""
+        self._instances += instances
+        if packing.encrypts:
+            before = self._plain.get(packing, 0)
+            self._plain[packing] = packing.draft.end
+            self._plain_bytes += packing.draft.end - before
+        self.due = min(self.due, packing.due())
+
+    def association_ended(self, association: int, now: float) -> None:
+        """No more comes of this association."""
+        for packing in self._sent_by.pop(association, ()):
+            packing.association_ended(association, now)
+            self.due = min(self.due, packing.due())
+
+    def take_due(self, now: float) -> list[Packing]:
+        """Those to be sealed by now."""
+        if now < self.due:
+            return []
+        found = [one for one in self._by_key.values() if one.due() <= now]
+        later = (one.due() for one in self._by_key.values())
+        self.due = min((due for due in later if due > now), default=math.inf)
+        return found
+
+    # -- what they will still take ---------------------------------------------------------------
+
+    @property
+    def seal_bytes(self) -> int:
+        """Bytes that their ends may take."""
+        return seal_bytes(len(self._by_key), self._instances)
+
+    @property
+    def plain_bytes(self) -> int:
+        """Bytes of those that are to be encrypted: they will be there twice."""
+        return self._plain_bytes

@@ -1,0 +1,58 @@
+"""The storage directory that was claimed: is it still that one, and may another take its place?
+
+Wanted: nothing is written into a directory that is not ours, and an administrator who makes the
+storage directory again has no more to do.
+Guaranteed: the lock file says which directory was claimed (`check`). Another one is taken in its
+place only if nobody else has, and if it is on the same file system: on another one it is what a
+mount covered, and will cover again.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import uuid
+from pathlib import Path
+
+from fastjmix.claim import LOCK, claim, join
+from fastjmix.spool.place import identity, leads_to
+
+
+class Root:
+    """The directory, and the lock on it; what a child inherits over fork stands for the same."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: int | None = None
+        self._device = 0
+        self._run = uuid.uuid4().hex
+
+    @property
+    def claimed(self) -> bool:
+        """Was it claimed, and not released?"""
+        return self._lock is not None
+
+    def claim(self) -> None:
+        """Takes the lock. Raises SpoolError, OSError."""
+        self._lock = claim(self.path)
+        self._device = self.path.stat().st_dev
+
+    def release(self) -> None:
+        """Gives the lock back."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def check(self) -> None:
+        """Raises OSError (ESTALE) when the path leads to another directory, or to none."""
+        if self._lock is not None and not leads_to(self.path / LOCK, identity(self._lock)):
+            raise OSError(errno.ESTALE, "the storage directory is gone, or another one")
+
+    def reclaim(self) -> None:
+        """Claims the directory that the path leads to now. Raises OSError, SpoolError."""
+        if self.path.stat().st_dev != self._device:
+            raise OSError(errno.EXDEV, "the storage directory is on another file system now")
+        if self._lock is None or not leads_to(self.path / LOCK, identity(self._lock)):
+            joined = join(self.path, self._run)
+            self.release()
+            self._lock = joined

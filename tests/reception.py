@@ -112,6 +112,7 @@ class Reception:
     def _pack(self) -> None:
         while (report := self.packer._intake.poll(0)) is not None:
             self.packer._handle(*report)
+        self.packer._joins.finish()
         if self.packer._pending:
             self.packer._commit()
         if self._waits and self._scanner.granted:
@@ -134,12 +135,12 @@ class Reception:
 
     def seal(self) -> list[Path]:
         """All that is open; the archives that are in outbox/ then."""
-        for packing in list(self.packer._open.values()):
+        for packing in list(self.packer._open):
             self.packer._seal(packing, "the test says so")
         return sorted(self.spool.outbox.glob("*.zip"))
 
     def close(self) -> None:
-        for packing in list(self.packer._open.values()):
+        for packing in list(self.packer._open):
             packing.draft.close()
         self.spool.release()
         for end in self._outcomes:

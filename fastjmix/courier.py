@@ -38,6 +38,7 @@ from fastjmix.config.tree import UPLOAD_RATE_MIN
 from fastjmix.delivery import Answer, Coding, Dialect, Failure, Kind
 from fastjmix.failpoints import reach
 from fastjmix.intact import Damaged, Extents, Witness
+from fastjmix.spool.reading import open_regular
 
 CHUNK_BYTES: Final = 256 * 1024
 """Of the archive in one read and one write: large enough that Python's share of the work is small
@@ -72,7 +73,7 @@ class _Descriptor:
 
     def __init__(self, path: Path) -> None:
         self.number = -1
-        self.number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self.number = open_regular(path)
         self.size = os.fstat(self.number).st_size
         os.posix_fadvise(self.number, 0, 0, os.POSIX_FADV_SEQUENTIAL)
 

@@ -45,6 +45,7 @@ class Waiting:
     `order` rises with age. `doubtful`: an earlier attempt may have stored it upstream without our
     knowing; true of every envelope found at start, since a ticket cannot prove the contrary.
     `origin` names the process that waits for the outcome; None: nobody does, for it was promised.
+    `problem` is what the disk said last, and the log, too.
     """
 
     key: Key
@@ -54,6 +55,7 @@ class Waiting:
     attempts: int = 0
     failures: int = 0
     told: bool = False
+    problem: str = ""
 
     @property
     def id(self) -> str:

@@ -105,7 +105,7 @@ def _seal_in_place(spool: Spool, draft: Draft, members: list[Member], origin: st
         reading.take(member, reading.digest(member))
     draft.end = data_offset(members[-1]) + members[-1].size
     sealed_at = None
-    with contextlib.suppress(FileNotFoundError, DamagedTicket):
+    with contextlib.suppress(OSError, DamagedTicket):
         sealed_at = spool.ticket("outbox", draft.id).sealed_at
     return seal(draft, reading.contents, members, origin, sealed_at)
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
+
+from fastjmix.failpoints import reach
+from fastjmix.spool.renaming import rename_new
 
 Bytes = bytes | bytearray | memoryview
 
@@ -19,8 +24,9 @@ PIECE_BYTES: Final = 1 << 20
 FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """There is no room for more. What pwrite(2) says so of has harmed nothing that was there."""
 
-SCARCE: Final = FULL | {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
-"""Something has run out for now; any other error says that the storage itself is unwell."""
+SCARCE: Final = FULL | {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EEXIST}
+"""Something has run out for now, or somebody's file has the name that one of ours is to get; any
+other error says that the storage itself is unwell."""
 
 
 def sync_directory(path: Path) -> None:
@@ -54,3 +60,32 @@ def write_all(descriptor: int, buffers: Sequence[Bytes], offset: int) -> int:
             written -= len(view)
             index += 1
     return offset
+
+
+def write_new(path: Path, data: bytes, owner: str, *, durable: bool) -> None:
+    """A whole file under a name that nothing has, or none: written under another name before.
+
+    Raises FileExistsError, OSError. `owner` is whose successor deletes what a kill leaves of it.
+    """
+    temporary = path.parent / f"{owner}-{uuid.uuid4()}.new"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            write_all(descriptor, [data], 0)
+            if durable:
+                os.fdatasync(descriptor)
+        finally:
+            os.close(descriptor)
+        rename_synced(temporary, path, durable=durable)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def rename_synced(source: Path, target: Path, *, durable: bool) -> None:
+    """Gives a file a name that nothing has. Raises FileExistsError, OSError."""
+    rename_new(source, target)
+    reach("spool.renamed")
+    if durable:
+        sync_directory(target.parent)

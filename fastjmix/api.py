@@ -48,7 +48,7 @@ from fastjmix.errors import ConfigError
 from fastjmix.failpoints import reach
 from fastjmix.jmix.check import UUID, EnvelopeSummary, check_envelope, read_manifest
 from fastjmix.links import Links
-from fastjmix.spool import POST_INODES, Room, Spool, State, Ticket
+from fastjmix.spool import POST_INODES, Room, Spool, Ticket
 from fastjmix.web import HttpError, json_answer
 
 if TYPE_CHECKING:
@@ -140,10 +140,12 @@ class Shared:
     def open_archive(self, envelope_id: str) -> BinaryIO:
         """An envelope's archive, open; it stays whole however it is moved. Raises HttpError 404."""
         if UUID.fullmatch(envelope_id):
-            states: tuple[State, ...] = ("sent", "outbox", "sent")  # it may move while we look
-            for state in states:
-                with contextlib.suppress(FileNotFoundError):
-                    return self.spool.path(state, envelope_id.lower()).open("rb")
+            try:
+                found = self.spool.open_served(envelope_id.lower())
+            except OSError as problem:
+                raise HttpError(500, f"the envelope cannot be read: {problem.strerror}") from None
+            if found is not None:
+                return found
         raise HttpError(404, "no envelope with this id is here")
 
     def reasons_against(self) -> list[str]:
@@ -321,11 +323,13 @@ class Listener:
                 check_envelope, file, key=self._key, unopened=self._key is None
             )
             future = waiting.enter_context(shared.outcomes.expect(summary.id))
-            if shared.spool.find(summary.id) is not None:
-                raise HttpError(409, f"envelope {summary.id} is here already; nothing was changed")
             ticket = self._ticket(summary, upstream, received)
             reach("api.received")
-            await asyncio.to_thread(shared.spool.admit, temporary, ticket)
+            try:
+                await asyncio.to_thread(shared.spool.admit, temporary, ticket)
+            except FileExistsError:
+                told = f"envelope {summary.id} is here already; nothing was changed"
+                raise HttpError(409, told) from None
             reach("api.admitted")
         shared.links.ring_outbox()
         log.get().info("envelope_taken_in", envelope=summary.id, bytes=received.size, origin=ORIGIN)
@@ -470,5 +474,6 @@ def run(config: Config, spool: Spool, links: Links, sockets: Sequence[socket.soc
     caller. SIGINT, which a terminal sends to the whole group, is left to the supervisor. Raises
     ConfigError for TLS files that cannot be used.
     """
+    spool.take_over(ORIGIN)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(config, spool, links, sockets))

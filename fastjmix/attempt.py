@@ -46,7 +46,7 @@ class Attempt:
         self._facts = target.facts
         self._courier: Courier = target.courier
 
-    async def run(self, ticket: Ticket | None) -> Outcome:
+    async def run(self, ticket: Ticket) -> Outcome:
         """Deliver it. Raises FileNotFoundError (a person moved the archive), OSError (our disk)."""
         first = not self._item.attempts and not self._item.doubtful
         self._item.attempts += 1

@@ -3,7 +3,8 @@
 Wanted: a query by Study Instance UID among 100,000 envelopes without opening 100,000 tickets.
 Guaranteed: an answer holds every envelope that was in outbox/ or sent/ when the question came, and
 none that had left before. The files are the truth: the index is read from them, only names not seen
-before are opened, and it is forgotten when the process ends. All disk work is done in a thread.
+before are opened, and it is forgotten when the process ends. One whose ticket cannot be read is
+left out, and looked at again after UNREADABLE_SECS. All disk work is done in a thread.
 Still wrong: while envelopes arrive, each question lists the directories again (about 0.1 s for
 100,000 names); an entry takes about 800 bytes.
 """
@@ -11,7 +12,6 @@ Still wrong: while envelopes arrive, each question lists the directories again (
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import time
 from collections import defaultdict
@@ -21,14 +21,14 @@ from typing import Final, NamedTuple
 
 from fastjmix import log
 from fastjmix.errors import DamagedTicket
-from fastjmix.spool import Spool, State, Ticket
+from fastjmix.spool import Spool, State, Ticket, names
 
 SETTLE_NS: Final = 50_000_000
 """A directory changed this shortly before a listing may change again without a new mtime: the
 kernel's file clock ticks every 1 to 10 ms."""
 
-NAME_CHARS: Final = 40
-"""A UUID and ".zip"."""
+UNREADABLE_SECS: Final = 60.0
+"""How long a ticket that could not be read is not tried again: a person has to mend it."""
 
 SEARCHED: Final[tuple[State, ...]] = ("outbox", "sent")
 """In the direction in which envelopes move, so that one on its way is seen at least once."""
@@ -62,9 +62,16 @@ class _Listing:
         self.listed_ns = time.time_ns()
         self.changed_ns = changed_ns
         with os.scandir(self.path) as entries:
-            names = [entry.name for entry in entries]
-        self.ids = frozenset(n[:-4] for n in names if len(n) == NAME_CHARS and n.endswith(".zip"))
+            self.ids = frozenset(filter(None, map(_archive_id, entries)))
         return True
+
+
+def _archive_id(entry: os.DirEntry[str]) -> str | None:
+    """The id of an archive; None for what is none of ours."""
+    found = names.sealed(entry.name)
+    if found is None or found[1] != "zip" or not entry.is_file(follow_symlinks=False):
+        return None
+    return found[0]
 
 
 class Catalogue:
@@ -76,6 +83,7 @@ class Catalogue:
         self._tickets: dict[str, Entry] = {}
         self._by_study: defaultdict[str, set[str]] = defaultdict(set)
         self._unreadable: set[str] = set()
+        self._retry_at = 0.0
         self._lock = asyncio.Lock()
 
     async def of_study(self, study: str) -> list[Entry]:
@@ -96,33 +104,54 @@ class Catalogue:
 
     def _refresh(self) -> None:
         changed = [self._listings[state].refresh() for state in SEARCHED]
-        if not any(changed):
+        retry = bool(self._unreadable) and time.monotonic() >= self._retry_at
+        if not any(changed) and not retry:
             return
         here = self._listings["outbox"].ids | self._listings["sent"].ids
         for envelope_id in self._tickets.keys() - here:
             self._forget(envelope_id)
         self._unreadable &= here
-        for envelope_id in here - self._tickets.keys() - self._unreadable:
+        for envelope_id in self._unreadable if retry else ():
             self._learn(envelope_id)
+        self._unreadable -= self._tickets.keys()
+        new = here - self._tickets.keys() - self._unreadable
+        problems = {one: why for one in new if (why := self._learn(one)) is not None}
+        if retry or problems:
+            self._retry_at = time.monotonic() + UNREADABLE_SECS
+        self._unreadable |= problems.keys()
+        for envelope_id, why in list(problems.items())[:1]:
+            log.get().error(
+                "ticket_damaged", envelope=envelope_id, problem=why, count=len(problems)
+            )
 
-    def _learn(self, envelope_id: str) -> None:
+    def _learn(self, envelope_id: str) -> str | None:
+        """Takes an envelope into the index; why not, if its ticket cannot be read."""
         try:
             ticket = self._read(envelope_id)
         except DamagedTicket as problem:
-            log.get().error("ticket_damaged", envelope=envelope_id, problem=problem.message)
-            self._unreadable.add(envelope_id)
-            return
+            return problem.message
+        except OSError as problem:
+            return problem.strerror or str(problem)
         if ticket is None:
-            return  # it left while we looked, and that changes a directory: listed again next time
+            return None  # it left while we looked, which changes a directory: listed again then
         held = (ticket.studies, ticket.instances, ticket.size_bytes, ticket.sealed_at)
         self._tickets[envelope_id] = Entry(envelope_id, *held, "outbox")
         for study in ticket.studies:
             self._by_study[study].add(envelope_id)
+        return None
 
     def _read(self, envelope_id: str) -> Ticket | None:
+        """Raises OSError, DamagedTicket when it is there, and in no state can be read."""
+        problem: OSError | DamagedTicket | None = None
         for state in SEARCHED:
-            with contextlib.suppress(FileNotFoundError):
+            try:
                 return self._spool.ticket(state, envelope_id)
+            except FileNotFoundError:
+                continue
+            except (OSError, DamagedTicket) as found:
+                problem = found
+        if problem is not None:
+            raise problem
         return None
 
     def _forget(self, envelope_id: str) -> None:

@@ -11,8 +11,10 @@ Still wrong: flock(2) on some network file systems binds one machine only.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import stat
 import time
 from pathlib import Path
 from typing import Final
@@ -25,6 +27,9 @@ FORMAT: Final = 1
 LOCK: Final = ".lock"
 """The file that is locked."""
 
+MARK_BYTES_MAX: Final = 64
+"""Read of `.format`, which holds a number and a line's end."""
+
 LOCK_SECS: Final = 3.0
 """How long a start waits for the lock: the processes of one that was killed need a moment to go."""
 
@@ -35,7 +40,7 @@ def claim(root: Path) -> int:
     Raises SpoolError (another process, another version), OSError.
     """
     # Not open for writing: that would be in the way of remounting the file system read-only.
-    lock = os.open(root / LOCK, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    lock = _open(root / LOCK, os.O_RDONLY | os.O_CREAT)
     try:
         _wait_for(lock, root)
         _check_format(root)
@@ -92,14 +97,45 @@ def _check_format(root: Path) -> None:
     """Reads the mark, or makes it."""
     mark = root / ".format"
     try:
-        found = mark.read_text(encoding="ascii", errors="replace").strip()
+        descriptor = _open(mark, os.O_RDONLY)
     except FileNotFoundError:
-        mark.touch(mode=0o600)
-        mark.write_text(f"{FORMAT}\n", encoding="ascii")
+        descriptor = _open(mark, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        try:
+            os.write(descriptor, f"{FORMAT}\n".encode())
+        finally:
+            os.close(descriptor)
         return
+    try:
+        found = os.read(descriptor, MARK_BYTES_MAX).decode("ascii", "replace").strip()
+    finally:
+        os.close(descriptor)
     if found and found != str(FORMAT):
         raise SpoolError(
             f"{root}: written by another version of fastjmix (its format is {found[:20]!r}, this"
             f" version knows {FORMAT}); nothing was touched",
             "Start that version again and let it deliver everything, or use another directory.",
         )
+
+
+def _open(path: Path, flags: int) -> int:
+    """A file of ours in the storage directory, and nothing that stands in its place.
+
+    Raises SpoolError for a link, a directory, a FIFO and the like; OSError.
+    """
+    try:
+        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+    except OSError as problem:
+        if problem.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+            raise _not_ours(path) from None
+        raise
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise _not_ours(path)
+
+
+def _not_ours(path: Path) -> SpoolError:
+    return SpoolError(
+        f"{path}: is not a file, and fastjmix keeps one of that name there",
+        "Move it away, or give fastjmix another [storage.options] path.",
+    )

@@ -39,6 +39,7 @@ from fastjmix.config.tree import UPLOAD_RATE_MIN
 from fastjmix.delivery import Failure, Kind
 from fastjmix.failpoints import reach
 from fastjmix.intact import Damaged, Extents, Witness
+from fastjmix.spool.reading import open_regular
 from fastjmix.upstream_facts import Coding
 
 CHUNK_BYTES: Final = 256 * 1024
@@ -74,7 +75,7 @@ class _Descriptor:
 
     def __init__(self, path: Path) -> None:
         self.number = -1
-        self.number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self.number = open_regular(path)
         self.size = os.fstat(self.number).st_size
         os.posix_fadvise(self.number, 0, 0, os.POSIX_FADV_SEQUENTIAL)
 

@@ -15,7 +15,6 @@ Still wrong: CRC-32 is for accidents. Whoever can write to the disk can write a 
 from __future__ import annotations
 
 import os
-import uuid
 import zipfile
 from array import array
 from collections.abc import Iterator
@@ -28,6 +27,7 @@ from fastjmix.errors import EnvelopeError
 from fastjmix.jmix.archive import check_structure, local_header, walk
 from fastjmix.jmix.unzip import Archive, Limits
 from fastjmix.spool import Ticket
+from fastjmix.spool.reading import open_archive
 
 PIECE_BYTES: Final = 1 << 20
 """Of the central directory in one read."""
@@ -97,7 +97,7 @@ class Rereading:
 
     def __init__(self, archive: Path, extents: Extents) -> None:
         self._witness = Witness(extents)
-        self._file = archive.open("rb", buffering=0)
+        self._file = open_archive(archive)
         # What memory still holds of it says nothing about the disk.
         os.posix_fadvise(self._file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
@@ -117,15 +117,13 @@ class Rereading:
         return len(piece)
 
 
-def examine(archive: Path, ticket: Ticket | None) -> Extents:
+def examine(archive: Path, ticket: Ticket) -> Extents:
     """Checks an archive's size and structure, and says what its bytes must be.
 
     Reads its headers and its central directory, no member's data. Raises Damaged,
     FileNotFoundError, OSError.
     """
-    if ticket is None:
-        raise Damaged("its ticket cannot be read, or its name is not an id")
-    with archive.open("rb", buffering=0) as file:
+    with open_archive(archive) as file:
         size = os.fstat(file.fileno()).st_size
         if size != ticket.size_bytes:
             raise Damaged(f"{size} bytes, sealed with {ticket.size_bytes}")
@@ -171,14 +169,9 @@ def _pieces(descriptor: int, start: int, stop: int) -> Iterator[bytes]:
 
 def manifest(archive: Path) -> bytes:
     """manifest.json of an archive that `examine` found well. Raises OSError, BadZipFile."""
-    with zipfile.ZipFile(archive) as opened, opened.open("manifest.json") as member:
+    with (
+        open_archive(archive) as file,
+        zipfile.ZipFile(file) as opened,
+        opened.open("manifest.json") as member,
+    ):
         return member.read(MANIFEST_BYTES_MAX)
-
-
-def is_id(name: str) -> bool:
-    """Can this be an envelope's id? It becomes part of a URL."""
-    try:
-        uuid.UUID(name)
-    except ValueError:
-        return False
-    return True

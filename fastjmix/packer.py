@@ -230,7 +230,7 @@ class Packer:
     def _recover(self) -> None:
         """Before anything new is begun: what is there was left."""
         self._recovered = True
-        self._spool.sweep(self._name)
+        self._spool.take_over(self._name)
         # Copies first: whether one counts is asked while its original is still there.
         found = sorted(self._spool.leftovers(), key=lambda one: "replaces" not in one.recipe)
         for leftover in found:

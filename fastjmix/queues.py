@@ -60,7 +60,7 @@ class Waiting:
     `failed_at`: when it failed last, by the loop's clock; `taken_then`: how many others had been
     taken by then. `alone`: how often it has failed again although others were taken since.
     `held_then`, `held_since`: how many had been taken when an answer to it first held the upstream,
-    and when that was.
+    and when that was. `problem` is what the disk said last, and the log, too.
     """
 
     key: Key
@@ -76,6 +76,7 @@ class Waiting:
     alone: int = 0
     held_then: int | None = None
     held_since: float = 0.0
+    problem: str = ""
 
     @property
     def id(self) -> str:

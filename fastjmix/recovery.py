@@ -115,7 +115,7 @@ def _seal_in_place(spool: Spool, draft: Draft, reading: _Reading, origin: str) -
     members = [member for member, _ in reading.taken]
     draft.end = _end_of(members[-1])
     sealed_at = None
-    with contextlib.suppress(FileNotFoundError, DamagedTicket):
+    with contextlib.suppress(OSError, DamagedTicket):
         sealed_at = spool.ticket("outbox", draft.id).sealed_at
     return seal(draft, reading.contents, members, origin, sealed_at)
 

@@ -2,26 +2,26 @@
 
 Wanted: sent/ within its bounds, and smaller where the disk is; an alarm when an envelope waits too
 long; damage in what waits found while somebody may still have the images.
-Guaranteed: only what was delivered is ever deleted. At rest it costs a look a minute. The scrub
-reads envelopes that have waited for SCRUB_AGE_SECS, oldest first, from the disk and not from the
-page cache, at SCRUB_RATE at most, each once in SCRUB_REST_SECS; what is damaged is told to
-`condemn`.
-Still wrong: the look at sent/ asks for the size of each envelope in it: a second for 100,000.
+Guaranteed: only what was delivered is ever deleted, as soon as it is too old or too much. At rest
+it costs a look a minute. The scrub reads envelopes that have waited for SCRUB_AGE_SECS, oldest
+first, from the disk and not from the page cache, at SCRUB_RATE at most, each once in
+SCRUB_REST_SECS; what is damaged is told to `condemn`, what cannot be read waits for the next round.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from fastjmix import log
 from fastjmix.errors import DamagedTicket
 from fastjmix.intact import Damaged, Rereading, examine
-from fastjmix.spool import Room, Spool
+from fastjmix.spool import SENT_INODES, Retention, Room, Spool
 
 REST: Final = 4.0
 """Times as long as a look took pass before the next one."""
@@ -40,6 +40,12 @@ SCRUB_REST_SECS: Final = 86400.0
 
 SCRUB_AT_ONCE: Final = 64
 """Names that are kept of a round: a backlog may be 100,000."""
+
+TOLD_MAX: Final = 10
+"""Envelopes that one round names because they cannot be read; it counts the others."""
+
+EXPIRY_SECS_MIN: Final = 0.1
+"""Between two looks for what has become too old."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +72,7 @@ class Upkeep:
     ) -> None:
         self._spool = spool
         self._keep = keep
+        self._retention = Retention(spool, keep.secs, keep.size)
         self._condemn = condemn
         self._look_secs = look_secs
         self._scrub_age_secs = scrub_age_secs
@@ -77,41 +84,65 @@ class Upkeep:
         """An envelope came or went: the disk may be fuller than it was."""
         self._stirred.set()
 
+    def delivered(self, envelope_id: str) -> None:
+        """An envelope has come to sent/."""
+        self._retention.delivered(envelope_id)
+
     async def tend(self) -> None:
-        """Retention and age, each minute; room on the disk also when something has changed."""
+        """Age and what lies in sent/, each minute; its bounds, and room, when something changed."""
         now = asyncio.get_running_loop().time
         due = now()
         while True:
             began = now()
             self._stirred.clear()
-            try:
-                if began >= due:
-                    due = began + self._look_secs
-                    await asyncio.to_thread(self._trim, 0)
-                    self._judge_age(await asyncio.to_thread(self._spool.oldest_waiting))
-                await asyncio.to_thread(self._make_room)
-            except OSError as problem:
-                log.get().error("upkeep_failed", problem=problem.strerror)
+            if began >= due:
+                due = began + self._look_secs
+                await self._try(self._look_at_age())
+                await self._try(self._survey())
+            await self._try(self._trim())
             await asyncio.sleep((now() - began) * REST)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(due):
+                async with asyncio.timeout_at(min(due, now() + self._expiry_secs())):
                     await self._stirred.wait()
 
-    def _make_room(self) -> None:
+    async def _try(self, work: Awaitable[None]) -> None:
+        """What the disk does not let through is no reason to leave out the rest."""
+        try:
+            await work
+        except OSError as problem:
+            log.get().error("upkeep_failed", problem=problem.strerror)
+
+    async def _look_at_age(self) -> None:
+        self._judge_age(await asyncio.to_thread(self._spool.oldest_waiting))
+
+    def _expiry_secs(self) -> float:
+        due = self._retention.due_secs
+        return math.inf if due is None else max(due, EXPIRY_SECS_MIN)
+
+    async def _survey(self) -> None:
+        """A portion at a time: others want the disk and this thread's turn."""
+        if await asyncio.to_thread(lambda: self._retention.stale):
+            portions = self._retention.survey()
+            while await asyncio.to_thread(_advance, portions):
+                pass
+
+    async def _trim(self) -> None:
+        """Raises OSError."""
         room = self._keep.room
         wanted, inodes = (room.wanted(), room.wanted_inodes()) if room is not None else (0, 0)
-        if wanted > 0 or inodes > 0:
-            self._trim(wanted, inodes)
-
-    def _trim(self, wanted: int, inodes: int = 0) -> None:
-        removed = self._spool.retain(self._keep.secs, self._keep.size, wanted, inodes)
-        if removed:
-            log.get().info(
-                "envelopes_expired",
-                count=len(removed),
-                for_room=wanted or None,
-                for_inodes=inodes or None,
-            )
+        for_room, for_inodes = max(0, wanted) or None, max(0, inodes) or None
+        count, more = 0, True
+        while more:
+            removed = await asyncio.to_thread(self._retention.trim, wanted, inodes)
+            count += len(removed.ids)
+            wanted -= removed.size
+            inodes -= len(removed.ids) * SENT_INODES
+            more = removed.more
+            if self._retention.exhausted:
+                await self._survey()
+        if count:
+            told = {"for_room": for_room, "for_inodes": for_inodes}
+            log.get().info("envelopes_expired", count=count, **told)
 
     def _judge_age(self, oldest: float | None) -> None:
         age = max(0.0, time.time() - oldest) if oldest is not None else 0.0
@@ -143,30 +174,47 @@ class Upkeep:
 
     async def _round(self) -> None:
         after, before = (0.0, ""), time.time() - self._scrub_age_secs
+        unreadable = 0
         while some := await asyncio.to_thread(
             self._spool.some_waiting, after, before, SCRUB_AT_ONCE
         ):
             for _, envelope_id in some:
-                await self._read(envelope_id)
+                try:
+                    await self._read(envelope_id)
+                except OSError as problem:
+                    unreadable += 1
+                    if unreadable <= TOLD_MAX:
+                        why = problem.strerror
+                        log.get().error("envelope_unreadable", envelope=envelope_id, problem=why)
             after = some[-1]
+        if unreadable > TOLD_MAX:
+            log.get().error("scrub_failed", problem="more cannot be read", count=unreadable)
 
     async def _read(self, envelope_id: str) -> None:
+        """Raises OSError."""
         try:
             reading = await asyncio.to_thread(self._open, envelope_id)
             while reading is not None and (size := await asyncio.to_thread(reading.step)):
                 await asyncio.sleep(size / SCRUB_RATE)
         except FileNotFoundError:
             return  # its turn came
-        except OSError as problem:
-            log.get().error("envelope_unreadable", envelope=envelope_id, problem=problem.strerror)
         except Damaged as problem:
             await self._condemn(envelope_id, str(problem))
 
     def _open(self, envelope_id: str) -> Rereading | None:
-        """None for one that somebody waits for, which is sent or deleted soon."""
+        """None for one that somebody waits for, which is sent or deleted soon; and for one whose
+        ticket says nothing (arrivals.py tells of that)."""
         archive = self._spool.path("outbox", envelope_id)
         try:
             ticket = self._spool.ticket("outbox", envelope_id)
-        except DamagedTicket as problem:
-            raise Damaged(problem.message) from problem
+        except DamagedTicket:
+            return None
         return None if ticket.awaited else Rereading(archive, examine(archive, ticket))
+
+
+def _advance(portions: Iterator[None]) -> bool:
+    """Takes the next step; False when there is none. (StopIteration cannot leave a thread.)"""
+    return next(portions, _END) is not _END
+
+
+_END: Final = object()

@@ -21,6 +21,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import heapq
+import itertools
 import os
 import random
 import signal
@@ -103,6 +104,7 @@ class Uploader:
         self._arrivals = Arrivals(
             spool, self._known, self._runs, self._take_in, self._pace.rescan_secs
         )
+        self._steps: dict[Key, asyncio.Task[None]] = {}
         self._news = asyncio.Event()
         self._learned = asyncio.Event()
         self._stopping = False
@@ -196,6 +198,8 @@ class Uploader:
         return target.next_time(now)
 
     def _runs(self, key: Key) -> bool:
+        if key in self._steps:
+            return True
         return any(item.key == key for target in self._each for item in target.running.values())
 
     def _run(self, target: Target, item: Waiting, work: Coroutine[None, None, None]) -> None:
@@ -222,6 +226,10 @@ class Uploader:
         """What has not come to its end stays in outbox/, unless someone waits to hear of it."""
         running = {t: item for target in self._each for t, item in target.running.items()}
         waiting = [item for target in self._each for _, item in target.awaited]
+        steps = list(self._steps.values())
+        for step in steps:
+            step.cancel()  # each has failed before, and is finished or done again by a successor
+        await asyncio.gather(*steps, return_exceptions=True)
         if running:
             _, late = await asyncio.wait(running, timeout=self._pace.stop_secs)
             for task in late:
@@ -237,19 +245,18 @@ class Uploader:
 
     # -- what is waiting ---------------------------------------------------------------------
 
-    def _take_in(self, found: Sequence[tuple[str, Ticket | None]], *, doubtful: bool) -> None:
+    def _take_in(self, found: Sequence[tuple[str, Ticket]], *, doubtful: bool) -> None:
         """`doubtful`: they were there when this process began."""
-        strangers: dict[str | None, list[str]] = {}
+        strangers: dict[str, list[str]] = {}
         for envelope_id, ticket in found:
             key = key_of(envelope_id)
             self._known.add(key)
             target = self._target(ticket)
             if target is not None:
-                awaited = ticket is not None and ticket.awaited
-                origin = ticket.origin if ticket is not None and awaited else None
+                origin = ticket.origin if ticket.awaited else None
                 target.take_in(key, origin, doubtful=doubtful)
             else:
-                strangers.setdefault(ticket.upstream if ticket else None, []).append(envelope_id)
+                strangers.setdefault(ticket.upstream, []).append(envelope_id)
         for upstream, ids in strangers.items():
             log.get().error(
                 "upstream_unknown",
@@ -264,12 +271,11 @@ class Uploader:
             self._upkeep.stir()
 
     def _tell_waiting(self) -> None:
-        self._links.stats.set("outbox_envelopes", len(self._known))
+        waiting = len(self._known) + self._arrivals.unreadable
+        self._links.stats.set("outbox_envelopes", waiting)
 
-    def _target(self, ticket: Ticket | None) -> Target | None:
-        """Where a ticket goes. A damaged one may go anywhere: it is rejected before any upload."""
-        if ticket is None:
-            return self._each[0] if self._each else None
+    def _target(self, ticket: Ticket) -> Target | None:
+        """Where a ticket goes; None: its upstream is not configured."""
         exact = self._targets.get((ticket.pipeline, ticket.upstream))
         named = (t for (_, name), t in self._targets.items() if name == ticket.upstream)
         return exact or next(named, None)
@@ -313,6 +319,11 @@ class Uploader:
             log.get().warning("envelope_gone", envelope=item.id)
             self._forget(item)
             return
+        except (OSError, DamagedTicket) as problem:
+            if not item.awaited:
+                self._skip(target, item, problem)
+                return
+            outcome = delivery.without_answer(Failure(Kind.LOCAL, _why(problem)))
         except Exception as problem:  # ours; but others wait, and this one may do better later
             log.get().error("upload_fault", envelope=item.id, exc_info=problem)
             outcome = delivery.without_answer(Failure(Kind.LOCAL, type(problem).__name__))
@@ -322,6 +333,24 @@ class Uploader:
         size = ticket.size_bytes if ticket is not None else 0
         self._learned.set()
         await self._settle(target, item, outcome, now() - started, size)
+
+    def _skip(self, target: Target, item: Waiting, problem: OSError | DamagedTicket) -> None:
+        """An archive or a ticket that cannot be read now: the others go, and it is tried later."""
+        if isinstance(problem, DamagedTicket):
+            self._forget(item)  # arrivals.py finds it, tells of it, and looks at it again
+            return
+        item.failures += 1
+        delay = self._pace.backoff.delay(item.failures, random.random())
+        target.put_off(item, asyncio.get_running_loop().time() + delay)
+        self._links.stats.add("uploads_failed_total")
+        self._tell_once(item, "envelope_unreadable", problem)
+
+    def _tell_once(self, item: Waiting, event: str, problem: OSError | DamagedTicket) -> None:
+        """What comes back with each attempt is one line in the log."""
+        why = _why(problem)
+        if item.problem != why:
+            item.problem = why
+            log.get().error(event, envelope=item.id, problem=why)
 
     def _tell_gate(self, target: Target, outcome: Outcome, started: float, now: float) -> None:
         if outcome.damaged:
@@ -358,18 +387,22 @@ class Uploader:
             other = outcome.remote_id if outcome.remote_id != item.id else None
             log.get().info("envelope_uploaded", **told, bytes=size, remote_id=other)
             receipt = delivery.receipt(outcome, url=url, attempts=item.attempts, at=now)
-            await self._move(item, outcome, lambda: spool.deliver(item.id, receipt))
-            stats.add("envelopes_uploaded_total")
-            stats.add("upload_bytes_total", size)
+
+            def delivered() -> None:
+                self._upkeep.delivered(item.id)
+                stats.add("envelopes_uploaded_total")
+                stats.add("upload_bytes_total", size)
+
+            await self._move(item, outcome, lambda: spool.deliver(item.id, receipt), delivered)
         elif outcome.verdict is Verdict.REFUSED:
             log.get().error("envelope_rejected", **told, reason=outcome.reason)
             refusal = delivery.refusal(outcome, url=url, attempts=item.attempts, at=now)
-            await self._move(item, outcome, lambda: spool.reject(item.id, refusal))
-            stats.add("envelopes_rejected_total")
+            rejected = partial(stats.add, "envelopes_rejected_total")
+            await self._move(item, outcome, lambda: spool.reject(item.id, refusal), rejected)
         elif item.awaited:
             log.get().warning("envelope_withdrawn", **told, reason=outcome.reason)
-            await self._move(item, outcome, lambda: spool.withdraw(item.id))
-            stats.add("uploads_failed_total")
+            failed = partial(stats.add, "uploads_failed_total")
+            await self._move(item, outcome, lambda: spool.withdraw(item.id), failed)
         else:
             again = self._put_off(target, item, outcome)
             log.get().warning(
@@ -398,16 +431,34 @@ class Uploader:
         target.put_off(item, now + delay)
         return max(delay, pause)
 
-    async def _move(self, item: Waiting, outcome: Outcome, step: Callable[[], None]) -> None:
-        """A step on disk, repeated until the disk lets it; whoever waits hears after the first."""
-        failures = 0
-        while not await self._step(item, step):
-            failures += 1
-            if failures == 1:
-                await self._report(item, outcome)
+    async def _move(
+        self,
+        item: Waiting,
+        outcome: Outcome,
+        step: Callable[[], None],
+        done: Callable[[], None],
+    ) -> None:
+        """A step on disk, and then `done`; whoever waits hears after the first attempt."""
+        moved = await self._step(item, step)
+        await self._report(item, outcome)
+        if moved:
+            done()
+            self._forget(item)
+            return
+        # It is repeated beside the uploads: this one's trouble may last, and others wait.
+        task = asyncio.create_task(self._repeat(item, step, done))
+        self._steps[item.key] = task
+        task.add_done_callback(lambda _: self._steps.pop(item.key))
+
+    async def _repeat(
+        self, item: Waiting, step: Callable[[], None], done: Callable[[], None]
+    ) -> None:
+        """Until the disk lets it."""
+        for failures in itertools.count(1):
             await asyncio.sleep(self._pace.backoff.delay(failures, random.random()))
-        if not failures:
-            await self._report(item, outcome)
+            if await self._step(item, step):
+                break
+        done()
         self._forget(item)
 
     async def _step(self, item: Waiting, step: Callable[[], None]) -> bool:
@@ -417,7 +468,7 @@ class Uploader:
         except FileNotFoundError:
             log.get().warning("envelope_gone", envelope=item.id)
         except (OSError, DamagedTicket) as problem:
-            log.get().error("spool_step_failed", envelope=item.id, problem=str(problem))
+            self._tell_once(item, "spool_step_failed", problem)
             return False
         except Exception as problem:  # ours; somebody may wait to hear of the outcome
             log.get().error("spool_step_failed", envelope=item.id, exc_info=problem)
@@ -447,13 +498,20 @@ class Uploader:
     async def _condemn(self, envelope_id: str, why: str) -> None:
         """The upkeep has found an envelope damaged, before its turn came."""
         key = key_of(envelope_id)
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError, DamagedTicket):
             target = self._target(await asyncio.to_thread(read_ticket, self._spool, envelope_id))
             if target is None or key not in self._known or self._runs(key):
                 return  # an attempt finds it, too
             self._known.discard(key)  # its place in a queue is passed over
             outcome = delivery.without_answer(Failure(Kind.DAMAGED, why))
             await self._settle(target, Waiting(key, 0, doubtful=False), outcome, 0.0)
+
+
+def _why(problem: OSError | DamagedTicket) -> str:
+    """The same words at each attempt: without the path, which may name a temporary file."""
+    if isinstance(problem, DamagedTicket):
+        return problem.message
+    return problem.strerror or type(problem).__name__
 
 
 # -- the process -----------------------------------------------------------------------------------
@@ -476,6 +534,7 @@ def run(config: Config, spool: Spool, links: Links) -> None:
     terminal sends to the whole group, is left to the supervisor.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    spool.take_over("uploader")
     uvloop.run(_main(config, spool, links))
 
 

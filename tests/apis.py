@@ -154,7 +154,7 @@ def in_thread(work: Callable[[], None]) -> Iterator[threading.Thread]:
 
 @contextlib.contextmanager
 def running(root: Path, *listeners: HttpListener, grace_secs: float = 5.0) -> Iterator[Gateway]:
-    """api.run in a thread; stopped through Links.stop."""
+    """api.run in a thread, with a spool of its own as a process has; stopped through Links.stop."""
     spool = Spool(root / "spool", durable=False)
     spool.prepare()
     mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -164,7 +164,7 @@ def running(root: Path, *listeners: HttpListener, grace_secs: float = 5.0) -> It
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in config.http]
     gateway = Gateway(spool, links, theirs, [s.getsockname()[1] for s in sockets])
     try:
-        with in_thread(lambda: api.run(config, spool, links, sockets)):
+        with in_thread(lambda: api.run(config, Spool(spool.root, durable=False), links, sockets)):
             try:
                 yield gateway
             finally:

@@ -208,7 +208,7 @@ def injecting(
 ) -> Strace:
     """A child's `when`-th `call` from now on fails with an errno, or kills it (`what`)."""
     fault = f"signal={what}" if what.startswith("SIG") else f"error={what}"
-    calls = "fdatasync,fsync,pwritev2,rename"
+    calls = "fdatasync,fsync,pwritev2,renameat2"
     calls = calls if call in calls.split(",") else f"{calls},{call}"
     return Strace(
         log,

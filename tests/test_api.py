@@ -36,6 +36,7 @@ from fastjmix.config import (
     Secret,
 )
 from fastjmix.errors import ConfigError
+from fastjmix.spool import Retention
 
 
 @pytest.fixture
@@ -170,7 +171,7 @@ def test_f80_a_download_survives_delivery_and_removal(gateway: Gateway) -> None:
         )
         received = connection.recv(1000)
         gateway.spool.deliver(ID, {"status": 201})
-        gateway.spool.retain(-1.0, None)
+        Retention(gateway.spool, -1.0).run()
         while len(received) < len(data):
             piece = connection.recv(1 << 20)
             assert piece

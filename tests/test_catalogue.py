@@ -17,6 +17,8 @@ from apis import (
 )
 from envelopes import ID, STUDY, envelope
 
+from fastjmix.spool import Retention
+
 
 @pytest.fixture
 def gateway(tmp_path: Path) -> Iterator[Gateway]:
@@ -111,7 +113,7 @@ def test_questions_while_envelopes_come_and_go(gateway: Gateway) -> None:
             other = str(uuid.uuid4())
             gateway.put(envelope(other), id=other, sealed_at=1.0)
             gateway.spool.deliver(other, {"status": 201})
-            gateway.spool.retain(-1.0, None)
+            Retention(gateway.spool, -1.0).run()
 
     with in_thread(churn):
         try:

@@ -219,7 +219,7 @@ def test_f19_a_second_failure_stops_the_intake_until_the_disk_is_well(start, tmp
 # -- a kill, or an error, at every step ------------------------------------------------------------
 
 
-@pytest.mark.parametrize("call", ["pwritev2", "fdatasync", "rename"])
+@pytest.mark.parametrize("call", ["pwritev2", "fdatasync", "renameat2"])
 @pytest.mark.parametrize("nth", by_form([1, 2, 3], list(range(1, 16))))
 def test_f19_the_packer_is_killed_at_its_nth_call(start, tmp_path, call: str, nth: int) -> None:
     own, ledger = start(builder=f"{SOON}\nmax_envelope_instances = 3"), Ledger()
@@ -240,12 +240,12 @@ SEAL = [  # what a seal calls, in order, once the envelope's members are durable
     ("fdatasync", 1),
     ("pwritev2", 2),  # the ticket
     ("fdatasync", 2),
-    ("rename", 1),  # the ticket to its name
+    ("renameat2", 1),  # the ticket to its name
     ("fsync", 1),  # outbox/
-    ("rename", 2),  # the envelope to outbox/
+    ("renameat2", 2),  # the envelope to outbox/
     ("fsync", 2),
-    ("unlinkat", 1),  # what is left of the draft
-    ("unlinkat", 2),
+    ("unlink", 1),  # what is left of the draft
+    ("rmdir", 1),
 ]
 FAULTS = {"SIGKILL": SEAL, "EIO": SEAL, "ENOSPC": SEAL[:9]}
 STEPS = [(what, *step) for what, steps in FAULTS.items() for step in steps]
@@ -282,7 +282,7 @@ def test_f19_each_answer_follows_the_sync_that_covers_it(start, tmp_path) -> Non
     """strace sees both processes: written, synced, its names synced, and only then answered."""
     own, ledger = start(builder=LATE), Ledger()
     pids = [child(own, name) for name in ("receiver-0", "packer-0")]
-    options = ["-e", "trace=pwritev2,fdatasync,fsync,rename,sendto", "-xx", "-s", "600"]
+    options = ["-e", "trace=pwritev2,fdatasync,fsync,renameat2,sendto", "-xx", "-s", "600"]
     with Strace(tmp_path / "trace", *options, pids=pids, apart=True):
 
         def send(number: int) -> None:
@@ -297,7 +297,7 @@ def test_f19_each_answer_follows_the_sync_that_covers_it(start, tmp_path) -> Non
             begun, call, ended = timed(line)
             if call in ("fdatasync", "fsync"):
                 synced.append((begun, ended, descriptor(line)))
-            elif call == "rename":  # a draft gets its name when its files have theirs
+            elif call == "renameat2":  # a draft gets its name when its files have theirs
                 named[Path(os.fsdecode(strings(line)[1]))] = ended
             elif call in ("pwritev2", "sendto"):
                 for uid in re.findall(rb"1\.2\.826\.\d+", b"".join(strings(line))):

@@ -36,7 +36,7 @@ from stores import Client, with_store
 
 from fastjmix import api, config, connections, web
 from fastjmix.config import ConfigError, Credentials, Secret
-from fastjmix.spool import Room
+from fastjmix.spool import Retention, Room
 
 # -- S20: one request, one reading -----------------------------------------------------------------
 
@@ -621,7 +621,7 @@ def test_f80_a_download_while_envelopes_are_sealed_moved_and_deleted(tmp_path: P
                     gateway.spool.deliver(envelope_id, {"status": 201})
                 else:
                     gateway.spool.deliver(envelope_id, {"status": 201})
-                    gateway.spool.retain(-1.0, None)
+                    Retention(gateway.spool, -1.0).run()
             study = f"1.{int(ids[0][:8], 16)}"
             gateway.put(envelope(ids[0], study, image), id=ids[0], studies=(study,))
             until(lambda: all(found) or any(one.done() for one in asking), "whole archives")

@@ -120,37 +120,46 @@ def test_a_large_head_is_stored_and_recovered(start) -> None:
     works(own)
 
 
-def left_behind_a_pipe(own: Gateway) -> tuple[Path, bytes]:
-    """The gateway is killed. What its draft's journal said, and the pipe that is there instead: who
-    recovers the draft waits until the test writes to it."""
+WAITS = """
+from pathlib import Path
+from fastjmix.spool import journal
+read = journal.read
+def when_told(directory):
+    Path("go on").read_bytes()
+    return read(directory)
+journal.read = when_told
+"""
+"""Who recovers a draft waits until the test has written to a pipe."""
+
+
+def left_behind(own: Gateway) -> Path:
+    """The gateway is killed with a draft. The pipe that whoever recovers it waits for."""
     works(own)
     own.child.kill()
     own.child.wait()
-    (promised,) = (own.spool / "building").glob("*/promised")
-    said = promised.read_bytes()
-    promised.unlink()
-    os.mkfifo(promised)
-    return promised, said
+    pipe = own.spool.parent / "go on"
+    os.mkfifo(pipe)
+    return pipe
 
 
 def test_a_recovery_that_takes_long_keeps_nobody_waiting(start) -> None:
-    promised, said = left_behind_a_pipe(start(builder="release_grace_secs = 30"))
-    again = start(builder="release_grace_secs = 0.1")
+    pipe = left_behind(start(builder="release_grace_secs = 30"))
+    again = start(first=WAITS, builder="release_grace_secs = 0.1")
     works(again)
     again.wait_for("envelope_sealed")
     assert "envelope_recovered" not in again.log()
-    promised.write_bytes(said)
+    pipe.write_bytes(b"go on")
     again.wait_for("envelope_recovered")
     assert len(again.envelopes("outbox")) == 2
 
 
 def test_a_drain_waits_for_what_is_being_recovered(start) -> None:
-    promised, said = left_behind_a_pipe(start(builder="release_grace_secs = 30"))
-    again = start(builder="release_grace_secs = 30")
+    pipe = left_behind(start(builder="release_grace_secs = 30"))
+    again = start(first=WAITS, builder="release_grace_secs = 30")
     works(again)
     again.child.send_signal(signal.SIGTERM)
     again.wait_for("envelope_sealed .*shutting down")
-    promised.write_bytes(said)
+    pipe.write_bytes(b"go on")
     assert again.stop() == 0
     assert "envelope_recovered" in again.log()
     assert len(again.envelopes("outbox")) == 2

@@ -10,11 +10,10 @@ import time
 import uuid
 from pathlib import Path
 
-import orjson
 import pytest
 
 from fastjmix.errors import DamagedTicket, SpoolError
-from fastjmix.spool import Leftover, Room, Spool, Ticket
+from fastjmix.spool import Retention, Room, Spool, Ticket
 
 
 @pytest.fixture
@@ -65,8 +64,9 @@ def test_refused_and_withdrawn(spool) -> None:
     one, two = sealed(spool), sealed(spool)
     spool.reject(one, {"status": 400})
     assert spool.ticket("rejected", one).refusal == {"status": 400}
-    assert spool.find(one) is None
+    assert spool.find(one) == ("rejected", spool.path("rejected", one))
     spool.withdraw(two)
+    assert spool.find(two) is None
     assert not list(spool.outbox.iterdir())
 
 
@@ -116,65 +116,91 @@ def start_again(spool: Spool) -> None:
     spool.prepare()
 
 
+def recipe(packer: int) -> dict[str, object]:
+    """What draft.json says, as a packer writes it."""
+    return {
+        "format": 1,
+        "packer": packer,
+        "pipeline": "p",
+        "upstream": "u",
+        "ack": "stored",
+        "profile": "harmony",
+        "digest": "sha256",
+        "skip_hashing": False,
+        "skip_listing": False,
+        "calling_ae": "CT",
+        "published": None,
+    }
+
+
 def test_leftovers_of_a_crash(spool) -> None:
     """Each line of the state table at the top of spool.py, made by hand."""
-    draft = spool.new_draft({"ack": "stored", "packer": 3})
+    draft = spool.new_draft(recipe(3))
     draft.append([b"member"])
     draft.close()
     uploading = spool.new_upload()
     uploading.write_bytes(b"half")
     spill = spool.new_spill("packer-0")
-    lonely = spool.outbox / "lonely.json"
-    lonely.write_bytes(ticket("lonely").dump())
-    one, two = sealed(spool), sealed(spool)
+    lonely = str(uuid.uuid4())
+    (spool.outbox / f"{lonely}.json").write_bytes(ticket(lonely).dump())
+    one, two, three = sealed(spool), sealed(spool), sealed(spool)
     # the receipt was written, the archive had not moved
-    (spool.sent / f"{one}.json").write_bytes(ticket(one, receipt={"status": 201}).dump())
+    (spool.sent / f"{one}.json").write_bytes(ticket(one, size_bytes=10, receipt={}).dump())
     # the archive had moved, the old ticket was still there
     spool.path("outbox", two).rename(spool.path("sent", two))
     (spool.sent / f"{two}.json").write_bytes(ticket(two, receipt={"status": 201}).dump())
-    (spool.outbox / "torn.new").write_bytes(b"{")
+    # retention had deleted the archive, and not yet its record
+    spool.deliver(three, {"status": 201})
+    spool.path("sent", three).unlink()
+    (spool.outbox / f"uploader-{uuid.uuid4()}.new").write_bytes(b"{")
     start_again(spool)
     assert not uploading.exists()
     assert not spill.path.exists()
     assert not list(spool.outbox.iterdir())
     assert {spool.find(one)[0], spool.find(two)[0]} == {"sent"}
     (leftover,) = spool.leftovers()
-    assert (leftover.id, leftover.recipe) == (draft.id, {"ack": "stored", "packer": 3})
+    assert (leftover.id, leftover.recipe) == (draft.id, recipe(3))
+    assert {path.stem for path in spool.sent.iterdir()} == {one, two}
 
 
 def test_a_draft_without_a_recipe_is_kept_for_a_person(spool) -> None:
-    names = [str(uuid.uuid4()), str(uuid.uuid4())]
-    for name, content in zip(names, (b"", b"member"), strict=True):
+    """When it may hold something; what a power cut left without bytes is deleted."""
+    blank, zeros, member = (str(uuid.uuid4()) for _ in range(3))
+    for name, recipe_text, archive in (
+        (blank, b"", b""),
+        (zeros, bytes(300), b""),
+        (member, b"{torn", b"PK\3\4member"),
+    ):
         (spool.building / name).mkdir()
-        (spool.building / name / "draft.json").write_bytes(b"{torn")
-        (spool.building / name / "envelope.zip").write_bytes(content)
-    (spool.building / "half.draft").mkdir()
+        (spool.building / name / "draft.json").write_bytes(recipe_text)
+        (spool.building / name / "envelope.zip").write_bytes(archive)
+        (spool.building / name / "promised").touch()
+    (spool.building / f"packer-7-{uuid.uuid4()}.draft").mkdir()
     assert spool.leftovers() == []  # while others run, it may be one that is being made
     start_again(spool)
     assert not list(spool.building.iterdir())
-    assert spool.path("rejected", names[1]).read_bytes() == b"member"
-    assert "draft.json" in spool.ticket("rejected", names[1]).refusal["why"]
+    assert spool.path("rejected", member).read_bytes() == b"PK\3\4member"
+    assert "draft.json" in spool.ticket("rejected", member).refusal["why"]
+    assert len(list(spool.rejected.iterdir())) == 2
 
 
 def test_a_successor_sweeps_what_its_predecessor_left_unpromised(spool) -> None:
     mine, other = spool.new_spill("packer-0"), spool.new_spill("packer-1")
-    spool.drop(left_by(spool, 10), durable=True)
-    drafts = [left_by(spool, number).directory for number in (0, 1)]
-    for directory in drafts:  # killed between mkdir and rename
-        number = int(orjson.loads((directory / "draft.json").read_bytes())["packer"])
-        directory.rename(spool.building / f"packer-{number}-{directory.name}.draft")
-    spool.sweep("packer-0")
+    drafts = [spool.new_draft(recipe(number)).leave().directory for number in (0, 1)]
+    gone = []
+    for number, directory in enumerate(drafts):  # killed between mkdir and rename
+        gone.append(spool.building / f"packer-{number}-{uuid.uuid4()}.draft")
+        directory.rename(gone[-1])
+    (spool.rejected / f"packer-0-{uuid.uuid4()}.new").write_bytes(b"{")
+    spool.take_over("packer-0")
     assert not mine.path.exists()
     assert other.path.exists()
-    assert [path.name[:9] for path in spool.building.glob("*.draft")] == ["packer-1-"]
+    assert [path for path in gone if path.exists()] == gone[1:]
+    assert not list(spool.rejected.iterdir())
 
 
-def left_by(spool: Spool, packer: int) -> Leftover:
-    return spool.new_draft({"packer": packer}).leave()
-
-
-def test_tickets(tmp_path) -> None:
-    one = ticket("a", studies=("1", "2"), receipt={"status": 201, "id": "b"})
+def test_tickets() -> None:
+    one = ticket(str(uuid.uuid4()), studies=("1", "2"), receipt={"status": 201, "id": "b"})
     assert Ticket.load(one.dump(), "x") == one
     for bad in (b"", b"[]", b"{}", b'{"format":1}', b"null", one.dump()[:-9]):
         with pytest.raises(DamagedTicket, match=r"where\.json"):
@@ -226,12 +252,12 @@ def test_retention_takes_the_oldest_delivered_only(spool) -> None:
     for age, one in enumerate(ids[:4]):
         spool.deliver(one, {})
         os.utime(spool.sent / f"{one}.json", (time.time() - 1000 * (4 - age),) * 2)
-    assert spool.retain(None, None) == []
-    assert spool.retain(3500, None) == [ids[0]]
-    assert spool.retain(None, 2100) == [ids[1]]
-    assert spool.retain(None, None, wanted=1) == [ids[2]]
-    assert spool.retain(0, 0) == [ids[3]]
-    assert spool.retain(0, 0, wanted=1 << 40) == []
+    assert Retention(spool).run() == []
+    assert Retention(spool, 3500).run() == [ids[0]]
+    assert Retention(spool, None, 2100).run() == [ids[1]]
+    assert Retention(spool).run(wanted=1) == [ids[2]]
+    assert Retention(spool, 0, 0).run() == [ids[3]]
+    assert Retention(spool, 0, 0).run(wanted=1 << 40) == []
     assert spool.waiting() == [ids[4]]
 
 
@@ -248,7 +274,7 @@ def test_page_cache_never_syncs(tmp_path) -> None:
     for durable in ("True", "False"):
         trace = tmp_path / f"trace-{durable}"
         subprocess.run(
-            ["strace", "-f", "-qq", "-o", str(trace), "-e", "trace=fsync,fdatasync,rename",
+            ["strace", "-f", "-qq", "-o", str(trace), "-e", "trace=fsync,fdatasync,renameat2",
              sys.executable, "-c", code, str(tmp_path / durable), durable],
             check=True,
         )  # fmt: skip

@@ -1,17 +1,25 @@
-"""A model against the real spool: any history of instances, crashes, power cuts and uploads.
+"""A model against the real spool: any history of instances, crashes, power cuts and uploads, and of
+people who put things of their own where something of ours is to go.
 
 The model knows what was acknowledged. A crash loses any part of what was not committed, or leaves
-garbage there, and may come inside a step: a child process does it and ends before its n-th rename.
-After each start: what was acknowledged is in an envelope, byte for byte; nothing in outbox/ is
-partial; an id has one content for ever; what is delivered has its receipt.
+garbage there, and may come inside a step: a child process does it and ends before it makes, renames
+or deletes its n-th file. After each start: what was acknowledged is in an envelope, byte for byte;
+nothing in outbox/ is partial; an id has one content for ever; what is delivered has its receipt;
+what a person put anywhere is there, and is what it was. On a file system that renames without
+replacing, and on one that does not know how.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import os
 import shutil
+import stat
+import sys
 import tempfile
+import traceback
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +34,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
+    initialize,
     invariant,
     precondition,
     rule,
@@ -38,7 +47,7 @@ from fastjmix.dicom.dataset import file_meta_prefix
 from fastjmix.packing import Packing
 from fastjmix.recovery import recover
 from fastjmix.settings import tabulate
-from fastjmix.spool import Spool
+from fastjmix.spool import Retention, Spool, renaming
 
 STUDIES = ("1.2.1", "1.2.2")
 INSTANCES = ("1.9.1", "1.9.2", "1.9.3")
@@ -66,29 +75,73 @@ def arrival(study: str, instance: str, data: bytes) -> tuple[Any, list[memoryvie
     return announced, [memoryview(meta), memoryview(data)]
 
 
-def dies_at_rename(step: Callable[[], object], count: int) -> bool:
-    """Does a step in a child that is gone before its rename number `count`; True if it died."""
+def dies_at_change(step: Callable[[], object], count: int) -> bool:
+    """Does a step in a child that is gone before it changes a directory for the `count`-th time;
+    True if it died. A name that is taken ends the step: that is no failure."""
     child = os.fork()
     if child == 0:
         left = count
-        rename = Path.rename
+        rename = renaming._rename_at_once
 
-        def counted(self: Path, target: Path) -> Path:
+        def count_down() -> None:
             nonlocal left
             left -= 1
             if left <= 0:
                 os._exit(9)
-            return rename(self, target)
 
-        Path.rename = counted
+        def counted(source: Path, target: Path) -> None:
+            count_down()
+            rename(source, target)
+
+        def watch(event: str, arguments: tuple[Any, ...]) -> None:
+            made = event == "open" and isinstance(arguments[2], int) and arguments[2] & os.O_CREAT
+            if made or event in ("os.remove", "os.rmdir", "os.mkdir", "os.link", "os.rename"):
+                count_down()
+
+        renaming._rename_at_once = counted
+        sys.addaudithook(watch)
         try:
             step()
+        except FileExistsError:
+            pass
         except BaseException:
+            traceback.print_exc()
             os._exit(1)
         os._exit(0)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     assert status in (0, 9), "the step failed by itself"
     return status == 9
+
+
+def unknown_flag(source: Path, target: Path) -> None:
+    """What a file system says to renameat2(2) that does not know RENAME_NOREPLACE."""
+    raise OSError(errno.EINVAL, "Invalid argument", str(source))
+
+
+KINDS = ("file", "empty", "directory", "fifo", "dangling", "link")
+
+
+def put_there(path: Path, kind: str) -> None:
+    """Something of a person's."""
+    if kind in ("file", "empty"):
+        path.write_bytes(f"mine: {path.name}".encode() if kind == "file" else b"")
+    elif kind == "directory":
+        path.mkdir()
+        (path / "mine").write_bytes(b"mine")
+    elif kind == "fifo":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/nonexistent" if kind == "dangling" else "/etc/hostname")
+
+
+def looks(path: Path) -> object:
+    """Whatever there is to see of a file, without following or opening what may wait."""
+    mode = path.lstat().st_mode
+    if stat.S_ISREG(mode):
+        return path.read_bytes()
+    if stat.S_ISLNK(mode):
+        return path.readlink()
+    return sorted(p.name for p in path.iterdir()) if stat.S_ISDIR(mode) else mode
 
 
 class SpoolMachine(RuleBasedStateMachine):
@@ -107,10 +160,50 @@ class SpoolMachine(RuleBasedStateMachine):
         self.acknowledged: set[bytes] = set()
         self.retained: set[bytes] = set()
         self.contents: dict[str, str] = {}
+        self.foreign: dict[Path, object] = {}
+        self.drafts: list[str] = []
+        self.at_once = renaming._rename_at_once
 
     def teardown(self) -> None:
+        renaming._rename_at_once = self.at_once
         self.stop()
         shutil.rmtree(self.root)
+
+    # -- what others do ----------------------------------------------------------------------
+
+    @initialize(known=st.booleans())
+    def choose_file_system(self, known: bool) -> None:
+        if not known:
+            renaming._rename_at_once = unknown_flag
+
+    @rule(
+        data=st.data(),
+        state=st.sampled_from(("outbox", "sent", "rejected")),
+        ending=st.sampled_from((".zip", ".json", ".new", ".upload")),
+        kind=st.sampled_from(KINDS),
+    )
+    def somebody_puts(self, data: st.DataObject, state: str, ending: str, kind: str) -> None:
+        """In the place of something that is to come, or under any name."""
+        drafts = [self.open[study].draft.id for study in sorted(self.open)]
+        ids = [*drafts, *self.waiting()]
+        name = data.draw(st.sampled_from(["notes", *ids]))
+        path = self.root / "spool" / state / f"{name}{ending}"
+        other = path.with_suffix(".json" if ending == ".zip" else ".zip")
+        ours = any(os.path.lexists(p) and p not in self.foreign for p in (path, other))
+        if ours or os.path.lexists(path) or (name != "notes" and ending in (".new", ".upload")):
+            return
+        put_there(path, kind)
+        self.foreign[path] = looks(path)
+
+    @precondition(lambda self: self.foreign)
+    @rule(data=st.data())
+    def somebody_takes_away(self, data: st.DataObject) -> None:
+        path = data.draw(st.sampled_from(list(self.foreign)))
+        del self.foreign[path]
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
     # -- what the node does ------------------------------------------------------------------
 
@@ -120,6 +213,7 @@ class SpoolMachine(RuleBasedStateMachine):
         announced, buffers = arrival(study, instance, data)
         if study not in self.open:
             self.open[study] = Packing.open(self.spool, self.rules, 0, announced, "PEER")
+            self.drafts.append(self.open[study].draft.id)
             self.committed[study] = 0
             self.pending[study] = []
         self.open[study].append(announced, buffers, data)
@@ -142,26 +236,28 @@ class SpoolMachine(RuleBasedStateMachine):
         return sealing.seal(one.draft, one.contents, one.members, "packer-0")
 
     @precondition(lambda self: self.open)
-    @rule(data=st.data(), renames=st.integers(0, 5))
-    def seal(self, data: st.DataObject, renames: int) -> None:
+    @rule(data=st.data(), changes=st.integers(0, 12))
+    def seal(self, data: st.DataObject, changes: int) -> None:
         study = data.draw(st.sampled_from(sorted(self.open)))
         self.commit_study(study)
         one = self.open[study]
-        if renames and dies_at_rename(lambda: self.seal_packing(one), renames):
-            self.start_again()
-            return
-        if not renames:
-            self.seal_packing(one)
+        if changes:
+            if dies_at_change(lambda: self.seal_packing(one), changes):
+                self.start_again()
+                return
+        else:
+            with contextlib.suppress(FileExistsError):  # it stays in building/
+                self.seal_packing(one)
         one.draft.close()
         del self.open[study], self.committed[study], self.pending[study]
 
     # -- upload, retry, refusal, retention -----------------------------------------------------
 
-    @precondition(lambda self: self.spool.waiting())
-    @rule(data=st.data(), renames=st.integers(0, 4), refused=st.booleans())
-    def upload(self, data: st.DataObject, renames: int, refused: bool) -> None:
-        """An attempt that is answered; with `renames` the node dies while it notes the answer."""
-        one = data.draw(st.sampled_from(self.spool.waiting()))
+    @precondition(lambda self: self.waiting())
+    @rule(data=st.data(), changes=st.integers(0, 8), refused=st.booleans())
+    def upload(self, data: st.DataObject, changes: int, refused: bool) -> None:
+        """An attempt that is answered; with `changes` the node dies while it notes the answer."""
+        one = data.draw(st.sampled_from(self.waiting()))
 
         def note() -> None:
             if refused:
@@ -169,15 +265,19 @@ class SpoolMachine(RuleBasedStateMachine):
             else:
                 self.spool.deliver(one, {"status": 201})
 
-        if not renames:
+        if not changes:
             note()
-        elif dies_at_rename(note, renames):
+        elif dies_at_change(note, changes):
             self.start_again()
 
-    @rule(most=st.integers(0, 40_000))
-    def retain(self, most: int) -> None:
-        before = {p.stem: set(self.members(p)) for p in self.spool.sent.glob("*.zip")}
-        for one in self.spool.retain(None, most):
+    @rule(most=st.integers(0, 40_000), changes=st.integers(0, 3))
+    def retain(self, most: int, changes: int) -> None:
+        before = {p.stem: set(self.members(p)) for p in self.ours("sent")}
+        if changes and dies_at_change(Retention(self.spool, None, most).run, changes):
+            self.start_again()
+        elif not changes:
+            Retention(self.spool, None, most).run()
+        for one in before.keys() - {p.stem for p in self.ours("sent")}:
             self.retained |= before[one]
 
     # -- crashes -----------------------------------------------------------------------------
@@ -206,11 +306,19 @@ class SpoolMachine(RuleBasedStateMachine):
         self.spool = Spool(self.root / "spool")
         self.spool.prepare()
         for leftover in self.spool.leftovers():
-            outcome = recover(self.spool, leftover, "packer-0")
-            fresh = getattr(outcome, "fresh", None)
-            if fresh is not None:
-                recover(self.spool, fresh, "packer-0")
-        assert not list(self.spool.building.iterdir())
+            try:
+                outcome = recover(self.spool, leftover, "packer-0")
+                fresh = getattr(outcome, "fresh", None)
+                if fresh is not None:
+                    recover(self.spool, fresh, "packer-0")
+            except FileExistsError:
+                taken = {self.spool.outbox / f"{leftover.id}{end}" for end in (".zip", ".json")}
+                assert taken & self.foreign.keys()
+        left = [p for p in self.spool.building.iterdir() if not self.is_obstructed(p.name)]
+        assert not left
+
+    def is_obstructed(self, envelope_id: str) -> bool:
+        return any(path.stem == envelope_id for path in self.foreign)
 
     # -- what must hold ------------------------------------------------------------------------
 
@@ -222,37 +330,56 @@ class SpoolMachine(RuleBasedStateMachine):
             if name not in DOCUMENTS and not name.startswith("payload/audit")
         ]
 
+    def waiting(self) -> list[str]:
+        """What an uploader takes up: without what a person's file stands for."""
+        here = {path.stem for path in self.ours("outbox")}
+        return [one for one in self.drafts if one in here]
+
+    def ours(self, state: str) -> list[Path]:
+        directory = self.root / "spool" / state
+        return sorted(path for path in directory.glob("*.zip") if path not in self.foreign)
+
     @invariant()
     def every_promise_is_kept(self) -> None:
         found: set[bytes] = set(self.retained)
-        for state in (self.spool.outbox, self.spool.sent, self.spool.rejected):
-            for archive in state.glob("*.zip"):
+        for state in ("outbox", "sent", "rejected"):
+            for archive in self.ours(state):
                 found |= set(self.members(archive))
         for study, one in self.open.items():
             text = one.draft.archive.read_bytes()[: self.committed[study]]
+            found |= {m for m in self.acknowledged if m in text}
+        being_built = {one.draft.archive for one in self.open.values()}
+        for archive in set(self.spool.building.glob("*/envelope.zip")) - being_built:
+            text = archive.read_bytes()  # its place was taken: the next start tries again
             found |= {m for m in self.acknowledged if m in text}
         assert self.acknowledged <= found
         assert found <= self.received
 
     @invariant()
+    def what_others_put_there_stays(self) -> None:
+        assert {path: looks(path) for path in self.foreign} == self.foreign
+
+    @invariant()
     def nothing_is_partial(self) -> None:
         for state in ("outbox", "sent", "rejected"):
             directory = self.root / "spool" / state
-            archives = {p.stem for p in directory.glob("*.zip")}
-            assert {p.stem for p in directory.glob("*.json")} == archives
+            archives = {p.stem for p in self.ours(state)}
+            records = {p.stem for p in directory.glob("*.json") if p not in self.foreign}
+            assert records == archives
             for one in archives:
                 ticket = self.spool.ticket(state, one)
                 path = self.spool.path(state, one)
+                elsewhere = "envelope" in (ticket.refusal or {})
                 assert ticket.size_bytes == path.stat().st_size
                 assert ticket.instances == len(self.members(path)) > 0
-                assert (ticket.receipt is not None) == (state == "sent")
+                assert elsewhere or (ticket.receipt is not None) == (state == "sent")
                 assert (ticket.refusal is not None) == (state == "rejected")
 
     @invariant()
     def an_id_has_one_content_in_one_place(self) -> None:
         seen: list[str] = []
-        for state in (self.spool.outbox, self.spool.sent, self.spool.rejected):
-            for archive in state.glob("*.zip"):
+        for state in ("outbox", "sent", "rejected"):
+            for archive in self.ours(state):
                 seen.append(archive.stem)
                 digest = hashlib.sha256(archive.read_bytes()).hexdigest()
                 assert self.contents.setdefault(archive.stem, digest) == digest
@@ -261,7 +388,7 @@ class SpoolMachine(RuleBasedStateMachine):
 
 @pytest.mark.once
 @pytest.mark.timeout(by_form(120, 7200))
-def test_f18_any_history_of_torn_writes_and_crashes() -> None:
+def test_f18_f84_any_history_of_torn_writes_crashes_and_other_peoples_files() -> None:
     """Uncommitted bytes are lost or garbled in part; the order within a file is not simulated."""
     chosen = settings(
         max_examples=by_form(25, 2000),

@@ -479,14 +479,6 @@ def test_f24_damaged_archives_are_set_aside_and_nothing_is_sent(tmp_path: Path) 
         found[one.seal(b"", crc32=None)] = "too few"
         found[one.seal(good, crc32=None)] = "not as fastjmix writes it"
         found[one.seal(sealed({"a": b"b"})[1:], crc32=None)] = "should end at"
-        damaged = one.seal()
-        (one.spool.outbox / f"{damaged}.json").write_bytes(b"{")
-        found[damaged] = "ticket"
-        orphan = one.seal()
-        (one.spool.outbox / f"{orphan}.json").unlink()
-        found[orphan] = "ticket"
-        (one.spool.outbox / "holiday.zip").write_bytes(good)
-        found["holiday"] = "not an id"
         return found
 
     async def test() -> None:
@@ -530,15 +522,20 @@ def test_a_delivery_is_recorded_when_the_disk_lets_it(tmp_path: Path) -> None:
     async def test() -> None:
         async with Upstream().open() as store, node(tmp_path, to(store.url), start=False) as one:
             envelope_id = one.seal(ack="uploaded")
-            obstacle = one.spool.sent / f"{envelope_id}.new"
-            obstacle.mkdir()
+            sent = one.spool.sent.rename(tmp_path / "taken away")
+            one.spool.sent.write_bytes(b"no directory")
             one.start()
             # Upstream has it: whoever waits need not wait for our disk.
             assert (await one.outcome())["outcome"] == "delivered"
-            await one.logged("spool_step_failed", 2)
-            obstacle.rmdir()
-            await one.left()
-            assert len(store.posts) == 1
+            await one.logged("spool_step_failed")
+            ids = [one.seal() for _ in range(FAST.at_once)]  # nor need the others wait for this one
+            await until(lambda: len(store.posts) == 1 + len(ids))
+            one.spool.sent.unlink()
+            sent.rename(one.spool.sent)
+            await one.left(1 + len(ids))
+            assert len(store.posts) == 1 + len(ids)
+            # A line for each, however often it was tried.
+            assert len(one.lines("spool_step_failed")) == 1 + len(ids)
             assert one.receipt(envelope_id)["status"] == 201
 
     run(test)

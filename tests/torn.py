@@ -22,7 +22,7 @@ SECTOR = 512
 """A disk writes whole sectors: a write is torn at one."""
 
 CALLS = (
-    "openat,mkdir,rename,pwritev2,pwrite64,write,ftruncate,fdatasync,fsync,unlink,unlinkat,rmdir"
+    "openat,mkdir,renameat2,pwritev2,pwrite64,write,ftruncate,fdatasync,fsync,unlink,unlinkat,rmdir"
 )
 
 
@@ -161,7 +161,7 @@ class Recording:
                 return False
             disk.files[path] = Inode()
             disk.names.append(("create", path, disk.files[path]))
-        elif call == "rename":
+        elif call == "renameat2":
             disk.names.append(("rename", path, paths[1]))
             disk.files = {_moved(name, path, paths[1]): one for name, one in disk.files.items()}
         elif call == "mkdir":

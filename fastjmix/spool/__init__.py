@@ -15,21 +15,31 @@ State is place. Each step is one rename; each state and what a leftover of it me
        building/<id>/sealed.zip  that form, complete, its ticket.json beside it: only it counts.
                                The packer deletes envelope.zip, if that is still there, and moves it
                                to S2.
-       building/<id>/damaged   bytes on their way to S4: goes with the draft.
-       building/packer-*.draft/  a draft being made, or one whose promises stand in another draft:
-                               deleted by the next packer of that number.
-       building/packer-*.spill an instance larger than its lane, not yet whole: deleted likewise.
-       building/<id>.upload    received by the API, not yet accepted: deleted at start.
+       building/<process>-<uuid>.draft/  a draft being made, or one whose promises stand in another
+                               draft: deleted by the next process of that name.
+       building/<process>-<uuid>.spill   an instance larger than its lane, not yet whole: likewise.
+       building/<process>-<uuid>.upload  received by the API, not yet accepted: likewise. With the
+                               id of its envelope as the uuid it is on its way to S2.
     S2 outbox/<id>.zip         sealed, complete, promised. outbox/<id>.json, its ticket, is durable
-                               before the archive arrives; a ticket alone is deleted at start,
-                               unless its draft is in building/: then the seal is done again, to
-                               the same bytes.
+                               before the archive arrives; a ticket alone is deleted by the next
+                               uploader or API, unless its id is in building/: then it is being
+                               taken in, or the seal is done again, to the same bytes. An archive
+                               alone, or with a ticket that cannot be read, waits for a person.
     S3 sent/<id>.zip           delivered; the ticket beside it holds the receipt. The receipt is
                                durable before the archive moves: a receipt in sent/ whose archive is
-                               still in outbox/ is finished at start, without a second upload.
+                               still in outbox/ is finished by the next uploader, without a second
+                               upload; one without any archive is what retention left, and goes.
     S4 rejected/<id>.zip       refused for good, or damaged (perhaps only the damaged bytes:
                                its .json says which). Kept for a person; never deleted here.
-       */*.new                 a file being made, to be renamed: deleted at start.
+                               Also what finds its place in S3 or S4 taken, under another id;
+                               "envelope" in its refusal says which it has.
+       */<process>-<uuid>.new  a file being made, to be renamed: deleted by the next process of
+                               that name.
+
+No rename replaces what has the name already (renaming.py). A name is ours when it is exactly one of
+the above (names.py); whatever else lies there is somebody's: it is never opened for long, moved or
+deleted, and the start names it in one warning. A file of a name of ours that cannot be read, or
+does not hold what we write, concerns its own envelope only.
 
 A draft that replaces another says so in its draft.json ("replaces"). While both are there the older
 one counts and the newer is deleted; the older leaves by one rename when the newer is durable.
@@ -37,11 +47,15 @@ one counts and the newer is deleted; the older leaves by one rename when the new
 Names are made here, never taken from a peer. Directories are 0700, files 0600.
 Knows no HTTP and no DICOM.
 
-    states.py    Spool: the directories, the steps, what a crash left
+    states.py    Spool: the directories and the steps
+    moving.py    an archive and its record, from one state to the next
+    sweeping.py  what a process that ended left half-done
+    retention.py sent/ within its bounds
     draft.py     Draft, Leftover: S1; spill.py: an instance that is larger than its lane
     place.py     is a file still where its path leads? What a deleted directory leaves open
-    journal.py   building/<id>/promised
+    recipe.py    building/<id>/draft.json; journal.py: building/<id>/promised
     ticket.py    what stands beside a sealed envelope
+    names.py     which names are ours; reading.py: how they are opened; renaming.py: and renamed
     remembered.py  <root>/upstreams.json: a hint that survives a restart
     root.py      the directory that was claimed, and another in its place
     room.py      free bytes and inodes: two marks of each
@@ -55,7 +69,15 @@ from fastjmix.spool.files import MISSING, OWN, SCARCE, sync_directory
 from fastjmix.spool.journal import Promises
 from fastjmix.spool.place import save
 from fastjmix.spool.remembered import Remembered
-from fastjmix.spool.room import DRAFT_INODES, OPEN_INODES, POST_INODES, Room, seal_bytes
+from fastjmix.spool.retention import Retention
+from fastjmix.spool.room import (
+    DRAFT_INODES,
+    OPEN_INODES,
+    POST_INODES,
+    SENT_INODES,
+    Room,
+    seal_bytes,
+)
 from fastjmix.spool.spill import Remade, Spill
 from fastjmix.spool.states import Spool, State
 from fastjmix.spool.ticket import Ticket
@@ -67,11 +89,13 @@ __all__ = [
     "OWN",
     "POST_INODES",
     "SCARCE",
+    "SENT_INODES",
     "Draft",
     "Leftover",
     "Promises",
     "Remade",
     "Remembered",
+    "Retention",
     "Room",
     "Spill",
     "Spool",

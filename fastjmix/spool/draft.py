@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from fastjmix.spool.states import Spool
 
 ARCHIVE: Final = "envelope.zip"
-RECIPE: Final = "draft.json"
 SEALED: Final = "sealed.zip"
 """An archive in another form than the one that was built, complete: only it counts, once here."""
 TICKET: Final = "ticket.json"
@@ -71,7 +70,7 @@ class Leftover:
     def size(self) -> int:
         """Bytes of its archive; 0 when it is not here."""
         try:
-            return self.archive.stat().st_size
+            return self.archive.lstat().st_size
         except OSError:
             return 0
 

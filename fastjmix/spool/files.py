@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
+import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
+
+from fastjmix.failpoints import reach
+from fastjmix.spool.renaming import rename_new
 
 Bytes = bytes | bytearray | memoryview
 
@@ -24,18 +27,12 @@ FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 OWN: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 """Something of this process or machine has run out, and the storage has nothing to do with it."""
 
-SCARCE: Final = FULL | OWN
-"""Something has run out for now; any other error says that the storage itself is unwell."""
+SCARCE: Final = FULL | OWN | {errno.EEXIST}
+"""Something has run out for now, or somebody's file has the name that one of ours is to get; any
+other error says that the storage itself is unwell."""
 
 MISSING: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.EXDEV})
 """A directory of the storage is not where it was, or another one is."""
-
-
-DRAFT_FILES: Final = (
-    "envelope.zip", "draft.json", "promised", "suspect", "ticket.json", "damaged",
-    "sealed.zip", "sealed.zip.new", "draft.new", "ticket.new",
-)  # fmt: skip
-"""Every name in the directory of a draft."""
 
 
 def sync_directory(path: Path) -> None:
@@ -45,18 +42,6 @@ def sync_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def remove_tree(directory: Path) -> None:
-    """Deletes a directory, or as much of it as can be: also where no descriptor is left to open it
-    with, if it has no other files than a draft."""
-    shutil.rmtree(directory, ignore_errors=True)
-    if not os.path.lexists(directory):
-        return
-    with contextlib.suppress(OSError):
-        for name in DRAFT_FILES:
-            (directory / name).unlink(missing_ok=True)
-        directory.rmdir()
 
 
 def read_pieces(descriptor: int, offset: int, size: int) -> Iterator[bytes]:
@@ -81,3 +66,32 @@ def write_all(descriptor: int, buffers: Sequence[Bytes], offset: int) -> int:
             written -= len(view)
             index += 1
     return offset
+
+
+def write_new(path: Path, data: bytes, owner: str, *, durable: bool) -> None:
+    """A whole file under a name that nothing has, or none: written under another name before.
+
+    Raises FileExistsError, OSError. `owner` is whose successor deletes what a kill leaves of it.
+    """
+    temporary = path.parent / f"{owner}-{uuid.uuid4()}.new"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            write_all(descriptor, [data], 0)
+            if durable:
+                os.fdatasync(descriptor)
+        finally:
+            os.close(descriptor)
+        rename_synced(temporary, path, durable=durable)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def rename_synced(source: Path, target: Path, *, durable: bool) -> None:
+    """Gives a file a name that nothing has. Raises FileExistsError, OSError."""
+    rename_new(source, target)
+    reach("spool.renamed")
+    if durable:
+        sync_directory(target.parent)

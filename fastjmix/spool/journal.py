@@ -20,6 +20,8 @@ from typing import Final
 
 from isal.isal_zlib import crc32
 
+from fastjmix.spool.reading import read_small
+
 NAME: Final = "promised"
 
 RECORD: Final = Struct("<2QI")
@@ -72,8 +74,7 @@ class Promises:
 def read(directory: Path) -> Promises:
     """The journal of a draft; no promises where there is none, or none that can be read."""
     try:
-        with (directory / NAME).open("rb") as file:
-            data = file.read(READ_MAX)
+        data = read_small(directory / NAME, READ_MAX)
     except OSError:
         return Promises()
     found = Promises()

@@ -1,7 +1,8 @@
 """The four directories and the steps between them. The states are listed in __init__.py.
 
 Wanted: each step is one rename, and whatever a crash leaves of a step is finished or undone.
-Guaranteed: a record is durable before the archive that it is about moves.
+Guaranteed: a record is durable before the archive that it is about moves; no rename replaces
+(renaming.py); nothing is opened, moved or deleted that is not ours (names.py, reading.py).
 """
 
 from __future__ import annotations
@@ -10,51 +11,53 @@ import contextlib
 import errno
 import heapq
 import os
-import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, BinaryIO, Final, Literal
 
 import orjson
 
-from fastjmix.claim import FORMAT
 from fastjmix.errors import DamagedTicket, SpoolError
 from fastjmix.failpoints import reach
-from fastjmix.spool import journal
-from fastjmix.spool.draft import ARCHIVE, RECIPE, SEALED, SUSPECT, TICKET, Draft, Leftover
-from fastjmix.spool.files import remove_tree, sync_directory, write_all
+from fastjmix.spool import journal, moving, names
+from fastjmix.spool import recipe as recipes
+from fastjmix.spool.draft import ARCHIVE, SEALED, SUSPECT, TICKET, Draft, Leftover
+from fastjmix.spool.files import rename_synced, sync_directory, write_all, write_new
 from fastjmix.spool.ground import standing_on
-from fastjmix.spool.room import SENT_INODES
+from fastjmix.spool.reading import is_directory, is_file, open_archive, open_regular, read_small
+from fastjmix.spool.renaming import rename_new, same_file
 from fastjmix.spool.root import Root
 from fastjmix.spool.spill import Spill
+from fastjmix.spool.sweeping import Sweep, remove_draft
 from fastjmix.spool.ticket import Ticket
 
 State = Literal["outbox", "sent", "rejected"]
 
-TICKET_BYTES_MAX: Final = 1 << 20
-"""A ticket is about 1 KB; a larger one was not written by us."""
-
 PROBE: Final = b"fastjmix was here"
 
-
-def _is_id(name: str) -> bool:
-    """One of our names. What else a person put beside them is left alone."""
-    try:
-        return str(uuid.UUID(name)) == name
-    except ValueError:
-        return False
+SUPERVISOR: Final = "supervisor"
+"""Whose names a process uses that has taken over from nobody."""
 
 
 def _sealed_at(entry: os.DirEntry[str]) -> tuple[float, str] | None:
     """When an archive was sealed, and its id; None for another file, or one that has left."""
-    if not entry.name.endswith(".zip"):
+    found = names.sealed(entry.name)
+    if found is None or found[1] != "zip" or not entry.is_file(follow_symlinks=False):
         return None
     with contextlib.suppress(FileNotFoundError):
-        return entry.stat().st_mtime, entry.name[:-4]
+        return entry.stat(follow_symlinks=False).st_mtime, found[0]
     return None
+
+
+def _is_ours(entry: os.DirEntry[str]) -> bool:
+    """True for what has a name of ours and is a regular file, or has just left."""
+    ours = names.sealed(entry.name) or names.unfinished(entry.name)
+    return ours is not None and (
+        entry.is_file(follow_symlinks=False) or not os.path.lexists(entry.path)
+    )
 
 
 class Spool:
@@ -71,7 +74,7 @@ class Spool:
         self.sent = root / "sent"
         self.rejected = root / "rejected"
         self._claimed = Root(root)
-        self._clock = time.time() - time.monotonic()
+        self.owner = SUPERVISOR
 
     # -- start -------------------------------------------------------------------------------
 
@@ -94,7 +97,13 @@ class Spool:
                 f" ({problem.filename})",
                 "Check [storage.options] path, its owner and its permissions.",
             ) from problem
-        self._finish_steps()
+        Sweep(self).at_start()
+
+    def take_over(self, owner: str) -> None:
+        """From now on files are made here in the name of `owner`, a process; what a former one of
+        that name left is finished or deleted."""
+        self.owner = owner
+        Sweep(self).after(owner)
 
     def inherited(self) -> Spool:
         """The same for a forked process, which has a part in the lock."""
@@ -157,7 +166,7 @@ class Spool:
 
     def probe(self) -> None:
         """Everything that a promise needs of the disk, once, with a small file. Raises OSError."""
-        name = f"{uuid.uuid4()}.new"
+        name = f"{self.owner}-{uuid.uuid4()}.new"
         here, there = self.building / name, self.outbox / name
         try:
             with here.open("xb") as file:
@@ -165,53 +174,14 @@ class Spool:
                 file.flush()
                 if self.durable:
                     os.fdatasync(file.fileno())
-            here.rename(there)
+            rename_new(here, there)
             if self.durable:
                 sync_directory(self.outbox)
-            if there.read_bytes() != PROBE:
+            if read_small(there, len(PROBE) + 1) != PROBE:
                 raise OSError(errno.EIO, "what was written reads differently", str(there))
         finally:
             for path in (here, there):
                 path.unlink(missing_ok=True)
-
-    def _finish_steps(self) -> None:
-        for pattern in ("*.upload", "*.spill"):
-            for unpromised in self.building.glob(pattern):
-                unpromised.unlink()
-        for unfinished in self.building.glob("*.draft"):
-            shutil.rmtree(unfinished)
-        for directory in self.building.iterdir():
-            if _is_id(directory.name) and self.leftover(directory.name) is None:
-                self._without_recipe(directory)
-        for state in (self.sent, self.rejected):
-            for record in state.glob("*.json"):
-                self._finish_move(record, state)
-        for record in self.outbox.glob("*.json"):
-            # With its draft still in building/, the seal is done again with the ticket's time.
-            draft = self.building / record.stem
-            if not record.with_suffix(".zip").exists() and not draft.exists():
-                record.unlink()
-        for temporary in self.root.glob("*/*.new"):
-            temporary.unlink()
-
-    def _without_recipe(self, directory: Path) -> None:
-        """A draft whose recipe is gone: kept for a person if there is anything in it."""
-        leftover = Leftover(directory.name, directory)
-        archives = (leftover.archive, leftover.sealed)
-        if any(archive.exists() and archive.stat().st_size for archive in archives):
-            self.set_aside(leftover, "its draft.json cannot be read")
-        else:
-            shutil.rmtree(directory)
-
-    def _finish_move(self, record: Path, state: Path) -> None:
-        """A record whose archive did not follow: the archive moves now."""
-        if record.with_suffix(".zip").exists():
-            return
-        waiting = self.outbox / f"{record.stem}.zip"
-        if waiting.exists():
-            self._rename(waiting, state / waiting.name)
-        else:
-            record.unlink()
 
     def leftovers(self) -> list[Leftover]:
         """Drafts that an earlier process left, oldest first."""
@@ -224,40 +194,47 @@ class Spool:
         return [leftover for _, leftover in sorted(found, key=lambda one: one[0])]
 
     def leftover(self, envelope_id: str) -> Leftover | None:
-        """A draft as a successor sees it; None when there is no readable one."""
+        """A draft as a successor sees it; None when there is no readable one of ours."""
         directory = self.building / envelope_id
-        try:
-            recipe = orjson.loads((directory / RECIPE).read_bytes())
-        except (OSError, orjson.JSONDecodeError):
+        if not names.is_id(envelope_id):
             return None
-        if not isinstance(recipe, dict) or not isinstance(recipe.get("packer"), int):
-            return None
-        if recipe.get("format", FORMAT) != FORMAT:
-            return None
-        return Leftover(envelope_id, directory, recipe, (directory / SUSPECT).exists())
+        with contextlib.suppress(OSError):
+            if not is_directory(directory):
+                return None
+            for name in (ARCHIVE, SEALED, TICKET, journal.NAME):
+                if os.path.lexists(directory / name) and not is_file(directory / name):
+                    return None
+            recipe = recipes.read(directory)
+            if recipe is not None:
+                suspect = os.path.lexists(directory / SUSPECT)
+                return Leftover(envelope_id, directory, recipe, suspect)
+        return None
 
     def set_aside(self, leftover: Leftover, why: str) -> None:
         """A draft that cannot be sealed: S1 → S4, for a person. Raises OSError."""
         sealed = leftover.sealed
-        self._keep(leftover, sealed if sealed.exists() else leftover.archive, why)
-        shutil.rmtree(leftover.directory)
+        self._keep(leftover, sealed if is_file(sealed) else leftover.archive, why)
+        self.drop(leftover)
 
     def keep_damaged(self, leftover: Leftover, pieces: Iterable[bytes], why: str) -> None:
         """Bytes of a draft that could not be verified → S4, under the draft's id. Raises OSError.
 
-        The draft itself stays where it is; doing this again replaces what was kept.
+        The draft itself stays where it is; doing this again keeps the same bytes once.
         """
-        kept = leftover.directory / "damaged"
-        descriptor = os.open(kept, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        kept = leftover.directory / f"{self.owner}-{uuid.uuid4()}.new"
         try:
-            end = 0
-            for piece in pieces:
-                end = write_all(descriptor, [piece], end)
-            if self.durable:
-                os.fdatasync(descriptor)
+            descriptor = os.open(kept, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                end = 0
+                for piece in pieces:
+                    end = write_all(descriptor, [piece], end)
+                if self.durable:
+                    os.fdatasync(descriptor)
+            finally:
+                os.close(descriptor)
+            self._keep(leftover, kept, why)
         finally:
-            os.close(descriptor)
-        self._keep(leftover, kept, why)
+            kept.unlink(missing_ok=True)
 
     def _keep(self, leftover: Leftover, file: Path, why: str) -> None:
         recipe = leftover.recipe
@@ -269,13 +246,12 @@ class Spool:
             (),
             str(recipe.get("calling_ae", "")),
             0,
-            file.stat().st_size,
+            file.lstat().st_size,
             time.time(),
             "recovery",
             refusal={"why": f"damaged: {why}"},
         )
-        self._write_file(self.rejected / f"{leftover.id}.json", ticket.dump(), durable=self.durable)
-        self._rename(file, self.path("rejected", leftover.id))
+        moving.put(self, file, "rejected", ticket)
 
     def reopen(self, leftover: Leftover) -> Draft:
         """The draft of a leftover, to be read and sealed. Raises OSError.
@@ -283,7 +259,7 @@ class Spool:
         What the page cache holds of it is dropped first: after a failed sync it may be what the
         disk never got. (Pages that were not yet written stay, as they must.)
         """
-        descriptor = os.open(leftover.archive, os.O_RDWR | os.O_CLOEXEC)
+        descriptor = open_regular(leftover.archive, os.O_RDWR)
         with contextlib.suppress(OSError):
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         return Draft(self, leftover.id, leftover.recipe, descriptor, durable=self.durable)
@@ -295,20 +271,30 @@ class Spool:
         leaves nothing that stays until the next start; and of two drafts with the same promises
         (`durable`, for a copy that is) one is recovered.
         """
-        gone = self._unfinished(leftover.recipe, leftover.id)
-        leftover.directory.rename(gone)
+        gone = self._unfinished()
+        rename_new(leftover.directory, gone)
         if durable and self.durable:
             sync_directory(self.building)
         try:
             reach("spool.dropping")
         finally:
-            remove_tree(gone)
+            with contextlib.suppress(OSError):  # what stays is deleted by a successor
+                remove_draft(gone)
 
     def discard(self, leftover: Leftover) -> None:
         """A draft in which nothing was promised, or whose archive is in outbox/. Raises OSError."""
-        if self.durable and not leftover.archive.exists():
-            sync_directory(self.outbox)  # the seal may have ended before it could do that
+        if not is_file(leftover.archive):
+            if self.durable:
+                sync_directory(self.outbox)  # the seal may have ended before it could do that
+        elif not os.path.lexists(self.path("outbox", leftover.id)):
+            self._forget_ticket(leftover.id)  # the seal had begun
         self.drop(leftover)
+
+    def _forget_ticket(self, envelope_id: str) -> None:
+        """Deletes a ticket that no archive followed; what is none of ours stays."""
+        with contextlib.suppress(FileNotFoundError, DamagedTicket):
+            self.ticket("outbox", envelope_id)
+            (self.outbox / f"{envelope_id}.json").unlink()
 
     # -- S1 ----------------------------------------------------------------------------------
 
@@ -320,21 +306,22 @@ class Spool:
         envelope_id = str(uuid.uuid4())
         keep = self.durable if durable is None else durable
         # Made under another name: whoever finds building/<id> finds it whole.
-        unfinished = self._unfinished(recipe, envelope_id)
+        unfinished = self._unfinished()
         opened: list[int] = []
         self._claimed.check()
         try:
             unfinished.mkdir(mode=0o700)
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            self._write_file(unfinished / RECIPE, orjson.dumps(recipe), durable=keep)
+            write_new(unfinished / recipes.NAME, orjson.dumps(recipe), self.owner, durable=keep)
             opened.extend(
                 os.open(unfinished / name, flags, 0o600) for name in (ARCHIVE, journal.NAME)
             )
-            unfinished.rename(self.building / envelope_id)
+            rename_new(unfinished, self.building / envelope_id)
         except BaseException:
             for descriptor in opened:
                 os.close(descriptor)
-            remove_tree(unfinished)
+            with contextlib.suppress(OSError):  # what stays is deleted by a successor
+                remove_draft(unfinished)
             raise
         archive, promises = opened
         return Draft(self, envelope_id, recipe, archive, promises=promises, durable=keep)
@@ -343,43 +330,55 @@ class Spool:
         """A file in building/ for an instance larger than its lane. Raises OSError."""
         return Spill(self.building / f"{owner}-{uuid.uuid4()}.spill")
 
-    def sweep(self, owner: str) -> None:
-        """Deletes what a former process of this name left, and nothing was promised of."""
-        for spill in self.building.glob(f"{owner}-*.spill"):
-            spill.unlink(missing_ok=True)
-        for unfinished in self.building.glob(f"{owner}-*.draft"):
-            shutil.rmtree(unfinished, ignore_errors=True)
-
-    def _unfinished(self, recipe: Mapping[str, Any], envelope_id: str) -> Path:
-        """Where a draft is before it counts, and when it counts no more: see `sweep`."""
-        return self.building / f"packer-{recipe.get('packer')}-{envelope_id}.draft"
+    def _unfinished(self) -> Path:
+        """Where a draft is before it counts, and when it counts no more: see `take_over`."""
+        return self.building / f"{self.owner}-{uuid.uuid4()}.draft"
 
     def new_upload(self) -> Path:
         """A name in building/ for an archive that the API is receiving."""
-        return self.building / f"{uuid.uuid4()}.upload"
+        return self.building / f"{self.owner}-{uuid.uuid4()}.upload"
 
     def admit(self, temporary: Path, ticket: Ticket) -> None:
-        """An archive received whole (see `new_upload`) → outbox. Raises OSError."""
+        """An archive received whole (see `new_upload`) → outbox.
+
+        Raises FileExistsError when its id is here in any state, OSError. Nothing of it is then in
+        outbox/, and the archive is where it was, unless only a sync failed.
+        """
         if self.durable:
-            descriptor = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = open_regular(temporary)
             try:
                 os.fdatasync(descriptor)
             finally:
                 os.close(descriptor)
-        self.publish(temporary, ticket, durable=self.durable)
+        # Its id is in building/ before its ticket is alone in outbox/: see Sweep.
+        coming = self.building / f"{self.owner}-{ticket.id}.upload"
+        rename_new(temporary, coming)
+        try:
+            if (found := self.find(ticket.id)) is not None:
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(found[1]))
+            try:
+                moving.publish(self, coming, ticket, durable=self.durable)
+            except OSError:
+                if os.path.lexists(coming):
+                    self._forget_ticket(ticket.id)
+                raise
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):  # it is in outbox/
+                rename_new(coming, temporary)
+            raise
 
     def publish(self, archive: Path, ticket: Ticket, *, durable: bool) -> None:
-        """S1 → S2. The ticket first, so that an archive in outbox/ always has one."""
-        self._write_file(self.outbox / f"{ticket.id}.json", ticket.dump(), durable=durable)
-        self._rename(archive, self.outbox / f"{ticket.id}.zip", durable=durable)
+        """S1 → S2. Raises FileExistsError when something else is in its place, OSError."""
+        moving.publish(self, archive, ticket, durable=durable)
 
     def settle(self, archive: Path, directory: Path, ticket: Ticket, *, durable: bool) -> None:
         """An archive in another form, written and synced, becomes the one that counts in its draft.
 
         Raises OSError.
         """
-        self._write_file(directory / TICKET, ticket.dump(), durable=durable)
-        self._rename(archive, directory / SEALED, durable=durable)
+        (directory / TICKET).unlink(missing_ok=True)  # an earlier attempt's, without its archive
+        write_new(directory / TICKET, ticket.dump(), self.owner, durable=durable)
+        rename_synced(archive, directory / SEALED, durable=durable)
         reach("encrypt.settled")
 
     def move_settled(self, directory: Path, ticket: Ticket, *, durable: bool) -> None:
@@ -397,22 +396,48 @@ class Spool:
 
         Raises OSError, DamagedTicket.
         """
-        if not leftover.sealed.exists():
+        self._end_links(leftover)
+        if not is_file(leftover.sealed):
             return None
-        with (leftover.directory / TICKET).open("rb") as file:
-            ticket = Ticket.load(file.read(TICKET_BYTES_MAX), str(leftover.directory / TICKET))
+        ticket = Ticket.read(leftover.directory / TICKET, leftover.id)
         self.move_settled(leftover.directory, ticket, durable=self.durable)
-        with contextlib.suppress(OSError):  # what stays is deleted at the next start
+        with contextlib.suppress(OSError):  # what stays is recovered, and found in outbox/
             self.drop(leftover)
         return ticket
 
+    def _end_links(self, leftover: Leftover) -> None:
+        """Where a rename takes two steps (renaming.py): a draft's archive that has its name in a
+        later state, too, has been sealed, and is nobody's to write to."""
+        states: tuple[State, ...] = ("outbox", "sent", "rejected")
+        for state in states:
+            path = self.path(state, leftover.id)
+            for archive in (leftover.archive, leftover.sealed):
+                with contextlib.suppress(FileNotFoundError):
+                    if same_file(archive, path):
+                        archive.unlink()
+
     # -- S2 and on ---------------------------------------------------------------------------
 
-    def waiting(self, known: Callable[[str], bool] | None = None) -> list[str]:
-        """Ids in outbox/, oldest first; without those that are `known`. Raises OSError."""
+    def waiting(
+        self,
+        known: Callable[[str], bool] | None = None,
+        foreign: Callable[[str], object] | None = None,
+    ) -> list[str]:
+        """Ids in outbox/, oldest first; without those that are `known`. Raises OSError.
+
+        `foreign` hears of each name there that is not ours.
+        """
+        new = []
         with os.scandir(self.outbox) as entries:
-            new = (e for e in entries if not (known and known(e.name.removesuffix(".zip"))))
-            return [name for _, name in sorted(filter(None, map(_sealed_at, new)))]
+            for entry in entries:
+                ours = names.sealed(entry.name)
+                if ours is not None and ours[1] == "zip" and known is not None and known(ours[0]):
+                    continue
+                if (one := _sealed_at(entry)) is not None:
+                    new.append(one)
+                elif foreign is not None and not _is_ours(entry):
+                    foreign(entry.name)
+        return [name for _, name in sorted(new)]
 
     def oldest_waiting(self) -> float | None:
         """When the oldest envelope in outbox/ was sealed, in Unix seconds; None when it is empty.
@@ -440,32 +465,52 @@ class Spool:
         return self.root / state / f"{envelope_id}.zip"
 
     def ticket(self, state: State, envelope_id: str) -> Ticket:
-        """Raises FileNotFoundError, DamagedTicket."""
-        record = self.root / state / f"{envelope_id}.json"
-        with record.open("rb") as file:
-            return Ticket.load(file.read(TICKET_BYTES_MAX), str(record))
+        """Raises FileNotFoundError, DamagedTicket, OSError."""
+        return Ticket.read(self.root / state / f"{envelope_id}.json", envelope_id)
 
-    def find(self, envelope_id: str) -> tuple[State, Path] | None:
-        """Where an envelope that may be served is: outbox or sent."""
-        states: tuple[State, ...] = ("outbox", "sent", "outbox")  # it may move while we look
+    def find(self, envelope_id: str) -> tuple[str, Path] | None:
+        """(state, path) of whatever has this id, in any state; None when nothing has it.
+
+        In the direction in which envelopes move, so that one on its way is seen.
+        """
+        draft = self.building / envelope_id
+        if os.path.lexists(draft):
+            return "building", draft
+        states: tuple[State, ...] = ("outbox", "sent", "rejected")
         for state in states:
-            path = self.path(state, envelope_id)
-            if path.exists():
-                return state, path
+            archive = self.path(state, envelope_id)
+            for path in (archive, archive.with_suffix(".json")):
+                if os.path.lexists(path):
+                    return state, path
+        return None
+
+    def open_served(self, envelope_id: str) -> BinaryIO | None:
+        """The archive of an envelope that may be served, open: it stays whole however it is moved.
+
+        None when there is none in outbox/ or sent/. Raises OSError.
+        """
+        states: tuple[State, ...] = ("sent", "outbox", "sent")  # it may move while we look
+        problem: OSError | None = None
+        for state in states:
+            try:
+                return open_archive(self.path(state, envelope_id))
+            except FileNotFoundError:
+                continue
+            except OSError as found:
+                problem = found
+        if problem is not None:
+            raise problem
         return None
 
     def deliver(self, envelope_id: str, receipt: Mapping[str, Any]) -> None:
-        """S2 → S3; the receipt is durable before the archive moves. Raises OSError."""
+        """S2 → S3, with the receipt beside it. Raises OSError, DamagedTicket."""
         ticket = self.ticket("outbox", envelope_id)
-        self._move("sent", replace(ticket, receipt=receipt))
+        moving.move(self, "sent", replace(ticket, receipt=receipt))
 
     def reject(self, envelope_id: str, refusal: Mapping[str, Any]) -> None:
-        """S2 → S4, with the reason kept beside it. Raises OSError."""
-        try:
-            ticket = self.ticket("outbox", envelope_id)
-        except (DamagedTicket, FileNotFoundError):
-            ticket = Ticket(envelope_id, "", "", "stored", (), "", 0, 0, time.time(), "")
-        self._move("rejected", replace(ticket, refusal=refusal))
+        """S2 → S4, with the reason kept beside it. Raises OSError, DamagedTicket."""
+        ticket = self.ticket("outbox", envelope_id)
+        moving.move(self, "rejected", replace(ticket, refusal=refusal))
 
     def withdraw(self, envelope_id: str) -> None:
         """Deletes an envelope in outbox/ that was never promised to anyone. Raises OSError."""
@@ -473,72 +518,3 @@ class Spool:
         (self.outbox / f"{envelope_id}.json").unlink(missing_ok=True)
         if self.durable:
             sync_directory(self.outbox)
-
-    def retain(
-        self,
-        max_age_secs: float | None,
-        max_bytes: int | None,
-        wanted: int = 0,
-        wanted_inodes: int = 0,
-    ) -> list[str]:
-        """Removes the oldest delivered envelopes beyond either bound; returns their ids.
-
-        Of those within both, the oldest go too until `wanted` bytes are free again, and
-        `wanted_inodes` inodes. Only ever looks at sent/: what is not delivered is never deleted to
-        make room. Raises OSError.
-        """
-        removed: list[str] = []
-        # The earlier of two clocks: one that was set, either way, makes nothing older than it is.
-        now = min(time.time(), self._clock + time.monotonic())
-        left, freed = self._sent_oldest_first(), 0
-        total = sum(size for _, size, _ in left)
-        for modified, size, envelope_id in left:
-            old = max_age_secs is not None and now - modified > max_age_secs
-            short = freed < wanted or len(removed) * SENT_INODES < wanted_inodes
-            if old or short or (max_bytes is not None and total > max_bytes):
-                self.path("sent", envelope_id).unlink(missing_ok=True)
-                (self.sent / f"{envelope_id}.json").unlink(missing_ok=True)
-                removed.append(envelope_id)
-                freed += size
-            total -= size
-        return removed
-
-    def _sent_oldest_first(self) -> list[tuple[float, int, str]]:
-        found = []
-        with os.scandir(self.sent) as entries:
-            for entry in entries:
-                if entry.name.endswith(".json"):
-                    archive = self.sent / f"{entry.name[:-5]}.zip"
-                    with contextlib.suppress(FileNotFoundError):
-                        delivered = entry.stat().st_mtime
-                        found.append((delivered, archive.stat().st_size, entry.name[:-5]))
-        return sorted(found)
-
-    # -- steps -------------------------------------------------------------------------------
-
-    def _move(self, state: State, ticket: Ticket) -> None:
-        target = self.root / state / f"{ticket.id}.json"
-        target.parent.mkdir(mode=0o700, exist_ok=True)  # it may have been deleted since the start
-        self._write_file(target, ticket.dump(), durable=self.durable)
-        reach("move.recorded")
-        self._rename(self.path("outbox", ticket.id), self.path(state, ticket.id))
-        reach("move.moved")
-        (self.outbox / f"{ticket.id}.json").unlink(missing_ok=True)
-
-    def _write_file(self, path: Path, data: bytes, *, durable: bool) -> None:
-        """A whole file or none: written under another name, then renamed."""
-        temporary = path.with_suffix(".new")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            write_all(descriptor, [data], 0)
-            if durable:
-                os.fdatasync(descriptor)
-        finally:
-            os.close(descriptor)
-        self._rename(temporary, path, durable=durable)
-
-    def _rename(self, source: Path, target: Path, *, durable: bool | None = None) -> None:
-        source.rename(target)
-        reach("spool.renamed")
-        if self.durable if durable is None else durable:
-            sync_directory(target.parent)

@@ -2,14 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Final
 
 import orjson
 
 from fastjmix.claim import FORMAT
 from fastjmix.errors import DamagedTicket
+from fastjmix.spool.names import is_id
+from fastjmix.spool.reading import read_small
+
+TICKET_BYTES_MAX: Final = 1 << 20
+"""A ticket is about 1 KB; a larger one was not written by us."""
+
+NUMBER_MAX: Final = 1 << 62
+"""Of instances and of bytes: no file system holds more."""
+
+SECONDS_MAX: Final = 253_402_300_799
+"""The end of the year 9999, in Unix seconds: the last moment that a date can be written of."""
+
+
+def _text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _count(value: object) -> bool:
+    return type(value) is int and 0 <= value < NUMBER_MAX
+
+
+def _moment(value: object) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and math.isfinite(value) and 0 <= value <= SECONDS_MAX  # type: ignore[arg-type,operator]
+
+
+def _answer(value: object) -> bool:
+    return value is None or isinstance(value, dict)
+
+
+CHECKS: Final[Mapping[str, Callable[[object], bool]]] = {
+    "id": lambda value: isinstance(value, str) and is_id(value),
+    "pipeline": _text,
+    "upstream": _text,
+    "ack": lambda value: value in ("stored", "uploaded"),
+    "studies": lambda value: isinstance(value, list) and all(map(_text, value)),
+    "calling_ae": _text,
+    "instances": _count,
+    "size_bytes": _count,
+    "sealed_at": _moment,
+    "origin": _text,
+    "crc32": lambda value: value is None or (type(value) is int and 0 <= value < 1 << 32),
+    "receipt": _answer,
+    "refusal": _answer,
+}
+"""Of each field in a record: is it what we write? Others act on them without another look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +98,43 @@ class Ticket:
 
     @classmethod
     def load(cls, text: bytes, where: str) -> Ticket:
-        """Reads what `dump` wrote. Raises DamagedTicket, naming `where`."""
+        """Reads what `dump` wrote, and nothing else. Raises DamagedTicket, naming `where`."""
         try:
             found = orjson.loads(text)
             if (number := found.pop("format")) != FORMAT:
                 raise TypeError(f"its format is {number}, this version knows {FORMAT}")
+            for field in fields(cls):
+                if not CHECKS[field.name](found.get(field.name)):
+                    raise TypeError(f"its {field.name!r} is not what fastjmix writes")
             found["studies"] = tuple(found["studies"])
             ticket = cls(**found)
+            if ticket.receipt or ticket.refusal:
+                ticket.dump()  # nesting that can be read and not be written
         except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as problem:
             raise DamagedTicket(
                 f"{where}: not a ticket of fastjmix ({problem})",
-                "Move it and its archive to rejected/ by hand, and look at the disk.",
+                "Mend it, or move it and its archive away by hand, and look at the disk.",
             ) from problem
         return ticket
+
+    @classmethod
+    def read(cls, path: Path, envelope_id: str) -> Ticket:
+        """The ticket of an envelope from a file. Raises OSError, DamagedTicket."""
+        ticket = cls.load(read_small(path, TICKET_BYTES_MAX), str(path))
+        if ticket.id != envelope_id:
+            raise DamagedTicket(
+                f"{path}: is about another envelope, {ticket.id}",
+                "A record and its archive have the id in it as their name.",
+            )
+        return ticket
+
+    def about(self, other: Ticket) -> bool:
+        """True when both are about the same bytes, and each has the same kind of end, or none."""
+        ends = (self.receipt is None, self.refusal is None)
+        if ends != (other.receipt is None, other.refusal is None):
+            return False
+        return self.unended() == other.unended()
+
+    def unended(self) -> Ticket:
+        """The same without its receipt or refusal."""
+        return replace(self, receipt=None, refusal=None)

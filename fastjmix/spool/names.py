@@ -1,0 +1,63 @@
+"""Which names in the spool are ours. Everything else belongs to somebody, and is left alone.
+
+A name of ours is a canonical UUID with one of our endings, and before it, where a file is not yet
+what it is to be, the process that makes it: its successor deletes it. Versions before this one
+left that out of some names; what has none is deleted at the next start.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+ID: Final = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+"""The one form of an id: as str(uuid.UUID(id)) prints it."""
+
+_id = re.compile(ID)
+_sealed = re.compile(rf"({ID})\.(zip|json)")
+_unfinished = re.compile(rf"(?:([a-z]+(?:-[0-9]{{1,4}})?)-)?({ID})\.(new|upload|spill|draft)")
+
+DRAFT_FILES: Final = frozenset(
+    (
+        "damaged",
+        "draft.json",
+        "draft.new",
+        "envelope.zip",
+        "promised",
+        "sealed.zip",
+        "sealed.zip.new",
+        "suspect",
+        "ticket.json",
+        "ticket.new",
+    )
+)
+"""What is in a draft's directory, beside files that are being made. Only these are deleted with it:
+a new kind of file in a draft has to be named here. (The two with .new are an earlier version's.)"""
+
+
+def is_id(name: str) -> bool:
+    """True for an id in its one form: it becomes part of a path and of a URL."""
+    return _id.fullmatch(name) is not None
+
+
+def sealed(name: str) -> tuple[str, str] | None:
+    """(id, "zip" or "json") of an archive's or a record's name; None for another."""
+    found = _sealed.fullmatch(name)
+    return (found[1], found[2]) if found else None
+
+
+def unfinished(name: str) -> tuple[str | None, str, str] | None:
+    """(owner, id, ending) of what a process is making; None for another name.
+
+    The owner is the name of a process, None where the name does not say it.
+    """
+    found = _unfinished.fullmatch(name)
+    return (found[1], found[2], found[3]) if found else None
+
+
+def in_draft(name: str) -> bool:
+    """True for a file of ours in a draft's directory."""
+    if name in DRAFT_FILES:
+        return True
+    found = unfinished(name)
+    return found is not None and found[2] == "new"

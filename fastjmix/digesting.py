@@ -15,12 +15,15 @@ from __future__ import annotations
 
 import errno
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from isal.isal_zlib import crc32
 
 from fastjmix._core import FileDigest
+from fastjmix.config import Builder
 from fastjmix.failpoints import reach
 from fastjmix.jmix.archive import Member, data_offset
 from fastjmix.jmix.digests import Hash, new_hash
@@ -44,6 +47,11 @@ class _Owed:
     at: int
     left: int
     crc: int = 0
+
+
+def hasher_for(builder: Builder) -> Callable[[], Hash] | None:
+    """Makes the hash object of an instance; None when it is not hashed."""
+    return None if builder.skip_hashing else partial(new_hash, builder.digest)
 
 
 class Digests:

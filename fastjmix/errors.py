@@ -75,6 +75,8 @@ class EnvelopeError(FastjmixError):
 
 def reason(problem: Exception) -> str:
     """What the log says of a failure: the system's words, or which exception it was."""
+    if isinstance(problem, FastjmixError):
+        return problem.message
     told = problem.strerror or str(problem) if isinstance(problem, OSError) else ""
     return told or repr(problem)
 

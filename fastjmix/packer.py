@@ -33,19 +33,19 @@ from isal.isal_zlib import crc32
 from fastjmix import _core, log
 from fastjmix._core import Arrival, Intake
 from fastjmix.aside import Aside
-from fastjmix.config import Builder, Config
+from fastjmix.config import Config
 from fastjmix.dicom.dimse import Status
-from fastjmix.digesting import Digests
-from fastjmix.errors import ConfigError, reason
+from fastjmix.digesting import Digests, hasher_for
+from fastjmix.errors import reason
 from fastjmix.failpoints import reach
 from fastjmix.health import Health
-from fastjmix.jmix.digests import Hash, new_hash
 from fastjmix.jmix.envelope import Instance
 from fastjmix.links import Links
 from fastjmix.mending import Mending
 from fastjmix.open_envelopes import OpenEnvelopes
 from fastjmix.packing import Packing, encrypts, key_of
-from fastjmix.sealing import seal, signing_keys
+from fastjmix.reservation import Reservation
+from fastjmix.sealing import seal, try_keys
 from fastjmix.settings import Settings, tabulate
 from fastjmix.spilling import Spilling, Spills
 from fastjmix.spool import (
@@ -82,11 +82,6 @@ class _Pending:
     packing: Packing
 
 
-def hasher_for(builder: Builder) -> Callable[[], Hash] | None:
-    """Makes the hash object of an instance; None when it is not hashed."""
-    return None if builder.skip_hashing else partial(new_hash, builder.digest)
-
-
 class Packer:
     """One packer process. `number` counts packers from 0."""
 
@@ -112,12 +107,12 @@ class Packer:
         self._digests = Digests()
         self._open = OpenEnvelopes()
         self._pending: list[_Pending] = []
-        self._encrypting: dict[str, int] = {}
         ring = partial(os.eventfd_write, wiring.wake[self._process], 1)
         self._aside = Aside(ring)
         self._joins = Aside(ring)
         self._spills = Spills(spool, self._room, self._name, self._joins.do)
         self._mending = Mending(spool, links, self._name, self._aside, self._blame)
+        self._reservation = Reservation(links.stats, self._open, self._mending, self._spills)
         self._answered = outcomes.fileno()
         self._poll = select.poll()
         for descriptor in (wiring.wake[self._process], links.stop, self._answered):
@@ -129,7 +124,7 @@ class Packer:
 
     def run(self) -> None:
         """Packs until the stop descriptor is readable, then seals everything and returns."""
-        self._read_keys()
+        try_keys(row.builder for row in self._rows)
         if self._health.reclaim():
             self._recover()
         while True:
@@ -154,7 +149,7 @@ class Packer:
             self._aside.settle()
             self._seal_due()
             self._mending.tend()
-            self._reserve()
+            self._reservation.tell()
             if self._health.probe_due():
                 self._resume()
             if self._stopping and not self._statuses.awaited and not self._joins.busy:
@@ -218,14 +213,6 @@ class Packer:
         else:
             self._log.error("instance_lost", lane=lane, why="the packer that held it died")
             self._statuses.refuse(lane, b"the packer restarted; send again")
-
-    def _read_keys(self) -> None:
-        """Now rather than at the first seal: an operator is looking."""
-        for row in self._rows:
-            try:
-                signing_keys(row.builder.published)
-            except ConfigError as problem:
-                self._log.error("key_unreadable", why=problem.message)
 
     def _recover(self) -> None:
         """Before anything new is begun: what is there was left."""
@@ -308,7 +295,7 @@ class Packer:
         self._room.spend(0, files=DRAFT_INODES)
         self._open.add(packing)
         self._stats.set("envelopes_building", len(self._open))
-        self._reserve()
+        self._reservation.tell()
         return packing
 
     def _append(self, lane: int, packing: Packing, arrival: Arrival) -> None:
@@ -342,7 +329,7 @@ class Packer:
                 self._count_conflict(packing)
             if taken.digest is None and not packing.builder.skip_hashing:
                 self._digests.owe(packing, taken)
-        self._stats.set("bytes_reserved", self._reserved())
+        self._reservation.tell_bytes()
         if packing.settings.listener.ack == "uploaded":
             self._statuses.await_upstream(packing.draft.id, lane)
             self._seal(packing, "ack = uploaded")
@@ -365,20 +352,6 @@ class Packer:
         if packing in self._open:  # the commit did not fail
             self._seal(packing, why)
 
-    def _reserve(self) -> None:
-        """Tells the other processes how much of the disk ours will still take."""
-        self._stats.set("bytes_to_encrypt", self._to_encrypt())
-        self._stats.set("bytes_reserved", self._reserved())
-        sealing = len(self._open) + len(self._encrypting) + self._mending.count
-        self._stats.set("inodes_reserved", sealing * OPEN_INODES)
-
-    def _to_encrypt(self) -> int:
-        waiting = self._mending.to_encrypt + sum(self._encrypting.values())
-        return self._open.plain_bytes + waiting
-
-    def _reserved(self) -> int:
-        return self._to_encrypt() + self._open.seal_bytes + self._spills.reserved
-
     # -- instances that are larger than their lanes ------------------------------------------
 
     def _spill(self, lane: int) -> None:
@@ -397,7 +370,7 @@ class Packer:
             if not self._health.stopped:
                 self._blame(problem)
             self._spills.refuse(lane)
-        self._reserve()
+        self._reservation.tell()
         self._statuses.release(lane)
 
     def _take_spilled(
@@ -407,7 +380,7 @@ class Packer:
         spilled = self._spills.whole(lane)
         spill = spilled.file
         self._spills.append(lane, self._intake.buffers(lane))  # the rest of it
-        self._reserve()
+        self._reservation.tell()
         packing = self._packing_for(packing, lane, arrival, settings, 0)
         self._commit_now(packing)  # while it is joined, a sync would wait for that
         if packing not in self._open:
@@ -552,14 +525,14 @@ class Packer:
             return
         work = partial(seal, draft, packing.contents, packing.members, self._name)
         if packing.encrypts:
-            self._encrypting[draft.id] = draft.end
+            self._reservation.encrypting[draft.id] = draft.end
             self._aside.begin(work, partial(self._sealed, packing, why))
         else:
             self._sealed(packing, why, work)
 
     def _sealed(self, packing: Packing, why: str, work: Callable[[], Ticket]) -> None:
         """When it failed, what was promised is tried again from the disk."""
-        self._encrypting.pop(packing.draft.id, None)
+        self._reservation.encrypting.pop(packing.draft.id, None)
         try:
             ticket = work()
         except Exception as problem:

@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from isal.isal_zlib import crc32
 
+from fastjmix import log
+from fastjmix.config import Builder
 from fastjmix.errors import ConfigError, EnvelopeError
 from fastjmix.failpoints import reach
 from fastjmix.jmix import parties, profiles, published
@@ -123,6 +125,15 @@ class _Again:
 def signing_keys(published: Published | None) -> dict[str, SigningKey]:
     """The keys that the parties name, by file. Raises ConfigError."""
     return {file: _key(file) for file in published.key_files()} if published else {}
+
+
+def try_keys(builders: Iterable[Builder]) -> None:
+    """Reads the keys before the first seal: an operator is looking."""
+    for builder in builders:
+        try:
+            signing_keys(builder.published)
+        except ConfigError as problem:
+            log.get().error("key_unreadable", why=problem.message)
 
 
 @lru_cache

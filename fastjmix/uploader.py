@@ -25,7 +25,6 @@ import itertools
 import os
 import random
 import signal
-import socket
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -40,9 +39,10 @@ from fastjmix.attempt import Attempt
 from fastjmix.config import Config, Upstream
 from fastjmix.courier import Courier, Patience
 from fastjmix.delivery import Backoff, Failure, Gate, Kind, Outcome, Verdict
-from fastjmix.errors import DamagedTicket
+from fastjmix.errors import DamagedTicket, reason
 from fastjmix.links import Links
 from fastjmix.queues import Key, Target, Waiting, key_of
+from fastjmix.reports import Reports
 from fastjmix.spool import Remembered, Room, Spool, Ticket
 from fastjmix.upkeep import SCRUB_AGE_SECS, Keep, Upkeep
 from fastjmix.upstream_facts import UpstreamFacts
@@ -50,9 +50,6 @@ from fastjmix.upstream_facts import UpstreamFacts
 UPLOADS_AT_ONCE: Final = 4
 """Per upstream. One hides neither the round trip nor the upstream's own fsync; more than a few only
 share the same line, and each holds a connection and a few chunks."""
-
-REPORT_SECS: Final = 5.0
-"""A process that has not read its outcomes for so long is not waiting for them."""
 
 WIND_UP_SECS: Final = 0.01
 """An envelope may be due again before the task of its last attempt is over."""
@@ -94,6 +91,7 @@ class Uploader:
         self._pace = pace or Pace()
         secs = (self._pace.upkeep_secs, self._pace.scrub_age_secs)
         self._upkeep = Upkeep(spool, keep or Keep(), self._condemn, *secs)
+        self._reports = Reports(links)
         self._remembered = Remembered(spool.root / FACTS_FILE)
         self._facts = self._remembered.load()
         self._targets: dict[tuple[str, str], Target] = {}
@@ -239,7 +237,7 @@ class Uploader:
         for item in (*running.values(), *waiting):
             if item.awaited and not item.told:
                 await self._step(item, partial(self._spool.withdraw, item.id))
-                await self._report(item, stopped)
+                await self._reports.send(item, stopped)
         for target in self._each:
             await target.courier.close()
 
@@ -323,7 +321,7 @@ class Uploader:
             if not item.awaited:
                 self._skip(target, item, problem)
                 return
-            outcome = delivery.without_answer(Failure(Kind.LOCAL, _why(problem)))
+            outcome = delivery.without_answer(Failure(Kind.LOCAL, reason(problem)))
         except Exception as problem:  # ours; but others wait, and this one may do better later
             log.get().error("upload_fault", envelope=item.id, exc_info=problem)
             outcome = delivery.without_answer(Failure(Kind.LOCAL, type(problem).__name__))
@@ -347,7 +345,7 @@ class Uploader:
 
     def _tell_once(self, item: Waiting, event: str, problem: OSError | DamagedTicket) -> None:
         """What comes back with each attempt is one line in the log."""
-        why = _why(problem)
+        why = reason(problem)
         if item.problem != why:
             item.problem = why
             log.get().error(event, envelope=item.id, problem=why)
@@ -440,7 +438,7 @@ class Uploader:
     ) -> None:
         """A step on disk, and then `done`; whoever waits hears after the first attempt."""
         moved = await self._step(item, step)
-        await self._report(item, outcome)
+        await self._reports.send(item, outcome)
         if moved:
             done()
             self._forget(item)
@@ -475,26 +473,6 @@ class Uploader:
             return False
         return True
 
-    async def _report(self, item: Waiting, outcome: Outcome) -> None:
-        """Tells the process that waits, if one does."""
-        if item.origin is None:
-            return
-        item.told = True
-        link = self._links.outcomes.get(item.origin)
-        problem = "no such process"
-        deadline = asyncio.get_running_loop().time() + REPORT_SECS
-        while link is not None and asyncio.get_running_loop().time() < deadline:
-            try:
-                link.send(delivery.report(outcome, item.id), socket.MSG_DONTWAIT)
-                return
-            except BlockingIOError:
-                problem = "it does not read"
-                await asyncio.sleep(REPORT_SECS / 100)
-            except OSError as refused:
-                problem = refused.strerror or "closed"
-                break
-        log.get().warning("outcome_unheard", envelope=item.id, origin=item.origin, problem=problem)
-
     async def _condemn(self, envelope_id: str, why: str) -> None:
         """The upkeep has found an envelope damaged, before its turn came."""
         key = key_of(envelope_id)
@@ -505,13 +483,6 @@ class Uploader:
             self._known.discard(key)  # its place in a queue is passed over
             outcome = delivery.without_answer(Failure(Kind.DAMAGED, why))
             await self._settle(target, Waiting(key, 0, doubtful=False), outcome, 0.0)
-
-
-def _why(problem: OSError | DamagedTicket) -> str:
-    """The same words at each attempt: without the path, which may name a temporary file."""
-    if isinstance(problem, DamagedTicket):
-        return problem.message
-    return problem.strerror or type(problem).__name__
 
 
 # -- the process -----------------------------------------------------------------------------------

@@ -180,6 +180,7 @@ def test_a_draft_that_cannot_be_read_is_set_aside(start) -> None:
 
 def test_a_failed_seal_is_an_answer_when_the_upstream_was_promised(start, silent) -> None:
     own = start(silent, endpoint='ack = "uploaded"')
+    own.wait_for("http_listening")  # a packer that starts makes its directories anew
     shutil.rmtree(own.spool / "outbox")
     with Peer(own.dicom_port) as peer:
         peer.associate()
@@ -200,12 +201,14 @@ def test_a_digest_that_fails_at_the_seal_is_an_answer(start, silent) -> None:
 
 def test_a_failed_seal_is_tried_again(start) -> None:
     own = start(builder="release_grace_secs = 0.1")
+    works(own)
+    own.wait_for("envelope_sealed")
     (own.spool / "outbox").rename(own.spool / "gone")
     works(own)
     own.wait_for("seal_failed")
     (own.spool / "gone").rename(own.spool / "outbox")
     own.wait_for("envelope_recovered")
-    assert len(own.envelopes("outbox")) == 1
+    assert len(own.envelopes("outbox")) == 2
 
 
 def test_a_dead_receiver_with_instances_at_the_upstream_blocks_nobody(start, silent) -> None:

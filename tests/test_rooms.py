@@ -31,6 +31,8 @@ RANK = {
     "bodyfile": 44,
     "attempt": 47,
     "queues": 46,
+    "reports": 47,
+    "reservation": 47,
     "upkeep": 46,
     "arrivals": 47,
     "courier": 45,
@@ -133,7 +135,14 @@ def rooms_with(*names: str) -> set[str]:
 def test_each_tool_has_its_room() -> None:
     network = {"receiver", "supervisor", "links", "api", "store", "web", "connections", "send"}
     # stderr may be systemd's socket, which a log must not wait for
-    assert rooms_with("socket") <= network | {"courier", "uploader", "demo", "tune", "log"}
+    assert rooms_with("socket") <= network | {
+        "courier",
+        "reports",
+        "uploader",
+        "demo",
+        "tune",
+        "log",
+    }
     assert rooms_with("aiohttp") <= {"courier", "api", "store", "web", "connections"}
     assert rooms_with("pynetdicom") <= {"dicom", "send"}
     assert rooms_with("typer", "rich") <= {"cli", "demo", "envelope", "tune"}

@@ -530,6 +530,7 @@ def test_a_delivery_is_recorded_when_the_disk_lets_it(tmp_path: Path) -> None:
             await one.logged("spool_step_failed")
             ids = [one.seal() for _ in range(FAST.at_once)]  # nor need the others wait for this one
             await until(lambda: len(store.posts) == 1 + len(ids))
+            await until(lambda: len(one.lines("spool_step_failed")) == 1 + len(ids))
             one.spool.sent.unlink()
             sent.rename(one.spool.sent)
             await one.left(1 + len(ids))

@@ -59,6 +59,7 @@ def put(spool: Spool, source: Path, state: State, ticket: Ticket) -> None:
     source.lstat()
     for where, named in _places(state, ticket):
         record, target = spool.root / where / f"{named.id}.json", spool.path(where, named.id)
+        target.parent.mkdir(mode=0o700, exist_ok=True)  # it may have been deleted since the start
         try:
             _write_record(spool, record, named, source, durable=spool.durable)
             reach("move.recorded")

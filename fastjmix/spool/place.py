@@ -14,11 +14,15 @@ import contextlib
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+from fastjmix.spool.reading import is_file
 
 if TYPE_CHECKING:
     from fastjmix.spool.draft import Leftover
-    from fastjmix.spool.states import Spool
+    from fastjmix.spool.states import Spool, State
+
+SEALED_STATES: Final[tuple[State, ...]] = ("outbox", "sent", "rejected")
 
 Identity = tuple[int, int]
 """Device and inode."""
@@ -84,4 +88,4 @@ def _is_there(spool: Spool, leftover: Leftover, held: Held) -> bool:
     """Can it be recovered from its paths? In another form, or sealed, its archive has left."""
     if leads_to(leftover.archive, identity(held.archive)) or leftover.sealed.exists():
         return True
-    return spool.find(leftover.id) is not None
+    return any(is_file(spool.path(state, leftover.id)) for state in SEALED_STATES)

@@ -169,15 +169,21 @@ class Account:
 
 
 def account(
-    ledger: Ledger, own: Gateway, held: Callable[[str], Path], posted: Collection[str] = ()
+    ledger: Ledger,
+    own: Gateway,
+    held: Callable[[str], Path],
+    posted: Collection[str] = (),
+    upstream: Iterable[Path] = (),
 ) -> Account:
     """Compares what was sent and acknowledged with what is in sent/ and at the upstream.
 
-    `held(id)` is the upstream's copy of an envelope; `posted` are ids that came over HTTP. Reads
-    every archive (and so its CRCs).
+    `held(id)` is the upstream's copy of an envelope; `posted` are ids that came over HTTP;
+    `upstream` are all that it holds, where sent/ may have had to make room. Reads every archive
+    (and so its CRCs).
     """
     delivered: dict[str, int] = {}
     differing, doubled, phantoms, undelivered = [], [], [], []
+    copies = set(upstream)
     for archive in own.envelopes("sent"):
         copy = held(archive.stem)
         if not copy.exists():
@@ -185,7 +191,9 @@ def account(
             continue
         if not same(archive, copy):
             doubled.append(archive.stem)  # one id, two contents
-        for uid, data in ({} if archive.stem in posted else images(copy)).items():
+        copies.add(copy)
+    for copy in sorted(copies):
+        for uid, data in ({} if copy.stem in posted else images(copy)).items():
             delivered[uid] = delivered.get(uid, 0) + 1
             if uid not in ledger.sent:
                 phantoms.append(uid)

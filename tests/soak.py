@@ -1,10 +1,11 @@
 """The mixed load for a chosen time, then the ledger: `make soak SECONDS=600`.
 
 Senders that try again (plain sockets, DCMTK's storescu) feed a gateway before a `fastjmix store`,
-while a random process of the gateway is killed every 0.5 to 3 s, now and then all of it. The mixed
-form adds peers that stall, abort and vanish, and an upstream that dies and comes back. At the end
-everything is drained, and every instance that was answered 0000 must be at the upstream, byte for
-byte. Exit 1 when one is not.
+while a random process of the gateway is killed every 0.5 to 3 s, now and then all of it. The
+upstream knows only Content-Length, and now and then a ticket in outbox/ cannot be read. The mixed
+form adds peers that stall, abort and vanish, an upstream that dies and comes back, and (as root) a
+disk whose inodes run out. At the end everything is drained, and every instance that was answered
+0000 must be at the upstream, byte for byte. Exit 1 when one is not.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ from pathlib import Path
 
 import strange
 import wire
+from disks import Disk
 from gateway import Gateway, Peer, Store, until
+from hazards import Inodes, LengthOnly, Tickets
 from ledger import Account, Ledger, Modality, account, all_dead, drain, held_by, instances
 
 KILL_SECS = (0.5, 3.0)
@@ -42,17 +45,28 @@ STRANGE_PART = 0.3
 EVERYTHING_PART = 0.1
 """How often it is the supervisor, and with it all of them."""
 
+HAZARD_PART = 0.2
+"""How often something is wrong with the spool when a process is killed."""
+
+DISK_BYTES = 40 << 30
+INODES_A_SECOND = 200
+"""Of the disk of the mixed form; its file is sparse. An envelope takes two inodes."""
+
 
 class Soak:
     """A gateway that is killed again and again, and started again when all of it is."""
 
-    def __init__(self, directory: Path, seed: int, *, mixed: bool) -> None:
+    def __init__(self, directory: Path, seconds: float, seed: int, *, mixed: bool) -> None:
         self.directory = directory
         self.ledger = Ledger()
         self.mixed = mixed
         self.kills: dict[str, int] = {}
         self._random = random.Random(seed)
+        self.disk = self._disk(seconds) if mixed and os.geteuid() == 0 else None
+        spool = directory / "gateway" / "spool"
+        self.tickets, self.inodes = Tickets(spool), Inodes(spool)
         self.store = Store(directory / "upstream")
+        self.before_store = LengthOnly(self.store.port)
         self.own = self._start()
         self.ended = threading.Event()
         self.failures: list[BaseException] = []
@@ -60,11 +74,17 @@ class Soak:
     def _start(self) -> Gateway:
         return Gateway(
             self.directory / "gateway",
-            self.store.port,
+            self.before_store.port,
             fastjmix="receivers = 2\npackers = 2\nlane_bytes = 1048576",
             endpoint="max_associations = 64",
             builder="release_grace_secs = 0.3\nquiet_secs = 5\nmax_envelope_instances = 40",
         )
+
+    def _disk(self, seconds: float) -> Disk:
+        """For the spool alone, with few inodes."""
+        inodes = str(4000 + int(seconds * INODES_A_SECOND))
+        at = self.directory / "gateway" / "spool"
+        return Disk(at, "ext4", "-N", inodes, size=DISK_BYTES)
 
     # -- the killer --------------------------------------------------------------------------
 
@@ -74,12 +94,26 @@ class Soak:
             if time.monotonic() + pause > until_when:
                 return
             time.sleep(pause)  # the load itself
-            if self._random.random() < EVERYTHING_PART:
-                self._kill_everything()
-            else:
-                self._kill_one(self._random.choice(VICTIMS))
+            with self._hazard():
+                if self._random.random() < EVERYTHING_PART:
+                    self._kill_everything()
+                else:
+                    self._kill_one(self._random.choice(VICTIMS))
             if self.mixed and self._random.random() < 0.15:
                 self._restart_upstream()
+
+    @contextlib.contextmanager
+    def _hazard(self) -> Iterator[None]:
+        """Now and then something is wrong with the spool before, while and after one is killed."""
+        with contextlib.ExitStack() as ending:
+            wrong = self._random.random() < HAZARD_PART
+            if wrong:
+                ending.enter_context(self.tickets.one_unreadable(self._random))
+            if wrong and self.disk is not None and self._random.random() < 0.5:
+                ending.enter_context(self.inodes.none_free())
+            yield
+            if wrong:
+                time.sleep(self._random.uniform(0.1, 2.0))  # the load meets it
 
     def _kill_one(self, name: str) -> None:
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
@@ -186,12 +220,16 @@ class Soak:
         """No more kills; senders end their studies, everything is delivered, all stops."""
         drain(self.own, DRAIN_SECS)
         assert self.own.stop() == 0
-        return account(self.ledger, self.own, held_by(self.store))
+        everything = self.store.directory.glob("*.zip")
+        return account(self.ledger, self.own, held_by(self.store), upstream=everything)
 
     def close(self) -> None:
         self.ended.set()
         self.own.close()
+        self.before_store.close()
         self.store.close()
+        if self.disk is not None:
+            self.disk.close()
 
 
 def part10(uid: str, data: bytes) -> bytes:
@@ -208,7 +246,7 @@ def run(directory: Path, seconds: float, senders: int, *, mixed: bool, seed: int
     """The load for `seconds`, then the ledger. Raises AssertionError when something hangs."""
     seed = seed or random.SystemRandom().randrange(1, 1 << 31)
     print(f"soak: {seconds:g} s, {senders} senders, seed {seed}", flush=True)
-    soak = Soak(directory, seed, mixed=mixed)
+    soak = Soak(directory, seconds, seed, mixed=mixed)
     try:
         dcmtk = max(1, senders // 4)
         threads = [soak.spawn(soak.plain, n) for n in range(senders - dcmtk)]
@@ -220,7 +258,11 @@ def run(directory: Path, seconds: float, senders: int, *, mixed: bool, seed: int
             thread.join(DRAIN_SECS)
             assert not thread.is_alive(), f"{thread.name} hangs"
         assert not soak.failures, soak.failures
-        print(f"soak: kills {soak.kills}", flush=True)
+        print(
+            f"soak: kills {soak.kills}; tickets hidden {soak.tickets.hidden}; out of inodes"
+            f" {soak.inodes.ran_out}; bodies unread {soak.before_store.unread}",
+            flush=True,
+        )
         return soak.finish()
     except BaseException:
         print(soak.own.log()[-20000:])

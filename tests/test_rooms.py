@@ -53,6 +53,7 @@ RANK = {
     "delivery": 42,
     "answers": 41,
     "upstream_facts": 41,
+    "codings": 41,
     "wiring": 40,
     "memory": 40,
     "settings": 40,

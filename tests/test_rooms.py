@@ -29,6 +29,7 @@ RANK = {
     "send": 50,
     "connections": 44,
     "bodyfile": 44,
+    "checks": 44,
     "attempt": 47,
     "queues": 46,
     "upkeep": 46,

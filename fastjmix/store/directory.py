@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from fastjmix import log
+from fastjmix.checks import Checks
 from fastjmix.errors import EnvelopeError, SpoolError, printable
 from fastjmix.jmix.check import EnvelopeSummary, Limits, check_envelope, read_manifest
 from fastjmix.spool import sync_directory
@@ -97,6 +98,7 @@ class StoreDirectory:
         self._verify = verify_hashes
         self._held: dict[str, Held] = {}
         self._arriving: set[str] = set()
+        self._checks = Checks()
         self._lock = -1
 
     def open(self) -> None:
@@ -237,8 +239,8 @@ class StoreDirectory:
         Raises EnvelopeError (invalid), HttpError 409 (the id is stored, and its manifest can be
         had), 503 (it is being stored, or its file cannot be judged), OSError.
         """
-        summary = await asyncio.to_thread(
-            check_envelope, file, self._limits, verify_hashes=self._verify, key=self._key
+        summary = await self._checks.check(
+            file, limits=self._limits, verify_hashes=self._verify, key=self._key
         )
         if summary.id in self._arriving:
             raise _later(f"envelope {summary.id} is being stored", ARRIVING_SECS)

@@ -17,6 +17,7 @@ an answer's body.
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -44,6 +45,19 @@ _OBJECT_DUE: Final = frozenset({200, 203})
 _FAILED_WORDS: Final = frozenset(
     {"denied", "error", "fail", "failed", "failure", "invalid", "rejected", "unauthorized"}
 )
+
+_FAILURES: Final = (
+    "error",
+    "errors",
+    "error_code",
+    "errorCode",
+    "errorMessage",  # of a function behind a gateway that answers 200 whatever became of it
+    "errorType",
+    "fault",
+    "faultstring",
+)
+
+_REFUSES: Final = re.compile(r"[45][0-9]{2}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,15 +214,15 @@ def _speaks_of_failure(found: Any) -> bool:
     """Find {"error": …}, {"success": false}, {"status": "failed"}, {"code": 401} and the like."""
     if not isinstance(found, dict):
         return False
-    if any(found.get(key) for key in ("error", "errors", "error_code", "errorCode")):
+    if any(found.get(key) for key in _FAILURES):
         return True
-    if any(found.get(key) is False for key in ("success", "ok", "stored", "accepted")):
+    if any(found.get(key) in (False, "false") for key in ("success", "ok", "stored", "accepted")):
         return True
     status = found.get("status")
     if isinstance(status, str) and status.lower() in _FAILED_WORDS:
         return True
     codes = (status, found.get("code"), found.get("statusCode"), found.get("status_code"))
-    return any(type(code) is int and 400 <= code <= 599 for code in codes)
+    return any(type(code) in (int, str) and _REFUSES.fullmatch(str(code)) for code in codes)
 
 
 def misfit(answer: Answer, envelope_id: str) -> str | None:

@@ -43,10 +43,11 @@ from prometheus_client.registry import Collector
 from fastjmix import __version__, log, stats
 from fastjmix import web as manners
 from fastjmix.catalogue import Catalogue, Entry
+from fastjmix.checks import Checks
 from fastjmix.config import Config, HttpListener, Upstream
 from fastjmix.errors import ConfigError
 from fastjmix.failpoints import reach
-from fastjmix.jmix.check import UUID, EnvelopeSummary, check_envelope, read_manifest
+from fastjmix.jmix.check import UUID, EnvelopeSummary, read_manifest
 from fastjmix.links import Links
 from fastjmix.spool import POST_INODES, Room, Spool, Ticket
 from fastjmix.web import HttpError, json_answer
@@ -132,6 +133,7 @@ class Shared:
         self.catalogue = Catalogue(spool)
         self.outcomes = Outcomes(links.outcomes[ORIGIN])
         self.uploads = manners.Slots(manners.MAX_UPLOADS)
+        self.checks = Checks()
         self.stopping = asyncio.Event()
         self._alarm_secs = config.runtime.queue_alarm_secs
         self._oldest: float | None = None
@@ -319,9 +321,7 @@ class Listener:
             file = cleanup.enter_context(manners.create_private(temporary))
             shared.room.spend(0, files=POST_INODES)
             received = await manners.receive(request, file, MAX_BODY_BYTES, shared.room.take)
-            summary = await asyncio.to_thread(
-                check_envelope, file, key=self._key, unopened=self._key is None
-            )
+            summary = await shared.checks.check(file, key=self._key, unopened=self._key is None)
             future = waiting.enter_context(shared.outcomes.expect(summary.id))
             ticket = self._ticket(summary, upstream, received)
             reach("api.received")

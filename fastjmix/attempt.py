@@ -78,7 +78,7 @@ class Attempt:
         return delivery.judge_copy(outcome, copy, ours, self._item.id, doubtful=doubtful)
 
     async def _post(self, extents: Extents, coding: Coding, *, once: bool = False) -> Sent:
-        sent = await self._courier.post(self._archive, extents, coding, once=once)
+        sent = await self._courier.post(self._archive, extents, coding, self._takes, once=once)
         reach("uploader.answered")
         if sent.bodies > 1:
             self._item.attempts += sent.bodies - 1
@@ -90,6 +90,9 @@ class Attempt:
         ours = await asyncio.to_thread(manifest, self._archive)
         copy = await self._courier.manifest(self._item.id, 2 * len(ours) + MANIFEST_SLACK)
         return ours, copy
+
+    def _takes(self, answer: Answer) -> bool:
+        return self._judge(answer).verdict is Verdict.DELIVERED
 
     def _judge(self, result: Answer | Failure) -> Outcome:
         return delivery.judge(

@@ -3,10 +3,10 @@
 Wants an Upstream from the configuration, the path of an archive and what its bytes must be.
 Guarantees: the archive is never held in memory (a few chunks at a time, read from the page cache);
 its last chunk goes only when every byte was as sealed; the answer is bounded in size and in time;
-redirects are not followed, answers are not decompressed, no cookie is kept, no proxy is taken from
-the environment; TLS is always verified, 1.2 or later; the token leaves this process in one header
-and in no log line. `post` and `manifest` never raise for what an upstream does: they return a
-Failure. Decides nothing: what an answer means is delivery.py's.
+redirects are not followed, no cookie is kept, no proxy is taken from the environment; TLS is always
+verified, 1.2 or later; the token leaves this process in one header and in no log line. `post` and
+`manifest` never raise for what an upstream does: they return a Failure. Decides nothing: what an
+answer means is delivery.py's.
 
 Time is counted three ways. Until the body flows, and from its last byte to the answer's headers:
 Upstream.timeout_secs each. While it flows: Patience.stall without progress, and RATE_MIN over all.
@@ -24,7 +24,7 @@ import errno
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,6 +34,7 @@ import aiohttp
 
 from fastjmix import __version__
 from fastjmix.answers import Answer
+from fastjmix.codings import decoded
 from fastjmix.config import Upstream
 from fastjmix.config.tree import UPLOAD_RATE_MIN
 from fastjmix.delivery import Failure, Kind
@@ -189,8 +190,9 @@ class _Pool:
 class Courier:
     """One upstream, with its pool of kept-alive connections, and others that are used once.
 
-    After a refusal of a body the pool is another: a server that has left the body unread, or a part
-    of it, takes that for the next request, and its answer must not be the answer to another body.
+    After an answer that takes no envelope the pool is another: a server that has left the body
+    unread, or a part of it, takes that for the next request, and its answer must not be the answer
+    to another body. A page with 200 is such an answer, too.
     """
 
     def __init__(self, upstream: Upstream, patience: Patience, connections: int) -> None:
@@ -205,11 +207,18 @@ class Courier:
             await self._pools.popitem()[1].session.close()
 
     async def post(
-        self, archive: Path, extents: Extents, coding: Coding, *, once: bool = False
+        self,
+        archive: Path,
+        extents: Extents,
+        coding: Coding,
+        takes: Callable[[Answer], bool],
+        *,
+        once: bool = False,
     ) -> Sent:
         """Uploads an archive. Raises OSError when it cannot be opened.
 
         `extents` are what its bytes must be: else the body is broken off, and Damaged is raised.
+        `takes` tells whether an answer means that the body was read: its connection is used again.
         `once`: on a connection of its own, whatever the answer: it may have left the body unread.
 
         On an idle connection that the upstream had closed the body is sent again at once.
@@ -222,7 +231,7 @@ class Courier:
                 secs = self._upstream.timeout_secs
                 body = Body(file, Witness(extents), self._patience, secs)
                 bodies += 1
-                answer = await self._send(body, coding, once=once)
+                answer = await self._send(body, coding, takes, once=once)
                 if answer is not None:
                     return Sent(answer, bodies)
             failure = Failure(Kind.BROKEN, "every connection was closed before an answer")
@@ -243,7 +252,9 @@ class Courier:
 
     # -- one exchange ------------------------------------------------------------------------
 
-    async def _send(self, body: Body, coding: Coding, *, once: bool) -> Answer | None:
+    async def _send(
+        self, body: Body, coding: Coding, takes: Callable[[Answer], bool], *, once: bool
+    ) -> Answer | None:
         """POSTs the body once; None when it has to be sent once more."""
         headers = {"Content-Type": "application/zip", "Accept": "application/json"}
         if coding is Coding.LENGTH:
@@ -252,7 +263,7 @@ class Courier:
             headers |= self._authorization()
             async with self._pool(once=once) as pool:
                 answer = await self._exchange(body, headers, coding, pool.session)
-                if answer.status // 100 != 2:
+                if not takes(answer):
                     self._retire(pool)
                 return answer
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
@@ -313,14 +324,16 @@ class Courier:
         if not whole or not response.content.at_eof():
             response.close()  # the rest, either way, is not waited for
         version = response.version or (1, 1)
+        coding = response.headers.get("Content-Encoding", "")
+        body = decoded(bytes(kept), coding, size_max + 1)
         return Answer(
             status=response.status,
             version=(version[0], version[1]),
             headers={name.lower(): value for name, value in response.headers.items()},
-            body=bytes(kept[:size_max]),
+            body=body[:size_max],
             whole=whole,
             cut=cut,
-            over=len(kept) > size_max,
+            over=max(len(kept), len(body)) > size_max,
         )
 
     def _failure(self, problem: Exception, body: Body | None) -> Failure:

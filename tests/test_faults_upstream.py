@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
+import io
 import os
 import random
 import re
 import time
 import uuid
+import zipfile
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -51,6 +54,7 @@ from upstreams import PATH, Raw, Seen, Upstream, Wire, answer, http_head, taken
 
 from fastjmix import courier
 from fastjmix.attempt import MANIFEST_SLACK
+from fastjmix.codings import decoded
 from fastjmix.config import Credentials, Secret
 from fastjmix.courier import Patience
 from fastjmix.delivery import Backoff
@@ -690,6 +694,75 @@ def test_f40_an_answers_body_is_bounded_and_its_status_counts(
         assert not one.lines("upload_retry")
 
     run(lambda: hostile(tmp_path, behave, then))
+
+
+def gzipped(data: bytes) -> bytes:
+    return gzip.compress(data)
+
+
+def without_header(data: bytes) -> bytes:
+    made = zlib.compressobj(wbits=-15)
+    return made.compress(data) + made.flush()
+
+
+@pytest.mark.parametrize(
+    ("coding", "encode"),
+    [
+        ("gzip", gzipped),
+        ("X-GZip", gzipped),
+        ("deflate", zlib.compress),
+        ("deflate", without_header),
+        ("gzip", bytes),  # it says so, and is not
+        ("br", bytes),
+        ("identity", bytes),
+    ],
+)
+def test_f40_an_answer_compressed_unasked_is_understood(
+    tmp_path: Path, coding: str, encode: Callable[[bytes], bytes]
+) -> None:
+    """An id, a page that is none, and a manifest after a 409: each as if it were not compressed."""
+
+    def say(status: int, told: bytes) -> web.Response:
+        answered = web.Response(status=status, body=encode(told))
+        answered.headers["Content-Encoding"] = coding
+        return answered
+
+    def post(_: web.BaseRequest, seen: Seen) -> web.Response:
+        posts.append(seen)
+        if len(posts) == 1:
+            return say(201, b"<html>Sign in</html>")
+        if len(posts) == 2:
+            return say(500, b"")
+        if len(posts) == 3:
+            return say(409, b"")
+        return say(200, b'{"id": "theirs-1"}')
+
+    def copy(_: web.BaseRequest, __: Seen) -> web.Response:
+        with zipfile.ZipFile(io.BytesIO(posts[0].body)) as archive:
+            return say(200, archive.read("manifest.json"))
+
+    posts: list[Seen] = []
+
+    async def test() -> None:
+        async with Upstream(post, copy).open() as store, node(tmp_path, to(store.url)) as one:
+            first = one.seal()
+            assert await one.left(1) == [("sent", first)]
+            assert one.receipt(first)["verified"]
+            assert [line.count("web page") for line in one.lines("upload_retry")] == [1, 0]
+            second = one.seal()
+            assert set(await one.left(2)) == {("sent", first), ("sent", second)}
+            assert one.receipt(second)["remote_id"] == "theirs-1"
+            assert one.receipt(second)["attempts"] == 1
+
+    run(test)
+
+
+@pytest.mark.parametrize(("size", "over"), [(-1, False), (0, False), (1, True)])
+def test_f40_the_limit_of_what_an_answer_unpacks_to(size: int, over: bool) -> None:
+    most = courier.ANSWER_BYTES_MAX
+    for encode, coding in ((gzipped, "gzip"), (zlib.compress, "deflate")):
+        found = decoded(encode(bytes(most + size)), coding, most + 1)
+        assert (len(found) > most) == over
 
 
 @pytest.mark.parametrize(

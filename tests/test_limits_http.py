@@ -5,16 +5,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import json
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import pytest
 import structlog
-from envelopes import ID, members, zipped
+from envelopes import ID, envelope, members, zipped
 from nodes import FAST, node, run, to
 from stores import Client, with_store
 from structlog.testing import capture_logs
@@ -22,10 +25,11 @@ from structlog.typing import EventDict
 from test_check import check
 from upstreams import PATH, Raw, Wire, http_head
 
-from fastjmix import answers, connections, delivery, web
+from fastjmix import answers, checks, connections, delivery, web
 from fastjmix.answers import Answer
 from fastjmix.delivery import Failure, Kind, Outcome
 from fastjmix.errors import EnvelopeError
+from fastjmix.jmix.check import EnvelopeSummary, check_envelope
 from fastjmix.jmix.unzip import Limits
 
 MACHINE_SECS = 10
@@ -219,3 +223,76 @@ def test_bounds_of_a_posted_envelope(name: str, off: int) -> None:
         return
     with pytest.raises(EnvelopeError, match=f"{name}(,| is) {EXACT[name] - 1}"):
         check(GOOD, limits=limits)
+
+
+@pytest.mark.parametrize("off", [-1, 0, 1])
+def test_s31_checks_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, off: int) -> None:
+    """Who comes whole while so many archives are checked waits, and is checked then."""
+    count = checks.CHECKS_AT_ONCE + off
+    most = under_way = 0
+    entered, go_on = threading.Condition(), threading.Event()
+
+    def watched(file: BinaryIO, **options: Any) -> EnvelopeSummary:
+        nonlocal most, under_way
+        with entered:
+            under_way += 1
+            most = max(most, under_way)
+            entered.notify_all()
+        go_on.wait(20)
+        try:
+            return check_envelope(file, **options)
+        finally:
+            with entered:
+                under_way -= 1
+
+    def expected() -> bool:
+        with entered:
+            return entered.wait_for(lambda: under_way == min(count, checks.CHECKS_AT_ONCE), 20)
+
+    async def test(client: Client) -> None:
+        bodies = [envelope(f"{ID[:-1]}{n}") for n in range(count)]
+        posts = [asyncio.create_task(client.post(body)) for body in bodies]
+        assert await asyncio.to_thread(expected)
+        arriving = tmp_path / "store" / "incoming"
+        async with asyncio.timeout(20):
+            while sorted(p.stat().st_size for p in arriving.iterdir()) != sorted(map(len, bodies)):
+                await asyncio.sleep(0.005)
+        assert (await client.ask("GET", f"/{ID}"))[0] == 404  # others are answered meanwhile
+        go_on.set()
+        assert [(await post)[0] for post in posts] == [201] * count
+
+    monkeypatch.setattr(checks, "check_envelope", watched)
+    with_store(tmp_path, test)
+    assert most == min(count, checks.CHECKS_AT_ONCE)
+
+
+def test_s31_a_check_keeps_its_turn_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits for it may go away: the thread that checks cannot be stopped."""
+    began, go_on = threading.Semaphore(0), threading.Event()
+
+    def waits(_: BinaryIO) -> None:
+        began.release()
+        go_on.wait(20)
+
+    async def test() -> None:
+        turns = checks.Checks()
+        tasks = [
+            asyncio.create_task(turns.check(io.BytesIO())) for _ in range(checks.CHECKS_AT_ONCE)
+        ]
+        for _ in tasks:
+            await asyncio.to_thread(began.acquire)
+        for task in tasks:
+            task.cancel()
+        other = asyncio.create_task(turns.check(io.BytesIO()))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not began.acquire(blocking=False)
+        go_on.set()
+        await other
+        assert all(
+            isinstance(each, asyncio.CancelledError)
+            for each in await asyncio.gather(*tasks, return_exceptions=True)
+        )
+
+    monkeypatch.setattr(checks, "check_envelope", waits)
+    asyncio.run(test())

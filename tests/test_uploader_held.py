@@ -350,6 +350,40 @@ def test_f91_what_a_server_makes_of_a_body_it_has_not_read_is_no_answer_to_anoth
     run(test)
 
 
+@pytest.mark.parametrize("sick", ["200 OK", "201 Created", "206 Partial Content"])
+def test_f91_a_body_left_unread_behind_a_2xx_is_not_the_beginning_of_the_next(
+    tmp_path: Path, sick: str
+) -> None:
+    """A page comes without a look at the body, which the server then takes for a request's head."""
+    page = b"<html>Sign in</html>"
+
+    async def serve(wire: Wire) -> None:
+        nonlocal ill
+        while head := await wire.reader.readuntil(b"\r\n\r\n"):
+            if not head.startswith(b"POST "):
+                await wire.say(http_head("400 Bad Request", Content_Length=0))
+                return
+            if ill:
+                ill -= 1
+                await wire.say(http_head(sick, Content_Length=len(page)) + page)
+                continue
+            await wire.body(head)
+            await wire.say(http_head("201 Created", Content_Length=0))
+
+    ill = 2
+    store = Raw(serve)
+
+    async def test() -> None:
+        async with store.open(), node(tmp_path, to(store.url), ONE, start=False) as one:
+            first, second = one.seal(), one.seal()
+            one.start()
+            moves = {each: where for where, each in await one.left(2)}
+            assert moves == {first: "sent", second: "sent"}
+            assert len(one.lines("upload_retry")) == 2
+
+    run(test)
+
+
 # -- F93: 409, and no manifest to be had -----------------------------------------------------------
 
 MANIFEST = {"type": "envelope", "version": 1, "content": {"type": "directory", "path": "payload"}}

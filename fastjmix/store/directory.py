@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import fcntl
 import os
 import re
@@ -32,9 +31,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from fastjmix import log
+from fastjmix.checks import Checks
 from fastjmix.errors import EnvelopeError, SpoolError, printable
 from fastjmix.jmix.check import EnvelopeSummary, Limits, check_envelope, read_manifest
 from fastjmix.spool import sync_directory
+from fastjmix.spool.reading import open_archive
+from fastjmix.spool.renaming import rename_new
 from fastjmix.web import HttpError
 
 if TYPE_CHECKING:
@@ -54,9 +56,6 @@ DAMAGED_MAX: Final = 100
 
 SHOWN_NAMES: Final = 3
 """Names that a warning about many files repeats."""
-
-_unlinkable: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
-"""link(2): the file system has no hard links, or no more of this file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +98,7 @@ class StoreDirectory:
         self._verify = verify_hashes
         self._held: dict[str, Held] = {}
         self._arriving: set[str] = set()
+        self._checks = Checks()
         self._lock = -1
 
     def open(self) -> None:
@@ -168,7 +168,7 @@ class StoreDirectory:
         """Index one file. Return a verdict and why: "held", "locked" (indexed, not looked into),
         "unreadable" or "damaged"; only a damaged one is renamed."""
         try:
-            with _open_regular(path) as file:
+            with open_archive(path) as file:
                 summary, size, stored_ns = self._judge(file, path)
         except EnvelopeError as problem:
             return self._set_aside(path, problem.message)
@@ -202,7 +202,7 @@ class StoreDirectory:
         try:
             for name in names:
                 with contextlib.suppress(FileExistsError):
-                    _rename_new(path, name)
+                    rename_new(path, name)
                     log.get().warning("envelope_set_aside", file=path.name, problem=problem)
                     return "damaged", problem
         except OSError as failure:
@@ -221,7 +221,7 @@ class StoreDirectory:
         known = envelope_id.lower()
         if known in self._held:
             with contextlib.suppress(FileNotFoundError):
-                return _open_regular(self._path(known))
+                return open_archive(self._path(known))
         if known in self._arriving:
             raise _later(f"envelope {known} is being stored", ARRIVING_SECS)
         raise HttpError(404, "no envelope with this id is stored here")
@@ -239,8 +239,8 @@ class StoreDirectory:
         Raises EnvelopeError (invalid), HttpError 409 (the id is stored, and its manifest can be
         had), 503 (it is being stored, or its file cannot be judged), OSError.
         """
-        summary = await asyncio.to_thread(
-            check_envelope, file, self._limits, verify_hashes=self._verify, key=self._key
+        summary = await self._checks.check(
+            file, limits=self._limits, verify_hashes=self._verify, key=self._key
         )
         if summary.id in self._arriving:
             raise _later(f"envelope {summary.id} is being stored", ARRIVING_SECS)
@@ -258,7 +258,7 @@ class StoreDirectory:
             self._refuse_second(summary.id, path)
         os.fsync(file.fileno())
         try:
-            _rename_new(temporary, path)
+            rename_new(temporary, path)
         except FileExistsError:  # a person put it there just now
             raise _later(f"envelope {summary.id} is being stored", ARRIVING_SECS) from None
         try:
@@ -279,7 +279,7 @@ class StoreDirectory:
         """
         stored = HttpError(409, f"envelope {envelope_id} is stored already; nothing was changed")
         try:
-            with _open_regular(path) as file:
+            with open_archive(path) as file:
                 if envelope_id in self._held:
                     read_manifest(file, self._limits)
                     raise stored
@@ -316,31 +316,3 @@ def _usable(path: Path) -> Iterator[None]:
     except OSError as problem:
         told = f"{path}: the directory cannot be used: {problem.strerror or problem}"
         raise SpoolError(told, "Check --dir, its owner and its permissions.") from problem
-
-
-def _open_regular(path: Path) -> BinaryIO:
-    """A regular file, open; opening waits for nobody, and follows no link. Raises OSError."""
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-    descriptor = os.open(path, flags)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, "is not a regular file", str(path))
-    return os.fdopen(descriptor, "rb")
-
-
-def _rename_new(source: Path, target: Path) -> None:
-    """Give a file a name that nothing has. Raises FileExistsError, OSError.
-
-    A kill between link(2) and unlink(2) leaves both names; `source` goes at the next start.
-    """
-    try:
-        os.link(source, target, follow_symlinks=False)
-    except OSError as problem:
-        if problem.errno not in _unlinkable:
-            raise
-        # no hard links here: only this process gives such names, as it holds the lock
-        if os.path.lexists(target):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from None
-        source.rename(target)
-    else:
-        source.unlink()

@@ -7,7 +7,8 @@ fails, stops the intake: receivers reject associations (transient), /readyz says
 stopped, directories that are gone are made again where the storage directory itself is there
 (Spool.reclaim), and a small file goes each PROBE_SECS all the way that a promise goes; when one
 arrives, the intake resumes. The log says each time what is in the way when that has changed.
-Nothing of this stops the uploader.
+Nothing of this stops the uploader. A draft that cannot be recovered is no failure of the storage,
+unless the small file fails, too.
 Still wrong: a disk that takes small files and fails large ones is found out by the instances.
 """
 
@@ -19,7 +20,7 @@ from typing import Final
 
 from fastjmix import log
 from fastjmix.errors import SpoolError
-from fastjmix.spool import MISSING, Spool
+from fastjmix.spool import MISSING, SCARCE, Spool
 from fastjmix.stats import Stats
 
 STORM_SECS: Final = 60.0
@@ -57,6 +58,19 @@ class Health:
         self._stats.add("storage_failures_total")
         if (repeated or problem.errno in MISSING) and not self.stopped:
             self._stop(problem.strerror or str(problem))
+
+    def doubted(self, problem: OSError) -> None:
+        """What was left of an envelope could not be recovered: is that its own fault? The storage
+        is tried at once; one draft that nobody can read is no reason to take nothing."""
+        if self.stopped or problem.errno in SCARCE:
+            return
+        try:
+            self._spool.reclaim()
+            self._spool.probe()
+        except (OSError, SpoolError) as unwell:
+            if isinstance(unwell, SpoolError) or unwell.errno not in SCARCE:
+                self._stats.add("storage_failures_total")
+                self._stop(_told(unwell)[0])
 
     def _stop(self, why: str) -> None:
         self._stats.set("intake_stopped", 1)

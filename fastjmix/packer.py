@@ -117,7 +117,7 @@ class Packer:
         self._aside = Aside(ring)
         self._joins = Aside(ring)
         self._spills = Spills(spool, self._room, self._name, self._joins.do)
-        self._mending = Mending(spool, links, self._name, self._aside, self._blame)
+        self._mending = Mending(spool, links, self._name, self._aside, self._health.doubted)
         self._answered = outcomes.fileno()
         self._poll = select.poll()
         for descriptor in (wiring.wake[self._process], links.stop, self._answered):

@@ -339,7 +339,13 @@ class Spool:
         self._end_links(leftover)
         if not is_file(leftover.sealed):
             return None
-        ticket = Ticket.read(leftover.directory / TICKET, leftover.id)
+        try:
+            ticket = Ticket.read(leftover.directory / TICKET, leftover.id)
+        except (FileNotFoundError, DamagedTicket):
+            if not is_file(leftover.archive):
+                raise
+            leftover.sealed.unlink()  # it is made anew from what was acknowledged
+            return None
         self.move_settled(leftover.directory, ticket, durable=self.durable)
         with contextlib.suppress(OSError):  # what stays is recovered, and found in outbox/
             self.drop(leftover)

@@ -5,7 +5,7 @@ Guaranteed: the lock is flock(2), so it is gone when the last process that holds
 it ended; `.format` holds a number, and another one than FORMAT ends the start before anything is
 touched. Records carry the number too ("format" in tickets and recipes). A directory that was made
 anew where a running fastjmix had its own is taken by all its processes together (`join`): they
-share the lock, and the file says whose it is.
+share the lock, and the file says whose it is. On a full disk `.format` is made by the next start.
 Still wrong: flock(2) on some network file systems binds one machine only.
 """
 
@@ -29,6 +29,9 @@ LOCK: Final = ".lock"
 
 MARK_BYTES_MAX: Final = 64
 """Read of `.format`, which holds a number and a line's end."""
+
+NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
+"""A start with a full disk delivers what is there."""
 
 LOCK_SECS: Final = 3.0
 """How long a start waits for the lock: the processes of one that was killed need a moment to go."""
@@ -96,25 +99,39 @@ def _wait_for(lock: int, root: Path) -> None:
 def _check_format(root: Path) -> None:
     """Reads the mark, or makes it."""
     mark = root / ".format"
-    try:
-        descriptor = _open(mark, os.O_RDONLY)
-    except FileNotFoundError:
-        descriptor = _open(mark, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-        try:
-            os.write(descriptor, f"{FORMAT}\n".encode())
-        finally:
-            os.close(descriptor)
-        return
-    try:
-        found = os.read(descriptor, MARK_BYTES_MAX).decode("ascii", "replace").strip()
-    finally:
-        os.close(descriptor)
-    if found and found != str(FORMAT):
+    found = _mark(mark)
+    if not found:
+        _make_mark(mark)
+    elif found != str(FORMAT):
         raise SpoolError(
             f"{root}: written by another version of fastjmix (its format is {found[:20]!r}, this"
             f" version knows {FORMAT}); nothing was touched",
             "Start that version again and let it deliver everything, or use another directory.",
         )
+
+
+def _mark(path: Path) -> str:
+    """The format; empty when the file is, or is not there."""
+    try:
+        descriptor = _open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return ""
+    try:
+        return os.read(descriptor, MARK_BYTES_MAX).decode("ascii", "replace").strip()
+    finally:
+        os.close(descriptor)
+
+
+def _make_mark(path: Path) -> None:
+    try:
+        descriptor = _open(path, os.O_WRONLY | os.O_CREAT)
+        try:
+            os.write(descriptor, f"{FORMAT}\n".encode())
+        finally:
+            os.close(descriptor)
+    except OSError as problem:
+        if problem.errno not in NO_ROOM:
+            raise
 
 
 def _open(path: Path, flags: int) -> int:

@@ -1,12 +1,14 @@
-"""Storage that fails twice takes nothing more, until a probe says that it is well again.
+"""Storage that fails twice, or at a start, takes nothing until a probe says that it is well.
 
 Wanted: a broken disk is told to the modalities at the door, not instance by instance.
-Guaranteed: the first failure costs what it touched; a second one within STORM_SECS, or the first
-that says that a directory of the storage is gone (MISSING), stops the intake: receivers reject
-associations (transient), /readyz says why. While it is stopped, directories that are gone are made
-again where the storage directory itself is there (Spool.reclaim), and a small file goes each
-PROBE_SECS all the way that a promise goes; when one arrives, the intake resumes. The log says each
-time what is in the way when that has changed. Nothing of this stops the uploader.
+Guaranteed: the first failure costs what it touched; a second one within STORM_SECS, the first that
+says that a directory of the storage is gone (MISSING), or a start on storage that has no room or
+fails, stops the intake: receivers reject associations (transient), /readyz says why. While it is
+stopped, directories that are gone are made again where the storage directory itself is there
+(Spool.reclaim), and a small file goes each PROBE_SECS all the way that a promise goes; when one
+arrives, the intake resumes. The log says each time what is in the way when that has changed.
+Nothing of this stops the uploader. A draft that cannot be recovered is no failure of the storage,
+unless the small file fails, too.
 Still wrong: a disk that takes small files and fails large ones is found out by the instances.
 """
 
@@ -18,7 +20,7 @@ from typing import Final
 
 from fastjmix import log
 from fastjmix.errors import SpoolError
-from fastjmix.spool import MISSING, Spool
+from fastjmix.spool import MISSING, SCARCE, Spool
 from fastjmix.stats import Stats
 
 STORM_SECS: Final = 60.0
@@ -57,20 +59,42 @@ class Health:
         if (repeated or problem.errno in MISSING) and not self.stopped:
             self._stop(problem.strerror or str(problem))
 
+    def doubted(self, problem: OSError) -> None:
+        """What was left of an envelope could not be recovered: is that its own fault? The storage
+        is tried at once; one draft that nobody can read is no reason to take nothing."""
+        if self.stopped or problem.errno in SCARCE:
+            return
+        try:
+            self._spool.reclaim()
+            self._spool.probe()
+        except (OSError, SpoolError) as unwell:
+            if isinstance(unwell, SpoolError) or unwell.errno not in SCARCE:
+                self._stats.add("storage_failures_total")
+                self._stop(_told(unwell)[0])
+
     def _stop(self, why: str) -> None:
         self._stats.set("intake_stopped", 1)
         self.due = time.monotonic() + PROBE_SECS
-        self._in_the_way = ""
+        self._in_the_way = why
         log.get().error("intake_stopped", why=why)
 
     def reclaim(self) -> bool:
-        """Are the directories those that were claimed, all of them? If not, the intake stops."""
+        """Are the directories those that were claimed, all of them? If not, the intake stops; so it
+        does where they could not be tried when fastjmix started, and cannot now."""
         try:
             self._spool.reclaim()
         except (OSError, SpoolError) as problem:
             self._stop(_told(problem)[0])
             return False
+        if self._spool.unproved:
+            self._prove()
         return True
+
+    def _prove(self) -> None:
+        try:
+            self._spool.probe()
+        except OSError as problem:
+            self._stop(_told(problem)[0])
 
     def probe_due(self) -> bool:
         """Tries the storage when it is time; the intake resumes when that works. True: just now."""

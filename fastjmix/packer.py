@@ -111,7 +111,7 @@ class Packer:
         self._aside = Aside(ring)
         self._joins = Aside(ring)
         self._spills = Spills(spool, self._room, self._name, self._joins.do)
-        self._mending = Mending(spool, links, self._name, self._aside, self._blame)
+        self._mending = Mending(spool, links, self._name, self._aside, self._health.doubted)
         self._reservation = Reservation(links.stats, self._open, self._mending, self._spills)
         self._answered = outcomes.fileno()
         self._poll = select.poll()

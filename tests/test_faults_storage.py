@@ -290,7 +290,7 @@ def test_f26_a_storm_without_descriptors_leaves_nothing(start: Callable[..., Gat
     with opened(own) as peer:
         for spare in (*range(7), 0, 0, 0):
             held = {int(one.name) for one in Path(f"/proc/{packer}/fd").iterdir()}
-            limit = next(n for n in range(1, 4096) if n - len([f for f in held if f < n]) == spare)
+            limit = max(n for n in range(1, 4096) if n - len([f for f in held if f < n]) == spare)
             resource.prlimit(packer, resource.RLIMIT_NOFILE, (limit, most))
             for number in range(4):
                 statuses.append(ledger.store(peer, f"1.2.3.{len(statuses)}.{number}"))

@@ -31,6 +31,10 @@ SCARCE: Final = FULL | OWN | {errno.EEXIST}
 """Something has run out for now, or somebody's file has the name that one of ours is to get; any
 other error says that the storage itself is unwell."""
 
+PASSING: Final = FULL | OWN | {errno.EIO, errno.ESTALE, errno.ETIMEDOUT}
+"""A start does not end for these: what waits can be delivered, which makes room; and the storage
+may be well again without a person."""
+
 MISSING: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.EXDEV})
 """A directory of the storage is not where it was, or another one is."""
 

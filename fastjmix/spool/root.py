@@ -4,7 +4,8 @@ Wanted: nothing is written into a directory that is not ours, and an administrat
 storage directory again has no more to do.
 Guaranteed: the lock file says which directory was claimed (`check`). Another one is taken in its
 place only if nobody else has, and if it is on the same file system: on another one it is what a
-mount covered, and will cover again.
+mount covered, and will cover again. A start that could not make the lock file (no inodes) claims
+the directory as soon as it can.
 """
 
 from __future__ import annotations
@@ -50,9 +51,10 @@ class Root:
 
     def reclaim(self) -> None:
         """Claims the directory that the path leads to now. Raises OSError, SpoolError."""
-        if self.path.stat().st_dev != self._device:
+        device = self.path.stat().st_dev
+        if self._lock is not None and device != self._device:
             raise OSError(errno.EXDEV, "the storage directory is on another file system now")
         if self._lock is None or not leads_to(self.path / LOCK, identity(self._lock)):
             joined = join(self.path, self._run)
             self.release()
-            self._lock = joined
+            self._lock, self._device = joined, device

@@ -20,14 +20,14 @@ from typing import Any, BinaryIO, Final, Literal
 
 import orjson
 
-from fastjmix.errors import DamagedTicket, SpoolError
+from fastjmix import log
+from fastjmix.errors import DamagedTicket
 from fastjmix.failpoints import reach
-from fastjmix.spool import journal, moving, names
+from fastjmix.spool import journal, moving, names, preparing
 from fastjmix.spool import recipe as recipes
 from fastjmix.spool.draft import ARCHIVE, SEALED, SUSPECT, TICKET, Draft, Leftover
-from fastjmix.spool.files import rename_synced, sync_directory, write_all, write_new
-from fastjmix.spool.ground import standing_on
-from fastjmix.spool.reading import is_directory, is_file, open_archive, open_regular, read_small
+from fastjmix.spool.files import FULL, rename_synced, sync_directory, write_all, write_new
+from fastjmix.spool.reading import is_directory, is_file, open_archive, open_regular
 from fastjmix.spool.renaming import rename_new, same_file
 from fastjmix.spool.root import Root
 from fastjmix.spool.spill import Spill
@@ -35,8 +35,6 @@ from fastjmix.spool.sweeping import Sweep, remove_draft
 from fastjmix.spool.ticket import Ticket
 
 State = Literal["outbox", "sent", "rejected"]
-
-PROBE: Final = b"fastjmix was here"
 
 SUPERVISOR: Final = "supervisor"
 """Whose names a process uses that has taken over from nobody."""
@@ -63,7 +61,8 @@ def _is_ours(entry: os.DirEntry[str]) -> bool:
 class Spool:
     """The four directories under the storage path.
 
-    `durable=False` (durability = "page-cache") leaves out every fsync.
+    `durable=False` (durability = "page-cache") leaves out every fsync. `unproved`: something had
+    run out when it was prepared (preparing.py).
     """
 
     def __init__(self, root: Path, *, durable: bool = True) -> None:
@@ -75,6 +74,7 @@ class Spool:
         self.rejected = root / "rejected"
         self._claimed = Root(root)
         self.owner = SUPERVISOR
+        self.unproved = False
 
     # -- start -------------------------------------------------------------------------------
 
@@ -82,21 +82,17 @@ class Spool:
         """Makes the directories, takes the lock, and finishes what a crash left half-done.
 
         Raises SpoolError: a symbolic link, not writable, not ours, in memory, on several file
-        systems, or another fastjmix is using it.
+        systems, or another fastjmix is using it. Where something has only run out, `unproved` is
+        true afterwards.
         """
-        self._refuse_links()
-        try:
-            for directory in (self.root, self.building, self.outbox, self.sent, self.rejected):
-                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._claimed.claim()
-            self._check_ground()
-            self.probe()
-        except OSError as problem:
-            raise SpoolError(
-                f"{self.root}: the storage directory cannot be used: {problem.strerror}"
-                f" ({problem.filename})",
-                "Check [storage.options] path, its owner and its permissions.",
-            ) from problem
+        lacks = preparing.make_ready(self, self._claimed.claim)
+        self.unproved = lacks is not None
+        if lacks is not None:
+            log.get().error(
+                "storage_unready",
+                why=lacks.strerror or str(lacks),
+                hint="nothing is taken until that has passed; what is here is delivered meanwhile",
+            )
         Sweep(self).at_start()
 
     def take_over(self, owner: str) -> None:
@@ -109,6 +105,7 @@ class Spool:
         """The same for a forked process, which has a part in the lock."""
         child = Spool(self.root, durable=self.durable)
         child._claimed = self._claimed
+        child.unproved = self.unproved
         return child
 
     def release(self) -> None:
@@ -116,72 +113,15 @@ class Spool:
         self._claimed.release()
 
     def reclaim(self) -> None:
-        """Makes the directories whole again where they, or all of the storage, were made anew.
-
-        Raises OSError, SpoolError.
+        """Makes the directories whole again where they, or all of the storage, were made anew, or
+        could not be made at the start. Raises OSError, SpoolError.
         """
-        if self._claimed.claimed:
-            self._refuse_links()
-            self._claimed.reclaim()
-            for directory in (self.building, self.outbox, self.sent, self.rejected):
-                directory.mkdir(mode=0o700, exist_ok=True)
-            self._check_ground()
-
-    def _refuse_links(self) -> None:
-        """Who owns a link decides what is behind it, tomorrow too. Those above `root` are the
-        administrator's. Raises SpoolError."""
-        if self.root.is_symlink():
-            raise SpoolError(
-                f"{self.root}: is a symbolic link",
-                f"Set [storage.options] path to what it leads to: {self.root.resolve()}",
-            )
-        for path in (self.building, self.outbox, self.sent, self.rejected):
-            if path.is_symlink():
-                raise SpoolError(
-                    f"{path}: is a symbolic link, and envelopes move through it by rename",
-                    "Put the directory itself there, or mount the storage's disk one level up.",
-                )
-
-    def _check_ground(self) -> None:
-        """What a spool needs of the file system under it. Raises SpoolError, OSError."""
-        states = (self.building, self.outbox, self.sent, self.rejected)
-        found = {path: path.stat() for path in states}
-        if len({one.st_dev for one in found.values()}) != 1:
-            raise SpoolError(
-                f"{self.root}: building, outbox, sent and rejected are on several file systems",
-                "An envelope moves between them by rename: put them on one.",
-            )
-        for path, one in found.items():
-            if one.st_uid != os.geteuid():
-                raise SpoolError(
-                    f"{path}: belongs to user {one.st_uid}, and fastjmix runs as {os.geteuid()}",
-                    "Run fastjmix as the user whose directory it is, or change its owner.",
-                )
-        kind = standing_on(self.root)
-        if self.durable and kind is not None:
-            raise SpoolError(
-                f"{self.root}: is on {kind}, which is memory: nothing in it survives a power cut",
-                'Put [storage.options] path on a disk, or set durability = "page-cache" for all.',
-            )
+        if self._claimed.claimed or self.unproved:
+            preparing.make_again(self, self._claimed.reclaim)
 
     def probe(self) -> None:
         """Everything that a promise needs of the disk, once, with a small file. Raises OSError."""
-        name = f"{self.owner}-{uuid.uuid4()}.new"
-        here, there = self.building / name, self.outbox / name
-        try:
-            with here.open("xb") as file:
-                file.write(PROBE)
-                file.flush()
-                if self.durable:
-                    os.fdatasync(file.fileno())
-            rename_new(here, there)
-            if self.durable:
-                sync_directory(self.outbox)
-            if read_small(there, len(PROBE) + 1) != PROBE:
-                raise OSError(errno.EIO, "what was written reads differently", str(there))
-        finally:
-            for path in (here, there):
-                path.unlink(missing_ok=True)
+        preparing.probe(self)
 
     def leftovers(self) -> list[Leftover]:
         """Drafts that an earlier process left, oldest first."""
@@ -399,7 +339,13 @@ class Spool:
         self._end_links(leftover)
         if not is_file(leftover.sealed):
             return None
-        ticket = Ticket.read(leftover.directory / TICKET, leftover.id)
+        try:
+            ticket = Ticket.read(leftover.directory / TICKET, leftover.id)
+        except (FileNotFoundError, DamagedTicket):
+            if not is_file(leftover.archive):
+                raise
+            leftover.sealed.unlink()  # it is made anew from what was acknowledged
+            return None
         self.move_settled(leftover.directory, ticket, durable=self.durable)
         with contextlib.suppress(OSError):  # what stays is recovered, and found in outbox/
             self.drop(leftover)
@@ -503,9 +449,24 @@ class Spool:
         return None
 
     def deliver(self, envelope_id: str, receipt: Mapping[str, Any]) -> None:
-        """S2 → S3, with the receipt beside it. Raises OSError, DamagedTicket."""
+        """S2 → S3, with the receipt beside it. Raises OSError, DamagedTicket.
+
+        Where there is no room even for the receipt, the envelope is the one that makes some.
+        """
         ticket = self.ticket("outbox", envelope_id)
-        moving.move(self, "sent", replace(ticket, receipt=receipt))
+        try:
+            moving.move(self, "sent", replace(ticket, receipt=receipt))
+        except OSError as problem:
+            if problem.errno not in FULL or not is_file(self.path("outbox", envelope_id)):
+                raise
+            self.withdraw(envelope_id)
+            log.get().warning(
+                "copy_not_kept",
+                envelope=envelope_id,
+                why=problem.strerror,
+                status=receipt.get("status"),
+                remote_id=receipt.get("remote_id"),
+            )
 
     def reject(self, envelope_id: str, refusal: Mapping[str, Any]) -> None:
         """S2 → S4, with the reason kept beside it. Raises OSError, DamagedTicket."""

@@ -139,6 +139,7 @@ class Packer:
             report = self._intake.poll(0 if self._pending or behind else self._turns())
             if report is not None:
                 self._handle(*report)
+                self._hold_less()
                 self._keep_up()
                 continue
             if self._pending:
@@ -358,6 +359,11 @@ class Packer:
     def _written(self, lane: int, packing: Packing) -> None:
         packing.draft.commit()
         self._statuses.grant(lane)
+
+    def _hold_less(self) -> None:
+        """Seals the largest envelope when those that are open hold too many instances."""
+        if (largest := self._open.too_large()) is not None:
+            self._seal_early(largest, "too many instances are held")
 
     def _seal_early(self, packing: Packing, why: str) -> None:
         """Room for another: what has no status yet gets it first."""

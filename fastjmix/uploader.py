@@ -51,6 +51,11 @@ UPLOADS_AT_ONCE: Final = 4
 """Per upstream. One hides neither the round trip nor the upstream's own fsync; more than a few only
 share the same line, and each holds a connection and a few chunks."""
 
+STEPS_MAX: Final = 256
+"""Envelopes whose upload is over, and whose move in the spool is tried again. Were there no end to
+them, a spool that cannot be written would have all of outbox/ uploaded, each with a task of 4 KB,
+and uploaded again after a restart."""
+
 REPORT_SECS: Final = 5.0
 """A process that has not read its outcomes for so long is not waiting for them."""
 
@@ -185,9 +190,7 @@ class Uploader:
                 self._run(target, item, self._settle(target, item, held, 0.0))
             else:
                 self._run(target, item, self._upload(target, item))
-        while len(target.running) < self._pace.at_once and target.gate.admits(
-            now, len(target.running)
-        ):
+        while self._may_start(target, now):
             chosen = target.next_item()
             if chosen is None:
                 break
@@ -196,6 +199,12 @@ class Uploader:
             elif chosen.key in self._known:
                 target.put_off(chosen, now + WIND_UP_SECS)  # the last attempt has yet to return
         return target.next_time(now)
+
+    def _may_start(self, target: Target, now: float) -> bool:
+        """May another of those that nobody waits for be uploaded?"""
+        running = len(target.running)
+        free = running < self._pace.at_once and len(self._steps) < STEPS_MAX
+        return free and target.gate.admits(now, running)
 
     def _runs(self, key: Key) -> bool:
         if key in self._steps:
@@ -448,7 +457,12 @@ class Uploader:
         # It is repeated beside the uploads: this one's trouble may last, and others wait.
         task = asyncio.create_task(self._repeat(item, step, done))
         self._steps[item.key] = task
-        task.add_done_callback(lambda _: self._steps.pop(item.key))
+
+        def over(_: asyncio.Task[None]) -> None:
+            del self._steps[item.key]
+            self._news.set()  # it made place for an upload
+
+        task.add_done_callback(over)
 
     async def _repeat(
         self, item: Waiting, step: Callable[[], None], done: Callable[[], None]

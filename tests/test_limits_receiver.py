@@ -200,6 +200,28 @@ def test_messages_answered_in_one_turn(stepped: Stepped, off: int) -> None:
         assert numbers == list(range(count))
 
 
+@pytest.mark.parametrize("field", [0x0FFF, 0x8001])
+def test_messages_passed_over_in_one_turn(stepped: Stepped, field: int) -> None:
+    """C-CANCEL-RQs, and responses to nothing, are not answered; they take turns all the same."""
+    ignored = {0x0100: wire.us(field), 0x0120: wire.us(5), 0x0800: wire.us(wire.NO_DATA_SET)}
+    with knocking(stepped, 1) as (peer,):
+        stepped.accept()
+        (connection,) = stepped.connections
+        peer.send(wire.associate_rq(wire.context(3, wire.VERIFICATION, wire.IMPLICIT)))
+        until(lambda: arrived(connection), "the request is here")
+        stepped.serve(connection)
+        assert peer.pdu()[0] == 2
+        messages = [wire.command(ignored)] * ANSWERS_A_TURN + [wire.echo_rq(7)]
+        sent = b"".join(wire.p_data(wire.pdvs(3, one, True)) for one in messages)
+        peer.send(sent)
+        until(lambda: arrived(connection) == len(sent), "all of them are here")
+        stepped.serve(connection)
+        assert connection.stalled  # it had its turn
+        assert stepped.stats.total("echoes_total") == 0
+        stepped.collect()
+        assert peer.response()[0x0120] == wire.us(7)
+
+
 # -- what is remembered ----------------------------------------------------------------------------
 
 

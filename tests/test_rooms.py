@@ -66,6 +66,7 @@ RANK = {
     # from anywhere
     "config": 10,
     "log": 5,
+    "log_rates": 5,
     "failpoints": 5,
     "claim": 5,
     "errors": 1,

@@ -222,6 +222,26 @@ def test_messages_passed_over_in_one_turn(stepped: Stepped, field: int) -> None:
         assert peer.response()[0x0120] == wire.us(7)
 
 
+def test_f13_nobody_can_connect_once_the_stop_began(stepped: Stepped) -> None:
+    """Though another process, forked a moment ago, has yet to close the socket it inherited."""
+    stepped.receiver._listeners.listen()
+    with socket.socket(fileno=os.dup(stepped.listening.fileno())):
+        stepped.receiver._listeners.close()
+        with pytest.raises(ConnectionRefusedError):
+            Peer(stepped.port)
+
+
+def test_f13_a_listening_socket_that_another_receiver_ended(stepped: Stepped) -> None:
+    """It stops before this one hears of the stop: no line in the log, and nothing spins."""
+    stepped.receiver._listeners.listen()
+    stepped.listening.shutdown(socket.SHUT_RDWR)
+    ((descriptor, _),) = stepped.receiver._epoll.poll(5)
+    with log_lines() as lines:
+        stepped.receiver._listeners.accept(descriptor)
+    assert lines == []
+    assert stepped.receiver._epoll.poll(0) == []
+
+
 # -- what is remembered ----------------------------------------------------------------------------
 
 

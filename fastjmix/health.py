@@ -14,6 +14,7 @@ Still wrong: a disk that takes small files and fails large ones is found out by 
 
 from __future__ import annotations
 
+import errno
 import math
 import time
 from typing import Final
@@ -58,6 +59,14 @@ class Health:
         self._stats.add("storage_failures_total")
         if (repeated or problem.errno in MISSING) and not self.stopped:
             self._stop(problem.strerror or str(problem))
+
+    def blame(self, problem: Exception) -> None:
+        """Takes a failure of anything that writes. What has run out comes back, and so may a key
+        that signs envelopes; any other error of the system says that the storage is unwell."""
+        if not isinstance(problem, OSError):
+            return
+        if problem.errno is not None and problem.errno not in (*SCARCE, errno.ENOKEY):
+            self.failed(problem)
 
     def doubted(self, problem: OSError) -> None:
         """What was left of an envelope could not be recovered: is that its own fault? The storage

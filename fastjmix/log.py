@@ -6,7 +6,8 @@ escaped so that nobody forges a line, and a log that cannot be written never sto
 a line that stderr does not take at once (a full pipe, a stopped terminal), or that the disk has no
 room for, is dropped and counted, and the count is the first line that gets through again. A file
 that cannot be opened, or fails, is opened again after REOPEN_SECS: until then stderr has the lines.
-No call of a logger raises, whatever it is given.
+No call of a logger raises, whatever it is given. Of one event no more lines are logged than
+log_rates.py allows, whoever causes them.
 Still wrong: no rotation of our own; the file is opened for append, so use logrotate's copytruncate.
 A pipe of another user cannot be opened anew: two processes that write into its last free page at
 the same moment can make one of them wait for its reader.
@@ -31,6 +32,8 @@ from typing import Any, Final, cast
 
 import structlog
 from structlog.typing import FilteringBoundLogger
+
+from fastjmix.log_rates import Rates
 
 # "trace" is Harmony's finest level; the standard library's finest is debug.
 LEVELS: Final[Mapping[str, int]] = {
@@ -236,6 +239,12 @@ def _line(method: str, event: MutableMapping[str, Any]) -> str:
     return _escaped(line)
 
 
+def _tell_left_out(process: str, event: str, count: int) -> None:
+    """A line about the lines of an event that were too many (log_rates.py)."""
+    about = {"event": "log_lines_left_out", "of": event, "count": count}
+    _lines.msg(_render(None, "warning", {"time": _now(), "process": process, **about}))
+
+
 def setup(level: str, file: Path | None, process: str) -> None:
     """Sends this process's events to stderr and, when given, to `file` (created with mode 0600).
 
@@ -249,6 +258,7 @@ def setup(level: str, file: Path | None, process: str) -> None:
     _lines.lead(outlets)
     structlog.configure(
         processors=[
+            Rates(partial(_tell_left_out, process)),
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             _stamp,

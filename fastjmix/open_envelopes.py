@@ -3,17 +3,24 @@
 Wanted: the cost of an instance does not grow with the envelopes that are open, nor that of a turn
 of the loop.
 Guaranteed: `due` is never later than the first envelope's time (it may be earlier, and is looked at
-again then). What the envelopes will still take of the disk is counted as they grow, not summed.
+again then). `too_large` says when they hold too many instances together. What the envelopes will
+still take of the disk is counted as they grow, not summed.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 from fastjmix.packing import Packing
 from fastjmix.spool import seal_bytes
+
+HELD_MAX: Final = 100_000
+"""Instances in all open envelopes of one packer. Each is in memory until its envelope is sealed:
+0.6 KB, or 3 KB where a peer gives each a series with long texts. More of them, and the envelope
+with the most is sealed early; its study goes on in another. Without this bound 512 open envelopes
+could hold five million."""
 
 
 class OpenEnvelopes:
@@ -58,6 +65,13 @@ class OpenEnvelopes:
         """The one to seal first when no more may be open. One that is being joined cannot be."""
         idle = (one for one in self._by_key.values() if not one.joining)
         return min(idle, key=lambda one: one.last_arrival, default=None)
+
+    def too_large(self) -> Packing | None:
+        """The one to seal when all together hold more than HELD_MAX; None: they do not."""
+        if self._instances <= HELD_MAX:
+            return None
+        idle = (one for one in self._by_key.values() if not one.joining)
+        return max(idle, key=lambda one: len(one.members), default=None)
 
     def arriving(self, packing: Packing, association: int, now: float) -> None:
         """An instance of this association goes into it: its timers begin anew."""

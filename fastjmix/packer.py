@@ -53,7 +53,6 @@ from fastjmix.spool import (
     MISSING,
     OPEN_INODES,
     OWN,
-    SCARCE,
     Room,
     Spool,
     Ticket,
@@ -134,6 +133,7 @@ class Packer:
             report = self._intake.poll(0 if self._pending or behind else self._turns())
             if report is not None:
                 self._handle(*report)
+                self._hold_less()
                 self._keep_up()
                 continue
             if self._pending:
@@ -263,7 +263,7 @@ class Packer:
         self._spills.forget(lane)
         self._statuses.refuse(lane)
         if not self._health.stopped:
-            self._blame(problem)
+            self._health.blame(problem)
 
     def _fail(self, lane: int, problem: Exception) -> None:
         self._log.error("append_failed", why=repr(problem), exc_info=problem)
@@ -346,6 +346,11 @@ class Packer:
         packing.draft.commit()
         self._statuses.grant(lane)
 
+    def _hold_less(self) -> None:
+        """Seals the largest envelope when those that are open hold too many instances."""
+        if (largest := self._open.too_large()) is not None:
+            self._seal_early(largest, "too many instances are held")
+
     def _seal_early(self, packing: Packing, why: str) -> None:
         """Room for another: what has no status yet gets it first."""
         self._commit_now(packing)
@@ -368,7 +373,7 @@ class Packer:
         except Exception as problem:
             self._log.error("spill_failed", why=reason(problem))
             if not self._health.stopped:
-                self._blame(problem)
+                self._health.blame(problem)
             self._spills.refuse(lane)
         self._reservation.tell()
         self._statuses.release(lane)
@@ -493,14 +498,6 @@ class Packer:
         else:
             packing.draft.abandon()
 
-    def _blame(self, problem: Exception) -> None:
-        """What has run out comes back, and so may a key that signs envelopes; any other error of
-        the system says that the storage is unwell."""
-        if not isinstance(problem, OSError):
-            return
-        if problem.errno is not None and problem.errno not in (*SCARCE, errno.ENOKEY):
-            self._health.failed(problem)
-
     # -- seal --------------------------------------------------------------------------------
 
     def _seal_due(self) -> None:
@@ -553,7 +550,7 @@ class Packer:
     def _unsealable(self, packing: Packing, problem: Exception) -> None:
         self._log.error("seal_failed", envelope=packing.draft.id, why=reason(problem))
         leftover = packing.draft.leave()
-        self._blame(problem)
+        self._health.blame(problem)
         self._statuses.give_up(packing.draft.id)
         if leftover.suspect:
             self._mending.give(leftover)

@@ -43,19 +43,22 @@ from fastjmix.errors import DamagedTicket, reason
 from fastjmix.links import Links
 from fastjmix.queues import Key, Target, Waiting, key_of
 from fastjmix.reports import Reports
-from fastjmix.spool import Remembered, Room, Spool, Ticket
+from fastjmix.spool import Room, Spool, Ticket
 from fastjmix.upkeep import SCRUB_AGE_SECS, Keep, Upkeep
 from fastjmix.upstream_facts import UpstreamFacts
+from fastjmix.upstream_memory import UpstreamMemory
 
 UPLOADS_AT_ONCE: Final = 4
 """Per upstream. One hides neither the round trip nor the upstream's own fsync; more than a few only
 share the same line, and each holds a connection and a few chunks."""
 
+STEPS_MAX: Final = 256
+"""Envelopes whose upload is over, and whose move in the spool is tried again. Were there no end to
+them, a spool that cannot be written would have all of outbox/ uploaded, each with a task of 4 KB,
+and uploaded again after a restart."""
+
 WIND_UP_SECS: Final = 0.01
 """An envelope may be due again before the task of its last attempt is over."""
-
-FACTS_FILE: Final = "upstreams.json"
-"""In the storage directory: what upstream_facts.py has learned, across restarts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +95,7 @@ class Uploader:
         secs = (self._pace.upkeep_secs, self._pace.scrub_age_secs)
         self._upkeep = Upkeep(spool, keep or Keep(), self._condemn, *secs)
         self._reports = Reports(links)
-        self._remembered = Remembered(spool.root / FACTS_FILE)
-        self._facts = self._remembered.load()
+        self._memory = UpstreamMemory(spool)
         self._targets: dict[tuple[str, str], Target] = {}
         self._each: list[Target] = []
         for key, upstream in upstreams.items():
@@ -104,7 +106,6 @@ class Uploader:
         )
         self._steps: dict[Key, asyncio.Task[None]] = {}
         self._news = asyncio.Event()
-        self._learned = asyncio.Event()
         self._stopping = False
         self._fault: BaseException | None = None
 
@@ -115,7 +116,7 @@ class Uploader:
                 return target
         pace = self._pace
         courier = Courier(upstream, pace.patience, pace.at_once)
-        facts = UpstreamFacts(upstream.transfer_encoding, self._facts.get(upstream.url))
+        facts = UpstreamFacts(upstream.transfer_encoding, self._memory.of(upstream.url))
         target = Target(upstream, courier, Gate(pace.backoff, pace.hold_secs), facts)
         self._each.append(target)
         return target
@@ -142,7 +143,7 @@ class Uploader:
             self._arrivals.watch(),
             self._upkeep.tend(),
             self._upkeep.scrub(),
-            self._keep_learning(),
+            self._memory.keep(self._each),
         )
         chores = [asyncio.create_task(work) for work in works]
         try:
@@ -164,7 +165,7 @@ class Uploader:
                 chore.cancel()
             await asyncio.gather(*chores, return_exceptions=True)
             await self._wind_up()
-            await self._remember()
+            await self._memory.save(self._each)
 
     def _chore_ended(self, chore: asyncio.Task[None]) -> None:
         if not chore.cancelled():
@@ -183,9 +184,7 @@ class Uploader:
                 self._run(target, item, self._settle(target, item, held, 0.0))
             else:
                 self._run(target, item, self._upload(target, item))
-        while len(target.running) < self._pace.at_once and target.gate.admits(
-            now, len(target.running)
-        ):
+        while self._may_start(target, now):
             chosen = target.next_item()
             if chosen is None:
                 break
@@ -194,6 +193,12 @@ class Uploader:
             elif chosen.key in self._known:
                 target.put_off(chosen, now + WIND_UP_SECS)  # the last attempt has yet to return
         return target.next_time(now)
+
+    def _may_start(self, target: Target, now: float) -> bool:
+        """May another of those that nobody waits for be uploaded?"""
+        running = len(target.running)
+        free = running < self._pace.at_once and len(self._steps) < STEPS_MAX
+        return free and target.gate.admits(now, running)
 
     def _runs(self, key: Key) -> bool:
         if key in self._steps:
@@ -283,26 +288,6 @@ class Uploader:
         self._tell_waiting()
         self._upkeep.stir()
 
-    # -- what is learned ---------------------------------------------------------------------
-
-    async def _keep_learning(self) -> None:
-        while True:
-            await self._learned.wait()
-            self._learned.clear()
-            await self._remember()
-
-    async def _remember(self) -> None:
-        """Keeps what is known of the upstreams, when it is news."""
-        known: dict[str, dict[str, Any]] = {}
-        for target in self._each:  # two may differ in more than the URL
-            if found := target.facts.dump():
-                known.setdefault(target.upstream.url, found)
-        if known != self._facts:
-            saved = await asyncio.to_thread(self._remembered.save, known)
-            self._facts = known
-            if not saved:
-                log.get().warning("upstream_facts_not_kept", file=FACTS_FILE)
-
     # -- one attempt -------------------------------------------------------------------------
 
     async def _upload(self, target: Target, item: Waiting) -> None:
@@ -329,7 +314,7 @@ class Uploader:
         outcome = target.weigh(item, outcome, taken_before, now(), self._pace.route_secs)
         self._tell_gate(target, outcome, started, now())
         size = ticket.size_bytes if ticket is not None else 0
-        self._learned.set()
+        self._memory.learned.set()
         await self._settle(target, item, outcome, now() - started, size)
 
     def _skip(self, target: Target, item: Waiting, problem: OSError | DamagedTicket) -> None:
@@ -446,7 +431,12 @@ class Uploader:
         # It is repeated beside the uploads: this one's trouble may last, and others wait.
         task = asyncio.create_task(self._repeat(item, step, done))
         self._steps[item.key] = task
-        task.add_done_callback(lambda _: self._steps.pop(item.key))
+
+        def over(_: asyncio.Task[None]) -> None:
+            del self._steps[item.key]
+            self._news.set()  # it made place for an upload
+
+        task.add_done_callback(over)
 
     async def _repeat(
         self, item: Waiting, step: Callable[[], None], done: Callable[[], None]

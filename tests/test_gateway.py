@@ -464,6 +464,31 @@ def test_the_envelope_that_was_quiet_longest_makes_place(start) -> None:
     assert set(images(archive)) == {"1.2.0.1"}
 
 
+@pytest.mark.parametrize("off", [-1, 0, 1])
+def test_s39_the_largest_envelope_makes_place_for_instances(start, off: int) -> None:
+    """Studies that are kept open, each with many instances, cannot take all memory."""
+    few = "from fastjmix import open_envelopes; open_envelopes.HELD_MAX = 20"
+    own = start(
+        fastjmix="packers = 1", builder='release_grace_secs = 60\ndurability = "page-cache"',
+        first=few,
+    )  # fmt: skip
+    studies = ["1.2.1"] * 7 + ["1.2.2"] * 11 + ["1.2.3"] * (2 + off)
+    with Peer(own.dicom_port) as peer:
+        peer.associate()
+        for number, study in enumerate([*studies, "1.2.2"]):
+            uid = f"{study}.{number}"
+            assert peer.store(wire.data_set(uid, study=study), uid) == 0
+        if off >= 0:
+            (archive,) = own.wait_sealed(1)
+            own.wait_for('envelope_sealed .* why="too many instances are held"')
+            assert {uid.rpartition(".")[0] for uid in images(archive)} == {"1.2.2"}
+        peer.release()
+    assert own.stop() == 0
+    sizes = sorted(len(images(e)) for e in own.envelopes("outbox"))
+    # The one that was one too many, or comes next, is in the largest, or begins the study again.
+    assert sizes == ([1, 7, 12] if off < 0 else [2, 7, 12] if off == 0 else [1, 3, 7, 11])
+
+
 # -- association policy --------------------------------------------------------------------------
 
 

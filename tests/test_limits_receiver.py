@@ -200,6 +200,48 @@ def test_messages_answered_in_one_turn(stepped: Stepped, off: int) -> None:
         assert numbers == list(range(count))
 
 
+@pytest.mark.parametrize("field", [0x0FFF, 0x8001])
+def test_messages_passed_over_in_one_turn(stepped: Stepped, field: int) -> None:
+    """C-CANCEL-RQs, and responses to nothing, are not answered; they take turns all the same."""
+    ignored = {0x0100: wire.us(field), 0x0120: wire.us(5), 0x0800: wire.us(wire.NO_DATA_SET)}
+    with knocking(stepped, 1) as (peer,):
+        stepped.accept()
+        (connection,) = stepped.connections
+        peer.send(wire.associate_rq(wire.context(3, wire.VERIFICATION, wire.IMPLICIT)))
+        until(lambda: arrived(connection), "the request is here")
+        stepped.serve(connection)
+        assert peer.pdu()[0] == 2
+        messages = [wire.command(ignored)] * ANSWERS_A_TURN + [wire.echo_rq(7)]
+        sent = b"".join(wire.p_data(wire.pdvs(3, one, True)) for one in messages)
+        peer.send(sent)
+        until(lambda: arrived(connection) == len(sent), "all of them are here")
+        stepped.serve(connection)
+        assert connection.stalled  # it had its turn
+        assert stepped.stats.total("echoes_total") == 0
+        stepped.collect()
+        assert peer.response()[0x0120] == wire.us(7)
+
+
+def test_f13_nobody_can_connect_once_the_stop_began(stepped: Stepped) -> None:
+    """Though another process, forked a moment ago, has yet to close the socket it inherited."""
+    stepped.receiver._listeners.listen()
+    with socket.socket(fileno=os.dup(stepped.listening.fileno())):
+        stepped.receiver._listeners.close()
+        with pytest.raises(ConnectionRefusedError):
+            Peer(stepped.port)
+
+
+def test_f13_a_listening_socket_that_another_receiver_ended(stepped: Stepped) -> None:
+    """It stops before this one hears of the stop: no line in the log, and nothing spins."""
+    stepped.receiver._listeners.listen()
+    stepped.listening.shutdown(socket.SHUT_RDWR)
+    ((descriptor, _),) = stepped.receiver._epoll.poll(5)
+    with log_lines() as lines:
+        stepped.receiver._listeners.accept(descriptor)
+    assert lines == []
+    assert stepped.receiver._epoll.poll(0) == []
+
+
 # -- what is remembered ----------------------------------------------------------------------------
 
 

@@ -33,6 +33,7 @@ RANK = {
     "attempt": 47,
     "queues": 46,
     "reports": 47,
+    "upstream_memory": 47,
     "reservation": 47,
     "upkeep": 46,
     "arrivals": 47,
@@ -70,6 +71,7 @@ RANK = {
     # from anywhere
     "config": 10,
     "log": 5,
+    "log_rates": 5,
     "failpoints": 5,
     "claim": 5,
     "errors": 1,

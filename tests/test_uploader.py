@@ -32,6 +32,7 @@ from upstreams import (
     taken,
 )
 
+from fastjmix import uploader
 from fastjmix.config import Credentials, Secret
 from fastjmix.courier import Courier
 from fastjmix.delivery import Backoff, Gate
@@ -538,6 +539,36 @@ def test_a_delivery_is_recorded_when_the_disk_lets_it(tmp_path: Path) -> None:
             # A line for each, however often it was tried.
             assert len(one.lines("spool_step_failed")) == 1 + len(ids)
             assert one.receipt(envelope_id)["status"] == 201
+
+    run(test)
+
+
+@pytest.mark.parametrize("off", [-1, 0, 1])
+def test_deliveries_that_the_disk_does_not_record_are_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, off: int
+) -> None:
+    """sent/ cannot be written: not all of outbox/ is uploaded for nothing, and kept in memory."""
+    monkeypatch.setattr(uploader, "STEPS_MAX", 3)
+
+    async def test() -> None:
+        slow = replace(FAST, at_once=1)
+        async with (
+            Upstream().open() as store,
+            node(tmp_path, to(store.url), slow, start=False) as one,
+        ):
+            ids = [one.seal() for _ in range(3 + off)]
+            sent = one.spool.sent.rename(tmp_path / "taken away")
+            one.spool.sent.write_bytes(b"no directory")
+            one.start()
+            await one.logged("spool_step_failed", min(3, 3 + off))
+            awaited = one.seal(ack="uploaded")
+            assert (await one.outcome())["outcome"] == "delivered"  # somebody waits for this one
+            assert len(store.posts) == min(3, 3 + off) + 1
+            one.spool.sent.unlink()
+            sent.rename(one.spool.sent)
+            left = await one.left(len(ids) + 1)  # the others go when there is place
+            assert {name for _, name in left} == {*ids, awaited}
+            assert len(store.posts) == len(ids) + 1
 
     run(test)
 

@@ -24,8 +24,8 @@ GRANT_SECS: Final = 120.0
 longer is not a disk."""
 
 ANSWERS_A_TURN: Final = 64
-"""Messages of one peer that are answered at once (C-ECHO, refused instances) before the others are
-looked at: about a millisecond."""
+"""Messages of one peer that are answered at once (C-ECHO, refused instances), or passed over
+(C-CANCEL, responses), before the others are looked at: about a millisecond."""
 
 
 class State(Enum):
@@ -40,9 +40,9 @@ class State(Enum):
 @dataclass(slots=True, eq=False)
 class Connection:
     """One peer. `request` is the C-STORE or other request whose answer is due, `prepared` that
-    answer if it is Success; `answered` counts the messages answered since others were looked at;
-    `stored_at` is when it stored its last instance, or came; `paced_at` and `paced_bytes` say where
-    the measuring of its pace began."""
+    answer if it is Success; `answered` counts the messages answered, or passed over, since others
+    were looked at; `stored_at` is when it stored its last instance, or came; `paced_at` and
+    `paced_bytes` say where the measuring of its pace began."""
 
     socket: socket.socket
     host: str

@@ -8,6 +8,7 @@ nothing spins.
 from __future__ import annotations
 
 import contextlib
+import errno
 import select
 import socket
 import time
@@ -66,10 +67,13 @@ class Listeners:
             self.listen()
 
     def close(self) -> None:
-        """Nobody can connect any more."""
+        """Nobody can connect any more, whoever else has these sockets: a process that was forked a
+        moment ago has yet to close its own."""
         self._rest()
         self.resting = False
         for door in self._doors.values():
+            with contextlib.suppress(OSError):  # another receiver has done so
+                door.socket.shutdown(socket.SHUT_RDWR)
             door.socket.close()
         self._doors = {}
 
@@ -82,7 +86,8 @@ class Listeners:
             except BlockingIOError:
                 return
             except OSError as problem:
-                self._log.warning("accept_failed", why=problem.strerror)
+                if problem.errno != errno.EINVAL:  # else another receiver stops, and so shall we
+                    self._log.warning("accept_failed", why=problem.strerror)
                 self._rest()
                 return
             if door.full and not self._make_place(door, address[0]):

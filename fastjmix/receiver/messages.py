@@ -93,7 +93,7 @@ class Messages:
         except ValueError as problem:
             return self._broken(connection, str(problem))
         if request.field == dimse.C_CANCEL_RQ or request.field & dimse.RESPONSE:
-            return scanner.scan()
+            return self._next(connection, scanner)
         if request.message_id < 0 or request.data_set_type < 0:
             return self._broken(connection, "a command set without Message ID or Data Set Type")
         connection.request = request
@@ -190,6 +190,10 @@ class Messages:
         status, comment, offending = connection.refusal or (Status.SUCCESS, b"", None)
         self._respond(connection, scanner, request, status, comment, offending)
         scanner.resume()
+        return self._next(connection, scanner)
+
+    def _next(self, connection: Connection, scanner: PdvScanner) -> int:
+        """Goes on scanning behind a message that is done with, if it is still this peer's turn."""
         connection.answered += 1
         return scanner.scan() if self._goes_on(connection) else _core.MORE
 

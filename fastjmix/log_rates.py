@@ -1,0 +1,111 @@
+"""How many lines of one event a process may log, so that no peer fills the disk with its mistakes.
+
+Wanted: each line that a person may need, and a log that a week of attack leaves readable.
+Guaranteed: of one event a process logs LINES_AT_ONCE lines, and then WARNINGS_A_SECOND (or, below a
+warning, LINES_A_SECOND) in the long run. What is more is left out and counted: the count is a line
+of its own (`log_lines_left_out`) behind the next line that this process logs, once in TOLD_SECS for
+an event. Each event has its own allowance: a flood of one takes nothing from the others.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, MutableMapping
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any, Final
+
+import structlog
+
+LINES_AT_ONCE: Final = 2000
+"""Of one event, after a time of quiet: all instances of a study that is refused, or a night's
+backlog that goes out, are listed one by one."""
+
+WARNINGS_A_SECOND: Final = 20
+"""Warnings and errors of one event that are logged for ever: 4 KB a second, a third of a GB a day.
+A peer makes 20,000 a second (instances that are refused), which would be 280 GB."""
+
+LINES_A_SECOND: Final = 500
+"""The same below a warning. Each of these lines stands for work that was done: an association, an
+envelope that was sealed or delivered. A modality that associates once an image makes 100."""
+
+TOLD_SECS: Final = 10.0
+"""Between two counts of one event."""
+
+EVENTS_MAX: Final = 1000
+"""Events that are told apart. They are names in the program: there are fewer."""
+
+NAME_CHARS_MAX: Final = 64
+"""No more of an event's name is looked at."""
+
+LOW: Final = frozenset({"debug", "info"})
+"""Levels below a warning."""
+
+
+@dataclass(slots=True)
+class _Allowance:
+    """Lines of one event that may be logged at `at`, and how many were left out since `told`."""
+
+    left: float
+    at: float
+    left_out: int = 0
+    told: float = field(default=float("-inf"))
+
+    def takes(self, now: float, a_second: float) -> bool:
+        """One line, if it may be logged."""
+        self.left = min(LINES_AT_ONCE, self.left + (now - self.at) * a_second)
+        self.at = now
+        if self.left < 1:
+            self.left_out += 1
+            return False
+        self.left -= 1
+        return True
+
+
+class Rates:
+    """A processor of structlog. `tell(event, count)` logs how many lines were left out."""
+
+    def __init__(self, tell: Callable[[str, int], object]) -> None:
+        self._tell = tell
+        self._of: dict[str, _Allowance] = {}
+        self._behind = False
+        self._lock = threading.Lock()
+
+    def __call__(
+        self, _: object, method: str, event: MutableMapping[str, Any]
+    ) -> MutableMapping[str, Any]:
+        """The event as it came. Raises DropEvent where it is one too many."""
+        now = monotonic()
+        with self._lock:
+            taken = self._takes(event["event"], method, now)
+            counts = self._due(now) if self._behind else []
+        for name, count in counts:
+            self._tell(name, count)
+        if not taken:
+            raise structlog.DropEvent
+        return event
+
+    def _takes(self, name: object, method: str, now: float) -> bool:
+        if not isinstance(name, str):
+            return True
+        name = name[:NAME_CHARS_MAX]
+        allowance = self._of.get(name)
+        if allowance is None:
+            if len(self._of) >= EVENTS_MAX:
+                return True
+            allowance = self._of[name] = _Allowance(LINES_AT_ONCE, now)
+        if allowance.takes(now, LINES_A_SECOND if method in LOW else WARNINGS_A_SECOND):
+            return True
+        self._behind = True
+        return False
+
+    def _due(self, now: float) -> list[tuple[str, int]]:
+        """What is to be told by now: the first time at once."""
+        behind = [(name, one) for name, one in self._of.items() if one.left_out]
+        found = []
+        for name, one in behind:
+            if now - one.told >= TOLD_SECS:
+                found.append((name, one.left_out))
+                one.left_out, one.told = 0, now
+        self._behind = len(found) < len(behind)
+        return found

@@ -46,6 +46,14 @@ _FAILED_WORDS: Final = frozenset(
     {"denied", "error", "fail", "failed", "failure", "invalid", "rejected", "unauthorized"}
 )
 
+_MISDIRECTED: Final = (
+    b"to an https server",  # Go: "Client sent an HTTP request to an HTTPS server."
+    b"https port",
+    b"invalid host",  # Starlette, and others that know their own names only
+    b"invalid http request",  # uvicorn
+)
+"""Words of a refusal that comes before anything looks at a body: the URL is at fault."""
+
 _FAILURES: Final = (
     "error",
     "errors",
@@ -190,6 +198,13 @@ def same_id(theirs: str | None, ours: str) -> bool:
 def is_markup(answer: Answer) -> bool:
     """Tell whether it is an HTML or XML document, whatever its Content-Type says."""
     return _markup(_unwrapped(answer))
+
+
+def is_misdirected(answer: Answer) -> bool:
+    """Tell whether a server says in plain text that the request should not have come to it."""
+    meant = _unwrapped(answer)
+    text = _unmarked(meant.body)[:EXCERPT_BYTES_MAX].lower()
+    return meant.document is None and any(words in text for words in _MISDIRECTED)
 
 
 def _markup(meant: _Meant) -> bool:

@@ -47,8 +47,9 @@ from fastjmix.checks import Checks
 from fastjmix.config import Config, HttpListener, Upstream
 from fastjmix.errors import ConfigError
 from fastjmix.failpoints import reach
-from fastjmix.jmix.check import UUID, EnvelopeSummary, read_manifest
+from fastjmix.jmix.check import UUID, EnvelopeSummary
 from fastjmix.links import Links
+from fastjmix.manifests import send_manifest
 from fastjmix.spool import POST_INODES, Room, Spool, Ticket
 from fastjmix.web import HttpError, json_answer
 
@@ -269,7 +270,7 @@ class Listener:
     async def _manifest(self, request: web.Request) -> web.StreamResponse:
         with self._shared.open_archive(request.match_info["id"]) as file:
             manners.negotiate(request, manners.JSON)
-            return json_answer(await asyncio.to_thread(read_manifest, file))
+            return await send_manifest(request, file)
 
     async def _live(self, _: web.Request) -> web.StreamResponse:
         return json_answer({"status": "live"})

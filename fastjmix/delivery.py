@@ -17,7 +17,9 @@ chance. Gives an Outcome. Sans-I/O: no socket, no file, no clock, no dice in her
     409                                VERIFY      their manifest is ours: DELIVERED; is another:
                                                    REFUSED; cannot be had: see judge_copy
     400 413 415 422                    REFUSED     outbox → rejected, the answer kept; HELD for a
-                                                   web page, which something else may have written
+                                                   web page, which something else may have written,
+                                                   and for plain HTTP at an HTTPS port, or a host
+                                                   that the server does not know (not 413)
 
 HELD is a guess about the upstream. It is wrong when the upstream takes others and answers this
 envelope so again: then `weigh` makes it REFUSED (the route) or RETRY (the rest).
@@ -38,6 +40,7 @@ from fastjmix.answers import (
     document,
     inner_document,
     is_markup,
+    is_misdirected,
     meant_status,
     misfit,
     remote_id,
@@ -212,6 +215,9 @@ def judge(
     if status in _ANY_SIZE and is_markup(result):
         verdict, route = Verdict.HELD, True
         reason = "it says so with a web page, which something before the upstream may have written"
+    elif status in _ANY_SIZE and is_misdirected(result):
+        verdict, route = Verdict.HELD, True
+        reason = "it says that the request is not for it: is the URL right, its host, its https?"
     outcome = Outcome(
         verdict,
         reason,

@@ -318,7 +318,7 @@ async def _pieces_of(request: web.Request) -> AsyncIterator[bytes]:
 
 async def _next_piece(request: web.Request) -> bytes:
     try:
-        with _with_peer():
+        with with_peer():
             async with asyncio.timeout(BODY_IDLE_SECS):
                 return await request.content.readany()
     except TimeoutError:
@@ -331,7 +331,7 @@ async def _next_piece(request: web.Request) -> bytes:
 
 
 @contextlib.contextmanager
-def _with_peer() -> Iterator[None]:
+def with_peer() -> Iterator[None]:
     """Around what touches the connection and nothing else: an OSError there is the client's or the
     network's (no route, a TLS record that is none), and becomes a ConnectionError."""
     try:
@@ -362,11 +362,11 @@ async def send_archive(
     response = web.StreamResponse(status=206 if part else 200, headers=headers)
     response.content_type = ZIP
     response.content_length = length
-    with _with_peer():
+    with with_peer():
         await response.prepare(request)
     if request.method != "HEAD":
         await _send(request, response, file, start, length)
-    with _with_peer():
+    with with_peer():
         await response.write_eof()
     return response
 
@@ -377,18 +377,26 @@ async def _send(
     descriptor = file.fileno()
     while length:
         piece = await asyncio.to_thread(os.pread, descriptor, min(length, PIECE_BYTES), start)
-        try:
-            if not piece:
-                raise ConnectionAbortedError(f"{length} bytes of the archive are gone")
-            with _with_peer():
-                async with asyncio.timeout(WRITE_STALL_SECS):
-                    await response.write(piece)
-        except (TimeoutError, ConnectionAbortedError):
-            if request.transport is not None:
-                request.transport.abort()  # a short answer must not look like a whole one
-            raise
+        await write_in_time(request, response, piece)
         start += len(piece)
         length -= len(piece)
+
+
+async def write_in_time(request: web.Request, response: web.StreamResponse, piece: bytes) -> None:
+    """Sends the next piece; an empty one says that there is no more, though more was announced.
+
+    Raises TimeoutError, ConnectionError.
+    """
+    try:
+        if not piece:
+            raise ConnectionAbortedError("the rest of the answer is gone")
+        with with_peer():
+            async with asyncio.timeout(WRITE_STALL_SECS):
+                await response.write(piece)
+    except (TimeoutError, ConnectionAbortedError):
+        if request.transport is not None:
+            request.transport.abort()  # a short answer must not look like a whole one
+        raise
 
 
 # -- the application around the routes -----------------------------------------------------------
@@ -461,7 +469,7 @@ async def _bound_answers(request: web.Request, handler: Handler) -> web.StreamRe
     if isinstance(answer, web.Response):
         size = len(answer.body) if isinstance(answer.body, bytes) else 0
         try:
-            with _with_peer():
+            with with_peer():
                 async with asyncio.timeout(WRITE_STALL_SECS + size / ANSWER_RATE_MIN):
                     await answer.prepare(request)
                     await answer.write_eof()

@@ -86,6 +86,25 @@ PAGE = b"<!DOCTYPE html><title>Sign in</title>"
 
 
 @pytest.mark.parametrize("status", [400, 415, 422])
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"Client sent an HTTP request to an HTTPS server.\n",
+        b"The plain HTTP request was sent to HTTPS port",
+        b"Invalid host header",
+        b"Invalid HTTP request received.",
+    ],
+)
+def test_f91_a_request_that_went_to_the_wrong_place_is_no_verdict(status: int, said: bytes) -> None:
+    outcome = judged(Answer(status, headers={"content-type": "text/plain"}, body=said))
+    assert outcome.verdict is Verdict.HELD
+    assert outcome.route
+    assert judged(Answer(413, body=said)).verdict is Verdict.REFUSED
+    in_json = body({"error": said.decode(), "hint": "see the manifest"})
+    assert judged(Answer(status, body=in_json)).verdict is Verdict.REFUSED
+
+
+@pytest.mark.parametrize("status", [400, 415, 422])
 def test_f91_a_refusal_worded_as_a_web_page_may_be_a_proxys(status: int) -> None:
     """As nginx's "The plain HTTP request was sent to HTTPS port"."""
     for page in (PAGE, b"\xef\xbb\xbf \n<html>", b"<?xml version='1.0'?><e/>"):

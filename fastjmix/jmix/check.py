@@ -37,6 +37,7 @@ from fastjmix.jmix.unzip import (
     Archive,
     Fault,
     Limits,
+    PackedMember,
     Tell,
     foreseen,
     refuse,
@@ -46,7 +47,7 @@ from fastjmix.jmix.unzip import (
 if TYPE_CHECKING:
     from fastjmix.jmix.keys import RecipientKey
 
-__all__ = ["UUID", "EnvelopeSummary", "Limits", "check_envelope", "read_manifest"]
+__all__ = ["UUID", "EnvelopeSummary", "Limits", "check_envelope", "open_manifest", "read_manifest"]
 
 UID_MAX: Final = 64
 """Characters in a UID (PS3.5 §9.1)."""
@@ -157,6 +158,16 @@ def _told(archive: Archive, root: str) -> tuple[str, str, str, Mapping[str, Any]
     if "files" in manifest:
         kept["files"] = manifest["files"]
     return envelope_id, profile, payload, kept
+
+
+def open_manifest(file: BinaryIO, limits: Limits = DEFAULT_LIMITS) -> PackedMember:
+    """Find manifest.json and see that it is whole. Raises EnvelopeError, OSError."""
+    with foreseen():
+        archive = Archive(file, limits)
+        found = archive.member(f"{_root(archive)}manifest.json", "max_manifest_bytes")
+        for _ in found.pieces():
+            pass
+        return found
 
 
 def read_manifest(file: BinaryIO, limits: Limits = DEFAULT_LIMITS) -> bytes:

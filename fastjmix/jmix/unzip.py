@@ -30,8 +30,9 @@ from fastjmix.jmix import directory
 from fastjmix.jmix.directory import UNSET, UTF8, ZIP64_FIELD, Entry, extra_fields
 from fastjmix.jmix.faults import Fault, Tell, escaped, foreseen, refuse, shortened, strict
 
-__all__ = ["DEFAULT_LIMITS", "Archive", "Bound", "Fault", "Limits", "Tell", "escaped", "folders_of",
-           "foreseen", "name_fault", "refuse", "shortened", "strict"]  # fmt: skip
+__all__ = ["DEFAULT_LIMITS", "Archive", "Bound", "Fault", "Limits", "PackedMember", "Tell",
+           "escaped", "folders_of", "foreseen", "name_fault", "refuse", "shortened",
+           "strict"]  # fmt: skip
 
 LOCAL: Final = struct.Struct("<4s5H3L2H")  # local file header, APPNOTE §4.3.7
 
@@ -112,15 +113,20 @@ class Archive:
             del self.files[name]
         self.sizes = {name: entry.size for name, entry in self.files.items()}
 
-    def read(self, name: str, bound: Bound) -> bytes:
-        """A member unpacked. Raises EnvelopeError when absent, larger than `bound`, or damaged."""
+    def member(self, name: str, bound: Bound) -> PackedMember:
+        """A member that can be read without its archive. Raises EnvelopeError when it is absent or
+        larger than `bound`."""
         entry = self.files.get(name)
         if entry is None:
             refuse(name, "is missing")
         limit: int = getattr(self._limits, bound)
         if entry.size > limit:
             refuse(name, f"is {entry.size} bytes; {bound} is {limit}")
-        return b"".join(self.pieces(name))
+        return PackedMember(self._file, entry, self._starts[name])
+
+    def read(self, name: str, bound: Bound) -> bytes:
+        """A member unpacked. Raises EnvelopeError when absent, larger than `bound`, or damaged."""
+        return b"".join(self.member(name, bound).pieces())
 
     def offset(self, name: str) -> int:
         """Where a member's local file header begins."""
@@ -128,10 +134,27 @@ class Archive:
 
     def pieces(self, name: str) -> Iterator[bytes]:
         """A member unpacked in pieces of at most PIECE_BYTES. Raises EnvelopeError."""
-        entry, start = self.files[name], self._starts[name]
-        raw = self._raw(entry, start)
+        return PackedMember(self._file, self.files[name], self._starts[name]).pieces()
+
+
+@dataclass(frozen=True, slots=True)
+class PackedMember:
+    """One member of an archive: a small object, which keeps nothing else of it."""
+
+    file: BinaryIO
+    entry: Entry
+    start: int
+
+    @property
+    def size(self) -> int:
+        """In bytes, unpacked."""
+        return self.entry.size
+
+    def pieces(self) -> Iterator[bytes]:
+        """Unpacked, in pieces of at most PIECE_BYTES. Raises EnvelopeError when it is damaged."""
+        entry = self.entry
         checksum, size = 0, 0
-        for piece in raw if entry.method == zipfile.ZIP_STORED else _inflate(entry, raw):
+        for piece in self._raw() if entry.method == zipfile.ZIP_STORED else self._inflated():
             checksum = crc32(piece, checksum)
             size += len(piece)
             yield piece
@@ -140,14 +163,17 @@ class Archive:
         if checksum != entry.crc:
             _damaged(entry, "its CRC-32 is not that of its data")
 
-    def _raw(self, entry: Entry, start: int) -> Iterator[bytes]:
-        """A member's data as they are in the file."""
-        for at in range(0, entry.packed, PIECE_BYTES):
-            wanted = min(PIECE_BYTES, entry.packed - at)
-            self._file.seek(start + at)  # others read between two pieces
-            piece = self._file.read(wanted)
+    def _inflated(self) -> Iterator[bytes]:
+        return _inflate(self.entry, self._raw())
+
+    def _raw(self) -> Iterator[bytes]:
+        """The data as they are in the file."""
+        for at in range(0, self.entry.packed, PIECE_BYTES):
+            wanted = min(PIECE_BYTES, self.entry.packed - at)
+            self.file.seek(self.start + at)  # others read between two pieces
+            piece = self.file.read(wanted)
             if len(piece) != wanted:
-                _damaged(entry, "the file ends within it")
+                _damaged(self.entry, "the file ends within it")
             yield piece
 
 

@@ -23,7 +23,8 @@ from aiohttp import web
 from fastjmix import log
 from fastjmix import web as manners
 from fastjmix.errors import ConfigError, PlatformError
-from fastjmix.jmix.check import Limits, read_manifest
+from fastjmix.jmix.check import Limits
+from fastjmix.manifests import send_manifest
 from fastjmix.store.directory import StoreDirectory
 from fastjmix.web import HttpError, json_answer
 
@@ -80,7 +81,7 @@ class _Store:
     async def _manifest(self, request: web.Request) -> web.StreamResponse:
         with self._directory.open_archive(request.match_info["id"]) as file:
             manners.negotiate(request, manners.JSON)
-            return json_answer(await asyncio.to_thread(read_manifest, file))
+            return await send_manifest(request, file)
 
     async def _store(self, request: web.Request) -> web.StreamResponse:
         manners.require_zip(request)

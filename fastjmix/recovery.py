@@ -75,8 +75,10 @@ def recover(spool: Spool, leftover: Leftover, origin: str) -> Outcome:
     """Seals a leftover draft, or deletes it when nothing in it was promised. Raises OSError."""
     if leftover.held is not None:  # no path led to it
         return Outcome(fresh=save(spool, leftover))
-    if not leftover.directory.exists():  # its seal failed behind its end
-        return Outcome()
+    if not leftover.directory.exists():
+        if leftover.recipe.get("ack") == "stored" and not _is_sealed(spool, leftover):
+            raise FileNotFoundError(errno.ENOENT, "the draft is not in building/ now")
+        return Outcome()  # its seal failed behind its end
     if leftover.recipe.get("ack") == "stored" and (ticket := spool.finish(leftover)) is not None:
         reach("recovery.sealed")
         return Outcome(ticket)
@@ -109,6 +111,11 @@ def recover(spool: Spool, leftover: Leftover, origin: str) -> Outcome:
         leftover.suspect = leftover.suspect or draft.suspect
 
 
+def _is_sealed(spool: Spool, leftover: Leftover) -> bool:
+    found = spool.find(leftover.id)
+    return found is not None and found[0] != "building"
+
+
 def _seal_in_place(spool: Spool, draft: Draft, reading: _Reading, origin: str) -> Ticket:
     for member, instance in reading.taken:
         instance.digest = reading.digest(member)
@@ -139,7 +146,7 @@ def _copy_out(
             spool.keep_damaged(leftover, pieces, why)
         spool.drop(leftover, durable=True)
     except BaseException:
-        if fresh is not None:
+        if fresh is not None and leftover.directory.exists():
             fresh.abandon()
         raise
     return Outcome(damages=found.damages, fresh=fresh.leave() if fresh is not None else None)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from gateway import Gateway, Peer, running
 from reception import Reception
 
 from fastjmix.recovery import recover
-from fastjmix.spool import Spool
+from fastjmix.spool import Leftover, Spool, files, states
 
 NOBODY = 9
 """A port on which no upstream listens."""
@@ -73,12 +75,8 @@ def foreign_ticket(path: Path) -> None:
     path.write_text('{"id": "somebody\'s"}')
 
 
-@pytest.mark.parametrize("ticket", [no_ticket, empty_ticket, foreign_ticket])
-def test_f86_another_form_without_its_ticket_is_made_anew(
-    tmp_path: Path, ticket: Callable[[Path], None]
-) -> None:
-    """What was acknowledged is in the form beside it."""
-    ledger = Ledger()
+def left_by_a_kill(tmp_path: Path, ledger: Ledger) -> tuple[Spool, Leftover]:
+    """A spool with one draft, whose instance was acknowledged."""
     reception = Reception(tmp_path / "reception")
     uid, data = ledger.make("1.2.3.1", 1000)
     assert reception.store(data, uid) == 0
@@ -86,6 +84,61 @@ def test_f86_another_form_without_its_ticket_is_made_anew(
     spool: Spool = reception.as_a_kill_leaves_it(tmp_path / "left")
     reception.close()
     (leftover,) = spool.leftovers()
+    return spool, leftover
+
+
+def test_f87_a_draft_that_is_away_for_now_is_not_forgotten(tmp_path: Path) -> None:
+    """building/ is moved away, made again, and moved back, while a draft waits for its recovery."""
+    ledger = Ledger()
+    spool, leftover = left_by_a_kill(tmp_path, ledger)
+    away = spool.building.rename(tmp_path / "away")
+    for make in (lambda: None, spool.building.mkdir):
+        make()
+        with pytest.raises(FileNotFoundError):
+            recover(spool, leftover, "test")
+    spool.building.rmdir()
+    away.rename(spool.building)
+    assert recover(spool, leftover, "test").ticket is not None
+    assert recover(spool, leftover, "test").ticket is None  # it is in outbox/
+    ledger.check(list(spool.outbox.glob("*.zip")))
+    spool.release()
+
+
+def test_f87_an_original_that_cannot_leave_durably_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a draft and its copy one is there, whichever call fails for want of descriptors."""
+    ledger = Ledger()
+    spool, leftover = left_by_a_kill(tmp_path, ledger)
+    spool.durable = True
+    leftover.suspect = True
+    failed: list[Path] = []
+
+    def fails_once(path: Path) -> None:
+        if path == spool.building and not (spool.building / leftover.id).exists() and not failed:
+            failed.append(path)
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        files.sync_directory(path)
+
+    monkeypatch.setattr(states, "sync_directory", fails_once)
+    with pytest.raises(OSError, match="Too many open files"):
+        recover(spool, leftover, "test")
+    assert failed
+    assert [one.id for one in spool.leftovers()] == [leftover.id]  # a kill now loses nothing
+    fresh = recover(spool, leftover, "test").fresh
+    assert fresh is not None
+    assert recover(spool, fresh, "test").ticket is not None
+    ledger.check(list(spool.outbox.glob("*.zip")))
+    spool.release()
+
+
+@pytest.mark.parametrize("ticket", [no_ticket, empty_ticket, foreign_ticket])
+def test_f86_another_form_without_its_ticket_is_made_anew(
+    tmp_path: Path, ticket: Callable[[Path], None]
+) -> None:
+    """What was acknowledged is in the form beside it."""
+    ledger = Ledger()
+    spool, leftover = left_by_a_kill(tmp_path, ledger)
     leftover.sealed.write_bytes(b"half of something")
     ticket(leftover.directory / "ticket.json")
     assert recover(spool, leftover, "test").ticket is not None

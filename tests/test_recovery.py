@@ -526,6 +526,7 @@ def test_f85_a_member_with_another_name_than_it_would_get_is_copied(tmp_path) ->
 def test_f85_a_draft_that_has_gone_is_over(reception, mixed, tmp_path) -> None:
     left = reception.as_a_kill_leaves_it(tmp_path / "left")
     (leftover,) = left.leftovers()
-    shutil.rmtree(leftover.directory)
+    assert recover(left, leftover, "packer-0").ticket is not None
+    assert not leftover.directory.exists()
     assert recover(left, leftover, "packer-0") == Outcome()
     left.release()

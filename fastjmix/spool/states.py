@@ -214,7 +214,11 @@ class Spool:
         gone = self._unfinished()
         rename_new(leftover.directory, gone)
         if durable and self.durable:
-            sync_directory(self.building)
+            try:
+                sync_directory(self.building)
+            except OSError:
+                rename_new(gone, leftover.directory)  # it counts as before
+                raise
         try:
             reach("spool.dropping")
         finally:

@@ -56,6 +56,10 @@ PLACE_IS_WRONG: Final = (
 FAULT_SECS: Final = 1.0
 """The supervisor waits so long after a fault of its own: a lasting one costs no processor."""
 
+DESCRIPTORS_WANTED: Final = 2048
+"""Of each process: a packer has two for each of 512 open envelopes, a receiver one for each of
+max_half_open, CLOSING_MAX and max_associations. Every usual limit is higher."""
+
 
 def listen(host: str, port: int, what: str) -> socket.socket:
     """A non-blocking listening socket. Raises PlatformError that says what is in the way."""
@@ -343,6 +347,11 @@ def _raise_descriptor_limit() -> None:
     with contextlib.suppress(OSError, ValueError):  # then those that there are must do
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most < DESCRIPTORS_WANTED and most != resource.RLIM_INFINITY:
+        hint = "raise LimitNOFILE= of the service (or `ulimit -n`): without descriptors connections"
+        hint += " wait, and instances of new studies are refused (A700)"
+        log.get().warning("few_descriptors", limit=most, wanted=DESCRIPTORS_WANTED, hint=hint)
 
 
 def run(path: Path) -> int:

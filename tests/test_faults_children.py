@@ -368,3 +368,22 @@ def test_f90_a_receiver_that_cannot_watch_a_connection(start, store, tmp_path) -
     assert own.children()["receiver-0"] == receiver
     own.wait_for("accept_failed")
     assert own.stop() == 0
+
+
+@pytest.mark.parametrize(("limit", "told"), [(64, True), (2047, True), (2048, False)])
+def test_f26_too_few_descriptors_are_told_of_at_the_start(
+    start, store, tmp_path, limit: int, told: bool
+) -> None:
+    """Later it looks like a fault of the storage, or of the network."""
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nulimit -n {limit}\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    own = start(python=python, first=AGAIN_AT_ONCE)
+    own.wait_for(" supervisor started ")
+    sent = Sent(own)
+    sent.send(instances("1.2.826.26.9", 2))
+    settle(own, store, sent.ledger)
+    lines = [line for line in own.lines if " few_descriptors " in line]
+    assert len(lines) == told
+    assert all(f"limit={limit} wanted=2048 hint=" in line for line in lines)
+    assert all("LimitNOFILE" in line for line in lines)

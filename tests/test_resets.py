@@ -108,7 +108,7 @@ def nothing_but_lines(process: Process, requests: int) -> None:
     assert [one for one in lines if not stamped.match(one)] == []
 
 
-def test_f95_resets_at_the_store_leave_a_line(tmp_path: Path) -> None:
+def test_f99_resets_at_the_store_leave_a_line(tmp_path: Path) -> None:
     with running(Store(tmp_path)) as own:
         first = Client(own.port)
         first.send(post("/api/jmix"))
@@ -134,7 +134,7 @@ def context(tmp_path: Path) -> ssl.SSLContext:
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
-def test_f95_resets_at_the_api_leave_a_line(
+def test_f99_resets_at_the_api_leave_a_line(
     tmp_path: Path, context: ssl.SSLContext, tls: bool
 ) -> None:
     store = Store(tmp_path)

@@ -118,7 +118,7 @@ def test_f93_a_file_that_was_put_there_by_hand_is_stored(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("key", [None, STRANGER], ids=["no key", "another key"])
-def test_f95_a_start_without_the_key_changes_nothing(
+def test_f99_a_start_without_the_key_changes_nothing(
     tmp_path: Path, dialect: str, key: Any
 ) -> None:
     data = encrypted_envelope(dialect, ID)
@@ -150,7 +150,7 @@ def test_f95_a_start_without_the_key_changes_nothing(
     with_store(tmp_path, again, key=RECIPIENT)
 
 
-def test_f95_the_key_is_asked_for_in_one_line(tmp_path: Path) -> None:
+def test_f99_the_key_is_asked_for_in_one_line(tmp_path: Path) -> None:
     place = tmp_path / "store"
     place.mkdir()
     for number in range(5):
@@ -165,7 +165,7 @@ def test_f95_the_key_is_asked_for_in_one_line(tmp_path: Path) -> None:
     assert len(list(place.glob("*.zip"))) == 5
 
 
-def test_f95_damage_is_found_without_the_key(tmp_path: Path) -> None:
+def test_f99_damage_is_found_without_the_key(tmp_path: Path) -> None:
     """What can be judged without the key is judged: a changed manifest, a changed ciphertext."""
     place = tmp_path / "store"
     place.mkdir()
@@ -183,7 +183,7 @@ def test_f95_damage_is_found_without_the_key(tmp_path: Path) -> None:
 # -- names and files of others ---------------------------------------------------------------------
 
 
-def test_f95_what_others_left_in_the_directory_stays_and_ends_no_start(tmp_path: Path) -> None:
+def test_f99_what_others_left_in_the_directory_stays_and_ends_no_start(tmp_path: Path) -> None:
     place = tmp_path / "store"
     incoming = place / "incoming"
     incoming.mkdir(parents=True)
@@ -220,7 +220,7 @@ def test_f95_what_others_left_in_the_directory_stays_and_ends_no_start(tmp_path:
 
 
 @pytest.mark.parametrize("taken", [".", "incoming", ".lock"])
-def test_f95_a_directory_that_cannot_be_used_is_not_blamed_on_the_port(
+def test_f99_a_directory_that_cannot_be_used_is_not_blamed_on_the_port(
     tmp_path: Path, taken: str
 ) -> None:
     place = tmp_path / "store"
@@ -236,7 +236,7 @@ def test_f95_a_directory_that_cannot_be_used_is_not_blamed_on_the_port(
     assert "Traceback" not in done.stderr
 
 
-def test_f95_a_file_that_may_not_be_read_ends_no_start(tmp_path: Path) -> None:
+def test_f99_a_file_that_may_not_be_read_ends_no_start(tmp_path: Path) -> None:
     """EIO from the disk, as strace gives it; root reads whatever its mode is."""
 
     async def before(client: Client) -> None:
@@ -266,7 +266,7 @@ def run_python(code: str, *arguments: str, tracer: tuple[str, ...]) -> Any:
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_f95_what_was_damaged_before_is_not_replaced(tmp_path: Path) -> None:
+def test_f99_what_was_damaged_before_is_not_replaced(tmp_path: Path) -> None:
     place = tmp_path / "store"
     for number in range(3):
         place.mkdir(exist_ok=True)
@@ -285,7 +285,7 @@ def test_f95_what_was_damaged_before_is_not_replaced(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("off", [-1, 0, 1])
-def test_f95_damaged_files_of_one_id(tmp_path: Path, off: int) -> None:
+def test_f99_damaged_files_of_one_id(tmp_path: Path, off: int) -> None:
     place = tmp_path / "store"
     place.mkdir()
     count = directory.DAMAGED_MAX - 1 + off
@@ -302,7 +302,7 @@ def test_f95_damaged_files_of_one_id(tmp_path: Path, off: int) -> None:
     assert (place / f"{ID}.zip").exists() == (off > 0)
 
 
-def test_f95_a_kill_between_two_names_leaves_one_envelope(tmp_path: Path) -> None:
+def test_f99_a_kill_between_two_names_leaves_one_envelope(tmp_path: Path) -> None:
     """link(2) gave the new name, and the old one is there, too: the next start ends that."""
     place = tmp_path / "store"
     (place / "incoming").mkdir(parents=True)

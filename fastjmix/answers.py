@@ -1,4 +1,4 @@
-"""What an upstream's answer says: its status, an id, and whether a JMIX server can have given it.
+"""Reads an upstream's answer: its status, its id, and whether a JMIX server can have sent it.
 
 Wanted: a 2xx of a proxy, a portal, a login page or a web server's default site is not taken for a
 delivery, and an odd answer of a real JMIX server is.
@@ -26,7 +26,7 @@ from typing import Any, Final
 import orjson
 
 EXCERPT_BYTES_MAX: Final = 4096
-"""Of an answer's body in a receipt or a refusal: an error page's message, not its pictures."""
+"""Bytes of an answer's body in a receipt or a refusal: enough for an error page's message."""
 
 REMOTE_ID_CHARS_MAX: Final = 200
 """An upstream's id for an envelope is a UUID or a short key; a longer one is not kept."""
@@ -87,13 +87,13 @@ class Answer:
 
     @property
     def excerpt(self) -> str:
-        """The body's beginning as text."""
+        """Returns the body's beginning as text."""
         return self.body[:EXCERPT_BYTES_MAX].decode("utf-8", "replace")
 
 
 @dataclass(frozen=True, slots=True)
 class _Meant:
-    """What an answer comes to when nothing is wrapped: `document` is None when it is no JSON."""
+    """The answer inside any wrapping. `document` is None when the body is no JSON."""
 
     status: int
     body: bytes
@@ -102,7 +102,7 @@ class _Meant:
 
 
 def _unmarked(body: bytes) -> bytes:
-    """Return the text as UTF-8, without its byte order mark; what is no UTF-8 counts as Latin-1."""
+    """Returns the text as UTF-8, without its byte order mark; other bytes count as Latin-1."""
     for mark, coding in _BYTE_ORDER_MARKS:
         if body.startswith(mark):
             return body[len(mark) :].decode(coding, "replace").encode()
@@ -114,7 +114,7 @@ def _unmarked(body: bytes) -> bytes:
 
 
 def document(body: bytes) -> Any:
-    """Return a JSON text's value; None for what is none."""
+    """Returns a JSON text's value; None for a text that is not JSON."""
     try:
         return orjson.loads(_unmarked(body))
     except orjson.JSONDecodeError:
@@ -138,12 +138,12 @@ def _unwrapped(answer: Answer) -> _Meant:
 
 
 def meant_status(answer: Answer) -> int:
-    """Return the status, or the one inside when a 2xx answer wraps another (Harmony does)."""
+    """Returns the status, or the one inside when a 2xx answer wraps another (Harmony does)."""
     return _unwrapped(answer).status
 
 
 def inner_document(answer: Answer) -> Any:
-    """Return the JSON value of what an answer wraps, or of itself."""
+    """Returns the JSON value of what an answer wraps, or of itself."""
     return _unwrapped(answer).document
 
 
@@ -153,7 +153,7 @@ def _id_in(found: Any) -> str | None:
 
 
 def remote_id(answer: Answer) -> str | None:
-    """Find the upstream's id for the envelope: `id`, `response.json.id`, or Location's end."""
+    """Finds the upstream's id for the envelope: `id`, `response.json.id`, or Location's end."""
     meant = _unwrapped(answer)
     found = _id_in(document(answer.body)) or _id_in(meant.document)
     if found is not None or meant.status not in _SPEAKING:
@@ -181,12 +181,12 @@ def _uuid(text: str) -> uuid.UUID | None:
 
 
 def is_uuid(text: str) -> bool:
-    """Tell whether it is a UUID in any of its usual forms."""
+    """Tells whether it is a UUID in any of its usual forms."""
     return _uuid(text) is not None
 
 
 def same_id(theirs: str | None, ours: str) -> bool:
-    """Tell whether an upstream's id is ours: case, braces and urn:uuid: do not count."""
+    """Tells whether an upstream's id is ours: case, braces and urn:uuid: do not count."""
     if theirs is None:
         return False
     return theirs.lower() == ours.lower() or (is_uuid(ours) and _uuid(theirs) == _uuid(ours))
@@ -196,12 +196,12 @@ def same_id(theirs: str | None, ours: str) -> bool:
 
 
 def is_markup(answer: Answer) -> bool:
-    """Tell whether it is an HTML or XML document, whatever its Content-Type says."""
+    """Tells whether it is an HTML or XML document, whatever its Content-Type says."""
     return _markup(_unwrapped(answer))
 
 
 def is_misdirected(answer: Answer) -> bool:
-    """Tell whether a server says in plain text that the request should not have come to it."""
+    """Tells whether a server says in plain text that the request should not have come to it."""
     meant = _unwrapped(answer)
     text = _unmarked(meant.body)[:EXCERPT_BYTES_MAX].lower()
     return meant.document is None and any(words in text for words in _MISDIRECTED)
@@ -219,14 +219,14 @@ def _markup(meant: _Meant) -> bool:
 
 
 def _is_object(meant: _Meant, answer: Answer) -> bool:
-    """Accept a body that goes on behind the limit, or broke off, too, when it begins like one."""
+    """Accepts a body that goes on behind the limit, or broke off, too, when it begins like one."""
     if isinstance(meant.document, dict):
         return True
     return (answer.cut or answer.over) and _unmarked(meant.body).lstrip().startswith(b"{")
 
 
 def _speaks_of_failure(found: Any) -> bool:
-    """Find {"error": …}, {"success": false}, {"status": "failed"}, {"code": 401} and the like."""
+    """Finds {"error": …}, {"success": false}, {"status": "failed"}, {"code": 401} and the like."""
     if not isinstance(found, dict):
         return False
     if any(found.get(key) for key in _FAILURES):
@@ -241,7 +241,7 @@ def _speaks_of_failure(found: Any) -> bool:
 
 
 def misfit(answer: Answer, envelope_id: str) -> str | None:
-    """Say why a 2xx cannot be a JMIX server's answer to this envelope; None when it can."""
+    """Says why a 2xx cannot be a JMIX server's answer to this envelope; None when it can."""
     meant = _unwrapped(answer)
     if _markup(meant):
         return f"answers {meant.status} with a web page"

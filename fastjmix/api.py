@@ -1,4 +1,4 @@
-"""process api: the HTTP listeners. Envelopes for who asks, health, metrics; POST passes one on.
+"""Process api: the HTTP listeners. They serve envelopes, health and metrics; POST passes one on.
 
 Wanted: per listener, under its path_prefix:
 
@@ -96,7 +96,8 @@ class Outcomes:
 
     @contextlib.contextmanager
     def expect(self, envelope_id: str) -> Iterator[asyncio.Future[dict[str, Any]]]:
-        """A future for the outcome of an envelope. Raises HttpError 503 if one waits already.
+        """Returns a future for the outcome of an envelope. Raises HttpError 503 if one waits
+        already.
 
         409 would say that the envelope is here and needs no other copy. Nobody knows that before
         the outcome: the first request may still fail, or the upstream refuse.
@@ -399,10 +400,12 @@ def _tls(settings: HttpListener) -> ssl.SSLContext | None:
 
 
 def _key(settings: HttpListener) -> RecipientKey | None:
-    """The key for what is posted encrypted, when one is configured. Raises ConfigError."""
+    """Returns the key for envelopes that are posted encrypted, when one is configured. Raises
+    ConfigError.
+    """
     if settings.decryption_key_file is None:
         return None
-    from fastjmix.jmix import keys  # some 60 ms: only who decrypts pays
+    from fastjmix.jmix import keys  # some 60 ms: only for decryption
 
     return keys.load(keys.recipient_key, settings.decryption_key_file)
 

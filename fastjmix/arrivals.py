@@ -1,12 +1,12 @@
-"""What is new in outbox/: found by a listing, at a bell or once in a while without one.
+"""Finds new envelopes in outbox/: by a listing, at a bell or once in a while without one.
 
 Wanted: an envelope is known a moment after it was sealed, whoever sealed it; 100,000 of them, too.
 Guaranteed: oldest first; each is given to `take_in` once, with its ticket, and what has left
 meanwhile is not. One whose ticket is missing, damaged or cannot be read waits: it keeps nobody
 back, is reported once, and looked at again after `rescan_secs` or sooner. Files in outbox/ that are
 not fastjmix's are reported once, and left alone. A listing opens the tickets of new ones only;
-after a crash the supervisor rings the bell (supervisor.py). What a person took away is forgotten at
-the next listing that no bell asked for. All disk work is done in a thread.
+after a crash the supervisor rings the bell (supervisor.py). An envelope that a person took away is
+forgotten at the next listing that no bell asked for. All disk work is done in a thread.
 Still wrong: while envelopes arrive among 100,000 that wait, a fifth of a processor lists them.
 """
 
@@ -40,7 +40,7 @@ FOREIGN_TOLD_MAX: Final = 1000
 """Foreign names in outbox/ that are kept, so that each is reported once; beyond them none is."""
 
 FOREIGN_SHOWN: Final = 20
-"""Of those, in one line of the log."""
+"""Foreign names in one line of the log."""
 
 
 class TakeIn(Protocol):
@@ -73,7 +73,7 @@ class Arrivals:
 
     @property
     def unreadable(self) -> int:
-        """How many envelopes wait for somebody to mend their tickets."""
+        """Number of envelopes that wait for somebody to mend their tickets."""
         return len(self._unreadable)
 
     async def watch(self) -> None:
@@ -132,7 +132,9 @@ class Arrivals:
     def _tickets(
         self, names: Sequence[str]
     ) -> tuple[list[tuple[str, Ticket]], list[tuple[str, str]]]:
-        """In a thread: the tickets of those that are still there; why others cannot be read."""
+        """Returns the tickets of those that are still there, and why others cannot be read. Runs in
+        a thread.
+        """
         found: list[tuple[str, Ticket]] = []
         unreadable: list[tuple[str, str]] = []
         for name in names:
@@ -149,7 +151,7 @@ class Arrivals:
     def _note_unreadable(
         self, found: Sequence[tuple[str, Ticket]], unreadable: Sequence[tuple[str, str]]
     ) -> None:
-        """A line for those that were not unreadable before, however many they are."""
+        """Logs one line for those that were not unreadable before, however many they are."""
         self._unreadable -= {key_of(name) for name, _ in found}
         new = [one for one in unreadable if key_of(one[0]) not in self._unreadable]
         self._unreadable |= {key_of(name) for name, _ in new}
@@ -163,7 +165,7 @@ class Arrivals:
             )
 
     def _report_foreign(self, names: Sequence[str]) -> None:
-        """A line for those that came since the last look; the start has named the others."""
+        """Logs one line for those that came since the last look; the start has named the others."""
         new = [name for name in names if name not in self._foreign]
         new = new[: FOREIGN_TOLD_MAX - len(self._foreign)]
         self._foreign.update(new)
@@ -177,7 +179,7 @@ class Arrivals:
 
 
 def read_ticket(spool: Spool, envelope_id: str) -> Ticket:
-    """The ticket of an envelope in outbox/.
+    """Returns the ticket of an envelope in outbox/.
 
     Raises FileNotFoundError (the envelope left), DamagedTicket (its ticket, too, is missing),
     OSError.

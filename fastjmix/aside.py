@@ -1,12 +1,12 @@
-"""Work that takes long, on a thread beside the loop of a process.
+"""Runs work that takes long, on a thread beside the loop of a process.
 
 Wanted: an envelope is encrypted while the loop goes on answering others.
 Guaranteed: one piece of work at a time, in the order in which they were begun, but for work that
-has failed before: that goes behind all that has not. What is to be done afterwards is done by the
-loop, in its own thread, when it calls `settle`. An exception of the work is raised there, where its
-result is asked for; so is ENOMEM, where no thread can be had. The process may end while something
-is under way.
-Still wrong: one thread. What waits behind a large envelope waits for all of it.
+has failed before: that goes behind all that has not. The loop does the work that is to follow, in
+its own thread, when it calls `settle`. An exception of the work is raised there, where its result
+is asked for; so is ENOMEM, where no thread can be had. The process may end while something is under
+way.
+Still wrong: one thread. Work behind a large envelope waits for all of it.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Aside:
         self._ring()
 
     def do(self, work: Work) -> None:
-        """The same for what nothing follows."""
+        """Does the same for work that nothing follows."""
         self.begin(work, lambda done: done())
 
     def settle(self) -> None:

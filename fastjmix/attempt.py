@@ -1,4 +1,5 @@
-"""One attempt to deliver an envelope: which body is sent, what is asked afterwards, the outcome.
+"""Makes one attempt to deliver an envelope: which body is sent, what is asked afterwards, the
+outcome.
 
 Wanted: an envelope counts as delivered only when its upstream has read the whole of it.
 Guaranteed: the answer to a chunked body that upstream_facts.py chose is never a verdict, unless it
@@ -25,18 +26,18 @@ from fastjmix.spool import Ticket
 from fastjmix.upstream_facts import Coding
 
 MANIFEST_SLACK: Final = 64 * 1024
-"""Bytes by which theirs, printed with indents, may exceed twice the length of ours."""
+"""Bytes by which their manifest, printed with indents, may exceed twice the length of ours."""
 
 _BUSY: Final = frozenset({401, 407, 429, 503})
 """Statuses that say nothing of the body, most likely."""
 
 _UNREAD: Final = frozenset({408, 425, 502, 504})
-"""Statuses that a server or a proxy gives for a body that it waits for in vain, or much else: the
-proof is lost, and the next attempt, by length, comes after a pause."""
+"""Statuses that a server or a proxy gives for a body that it waits for in vain, and for much else.
+The proof is lost, and the next attempt, by length, comes after a pause."""
 
 
 class Attempt:
-    """`archive` to `target`; counts its bodies in `item`."""
+    """One attempt to deliver `archive` to `target`. It counts its bodies in `item`."""
 
     def __init__(self, target: Target, item: Waiting, archive: Path, cap: float) -> None:
         self._target = target
@@ -47,7 +48,8 @@ class Attempt:
         self._courier: Courier = target.courier
 
     async def run(self, ticket: Ticket) -> Outcome:
-        """Deliver it. Raises FileNotFoundError (a person moved the archive), OSError (our disk)."""
+        """Delivers it. Raises FileNotFoundError (a person moved the archive), OSError (our
+        disk)."""
         first = not self._item.attempts and not self._item.doubtful
         self._item.attempts += 1
         try:
@@ -86,7 +88,7 @@ class Attempt:
         return sent
 
     async def _copy(self) -> tuple[bytes, Answer | Failure]:
-        """Fetch both manifests, ours and theirs."""
+        """Fetches both manifests, ours and theirs."""
         ours = await asyncio.to_thread(manifest, self._archive)
         copy = await self._courier.manifest(self._item.id, 2 * len(ours) + MANIFEST_SLACK)
         return ours, copy
@@ -107,7 +109,7 @@ class Attempt:
     # -- a chunked body, where nobody has asked for one by name ----------------------------------
 
     async def _chunked(self, extents: Extents) -> Outcome | None:
-        """Return the outcome; None when the body has to go by its length at once."""
+        """Returns the outcome; None when the body has to go by its length at once."""
         try:
             sent = await self._post(extents, Coding.CHUNKED, once=True)
             outcome = self._judge(sent.result)

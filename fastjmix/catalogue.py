@@ -1,4 +1,4 @@
-"""Which envelopes are here, by study: an index in memory over outbox/ and sent/.
+"""Finds the envelopes of a study: an index in memory over outbox/ and sent/.
 
 Wanted: a query by Study Instance UID among 100,000 envelopes without opening 100,000 tickets.
 Guaranteed: an answer holds every envelope that was in outbox/ or sent/ when the question came, and
@@ -28,7 +28,7 @@ SETTLE_NS: Final = 50_000_000
 kernel's file clock ticks every 1 to 10 ms."""
 
 UNREADABLE_SECS: Final = 60.0
-"""How long a ticket that could not be read is not tried again: a person has to mend it."""
+"""Seconds for which a ticket that could not be read is not tried again: a person has to mend it."""
 
 SEARCHED: Final[tuple[State, ...]] = ("outbox", "sent")
 """In the direction in which envelopes move, so that one on its way is seen at least once."""
@@ -67,7 +67,7 @@ class _Listing:
 
 
 def _archive_id(entry: os.DirEntry[str]) -> str | None:
-    """The id of an archive; None for what is none of ours."""
+    """Returns the id of an archive; None for a name that is none of ours."""
     found = names.sealed(entry.name)
     if found is None or found[1] != "zip" or not entry.is_file(follow_symlinks=False):
         return None

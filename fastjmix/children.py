@@ -81,8 +81,8 @@ class Child:
 
 
 class Children:
-    """All of them. `died` is called in the parent when one has ended; `unwanted` are descriptors
-    that only the parent uses."""
+    """All children. `died` is called in the parent when one has ended; `unwanted` are
+    descriptors that only the parent uses."""
 
     def __init__(
         self,
@@ -159,7 +159,7 @@ class Children:
         child.pause = min(child.pause * 2, RESTART_MAX_SECS)
 
     def _guarded(self, step: Callable[[Child], None], child: Child) -> None:
-        """One child's trouble is not the others'."""
+        """Keeps one child's trouble from the others."""
         try:
             step(child)
         except Exception:
@@ -168,12 +168,12 @@ class Children:
                 self._put_off(child)
 
     def _count(self) -> None:
-        """For /readyz: how many receivers and packers are not there."""
+        """Counts, for /readyz, the receivers and packers that are not there."""
         for name, stage in (("receivers_down", Stage.RECEIVE), ("packers_down", Stage.PACK)):
             self._stats.set(name, sum(c.stage == stage and not c.pid for c in self._children))
 
     def wait_secs(self) -> float | None:
-        """Until the next one is due; None: none is."""
+        """Returns the seconds until the next one is due; None when none is."""
         due = [child.due for child in self._children if child.due is not None]
         return max(0.0, min(due) - time.monotonic()) if due else None
 
@@ -182,7 +182,7 @@ class Children:
         return any(child.pid for child in self._children if child.stage == stage)
 
     def kill(self, stage: Stage | None) -> None:
-        """SIGKILL for those of a stage; None: for all."""
+        """Sends SIGKILL to the children of a stage; to all of them when it is None."""
         for child in self._children:
             if child.pid and (stage is None or child.stage == stage):
                 self._log.warning("child_killed", child=child.name)
@@ -191,7 +191,7 @@ class Children:
 
 
 def _be(child: Child, parent: int, settings: LogSettings, unwanted: Iterable[int]) -> NoReturn:
-    """The forked process: runs its verb and never returns."""
+    """Runs the verb of the forked process. Never returns."""
     code = 1
     try:
         signal.set_wakeup_fd(-1)
@@ -229,7 +229,8 @@ def _raise_oom_score(by: int) -> None:
 
 
 def hide() -> None:
-    """This process has a secret: no core file, and no look into its memory but for root."""
+    """Protects a process that has a secret: no core file, and no look into its memory but for
+    root."""
     _LIBC.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 

@@ -1,6 +1,6 @@
-"""A storage directory belongs to one running fastjmix, of a version that can read it.
+"""Claims a storage directory for one running fastjmix, of a version that can read it.
 
-Wanted: a second one, or an older one on a newer one's spool, says so and leaves it alone.
+Wanted: a second fastjmix, or an older one on a newer one's spool, says so and leaves it alone.
 Guaranteed: the lock is flock(2), so it is gone when the last process that holds it is gone, however
 it ended; `.format` holds a number, and another one than FORMAT ends the start before anything is
 touched. Records carry the number too ("format" in tickets and recipes). A directory that was made
@@ -25,13 +25,13 @@ FORMAT: Final = 1
 """Of everything in the spool. A change that this version would misread makes it 2."""
 
 LOCK: Final = ".lock"
-"""The file that is locked."""
+"""Name of the file that is locked."""
 
 MARK_BYTES_MAX: Final = 64
-"""Read of `.format`, which holds a number and a line's end."""
+"""Bytes read of `.format`, which holds a number and a line's end."""
 
 NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
-"""A start with a full disk delivers what is there."""
+"""Errors of a full disk: a start with one delivers what is there."""
 
 LOCK_SECS: Final = 3.0
 """How long a start waits for the lock: the processes of one that was killed need a moment to go."""
@@ -111,7 +111,7 @@ def _check_format(root: Path) -> None:
 
 
 def _mark(path: Path) -> str:
-    """The format; empty when the file is, or is not there."""
+    """Returns the format; empty when the file is empty or missing."""
     try:
         descriptor = _open(path, os.O_RDONLY)
     except FileNotFoundError:
@@ -135,7 +135,7 @@ def _make_mark(path: Path) -> None:
 
 
 def _open(path: Path, flags: int) -> int:
-    """A file of ours in the storage directory, and nothing that stands in its place.
+    """Opens a file of ours in the storage directory, and nothing that stands in its place.
 
     Raises SpoolError for a link, a directory, a FIFO and the like; OSError.
     """

@@ -20,7 +20,8 @@ _WINDOWS: Final[Mapping[str, tuple[int, ...]]] = {
 
 
 def decoded(body: bytes, coding: str, size_max: int) -> bytes:
-    """Return at most `size_max` bytes of what the body says; of one that is cut, what is there."""
+    """Returns at most `size_max` decoded bytes of the body. A body that is cut gives what is
+    there."""
     for window in _WINDOWS.get(coding.strip().lower(), ()):
         try:
             return zlib.decompressobj(window).decompress(body, size_max)

@@ -172,7 +172,7 @@ class Body:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What came of a POST, and how many bodies were begun for it."""
+    """The outcome of a POST, and how many bodies were begun for it."""
 
     result: Answer | Failure
     bodies: int
@@ -378,7 +378,7 @@ class Courier:
 
     @contextlib.asynccontextmanager
     async def _pool(self, *, once: bool = False) -> AsyncIterator[_Pool]:
-        """A pool, made when first needed. Raises ssl.SSLError (the ca_file)."""
+        """Returns a pool, made when first needed. Raises ssl.SSLError (the ca_file)."""
         pool = self._pools.get(once)
         if pool is None:
             pool = self._pools[once] = _Pool(self._session(once=once))

@@ -1,4 +1,4 @@
-"""Whether an envelope has arrived: what an upstream's answer means, and when to ask again.
+"""Decides whether an envelope has arrived: what an upstream's answer means, and when to ask again.
 
 Wants an answer (or the failure to get one) as a value, the time and a number between 0 and 1 for
 chance. Gives an Outcome. Sans-I/O: no socket, no file, no clock, no dice in here.
@@ -110,7 +110,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What an attempt came to. `least_secs` is how long the upstream asked to be left alone.
+    """The outcome of an attempt. `least_secs` is how long the upstream asked to be left alone.
 
     `shared`: the next envelope would fare no better. `late`: a time limit ended it. `doubtful`:
     the upstream may have stored the envelope all the same. `verified`: its copy was compared.
@@ -203,7 +203,7 @@ def judge(
     cap: float,
     names_ours: bool = False,
 ) -> Outcome:
-    """The outcome of a POST. `now` (Unix seconds) and `cap` (seconds) are for Retry-After.
+    """Judges the answer to a POST. `now` (Unix seconds) and `cap` (seconds) are for Retry-After.
 
     `names_ours`: this upstream is known to name envelopes as we do (upstream_facts.py).
     """
@@ -256,7 +256,7 @@ def _doubt(
 
 
 def weigh(outcome: Outcome, *, takes_others: bool, final: bool) -> Outcome:
-    """Judge again, knowing what became of others.
+    """Judges again, knowing what became of others.
 
     `takes_others`: the upstream has accepted another envelope since this one's first such answer.
     `final`: that was long enough ago. The route is then at fault no more; credentials, redirects
@@ -271,7 +271,7 @@ def weigh(outcome: Outcome, *, takes_others: bool, final: bool) -> Outcome:
 
 
 def without_answer(failure: Failure) -> Outcome:
-    """Return the outcome of an attempt that got no answer."""
+    """Returns the outcome of an attempt that got no answer."""
     damaged = failure.kind is Kind.DAMAGED
     return Outcome(
         Verdict.REFUSED if damaged else Verdict.RETRY,
@@ -290,7 +290,7 @@ _NO_COPY: Final = frozenset({404, 405, 406, 410, 501})
 
 
 def equals(copy: Answer | Failure, manifest: bytes) -> bool:
-    """Tell whether what GET {url}/{id}/manifest gave is our manifest, as JSON."""
+    """Tells whether what GET {url}/{id}/manifest gave is our manifest, as JSON."""
     if isinstance(copy, Failure) or copy.cut or copy.over or meant_status(copy) // 100 != 2:
         return False
     ours = document(manifest)
@@ -305,7 +305,7 @@ def judge_copy(
     *,
     doubtful: bool,
 ) -> Outcome:
-    """The outcome after a 409, given GET {url}/{id}/manifest and the manifest inside our archive.
+    """Judges a 409, given GET {url}/{id}/manifest and the manifest inside our archive.
 
     Equal as JSON → DELIVERED. A manifest, and another → REFUSED. When there is none to be had, it
     depends: at a first attempt the id is somebody else's → REFUSED. `doubtful`, an earlier attempt
@@ -339,7 +339,7 @@ def judge_copy(
 
 
 def _is_manifest(copy: Answer, envelope_id: str) -> bool:
-    """Tell whether it is an object that names the envelope, or is too long to be ours."""
+    """Tells whether it is an object that names the envelope, or is too long to be ours."""
     return same_id(remote_id(copy), envelope_id) or (copy.over and not is_markup(copy))
 
 
@@ -400,7 +400,8 @@ class Gate:
         return self.open or (now >= self.until and running == 0)
 
     def admits_awaited(self, now: float, running: int) -> bool:
-        """Say the same for one that somebody waits for: an answer now is worth an attempt."""
+        """Says the same for an envelope that somebody waits for: an answer now is worth an
+        attempt."""
         return self.held is None or self.held.route or self.admits(now, running)
 
     def told(self, outcome: Outcome, started: float, now: float, chance: float) -> None:

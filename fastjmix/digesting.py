@@ -82,7 +82,7 @@ class Digests:
 
     @property
     def oldest(self) -> Packing | None:
-        """The envelope to go on with; None when nothing waits.
+        """Returns the envelope to go on with; None when nothing waits.
 
         Not one that another thread writes into (Packing.joining).
         """

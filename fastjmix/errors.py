@@ -74,7 +74,7 @@ class EnvelopeError(FastjmixError):
 
 
 def reason(problem: Exception) -> str:
-    """What the log says of a failure: the system's words, or which exception it was."""
+    """Returns the words for a failure in the log: the system's, or which exception it was."""
     if isinstance(problem, FastjmixError):
         return problem.message
     told = problem.strerror or str(problem) if isinstance(problem, OSError) else ""

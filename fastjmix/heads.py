@@ -1,4 +1,4 @@
-"""The head of a data set: as far as its UIDs, wherever they are. One reader for all.
+"""Reads the head of a data set: as far as its UIDs, wherever they are. One reader for all.
 
 Wanted: recovery and `envelope build` understand an instance as reception did when it took it.
 Guaranteed: one rule says what the head is (`head_in`; its compiled half, find_head in
@@ -25,7 +25,8 @@ DEFLATED_KIND: Final = 3
 def head_in(
     data: bytes, kind: int, *, complete: bool, limit: int
 ) -> tuple[_core.Head, bytes] | None:
-    """The head in the first bytes of a data set, and its bytes, which `describe_head` describes.
+    """Returns the head in the first bytes of a data set, and its bytes, which `describe_head`
+    describes.
 
     `complete`: there are no more; None when more are needed: never if these are more than `limit`,
     then what they show counts. Raises UnreadableHead. Any UID may be absent (b"").
@@ -45,7 +46,7 @@ def head_in(
 
 
 def has_uids(head: _core.Head) -> bool:
-    """Are all four UIDs there?"""
+    """Tells whether all four UIDs are there."""
     return bool(
         head.study_instance_uid
         and head.series_instance_uid
@@ -57,7 +58,8 @@ def has_uids(head: _core.Head) -> bool:
 def data_set_head(
     read_at: Callable[[int, int], bytes], offset: int, size: int, syntax: str, limit: int
 ) -> tuple[_core.Head, bytes]:
-    """The same of the data set of `size` bytes at `offset` of a file. `read_at` as pread(2).
+    """Does the same for the data set of `size` bytes at `offset` of a file. `read_at` is as
+    pread(2).
 
     Raises UnreadableHead when it cannot be understood within `limit` bytes, or is shorter than it
     should be; OSError.

@@ -1,4 +1,4 @@
-"""Storage that fails twice, or at a start, takes nothing until a probe says that it is well.
+"""Stops the intake when storage fails twice, or at a start, until a probe says that it is well.
 
 Wanted: a broken disk is told to the modalities at the door, not instance by instance.
 Guaranteed: the first failure costs what it touched; a second one within STORM_SECS, the first that
@@ -61,16 +61,18 @@ class Health:
             self._stop(problem.strerror or str(problem))
 
     def blame(self, problem: Exception) -> None:
-        """Takes a failure of anything that writes. What has run out comes back, and so may a key
-        that signs envelopes; any other error of the system says that the storage is unwell."""
+        """Takes a failure of anything that writes. A resource that has run out comes back, and so
+        may a key that signs envelopes; any other error of the system says that the storage is
+        unwell."""
         if not isinstance(problem, OSError):
             return
         if problem.errno is not None and problem.errno not in (*SCARCE, errno.ENOKEY):
             self.failed(problem)
 
     def doubted(self, problem: OSError) -> None:
-        """What was left of an envelope could not be recovered: is that its own fault? The storage
-        is tried at once; one draft that nobody can read is no reason to take nothing."""
+        """Tries the storage at once, since the remains of an envelope could not be recovered. If
+        the storage is well, the fault is the draft's: one draft that nobody can read is no
+        reason to take nothing."""
         if self.stopped or problem.errno in SCARCE:
             return
         try:
@@ -88,8 +90,9 @@ class Health:
         log.get().error("intake_stopped", why=why)
 
     def reclaim(self) -> bool:
-        """Are the directories those that were claimed, all of them? If not, the intake stops; so it
-        does where they could not be tried when fastjmix started, and cannot now."""
+        """Tells whether the directories are those that were claimed, all of them. If not, the
+        intake stops; so it does where they could not be tried when fastjmix started, and cannot
+        now."""
         try:
             self._spool.reclaim()
         except (OSError, SpoolError) as problem:
@@ -130,7 +133,7 @@ class Health:
 
 
 def _told(problem: OSError | SpoolError) -> tuple[str, str | None]:
-    """Why, and what a person can do."""
+    """Returns the reason, and what a person can do."""
     if isinstance(problem, SpoolError):
         return problem.message, problem.hint
     return problem.strerror or str(problem), PUT_BACK if problem.errno in MISSING else None

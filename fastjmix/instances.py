@@ -1,4 +1,4 @@
-"""The instance that a member of a draft holds: from its own bytes, or else from its note.
+"""Finds the instance that a member of a draft holds: from its own bytes, or else from its note.
 
 Wanted: recovery gives every member the place that reception gave it.
 Guaranteed: the head is read by the reader that reception had (heads.py), within the limit that it
@@ -41,7 +41,9 @@ class Facts(NamedTuple):
 
 
 def note_of(arrival: Arrival, head: bytes) -> bytes:
-    """What the journal keeps of an instance with this head; nothing of one that is easy to read."""
+    """Returns the journal's note of an instance with this head; none for a head that is easy to
+    read.
+    """
     plain = len(head) <= _core.HEAD_FIRST_LOOK
     if plain and syntax_kind(arrival.transfer_syntax_uid.decode()) != DEFLATED_KIND:
         return b""
@@ -53,7 +55,8 @@ def note_of(arrival: Arrival, head: bytes) -> bytes:
 def facts_of(
     read_at: Callable[[int, int], bytes], member: Member, recipe: Mapping[str, Any], note: bytes
 ) -> Facts:
-    """Of a member whose CRC-32 is right. `read_at` as pread(2); `note` is b"" where there is none.
+    """Returns the facts of a member whose CRC-32 is right. `read_at` is as pread(2); `note` is b""
+    where there is none.
 
     Raises UnreadableHead when neither its bytes nor what was noted say it, OSError.
     """
@@ -77,7 +80,8 @@ def facts_of(
 
 
 def _limit(recipe: Mapping[str, Any]) -> int:
-    """The limit that reception had; the largest there is for a draft that does not say it."""
+    """Returns the limit that reception had; the largest there is for a draft that does not say
+    it."""
     told = recipe.get("head_bytes")
     known = isinstance(told, int) and 0 < told <= _core.HEAD_BYTES_MAX
     return told if known and isinstance(told, int) else _core.HEAD_BYTES_MAX

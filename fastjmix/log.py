@@ -6,8 +6,8 @@ escaped so that nobody forges a line, and a log that cannot be written never sto
 a line that stderr does not take at once (a full pipe, a stopped terminal), or that the disk has no
 room for, is dropped and counted, and the count is the first line that gets through again. A file
 that cannot be opened, or fails, is opened again after REOPEN_SECS: until then stderr has the lines.
-No call of a logger raises, whatever it is given. Of one event no more lines are logged than
-log_rates.py allows, whoever causes them.
+No call of a logger raises, whatever it is given. log_rates.py bounds the lines of one event,
+whoever causes them.
 Still wrong: no rotation of our own; the file is opened for append, so use logrotate's copytruncate.
 A pipe of another user cannot be opened anew: two processes that write into its last free page at
 the same moment can make one of them wait for its reader.
@@ -49,7 +49,7 @@ LINE_BYTES_MAX: Final = 4096
 """A pipe takes so many bytes whole or not at all (PIPE_BUF): a longer line is cut."""
 
 VALUE_CHARS_MAX: Final = LINE_BYTES_MAX
-"""Characters of one value: no more than a line can hold are looked at."""
+"""Characters of one value that are looked at: a line can hold no more."""
 
 REOPEN_SECS: Final = 10.0
 """How often a log file that failed is opened again: soon enough after somebody has mended it, and
@@ -199,7 +199,8 @@ def _stamp(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMappin
 
 
 def _text(value: object, form: Callable[[object], str] = str) -> str:
-    """The value in words, cut to VALUE_CHARS_MAX; its type where it cannot be put in words."""
+    """Returns the value in words, cut to VALUE_CHARS_MAX; its type where it cannot be put in
+    words."""
     try:
         return form(value)[:VALUE_CHARS_MAX]
     except Exception:  # whatever __str__ does, and an int of more than 4300 digits
@@ -220,7 +221,7 @@ def _escaped(text: str) -> str:
 
 
 def _render(_: object, method: str, event: MutableMapping[str, Any]) -> str:
-    """One line. Raises nothing: what is logged must not matter to who logs it."""
+    """Renders one line. Raises nothing: a log line must not stop its caller."""
     try:
         return _line(method, event)
     except Exception as problem:
@@ -240,7 +241,7 @@ def _line(method: str, event: MutableMapping[str, Any]) -> str:
 
 
 def _tell_left_out(process: str, event: str, count: int) -> None:
-    """A line about the lines of an event that were too many (log_rates.py)."""
+    """Logs a line about the lines of an event that were too many (log_rates.py)."""
     about = {"event": "log_lines_left_out", "of": event, "count": count}
     _lines.msg(_render(None, "warning", {"time": _now(), "process": process, **about}))
 

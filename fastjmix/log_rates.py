@@ -1,10 +1,11 @@
-"""How many lines of one event a process may log, so that no peer fills the disk with its mistakes.
+"""Limits the log lines of one event in a process, so that no peer fills the disk with its mistakes.
 
 Wanted: each line that a person may need, and a log that a week of attack leaves readable.
 Guaranteed: of one event a process logs LINES_AT_ONCE lines, and then WARNINGS_A_SECOND (or, below a
-warning, LINES_A_SECOND) in the long run. What is more is left out and counted: the count is a line
-of its own (`log_lines_left_out`) behind the next line that this process logs, once in TOLD_SECS for
-an event. Each event has its own allowance: a flood of one takes nothing from the others.
+warning, LINES_A_SECOND) in the long run. Further lines are left out and counted: the count is a
+line of its own (`log_lines_left_out`) behind the next line that this process logs, once in
+TOLD_SECS for an event. Each event has its own allowance: a flood of one takes nothing from the
+others.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from typing import Any, Final
 import structlog
 
 LINES_AT_ONCE: Final = 2000
-"""Of one event, after a time of quiet: all instances of a study that is refused, or a night's
-backlog that goes out, are listed one by one."""
+"""Lines of one event that are logged after a time of quiet. All instances of a study that is
+refused, or a night's backlog that goes out, are listed one by one."""
 
 WARNINGS_A_SECOND: Final = 20
 """Warnings and errors of one event that are logged for ever: 4 KB a second, a third of a GB a day.
@@ -30,13 +31,13 @@ LINES_A_SECOND: Final = 500
 envelope that was sealed or delivered. A modality that associates once an image makes 100."""
 
 TOLD_SECS: Final = 10.0
-"""Between two counts of one event."""
+"""Seconds between two counts of one event."""
 
 EVENTS_MAX: Final = 1000
-"""Events that are told apart. They are names in the program: there are fewer."""
+"""Events that are counted apart. Their names are in the program: there are fewer."""
 
 NAME_CHARS_MAX: Final = 64
-"""No more of an event's name is looked at."""
+"""Characters of an event's name that are looked at."""
 
 LOW: Final = frozenset({"debug", "info"})
 """Levels below a warning."""
@@ -52,7 +53,7 @@ class _Allowance:
     told: float = field(default=float("-inf"))
 
     def takes(self, now: float, a_second: float) -> bool:
-        """One line, if it may be logged."""
+        """Counts one line. Returns True if it may be logged."""
         self.left = min(LINES_AT_ONCE, self.left + (now - self.at) * a_second)
         self.at = now
         if self.left < 1:
@@ -74,7 +75,7 @@ class Rates:
     def __call__(
         self, _: object, method: str, event: MutableMapping[str, Any]
     ) -> MutableMapping[str, Any]:
-        """The event as it came. Raises DropEvent where it is one too many."""
+        """Returns the event as it came. Raises DropEvent where it is one too many."""
         now = monotonic()
         with self._lock:
             taken = self._takes(event["event"], method, now)
@@ -100,7 +101,7 @@ class Rates:
         return False
 
     def _due(self, now: float) -> list[tuple[str, int]]:
-        """What is to be told by now: the first time at once."""
+        """Returns the counts that are due by now: an event's first at once."""
         behind = [(name, one) for name, one in self._of.items() if one.left_out]
         found = []
         for name, one in behind:

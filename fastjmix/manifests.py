@@ -2,8 +2,8 @@
 
 Wanted: a manifest of many MB, which a stranger's archive of a few KB may hold, costs a connection
 no more memory than an archive does, however many ask for it and however slowly they read.
-Guaranteed: it was whole before the first header is sent; one that is damaged from then on, or not
-taken in time, ends with its connection, and looks like no whole one.
+Guaranteed: the manifest was whole before the first header is sent. One that is damaged from then
+on, or not taken in time, ends with its connection, and looks like no whole one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fastjmix.web import JSON, with_peer, write_in_time
 
 
 async def send_manifest(request: web.Request, file: BinaryIO) -> web.StreamResponse:
-    """Answer GET or HEAD with the manifest of an archive that is open. Raises EnvelopeError."""
+    """Answers GET or HEAD with the manifest of an archive that is open. Raises EnvelopeError."""
     member = await asyncio.to_thread(open_manifest, file)
     response = web.StreamResponse()
     response.content_type = JSON

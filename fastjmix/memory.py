@@ -1,11 +1,11 @@
-"""How much memory fastjmix may use, and how many associations at once fit in it.
+"""Decides how much memory fastjmix may use, and how many associations at once fit in it.
 
 Wanted: a container or a service with a memory limit serves as many modalities as it can, and the
 kernel kills none of its processes.
 Guaranteed: the limit is the least of those that this process is under, at the start: of its control
 group and that group's ancestors (version 2: memory.max and memory.high; version 1:
-memory.limit_in_bytes), and of the machine. Of it, the processes, the kernel and the page cache get
-their part first; there are as many lanes as fit in the rest. Where that is fewer than FEWEST_LANES,
+memory.limit_in_bytes), and of the machine. The processes, the kernel and the page cache get their
+part of it first; there are as many lanes as fit in the rest. Where that is fewer than FEWEST_LANES,
 lanes are smaller than lane_bytes; where it is none, fastjmix does not start.
 Still wrong: a limit that is changed counts from the next start on; what other programs use within
 the same limit is not known.
@@ -34,38 +34,40 @@ SUPERVISOR_BYTES: Final = 60 * MIB
 """The interpreter and all that is imported: measured 56 MB, shared with the children."""
 
 CHILD_BYTES: Final = 12 * MIB
-"""What a child does not share with the supervisor: measured 9 MB when it is idle, 10 under load."""
+"""Bytes that a child does not share with the supervisor: measured 9 MB when it is idle, 10 under
+load."""
 
 ASSOCIATION_BYTES: Final = MIB // 2
-"""Of an association besides its lane: the kernel's buffers of its socket, its control block, what
-receiver and packer know of it. Measured: 0.4 MB, with 64 of them."""
+"""Bytes of an association besides its lane: the kernel's buffers of its socket, its control block,
+the records in receiver and packer. Measured: 0.4 MB, with 64 of them."""
 
 CACHE_BYTES: Final = 16 * MIB
 CACHE_SHARE: Final = 8
-"""Left for the page cache: so much, or the limit by this, if that is more. Written bytes wait there
-for the disk; with too little the kernel makes who writes wait, with none it kills. Programs and
-libraries lie there, too, and are read from the disk again and again below this."""
+"""CACHE_BYTES are left for the page cache, or the limit divided by CACHE_SHARE, if that is more.
+Written bytes wait there for the disk. With too little of it the kernel makes writers wait; with
+none it kills. Programs and libraries lie there, too, and are read from the disk again and again
+below this."""
 
 FEWEST_LANES: Final = 4
-"""So many associations are worth smaller lanes: a department's modalities send in turns, but not
-one by one."""
+"""Lanes are made smaller to have so many: a department's modalities send in turns, but not one by
+one."""
 
 LANE_BYTES_MIN: Final = MIB
-"""Lanes are not made smaller than that: lane_bytes may not be less either."""
+"""Lanes are not made smaller than this; lane_bytes may not be less either."""
 
 LANE_PDUS: Final = 4
 """A lane holds at least so many PDUs of max_pdu."""
 
 ADDRESS_BYTES: Final = 192 * MIB
-"""Of each process's address space (RLIMIT_AS), which holds all lanes: measured 75 MB without them,
-and each thread reserves some more."""
+"""Bytes of each process's address space (RLIMIT_AS) besides the lanes, all of which it holds:
+measured 75 MB, and each thread reserves some more."""
 
 PAGE: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """So many bytes, and who says so. `each`: of every process's address space, not of all."""
+    """A limit in bytes, and its source. `each`: of every process's address space, not of all."""
 
     size: int
     source: str
@@ -75,7 +77,9 @@ class Limit:
         return f"{_mib(self.size)} ({self.source})"
 
     def left_for_lanes(self, config: Config) -> int:
-        """What the processes and the kernel leave; less than nothing, if they do not fit."""
+        """Returns the bytes that the processes and the kernel leave; less than nothing, if they do
+        not fit.
+        """
         if self.each:
             return self.size - ADDRESS_BYTES
         runtime = config.runtime
@@ -96,7 +100,7 @@ class Plan:
 
     @property
     def is_whole(self) -> bool:
-        """True: there is memory for everything that the configuration allows."""
+        """True when there is memory for everything that the configuration allows."""
         return (self.lanes, self.lane_bytes) == (self.wanted, self.wanted_bytes)
 
     def __str__(self) -> str:
@@ -106,7 +110,7 @@ class Plan:
         return told if self.is_whole else f"{told}; {_HINT}"
 
     def announce(self, log: FilteringBoundLogger) -> None:
-        """One line of the log: a warning, if it is less than the configuration allows."""
+        """Logs one line: a warning, if the plan is less than the configuration allows."""
         tell = log.info if self.is_whole else log.warning
         tell(
             "memory_limit",
@@ -123,7 +127,8 @@ _HINT: Final = "raise the limit, or lower lane_bytes"
 
 
 def plan(config: Config, limits: Iterable[Limit] | None = None) -> Plan:
-    """The lanes for this configuration within these limits; None: those of this process.
+    """Returns the lanes for this configuration within these limits; None stands for this process's
+    own limits.
 
     Raises PlatformError when there is memory for none.
     """
@@ -156,7 +161,7 @@ def _pages(size: int) -> int:
 
 
 def _mib(size: int) -> str:
-    """A whole number where it is one; else with one digit, rounded up."""
+    """Returns a whole number where it is one; else one with one digit, rounded up."""
     tenths = -(-size * 10 // MIB)
     return f"{tenths // 10} MiB" if tenths % 10 == 0 else f"{tenths / 10:.1f} MiB"
 
@@ -165,7 +170,7 @@ def _mib(size: int) -> str:
 
 
 def found_limits(proc: Path = Path("/proc/self")) -> list[Limit]:
-    """Every limit of this process: the machine's memory is always one."""
+    """Returns every limit of this process: the machine's memory is always one."""
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     found = [Limit(machine, "of this machine"), *_groups(proc)]
     with contextlib.suppress(OSError):  # a sandbox may forbid the question
@@ -176,7 +181,7 @@ def found_limits(proc: Path = Path("/proc/self")) -> list[Limit]:
 
 
 def _groups(proc: Path) -> Iterator[Limit]:
-    """Of the control group that this process is in, and of those above it."""
+    """Yields the limits of the control group that this process is in, and of those above it."""
     try:
         mounts = [_Mount.read(line) for line in (proc / "mountinfo").read_text().splitlines()]
         groups = (proc / "cgroup").read_text().splitlines()
@@ -219,7 +224,7 @@ class _Mount:
 
     @classmethod
     def read(cls, line: str) -> _Mount | None:
-        """None: another kind of file system."""
+        """Returns the mount of a line; None for another kind of file system."""
         first, _, second = line.partition(" - ")
         kind, _, options = second.split(" ", 2)
         if kind not in ("cgroup", "cgroup2"):
@@ -228,14 +233,15 @@ class _Mount:
         return cls(root, Path(_unescaped(point)), kind, tuple(options.split(",")))
 
     def holds(self, names: tuple[str, ...]) -> bool:
-        """Is this where the groups with such files are?"""
+        """Tells whether the groups with such files are here."""
         if names is _FILES_V2:
             return self.kind == "cgroup2"
         return self.kind == "cgroup" and "memory" in self.options
 
     def directory(self, path: str) -> Path:
-        """A group, by its path in /proc/self/cgroup. What lies outside of what is mounted (a
-        container that sees its own group only) is where the mount begins."""
+        """Returns the directory of a group, by its path in /proc/self/cgroup. A group outside of
+        the mount (a container sees its own group only) gives the directory where the mount
+        begins."""
         root = self.root.rstrip("/")
         inside = path[len(root) :] if path == root or path.startswith(f"{root}/") else ""
         steps = [step for step in inside.split("/") if step]
@@ -243,5 +249,5 @@ class _Mount:
 
 
 def _unescaped(text: str) -> str:
-    """Octal escapes of blanks and the like."""
+    """Returns the path with its octal escapes (blanks and the like) undone."""
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)

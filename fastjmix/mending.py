@@ -1,11 +1,11 @@
-"""What was left in building/ is recovered beside the packer's loop, one draft at a time.
+"""Recovers the drafts left in building/ beside the packer's loop, one at a time.
 
 Wanted: no association waits while gigabytes are read back, verified and copied.
 Guaranteed: recover() runs aside (aside.py), in the order of `give`; what comes of it is judged in
 the loop, which is woken for it, and which no failure of it ends. A draft that the disk or the
 memory did not let through is tried again as long as it takes, with a pause that grows, and behind
 those that have not failed; one that a fault of ours befell, once more, and then it is kept for a
-person. What has not been mended when the process ends is mended by the next start.
+person. The next start recovers the drafts that are left when the process ends.
 Still wrong: while it reads, it takes turns with the loop at the interpreter, a few ms each.
 """
 
@@ -90,15 +90,16 @@ class Mending:
 
     @property
     def count(self) -> int:
-        """How many drafts are to be sealed."""
+        """Number of drafts that are to be sealed."""
         return len(self._given)
 
     def hurry(self) -> None:
-        """The storage is well again: what waits for another try has it at the next `tend`."""
+        """Makes those that wait for another try due at the next `tend`: the storage is well
+        again."""
         self._retries = [(-math.inf, case) for _, case in self._retries]
 
     def give_later(self, leftover: Leftover) -> None:
-        """The same after RETRY_SECS."""
+        """Does the same after RETRY_SECS."""
         self._count(leftover)
         self._wait(_Case(leftover), RETRY_SECS)
 
@@ -152,7 +153,7 @@ class Mending:
             self._tell(case.leftover, outcome)
 
     def _failed(self, case: _Case, problem: OSError) -> None:
-        """The disk's failure, or for want of memory: to be tried again."""
+        """Handles a failure of the disk, or for want of memory: the draft is to be tried again."""
         case.failures += 1
         pause = case.pause()
         about = {"envelope": case.leftover.id, "again_in": pause}
@@ -161,7 +162,7 @@ class Mending:
         self._blame(problem)
 
     def _fault(self, case: _Case, problem: Exception) -> None:
-        """A fault of ours may pass; what is damaged stays so."""
+        """Tries a draft again after a fault of ours, which may pass. Damage stays."""
         leftover = case.leftover
         case.faults += 1
         if case.faults < FAULTS_MAX:

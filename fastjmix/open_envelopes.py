@@ -1,10 +1,10 @@
-"""The envelopes that one packer has open: by study, by association, and which is due next.
+"""Keeps the envelopes that one packer has open: by study, by association, and which is due next.
 
 Wanted: the cost of an instance does not grow with the envelopes that are open, nor that of a turn
 of the loop.
 Guaranteed: `due` is never later than the first envelope's time (it may be earlier, and is looked at
-again then). `too_large` says when they hold too many instances together. What the envelopes will
-still take of the disk is counted as they grow, not summed.
+again then). `too_large` says when they hold too many instances together. The bytes that the
+envelopes will still take of the disk are counted as they grow, not summed.
 """
 
 from __future__ import annotations
@@ -45,16 +45,17 @@ class OpenEnvelopes:
         return self._by_key.get(packing.key) is packing
 
     def get(self, key: tuple[Any, ...]) -> Packing | None:
-        """The open envelope of a study (packing.key_of)."""
+        """Returns the open envelope of a study (packing.key_of)."""
         return self._by_key.get(key)
 
     def add(self, packing: Packing) -> None:
-        """A new envelope."""
+        """Adds a new envelope."""
         self._by_key[packing.key] = packing
         self.due = min(self.due, packing.due())
 
     def remove(self, packing: Packing) -> None:
-        """It is sealed, or left to recovery; not to be asked for again."""
+        """Removes an envelope that is sealed, or left to recovery. It must not be asked for
+        again."""
         self._by_key.pop(packing.key, None)
         self._instances -= len(packing.members)
         self._plain_bytes -= self._plain.pop(packing, 0)
@@ -62,24 +63,27 @@ class OpenEnvelopes:
             self._sent_by.get(association, set()).discard(packing)
 
     def quietest(self) -> Packing | None:
-        """The one to seal first when no more may be open. One that is being joined cannot be."""
+        """Returns the one to seal first when no more may be open. One that is being joined cannot
+        be.
+        """
         idle = (one for one in self._by_key.values() if not one.joining)
         return min(idle, key=lambda one: one.last_arrival, default=None)
 
     def too_large(self) -> Packing | None:
-        """The one to seal when all together hold more than HELD_MAX; None: they do not."""
+        """Returns the one to seal when all together hold more than HELD_MAX; None when they do
+        not."""
         if self._instances <= HELD_MAX:
             return None
         idle = (one for one in self._by_key.values() if not one.joining)
         return max(idle, key=lambda one: len(one.members), default=None)
 
     def arriving(self, packing: Packing, association: int, now: float) -> None:
-        """An instance of this association goes into it: its timers begin anew."""
+        """Notes that an instance of this association goes into it: its timers begin anew."""
         packing.instance_arrived(association, now)
         self._sent_by.setdefault(association, set()).add(packing)
 
     def grown(self, packing: Packing, instances: int) -> None:
-        """So many instances were entered."""
+        """Notes that so many instances were entered."""
         self._instances += instances
         if packing.encrypts:
             before = self._plain.get(packing, 0)
@@ -88,13 +92,13 @@ class OpenEnvelopes:
         self.due = min(self.due, packing.due())
 
     def association_ended(self, association: int, now: float) -> None:
-        """No more comes of this association."""
+        """Notes that no more comes of this association."""
         for packing in self._sent_by.pop(association, ()):
             packing.association_ended(association, now)
             self.due = min(self.due, packing.due())
 
     def take_due(self, now: float) -> list[Packing]:
-        """Those to be sealed by now."""
+        """Takes those to be sealed by now."""
         if now < self.due:
             return []
         found = [one for one in self._by_key.values() if one.due() <= now]

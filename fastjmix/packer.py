@@ -225,8 +225,8 @@ class Packer:
                 self._mending.give(leftover)
 
     def _resume(self) -> None:
-        """The storage is well again: what waited for that is tried at once, and what did not come
-        back with it is given up before anything is added to it."""
+        """Resumes when the storage is well again. Work that waited for it is tried at once.
+        Drafts that did not come back with it are given up before anything is added to them."""
         if not self._recovered:
             self._recover()
         for packing in self._open:
@@ -274,8 +274,8 @@ class Packer:
     def _packing_for(
         self, packing: Packing | None, lane: int, arrival: Arrival, settings: Settings, size: int
     ) -> Packing:
-        """The envelope that is open for the instance's study, or a new one, if the storage has room
-        for `size` more bytes and what comes of them. Raises OSError."""
+        """Returns the envelope that is open for the instance's study, or a new one, if the
+        storage has room for `size` more bytes and what comes of them. Raises OSError."""
         if packing is not None and packing.full_with(arrival.size):
             full, packing = packing, None
         else:
@@ -318,8 +318,8 @@ class Packer:
     ) -> None:
         """Counts an instance, and owes it its digest and its status.
 
-        None: the envelope had it already. What that holds is in the same file, and its status needs
-        the same commit.
+        None: the envelope had it already. The earlier copy is in the same file, and its status
+        needs the same commit.
         """
         if taken is None:
             self._stats.add("instances_duplicate_total")
@@ -337,7 +337,7 @@ class Packer:
             self._pending.append(_Pending(lane, packing))
 
     def _count_conflict(self, packing: Packing) -> None:
-        """A line for the first of an envelope; how many there were, at its seal."""
+        """Logs a line for the first conflict of an envelope; the seal says how many there were."""
         self._stats.add("instances_conflicting_total")
         if packing.conflicts == 1:
             self._log.warning("instance_conflict", envelope=packing.draft.id)
@@ -360,7 +360,7 @@ class Packer:
     # -- instances that are larger than their lanes ------------------------------------------
 
     def _spill(self, lane: int) -> None:
-        """What is in the lane goes to a file of the instance's own."""
+        """Moves the bytes in the lane to a file of the instance's own."""
         try:
             if lane not in self._spills:
                 settings = self._rows[self._intake.arrival(lane).settings]
@@ -381,7 +381,9 @@ class Packer:
     def _take_spilled(
         self, lane: int, packing: Packing | None, arrival: Arrival, settings: Settings
     ) -> None:
-        """All of it is here: its file is joined to the envelope beside the loop. Raises OSError."""
+        """Joins an instance that is all here: its file goes into the envelope beside the loop.
+        Raises OSError.
+        """
         spilled = self._spills.whole(lane)
         spill = spilled.file
         self._spills.append(lane, self._intake.buffers(lane))  # the rest of it
@@ -403,7 +405,9 @@ class Packer:
         spilled: Spilling,
         work: Callable[[], int | None],
     ) -> None:
-        """It has its status with the next commit; then it is the turn of those that waited."""
+        """Notes that an instance was joined. It has its status with the next commit; then it is the
+        turn of those that waited.
+        """
         packing.joining = False
         waiting, packing.waiting = packing.waiting, []
         self._spills.drop(spilled)
@@ -469,13 +473,13 @@ class Packer:
             self._give_up(packing)
 
     def _commit_now(self, packing: Packing) -> None:
-        """What of this envelope has no status yet gets it."""
+        """Gives all instances of this envelope without a status their status."""
         if any(one.packing is packing for one in self._pending):
             self._commit()
 
     def _give_up_if(self, packing: Packing, problem: Exception) -> None:
-        """After a failure that says that the file is not to be written again, or when memory does
-        not say any more what the file holds."""
+        """Gives the draft up after a failure that says that the file is not to be written again,
+        or when memory does not say any more what the file holds."""
         missing = isinstance(problem, OSError) and problem.errno in MISSING
         if packing.draft.suspect or missing:
             self._give_up(packing)

@@ -1,4 +1,4 @@
-"""An envelope while it is being packed: draft on disk, contents in memory, timers.
+"""Packs an envelope: draft on disk, contents in memory, timers.
 
 Wanted: one writer per study; an instance is appended once, when it is whole.
 Guaranteed: a member is written with its final header; the same bytes again are kept once (twins.py
@@ -47,7 +47,7 @@ COMPARE_BYTES: Final = 1 << 20
 def recipe(
     settings: Settings, packer: int, study: str, calling_ae: str, head_bytes: int
 ) -> dict[str, Any]:
-    """What draft.json says: how to finish the envelope, for whichever process does.
+    """Returns the content of draft.json: how any process can finish the envelope.
 
     `head_bytes`: how much of a data set its receiver searches for UIDs.
     """
@@ -169,9 +169,10 @@ class Packing:
         return self._enter(arrival, name, offset, head)
 
     def join(self, arrival: Arrival, head: bytes, spill: Spill) -> Callable[[], int | None]:
-        """The same for an instance that is whole in `spill`: what a thread is to do.
+        """Does the same for an instance that is whole in `spill`. Returns the work for a thread.
 
-        Then `joined` gets what that returns; until then the envelope is `joining`. Raises OSError.
+        Then `joined` gets the result of that work; until then the envelope is `joining`. Raises
+        OSError.
         """
         self._check_size(arrival)
         prefix = arrival.prefix_length
@@ -202,7 +203,7 @@ class Packing:
             raise OSError(errno.EFBIG, "an instance is larger than what AES-GCM can encrypt")
 
     def _header(self, arrival: Arrival) -> tuple[bytes, bytes]:
-        """Name and local file header of the member that comes next."""
+        """Returns name and local file header of the member that comes next."""
         name = self.contents.next_name(
             arrival.study_instance_uid.decode(),
             arrival.series_instance_uid.decode(),
@@ -236,7 +237,7 @@ class Packing:
     # -- the same again ----------------------------------------------------------------------
 
     def _same(self, arrival: Arrival, prefix: Callable[[], bytes]) -> tuple[int, ...]:
-        """Where data sets begin that may be that of this instance. Raises OSError."""
+        """Returns where data sets begin that may be that of this instance. Raises OSError."""
         uid = arrival.sop_instance_uid.decode()
         if not self.contents.holds(uid):
             return ()

@@ -1,4 +1,4 @@
-"""What waits for an upstream, in the order in which it is to go.
+"""Keeps the envelopes that wait for an upstream, in the order in which they are to go.
 
 Wanted: oldest first; an envelope for whose outcome a process waits before those that were promised;
 100,000 that wait in a few megabytes; none that waits for an upstream which is back.
@@ -93,9 +93,10 @@ class Waiting:
 class Target:
     """One upstream: its courier, its gate, what is known of it, and its queues.
 
-    `fresh` was never tried, and is younger than all that was: the first `found` of it were there at
-    the start. The others are heaps of (order or time, …, envelope). `taken` counts the envelopes
-    that it has accepted, `held_at` is that count when it was held (or refused one) last.
+    `fresh` holds envelopes that were never tried; they are younger than all that were. Its first
+    `found` existed at the start. The other queues are heaps of (order or time, …, envelope).
+    `taken` counts the envelopes that it has accepted, `held_at` is that count when it was held (or
+    refused one) last.
     """
 
     upstream: Upstream
@@ -134,7 +135,7 @@ class Target:
             self.put(heapq.heappop(self.later)[2])
 
     def next_item(self) -> Waiting | None:
-        """Take the envelope that goes next, of those that nobody waits for; None: none may."""
+        """Takes the envelope that goes next, of those that nobody waits for; None: none may."""
         if self.gate.held is not None:
             return self._in_turn()
         if self.again:
@@ -152,7 +153,7 @@ class Target:
     # -- an upstream that is away ------------------------------------------------------------
 
     def _in_turn(self) -> Waiting | None:
-        """Take the one that has asked least whether the upstream is back; of those the oldest.
+        """Takes the one that has asked least whether the upstream is back; of those the oldest.
 
         One that has failed although others were taken comes last: its answer says little.
         """
@@ -167,7 +168,7 @@ class Target:
         return chosen
 
     def failed(self, item: Waiting, now: float, *, perhaps_its_own: bool) -> None:
-        """Note a failure. `perhaps_its_own`: the envelope may be why, and others ask before it."""
+        """Notes a failure. `perhaps_its_own`: the envelope may be why, and others ask before it."""
         item.failed_at = now
         if perhaps_its_own:
             item.probes += 1
@@ -175,7 +176,7 @@ class Target:
             item.taken_then = self.taken
 
     def back(self, backoff: Backoff) -> None:
-        """Make due what was put off, each at its own time: the upstream takes envelopes again."""
+        """Makes due what was put off, each at its own time: the upstream takes envelopes again."""
         later = []
         for when, order, item in self.later:
             item.probes = 0
@@ -189,7 +190,7 @@ class Target:
     def weigh(
         self, item: Waiting, outcome: Outcome, taken_before: int, now: float, route_secs: float
     ) -> Outcome:
-        """Judge again, knowing how others fared. `taken_before`: when the attempt began.
+        """Judges again, knowing how others fared. `taken_before`: when the attempt began.
 
         An answer that holds the upstream is this envelope's own affair when the upstream has taken
         others since the first such answer. Each such finding needs an acceptance of its own: where

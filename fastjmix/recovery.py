@@ -1,4 +1,4 @@
-"""What a crash or a failed sync left in building/ becomes an envelope, or nothing.
+"""Turns the remains of a crash or a failed sync in building/ into an envelope, or nothing.
 
 Wanted: every instance that was acknowledged is in an envelope; no half of one is.
 Guaranteed: members are found by walking local file headers from the first byte, by their sizes
@@ -174,7 +174,7 @@ def _raw(draft: Draft, start: int, end: int) -> Iterator[bytes]:
 
 
 class _Survey:
-    """Which members of an archive are whole, and which were acknowledged and are not.
+    """Finds which members of an archive are whole, and which were acknowledged and are not.
 
     Each step goes on by a member at least, and no member is read more than twice.
     """
@@ -266,7 +266,7 @@ def _is_document(member: Member) -> bool:
 
 
 class _Reading:
-    """The contents of an envelope, read back from the members that are whole.
+    """Reads the contents of an envelope back from the members that are whole.
 
     A member that cannot be understood becomes a damage of `found`.
     """
@@ -290,7 +290,7 @@ class _Reading:
 
     @property
     def renamed(self) -> bool:
-        """Does a member bear another name than the one that it gets now?"""
+        """Tells whether a member bears another name than the one that it gets now."""
         return any(member.name != instance.name for member, instance in self.taken)
 
     def _take(self, member: Member) -> Instance:

@@ -1,8 +1,8 @@
-"""Tells whoever waits for an envelope what became of it.
+"""Tells whoever waits for an envelope its outcome.
 
 Wanted: a packer or the API that waits hears each outcome once.
 Guaranteed: a datagram to the process that the ticket names, sent for REPORT_SECS while it does not
-read; then one line in the log. What is on the disk does not depend on it.
+read; then one line in the log. The disk does not depend on it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from fastjmix.links import Links
 from fastjmix.queues import Waiting
 
 REPORT_SECS: Final = 5.0
-"""A process that has not read its outcomes for so long is not waiting for them."""
+"""A process that has not read its outcomes for so many seconds is not waiting for them."""
 
 
 class Reports:

@@ -1,4 +1,5 @@
-"""How much of the disk one packer will still take, for all processes that share it.
+"""Counts the bytes and inodes that one packer will still take, for all processes that share the
+disk.
 
 Wanted: what was promised can always be sealed, whoever writes beside it.
 Guaranteed: the gauges hold what open envelopes, their encrypted forms, spilled instances and drafts
@@ -15,7 +16,9 @@ from fastjmix.stats import Stats
 
 
 class Reservation:
-    """Of one packer. `encrypting`: bytes of the drafts that are being encrypted, by their ids."""
+    """The reservation of one packer. `encrypting`: bytes of the drafts that are being encrypted, by
+    their ids.
+    """
 
     def __init__(self, stats: Stats, opened: OpenEnvelopes, mending: Mending, spills: Spills):
         self._stats = stats

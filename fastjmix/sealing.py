@@ -166,7 +166,8 @@ def write_documents(documents: Sequence[Document], members: list[Member], end: i
 
 
 def encrypted(recipe: Mapping[str, Any]) -> bool:
-    """Does a draft's recipe want its payload encrypted? False for one that is none of ours."""
+    """Tells whether a draft's recipe wants its payload encrypted. False for one that is none of
+    ours."""
     told = recipe.get("published")
     return isinstance(told, Mapping) and bool(told.get("encryption"))
 

@@ -1,4 +1,4 @@
-"""Instances that are larger than their lanes, while they arrive: a file each.
+"""Keeps instances that are larger than their lanes, while they arrive: a file each.
 
 Wanted: however large an instance is, and however many there are at once, what is kept for sealing
 stays kept.
@@ -19,12 +19,12 @@ from fastjmix.failpoints import reach
 from fastjmix.spool import Room, Spill, Spool, seal_bytes
 
 SPILL_INODES: Final = 1
-"""A file of its own."""
+"""Inodes of a spilled instance: it has a file of its own."""
 
 
 @dataclass(slots=True)
 class Spilling:
-    """One of them. `head`: the start of its data set. `spill` is None when it was refused.
+    """One spilled instance. `head`: the start of its data set. `spill` is None when it was refused.
 
     `twice`: its envelope will be encrypted, and then it is there a second time.
     """
@@ -49,7 +49,7 @@ class Spilling:
 
 
 class Spills:
-    """Those of one packer, by lane. `aside` runs what takes long."""
+    """The spilled instances of one packer, by lane. `aside` runs work that takes long."""
 
     def __init__(
         self, spool: Spool, room: Room, name: str, aside: Callable[[Callable[[], None]], None]
@@ -72,7 +72,7 @@ class Spills:
         return lane in self._of
 
     def begin(self, lane: int, head: bytes, *, twice: bool) -> None:
-        """An instance has become too large for its lane."""
+        """Begins to spill an instance that has become too large for its lane."""
         self._of[lane] = Spilling(head, twice)
 
     def open(self, lane: int) -> None:
@@ -98,32 +98,33 @@ class Spills:
         reach("packer.spilled")
 
     def full(self) -> OSError:
-        """What is raised when a mark would be passed."""
+        """Returns the error to raise when a mark would be passed."""
         what = "nearly full" if self._room.lacking == "space" else "nearly out of inodes"
         return OSError(errno.ENOSPC, f"the storage directory is {what}")
 
     def whole(self, lane: int) -> Spilling:
-        """One that has arrived."""
+        """Returns one that has arrived."""
         return self._of[lane]
 
     def take(self, lane: int) -> None:
-        """It is being joined, and its lane is free for another; then `drop`."""
+        """Takes an instance that is being joined, and frees its lane for another; then call
+        `drop`."""
         self._ended.append(self._of.pop(lane))
 
     def refuse(self, lane: int) -> None:
-        """No more of it is wanted: what is there is deleted, and what comes is dropped."""
+        """Refuses the rest: the file is deleted, and further bytes are dropped."""
         one = self._of[lane]
         spill, one.spill = one.spill, None
         self._delete(spill)
 
     def forget(self, lane: int) -> None:
-        """Its association ended inside it."""
+        """Deletes an instance whose association ended inside it."""
         one = self._of.pop(lane, None)
         if one is not None:
             self._delete(one.spill)
 
     def drop(self, one: Spilling) -> None:
-        """It was joined, or could not be."""
+        """Deletes the file of an instance that was joined, or could not be."""
         self._ended.remove(one)
         self._delete(one.spill)
 

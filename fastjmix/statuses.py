@@ -1,7 +1,8 @@
-"""C-STORE statuses, from the packer to the lanes of the instances; those of the upstream too.
+"""Carries C-STORE statuses from the packer to the lanes of the instances; those of the upstream
+too.
 
 Wanted: a status is given once, and whoever waits for it is woken.
-Guaranteed: with `ack = "uploaded"` the lane of an instance waits for what the uploader says of its
+Guaranteed: with `ack = "uploaded"` the lane of an instance waits for the uploader's outcome of its
 envelope; an envelope that goes nowhere is a refusal.
 """
 
@@ -18,11 +19,13 @@ from fastjmix.dicom.dimse import MEANING, Status
 from fastjmix.wiring import Wiring
 
 OUTCOME_BYTES: Final = 4096
-"""A datagram of the uploader about one envelope."""
+"""Bytes of a datagram of the uploader about one envelope."""
 
 
 class Statuses:
-    """Those of one packer. `hear` reads a datagram of the uploader, or raises BlockingIOError."""
+    """The statuses of one packer. `hear` reads a datagram of the uploader, or raises
+    BlockingIOError.
+    """
 
     def __init__(self, intake: Intake, wiring: Wiring, hear: Callable[[int], bytes]) -> None:
         self._intake = intake
@@ -36,16 +39,18 @@ class Statuses:
             self.wake_owner(lane)
 
     def refuse(self, lane: int, comment: bytes = b"") -> None:
-        """A700: the instance may be sent again."""
+        """Refuses with A700: the instance may be sent again."""
         meaning = MEANING[Status.OUT_OF_RESOURCES].encode()
         self.grant(lane, Status.OUT_OF_RESOURCES, comment or meaning)
 
     def fail(self, lane: int) -> None:
-        """C0FF: a fault of this program. Raises ValueError when it has its status."""
+        """Fails with C0FF: a fault of this program. Raises ValueError when it has its status."""
         self.grant(lane, Status.INTERNAL, MEANING[Status.INTERNAL].encode())
 
     def release(self, lane: int) -> None:
-        """What a lane holds was written away: there is room in it for more of its instance."""
+        """Releases a lane whose bytes were written away: there is room in it for more of its
+        instance.
+        """
         if self._intake.release(lane):
             self.wake_owner(lane)
 
@@ -63,11 +68,12 @@ class Statuses:
         return bool(self._awaiting)
 
     def await_upstream(self, envelope_id: str, lane: int) -> None:
-        """The status of this lane's instance is the upstream's answer to its envelope."""
+        """Notes that the upstream's answer to the envelope is the status of this lane's
+        instance."""
         self._awaiting[envelope_id] = lane
 
     def give_up(self, envelope_id: str) -> None:
-        """The instance's envelope is not going anywhere: its draft is deleted."""
+        """Gives up: the instance's envelope is not going anywhere, and its draft is deleted."""
         lane = self._awaiting.pop(envelope_id, None)
         if lane is not None:
             self.refuse(lane)

@@ -1,4 +1,5 @@
-"""The parent: owns shared memory and listening sockets; starts, watches, restarts, drains in order.
+"""Runs the parent: owns shared memory and listening sockets; starts, watches, restarts, drains in
+order.
 
 Wanted: dull. It touches no image and no token.
 Guaranteed: every child is forked from this single-threaded process and dies with it
@@ -51,14 +52,14 @@ PLACE_IS_WRONG: Final = (
     errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EACCES, errno.EPERM,
     errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO,
 )  # fmt: skip
-"""What open(2) says of a log file whose path or rights are wrong: the configuration's fault."""
+"""Errors of open(2) for a log file whose path or rights are wrong: the configuration's fault."""
 
 FAULT_SECS: Final = 1.0
-"""The supervisor waits so long after a fault of its own: a lasting one costs no processor."""
+"""Seconds that the supervisor waits after a fault of its own: a lasting one costs no processor."""
 
 DESCRIPTORS_WANTED: Final = 2048
-"""Of each process: a packer has two for each of 512 open envelopes, a receiver one for each of
-max_half_open, CLOSING_MAX and max_associations. Every usual limit is higher."""
+"""Descriptors of each process: a packer has two for each of 512 open envelopes, a receiver one for
+each of max_half_open, CLOSING_MAX and max_associations. Every usual limit is higher."""
 
 
 def listen(host: str, port: int, what: str) -> socket.socket:

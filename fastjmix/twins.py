@@ -1,4 +1,4 @@
-"""Which instances of an envelope may be the one that has come again: by length and CRC-32.
+"""Finds the instances of an envelope that may have come again: by length and CRC-32.
 
 Wanted: the same bytes are kept once, and a peer that sends one SOP Instance UID with ever other
 bytes makes nobody wait.
@@ -26,14 +26,14 @@ once in 2**32 times, or because somebody makes them so."""
 
 
 class Key(NamedTuple):
-    """What equal data sets have in common, and others hardly ever."""
+    """Properties that equal data sets have in common, and others hardly ever."""
 
     length: int
     crc: int
 
 
 def data_set_crc(member_crc: int, prefix: bytes, length: int) -> int:
-    """The CRC-32 of the last `length` bytes of a member that begins with `prefix`.
+    """Returns the CRC-32 of the last `length` bytes of a member that begins with `prefix`.
 
     A CRC-32 of two parts is that of the first, moved past the second, XOR that of the second.
     """
@@ -64,7 +64,7 @@ class Twins:
         return known
 
     def entered(self, one: Instance) -> None:
-        """An instance was kept whose UID stood here before."""
+        """Notes that an instance was kept whose UID stood here before."""
         with contextlib.suppress(OSError):  # one that cannot be read again is not compared with
             self._enter(self._of(one.sop_instance_uid), one)
 

@@ -1,4 +1,4 @@
-"""What the uploader does beside uploads: room on the disk, an eye on the clock and on the bits.
+"""Does the uploader's work beside uploads: room on the disk, an eye on the clock and on the bits.
 
 Wanted: sent/ within its bounds, and smaller where the disk is; an alarm when an envelope waits too
 long; damage in what waits found while somebody may still have the images.
@@ -45,7 +45,7 @@ TOLD_MAX: Final = 10
 """Envelopes that one round names because they cannot be read; it counts the others."""
 
 EXPIRY_SECS_MIN: Final = 0.1
-"""Between two looks for what has become too old."""
+"""Seconds between two looks for envelopes that have become too old."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +85,13 @@ class Upkeep:
         self._stirred.set()
 
     def delivered(self, envelope_id: str) -> None:
-        """An envelope has come to sent/."""
+        """Notes that an envelope has come to sent/."""
         self._retention.delivered(envelope_id)
 
     async def tend(self) -> None:
-        """Age and what lies in sent/, each minute; its bounds, and room, when something changed."""
+        """Looks at age and at the contents of sent/ each minute; at its bounds, and at room, when
+        something changed.
+        """
         now = asyncio.get_running_loop().time
         due = now()
         while True:
@@ -106,7 +108,7 @@ class Upkeep:
                     await self._stirred.wait()
 
     async def _try(self, work: Awaitable[None]) -> None:
-        """What the disk does not let through is no reason to leave out the rest."""
+        """Runs a step. A failure of the disk is no reason to leave out the rest."""
         try:
             await work
         except OSError as problem:
@@ -120,7 +122,7 @@ class Upkeep:
         return math.inf if due is None else max(due, EXPIRY_SECS_MIN)
 
     async def _survey(self) -> None:
-        """A portion at a time: others want the disk and this thread's turn."""
+        """Surveys a portion at a time: others want the disk and this thread's turn."""
         if await asyncio.to_thread(lambda: self._retention.stale):
             portions = self._retention.survey()
             while await asyncio.to_thread(_advance, portions):
@@ -202,8 +204,8 @@ class Upkeep:
             await self._condemn(envelope_id, str(problem))
 
     def _open(self, envelope_id: str) -> Rereading | None:
-        """None for one that somebody waits for, which is sent or deleted soon; and for one whose
-        ticket says nothing (arrivals.py tells of that)."""
+        """Opens an archive. Returns None for one that somebody waits for, which is sent or
+        deleted soon; and for one whose ticket says nothing (arrivals.py tells of that)."""
         archive = self._spool.path("outbox", envelope_id)
         try:
             ticket = self._spool.ticket("outbox", envelope_id)

@@ -1,4 +1,5 @@
-"""The process outbox → upstream → sent. Retry, back-off; the only process that holds the token.
+"""Runs the process outbox → upstream → sent. Retry, back-off; the only process that holds the
+token.
 
 Wants outbox/ (spool.py), an upstream for each pipeline, and Links. Guarantees: no envelope leaves
 outbox/ but by an answer of its upstream (to sent/ or rejected/), or, with ack = "uploaded", by a
@@ -6,8 +7,8 @@ failure that is reported to whoever waits; oldest first; a failing upstream is a
 at a time; nothing is ever given up for age or number of attempts; no damaged archive arrives as a
 whole one (intact.py). One attempt is attempt.py's, HTTP is spoken in courier.py, what answers mean
 is decided in delivery.py, what an upstream has shown of itself is in upstream_facts.py, files are
-moved in spool.py. What is new is found in arrivals.py and kept small in queues.py (a ticket is read
-when its turn comes); what is done beside uploads is in upkeep.py.
+moved in spool.py. arrivals.py finds new envelopes, and queues.py keeps them small (a ticket is read
+when its turn comes); work beside uploads is in upkeep.py.
 
 max_retries bounds only the quick retries of an envelope (1 s, 2 s, 4 s …); after them the back-off
 window is its cap at once. A stored envelope is promised: it is retried for ever.
@@ -53,9 +54,9 @@ UPLOADS_AT_ONCE: Final = 4
 share the same line, and each holds a connection and a few chunks."""
 
 STEPS_MAX: Final = 256
-"""Envelopes whose upload is over, and whose move in the spool is tried again. Were there no end to
-them, a spool that cannot be written would have all of outbox/ uploaded, each with a task of 4 KB,
-and uploaded again after a restart."""
+"""Envelopes whose upload is over, and whose move in the spool is tried again. Without this bound a
+spool that cannot be written would have all of outbox/ uploaded, each with a task of 4 KB, and
+uploaded again after a restart."""
 
 WIND_UP_SECS: Final = 0.01
 """An envelope may be due again before the task of its last attempt is over."""
@@ -195,7 +196,7 @@ class Uploader:
         return target.next_time(now)
 
     def _may_start(self, target: Target, now: float) -> bool:
-        """May another of those that nobody waits for be uploaded?"""
+        """Tells whether another of those that nobody waits for may be uploaded."""
         running = len(target.running)
         free = running < self._pace.at_once and len(self._steps) < STEPS_MAX
         return free and target.gate.admits(now, running)
@@ -278,7 +279,7 @@ class Uploader:
         self._links.stats.set("outbox_envelopes", waiting)
 
     def _target(self, ticket: Ticket) -> Target | None:
-        """Where a ticket goes; None: its upstream is not configured."""
+        """Returns the target of a ticket; None when its upstream is not configured."""
         exact = self._targets.get((ticket.pipeline, ticket.upstream))
         named = (t for (_, name), t in self._targets.items() if name == ticket.upstream)
         return exact or next(named, None)
@@ -318,7 +319,9 @@ class Uploader:
         await self._settle(target, item, outcome, now() - started, size)
 
     def _skip(self, target: Target, item: Waiting, problem: OSError | DamagedTicket) -> None:
-        """An archive or a ticket that cannot be read now: the others go, and it is tried later."""
+        """Skips an archive or a ticket that cannot be read now: the others go, and it is tried
+        later.
+        """
         if isinstance(problem, DamagedTicket):
             self._forget(item)  # arrivals.py finds it, tells of it, and looks at it again
             return
@@ -329,7 +332,7 @@ class Uploader:
         self._tell_once(item, "envelope_unreadable", problem)
 
     def _tell_once(self, item: Waiting, event: str, problem: OSError | DamagedTicket) -> None:
-        """What comes back with each attempt is one line in the log."""
+        """Logs a problem once, though it comes back with each attempt."""
         why = reason(problem)
         if item.problem != why:
             item.problem = why
@@ -406,7 +409,8 @@ class Uploader:
             delay = pause
         else:
             item.failures += 1
-            # What an envelope alone is answered has nothing to do with an upstream that is down.
+            # An answer that one envelope alone gets has nothing to do with an upstream that is
+            # down.
             quick = target.upstream.max_retries if item.held_then is None else None
             delay = self._pace.backoff.delay(
                 item.failures, random.random(), least=outcome.least_secs, quick=quick
@@ -421,7 +425,7 @@ class Uploader:
         step: Callable[[], None],
         done: Callable[[], None],
     ) -> None:
-        """A step on disk, and then `done`; whoever waits hears after the first attempt."""
+        """Does a step on disk, and then `done`; whoever waits hears after the first attempt."""
         moved = await self._step(item, step)
         await self._reports.send(item, outcome)
         if moved:
@@ -441,7 +445,7 @@ class Uploader:
     async def _repeat(
         self, item: Waiting, step: Callable[[], None], done: Callable[[], None]
     ) -> None:
-        """Until the disk lets it."""
+        """Repeats a step until the disk lets it."""
         for failures in itertools.count(1):
             await asyncio.sleep(self._pace.backoff.delay(failures, random.random()))
             if await self._step(item, step):

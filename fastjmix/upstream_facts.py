@@ -1,4 +1,4 @@
-"""What an upstream's answers have shown of it: whose ids it gives, and which bodies it reads.
+"""Learns from an upstream's answers whose ids it gives, and which bodies it reads.
 
 Wanted: an upstream that reads Content-Length only (WSGI, CGI, many a small server) never makes us
 believe that it has a chunked body, of which it read nothing.
@@ -17,12 +17,12 @@ from enum import Enum
 from typing import Any, Final
 
 TRIAL_PAUSE_SECS: Final = 30 * 86400.0
-"""Between two trials: each may leave an empty entry in an upstream that cannot read it, and what a
-proof is good for (a body whose length need not be known) is worth little."""
+"""Seconds between two trials. Each may leave an empty entry in an upstream that cannot read it, and
+the use of a proof (a body whose length need not be known) is worth little."""
 
 UNCLEAR_MAX: Final = 2
-"""Chunked bodies in a row without a clear answer, and the proof is lost: one may be the line's
-fault, and each of these envelopes goes by its length next time anyway."""
+"""Chunked bodies in a row without a clear answer that lose the proof. One may be the line's fault,
+and each of these envelopes goes by its length next time anyway."""
 
 
 class Coding(Enum):
@@ -33,7 +33,9 @@ class Coding(Enum):
 
 
 class UpstreamFacts:
-    """Of one upstream; `setting` is Upstream.transfer_encoding, `known` what `dump` gave."""
+    """Facts about one upstream. `setting` is Upstream.transfer_encoding, `known` the result of
+    `dump`.
+    """
 
     def __init__(self, setting: str, known: Mapping[str, Any] | None = None) -> None:
         self.fixed = None if setting == "auto" else Coding(setting)
@@ -47,7 +49,7 @@ class UpstreamFacts:
         self._unclear = 0
 
     def dump(self) -> dict[str, Any]:
-        """Return what is worth remembering, as JSON values; {} when nothing is known."""
+        """Returns what is worth remembering, as JSON values; {} when nothing is known."""
         found = {"names_ours": self.names_ours, "takes_chunked": self.takes_chunked}
         told: dict[str, Any] = {name: True for name, value in found.items() if value}
         return told if self._doubted_at is None else {**told, "doubted_at": self._doubted_at}
@@ -55,7 +57,7 @@ class UpstreamFacts:
     # -- before an attempt -------------------------------------------------------------------
 
     def coding(self, *, first: bool, now: float) -> Coding:
-        """Choose how the next body goes. `first`: nothing of the envelope can have been sent yet.
+        """Chooses how the next body goes. `first`: nothing of the envelope can have been sent yet.
 
         Whoever is given CHUNKED under "auto" says what came of it: confirmed, unclear, doubted
         or unsent.
@@ -75,7 +77,8 @@ class UpstreamFacts:
     # -- after a body by length --------------------------------------------------------------
 
     def heard(self, version: tuple[int, int], *, named: bool, now: float) -> None:
-        """Take in an answer to a body by length; `named`: it took the envelope, and gave our id."""
+        """Takes in an answer to a body by length; `named`: it took the envelope, and gave our
+        id."""
         if version < (1, 1):
             self._named_now = False
             if self.takes_chunked:
@@ -87,7 +90,7 @@ class UpstreamFacts:
     # -- after a chunked body ----------------------------------------------------------------
 
     def confirmed(self) -> None:
-        """Take in that the upstream has the whole of it."""
+        """Takes in that the upstream has the whole of it."""
         self._unclear = 0
         if self._trying:
             self._trying = False
@@ -95,17 +98,17 @@ class UpstreamFacts:
             self._doubted_at = None
 
     def unsent(self) -> None:
-        """Take in that nothing was learned: it did not get there."""
+        """Takes in that nothing was learned: it did not get there."""
         self._trying = False
 
     def unclear(self, now: float) -> None:
-        """Take in that no answer came, or one that may be about anything: 401, 503."""
+        """Takes in that no answer came, or one that may be about anything: 401, 503."""
         self._unclear += 1
         if self._trying or self._unclear >= UNCLEAR_MAX:
             self.doubted(now)
 
     def doubted(self, now: float) -> None:
-        """Take in that it may not have been read."""
+        """Takes in that it may not have been read."""
         self.takes_chunked = self._trying = False
         self._unclear = 0
         self._doubted_at = now

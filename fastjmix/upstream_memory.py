@@ -16,7 +16,7 @@ from fastjmix.queues import Target
 from fastjmix.spool import Remembered, Spool
 
 FACTS_FILE: Final = "upstreams.json"
-"""In the storage directory."""
+"""Name of the file in the storage directory."""
 
 
 class UpstreamMemory:

@@ -1,4 +1,4 @@
-"""The configuration with its secrets, kept where only two children look.
+"""Keeps the configuration with its secrets where only two children look.
 
 Wanted: tokens and passwords are in the uploader and, for callers', in the API; nowhere else.
 Guaranteed: the files are read by a child of its own, which writes the tree to unnamed memory files,
@@ -34,8 +34,8 @@ HANDED_OVER: Final = "FASTJMIX_VAULT"
 
 
 FORK_SECS: Final = 10.0
-"""How long a start waits for its first process: limits of processes are reached for moments, while
-others start too."""
+"""Seconds that a start waits for its first process: limits of processes are reached for moments,
+while others start too."""
 
 FORK_PAUSE_SECS: Final = 0.1
 
@@ -102,7 +102,7 @@ def read(path: Path) -> tuple[Config, Vault]:
 
 
 def _fork() -> int:
-    """fork(2), tried again while no process can be made. Raises FastjmixError after FORK_SECS."""
+    """Calls fork(2), again while no process can be made. Raises FastjmixError after FORK_SECS."""
     deadline = time.monotonic() + FORK_SECS
     while True:
         try:
@@ -197,11 +197,11 @@ def _read(path: Path, vault: Vault, environment: Mapping[str, str]) -> Config | 
         return whole.without_secrets()
     except FastjmixError as problem:
         return problem
-    except BaseException as problem:  # its text may show what must not be shown
+    except BaseException as problem:  # its text may show a secret
         return FastjmixError(f"{path}: a fault of fastjmix itself: {_where(problem)}")
 
 
 def _where(problem: BaseException) -> str:
-    """The kind of an exception, and the line that raised it."""
+    """Returns the kind of an exception, and the line that raised it."""
     *_, (frame, line) = traceback.walk_tb(problem.__traceback__)
     return f"{type(problem).__name__}, {Path(frame.f_code.co_filename).name}:{line}"

@@ -47,7 +47,7 @@ ZIP: Final = "application/zip"
 JSON: Final = "application/json"
 ZIP_NAMES: Final = frozenset({ZIP, "application/x-zip-compressed", "application/octet-stream"})
 """Content types of a posted archive: the registered one, Windows's, and that of clients which do
-not know what they send. What it is decides the archive itself."""
+not know what they send. The bytes of the archive decide its type."""
 SHOWN_TYPE: Final = 80
 """Characters of a content type that a refusal repeats."""
 
@@ -79,7 +79,7 @@ SHOWN_PATH: Final = 200
 """Characters of a path that a log line repeats."""
 
 LOST: Final = "fastjmix.lost"
-"""In a request: its connection ended before its answer did."""
+"""Key in a request: its connection ended before its answer did."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -332,8 +332,9 @@ async def _next_piece(request: web.Request) -> bytes:
 
 @contextlib.contextmanager
 def with_peer() -> Iterator[None]:
-    """Around what touches the connection and nothing else: an OSError there is the client's or the
-    network's (no route, a TLS record that is none), and becomes a ConnectionError."""
+    """Turns an OSError of the connection into a ConnectionError. It is put around code that
+    touches the connection and nothing else: an OSError there is the client's or the network's
+    (no route, a TLS record that is none)."""
     try:
         yield
     except (ConnectionError, TimeoutError):

@@ -154,7 +154,9 @@ def in_thread(work: Callable[[], None]) -> Iterator[threading.Thread]:
 
 @contextlib.contextmanager
 def running(root: Path, *listeners: HttpListener, grace_secs: float = 5.0) -> Iterator[Gateway]:
-    """api.run in a thread, with a spool of its own as a process has; stopped through Links.stop."""
+    """Runs api.run in a thread, with a spool of its own as a process has; stopped through
+    Links.stop.
+    """
     spool = Spool(root / "spool", durable=False)
     spool.prepare()
     mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)

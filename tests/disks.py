@@ -246,7 +246,7 @@ class Ledger:
             return uid, data
 
     def make_strange(self, study: str) -> tuple[str, bytes]:
-        """The same, one that is hard to read."""
+        """Makes the same, one that is hard to read."""
         with self.changed:
             self._count += 1
             uid = f"1.2.826.{self._count}"
@@ -258,8 +258,8 @@ class Ledger:
     def store(
         self, peer: Peer, study: str = "1.2.3.1", pixels: int = 1000, *, odd: bool = False
     ) -> int:
-        """C-STORE of a new instance; its status. `odd`: of a form in strange.py, for which the
-        association has contexts."""
+        """Sends a C-STORE of a new instance; returns its status. `odd`: of a form in strange.py,
+        for which the association has contexts."""
         uid, data = self.make_strange(study) if odd else self.make(study, pixels)
         status = peer.store(data, uid, strange.context_of(data))
         with self.changed:

@@ -20,7 +20,9 @@ STRANGER = keys.recipient_key(bytes(32 * [9]), "test")
 def encrypted_members(
     dialect: str = "php", envelope_id: str = ID, study: str = STUDY
 ) -> dict[str, bytes]:
-    """The members of an envelope for RECIPIENT; its payload's hash is of the dialect's kind."""
+    """Returns the members of an envelope for RECIPIENT; its payload's hash is of the dialect's
+    kind.
+    """
     metadata = {"id": envelope_id, "studies": {"study_uid": study, "series": []}}
     inside = {"dicom/1.dcm": b"DICM" * 300, "metadata.json": json.dumps(metadata).encode()}
     plains = [Plain(name, len(data), lambda data=data: [data]) for name, data in inside.items()]
@@ -37,12 +39,12 @@ def encrypted_members(
 
 
 def encrypted_envelope(dialect: str = "php", envelope_id: str = ID) -> bytes:
-    """Its archive."""
+    """Returns its archive."""
     return sealed(encrypted_members(dialect, envelope_id))
 
 
 def changed(content: Mapping[str, bytes], **fields: Any) -> dict[str, bytes]:
-    """The members with other fields in the manifest's security.encryption."""
+    """Returns the members with other fields in the manifest's security.encryption."""
     manifest = json.loads(content["manifest.json"])
     manifest["security"]["encryption"] |= fields
     return {**content, "manifest.json": json.dumps(manifest).encode()}

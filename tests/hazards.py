@@ -36,11 +36,11 @@ ANSWERS_TO_NOTHING = (
     lambda: (400, b'{"error": "not a ZIP"}'),
     lambda: (500, b"Internal Server Error"),
 )
-"""What such servers say of a body in which they found no byte."""
+"""Answers of such servers to a body in which they found no byte."""
 
 
 def exchange(one: Path, other: Path) -> None:
-    """Each gets the other's name, at once. Raises OSError."""
+    """Gives each the other's name, at once. Raises OSError."""
     libc = ctypes.CDLL(None, use_errno=True)
     names = os.fsencode(one), os.fsencode(other)
     if libc.renameat2(AT_FDCWD, names[0], AT_FDCWD, names[1], RENAME_EXCHANGE):
@@ -110,7 +110,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class LengthOnly(ThreadingHTTPServer):
-    """Before a store on port `behind` of this machine. `unread` counts bodies it did not see."""
+    """Stands before a store on port `behind` of this machine. `unread` counts bodies it did not
+    see.
+    """
 
     daemon_threads = True
     request_queue_size = 64
@@ -127,7 +129,7 @@ class LengthOnly(ThreadingHTTPServer):
         return int(self.server_address[1])
 
     def handle_error(self, *_: Any) -> None:
-        """A connection that a kill broke is no news."""
+        """Ignores a connection that a kill broke."""
 
     def close(self) -> None:
         self.shutdown()
@@ -148,7 +150,9 @@ class Tickets:
 
     @contextlib.contextmanager
     def one_unreadable(self, rng: random.Random) -> Iterator[bool]:
-        """One that waits, if there is one, until the end of the block. Says whether there was."""
+        """Makes one that waits unreadable, if there is one, until the end of the block. Yields
+        whether there was.
+        """
         self._beside.mkdir(exist_ok=True)
         deadline = time.monotonic() + LOOK_SECS
         while not (tickets := sorted(self._outbox.glob("*.json"))) and time.monotonic() < deadline:
@@ -183,7 +187,7 @@ class Inodes:
 
     @contextlib.contextmanager
     def none_free(self) -> Iterator[None]:
-        """All that are free now are taken until the end of the block."""
+        """Takes all inodes that are free now until the end of the block."""
         self._beside.mkdir(parents=True, exist_ok=True)
         try:
             try:

@@ -87,7 +87,7 @@ class Reception:
     # -- what a test does --------------------------------------------------------------------
 
     def store(self, data: bytes, instance: str, sizes: list[int] | None = None) -> int:
-        """C-STORE; its status."""
+        """Sends a C-STORE; returns its status."""
         number = strange.context_of(data)
         items = wire.pdvs(number, wire.store_rq(instance), True)
         items += wire.pdvs(number, data, False, sizes or [100_000] * (len(data) // 100_000 + 1))
@@ -120,8 +120,8 @@ class Reception:
             self._messages.granted(self._connection, self._scanner)
 
     def as_a_kill_leaves_it(self, root: Path, changed: Mapping[str, Any] | None = None) -> Spool:
-        """Another spool with a copy of what is in building/ now; `changed` keys of the recipes,
-        which have none where that is None."""
+        """Makes another spool with a copy of what is in building/ now; `changed` keys of the
+        recipes, which have none where that is None."""
         import orjson
 
         spool = Spool(root, durable=False)
@@ -134,7 +134,7 @@ class Reception:
         return spool
 
     def seal(self) -> list[Path]:
-        """All that is open; the archives that are in outbox/ then."""
+        """Seals all that is open; returns the archives that are in outbox/ then."""
         for packing in list(self.packer._open):
             self.packer._seal(packing, "the test says so")
         return sorted(self.spool.outbox.glob("*.zip"))
@@ -152,7 +152,7 @@ class Reception:
 
 
 def recovered(spool: Spool) -> list[Outcome]:
-    """What a packer makes of all that was left: until nothing is left."""
+    """Returns a packer's result from all that was left: it runs until nothing is left."""
     outcomes = []
     deadline = time.monotonic() + 60
     while left := spool.leftovers():
@@ -162,4 +162,4 @@ def recovered(spool: Spool) -> list[Outcome]:
 
 
 HEAD_BYTES = _core.head_limit(1 << 20)
-"""What is searched for UIDs in a lane of the smallest size."""
+"""Bytes that are searched for UIDs in a lane of the smallest size."""

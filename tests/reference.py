@@ -250,7 +250,7 @@ def head(data: bytes, kind: int, complete: bool = True) -> dict[str, Any] | None
 
 
 def values(data: bytes, kind: int, tags: set[int]) -> dict[int, bytes]:
-    """What `_core.read_values` says."""
+    """Returns the result that `_core.read_values` gives."""
     found: dict[int, bytes] = {}
     at, met = 0, set()
     try:
@@ -385,8 +385,8 @@ INFLATE_MAX = 1 << 18
 
 
 def _inflated(data: bytes) -> tuple[bytes, bool, bool]:
-    """What a deflate stream begins with, whether more of it changes nothing, and whether it is
-    broken: then the kilobyte in which it is counts for nothing."""
+    """Returns the start of a deflate stream, whether more of it changes nothing, and whether it
+    is broken: then the kilobyte in which it is counts for nothing."""
     stream, found = zlib.decompressobj(-zlib.MAX_WBITS), b""
     while data and not stream.eof and len(found) < INFLATE_MAX:
         try:

@@ -40,7 +40,7 @@ DRAIN_SECS = 300.0
 
 VICTIMS = ("receiver-0", "receiver-1", "packer-0", "packer-1", "uploader", "api")
 STRANGE_PART = 0.3
-"""Of the studies: so many have instances that are hard to read among them."""
+"""Part of the studies that have instances that are hard to read among them."""
 
 EVERYTHING_PART = 0.1
 """How often it is the supervisor, and with it all of them."""
@@ -50,7 +50,7 @@ HAZARD_PART = 0.2
 
 DISK_BYTES = 40 << 30
 INODES_A_SECOND = 200
-"""Of the disk of the mixed form; its file is sparse. An envelope takes two inodes."""
+"""Inodes of the disk of the mixed form; its file is sparse. An envelope takes two inodes."""
 
 
 class Soak:
@@ -81,7 +81,7 @@ class Soak:
         )
 
     def _disk(self, seconds: float) -> Disk:
-        """For the spool alone, with few inodes."""
+        """Makes a disk for the spool alone, with few inodes."""
         inodes = str(4000 + int(seconds * INODES_A_SECOND))
         at = self.directory / "gateway" / "spool"
         return Disk(at, "ext4", "-N", inodes, size=DISK_BYTES)
@@ -104,7 +104,9 @@ class Soak:
 
     @contextlib.contextmanager
     def _hazard(self) -> Iterator[None]:
-        """Now and then something is wrong with the spool before, while and after one is killed."""
+        """Makes something wrong with the spool now and then before, while and after a process is
+        killed.
+        """
         with contextlib.ExitStack() as ending:
             wrong = self._random.random() < HAZARD_PART
             if wrong:

@@ -43,12 +43,12 @@ def encoded(data: bytes, syntax: str = wire.EXPLICIT) -> Encoded:
 
 
 def context_of(data: bytes) -> int:
-    """The presentation context that a data set goes by."""
+    """Returns the presentation context that a data set goes by."""
     return CONTEXTS[getattr(data, "syntax", wire.EXPLICIT)]
 
 
 def contexts() -> list[bytes]:
-    """Those of CONTEXTS, for an A-ASSOCIATE-RQ."""
+    """Returns those of CONTEXTS, for an A-ASSOCIATE-RQ."""
     return [wire.context(number, wire.CT, syntax) for syntax, number in CONTEXTS.items()]
 
 
@@ -58,7 +58,7 @@ def deflated(data: bytes, *, level: int = 6) -> Encoded:
 
 
 def parts(uid: str, study: str, series: str, number: int, kind: int = 1) -> list[bytes]:
-    """The elements of wire.data_set, one by one; the study's UID is number 7."""
+    """Returns the elements of wire.data_set, one by one; the study's UID is number 7."""
     whole = wire.data_set(uid, study=study, series=series, number=number, kind=kind)
     found, at = [], 0
     while at < len(whole):
@@ -79,7 +79,7 @@ Form = Callable[[random.Random, str, str, str, int], Encoded]
 
 
 def private(size: int, rng: random.Random, kind: int = 1) -> bytes:
-    """A private element of so many random bytes."""
+    """Returns a private element of so many random bytes."""
     return wire.element(0x00091010, b"OB", rng.randbytes(size), kind)
 
 
@@ -96,7 +96,9 @@ def _deflated(rng: random.Random, *names: str | int) -> Encoded:
 
 
 def _deflated_far(rng: random.Random, *names: str | int) -> Encoded:
-    """Random bytes are deflated to more than they were: its UIDs are behind 64 KB of the stream."""
+    """Makes a deflated data set whose UIDs are behind 64 KB of the stream: random bytes are
+    deflated to more than they were.
+    """
     return deflated(with_before_the_study(private(80_000, rng), rng, *names))
 
 
@@ -107,7 +109,7 @@ def _deflated_to_nothing(rng: random.Random, *names: str | int) -> Encoded:
 
 
 def _deflated_broken(rng: random.Random, *names: str | int) -> Encoded:
-    """The stream has a fault far behind the UIDs: a block of the reserved type."""
+    """Makes a stream with a fault far behind the UIDs: a block of the reserved type."""
     whole = wire.data_set(
         names[0], study=names[1], series=names[2], number=names[3], pixels=rng.randbytes(50_000)
     )
@@ -121,7 +123,9 @@ def _long_head(rng: random.Random, *names: str | int) -> Encoded:
 
 
 def _long_behind_the_uids(rng: random.Random, *names: str | int) -> Encoded:
-    """All UIDs stand in the first bytes; then an element that goes beyond every limit."""
+    """Makes a data set with all UIDs in the first bytes; then an element that goes beyond every
+    limit.
+    """
     elements = parts(*names)
     uids = elements[1:3] + elements[7:9]
     return encoded(b"".join(uids) + private(700_000, rng) + elements[-1])
@@ -145,7 +149,7 @@ def _encapsulated(rng: random.Random, *names: str | int) -> Encoded:
 
 
 def _meta_inside(rng: random.Random, *names: str | int) -> Encoded:
-    """File Meta Information inside the data set, as some senders have it."""
+    """Puts File Meta Information inside the data set, as some senders do."""
     meta = wire.element(0x00020001, b"OB", b"\0\1") + wire.element(0x00020003, b"UI", b"9.9.9")
     return encoded(meta + b"".join(parts(*names)))
 
@@ -190,8 +194,8 @@ FORMS: tuple[Form, ...] = (
 
 
 def instances(study: str, count: int, rng: random.Random | None = None) -> dict[str, bytes]:
-    """SOP Instance UID → data set, of one study; the UIDs begin with the study's. Each form in its
-    turn, from one that is drawn on."""
+    """Returns SOP Instance UID → data set, of one study; the UIDs begin with the study's. Each
+    form has its turn, from one that is drawn on."""
     rng = rng or random.Random(study)
     first = rng.randrange(len(FORMS))
     found: dict[str, bytes] = {}

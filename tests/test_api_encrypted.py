@@ -21,7 +21,7 @@ from fastjmix.jmix.tarball import DIALECTS
 
 @pytest.fixture
 def gateway(tmp_path: Path) -> Iterator[Gateway]:
-    """Without a key."""
+    """Makes a gateway without a key."""
     with running(tmp_path, replace(LISTENER, upstream=UPSTREAM)) as found:
         yield found
 
@@ -36,7 +36,7 @@ def with_key(tmp_path: Path) -> Iterator[Gateway]:
 
 
 def passed_on(gateway: Gateway, data: bytes) -> Answer:
-    """The answer to an envelope that the upstream takes."""
+    """Returns the answer to an envelope that the upstream takes."""
     with in_thread(lambda: gateway.outcome("delivered", status=201)):
         return gateway.post(data)
 
@@ -207,7 +207,7 @@ def test_a_decryption_key_is_found_beside_its_file(tmp_path: Path) -> None:
 
 
 def configured(home: Path, key: bytes | None) -> Path:
-    """The configuration that ships, whose query API names a key beside its file."""
+    """Returns the configuration that ships, whose query API names a key beside its file."""
     shipped = Path(__file__).parent.parent
     pipelines = home / "pipelines"
     pipelines.mkdir()

@@ -132,7 +132,7 @@ def test_outcomes_find_their_requests(passing_on: Gateway) -> None:
     with in_thread(post(ID)):
         os.eventfd_read(passing_on.links.outbox_bell)
         busy = passing_on.post(envelope(ID))
-        assert (busy.status, busy.headers["Retry-After"]) == (503, "1")  # who knows how it ends?
+        assert (busy.status, busy.headers["Retry-After"]) == (503, "1")  # its end is unknown
         with in_thread(post(OTHER)):
             passing_on.outcome("refused", OTHER, status=422)
         stranger = {"id": str(uuid.uuid4()), "outcome": "delivered", "status": 201, "detail": ""}

@@ -48,7 +48,7 @@ def test_finish_waits_for_what_follows() -> None:
 
 
 def until_settled(aside: Aside, rung: threading.Semaphore) -> None:
-    """As a loop does it: woken, it settles."""
+    """Settles as a loop does, when it is woken."""
     while aside.busy:
         assert rung.acquire(timeout=20)
         aside.settle()

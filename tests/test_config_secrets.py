@@ -40,7 +40,7 @@ PLACES = [
     f"{BACKEND}.options.api_key", "endpoints.jmix_http.authentication",
     "endpoints.jmix_http.options.authentication_ref", "peers.dicom_listener.authentication",
 ]  # fmt: skip
-"""Where a credential stands, or is put by mistake."""
+"""Places where a credential stands, or is put by mistake."""
 
 FORMS: list[Callable[[str], object]] = [
     lambda s: s,
@@ -68,7 +68,9 @@ NUMBERS: list[object] = [7707734255312, 770773.4255312, -7707734255312, [7707734
 
 
 def texts(main: Path) -> str:
-    """All that is said about a configuration: its faults, or what takes effect and its warnings."""
+    """Returns all that is said about a configuration: its faults, or its effective values and its
+    warnings.
+    """
     try:
         found = config.load(main)
     except ConfigError as error:
@@ -133,7 +135,7 @@ def test_s34_a_secret_in_a_file_that_is_not_toml_is_not_shown(tmp_path: Path, fo
 @pytest.mark.parametrize("command", ["check", "run"])
 @pytest.mark.parametrize("value", ["${%s}", "${%s", "%s\n", "${SECRET_VARIABLE}\n"])
 def test_s34_a_secret_shows_on_no_terminal(tmp_path: Path, command: str, value: str) -> None:
-    """Of the program itself, with a traceback asked for."""
+    """Checks the program itself, with a traceback asked for."""
     told = value % SECRET if "%s" in value else value
     main = written(
         tmp_path,

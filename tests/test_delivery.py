@@ -569,7 +569,7 @@ def test_f91_a_hold_for_the_route_is_probed_soon_and_then_less_often() -> None:
         gate.told(judged(Answer(404)), now, now, 1.0)
         assert gate.held is not None
         assert not gate.admits(gate.until - 0.01, 0)
-        assert gate.admits_awaited(now, 3)  # who waits for an answer is given one
+        assert gate.admits_awaited(now, 3)  # a caller that waits gets an answer
         pauses.append(gate.until - now)
         now = gate.until
     assert pauses == [1, 2, 4, 8, 16, 32, 60, 60, 60]

@@ -61,7 +61,7 @@ class Sent:
 
 
 def failing(own: Gateway, tmp_path: Path, calls: str, error: str, when: str = "1+") -> Strace:
-    """System calls of the supervisor fail from now on."""
+    """Makes system calls of the supervisor fail from now on."""
     options = ("-e", f"trace={calls}", "-e", f"inject={calls}:error={error}:when={when}")
     return Strace(tmp_path / "calls", *options, pids=[own.child.pid])
 
@@ -70,7 +70,7 @@ def failing(own: Gateway, tmp_path: Path, calls: str, error: str, when: str = "1
 
 
 def no_directory(logs: Path) -> None:
-    """A file stands where the directory was."""
+    """Puts a file where the directory was."""
     logs.rename(logs.with_name("old"))
     logs.write_text("")
 
@@ -81,7 +81,7 @@ def a_directory(logs: Path) -> None:
 
 
 def a_pipe(logs: Path) -> None:
-    """Nobody reads it."""
+    """Makes a pipe that nobody reads."""
     (logs / "log").unlink()
     os.mkfifo(logs / "log")
 
@@ -275,7 +275,7 @@ def test_f90_the_supervisors_own_calls_fail(start, store, tmp_path, call: str) -
 
 
 def a_python(at: Path, *options: str) -> str:
-    """A Python whose system calls fail as `options` say, from its first on."""
+    """Returns a Python whose system calls fail as `options` say, from its first on."""
     tracer = shutil.which("strace")
     assert tracer, "the tests need strace: apt-get install strace"
     at.write_text(
@@ -301,7 +301,7 @@ def test_f90_no_process_can_be_made_at_the_start(start, store, tmp_path, when: s
 
 def test_f90_a_reader_of_the_configuration_that_is_killed(tmp_path) -> None:
     """One line, and exit code 1: a service manager starts it again."""
-    os.mkfifo(tmp_path / "config.toml")  # who reads it waits
+    os.mkfifo(tmp_path / "config.toml")  # a reader of it waits
     own = Process("run", "-c", "config.toml", cwd=tmp_path)
     with running(own):
         children = Path(f"/proc/{own.child.pid}/task/{own.child.pid}/children")

@@ -76,7 +76,7 @@ def foreign_ticket(path: Path) -> None:
 
 
 def left_by_a_kill(tmp_path: Path, ledger: Ledger) -> tuple[Spool, Leftover]:
-    """A spool with one draft, whose instance was acknowledged."""
+    """Makes a spool with one draft, whose instance was acknowledged."""
     reception = Reception(tmp_path / "reception")
     uid, data = ledger.make("1.2.3.1", 1000)
     assert reception.store(data, uid) == 0
@@ -107,7 +107,7 @@ def test_f87_a_draft_that_is_away_for_now_is_not_forgotten(tmp_path: Path) -> No
 def test_f87_an_original_that_cannot_leave_durably_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a draft and its copy one is there, whichever call fails for want of descriptors."""
+    """One of a draft and its copy is there, whichever call fails for want of descriptors."""
     ledger = Ledger()
     spool, leftover = left_by_a_kill(tmp_path, ledger)
     spool.durable = True
@@ -136,7 +136,7 @@ def test_f87_an_original_that_cannot_leave_durably_counts(
 def test_f86_another_form_without_its_ticket_is_made_anew(
     tmp_path: Path, ticket: Callable[[Path], None]
 ) -> None:
-    """What was acknowledged is in the form beside it."""
+    """The form beside it holds what was acknowledged."""
     ledger = Ledger()
     spool, leftover = left_by_a_kill(tmp_path, ledger)
     leftover.sealed.write_bytes(b"half of something")

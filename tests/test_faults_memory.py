@@ -101,7 +101,7 @@ def test_f97_more_associations_than_lanes_can_be_numbered(tmp_path) -> None:
 
 
 def a_system(at: Path, kind: str, own: str, root: str, **limits: str) -> Path:
-    """A /proc/self with one mount of control groups; `limits` by file, of the group named."""
+    """Makes a /proc/self with one mount of control groups; `limits` by file, of the group named."""
     mount = at / "sys with blank"
     for name, value in limits.items():
         group, _, file = name.rpartition(":")
@@ -160,8 +160,8 @@ def test_f97_a_proc_that_tells_nothing(tmp_path, lost: str) -> None:
 
 @contextlib.contextmanager
 def limited(size: int) -> Iterator[tuple[str, object] | None]:
-    """Python that puts its process into a group with that limit, and the group's count of kills;
-    None where no group can be made."""
+    """Yields Python that puts its process into a group with that limit, and the group's count of
+    kills; None where no group can be made."""
     with memory_group(f"fastjmix-test-{os.getpid()}-{threading.get_native_id()}") as found:
         if found is None:
             yield None

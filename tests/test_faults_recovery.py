@@ -52,7 +52,7 @@ def start(tmp_path: Path, store: Store) -> Iterator[Callable[..., Gateway]]:
 
 
 def study_of(study: str, odd: int = EACH_FORM) -> dict[str, bytes]:
-    """Ordinary instances, and strange ones between them."""
+    """Returns ordinary instances, and strange ones between them."""
     rng = random.Random(study)
     both = instances(study, 5) | strange.instances(study, odd, rng)
     order = sorted(both)
@@ -88,7 +88,7 @@ def test_f85_a_packer_killed_among_strange_instances(start, store, at: str, dura
 
 
 def killed(own: Gateway) -> None:
-    """All of it."""
+    """Kills all of it."""
     children = own.children()
     own.child.kill()
     own.child.wait()

@@ -41,7 +41,7 @@ def ticket(envelope_id: str, **changes: object) -> Ticket:
 
 
 def looks(path: Path) -> object:
-    """What a file is, without following a link or opening what may wait."""
+    """Describes a file, without following a link or opening one that may wait."""
     mode = path.lstat().st_mode
     if stat.S_ISREG(mode):
         return path.read_bytes()[:4096], path.lstat().st_size
@@ -191,7 +191,7 @@ def test_f84_a_receipt_of_another_envelope_finishes_no_delivery(spool: Spool) ->
 
 
 def test_f84_the_outbox_is_taken_and_the_draft_waits(tmp_path: Path) -> None:
-    """What is acknowledged is delivered once the other file is gone; nobody else waits."""
+    """The acknowledged envelope is delivered once the other file is gone; nobody else waits."""
     with (
         running(Store(tmp_path / "store")) as store,
         running(Gateway(tmp_path / "own", store.port, builder="release_grace_secs = 1")) as own,
@@ -341,7 +341,7 @@ def deep() -> dict[str, object]:
 
 
 def put_foreign(root: Path, victim: Path) -> None:
-    """Everything that a person, a backup, or an attacker may have left, in every directory."""
+    """Puts everything that a person, a backup, or an attacker may have left in every directory."""
 
     def make(path: Path, text: str = "mine") -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -412,7 +412,7 @@ def bind(name: str) -> None:
 
 
 def unprivileged(directory: Path) -> str:
-    """A Python that obeys the modes of files, root's too, as a service user's does."""
+    """Returns a Python that obeys the modes of files, root's too, as a service user's does."""
     script = directory / "python"
     drop = "setpriv --bounding-set -dac_override,-dac_read_search"
     prefix = f"{drop} " if os.geteuid() == 0 else ""
@@ -467,7 +467,7 @@ begin = Uploader.__init__
 pace = Pace(rescan_secs=0.2, backoff=Backoff(0.1, 0.2))
 Uploader.__init__ = lambda self, *given, **more: begin(self, *given, **more, pace=pace)
 """
-"""What is tried again each minute is tried again at once."""
+"""Code that makes each minute's retries immediate."""
 
 
 @pytest.mark.parametrize("bad", ["json", "zip"])
@@ -586,7 +586,7 @@ def test_f95_retention_acts_when_an_envelope_was_delivered(tmp_path: Path, keep:
 
 
 def fill(spool: Spool, count: int) -> list[str]:
-    """Delivered envelopes, the oldest first."""
+    """Fills sent/ with delivered envelopes, the oldest first."""
     found = []
     for number in range(count):
         name = str(uuid.UUID(int=number + 1))

@@ -24,7 +24,7 @@ NOBODY = 9
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Disk]:
-    """64 inodes and 16 MB, where the gateway under test has its spool."""
+    """Makes 64 inodes and 16 MB, where the gateway under test has its spool."""
     one = Disk(tmp_path / "own" / "spool", "ext4", "-N", "64", size=16 << 20)
     yield one
     one.close()
@@ -49,7 +49,7 @@ def take_bytes(disk: Disk) -> None:
 
 
 def left_behind(disk: Disk, ledger: Ledger) -> None:
-    """Three envelopes that no upstream has taken."""
+    """Leaves three envelopes that no upstream has taken."""
     with running(Gateway(disk.at.parent, NOBODY, builder=SOON)) as own:
         with opened(own) as peer:
             for number in range(3):
@@ -72,7 +72,9 @@ def left_behind(disk: Disk, ledger: Ledger) -> None:
 def test_f98_a_start_without_room_delivers_and_resumes(
     disk: Disk, tmp_path: Path, without: str, take: Callable[[Disk], None]
 ) -> None:
-    """What is there leaves, whatever cannot be made again for now; then there is room."""
+    """Envelopes that are there leave, though some things cannot be made again for now; then there
+    is room.
+    """
     ledger = Ledger()
     if without == "everything":
         shutil.rmtree(disk.at / "lost+found")

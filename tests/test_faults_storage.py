@@ -51,7 +51,7 @@ NO_MARKS = "soft_reserve_bytes = 0\nhard_reserve_bytes = 0"
 
 @pytest.fixture
 def disk_on(tmp_path: Path) -> Iterator[Callable[..., Disk]]:
-    """A file system where the gateway under test has its spool."""
+    """Makes a file system where the gateway under test has its spool."""
     made: list[Disk] = []
 
     def one(*options: str, size: int = 0) -> Disk:
@@ -98,7 +98,8 @@ def moved_and_back(spool: Path) -> Callable[[], object]:
 
 
 def replaced(spool: Path) -> Callable[[], object]:
-    """Another directory in its place, with everything that a spool has, and a lock of its own."""
+    """Puts another directory in its place, with everything that a spool has, and a lock of its
+    own."""
     spool.rename(spool.with_name("elsewhere"))
     other = Spool(spool)
     other.prepare()
@@ -122,7 +123,9 @@ def without_files(spool: Path) -> Callable[[], object]:
 
 
 def another_file(spool: Path) -> Callable[[], object]:
-    """As a tool does that restores a copy: the same name and bytes, another inode."""
+    """Makes another file, as a tool does that restores a copy: the same name and bytes, another
+    inode.
+    """
     (archive,) = spool.glob("building/*/envelope.zip")
     copy = archive.with_name("copy")
     shutil.copy(archive, copy)
@@ -327,7 +330,7 @@ def test_f88_marks_to_the_inode(disk_on: Callable[..., Disk], more: int) -> None
     assert Room(disk.at, 0, 0).low() == (more > 0)
     room = Room(disk.at, 0, 0)
     assert room.fits(0, 8) == (more <= 0)
-    assert not room.exhausted()  # what takes no inode is not refused for one
+    assert not room.exhausted()  # a write without a new inode is not refused
     # until there is a tenth more than the mark, and not before a twentieth more is reached
     assert Room(disk.at, 0, 0).wanted_inodes() == {-1: 0, 0: 1, 1: 2}[more]
 
@@ -420,7 +423,7 @@ def test_f88_delivered_envelopes_give_inodes_back(
 
 
 def begin_large(peer: Peer, uid: str, size: int, study: str = "1.2.3.77") -> None:
-    """A C-STORE-RQ, and so many bytes of a data set that has no end yet."""
+    """Sends a C-STORE-RQ, and so many bytes of a data set that has no end yet."""
     peer.send(wire.p_data(wire.pdvs(1, wire.store_rq(uid), True)))
     go_on(peer, wire.data_set(uid, study=study))
     while size > 0:
@@ -530,7 +533,7 @@ def test_s30_one_uid_again_and_again_costs_each_the_same(
 
 
 def data_sets(archive: Path) -> list[bytes]:
-    """Every one, those with equal UIDs too."""
+    """Returns every one, those with equal UIDs too."""
     found = []
     for name, data in members(archive).items():
         if name.endswith(".dcm"):
@@ -539,11 +542,13 @@ def data_sets(archive: Path) -> list[bytes]:
 
 
 CRC_TABLE = [zlib.crc32(bytes([n])) ^ zlib.crc32(b"\0") for n in range(256)]
-"""Of the CRC-32, but for a constant that is the same in all entries: its entry 0 is 0 here, too."""
+"""Table of the CRC-32, but for a constant that is the same in all entries: its entry 0 is 0
+here, too."""
 
 
 def same_crc(data: bytes, number: int) -> bytes:
-    """`data` with another end: four bytes say `number`, and four make the CRC-32 what it was.
+    """Returns `data` with another end: four bytes say `number`, and four make the CRC-32 what it
+    was.
 
     The register is run backwards from what it has to be: each entry has another highest byte.
     """
@@ -583,8 +588,8 @@ def test_s30_bytes_that_were_made_to_look_alike_are_all_kept(
 def test_s30_others_are_answered_while_a_large_instance_is_joined(
     start: Callable[..., Gateway], tmp_path: Path
 ) -> None:
-    """On a disk that copies 4 MB in 0.2 s: those of its own study wait, the others do not. What is
-    sent again is found, though it lies in a file of its own."""
+    """On a disk that copies 4 MB in 0.2 s: those of its own study wait, the others do not. An
+    instance that is sent again is found, though it lies in a file of its own."""
     own, ledger = start(builder=LATE, fastjmix="packers = 1\nlane_bytes = 1048576"), Ledger()
     uid, data = ledger.make("1.2.3.1", 24 << 20)
     slow = ["-e", "trace=copy_file_range", "-e", "inject=copy_file_range:delay_enter=200000"]

@@ -291,7 +291,7 @@ def test_f74_leftovers_are_swept_and_foreign_files_are_not(start, store) -> None
         building / "notes.txt",
         building / "backup" / "a.dcm",
         own.spool / "README",
-        outbox / f"{uuid.uuid4()}.json",  # no ticket of ours: what this is, its owner knows
+        outbox / f"{uuid.uuid4()}.json",  # no ticket of ours: its owner knows its use
     ]
     for path in swept + foreign:
         path.parent.mkdir(exist_ok=True)

@@ -21,7 +21,7 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/zip\r\n"
 
 @contextlib.contextmanager
 def answering(serve: Callable[[socket.socket, threading.Event], None]) -> Iterator[str]:
-    """A server that does this with each connection, its request unread; its URL."""
+    """Runs a server that does this with each connection, its request unread; yields its URL."""
     over = threading.Event()
     threads: list[threading.Thread] = []
     with socket.create_server(("127.0.0.1", 0)) as listening:
@@ -49,7 +49,9 @@ def answering(serve: Callable[[socket.socket, threading.Event], None]) -> Iterat
 
 
 def trickled(*parts: bytes) -> Callable[[socket.socket, threading.Event], None]:
-    """The parts as they are, then bytes of the last one over and over, one every 20 ms."""
+    """Returns a server that sends the parts as they are, then bytes of the last one over and over,
+    one every 20 ms.
+    """
 
     def serve(connection: socket.socket, over: threading.Event) -> None:
         for part in parts:

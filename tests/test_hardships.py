@@ -129,11 +129,11 @@ def when_told(directory):
     return read(directory)
 journal.read = when_told
 """
-"""Who recovers a draft waits until the test has written to a pipe."""
+"""Code by which the process that recovers a draft waits until the test has written to a pipe."""
 
 
 def left_behind(own: Gateway) -> Path:
-    """The gateway is killed with a draft. The pipe that whoever recovers it waits for."""
+    """Kills the gateway with a draft. Returns the pipe that the recovering process waits for."""
     works(own)
     own.child.kill()
     own.child.wait()

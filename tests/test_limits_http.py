@@ -227,7 +227,7 @@ def test_bounds_of_a_posted_envelope(name: str, off: int) -> None:
 
 @pytest.mark.parametrize("off", [-1, 0, 1])
 def test_s31_checks_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, off: int) -> None:
-    """Who comes whole while so many archives are checked waits, and is checked then."""
+    """An archive that comes whole while so many are checked waits, and is checked then."""
     count = checks.CHECKS_AT_ONCE + off
     most = under_way = 0
     entered, go_on = threading.Condition(), threading.Event()

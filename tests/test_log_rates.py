@@ -21,7 +21,7 @@ def lines_of(file: Path, event: str) -> list[str]:
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """A log of this process, whose clock the test moves."""
+    """Makes a log of this process, whose clock the test moves."""
     self_made = tmp_path / "log"
     log.setup("info", self_made, "tested")
     return self_made

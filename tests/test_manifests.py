@@ -20,7 +20,7 @@ BIG = 15 << 20
 
 
 def with_large_manifest(method: int = zipfile.ZIP_DEFLATED) -> tuple[bytes, bytes]:
-    """An archive (deflated: of some 16 KB), and the manifest in it."""
+    """Returns an archive (deflated: of some 16 KB), and the manifest in it."""
     content = dict(members())
     manifest = content["manifest.json"][:-1] + b', "padding": "' + b"y" * BIG + b'"}'
     body = io.BytesIO()

@@ -40,7 +40,7 @@ class Site:
         (self.leftover,) = self.spool.leftovers()
 
     def judged(self, case: _Case, problem: BaseException) -> None:
-        """An attempt that ended so."""
+        """Judges an attempt that ended with this problem."""
 
         def work() -> Any:
             raise problem
@@ -171,7 +171,7 @@ def test_f85_a_recipe_that_is_none_of_ours_costs_its_draft(site, changed) -> Non
 
 
 def test_f85_a_leftover_without_a_recipe_costs_itself(site, tmp_path) -> None:
-    """What recovery asks of a recipe is not there: two attempts, and it is kept."""
+    """Its recipe lacks a key that recovery asks for: two attempts, and it is kept."""
     broken = Leftover(site.leftover.id, site.leftover.directory, {"ack": "stored", "packer": 0})
     case = _Case(broken)
     for _ in range(FAULTS_MAX):

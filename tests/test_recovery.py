@@ -43,7 +43,7 @@ def reception(tmp_path: Path) -> Iterator[Reception]:
 
 
 def documents(archives: list[Path]) -> dict[str, dict[str, object]]:
-    """By envelope: what its metadata say."""
+    """Returns, by envelope, the statements of its metadata."""
     found = {}
     for archive in archives:
         with zipfile.ZipFile(archive) as opened:
@@ -52,7 +52,7 @@ def documents(archives: list[Path]) -> dict[str, dict[str, object]]:
 
 
 def held(archives: list[Path]) -> dict[str, list[bytes]]:
-    """By envelope: its members, sorted."""
+    """Returns, by envelope, its members, sorted."""
     found = {}
     for archive in archives:
         with zipfile.ZipFile(archive) as opened:
@@ -79,7 +79,9 @@ fillers = st.one_of(
 
 
 def filler(form: str, size: int, at: int, behind: int, kind: int, rng: random.Random) -> bytes:
-    """An element of this form. `at` bytes stand before it, and a UID ends `behind` bytes later."""
+    """Returns an element of this form. `at` bytes stand before it, and a UID ends `behind` bytes
+    later.
+    """
     if form == "to the limit":
         form, size = (
             "private",
@@ -111,7 +113,7 @@ def filler(form: str, size: int, at: int, behind: int, kind: int, rng: random.Ra
 
 @st.composite
 def data_sets(draw: st.DrawFn, uid: str, study: str, number: int) -> bytes:
-    """A data set of any kind, or nearly one."""
+    """Draws a data set of any kind, or nearly one."""
     kind = draw(st.sampled_from([1, 0, 2, 3, 3]))
     inner = 1 if kind == 3 else kind
     rng = random.Random(draw(st.integers(0, 1 << 30)))
@@ -189,7 +191,9 @@ def test_f85_recovery_understands_whatever_reception_took(tmp_path, data, count:
 
 
 def at_the_edge(kind: int, off: int) -> bytes:
-    """The last byte of the last UID is byte number HEAD_BYTES + 1 + off; more comes behind it."""
+    """Makes a data set whose last UID ends at byte number HEAD_BYTES + 1 + off; more comes behind
+    it.
+    """
     elements = strange.parts("1.2.826.6.1", "1.2.826.6", "1.2.826.6.0", 1, kind)
     before, behind = sum(map(len, elements[:7])), sum(map(len, elements[7:9]))
     rng = random.Random(off)
@@ -253,7 +257,7 @@ def test_f85_every_strange_form_is_taken_and_recovered(reception, tmp_path, form
 
 @pytest.fixture
 def mixed(reception: Reception) -> dict[str, bytes]:
-    """Three ordinary instances of a study, one with a long head and one deflated, all stored."""
+    """Stores three ordinary instances of a study, one with a long head and one deflated."""
     rng = random.Random(9)
     study = "1.2.826.8"
     sent: dict[str, bytes] = {
@@ -332,7 +336,7 @@ def test_f85_a_copy_keeps_the_notes(reception, mixed, tmp_path) -> None:
     st.integers(0, 1 << 30),
 )
 def test_a_journal_with_notes(tmp_path_factory, told, flips, cut: int) -> None:
-    """Read as it was written, by a reader that knows no notes too; what is torn or flipped is left
+    """Reads as it was written, by a reader that knows no notes too; what is torn or flipped is left
     out and takes nothing else with it."""
     directory = tmp_path_factory.getbasetemp() / "journal"
     directory.mkdir(exist_ok=True)
@@ -413,7 +417,7 @@ def test_f85_recovery_takes_no_more_memory_than_a_head(reception, tmp_path) -> N
 
 
 def grow_member(root: Path, head: bytes, hole: int) -> None:
-    """The only member of the second study's draft gets another data set: `head`, and zeros."""
+    """Gives the only member of the second study's draft another data set: `head`, and zeros."""
     for draft in (root / "building").iterdir():
         if json.loads((draft / "draft.json").read_text())["study"] == "1.2.826.10":
             break
@@ -433,7 +437,7 @@ def grow_member(root: Path, head: bytes, hole: int) -> None:
 
 
 def secs_of(work: Callable[[], object]) -> float:
-    """Processor time of this thread."""
+    """Returns the processor time of this thread."""
     began = time.thread_time()
     work()
     return time.thread_time() - began
@@ -477,7 +481,7 @@ def test_f85_a_hostile_head_is_described_at_once(name: str, kind: int) -> None:
 
 
 def left_draft(root: Path, members: list[bytes], promised: bytes) -> Spool:
-    """A spool with one draft of these bytes and this journal."""
+    """Makes a spool with one draft of these bytes and this journal."""
     spool = Spool(root, durable=False)
     spool.prepare()
     recipe = {

@@ -98,7 +98,9 @@ def resets(port: int, base: str, context: ssl.SSLContext | None = None) -> int:
 
 
 def nothing_but_lines(process: Process, requests: int) -> None:
-    """One line a request at most, none of them an error, no traceback, nothing that is no line."""
+    """Checks that there is one line a request at most, none of them an error, no traceback, and
+    nothing that is no line.
+    """
     lines = process.lines
     about = [one for one in lines if re.search(r"http_(request|connection_lost|query)", one)]
     assert len(about) <= requests

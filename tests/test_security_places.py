@@ -79,7 +79,7 @@ def echoes_that_nobody_reads(peer: Peer) -> None:
 
 
 def a_command_that_does_not_end(peer: Peer) -> None:
-    """A byte now and then."""
+    """Sends a byte now and then."""
     at = getattr(peer, "at", 0)
     peer.send(ECHO[at : at + 1] if at < len(ECHO) - 1 else b"")
     peer.at = at + 1  # type: ignore[attr-defined]
@@ -101,7 +101,7 @@ BUSY = [
 
 @contextlib.contextmanager
 def busy(peers: list[Peer], how: Callable[[Peer], None]) -> Iterator[None]:
-    """Each of them is, until it is ended or this is over."""
+    """Keeps each of them busy, until it is ended or this is over."""
     over = threading.Event()
 
     def go_on(peer: Peer) -> None:
@@ -129,7 +129,7 @@ def holding(own: Gateway, host: str, count: int = PLACES) -> list[Peer]:
 
 
 def asks(own: Gateway, host: str, **options: Any) -> bool:
-    """Is it let in? If so it stores something, as the others want to."""
+    """Asks to be let in. If it is, it stores something, as the others want to."""
     with From(own, host) as peer:
         kind, body = peer.associate(**options)
         if kind == 3:
@@ -150,7 +150,7 @@ def displaced(own: Gateway) -> int:
 @pytest.mark.parametrize("how", BUSY)
 @pytest.mark.parametrize("newcomer", ["127.0.0.2", "127.0.0.1"])
 def test_s33_who_stores_nothing_gives_way_to_a_newcomer(start, how, newcomer: str) -> None:
-    """Of another address, or (behind NAT) of the same. It is one that ends, not all."""
+    """One of another address gives way, or (behind NAT) of the same. One ends, not all."""
     own = start()
     with busy(holding(own, "127.0.0.1"), how):
         until(lambda: asks(own, newcomer), "the newcomer has a place")

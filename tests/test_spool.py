@@ -117,7 +117,7 @@ def start_again(spool: Spool) -> None:
 
 
 def recipe(packer: int) -> dict[str, object]:
-    """What draft.json says, as a packer writes it."""
+    """Returns the content of draft.json, as a packer writes it."""
     return {
         "format": 1,
         "packer": packer,

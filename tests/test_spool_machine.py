@@ -114,7 +114,7 @@ def dies_at_change(step: Callable[[], object], count: int) -> bool:
 
 
 def unknown_flag(source: Path, target: Path) -> None:
-    """What a file system says to renameat2(2) that does not know RENAME_NOREPLACE."""
+    """Fails as renameat2(2) does on a file system that does not know RENAME_NOREPLACE."""
     raise OSError(errno.EINVAL, "Invalid argument", str(source))
 
 
@@ -122,7 +122,7 @@ KINDS = ("file", "empty", "directory", "fifo", "dangling", "link")
 
 
 def put_there(path: Path, kind: str) -> None:
-    """Something of a person's."""
+    """Puts something of a person's there."""
     if kind in ("file", "empty"):
         path.write_bytes(f"mine: {path.name}".encode() if kind == "file" else b"")
     elif kind == "directory":
@@ -135,7 +135,9 @@ def put_there(path: Path, kind: str) -> None:
 
 
 def looks(path: Path) -> object:
-    """Whatever there is to see of a file, without following or opening what may wait."""
+    """Describes everything that can be seen of a file, without following or opening one that may
+    wait.
+    """
     mode = path.lstat().st_mode
     if stat.S_ISREG(mode):
         return path.read_bytes()
@@ -183,7 +185,7 @@ class SpoolMachine(RuleBasedStateMachine):
         kind=st.sampled_from(KINDS),
     )
     def somebody_puts(self, data: st.DataObject, state: str, ending: str, kind: str) -> None:
-        """In the place of something that is to come, or under any name."""
+        """Puts a file in the place of something that is to come, or under any name."""
         drafts = [self.open[study].draft.id for study in sorted(self.open)]
         ids = [*drafts, *self.waiting()]
         name = data.draw(st.sampled_from(["notes", *ids]))
@@ -256,7 +258,9 @@ class SpoolMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.waiting())
     @rule(data=st.data(), changes=st.integers(0, 8), refused=st.booleans())
     def upload(self, data: st.DataObject, changes: int, refused: bool) -> None:
-        """An attempt that is answered; with `changes` the node dies while it notes the answer."""
+        """Uploads an envelope, and gets an answer; with `changes` the node dies while it notes the
+        answer.
+        """
         one = data.draw(st.sampled_from(self.waiting()))
 
         def note() -> None:
@@ -331,7 +335,9 @@ class SpoolMachine(RuleBasedStateMachine):
         ]
 
     def waiting(self) -> list[str]:
-        """What an uploader takes up: without what a person's file stands for."""
+        """Lists the envelopes that an uploader takes up, but for those whose place a person's file
+        has.
+        """
         here = {path.stem for path in self.ours("outbox")}
         return [one for one in self.drafts if one in here]
 

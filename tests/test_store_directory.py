@@ -29,7 +29,7 @@ OTHER = "550e8400-e29b-41d4-a716-446655440001"
 
 
 def ask(port: int, method: str, path: str = "", body: bytes | None = None) -> tuple[int, Any, str]:
-    """(status, body as JSON where it is, Retry-After)"""
+    """Returns (status, body as JSON where it is, Retry-After)."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     with contextlib.closing(connection):
         headers = {"Content-Type": "application/zip"} if body is not None else {}
@@ -166,7 +166,7 @@ def test_f99_the_key_is_asked_for_in_one_line(tmp_path: Path) -> None:
 
 
 def test_f99_damage_is_found_without_the_key(tmp_path: Path) -> None:
-    """What can be judged without the key is judged: a changed manifest, a changed ciphertext."""
+    """Checks without the key find a changed manifest and a changed ciphertext."""
     place = tmp_path / "store"
     place.mkdir()
     data = bytearray(encrypted_envelope("php", ID))

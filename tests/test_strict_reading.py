@@ -1,4 +1,4 @@
-"""What strangers send is read once, within bounds, and is never anything but right or refused."""
+"""Strangers' bytes are read once, within bounds, and are either right or refused."""
 
 from __future__ import annotations
 
@@ -63,7 +63,9 @@ def refused(data: bytes, *words: str, **options: Any) -> None:
 
 
 def archive_of(entries: list[tuple[bytes, bytes, bytes]]) -> bytes:
-    """A ZIP of (name, extra field of the directory, data), with whatever names and extra fields."""
+    """Returns a ZIP of (name, extra field of the directory, data), with whatever names and extra
+    fields.
+    """
     body, directory = bytearray(), bytearray()
     for name, extra, data in entries:
         told = (20, 0x800, 0, 0, 33, zlib.crc32(data), len(data), len(data), len(name))
@@ -362,7 +364,7 @@ def test_s31_departures_from_a_rule(off: int) -> None:
 
 
 def signed_manifest(count: int, **more: Any) -> dict[str, Any]:
-    """A manifest with so many receivers, each of which signs for itself."""
+    """Returns a manifest with so many receivers, each of which signs for itself."""
     key = keys.signing_key(bytes(range(32)), "test")
 
     class Settings:
@@ -580,7 +582,7 @@ DUPLICATE = b'{"id": "%s", "id": "%s", ' % (ID.encode(), ID.encode()[::-1])
 
 
 def twice(data: bytes) -> bytes:
-    """A document whose first key comes twice."""
+    """Returns a document whose first key comes twice."""
     key = next(iter(json.loads(data)))
     return b'{"%s": 7, ' % key.encode() + data.lstrip()[1:]
 
@@ -670,7 +672,9 @@ FORMS: dict[str, dict[str, bytes]] = {
 
 
 def judge_all(data: bytes) -> None:
-    """Every reader of a stranger's archive answers, or refuses for a reason that it knows."""
+    """Asks every reader of a stranger's archive: each answers, or refuses for a reason that it
+    knows.
+    """
     for look in (
         lambda: check_envelope(io.BytesIO(data), unopened=True),
         lambda: check_envelope(io.BytesIO(data), verify_hashes=True, key=RECIPIENT),
@@ -762,7 +766,7 @@ def test_s31_mutations_of_a_posted_envelope_are_never_a_500(gateway: Gateway) ->
         for _ in range(by_form(60, 3000)):
             other = bytearray(data)
             other[dice.randrange(len(other))] ^= 1 << dice.randrange(8)
-            del other[dice.randrange(len(other)) :]  # else what is accepted would be passed on
+            del other[dice.randrange(len(other)) :]  # else an accepted archive would be passed on
             answer = gateway.post(bytes(other) or b"x")
             assert answer.status == 400, answer.body
             assert "internal" not in answer.json["error"]

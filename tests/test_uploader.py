@@ -157,7 +157,7 @@ def test_f31_a_conflict_is_verified(
 
     async def post(request: web.BaseRequest, seen: Seen) -> web.Response:
         if len(store.posts) == 1:
-            return taken(request, seen)  # from then on, what comes was not there at the start
+            return taken(request, seen)  # later arrivals were not there at the start
         if ambiguous and len(store.posts) == 2:
             assert request.transport is not None
             request.transport.close()  # it has the whole body, and says nothing
@@ -370,7 +370,7 @@ def test_whoever_waits_hears_of_the_one_attempt(
             node(tmp_path, to(store.url)) as one,
         ):
             one.seal()
-            await one.left()  # what comes from now on was not there at the start
+            await one.left()  # later arrivals were not there at the start
             envelope_id = one.seal(ack="uploaded")
             told = await one.outcome()
             assert told["id"] == envelope_id

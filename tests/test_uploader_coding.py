@@ -33,7 +33,7 @@ ONE = replace(FAST, at_once=1)
 
 
 async def deliver(one: Node, count: int, before: int = 0) -> list[str]:
-    """One after the other, so that what one has taught is known before the next."""
+    """Delivers one after the other, so that each one's lesson is known before the next."""
     made = []
     for n in range(count):
         made.append(one.seal())
@@ -42,7 +42,7 @@ async def deliver(one: Node, count: int, before: int = 0) -> list[str]:
 
 
 def read_whole(server: Small, one: Node, envelope_id: str) -> bool:
-    """Whether the server has read all of an envelope in sent/ at least once."""
+    """Tells whether the server has read all of an envelope in sent/ at least once."""
     digest = hashlib.sha256(one.spool.path("sent", envelope_id).read_bytes()).hexdigest()
     return digest in {seen.sha256 for seen in server.seen}
 

@@ -139,7 +139,9 @@ def test_what_nobody_waits_for_any_more_is_one_line_of_the_log(
 
 
 def test_a_reset_while_a_body_is_sent_is_one_line_an_attempt(tmp_path: Path) -> None:
-    """Of the whole gateway, wherever in the body, whoever speaks last; stderr is the log here."""
+    """The whole gateway is tried, wherever in the body, whoever speaks last; stderr is the log
+    here.
+    """
     places = (0, 1, 3000, 65536, 700_000)
     late = http_head("500 X", Content_Length=0)
     plans = [Plan(up=(Reset(place),)) for place in places]

@@ -1,4 +1,5 @@
-"""What is learned of an upstream: which coding its next body has, and what a restart remembers."""
+"""Tests the facts about an upstream: which coding its next body has, and what a restart
+remembers."""
 
 from __future__ import annotations
 

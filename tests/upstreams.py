@@ -159,7 +159,7 @@ Manner = Callable[[bytes, str | None], Reply]
 
 
 def names_it(_: bytes, envelope_id: str | None) -> Reply:
-    """As a JMIX server that keeps our ids; of a body without one it makes an id up."""
+    """Answers as a JMIX server that keeps our ids; for a body without one it makes an id up."""
     return 201, json.dumps({"id": envelope_id or str(uuid.uuid4()), "status": "stored"}).encode()
 
 
@@ -180,7 +180,7 @@ def shows_a_page(_: bytes, __: str | None) -> Reply:
 
 
 def refuses_the_empty(status: int) -> Manner:
-    """That status for a body without an id in it, else as names_it."""
+    """Answers that status for a body without an id in it, else as names_it."""
 
     def manner(body: bytes, envelope_id: str | None) -> Reply:
         if envelope_id is None:
@@ -191,7 +191,7 @@ def refuses_the_empty(status: int) -> Manner:
 
 
 def names_the_last(_: bytes, envelope_id: str | None, last: list[str] = []) -> Reply:  # noqa: B006
-    """For a body that it has not read, the id of the one before."""
+    """Answers a body that it has not read with the id of the one before."""
     last[:] = [envelope_id] if envelope_id else last
     return names_it(b"", last[0] if last else None)
 
@@ -218,7 +218,7 @@ class Small:
         return [one.size for one in self.seen]
 
     def codings(self) -> list[str]:
-        """In which coding each body came: "chunked" or "length"."""
+        """Returns in which coding each body came: "chunked" or "length"."""
         return ["length" if "content-length" in one.headers else "chunked" for one in self.seen]
 
     @contextlib.contextmanager
@@ -252,7 +252,7 @@ class Small:
             block_on_close = False
 
             def handle_error(self, *_: object) -> None:
-                """A peer that breaks off is no news."""
+                """Ignores a peer that breaks off."""
 
         server = Server(("127.0.0.1", 0), Handler)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})

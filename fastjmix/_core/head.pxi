@@ -183,7 +183,7 @@ cdef int scan_head(const uint8_t* p, uint64_t n, bint complete, head_scan* s) no
 
 cdef int find_head(const uint8_t* p, uint64_t n, bint complete, uint64_t most,
                    head_scan* s) noexcept nogil:
-    """`scan_head`, which ends when more than `most` bytes are there: what is known then counts."""
+    """Does as `scan_head`, but ends once more than `most` bytes are there: found UIDs count."""
     cdef int result = scan_head(p, n, complete, s)
     if result == HEAD_MORE and n > most:
         # Elements out of order may hide the head's end; its UIDs are what is needed.
@@ -287,7 +287,8 @@ def read_head(const uint8_t[::1] data, int kind, bint complete=True,
 
 
 def read_values(const uint8_t[::1] data, int kind, set tags):
-    """The values of the top-level elements in `tags` that are whole: {tag: bytes}, the first of each.
+    """Returns the values of the top-level elements in `tags` that are whole, the first of each:
+    {tag: bytes}.
 
     Ends where the elements cannot be followed, at pixel data, and behind (0020,0013) once Study and
     Series Instance UID were met. Neither stack nor time depends on how elements are nested.

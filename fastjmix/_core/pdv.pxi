@@ -38,7 +38,7 @@ cdef enum:
 
 
 cpdef uint64_t head_limit(uint64_t capacity):
-    """How many bytes of a data set are searched for its UIDs, in a lane of so many bytes."""
+    """Returns how many bytes of a data set are searched for its UIDs in a lane of `capacity`."""
     return min(<uint64_t>HEAD_BYTES_MAX, capacity // 8)
 
 

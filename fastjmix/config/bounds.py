@@ -1,4 +1,4 @@
-"""How much a configuration may ask of whoever reads it: its bytes, its keys, its nesting.
+"""Bounds on a configuration: its bytes, its keys, its nesting.
 
 Guaranteed: what passes is parsed and checked within about a second; tomllib alone needs time that
 grows with the square of a key's parts, and recurses with each bracket.
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Final
 
 CONFIG_BYTES_MAX: Final = 512 * 1024
-"""Of all files together: a thousand calling AE titles with overrides are 150 KB, and tomllib reads
-a megabyte a second."""
+"""Bytes of all files together. A thousand calling AE titles with overrides are 150 KB, and tomllib
+reads a megabyte a second."""
 
 FILES_MAX: Final = 256
 """Files in pipelines_path: each is opened, whatever it holds."""
@@ -53,7 +53,7 @@ _TOKEN: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Excess:
-    """What is too much, in which line, and how much there may be."""
+    """An excess: its kind, its line, and how much there may be."""
 
     line: int
     found: str
@@ -61,7 +61,9 @@ class Excess:
 
 
 def excess(text: str) -> Excess | None:
-    """The first thing in a TOML text that would be costly to parse; None where there is none."""
+    """Returns the first thing in a TOML text that would be costly to parse; None where there is
+    none.
+    """
     dots = depth = 0
     for match in _TOKEN.finditer(text):
         first = match[0][0]

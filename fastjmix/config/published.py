@@ -200,7 +200,9 @@ class _Reader:
 
 
 def recipient_key(references: References, of: Entry, key: str, name: str | None) -> Path | None:
-    """The absolute path of a recipient's private key, which is read once, to see that it is one."""
+    """Returns the absolute path of a recipient's private key. Reads the key once, to see that it is
+    one.
+    """
     if name is None:
         return None
     from fastjmix.jmix import keys
@@ -215,7 +217,7 @@ def recipient_key(references: References, of: Entry, key: str, name: str | None)
 def _key_faults(
     references: References, of: Entry, key: str, allowed: str = tables_jmix.KEY_ALLOWED
 ) -> Iterator[None]:
-    """What is wrong with a key becomes a fault of the configuration."""
+    """Turns an error in a key into a fault of the configuration."""
     try:
         yield
     except errors.ConfigError as problem:

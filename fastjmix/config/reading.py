@@ -1,4 +1,4 @@
-"""The files: main and pipelines, as raw tables with `${VAR}` filled in. Nothing is interpreted.
+"""Reads the files, main and pipelines, as raw tables with `${VAR}` filled in. Interprets nothing.
 
 Wanted: any number of files read as one configuration, and each table known by its file.
 Guaranteed: a file that cannot be read or is not TOML is a fault with its place, and one that would
@@ -82,7 +82,7 @@ class _Budget:
     left: int = bounds.CONFIG_BYTES_MAX
 
     def read(self, path: Path) -> bytes | None:
-        """A file's bytes; None if there are more. Raises OSError."""
+        """Returns a file's bytes; None if there are more than the budget. Raises OSError."""
         with path.open("rb") as file:
             data = file.read(self.left + 1)
         self.left = max(self.left - len(data), -1)
@@ -156,7 +156,8 @@ def _is_pipeline_file(candidate: Path, main: Path) -> bool:
 
 
 def _are_values_in_bounds(sources: list[Source], findings: Findings) -> bool:
-    """False, and a fault, where there are too many values, or one that nothing can be done with."""
+    """Returns False, and reports a fault, for too many values or one that nothing can be done
+    with."""
     count, right = 0, True
     for source in sources:
         for path, value in walk(source.tables):
@@ -207,7 +208,7 @@ def _hide(sources: list[Source], findings: Findings, environment: Mapping[str, s
 
 
 def _held(match: re.Match[str], environment: Mapping[str, str]) -> str:
-    """What a reference in a string comes to."""
+    """Returns the value of a reference in a string."""
     return "${" if match[1] is None else environment.get(match[1], match[0])
 
 
@@ -215,12 +216,12 @@ _NAMES_OF_SECRETS: Final = ("authentication", "authentication_ref")
 
 
 def _is_near_secrets(path: tuple[str | int, ...]) -> bool:
-    """May a credential have been put there by mistake?"""
+    """Tells whether a credential may have been put there by mistake."""
     return is_secret(path) or path[0] == "authentications" or path[-1] in _NAMES_OF_SECRETS
 
 
 def _is_misplaced(key: str | int, text: str, named: set[str]) -> bool:
-    """Is this the credential itself, where the name of one belongs?"""
+    """Tells whether this is the credential itself, where the name of one belongs."""
     if key not in _NAMES_OF_SECRETS:
         return False
     plain = text.removeprefix("authentications.")

@@ -1,4 +1,4 @@
-"""Which values must not be shown, and how they are taken out of what is said.
+"""Decides which values must not be shown, and takes them out of texts.
 
 Guaranteed: what stands under [authentications.*], at a key that is called like a secret, or came
 from the environment, is replaced where it stands in a text; also where the text shows only its
@@ -20,10 +20,11 @@ Path = tuple[str | int, ...]
 HIDDEN: Final = "(not shown)"
 
 EXACT_CHARS: Final = 4
-"""A whole value of so many characters is searched for."""
+"""A whole value of at least so many characters is searched for."""
 
 START_CHARS: Final = 8
-"""And one that agrees with a text in its first so many: texts are cut short."""
+"""A value that agrees with a text in its first so many characters is taken out too: texts are
+cut short."""
 
 _LIKE_A_SECRET: Final = re.compile(r"token|secret|passw|passphrase|api_?key|credential", re.I)
 _FAMILY: Final = "authentications"
@@ -31,7 +32,7 @@ _NO_SECRETS: Final = frozenset(("id", "method", "name", "description"))
 
 
 def is_secret(path: Path) -> bool:
-    """May the value at this path be a secret, whatever it is?"""
+    """Tells whether the value at this path may be a secret, whatever it is."""
     names = [step for step in path if isinstance(step, str)]
     if names[:1] == [_FAMILY]:
         return names[-1] not in _NO_SECRETS or len(names) != 3
@@ -39,7 +40,7 @@ def is_secret(path: Path) -> bool:
 
 
 def walk(tables: Mapping[str, Any]) -> Iterator[tuple[Path, Any]]:
-    """Every value in these tables with its path; tables and arrays, too."""
+    """Yields every value in these tables with its path; tables and arrays, too."""
     left: list[tuple[Path, Any]] = [((name,), held) for name, held in tables.items()]
     while left:
         path, value = left.pop()
@@ -52,13 +53,13 @@ def walk(tables: Mapping[str, Any]) -> Iterator[tuple[Path, Any]]:
 
 @dataclass(slots=True)
 class Hidden:
-    """Values that are in no text."""
+    """Values that no text may show."""
 
     _whole: set[str] = field(default_factory=set)
     _by_start: dict[str, set[str]] = field(default_factory=dict)
 
     def add(self, *forms: str) -> None:
-        """From now on they are not shown."""
+        """Hides these values from now on."""
         for form in forms:
             if len(form) >= START_CHARS:
                 self._by_start.setdefault(form[:START_CHARS], set()).add(form)
@@ -66,7 +67,7 @@ class Hidden:
                 self._whole.add(form)
 
     def __call__(self, text: str) -> str:
-        """The text without them."""
+        """Returns the text without the hidden values."""
         out, at = [], 0
         while at < len(text):
             length = self._length(text, at)
@@ -84,7 +85,7 @@ class Hidden:
 
 
 def _agreeing(text: str, at: int, form: str) -> int:
-    """How far a text agrees with a form of a value, from its first character on."""
+    """Returns how far a text agrees with a form of a value, from its first character on."""
     length = START_CHARS
     while length < len(form) and text[at + length : at + length + 1] == form[length]:
         length += 1

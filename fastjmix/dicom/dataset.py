@@ -1,4 +1,4 @@
-"""The data set's two ends: File Meta Information out, a few descriptive elements in.
+"""Writes and reads the data set's two ends: File Meta Information out, descriptive elements in.
 
 Wanted: a received data set becomes a DICOM file without one of its bytes being touched, and a
 series can be described without decoding more than its head.
@@ -48,8 +48,8 @@ INFLATE_MAX: Final = 1 << 18
 """Bytes of a deflated data set's head that are inflated: a bomb costs no more."""
 
 INFLATE_STEP: Final = 1024
-"""Bytes of it that are given to zlib at once: what was inflated before a fault in the stream
-counts, less those of the step with the fault in it."""
+"""Bytes of a deflated data set that zlib gets at once. Bytes inflated before a fault in the stream
+count, less those of the step with the fault in it."""
 
 _short = Struct("<2H2sH")  # group, element, VR, 16-bit length (PS3.5 Table 7.1-2)
 _length32 = Struct("<I")
@@ -134,7 +134,8 @@ TEXT_CHARS_MAX: Final = 256
 """Kept of a name or a description, which stay in memory until the seal: an LO has at most 64
 characters, a PN three times 64 (PS3.5 §6.2)."""
 TEXT_BYTES_MAX: Final = 4 * TEXT_CHARS_MAX
-"""Of one that is decoded at all: no character takes more. Of the names of character sets too."""
+"""Bytes of a text that is decoded at all: no character takes more than four. It bounds the names
+of character sets too."""
 CODE_CHARS_MAX: Final = 64
 """Kept of a value of code or date: as many as a UID has, the longest of them."""
 
@@ -217,8 +218,8 @@ def describe(head: bytes, transfer_syntax_uid: str) -> Description:
 
 
 class Inflated(NamedTuple):
-    """The start of a deflated data set, inflated. `over`: there is no more of it, or no more of it
-    will be inflated; `broken`: because the stream has a fault."""
+    """The start of a deflated data set, inflated. `over`: there is no more of it, or no more of
+    it will be inflated. `broken`: a fault in the stream is why."""
 
     data: bytes
     over: bool
@@ -226,7 +227,7 @@ class Inflated(NamedTuple):
 
 
 def inflate_head(data: bytes) -> Inflated:
-    """The start of a deflated data set (PS3.5 §A.5), inflated up to INFLATE_MAX bytes."""
+    """Returns the start of a deflated data set (PS3.5 §A.5), inflated up to INFLATE_MAX bytes."""
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     found = bytearray()
     for at in range(0, len(data), INFLATE_STEP):
@@ -253,8 +254,9 @@ def integer_string(value: bytes) -> int | None:
 
 
 def _kind(head: bytes, transfer_syntax_uid: str) -> int:
-    """How elements are read (`_core.read_head`). Senders are known to name one encoding and to send
-    the other: an explicit VR that is none is seen element by element, an implicit one here."""
+    """Returns how elements are read (`_core.read_head`). Senders are known to name one encoding and
+    to send the other: an explicit VR that is none is seen element by element, an implicit one
+    here."""
     if transfer_syntax_uid == EXPLICIT_BIG:
         return 2
     # A first element of 16 KB and more could look like a VR: so only a real one counts.
@@ -307,7 +309,7 @@ _told: Final = {
 
 
 def read_file_meta(member: bytes) -> tuple[dict[str, str], int]:
-    """File Meta Information out of the first bytes of a Part 10 file (PS3.10 §7.1).
+    """Reads File Meta Information out of the first bytes of a Part 10 file (PS3.10 §7.1).
 
     Returns `sop_class_uid`, `sop_instance_uid` and `transfer_syntax_uid`, and the offset of the
     data set. Raises UnreadableHead when there is none, or not all of it is here.
@@ -317,7 +319,7 @@ def read_file_meta(member: bytes) -> tuple[dict[str, str], int]:
     try:
         if member[128:132] != b"DICM":
             raise UnreadableHead('no File Meta Information: "DICM" is not there')
-        end = 144 + int.from_bytes(member[140:144], "little")  # (0002,0000): what follows it
+        end = 144 + int.from_bytes(member[140:144], "little")  # (0002,0000): length of the rest
         while at < end:
             group, element, vr, length = _short.unpack_from(member, at)
             at += _short.size

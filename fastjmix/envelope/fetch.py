@@ -1,4 +1,4 @@
-"""An envelope from an HTTP server, into a file without a name.
+"""Fetches an envelope from an HTTP server, into a file without a name.
 
 Wanted: `verify URL` judges what the server gives, whatever its size.
 Guaranteed: http and https only, also after a redirect; at most `limit` bytes; over after `secs`,
@@ -29,7 +29,7 @@ PIECE_BYTES: Final = 1 << 20
 SILENCE_SECS: Final = 60.0
 """Without a byte."""
 FETCH_SECS: Final = 4 * 3600.0
-"""All of it, unless --max-secs says otherwise: FETCH_BYTES at 5 MB a second."""
+"""Seconds for the whole fetch, unless --max-secs says otherwise: FETCH_BYTES at 5 MB a second."""
 FETCH_BYTES: Final = 64 << 30
 """Bytes fetched, unless --max-bytes says otherwise: as much as our servers take."""
 
@@ -99,7 +99,7 @@ def fetch(
 
 
 class _Fetch:
-    """One fetch, in a thread of its own: nothing that it waits for can keep who asked for it."""
+    """One fetch, in a thread of its own: its waits cannot block the caller."""
 
     def __init__(
         self,
@@ -117,7 +117,7 @@ class _Fetch:
         self._given_up = threading.Event()
 
     def wait(self) -> BinaryIO:
-        """The file. Raises FetchError, also when it took too long, OSError."""
+        """Returns the file. Raises FetchError, also when it took too long, OSError."""
         threading.Thread(target=self._run, name="fetch", daemon=True).start()
         try:
             answer = self._answers.get(timeout=self._secs)
@@ -180,7 +180,7 @@ class _Fetch:
 
 
 def _checked(url: str) -> urllib.parse.SplitResult:
-    """The parts of a URL that can be fetched. Raises UrlError."""
+    """Returns the parts of a URL that can be fetched. Raises UrlError."""
     try:
         parts = urllib.parse.urlsplit(url)
         port = parts.port
@@ -192,7 +192,7 @@ def _checked(url: str) -> urllib.parse.SplitResult:
 
 
 def _is_header_value(text: str) -> bool:
-    """RFC 9110 §5.5, without what is beyond ASCII."""
+    """Tells whether a header may have this value (RFC 9110 §5.5, without what is beyond ASCII)."""
     return text.isascii() and text.isprintable()
 
 

@@ -18,7 +18,8 @@ from fastjmix.jmix.opened import Envelope, open_envelope
 from fastjmix.jmix.unzip import DEFAULT_LIMITS, Limits
 
 SIZE_MAX: Final = (1 << 63) - 1
-"""A sum that is shown; a stranger's sizes may add up to more, which JSON writers refuse."""
+"""The largest sum that is shown. A stranger's sizes may add up to more, which JSON writers
+refuse."""
 
 
 def summarise(source: Path | str, limits: Limits = DEFAULT_LIMITS) -> dict[str, Any]:

@@ -213,7 +213,7 @@ def verify_assertions(manifest: Mapping[str, Any], now: float) -> list[Assertion
 
 
 def _one_too_many(role: str) -> AssertionResult:
-    """The result of the first assertion that is not verified."""
+    """Returns the result of the first assertion that is not verified."""
     told = f"is one more than ASSERTIONS_MAX, {ASSERTIONS_MAX}: neither it nor those behind it were"
     return AssertionResult(role, False, f"{told} verified", None, None, ())
 

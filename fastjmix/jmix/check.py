@@ -66,7 +66,7 @@ Digests = Mapping[str, Mapping[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class EnvelopeSummary:
-    """What a valid envelope says of itself.
+    """The contents of a valid envelope, as it states them.
 
     `id` is in lower case. `profile` is "harmony" or "published". `root` is "" or the single top
     folder with its slash; `payload` is the payload folder below it, without slashes around it.
@@ -145,7 +145,7 @@ def _check(
 
 
 def _told(archive: Archive, root: str) -> tuple[str, str, str, Mapping[str, Any]]:
-    """Return id, profile, payload folder, and those keys of the manifest that are asked for later.
+    """Returns id, profile, payload folder, and those keys of the manifest that are asked for later.
 
     The others are let go before metadata.json is parsed: a stranger's may be large.
     """
@@ -161,7 +161,7 @@ def _told(archive: Archive, root: str) -> tuple[str, str, str, Mapping[str, Any]
 
 
 def open_manifest(file: BinaryIO, limits: Limits = DEFAULT_LIMITS) -> PackedMember:
-    """Find manifest.json and see that it is whole. Raises EnvelopeError, OSError."""
+    """Finds manifest.json and sees that it is whole. Raises EnvelopeError, OSError."""
     with foreseen():
         archive = Archive(file, limits)
         found = archive.member(f"{_root(archive)}manifest.json", "max_manifest_bytes")
@@ -210,7 +210,7 @@ def _ciphertext(archive: Archive, root: str) -> str:
 
 
 def _check_unopened(archive: Archive, manifest: Mapping[str, Any], bases: tuple[str, str]) -> None:
-    """Refuse an encrypted payload for whatever is wrong with it and can be seen without the key.
+    """Refuses an encrypted payload for whatever is wrong with it and can be seen without the key.
 
     The ciphertext is read once, for its CRC-32 and the hashes that a listing has of it. Whether
     security.payload_hash is of the ciphertext only the receiver can say.
@@ -243,7 +243,7 @@ def _decrypted(
     verify_hashes: bool,
 ) -> tuple[Mapping[str, Any], Mapping[str, int]]:
     """(metadata, sizes by name) of an encrypted payload, which went by and was found right."""
-    from fastjmix.jmix import encryption  # some 60 ms: only who decrypts pays
+    from fastjmix.jmix import encryption  # some 60 ms: only for decryption
     from fastjmix.jmix.inside import Inside
 
     root, base = bases
@@ -369,7 +369,7 @@ def manifest_listing(
     *,
     inside: bool = False,
 ) -> list[Listed]:
-    """The manifest's `files`; their sizes are compared here. `inside`: as for `listing`."""
+    """Returns the manifest's `files`; compares their sizes here. `inside`: as for `listing`."""
     entries = manifest.get("files")
     if entries is None:
         return []
@@ -389,7 +389,7 @@ def listing(
     *,
     inside: bool = False,
 ) -> list[Listed]:
-    """The entries of a listing, each with its member; their sizes are compared here.
+    """Returns the entries of a listing, each with its member; compares their sizes here.
 
     A path counts from the first of the `bases` below which there is such a member. With `inside`
     an entry may name what is not in `sizes`: it lies in an encrypted payload.

@@ -1,4 +1,4 @@
-"""The central directory of a stranger's ZIP, and the records that say where it is.
+"""Reads the central directory of a stranger's ZIP, and the records that say where it is.
 
 Wanted: what an archive holds, in time and memory that grow with the bytes of its directory and not
 faster.
@@ -61,7 +61,7 @@ class Entry:
 
     @property
     def is_folder(self) -> bool:
-        """Return whether the name says so."""
+        """Tells whether the name is a folder's."""
         return self.name.endswith("/")
 
 
@@ -69,7 +69,7 @@ class Entry:
 
 
 def find(file: BinaryIO, limits: Limits) -> tuple[int, int, int]:
-    """Return offset, length and number of entries of the directory, from records that agree.
+    """Returns offset, length and number of entries of the directory, from records that agree.
 
     Nothing may lie between the directory, the ZIP64 records, the end record and the end of the
     file: what lies there is how two readers are shown two archives. Raises EnvelopeError, OSError.
@@ -111,7 +111,7 @@ def find(file: BinaryIO, limits: Limits) -> tuple[int, int, int]:
 
 
 def _find64(file: BinaryIO, locator_at: int) -> tuple[int, tuple[int, int, int, int]]:
-    """Return the ZIP64 end record's offset, and (entries here, entries, length, start) from it."""
+    """Returns the ZIP64 end record's offset, and (entries here, entries, length, start) from it."""
     file.seek(locator_at)
     _, _, at, _ = LOCATOR64.unpack(file.read(LOCATOR64.size))
     if at + END64.size > locator_at:
@@ -129,7 +129,7 @@ def _find64(file: BinaryIO, locator_at: int) -> tuple[int, tuple[int, int, int, 
 
 
 def read(file: BinaryIO, start: int, length: int, count: int) -> list[Entry]:
-    """Return the entries of a directory that `find` found, in its order.
+    """Returns the entries of a directory that `find` found, in its order.
 
     Raises EnvelopeError where an entry cannot be read, OSError.
     """
@@ -149,7 +149,7 @@ def read(file: BinaryIO, start: int, length: int, count: int) -> list[Entry]:
 
 
 def _entry(data: bytes, at: int, start: int) -> tuple[Entry, int]:
-    """Return the entry at an offset of a directory that begins at `start`, and where it ends."""
+    """Returns the entry at an offset of a directory that begins at `start`, and where it ends."""
     header = data[at : at + HEADER.size]
     fields = HEADER.unpack(header)
     _, _, needed, flags, method, _, _, crc, packed, size, *lengths, _, _, attributes, offset = (
@@ -162,7 +162,7 @@ def _entry(data: bytes, at: int, start: int) -> tuple[Entry, int]:
     if end > len(data):
         refuse("central directory", "cannot be read: it ends within an entry", at=start + at)
     raw = data[name_at:extra_at]
-    # what is no UTF-8 becomes surrogates, which no name may have
+    # bytes that are not UTF-8 become surrogates, which no name may have
     name = raw.decode("utf-8", "surrogateescape") if flags & UTF8 else raw.decode("cp437")
     if needed & 0xFF > VERSION_MAX:
         refuse(name, f"needs ZIP version {(needed & 0xFF) / 10}", at=start + at)
@@ -175,7 +175,7 @@ def _entry(data: bytes, at: int, start: int) -> tuple[Entry, int]:
 
 
 def extra_fields(extra: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield (id, data) of an extra field's parts. Raises ValueError where one is cut short."""
+    """Yields (id, data) of an extra field's parts. Raises ValueError where one is cut short."""
     at = 0
     while at + 4 <= len(extra):
         kind, length = struct.unpack_from("<2H", extra, at)
@@ -186,7 +186,7 @@ def extra_fields(extra: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _wide(extra: bytes, narrow: tuple[int, int, int], name: str, at: int) -> tuple[int, int, int]:
-    """Return (size, packed, offset): those that say so are in the ZIP64 field, in this order."""
+    """Returns (size, packed, offset): those that say so are in the ZIP64 field, in this order."""
     try:
         found = [data for kind, data in extra_fields(extra) if kind == ZIP64_FIELD]
     except ValueError as problem:
@@ -207,7 +207,7 @@ def _wide(extra: bytes, narrow: tuple[int, int, int], name: str, at: int) -> tup
 
 
 def _check_second_name(extra: bytes, raw: bytes, name: str, at: int) -> None:
-    """Refuse a Unicode path field that is valid (§4.6.9) and says another name than the header."""
+    """Refuses a Unicode path field that is valid (§4.6.9) and says another name than the header."""
     if b"\x75\x70" not in extra:
         return
     try:

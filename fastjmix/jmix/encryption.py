@@ -188,7 +188,7 @@ def check_fields(fields: object) -> None:
 
 
 def check_cipher_size(name: str, size: int) -> None:
-    """Raise EnvelopeError for a ciphertext, the member `name`, that no payload could have."""
+    """Raises EnvelopeError for a ciphertext, the member `name`, that no payload could have."""
     if not PLAIN_MIN <= size <= PLAIN_MAX:
         told = f"has {size} bytes; an encrypted payload has {PLAIN_MIN} to {PLAIN_MAX}"
         raise EnvelopeError(f"{escaped(name)}: {told}")

@@ -172,12 +172,12 @@ class Contents:
         return instance
 
     def twins(self, sop_instance_uid: str) -> tuple[Instance, ...]:
-        """The instances here that bear this SOP Instance UID, oldest first."""
+        """Returns the instances here that bear this SOP Instance UID, oldest first."""
         first = self._first.get(sop_instance_uid)
         return () if first is None else (first, *self._copies.get(sop_instance_uid, ()))
 
     def holds(self, sop_instance_uid: str) -> bool:
-        """Is there an instance of this SOP Instance UID?"""
+        """Tells whether there is an instance of this SOP Instance UID."""
         return sop_instance_uid in self._first
 
     def _count_of(self, sop_instance_uid: str) -> int:

@@ -1,4 +1,4 @@
-"""What is wrong with a stranger's envelope: the error, and the words for it.
+"""Names the faults of a stranger's envelope: the error, and the words for it.
 
 Wanted: a refusal names the member or the document at fault, in words that its author understands.
 Guaranteed: what is repeated of a stranger's text is short and has no control characters. Whatever
@@ -19,7 +19,7 @@ SHOWN: Final = 120
 
 
 class Fault(EnvelopeError):
-    """What is wrong, and where: a member or a part of the archive, and the byte at which it, or its
+    """A fault and its place: a member or a part of the archive, and the byte at which it, or its
     header, begins."""
 
     def __init__(self, where: str, what: str, hint: str = "", *, at: int | None = None) -> None:
@@ -36,23 +36,23 @@ class Unforeseen(EnvelopeError):
 
 
 Tell = Callable[[EnvelopeError], object]
-"""Hears of a fault in a member. Who raises it refuses the archive; who returns hears of the next,
-and the member is left out."""
+"""Hears of a fault in a member. A `Tell` that raises it refuses the archive. One that returns hears
+of the next fault, and the member is left out."""
 
 
 def strict(fault: EnvelopeError) -> NoReturn:
-    """The first fault is one too many."""
+    """Raises the first fault: it is one too many."""
     raise fault
 
 
 def refuse(where: str, what: str, hint: str = "", *, at: int | None = None) -> NoReturn:
-    """Raise Fault. `where` is a member's name, or a part of the archive."""
+    """Raises Fault. `where` is a member's name, or a part of the archive."""
     raise Fault(where, what, hint, at=at)
 
 
 @contextlib.contextmanager
 def foreseen() -> Iterator[None]:
-    """Raise Unforeseen in place of any error but EnvelopeError, OSError and MemoryError.
+    """Raises Unforeseen in place of any error but EnvelopeError, OSError and MemoryError.
 
     The rules refuse what is wrong by name. This is for the case that a rule is missing: a
     stranger's bytes are refused then, too, and are no fault of whoever was asked.
@@ -69,10 +69,10 @@ def foreseen() -> Iterator[None]:
 
 
 def shortened(text: str) -> str:
-    """A stranger's text, short enough for a message."""
+    """Returns a stranger's text, short enough for a message."""
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
 def escaped(name: str) -> str:
-    """A stranger's name, short, and without control characters that could draw a lie."""
+    """Returns a stranger's name, short, and without control characters that could draw a lie."""
     return shortened(printable(name))

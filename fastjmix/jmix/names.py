@@ -22,8 +22,8 @@ _unfit: Final = frozenset('<>:"|?*')
 
 def clashes(names: Iterable[str]) -> Iterator[tuple[str, str]]:
     """(name, why) for names that would become one file, or none."""
-    known: dict[str, str] = {}  # folder → what it is alike to
-    seen: dict[str, str] = {}  # what a path is alike to → the first path
+    known: dict[str, str] = {}  # folder → its form for comparison
+    seen: dict[str, str] = {}  # form for comparison → the first path
     for name in names:
         folder = name.rpartition("/")[0]
         # every folder of it too: "A/x" and "a/y" do not lie in one folder everywhere
@@ -41,7 +41,7 @@ def clashes(names: Iterable[str]) -> Iterator[tuple[str, str]]:
 
 
 def _new_folders(folder: str, known: dict[str, str]) -> list[str]:
-    """The folder and those above it that are not known yet, from the top."""
+    """Returns the folder and those above it that are not known yet, from the top."""
     found = []
     while folder and folder not in known:
         found.append(folder)

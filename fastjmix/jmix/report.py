@@ -15,7 +15,7 @@ from fastjmix.errors import EnvelopeError
 from fastjmix.jmix.unzip import Fault
 
 FINDINGS_MAX: Final = 10_000
-"""Faults, and remarks, that are kept: more tell an author nothing new, and a listing of a million
+"""Faults, and remarks, that are kept. More tell an author nothing new, and a listing of a million
 entries can have one in each."""
 
 

@@ -32,7 +32,7 @@ _sha256: Final = re.compile(r"sha256:[A-Fa-f0-9]+")
 _fingerprint: Final = re.compile(r"SHA256:[A-Fa-f0-9]+")
 
 BROKEN_MAX: Final = 10_000
-"""Departures of one document that are told; it can have one in each of its values."""
+"""Departures of one document that are reported; it can have one in each of its values."""
 
 Found = Iterator[tuple[str, str]]
 

@@ -41,7 +41,7 @@ _dumps_depth: Final = 254
 
 
 def parse(data: bytes, name: str, at: int | None = None) -> Any:
-    """Return a document's value. Raises EnvelopeError that names it, and the byte `at`."""
+    """Returns a document's value. Raises EnvelopeError that names it, and the byte `at`."""
     containers = data.count(b"{") + data.count(b"[")
     values = data.count(b",") + containers + 1
     if containers > CONTAINERS_MAX:
@@ -61,7 +61,7 @@ def parse(data: bytes, name: str, at: int | None = None) -> Any:
 
 
 def _check_text(data: bytes, name: str, at: int | None) -> None:
-    """Raise EnvelopeError for what is no JSON text, and for one that is nested too deep."""
+    """Raises EnvelopeError for what is no JSON text, and for one that is nested too deep."""
     try:
         found = orjson.loads(data)
     except orjson.JSONDecodeError as problem:
@@ -102,7 +102,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refuse_twice(data: bytes, name: str, at: int | None) -> None:
-    """Read a document once more, to say which key comes twice, and where."""
+    """Reads a document once more, to say which key comes twice, and where."""
     for path, key in _marked(json.loads(data, object_pairs_hook=_marking), ""):
         where = f'in "{escaped(path)}"' if path else "at its top level"
         refuse(name, f'has the key "{escaped(key)}" twice {where}: readers differ', at=at)
@@ -118,7 +118,7 @@ def _marking(pairs: list[tuple[str, Any]]) -> dict[str, Any] | _Marked:
 
 
 def _marked(value: Any, path: str) -> Iterator[tuple[str, str]]:
-    """Yield (path of the object, key); `value` is no deeper than DEPTH_MAX."""
+    """Yields (path of the object, key); `value` is no deeper than DEPTH_MAX."""
     if isinstance(value, _Marked):
         yield path, value.key
     elif isinstance(value, dict):

@@ -83,7 +83,7 @@ class Limits:
 
 
 FREE_BYTES: Final = 16 << 30
-"""What an archive may unpack to, however small it is: reading so much takes half a minute."""
+"""Bytes that an archive may unpack to, however small it is: reading them takes half a minute."""
 
 DEFAULT_LIMITS: Final = Limits()
 
@@ -114,8 +114,8 @@ class Archive:
         self.sizes = {name: entry.size for name, entry in self.files.items()}
 
     def member(self, name: str, bound: Bound) -> PackedMember:
-        """A member that can be read without its archive. Raises EnvelopeError when it is absent or
-        larger than `bound`."""
+        """Returns a member that can be read without its archive. Raises EnvelopeError when it is
+        absent or larger than `bound`."""
         entry = self.files.get(name)
         if entry is None:
             refuse(name, "is missing")
@@ -147,11 +147,13 @@ class PackedMember:
 
     @property
     def size(self) -> int:
-        """In bytes, unpacked."""
+        """Bytes, unpacked."""
         return self.entry.size
 
     def pieces(self) -> Iterator[bytes]:
-        """Unpacked, in pieces of at most PIECE_BYTES. Raises EnvelopeError when it is damaged."""
+        """Yields the unpacked data in pieces of at most PIECE_BYTES. Raises EnvelopeError when it
+        is damaged.
+        """
         entry = self.entry
         checksum, size = 0, 0
         for piece in self._raw() if entry.method == zipfile.ZIP_STORED else self._inflated():
@@ -167,7 +169,7 @@ class PackedMember:
         return _inflate(self.entry, self._raw())
 
     def _raw(self) -> Iterator[bytes]:
-        """The data as they are in the file."""
+        """Yields the data as they are in the file."""
         for at in range(0, self.entry.packed, PIECE_BYTES):
             wanted = min(PIECE_BYTES, self.entry.packed - at)
             self.file.seek(self.start + at)  # others read between two pieces
@@ -274,7 +276,8 @@ def _check_kind(entry: Entry) -> None:
 
 
 def folders_of(names: Iterable[str], limits: Limits | None = None) -> set[str]:
-    """Every folder, without its last slash: those named (with it), and those that names imply.
+    """Returns every folder, without its last slash: those named (with it), and those that names
+    imply.
 
     Raises EnvelopeError when they are more than `limits` allow, as soon as they are.
     """
@@ -303,8 +306,8 @@ def _refuse_clashes(files: dict[str, Entry], folders: set[str], tell: Tell) -> N
 
 
 def _data_starts(file: BinaryIO, entries: list[Entry], stop: int, tell: Tell) -> dict[str, int]:
-    """Where each member's data begin. No two members share bytes, and none reaches behind `stop`,
-    where the central directory begins."""
+    """Returns where each member's data begin. No two members share bytes, and none reaches
+    behind `stop`, where the central directory begins."""
     starts: dict[str, int] = {}
     ordered = sorted(entries, key=lambda entry: entry.offset)
     ends = [entry.offset for entry in ordered[1:]] + [stop]
@@ -319,8 +322,8 @@ def _data_starts(file: BinaryIO, entries: list[Entry], stop: int, tell: Tell) ->
 
 
 def _data_start(file: BinaryIO, entry: Entry, end: int, stop: int) -> int:
-    """Where a member's data begin, which end at `end` or before; its local file header must say
-    what the directory says, and lie before `stop`."""
+    """Returns where a member's data begin. They end at `end` or before. Its local file header
+    must say what the directory says, and lie before `stop`."""
     at = entry.offset
     data = b""
     if at + LOCAL.size <= stop:

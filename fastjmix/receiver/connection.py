@@ -25,7 +25,7 @@ longer is not a disk."""
 
 ANSWERS_A_TURN: Final = 64
 """Messages of one peer that are answered at once (C-ECHO, refused instances), or passed over
-(C-CANCEL, responses), before the others are looked at: about a millisecond."""
+(C-CANCEL, responses), before the other peers have their turn: about a millisecond."""
 
 
 class State(Enum):

@@ -1,4 +1,4 @@
-"""From a connection to an association: the A-ASSOCIATE-RQ is awaited and answered (Sta2).
+"""Leads from a connection to an association: the A-ASSOCIATE-RQ is awaited and answered (Sta2).
 
 Wanted: a peer is let in by the listener's policy and by what is left of lanes, memory and disk.
 Guaranteed: no more of a request is kept than ASSOCIATE_RQ_MAX bytes; a longer one is refused by its
@@ -107,7 +107,7 @@ class Entrance:
             self._reject(connection, answer.calling_ae, LOCAL_LIMIT, lane)
 
     def _congestion(self) -> str:
-        """Why nobody is let in, if nobody is."""
+        """Returns the reason why nobody is let in; "" when somebody may be."""
         if self._loop.stopping:
             return "shutting down"
         if scarce := self._storage():
@@ -117,7 +117,9 @@ class Entrance:
         return ""
 
     def _lane(self, connection: Connection, calling_ae: str) -> int | str:
-        """A lane for the newcomer, perhaps of one that stores nothing; else why there is none."""
+        """Returns a lane for the newcomer, perhaps of one that stores nothing; else why there is
+        none.
+        """
         found = self._free_lane(connection.door, connection.settings, calling_ae)
         if isinstance(found, int):
             return found
@@ -129,7 +131,7 @@ class Entrance:
     def _free_lane(
         self, door: Door, settings: int, calling_ae: str
     ) -> int | tuple[str, Callable[[Connection], bool]]:
-        """A lane, with memory; else why there is none, and whose end would change that."""
+        """Returns a lane, with memory; else why there is none, and whose end would change that."""
 
         def same_door(other: Connection) -> bool:
             return other.door is door
@@ -149,7 +151,7 @@ class Entrance:
         return lane
 
     def _storage(self) -> str:
-        """What the storage directory lacks; empty when it has enough."""
+        """Names the resource that the storage directory lacks; empty when it has enough."""
         try:
             if not self._room.low():
                 return ""

@@ -1,4 +1,4 @@
-"""The listening sockets of one receiver: connections are accepted, and bounded, here.
+"""Accepts and bounds connections: the listening sockets of one receiver.
 
 Guaranteed: a connection that cannot be had (no descriptors, no memory, a peer that is gone) costs
 nothing but itself; where none can be had, the sockets are left alone until the next tick, so that
@@ -55,20 +55,22 @@ class Listeners:
             self._rest()
 
     def _rest(self) -> None:
-        """Another socket may have said so in the same turn, or not all may be watched."""
+        """Stops watching the sockets. Another socket may have said so in the same turn, or not all
+        may be watched.
+        """
         self.resting = True
         for descriptor in self._doors:
             with contextlib.suppress(OSError):
                 self._epoll.unregister(descriptor)
 
     def tick(self) -> None:
-        """The rest is over."""
+        """Ends the rest when it is over."""
         if self.resting:
             self.listen()
 
     def close(self) -> None:
-        """Nobody can connect any more, whoever else has these sockets: a process that was forked a
-        moment ago has yet to close its own."""
+        """Closes the sockets. Nobody can connect any more, whoever else has them: a process that
+        was forked a moment ago has yet to close its own."""
         self._rest()
         self.resting = False
         for door in self._doors.values():
@@ -109,7 +111,9 @@ class Listeners:
         self._connected(connection)
 
     def _make_place(self, door: Door, host: str) -> bool:
-        """max_half_open peers stand at this door: one of them goes, or (False) the newcomer."""
+        """Makes a place where max_half_open peers stand at this door: one of them goes, or (False)
+        the newcomer.
+        """
         self._stats.add("connections_turned_away_total")
         gives_way = door.gives_way(host)
         if gives_way is None:

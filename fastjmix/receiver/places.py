@@ -1,4 +1,4 @@
-"""Who gives its place to a newcomer, when every place for an association is taken.
+"""Chooses who gives its place to a newcomer, when every place for an association is taken.
 
 Wanted: nobody keeps a place that others ask for by being busy without storing anything.
 Guaranteed: while there are places, nothing here matters. When a peer is rejected for want of one,
@@ -7,8 +7,8 @@ in one that comes slower than PRESSED_BYTES_PER_SEC; of the address with the mos
 that has stored nothing for longest. It gives way to the same address, or to one with fewer
 associations; a slow one only where its address has others. An association whose instance the packer
 has, or that waits for room in its lane, waits for us, and never gives way.
-Still wrong: whoever stores an instance every HOLD_SECS keeps its place, whatever it is. Of a peer
-that another receiver process rejected the address is not known: then only an address with several
+Still wrong: whoever stores an instance every HOLD_SECS keeps its place, whatever it is. The address
+of a peer that another receiver process rejected is not known: then only an address with several
 such associations gives way, two times a second at most.
 """
 
@@ -23,15 +23,15 @@ from fastjmix.receiver.connection import Connection, State
 from fastjmix.stats import Stats
 
 HOLD_SECS: Final = 30.0
-"""So long an association may store nothing while others are rejected: longer than the pauses of a
-modality between two images of an examination that is being sent."""
+"""Seconds for which an association may store nothing while others are rejected. They are longer
+than the pauses of a modality between two images of an examination that is being sent."""
 
 PRESSED_BYTES_PER_SEC: Final = 16 * 1024
-"""A data set slower than that is not reason enough to keep several places: 128 kbit/s carries no
+"""A data set slower than this is not reason enough to keep several places: 128 kbit/s carries no
 images. (min_bytes_per_sec, far lower, ends a peer that nobody waits for.)"""
 
 MEASURED_SECS: Final = 10.0
-"""A pace is not judged by less."""
+"""Seconds over which a pace is measured, at least, before it is judged."""
 
 REJECTED: Final = "associations_rejected_full_total"
 
@@ -45,12 +45,12 @@ class Places:
         self._seen = stats.total(REJECTED)
 
     def rejected(self) -> None:
-        """Somebody was, here."""
+        """Notes that somebody was rejected here."""
         self._own += 1
         self._stats.add(REJECTED)
 
     def others_rejected(self) -> bool:
-        """Has another receiver rejected somebody since this was asked?"""
+        """Tells whether another receiver has rejected somebody since this was asked."""
         others = self._stats.total(REJECTED) - self._own
         seen, self._seen = self._seen, others
         return others > seen
@@ -62,7 +62,7 @@ def gives_way(
     among: Callable[[Connection], bool],
     newcomer: str | None,
 ) -> Connection | None:
-    """The association that ends for a newcomer from this address; None: none does.
+    """Returns the association that ends for a newcomer from this address; None when none does.
 
     `among` says whose place is of use to it. `newcomer` None: from an address that is not known.
     """
@@ -88,13 +88,13 @@ def _may_take(newcomer: str | None, host: str, held: Counter[str]) -> bool:
 
 
 def _in_order(found: list[Connection], held: int) -> list[Connection]:
-    """Longest without a store first; without those that are slow and alone."""
+    """Sorts them: longest without a store first; without those that are slow and alone."""
     kept = [one for one in found if held > 1 or not _is_in_a_data_set(one)]
     return sorted(kept, key=lambda one: one.stored_at)
 
 
 def _holds(connection: Connection, now: float) -> bool:
-    """Has it stored nothing for long, and will not soon?"""
+    """Tells whether it has stored nothing for long, and will not soon."""
     if now - connection.stored_at < HOLD_SECS:
         return False
     if not _is_in_a_data_set(connection):
@@ -108,6 +108,6 @@ def _holds(connection: Connection, now: float) -> bool:
 
 
 def _is_in_a_data_set(connection: Connection) -> bool:
-    """A C-STORE-RQ that was not refused is being answered."""
+    """Tells whether a C-STORE-RQ that was not refused is being answered."""
     request = connection.request
     return request is not None and request.field == dimse.C_STORE_RQ and connection.refusal is None

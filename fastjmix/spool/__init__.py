@@ -53,7 +53,7 @@ Knows no HTTP and no DICOM.
     sweeping.py  what a process that ended left half-done
     retention.py sent/ within its bounds
     draft.py     Draft, Leftover: S1; spill.py: an instance that is larger than its lane
-    place.py     is a file still where its path leads? What a deleted directory leaves open
+    place.py     is a file still where its path leads? Files left open by a deleted directory
     recipe.py    building/<id>/draft.json; journal.py: building/<id>/promised
     ticket.py    what stands beside a sealed envelope
     names.py     which names are ours; reading.py: how they are opened; renaming.py: and renamed

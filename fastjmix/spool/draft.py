@@ -1,13 +1,14 @@
-"""S1: one envelope being packed, and what is left of it after a crash.
+"""Writes S1: one envelope being packed, and the remains of it after a crash.
 
 Wanted: what was acknowledged is on the disk, whatever a write or a sync answers later.
 Guaranteed: `end` is behind the last whole member, so that an append which failed is overwritten by
 the next; `promised` is behind the last member that a commit covered. A file whose sync failed, or
 which answered EIO, is `suspect`: it is never appended to or synced again, because Linux marks the
 pages that it could not write as clean, and the next fdatasync(2) would answer success without them.
-What was promised before is read back from the disk by recovery.py, into a fresh draft. A commit
-also sees that the archive is still where its path leads: what is in a file without a name is not
-promised, and what was promised before is kept open (`Leftover.held`) until it is saved (place.py).
+recovery.py reads the instances that were promised before back from the disk, into a fresh draft. A
+commit also sees that the archive is still where its path leads: what is in a file without a name is
+not promised, and what was promised before is kept open (`Leftover.held`) until it is saved
+(place.py).
 """
 
 from __future__ import annotations
@@ -179,7 +180,9 @@ class Draft:
         self.suspect = False
 
     def _doubt(self) -> None:
-        """Suspect until the kernel says otherwise. Raises OSError when it is already."""
+        """Makes the draft suspect until the kernel says otherwise. Raises OSError when it is
+        already.
+        """
         if self.suspect:
             raise OSError(errno.EIO, "an earlier sync of this envelope failed")
         self.suspect = True
@@ -195,7 +198,7 @@ class Draft:
         self.suspect = self.suspect or problem.errno == errno.EIO
 
     def commit(self) -> None:
-        """Everything appended so far is durable, and promised, when this returns.
+        """Makes everything appended so far durable, and promises it, before this returns.
 
         The first commit also makes the names durable. Raises OSError: then the draft is suspect, or
         no path leads to it any more (one of MISSING).
@@ -208,7 +211,9 @@ class Draft:
         self._journal_end = self._note(self._journal_end)
 
     def _see_place(self) -> None:
-        """One lstat(2), some 2 µs. Raises OSError (ESTALE) when its path leads elsewhere."""
+        """Compares the path with the file: one lstat(2), some 2 µs. Raises OSError (ESTALE) when
+        its path leads elsewhere.
+        """
         if not leads_to(self._path, self._identity):
             raise OSError(errno.ESTALE, "the envelope is not in the storage directory any more")
 
@@ -255,16 +260,17 @@ class Draft:
         return ticket
 
     def _close_written(self) -> None:
-        """close(2) is the last call that may tell of a failed write. Raises OSError.
+        """Closes the archive: close(2) is the last call that may tell of a failed write. Raises
+        OSError.
 
-        What was written stays readable, until it is known that it has arrived in outbox/.
+        The bytes stay readable, until it is known that they have arrived in outbox/.
         """
         self._close_journal()  # first: there may be no descriptor left
         written, self.descriptor = self.descriptor, os.dup(self.descriptor)
         os.close(written)
 
     def _end(self) -> None:
-        """It is in outbox/."""
+        """Ends the draft: its archive is in outbox/."""
         with contextlib.suppress(OSError):
             self.close()
         self._drop()
@@ -328,7 +334,7 @@ class Draft:
         return held
 
     def is_there(self) -> bool:
-        """Does its path lead to it?"""
+        """Tells whether its path leads to it."""
         try:
             return leads_to(self._path, self._identity)
         except OSError:  # nobody knows; place.save looks again

@@ -25,7 +25,7 @@ FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """There is no room for more. What pwrite(2) says so of has harmed nothing that was there."""
 
 OWN: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
-"""Something of this process or machine has run out, and the storage has nothing to do with it."""
+"""Something of this process or machine has run out, and the storage is not the cause."""
 
 SCARCE: Final = FULL | OWN | {errno.EEXIST}
 """Something has run out for now, or somebody's file has the name that one of ours is to get; any
@@ -73,7 +73,8 @@ def write_all(descriptor: int, buffers: Sequence[Bytes], offset: int) -> int:
 
 
 def write_new(path: Path, data: bytes, owner: str, *, durable: bool) -> None:
-    """A whole file under a name that nothing has, or none: written under another name before.
+    """Writes a whole file under a name that nothing has, or none: it is written under another name
+    before.
 
     Raises FileExistsError, OSError. `owner` is whose successor deletes what a kill leaves of it.
     """

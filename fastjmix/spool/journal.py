@@ -1,4 +1,4 @@
-"""building/<id>/promised: which members of the envelope beside it were acknowledged.
+"""Keeps building/<id>/promised: which members of the envelope beside it were acknowledged.
 
 Wanted: after a crash, tell damage from a torn tail, and step over a member whose header is damaged.
 Guaranteed: one record a member, RECORD bytes long and with a checksum of its own: where the member
@@ -31,8 +31,8 @@ zeros, which is what a power cut may leave, holds no record: the CRC-32 of zeros
 _place = Struct("<2Q")
 
 NOTE: Final = Struct("<QI4sI")
-"""What a note begins with, as long as a record: offset of the member's local file header, length of
-the text that follows, NOTE_MARK, CRC-32 of these and the text."""
+"""Start of a note, as long as a record: offset of the member's local file header, length of the
+text that follows, NOTE_MARK, CRC-32 of these and the text."""
 
 NOTE_MARK: Final = b"note"
 
@@ -52,7 +52,7 @@ def record(start: int, end: int) -> bytes:
 
 
 def note(start: int, text: bytes) -> bytes:
-    """What is written of a member that has a note."""
+    """Returns the bytes of a note about a member."""
     begin = _noted.pack(start, len(text), NOTE_MARK)
     padding = bytes(-len(text) % RECORD.size)
     return begin + crc32(begin + text).to_bytes(4, "little") + text + padding
@@ -60,7 +60,7 @@ def note(start: int, text: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Promises:
-    """What a journal says. `members`: where one begins and where it ends; `notes`: its note."""
+    """Contents of a journal. `members`: where one begins and where it ends; `notes`: its note."""
 
     members: dict[int, int] = field(default_factory=dict)
     notes: dict[int, bytes] = field(default_factory=dict)
@@ -91,7 +91,7 @@ def read(directory: Path) -> Promises:
 
 
 def _note_at(data: bytes, at: int) -> bytes:
-    """The text of the note at an offset; empty when there is none, or not all of it."""
+    """Returns the text of the note at an offset; empty when there is none, or not all of it."""
     start, length, mark, _ = NOTE.unpack_from(data, at)
     text = data[at + NOTE.size : at + NOTE.size + min(length, NOTE_BYTES_MAX)]
     whole = mark == NOTE_MARK and len(text) == length

@@ -1,4 +1,4 @@
-"""An archive and its record go from one state to the next, and nothing is replaced on the way.
+"""Moves an archive and its record from one state to the next; nothing is replaced on the way.
 
 Wanted: whatever stands where an archive is to go, and whenever the process is killed, each archive
 that was there is there afterwards, and a step that is done again comes to the same end.
@@ -36,7 +36,7 @@ one envelope back before the last is left where it is."""
 
 
 def publish(spool: Spool, archive: Path, ticket: Ticket, *, durable: bool) -> None:
-    """S1 → S2. The ticket first, so that an archive in outbox/ always has one.
+    """Moves S1 → S2. The ticket first, so that an archive in outbox/ always has one.
 
     Raises FileExistsError when something else has one of the names; OSError.
     """
@@ -46,7 +46,7 @@ def publish(spool: Spool, archive: Path, ticket: Ticket, *, durable: bool) -> No
 
 
 def move(spool: Spool, state: State, ticket: Ticket) -> None:
-    """S2 → `state`, with what `ticket` says beside it. Raises OSError."""
+    """Moves S2 → `state`, with what `ticket` says beside it. Raises OSError."""
     put(spool, spool.path("outbox", ticket.id), state, ticket)
     (spool.outbox / f"{ticket.id}.json").unlink(missing_ok=True)
 
@@ -84,7 +84,7 @@ def put(spool: Spool, source: Path, state: State, ticket: Ticket) -> None:
 
 
 def _places(state: State, ticket: Ticket) -> Iterator[tuple[State, Ticket]]:
-    """Where an archive may go: its place, and other ids in rejected/."""
+    """Yields the places where an archive may go: its own, and other ids in rejected/."""
     yield state, ticket
     told = dict(ticket.refusal or {})
     why = str(told.get("why") or told.get("reason") or ("delivered" if ticket.receipt else ""))
@@ -96,7 +96,7 @@ def _places(state: State, ticket: Ticket) -> Iterator[tuple[State, Ticket]]:
 
 
 def _write_record(spool: Spool, path: Path, ticket: Ticket, source: Path, *, durable: bool) -> None:
-    """The record that `source` is to follow. Raises FileExistsError: its place is taken."""
+    """Writes the record that `source` is to follow. Raises FileExistsError: its place is taken."""
     archive = path.with_suffix(".zip")
     if os.path.lexists(archive) and not same_file(archive, source):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(archive))
@@ -119,7 +119,7 @@ def _follow(source: Path, target: Path, record: Path, *, durable: bool) -> None:
     try:
         rename_synced(source, target, durable=durable)
     except FileExistsError:
-        record.unlink(missing_ok=True)  # it would be taken for that of what is there
+        record.unlink(missing_ok=True)  # else it passes for the other file's record
         raise
 
 
@@ -141,7 +141,7 @@ def _is_kept(spool: Spool, source: Path, state: State, envelope_id: str) -> bool
 
 
 def _record(path: Path) -> Ticket | None:
-    """A record of ours; None for what is none, or cannot be read."""
+    """Returns a record of ours; None for one that is not, or cannot be read."""
     try:
         return Ticket.read(path, path.stem)
     except (OSError, DamagedTicket):

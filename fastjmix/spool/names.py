@@ -1,4 +1,5 @@
-"""Which names in the spool are ours. Everything else belongs to somebody, and is left alone.
+"""Knows the names in the spool that are ours. Everything else belongs to somebody, and is left
+alone.
 
 A name of ours is a canonical UUID with one of our endings, and before it, where a file is not yet
 what it is to be, the process that makes it: its successor deletes it. Versions before this one
@@ -31,8 +32,8 @@ DRAFT_FILES: Final = frozenset(
         "ticket.new",
     )
 )
-"""What is in a draft's directory, beside files that are being made. Only these are deleted with it:
-a new kind of file in a draft has to be named here. (The two with .new are an earlier version's.)"""
+"""Files in a draft's directory, beside files that are being made. Only these are deleted with it: a
+new kind of file in a draft has to be named here. (The two with .new are an earlier version's.)"""
 
 
 def is_id(name: str) -> bool:
@@ -41,13 +42,13 @@ def is_id(name: str) -> bool:
 
 
 def sealed(name: str) -> tuple[str, str] | None:
-    """(id, "zip" or "json") of an archive's or a record's name; None for another."""
+    """Returns (id, "zip" or "json") of an archive's or a record's name; None for another."""
     found = _sealed.fullmatch(name)
     return (found[1], found[2]) if found else None
 
 
 def unfinished(name: str) -> tuple[str | None, str, str] | None:
-    """(owner, id, ending) of what a process is making; None for another name.
+    """Returns (owner, id, ending) of a file that a process is making; None for another name.
 
     The owner is the name of a process, None where the name does not say it.
     """

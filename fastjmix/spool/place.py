@@ -1,4 +1,5 @@
-"""Is a file still where its path leads? What only open descriptors hold when it is not.
+"""Tells whether a file is still where its path leads, and saves data that only open descriptors
+hold.
 
 Wanted: nothing is acknowledged into a directory that was deleted, moved away, replaced, or covered
 by another mount.
@@ -29,13 +30,13 @@ Identity = tuple[int, int]
 
 
 def identity(descriptor: int) -> Identity:
-    """Of an open file. Raises OSError."""
+    """Returns the identity of an open file. Raises OSError."""
     found = os.fstat(descriptor)
     return found.st_dev, found.st_ino
 
 
 def leads_to(path: str | Path, file: Identity) -> bool:
-    """Does this path name that file? Raises OSError when that cannot be told."""
+    """Tells whether this path names that file. Raises OSError when that cannot be told."""
     try:
         found = os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -51,7 +52,7 @@ class Held:
     promises: int
 
     def close(self) -> None:
-        """What they hold is wanted no more."""
+        """Closes the descriptors: their contents are wanted no more."""
         for descriptor in (self.archive, self.promises):
             if descriptor >= 0:
                 with contextlib.suppress(OSError):
@@ -59,9 +60,9 @@ class Held:
 
 
 def save(spool: Spool, leftover: Leftover) -> Leftover:
-    """A draft on the disk with everything that `leftover.held` was promised to keep.
+    """Returns a draft on the disk with everything that `leftover.held` was promised to keep.
 
-    That is the same draft when its path leads to it again (its directory was moved back, its disk
+    It is the same draft when its path leads to it again (its directory was moved back, its disk
     mounted again), else a fresh one. Raises OSError while the storage directory takes none.
     """
     held = leftover.held
@@ -85,7 +86,9 @@ def save(spool: Spool, leftover: Leftover) -> Leftover:
 
 
 def _is_there(spool: Spool, leftover: Leftover, held: Held) -> bool:
-    """Can it be recovered from its paths? In another form, or sealed, its archive has left."""
+    """Tells whether it can be recovered from its paths. In another form, or sealed, its archive has
+    left.
+    """
     if leads_to(leftover.archive, identity(held.archive)) or leftover.sealed.exists():
         return True
     return any(is_file(spool.path(state, leftover.id)) for state in SEALED_STATES)

@@ -1,11 +1,11 @@
-"""The storage directory is made ready: at a start, and when it was gone or had no room.
+"""Makes the storage directory ready: at a start, and after it was gone or had no room.
 
 Wanted: nothing is begun on what cannot keep it; and nothing that waits stays undelivered because
 something has run out.
 Guaranteed: a link, a directory of somebody else's, memory, several file systems, a read-only one
-and another fastjmix end the start (SpoolError). What passes (PASSING: no room, no inodes, no
-descriptors, an error of the disk) does not: the spool is then `unproved`, the packers take nothing
-until all that is missing was made and a small file went all the way that a promise goes
+and another fastjmix end the start (SpoolError). Errors that pass (PASSING: no room, no inodes, no
+descriptors, an error of the disk) do not end it: the spool is then `unproved`, the packers take
+nothing until all that is missing was made and a small file went all the way that a promise goes
 (health.py), and the others deliver and delete as ever.
 """
 
@@ -93,8 +93,8 @@ def make_again(spool: Spool, reclaim: Callable[[], None]) -> None:
 
 
 def refuse_links(spool: Spool) -> None:
-    """Who owns a link decides what is behind it, tomorrow too. Those above the storage directory
-    are the administrator's. Raises SpoolError."""
+    """Refuses symbolic links: the owner of a link decides where it leads, tomorrow too. Links
+    above the storage directory are the administrator's. Raises SpoolError."""
     if spool.root.is_symlink():
         raise SpoolError(
             f"{spool.root}: is a symbolic link",

@@ -1,4 +1,4 @@
-"""How a file in a state directory is opened: whoever put it there may have put anything.
+"""Opens files in state directories, where anybody may have put anything.
 
 Guaranteed: no symbolic link is followed, nothing but a regular file is read, and opening waits for
 nobody (open(2) of a FIFO without O_NONBLOCK waits for a writer, for ever).
@@ -15,11 +15,11 @@ from typing import BinaryIO, Final
 FLAGS: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 
 PIECE_BYTES: Final = 1 << 20
-"""Of two files in one read, when they are compared."""
+"""Bytes of one read of each file, when two files are compared."""
 
 
 def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
-    """A descriptor of a regular file. Raises OSError, also for what is none."""
+    """Returns a descriptor of a regular file. Raises OSError, also for anything else."""
     descriptor = os.open(path, flags | FLAGS)
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return descriptor
@@ -28,12 +28,12 @@ def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
 
 
 def open_archive(path: Path) -> BinaryIO:
-    """The same as an unbuffered file object."""
+    """Returns the same as an unbuffered file object."""
     return os.fdopen(open_regular(path), "rb", buffering=0)
 
 
 def read_small(path: Path, most: int) -> bytes:
-    """At most `most` bytes of a regular file. Raises OSError."""
+    """Returns at most `most` bytes of a regular file. Raises OSError."""
     with open_archive(path) as file:
         parts = []
         while most > 0 and (part := file.read(most)):

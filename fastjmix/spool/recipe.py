@@ -1,4 +1,4 @@
-"""draft.json: how a draft is to be finished, for whichever process does."""
+"""Reads and checks draft.json: how any process can finish a draft."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fastjmix.spool.reading import read_small
 NAME: Final = "draft.json"
 
 BYTES_MAX: Final = 1 << 20
-"""Read of a recipe: it is a few KB, with the parties' keys."""
+"""Bytes read of a recipe: it is a few KB, with the parties' keys."""
 
 PACKERS_MAX: Final = 1 << 16
 """A packer's number is below this."""
@@ -42,11 +42,11 @@ CHECKS: Final[Mapping[str, Callable[[object], bool]]] = {
     "calling_ae": _text,
     "published": lambda value: value is None or isinstance(value, dict),
 }
-"""Of each key that recovery needs: is it what we write? What an id names becomes a path."""
+"""Checks of each key that recovery needs: is its value one that we write? An id becomes a path."""
 
 
 def read(directory: Path) -> Mapping[str, Any] | None:
-    """The recipe of a draft; None when it is not one of ours. Raises OSError."""
+    """Returns the recipe of a draft; None when it is not one of ours. Raises OSError."""
     try:
         found = orjson.loads(read_small(directory / NAME, BYTES_MAX))
     except orjson.JSONDecodeError:
@@ -55,5 +55,5 @@ def read(directory: Path) -> Mapping[str, Any] | None:
         return None
     found.setdefault("format", FORMAT)
     if not is_id(str(found.get("replaces"))):
-        found.pop("replaces", None)  # what names no draft replaces none
+        found.pop("replaces", None)  # an id of no draft replaces none
     return found if all(check(found.get(key)) for key, check in CHECKS.items()) else None

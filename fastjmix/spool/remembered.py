@@ -1,4 +1,4 @@
-"""A small file of what is worth remembering across restarts, and not worth an error.
+"""Keeps a small file of facts worth remembering across restarts, and not worth an error.
 
 Wanted: a hint survives a restart.
 Guaranteed: neither `load` nor `save` raises for what lies in the file's place: a file that is
@@ -35,7 +35,7 @@ class Remembered:
         self._writing = threading.Lock()
 
     def load(self) -> dict[str, dict[str, Any]]:
-        """Return what was saved last, by name; {} when there is nothing that `save` wrote."""
+        """Returns what was saved last, by name; {} when there is nothing that `save` wrote."""
         found = self._read()
         entries = found.get("entries") if found else None
         if not isinstance(entries, dict):
@@ -43,7 +43,7 @@ class Remembered:
         return {name: each for name, each in entries.items() if isinstance(each, dict)}
 
     def save(self, entries: Mapping[str, Mapping[str, Any]]) -> bool:
-        """Replace the file. False when it was left as it is."""
+        """Replaces the file. Returns False when it was left as it is."""
         text = orjson.dumps({MARK: FORM, "entries": entries}, option=orjson.OPT_INDENT_2)
         with self._writing:
             return len(text) <= REMEMBERED_BYTES_MAX and self._replace(text)
@@ -64,7 +64,7 @@ class Remembered:
         return True
 
     def _read(self) -> dict[str, Any] | None:
-        """Return its object; {} when nothing stands there; None for what is not ours."""
+        """Returns its object; {} when nothing stands there; None for what is not ours."""
         flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             descriptor = os.open(self._path, flags)

@@ -1,4 +1,4 @@
-"""The one way in which a name changes in the spool: it never replaces another file.
+"""Renames in the spool, and never replaces another file.
 
 rename(2) destroys what had the new name. An archive in the spool may be the only copy of
 acknowledged instances, so each rename here is renameat2(2) with RENAME_NOREPLACE. A file system

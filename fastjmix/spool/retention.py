@@ -1,4 +1,4 @@
-"""sent/ within its bounds: the oldest delivered envelopes go.
+"""Keeps sent/ within its bounds: the oldest delivered envelopes go.
 
 Wanted: an envelope goes soon after it is too old or too much, also among 100,000; no look at them
 all is in the way of anything.
@@ -38,7 +38,8 @@ OLDEST_MAX: Final = 10_000
 
 
 STUCK_SECS: Final = 3600.0
-"""How long what could not be deleted is left out: it is tried again, and is not in the way."""
+"""Seconds for which an envelope that could not be deleted is left out: it is tried again, and is
+not in the way."""
 
 
 class _Kept(NamedTuple):
@@ -48,7 +49,8 @@ class _Kept(NamedTuple):
 
 
 class Trimmed(NamedTuple):
-    """What one step of `Retention.trim` removed, and whether there is more to do."""
+    """The result of one step of `Retention.trim`: what it removed, and whether there is more to
+    do."""
 
     ids: list[str]
     size: int
@@ -75,7 +77,7 @@ class Retention:
         self._told = False
 
     def delivered(self, envelope_id: str) -> None:
-        """An envelope has come to sent/. From any thread."""
+        """Notes that an envelope has come to sent/. May be called from any thread."""
         self._news.append(envelope_id)
 
     # -- what is there -------------------------------------------------------------------------
@@ -142,13 +144,15 @@ class Retention:
 
     @property
     def due_secs(self) -> float | None:
-        """In how many seconds the oldest is too old; None: never."""
+        """Returns the seconds until the oldest is too old; None: never."""
         if self._max_age_secs is None or not self._oldest:
             return None
         return max(0.0, self._oldest[0].delivered + self._max_age_secs - self._now())
 
     def _now(self) -> float:
-        """The earlier of two clocks: setting one, either way, makes nothing older than it is."""
+        """Returns the earlier of two clocks: setting one, either way, makes nothing older than it
+        is.
+        """
         return min(time.time(), self._clock + time.monotonic())
 
     def trim(self, wanted: int = 0, inodes: int = 0) -> Trimmed:
@@ -181,7 +185,9 @@ class Retention:
         return wanted or old or (self._max_bytes is not None and self._total > self._max_bytes)
 
     def _remove(self, envelope_id: str) -> bool:
-        """False for what is not ours, or cannot be deleted: the others go all the same."""
+        """Removes an envelope. Returns False for one that is not ours, or cannot be deleted: the
+        others go all the same.
+        """
         record = self._sent / f"{envelope_id}.json"
         problem = "its record holds no receipt"
         try:
@@ -202,7 +208,7 @@ class Retention:
         return False
 
     def run(self, wanted: int = 0, inodes: int = 0) -> list[str]:
-        """All of it at once; the ids of what went. Raises OSError."""
+        """Removes all of it at once; returns the ids that went. Raises OSError."""
         removed: list[str] = []
         more = self.stale
         while True:

@@ -1,11 +1,11 @@
-"""Free space under the spool, in bytes and in inodes, and the two marks of each.
+"""Measures free space under the spool, in bytes and in inodes, against two marks of each.
 
 Wanted: a full disk is an answer to whoever sends, never a surprise to what was promised.
 Guaranteed: under the soft mark no new associations, until there is a tenth more than it again;
-under the hard mark, or where it would be passed, no instances. What sealing, joining, encrypting
-and delivering will still take is counted before another instance may take it, of all processes
-together (`counters`); so sealing is always possible. An instance of an open envelope takes no
-inode, and is not refused for one. Before the soft mark is reached, delivered envelopes make room
+under the hard mark, or where it would be passed, no instances. The space that sealing, joining,
+encrypting and delivering will still take, in all processes together (`counters`), is counted before
+another instance may take it; so sealing is always possible. An instance of an open envelope takes
+no inode, and is not refused for one. Before the soft mark is reached, delivered envelopes make room
 (`wanted`). A file system that reports no number of inodes has no marks for them.
 """
 
@@ -27,11 +27,12 @@ HARD_RESERVE: Final = (1 << 30, 0.01)
 much. What is left is for sealing."""
 
 SOFT_INODES: Final = 10_000
-"""The same of inodes, less those that are reserved: 2,500 envelopes more, or the same part of the
-file system if that is less."""
+"""The soft mark of inodes, less those that are reserved: 2,500 envelopes more, or the same part of
+the file system if that is less."""
 
 HARD_INODES: Final = 1_000
-"""And below this many, or the same part, nothing that needs an inode is begun."""
+"""The hard mark of inodes: below this many, or the same part, nothing that needs an inode is
+begun."""
 
 INODES_MIN: Final = (16, 8)
 """The least of both marks, for small file systems: eight are a draft that recovery copies (four),
@@ -41,17 +42,17 @@ DRAFT_INODES: Final = 4
 """A directory, the archive, its recipe, its journal."""
 
 OPEN_INODES: Final = 2
-"""What an open envelope will take: its ticket, and its other form where it is encrypted. Both are
-made before anything of the draft is deleted."""
+"""Inodes that an open envelope will take: its ticket, and its other form where it is encrypted.
+Both are made before anything of the draft is deleted."""
 
 WAITING_INODES: Final = 1
-"""What an envelope in outbox/ will take: its receipt, before its ticket is deleted."""
+"""Inodes that an envelope in outbox/ will take: its receipt, before its ticket is deleted."""
 
 POST_INODES: Final = 3
-"""Of an envelope that is posted: its archive, its ticket, its receipt."""
+"""Inodes of an envelope that is posted: its archive, its ticket, its receipt."""
 
 SENT_INODES: Final = 2
-"""What a delivered envelope gives back: its archive and its receipt."""
+"""Inodes that a delivered envelope gives back: its archive and its receipt."""
 
 RESUME: Final = 1.1
 """Times the soft mark: so much must be free again before associations are accepted."""
@@ -64,8 +65,8 @@ ROOM_SECS: Final = 0.25
 """How long an answer about free space is believed; what is written meanwhile is subtracted."""
 
 FAR_BYTES: Final = 4 << 30
-"""With so much more than the hard mark at the last look nobody reaches it before the next: what the
-others did meanwhile is not asked for."""
+"""With so much more than the hard mark at the last look, nobody reaches it before the next. The
+writes of other processes since then are not asked for."""
 
 SEAL_BYTES: Final = 64 << 10
 """The end of an envelope without its instances: documents, a ticket, a directory's blocks."""
@@ -82,7 +83,7 @@ def seal_bytes(envelopes: int, instances: int) -> int:
 
 
 class Counters(Protocol):
-    """What all processes have written, and what they will (stats.Stats)."""
+    """Counts of what all processes have written, and what they will (stats.Stats)."""
 
     def add(self, name: str, amount: int = 1) -> None: ...
     def total(self, name: str) -> int: ...
@@ -122,7 +123,7 @@ class Room:
         self._spent = 0
         self._waiting = [False, False]
         self.lacking = "space"
-        """What there was too little of when that was asked for last: space, or inodes."""
+        """The resource of which there was too little at the last question: space, or inodes."""
 
     @classmethod
     def of(cls, config: Config, counters: Counters | None = None) -> Room:
@@ -156,13 +157,13 @@ class Room:
         return [0] * len(names) if counters is None else [counters.total(name) for name in names]
 
     def _bytes(self) -> int:
-        """Free bytes now: what was written since the last look is not free."""
+        """Returns the free bytes now: bytes written since the last look are not free."""
         self._look()
         (written,) = self._count("storage_bytes_total")
         return self._free - self._spent - (written - self._written)
 
     def _files(self) -> int:
-        """Free inodes now, without those that sealing and delivering will take."""
+        """Returns the free inodes now, without those that sealing and delivering will take."""
         self._look()
         names = ("storage_files_total", "inodes_reserved", "outbox_envelopes")
         made, reserved, waiting = self._count(*names)
@@ -171,7 +172,8 @@ class Room:
     # -- the marks -------------------------------------------------------------------------------
 
     def low(self) -> bool:
-        """Under a soft mark: take no new associations. Raises OSError."""
+        """Tells whether free space is under a soft mark: take no new associations. Raises
+        OSError."""
         free, inodes, marks = self._bytes(), self._files(), self._inode_marks
         few = marks is not None and self._is_low(1, inodes, marks.soft)
         little = self._is_low(0, free, self._marks.soft)
@@ -196,7 +198,7 @@ class Room:
         return self._bytes() - need - sum(self._count("bytes_reserved")) >= self._marks.hard
 
     def fits(self, size: int, inodes: int = 0) -> bool:
-        """Can so much more be had above both hard marks? Raises OSError."""
+        """Tells whether so much more can be had above both hard marks. Raises OSError."""
         if not self._above(size):
             return False
         if not inodes or self._inode_marks is None:
@@ -214,12 +216,12 @@ class Room:
         return _wanted(self._bytes(), self._marks.soft)
 
     def wanted_inodes(self) -> int:
-        """The same of inodes."""
+        """Does the same for inodes."""
         free = self._files()
         return _wanted(free, self._inode_marks.soft) if self._inode_marks is not None else 0
 
     def spend(self, size: int, files: int = 0) -> None:
-        """So many bytes were written since, so many files made."""
+        """Notes that so many bytes were written since, so many files made."""
         if self._counters is None:
             self._spent += size
             return

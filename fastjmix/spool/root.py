@@ -1,4 +1,4 @@
-"""The storage directory that was claimed: is it still that one, and may another take its place?
+"""Guards the storage directory that was claimed: is it still that one, and may another replace it?
 
 Wanted: nothing is written into a directory that is not ours, and an administrator who makes the
 storage directory again has no more to do.
@@ -30,7 +30,7 @@ class Root:
 
     @property
     def claimed(self) -> bool:
-        """Was it claimed, and not released?"""
+        """True when it was claimed, and not released."""
         return self._lock is not None
 
     def claim(self) -> None:

@@ -1,4 +1,4 @@
-"""An instance that is larger than its lane: a file of its own until it is whole.
+"""Holds an instance that is larger than its lane: a file of its own until it is whole.
 
 Wanted: its bytes take the disk's space once, though they are written twice.
 Guaranteed: it is joined (Draft.join) in steps of JOIN_BYTES, each of which gives its part of the
@@ -41,7 +41,7 @@ class Spill:
 
     @property
     def join_bytes(self) -> int:
-        """How much more of the disk it will take while it is joined."""
+        """Returns how much more of the disk it will take while it is joined."""
         return min(self.size, JOIN_BYTES) if self.shrinks else self.size
 
     def append(self, buffers: Sequence[Bytes]) -> None:
@@ -49,7 +49,7 @@ class Spill:
         self.size = write_all(self.descriptor, buffers, self.size)
 
     def move(self, at: int, length: int, target: int, offset: int) -> None:
-        """A part of it goes to `offset` of another file, and cannot be read here any more.
+        """Moves a part of it to `offset` of another file. It cannot be read here any more.
 
         Raises OSError.
         """
@@ -73,7 +73,9 @@ class Spill:
 
 
 class Remade(Spill):
-    """A draft's archive in another form, being written beside it. Of no worth before its seal."""
+    """A draft's archive in another form, being written beside it. It is worth nothing before its
+    seal.
+    """
 
     def __init__(self, directory: Path, name: str) -> None:
         path = directory / name

@@ -1,4 +1,4 @@
-"""The four directories and the steps between them. The states are listed in __init__.py.
+"""Holds the four directories and the steps between them. The states are listed in __init__.py.
 
 Wanted: each step is one rename, and whatever a crash leaves of a step is finished or undone.
 Guaranteed: a record is durable before the archive that it is about moves; no rename replaces
@@ -37,7 +37,7 @@ from fastjmix.spool.ticket import Ticket
 State = Literal["outbox", "sent", "rejected"]
 
 SUPERVISOR: Final = "supervisor"
-"""Whose names a process uses that has taken over from nobody."""
+"""Owner of the names of a process that has taken over from nobody."""
 
 
 def _sealed_at(entry: os.DirEntry[str]) -> tuple[float, str] | None:
@@ -96,13 +96,13 @@ class Spool:
         Sweep(self).at_start()
 
     def take_over(self, owner: str) -> None:
-        """From now on files are made here in the name of `owner`, a process; what a former one of
-        that name left is finished or deleted."""
+        """Takes over: from now on files are made here in the name of `owner`, a process. Files
+        that a former one of that name left are finished or deleted."""
         self.owner = owner
         Sweep(self).after(owner)
 
     def inherited(self) -> Spool:
-        """The same for a forked process, which has a part in the lock."""
+        """Does the same for a forked process, which has a part in the lock."""
         child = Spool(self.root, durable=self.durable)
         child._claimed = self._claimed
         child.unproved = self.unproved
@@ -134,7 +134,7 @@ class Spool:
         return [leftover for _, leftover in sorted(found, key=lambda one: one[0])]
 
     def leftover(self, envelope_id: str) -> Leftover | None:
-        """A draft as a successor sees it; None when there is no readable one of ours."""
+        """Returns a draft as a successor sees it; None when there is no readable one of ours."""
         directory = self.building / envelope_id
         if not names.is_id(envelope_id):
             return None
@@ -275,7 +275,8 @@ class Spool:
         return Spill(self.building / f"{owner}-{uuid.uuid4()}.spill")
 
     def _unfinished(self) -> Path:
-        """Where a draft is before it counts, and when it counts no more: see `take_over`."""
+        """Returns where a draft is before it counts, and after it counts no more: see
+        `take_over`."""
         return self.building / f"{self.owner}-{uuid.uuid4()}.draft"
 
     def new_upload(self) -> Path:
@@ -283,7 +284,7 @@ class Spool:
         return self.building / f"{self.owner}-{uuid.uuid4()}.upload"
 
     def admit(self, temporary: Path, ticket: Ticket) -> None:
-        """An archive received whole (see `new_upload`) → outbox.
+        """Moves an archive received whole (see `new_upload`) to outbox/.
 
         Raises FileExistsError when its id is here in any state, OSError. Nothing of it is then in
         outbox/, and the archive is where it was, unless only a sync failed.
@@ -312,7 +313,7 @@ class Spool:
             raise
 
     def publish(self, archive: Path, ticket: Ticket, *, durable: bool) -> None:
-        """S1 → S2. Raises FileExistsError when something else is in its place, OSError."""
+        """Moves S1 → S2. Raises FileExistsError when something else is in its place, OSError."""
         moving.publish(self, archive, ticket, durable=durable)
 
     def settle(self, archive: Path, directory: Path, ticket: Ticket, *, durable: bool) -> None:
@@ -348,16 +349,16 @@ class Spool:
         except (FileNotFoundError, DamagedTicket):
             if not is_file(leftover.archive):
                 raise
-            leftover.sealed.unlink()  # it is made anew from what was acknowledged
+            leftover.sealed.unlink()  # it is made anew from the acknowledged bytes
             return None
         self.move_settled(leftover.directory, ticket, durable=self.durable)
-        with contextlib.suppress(OSError):  # what stays is recovered, and found in outbox/
+        with contextlib.suppress(OSError):  # a draft that stays is recovered, and found in outbox/
             self.drop(leftover)
         return ticket
 
     def _end_links(self, leftover: Leftover) -> None:
-        """Where a rename takes two steps (renaming.py): a draft's archive that has its name in a
-        later state, too, has been sealed, and is nobody's to write to."""
+        """Ends renames that take two steps (renaming.py). A draft's archive that has its name in
+        a later state, too, has been sealed, and is nobody's to write to."""
         states: tuple[State, ...] = ("outbox", "sent", "rejected")
         for state in states:
             path = self.path(state, leftover.id)
@@ -419,7 +420,8 @@ class Spool:
         return Ticket.read(self.root / state / f"{envelope_id}.json", envelope_id)
 
     def find(self, envelope_id: str) -> tuple[str, Path] | None:
-        """(state, path) of whatever has this id, in any state; None when nothing has it.
+        """Returns (state, path) of the file that has this id, in any state; None when nothing has
+        it.
 
         In the direction in which envelopes move, so that one on its way is seen.
         """
@@ -435,7 +437,7 @@ class Spool:
         return None
 
     def open_served(self, envelope_id: str) -> BinaryIO | None:
-        """The archive of an envelope that may be served, open: it stays whole however it is moved.
+        """Opens the archive of an envelope that may be served: it stays whole however it is moved.
 
         None when there is none in outbox/ or sent/. Raises OSError.
         """
@@ -453,7 +455,7 @@ class Spool:
         return None
 
     def deliver(self, envelope_id: str, receipt: Mapping[str, Any]) -> None:
-        """S2 → S3, with the receipt beside it. Raises OSError, DamagedTicket.
+        """Moves S2 → S3, with the receipt beside it. Raises OSError, DamagedTicket.
 
         Where there is no room even for the receipt, the envelope is the one that makes some.
         """
@@ -473,7 +475,7 @@ class Spool:
             )
 
     def reject(self, envelope_id: str, refusal: Mapping[str, Any]) -> None:
-        """S2 → S4, with the reason kept beside it. Raises OSError, DamagedTicket."""
+        """Moves S2 → S4, with the reason kept beside it. Raises OSError, DamagedTicket."""
         ticket = self.ticket("outbox", envelope_id)
         moving.move(self, "rejected", replace(ticket, refusal=refusal))
 

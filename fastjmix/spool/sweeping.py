@@ -1,10 +1,10 @@
-"""What a process that ended left half-done in the spool is finished, undone or deleted.
+"""Finishes, undoes or deletes the half-done work of a process that ended.
 
 Wanted: a successor finds what its predecessor left, and a start what everybody left; neither fails
 for anything that lies there.
 Guaranteed: only names of ours (names.py), only regular files and our own directories, only what
 nothing was promised of; nothing of a process that lives. An error is about one file: it is logged,
-and the next sweep tries again. What is not ours stays, and a start names it in one warning.
+and the next sweep tries again. Foreign files stay, and a start names them in one warning.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ LOCAL_HEADER: Final = b"PK\3\4"
 
 
 class Sweep:
-    """One look at everything that lies in the spool. Nothing raises but what ends the process."""
+    """One look at everything that lies in the spool. It raises only errors that end the process."""
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
@@ -44,7 +44,8 @@ class Sweep:
         self._failed = _Names()
 
     def at_start(self) -> None:
-        """While nobody else uses the spool: whoever left it. What is not ours is named."""
+        """Sweeps while nobody else uses the spool, whoever left the files. Foreign files are
+        named."""
         self._unfinished(None)
         self._drafts_without_recipe()
         self._steps()
@@ -55,7 +56,7 @@ class Sweep:
         self._tell_failures()
 
     def after(self, owner: str) -> None:
-        """What a former process of this name left, while the others run."""
+        """Sweeps the files that a former process of this name left, while the others run."""
         self._unfinished(owner)
         if owner in ("uploader", "api"):
             self._steps()
@@ -106,7 +107,8 @@ class Sweep:
                     self._without_recipe(path)
 
     def _without_recipe(self, directory: Path) -> None:
-        """What may hold acknowledged instances is kept for a person; what holds nothing, deleted.
+        """Keeps a draft that may hold acknowledged instances for a person; deletes one that holds
+        nothing.
 
         Ours has a journal from its first moment on, or an archive that begins as ours do.
         """
@@ -135,10 +137,11 @@ class Sweep:
     # -- steps ---------------------------------------------------------------------------------
 
     def _steps(self) -> None:
-        """A record that its archive did not follow: the archive goes on, or the record goes.
+        """Ends steps whose archive did not follow its record: the archive goes on, or the record
+        goes.
 
-        Of a packer or an API that lives, a ticket may stand alone for a moment: what it is about
-        then stands in building/. That is looked for after outbox/, and outbox/ once more.
+        A ticket of a live packer or API may stand alone for a moment: its archive is then in
+        building/. The sweep looks there after outbox/, and in outbox/ once more.
         """
         states: tuple[State, ...] = ("sent", "rejected")
         waiting = self._sealed(self._spool.outbox)["zip"]
@@ -162,7 +165,7 @@ class Sweep:
                         record.unlink()
 
     def _end_link(self, state: State, envelope_id: str) -> None:
-        """Where a rename takes two steps (renaming.py), and the second was not taken."""
+        """Ends a rename that takes two steps (renaming.py), and whose second was not taken."""
         waiting, there = (self._spool.path(one, envelope_id) for one in ("outbox", state))
         if same_file(waiting, there):
             _ours(there.with_suffix(".json"))
@@ -208,7 +211,7 @@ class Sweep:
 
     @contextlib.contextmanager
     def _about(self, path: Path) -> Iterator[None]:
-        """An error of this file is an error of this file only."""
+        """Confines an error of this file to this file."""
         try:
             yield
         except FileNotFoundError:
@@ -269,7 +272,7 @@ def _ours(record: Path) -> Ticket:
 
 
 def _made(name: str) -> str | None:
-    """The id of a draft in building/, or of an upload on its way; None for another name."""
+    """Returns the id of a draft in building/, or of an upload on its way; None for another name."""
     if names.is_id(name):
         return name
     found = names.unfinished(name)

@@ -19,10 +19,10 @@ TICKET_BYTES_MAX: Final = 1 << 20
 """A ticket is about 1 KB; a larger one was not written by us."""
 
 NUMBER_MAX: Final = 1 << 62
-"""Of instances and of bytes: no file system holds more."""
+"""The largest number of instances or of bytes: no file system holds more."""
 
 SECONDS_MAX: Final = 253_402_300_799
-"""The end of the year 9999, in Unix seconds: the last moment that a date can be written of."""
+"""The end of the year 9999, in Unix seconds: the last moment for which a date can be written."""
 
 
 def _text(value: object) -> bool:
@@ -57,7 +57,8 @@ CHECKS: Final[Mapping[str, Callable[[object], bool]]] = {
     "receipt": _answer,
     "refusal": _answer,
 }
-"""Of each field in a record: is it what we write? Others act on them without another look."""
+"""Checks of each field in a record: is its value one that we write? Others act on them without
+another look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,7 @@ class Ticket:
 
     @classmethod
     def read(cls, path: Path, envelope_id: str) -> Ticket:
-        """The ticket of an envelope from a file. Raises OSError, DamagedTicket."""
+        """Returns the ticket of an envelope from a file. Raises OSError, DamagedTicket."""
         ticket = cls.load(read_small(path, TICKET_BYTES_MAX), str(path))
         if ticket.id != envelope_id:
             raise DamagedTicket(
@@ -136,5 +137,5 @@ class Ticket:
         return self.unended() == other.unended()
 
     def unended(self) -> Ticket:
-        """The same without its receipt or refusal."""
+        """Returns the same without its receipt or refusal."""
         return replace(self, receipt=None, refusal=None)

@@ -1,4 +1,4 @@
-"""process `fastjmix store`: a small JMIX server, for demonstrations, tests and small sites.
+"""Process `fastjmix store`: a small JMIX server, for demonstrations, tests and small sites.
 
 Wanted: the published API (GET, HEAD, POST /api/jmix…) over a directory that anyone can read with
 `ls` and `unzip` (directory.py).
@@ -47,7 +47,7 @@ class _Store:
         self._uploads = manners.Slots(manners.MAX_UPLOADS)
 
     def routes(self) -> list[web.RouteDef]:
-        """The published API; GET routes answer HEAD too."""
+        """Returns the published API; GET routes answer HEAD too."""
         one = f"{COLLECTION}/{{id}}"
         return [
             web.get(COLLECTION, self._query),
@@ -141,7 +141,7 @@ async def start(
 
 
 def _listening(host: str, port: int) -> socket.socket:
-    """A socket that is bound. Raises PlatformError."""
+    """Returns a socket that is bound. Raises PlatformError."""
     try:
         family, _, _, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

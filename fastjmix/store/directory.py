@@ -1,10 +1,10 @@
-"""The embedded store's directory: the envelopes in it, and the index over them.
+"""Keeps the embedded store's directory: the envelopes in it, and the index over them.
 
 Wanted: `ls` and `unzip` show what the store has; nothing that was stored is lost by a start.
 Guaranteed: a stored envelope is never replaced or renamed but by a person, with one exception: a
-file of its name that is no valid envelope becomes <id>.damaged. What cannot be judged (its key is
-missing, it cannot be read, it is no file) stays as it is. Names that the store does not give are
-left alone. A name is given once: no file is replaced by another.
+file of its name that is no valid envelope becomes <id>.damaged. A file that cannot be judged (its
+key is missing, it cannot be read, it is no file) stays as it is. Names that the store does not give
+are left alone. A name is given once: no file is replaced by another.
 Still wrong: the index is made again from all files at each start. Encrypted envelopes are decrypted
 once more then, and written nowhere; without their key they are in no study's answer.
 
@@ -69,7 +69,7 @@ class Held:
     stored_ns: int
 
     def shown(self, study: str | None = None) -> Mapping[str, Any]:
-        """The entry in a JSON list."""
+        """Returns the entry in a JSON list."""
         return {
             "id": self.id,
             "studyInstanceUid": study or (self.studies[0] if self.studies else None),
@@ -134,7 +134,8 @@ class StoreDirectory:
     # -- at the start --------------------------------------------------------------------------
 
     def _sweep(self) -> None:
-        """Delete what a killed store was receiving: files of its user, with names that it gives."""
+        """Deletes what a killed store was receiving: files of its user, with names that it
+        gives."""
         foreign = []
         for entry in os.scandir(self.incoming):
             try:
@@ -149,7 +150,7 @@ class StoreDirectory:
         _warn("foreign_names_left", self.incoming, foreign)
 
     def _find_stored(self) -> None:
-        """Index the envelopes that are here; say what is not in the index, and why."""
+        """Indexes the envelopes that are here; says what is not in the index, and why."""
         found: dict[str, list[str]] = {"foreign": [], "unreadable": [], "locked": []}
         for entry in os.scandir(self.directory):
             if NAME.fullmatch(entry.name):
@@ -165,8 +166,8 @@ class StoreDirectory:
         _warn(locked, self.directory, found["locked"], hint=hint)
 
     def _admit(self, path: Path) -> tuple[str, str]:
-        """Index one file. Return a verdict and why: "held", "locked" (indexed, not looked into),
-        "unreadable" or "damaged"; only a damaged one is renamed."""
+        """Indexes one file. Returns a verdict and why: "held", "locked" (indexed, not looked
+        into), "unreadable" or "damaged"; only a damaged one is renamed."""
         try:
             with open_archive(path) as file:
                 summary, size, stored_ns = self._judge(file, path)
@@ -180,9 +181,10 @@ class StoreDirectory:
         return ("locked" if summary.unopened else "held"), ""
 
     def _judge(self, file: BinaryIO, path: Path) -> tuple[EnvelopeSummary, int, int]:
-        """Return the summary of a file that was stored, its size, and when. Raises EnvelopeError.
+        """Returns the summary of a file that was stored, its size, and when. Raises EnvelopeError.
 
-        What cannot be decrypted is judged without the key: a wrong key is no fault of the file.
+        A payload that cannot be decrypted is judged without the key: a wrong key is no fault of the
+        file.
         """
         found = os.fstat(file.fileno())
         try:
@@ -217,7 +219,7 @@ class StoreDirectory:
         return sorted(found, key=lambda held: (held.stored_ns, held.id), reverse=True)
 
     def open_archive(self, envelope_id: str) -> BinaryIO:
-        """The stored archive, open. Raises HttpError 404; 503 for one that is being stored."""
+        """Opens the stored archive. Raises HttpError 404; 503 for one that is being stored."""
         known = envelope_id.lower()
         if known in self._held:
             with contextlib.suppress(FileNotFoundError):
@@ -230,7 +232,7 @@ class StoreDirectory:
         return self.directory / f"{envelope_id}.zip"
 
     def new_upload(self) -> Path:
-        """A name in incoming/ that nothing has."""
+        """Returns a name in incoming/ that nothing has."""
         return self.incoming / f"{uuid.uuid4()}.zip"
 
     async def keep(self, file: BinaryIO, temporary: Path) -> EnvelopeSummary:
@@ -252,7 +254,7 @@ class StoreDirectory:
         return summary
 
     def _settle(self, file: BinaryIO, temporary: Path, summary: EnvelopeSummary) -> Held:
-        """Give a received file its name, durably. Raises HttpError 409, 503, OSError."""
+        """Gives a received file its name, durably. Raises HttpError 409, 503, OSError."""
         path = self._path(summary.id)
         if os.path.lexists(path):
             self._refuse_second(summary.id, path)
@@ -273,7 +275,7 @@ class StoreDirectory:
         )
 
     def _refuse_second(self, envelope_id: str, path: Path) -> None:
-        """Raise the refusal of an id whose name is taken; return when it is free again.
+        """Raises the refusal of an id whose name is taken; returns when it is free again.
 
         "Stored already" is said of what can be fetched: who hears it deletes its own copy.
         """
@@ -298,7 +300,7 @@ class StoreDirectory:
 
 
 def _warn(event: str, directory: Path, names: list[str], **more: str) -> None:
-    """One line about all of them."""
+    """Logs one line about all of them."""
     if names:
         first = ", ".join(printable(name) for name in sorted(names)[:SHOWN_NAMES])
         log.get().warning(event, directory=str(directory), count=len(names), first=first, **more)
@@ -310,7 +312,7 @@ def _later(message: str, seconds: int) -> HttpError:
 
 @contextlib.contextmanager
 def _usable(path: Path) -> Iterator[None]:
-    """Raise SpoolError that names `path` in place of an OSError."""
+    """Raises SpoolError that names `path` in place of an OSError."""
     try:
         yield
     except OSError as problem:

@@ -31,12 +31,14 @@ from disks import Disk
 from gateway import Gateway, Peer, Store, until
 from hazards import Inodes, LengthOnly, Tickets
 from ledger import Account, Ledger, Modality, account, all_dead, drain, held_by, instances
+from nightly import by_form
 
 KILL_SECS = (0.5, 3.0)
 """Between two kills."""
 
-DRAIN_SECS = 300.0
-"""For what is left at the end: a child that died often starts again after ten seconds only."""
+DRAIN_SECS = by_form(300.0, 1800.0)
+"""For what is left at the end: a child that died often starts again after ten seconds only, and
+half an hour of kills leaves tens of thousands of envelopes."""
 
 VICTIMS = ("receiver-0", "receiver-1", "packer-0", "packer-1", "uploader", "api")
 STRANGE_PART = 0.3

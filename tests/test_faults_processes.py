@@ -482,7 +482,7 @@ def test_f11_a_start_right_behind_the_kill_waits_for_the_lock(start, store) -> N
 
 
 @pytest.mark.once
-@pytest.mark.timeout(by_form(500, 2500))
+@pytest.mark.timeout(by_form(500, 4500))
 def test_f12_random_kills_under_load(tmp_path: Path) -> None:
     """kill -9 of a random process every 0.5 to 3 s, senders that try again, and the ledger."""
     import soak

@@ -78,7 +78,7 @@ class Rates:
         """Returns the event as it came. Raises DropEvent where it is one too many."""
         now = monotonic()
         with self._lock:
-            taken = self._takes(event["event"], method, now)
+            taken = self._takes(event.get("event"), method, now)
             counts = self._due(now) if self._behind else []
         for name, count in counts:
             self._tell(name, count)

@@ -7,40 +7,9 @@ import http.server
 import json
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import wire
 from gateway import Gateway, Peer, Store, images, running, until
-
-
-def gateway(directory: Path, upstream: Store, base: str) -> Gateway:
-    backend = f'base_url = "http://127.0.0.1:{upstream.port}{base}"'
-    return Gateway(directory, upstream.port, backend=backend, builder="release_grace_secs = 0.1")
-
-
-def test_a_rejected_envelope_goes_back_once_the_cause_is_mended(tmp_path) -> None:
-    """A misspelt URL, the record, the correction, and the two files moved in their order."""
-    data = wire.data_set("1.2.3.4")
-    with running(Store(tmp_path / "upstream")) as upstream:
-        with running(gateway(tmp_path / "own", upstream, "/misspelt")) as own:
-            with Peer(own.dicom_port) as peer:
-                peer.associate()
-                assert peer.store(data, "1.2.3.4") == 0
-                peer.release()
-            until(lambda: own.envelopes("rejected"), "the envelope in rejected/")
-            assert own.stop() == 0
-        [archive] = own.envelopes("rejected")
-        record = archive.with_suffix(".json")
-        told = json.loads(record.read_text())
-        assert (told["refusal"]["status"], told["calling_ae"]) == (404, "PEER")
-        assert told["instances"] == 1
-        with running(gateway(tmp_path / "own", upstream, "")) as own:
-            record.rename(own.spool / "outbox" / record.name)
-            archive.rename(own.spool / "outbox" / archive.name)
-            [sent] = own.wait_sent()
-            assert sent.name == archive.name
-            assert [held["id"] for held in upstream.wait_held(1)] == [sent.stem]
-            assert images(sent) == {"1.2.3.4": data}
 
 
 @contextlib.contextmanager
@@ -63,6 +32,37 @@ def refusing(status: int) -> Iterator[int]:
         finally:
             server.shutdown()
             thread.join()
+
+
+def test_a_rejected_envelope_goes_back_once_the_cause_is_mended(tmp_path) -> None:
+    """A refusal, the record, the correction, and the two files moved in their order."""
+    data = wire.data_set("1.2.3.4")
+    builder = "release_grace_secs = 0.1"
+    with (
+        refusing(413) as port,
+        running(Gateway(tmp_path / "own", port, builder=builder)) as own,
+    ):
+        with Peer(own.dicom_port) as peer:
+            peer.associate()
+            assert peer.store(data, "1.2.3.4") == 0
+            peer.release()
+        until(lambda: own.envelopes("rejected"), "the envelope in rejected/")
+        assert own.stop() == 0
+    [archive] = own.envelopes("rejected")
+    record = archive.with_suffix(".json")
+    told = json.loads(record.read_text())
+    assert (told["refusal"]["status"], told["calling_ae"]) == (413, "PEER")
+    assert told["instances"] == 1
+    with (
+        running(Store(tmp_path / "upstream")) as upstream,
+        running(Gateway(tmp_path / "own", upstream.port, builder=builder)) as own,
+    ):
+        record.rename(own.spool / "outbox" / record.name)
+        archive.rename(own.spool / "outbox" / archive.name)
+        [sent] = own.wait_sent()
+        assert sent.name == archive.name
+        assert [held["id"] for held in upstream.wait_held(1)] == [sent.stem]
+        assert images(sent) == {"1.2.3.4": data}
 
 
 def test_f32_an_envelope_too_large_for_its_upstream_is_kept_and_says_what_to_do(tmp_path) -> None:

@@ -622,8 +622,10 @@ def test_f80_a_download_while_envelopes_are_sealed_moved_and_deleted(tmp_path: P
                 else:
                     gateway.spool.deliver(envelope_id, {"status": 201})
                     Retention(gateway.spool, -1.0).run()
-            study = f"1.{int(ids[0][:8], 16)}"
-            gateway.put(envelope(ids[0], study, image), id=ids[0], studies=(study,))
+            last = str(uuid.uuid4())  # one that stays
+            study = f"1.{int(last[:8], 16)}"
+            gateway.put(envelope(last, study, image), id=last, studies=(study,))
+            ids.append(last)
             until(lambda: all(found) or any(one.done() for one in asking), "whole archives")
             over.set()
             for one in asking:

@@ -40,6 +40,7 @@ CHECKS: Final[Mapping[str, Callable[[object], bool]]] = {
     "skip_hashing": _switch,
     "skip_listing": _switch,
     "calling_ae": _text,
+    "replaces": lambda value: value is None or (isinstance(value, str) and is_id(value)),
     "published": lambda value: value is None or isinstance(value, dict),
 }
 """Checks of each key that recovery needs: is its value one that we write? An id becomes a path."""
@@ -54,6 +55,4 @@ def read(directory: Path) -> Mapping[str, Any] | None:
     if not isinstance(found, dict):
         return None
     found.setdefault("format", FORMAT)
-    if not is_id(str(found.get("replaces"))):
-        found.pop("replaces", None)  # an id of no draft replaces none
     return found if all(check(found.get(key)) for key, check in CHECKS.items()) else None

@@ -46,6 +46,13 @@ def upstream(tmp_path_factory):
         yield store
 
 
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """A JMIX store that checks every digest before it answers 201, for a module's gateways."""
+    with running(Store(tmp_path_factory.mktemp("upstream"), "--verify-hashes")) as one:
+        yield one
+
+
 @pytest.fixture
 def start(tmp_path):
     """Starts gateways without an upstream; ends them, and shows their logs when the test fails."""

@@ -31,12 +31,6 @@ ALL = ("receiver-0", "packer-0", "uploader", "api")
 FORKS = "clone,fork,vfork,clone3"
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    with running(Store(tmp_path_factory.mktemp("upstream"), "--verify-hashes")) as one:
-        yield one
-
-
 @pytest.fixture
 def start(tmp_path: Path, store: Store) -> Iterator[Callable[..., Gateway]]:
     started: list[Gateway] = []

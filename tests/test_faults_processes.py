@@ -45,13 +45,6 @@ LARGE = 1_500_000
 """Bytes of an instance that does not fit in a small lane, nor in one chunk of an upload."""
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    """The upstream of the whole module. It checks every digest before it answers 201."""
-    with running(Store(tmp_path_factory.mktemp("upstream"), "--verify-hashes")) as one:
-        yield one
-
-
 @pytest.fixture
 def start(tmp_path: Path, store: Store) -> Iterator[Callable[..., Gateway]]:
     """Starts gateways before the module's store; `at` names fail points."""

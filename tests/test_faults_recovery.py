@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import strange
-from gateway import PATIENCE, Gateway, Peer, Store, running, until
+from gateway import PATIENCE, Gateway, Peer, Store, until
 from ledger import Ledger, Modality, all_dead, instances, settle
 from nightly import by_form
 
@@ -27,12 +27,6 @@ QUICK = "release_grace_secs = 0.1"
 PATIENT = "release_grace_secs = 60"
 SMALL_LANES = "lane_bytes = 1048576"
 EACH_FORM = len(strange.FORMS)
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    with running(Store(tmp_path_factory.mktemp("upstream"), "--verify-hashes")) as one:
-        yield one
 
 
 @pytest.fixture

@@ -51,12 +51,6 @@ PATIENT = "release_grace_secs = 60"
 DEAD_PORT = 9
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    with running(Store(tmp_path_factory.mktemp("upstream"), "--verify-hashes")) as one:
-        yield one
-
-
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Gateway]]:
     started: list[Gateway] = []

@@ -1,10 +1,13 @@
 """What later work cost: fastjmix beside itself as it was, in turns → bench/PRICE.md.
 
-    python -m bench.price [--since COMMIT] [--only P1,P6]
+    python -m bench.price [--since COMMIT] [--only P1,P6] [--pairs 7]
 
 The former fastjmix is built from its commit, in a worktree and an environment of its own. Each goal
 whose time is compared with a peer's is run as in bench_pipeline.py, with the two instead of peers:
-so what the machine does that day is the same for both. Absolute times are left out on purpose.
+so what the machine does that day is the same for both. Two processes of the very same program can
+differ by a seventh for as long as they live (by where their memory happens to lie), which no number
+of rounds averages out: so several pairs are started, one after another, and the table says how far
+their ratios lie apart. Absolute times are left out on purpose.
 
 Still wrong: the libraries are those that pip finds today, for both; `fastjmix store` (P8) is
 today's for both.
@@ -35,6 +38,8 @@ PAGE: Final = HERE / "PRICE.md"
 BEFORE_RELIABILITY: Final = "2a99e34"
 """The last commit before "an acknowledged instance is never lost" was worked on: kills, power cuts,
 failing disks, bounds for whatever a peer controls."""
+
+PAIRS: Final = 5
 
 NOW, THEN = "now", "then"
 
@@ -90,8 +95,12 @@ def rows(room: Room, form: Form) -> dict[str, tuple[list[Study], Send, dict[str,
     }
 
 
-def measure(name: str, room: Room, python: str) -> Row:
-    """Both, in turns."""
+def measure(name: str, room: Room, python: str, pairs: int) -> list[Row]:
+    """Both, in turns: a row for each pair of processes."""
+    return [_pair(name, room, python, number) for number in range(pairs)]
+
+
+def _pair(name: str, room: Room, python: str, number: int) -> Row:
     studies, send, options = rows(room, room.form)[name]
     row = Row(name, name)
     store = room.serve(Store, "store") if options.pop("upstream", False) else None
@@ -104,7 +113,8 @@ def measure(name: str, room: Room, python: str) -> Row:
             store.clear()
 
     contestants = []
-    for which, program in ((THEN, python), (NOW, sys.executable)):
+    programs = ((THEN, python), (NOW, sys.executable))
+    for which, program in programs if number % 2 == 0 else reversed(programs):
         receiver = room.start(row, FastJmix, which, python=program, **options)
         if receiver is not None:
             run, check = partial(send, receiver), partial(receiver.check, studies)
@@ -114,25 +124,31 @@ def measure(name: str, room: Room, python: str) -> Row:
     return row
 
 
-def page(measured: Sequence[Row], commit: str, facts: dict[str, Any]) -> str:
+def _line(pairs: Sequence[Row]) -> str:
+    """A row of the table."""
+    name = pairs[0].name
+    if failed := [row.failed for row in pairs if row.failed]:
+        return f"| {name} | not measured: {failed[0]} | | |"
+    both = [(row.times[NOW], row.times[THEN]) for row in pairs]
+    ratios = sorted(statistics.median(now) / statistics.median(then) for now, then in both)
+    each = ", ".join(f"{ratio:.2f}" for ratio in ratios)
+    return f"| {name} | {statistics.median(ratios):.2f} | {each} | {len(both[0][0])} |"
+
+
+def page(measured: Sequence[Sequence[Row]], commit: str, facts: dict[str, Any]) -> str:
     """PRICE.md."""
     lines = [
         "# What reliability cost" if commit == BEFORE_RELIABILITY else f"# Since {commit}",
         "",
         f"Made by `python -m bench.price --since {commit}` on {time.strftime('%Y-%m-%d')}, from",
         f"commit {facts['commit']}; not edited by hand. {facts['processors']} × {facts['cpu']}.",
-        "Medians of rounds in turns, each with an untimed run before it; below 1 is quicker now.",
+        "Ratios of medians of rounds in turns, each run behind an untimed one; below 1 is quicker",
+        "now. Each pair of processes has a ratio of its own; the first column is their median.",
         "",
-        "| goal | now / then | least / least | rounds |",
+        "| goal | now / then | each pair | rounds |",
         "|---|---|---|---|",
+        *map(_line, measured),
     ]
-    for row in measured:
-        if row.failed:
-            lines.append(f"| {row.name} | not measured: {row.failed} | | |")
-            continue
-        now, then = row.times[NOW], row.times[THEN]
-        ratio = statistics.median(now) / statistics.median(then)
-        lines.append(f"| {row.name} | {ratio:.2f} | {min(now) / min(then):.2f} | {len(now)} |")
     return "\n".join([*lines, ""])
 
 
@@ -141,6 +157,7 @@ def main() -> None:
     choose.add_argument("--since", default=BEFORE_RELIABILITY, metavar="COMMIT")
     choose.add_argument("--only", default="", help="goals, as in P1,P3")
     choose.add_argument("--short", action="store_true", help="fewer instances and rounds")
+    choose.add_argument("--pairs", type=int, default=PAIRS, metavar="N", help="of processes")
     choose.add_argument("--out", type=Path, default=PAGE)
     told = choose.parse_args()
     words.end_well()
@@ -150,7 +167,7 @@ def main() -> None:
         only = words.chosen(choose, told.only, {name.split(",")[0] for name in names})
         wanted = [name for name in names if not only or name.split(",")[0] in only]
         with former(told.since, room.root) as python:
-            measured = [measure(name, room, python) for name in wanted]
+            measured = [measure(name, room, python, told.pairs) for name in wanted]
         told.out.write_text(page(measured, told.since, machine.facts(room.root)))
     say(str(told.out))
 

@@ -1,7 +1,7 @@
 """Interleaved rounds and what comes of them: rows, goals, ratios.
 
-Wanted: numbers that can be compared although the machine's speed drifts: A B C, A B C, … and not
-A A A, B B B.
+Wanted: numbers that can be compared although the machine's speed drifts: A B C, C B A, … and not
+A A A, B B B. Every second round goes backwards, so that nobody always runs behind the same other.
 Guaranteed: before each run the earlier output is removed and `sync` is called (without that the
 dirty pages of one receiver are written while the next is timed, and ratios swing by a factor of
 two). Each timed run follows an untimed one of the same receiver: memory that was free for a while
@@ -156,7 +156,7 @@ def row_from(held: Mapping[str, Any]) -> Row:
 def interleave(row: Row, contestants: Sequence[Contestant], rounds: int) -> None:
     """Runs them in turns, and adds the times of `rounds` rounds to the row."""
     for number in range(1, rounds + 1):
-        for one in contestants:
+        for one in contestants if number % 2 else reversed(contestants):
             if one.name in row.failed or number > (one.rounds or rounds):
                 continue
             try:

@@ -113,12 +113,12 @@ class Receiver:
                 if descriptor == wake:
                     with contextlib.suppress(BlockingIOError):
                         os.eventfd_read(wake)
+                elif descriptor in self._connections:  # not closed by an event before it
+                    self._serve(self._connections[descriptor], event)
                 elif descriptor == self._links.stop:
                     self._begin_stop()
                 elif descriptor in self._listeners:
                     self._listeners.accept(descriptor)
-                elif descriptor in self._connections:  # not closed by an event before it
-                    self._serve(self._connections[descriptor], event)
             self._collect()
             now = time.monotonic()
             if now >= self._next_tick:

@@ -22,6 +22,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import threading
 from collections.abc import Mapping
 from typing import Final
 
@@ -77,7 +78,8 @@ def _act(name: str, action: str) -> None:
     if action == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     elif action == "stop":
-        os.kill(os.getpid(), signal.SIGSTOP)
+        # To this thread: a signal to the process may wait for another, while this one runs on.
+        signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
     elif action == "raise":
         raise RuntimeError(f"fail point {name}")
     else:

@@ -115,10 +115,17 @@ class Disk(Mounted):
         self.mount()
 
     def mount(self) -> None:
-        # A mount that has just gone may still be on its way out, in another's namespace too.
-        command = ("mount", "-t", self.kind, "-o", "loop", self.image, self.at)
-        until(lambda: works(*command), f"{self.image} can be mounted")
-        self.own()
+        until(self._mounts, f"{self.image} can be mounted")
+
+    def _mounts(self) -> bool:
+        """Mounts it, unless the file system from before is still on its way out (in another's
+        namespace, too): that one can be mounted again, and is as dead as it was."""
+        if not works("mount", "-t", self.kind, "-o", "loop", self.image, self.at):
+            return False
+        if works("chown", f"{os.geteuid()}:{os.getegid()}", self.at):
+            return True
+        as_root("umount", self.at)
+        return False
 
     def cut(self) -> None:
         """The power fails."""

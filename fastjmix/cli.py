@@ -316,11 +316,16 @@ def send(
     ] = 60.0,
     echo: Annotated[bool, typer.Option("--echo", help="C-ECHO only; no PATH.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="A JSON report on stdout.")] = False,
+    leave_out: Annotated[
+        bool, typer.Option("--leave-out", help="Exit 0 although something cannot be sent.")
+    ] = False,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Only what was not accepted, and the summary.")
     ] = False,
 ) -> None:
-    """Send DICOM files to a Storage SCP, byte for byte. Exit 1: something was not accepted."""
+    """Send DICOM files to a Storage SCP, byte for byte.
+
+    Exit 1: something was not accepted, or was met and cannot be sent; each is named."""
     if echo == bool(paths):
         raise typer.BadParameter("give either files and directories, or --echo")
     from fastjmix.send import NoAssociation, Peer
@@ -330,7 +335,7 @@ def send(
         if echo:
             code = _echo(peer, as_json)
         else:
-            code = _send(peer, paths or [], associations, as_json, quiet)
+            code = _send(peer, paths or [], associations, leave_out, as_json, quiet)
     except KeyboardInterrupt:
         # The first interrupt lets instances in flight finish; this is the second, or an early one.
         os._exit(INTERRUPTED)
@@ -353,7 +358,14 @@ def _echo(peer: Peer, as_json: bool) -> int:
     return int(status != 0)
 
 
-def _send(peer: Peer, paths: list[Path], associations: int, as_json: bool, quiet: bool) -> int:
+def _send(
+    peer: Peer,
+    paths: list[Path],
+    associations: int,
+    leave_out: bool,
+    as_json: bool,
+    quiet: bool,
+) -> int:
     from rich.console import Console
 
     from fastjmix import send as room
@@ -368,9 +380,16 @@ def _send(peer: Peer, paths: list[Path], associations: int, as_json: bool, quiet
                 bar.console.print(_outcome_line(outcome))
             bar.advance(task, outcome.instance.size)
 
-        for one in skipped if not quiet else ():
+        for one in skipped if not (quiet and leave_out) else ():
             bar.console.print(f"skipped {shown(one.path)}: {shown(one.reason)}")
-        report = room.send(peer, instances, skipped, associations=associations, on_outcome=told)
+        report = room.send(
+            peer,
+            instances,
+            skipped,
+            associations=associations,
+            leave_out=leave_out,
+            on_outcome=told,
+        )
     if as_json:
         print_json(report.summary())
     else:

@@ -76,7 +76,6 @@ def study(directory: Path, count: int = 3, name: str = "DOE^JANE", uid: str = ""
 @pytest.fixture
 def scans(tmp_path: Path) -> Path:
     study(tmp_path / "scans")
-    (tmp_path / "scans" / "notes.txt").write_text("not DICOM")
     return tmp_path / "scans"
 
 
@@ -87,8 +86,9 @@ def scans(tmp_path: Path) -> Path:
 def test_build_verify_extract_gives_the_same_bytes(
     tmp_path: Path, scans: Path, recipe: Recipe
 ) -> None:
+    (scans / "notes.txt").write_text("not DICOM")
     left_out: list[Any] = []
-    (one,) = build([scans], tmp_path / "e.zip", recipe, skipped=left_out.append)
+    (one,) = build([scans], tmp_path / "e.zip", recipe, leave_out=True, skipped=left_out.append)
     assert [skipped.path.name for skipped in left_out] == ["notes.txt"]
     report = verify(one.path)
     assert report.ok
@@ -152,12 +152,13 @@ def test_several_studies(tmp_path: Path, scans: Path) -> None:
 
 def test_the_same_instance_twice_is_kept_once_and_other_bytes_beside_it(tmp_path: Path) -> None:
     first, second = study(tmp_path / "in", 2)
-    shutil.copy(first, tmp_path / "in" / "again.dcm")
+    again = shutil.copy(first, tmp_path / "in" / "again.dcm")
     changed = first.read_bytes().replace(b"DOE^JANE", b"ROE^JANE")
     (tmp_path / "in" / "other.dcm").write_bytes(changed)
     for recipe in (Recipe(), JMIX):
         (one,) = build([tmp_path / "in"], tmp_path / f"{recipe.profile}.zip", recipe)
         assert one.instances == 3
+        assert one.duplicates == (str(again),)
         assert verify(one.path).ok
         with open_envelope(one.path) as envelope:
             held = {b"".join(envelope.pieces(name)) for name in envelope.instances}
@@ -169,11 +170,12 @@ def test_what_makes_no_envelope_leaves_nothing(tmp_path: Path, scans: Path) -> N
     target.parent.mkdir()
     damaged = scans / "0.dcm"
     damaged.write_bytes(damaged.read_bytes()[:-20])
+    (scans / "notes.txt").write_text("not DICOM")
     for paths, recipe, why in (
-        ([scans / "notes.txt"], Recipe(), "no DICOM file"),
+        ([scans / "notes.txt"], Recipe(), r"notes\.txt: not a DICOM Part 10 file"),
         ([scans], Recipe("jmix-1.0"), "needs a sender and a receiver"),
         ([scans], replace(JMIX, digest="blake3"), "no digest blake3"),
-        ([scans], Recipe(), r"0\.dcm: its data set"),
+        ([scans], Recipe(), r"0\.dcm: is truncated: it ends inside \(0020,000E\), 10 bytes too"),
     ):
         with pytest.raises((BuildError, EnvelopeError), match=why):
             build(paths, target, recipe)
@@ -343,7 +345,8 @@ def test_what_came_meanwhile_is_not_replaced(tmp_path: Path) -> None:
 
 
 def test_the_verbs_from_a_shell(tmp_path: Path, scans: Path) -> None:
-    done = fastjmix("build", "scans", "-o", "e.zip", cwd=tmp_path)
+    (scans / "notes.txt").write_text("not DICOM")
+    done = fastjmix("build", "scans", "-o", "e.zip", "--leave-out", cwd=tmp_path)
     assert done.returncode == 0
     assert "left out: scans/notes.txt: not a DICOM Part 10 file" in done.stderr
     assert "1 study, 3 instances" in done.stdout
@@ -356,7 +359,7 @@ def test_the_verbs_from_a_shell(tmp_path: Path, scans: Path) -> None:
     good = fastjmix("verify", "e.zip", cwd=tmp_path)
     assert (good.returncode, good.stderr) == (0, "")
     assert "e.zip: valid: harmony" in good.stdout
-    again = fastjmix("build", "scans", "-o", "e.zip", cwd=tmp_path)
+    again = fastjmix("build", "scans", "-o", "e.zip", "--leave-out", cwd=tmp_path)
     assert again.returncode == 1
     assert "e.zip: exists already" in again.stderr
 

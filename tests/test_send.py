@@ -23,7 +23,6 @@ from acceptors import (
 )
 from pydicom.dataset import Dataset
 from pydicom.uid import (
-    AllTransferSyntaxes,
     CTImageStorage,
     ExplicitVRLittleEndian,
     JPEG2000Lossless,
@@ -43,7 +42,7 @@ def test_every_pydicom_file_arrives_as_it_is_on_disk() -> None:
     for kind in {i.sop_class for i in files}:
         acceptor.ae.add_supported_context(kind, ALL_TRANSFER_SYNTAXES)
     with acceptor.listening() as peer:
-        report = send.send_files(peer, [PYDICOM_FILES])
+        report = send.send_files(peer, [PYDICOM_FILES], leave_out=True)
     wanted = Counter((i.sop_class, i.transfer_syntax, data_set_bytes(i.path)) for i in files)
     assert report.failed == ()
     assert Counter(acceptor.received) == wanted
@@ -85,7 +84,8 @@ def test_an_answer_in_two_writes_does_not_cost_a_delayed_acknowledgement(tmp_pat
 
 def test_more_kinds_than_contexts_need_several_associations(tmp_path: Path) -> None:
     kinds = [cx.abstract_syntax for cx in AllStoragePresentationContexts][:65]
-    pairs = [(kind, syntax) for syntax in AllTransferSyntaxes[:2] for kind in kinds]
+    syntaxes = ExplicitVRLittleEndian, JPEG2000Lossless
+    pairs = [(kind, syntax) for syntax in syntaxes for kind in kinds]
     for number, pair in enumerate(pairs):
         write_instance(tmp_path / f"{number:03}.dcm", *map(str, pair))
     acceptor = Acceptor()
@@ -120,7 +120,6 @@ def test_what_is_not_an_instance_is_skipped_and_named(tmp_path: Path) -> None:
     tests = PYDICOM_FILES / "test_files"
     named = [
         tmp_path,
-        tests / "dicomdirtests" / "DICOMDIR",
         tests / "no_meta.dcm",
         tests / "meta_missing_tsyntax.dcm",
     ]
@@ -129,7 +128,6 @@ def test_what_is_not_an_instance_is_skipped_and_named(tmp_path: Path) -> None:
     assert {s.path.name: s.reason.split()[0:2] for s in skipped} == {
         "notes.txt": ["not", "a"],
         "empty": ["not", "a"],
-        "DICOMDIR": ["a", "DICOMDIR"],
         "no_meta.dcm": ["not", "a"],
         "meta_missing_tsyntax.dcm": ["its", "File"],
     }

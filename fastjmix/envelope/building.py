@@ -2,10 +2,11 @@
 
 Wanted: what the pipeline would have made of these instances, by the pipeline's own code: the same
 names, documents and archive (packing.py, jmix/), each instance byte for byte.
-Guaranteed: the envelope is there as a whole or not at all; a file that is none of DICOM's is told
-and left out; one that is, and cannot be understood, stops everything. The same instance twice is
-kept once, other bytes under its SOP Instance UID are kept too. A converted envelope's hashes were
-right before new ones are made.
+Guaranteed: the envelope is there as a whole or not at all. Whatever is met and not taken (no DICOM
+file, unreadable, truncated, not understood, a link to a folder) is named, all of it, and stops
+everything, unless the caller says `leave_out`. The same instance twice is kept once, and named;
+other bytes under its SOP Instance UID are kept too. A converted envelope's hashes were right before
+new ones are made.
 Still wrong: heads of all files are read before the first is packed, and kept (some KB each).
 
 A converted envelope gets a new id. An id stands for bytes that never change: with the old one, a
@@ -46,6 +47,9 @@ HEAD_MAX: Final = 64 << 20
 META_BYTES: Final = 1 << 16
 """File Meta Information of a member, with whatever private information is in it."""
 
+NAMED_MAX: Final = 20
+"""Names in the message of an exception, which a person reads; its `skipped` has all."""
+
 Seen = Callable[[int], object]
 
 
@@ -72,10 +76,28 @@ class Built(NamedTuple):
     studies: tuple[str, ...]
     instances: int
     size_bytes: int
+    duplicates: tuple[str, ...] = ()
+    """Files whose data set an earlier file had: they are not in the envelope a second time."""
 
 
 class BuildError(FastjmixError):
     """The caller's: what was given makes no envelope."""
+
+
+class IncompleteError(BuildError):
+    """Something that was met is not taken, so no envelope was made. `skipped` names all of it."""
+
+    def __init__(self, skipped: Sequence[Skipped]) -> None:
+        named = [f"{one.path}: {one.reason}" for one in skipped[:NAMED_MAX]]
+        if len(skipped) > NAMED_MAX:
+            named.append(f"and {len(skipped) - NAMED_MAX} more")
+        told = f"met and not taken: {'; '.join(named)}"
+        super().__init__(told, "Correct them, or leave them out (leave_out).")
+        self.skipped = tuple(skipped)
+
+
+class _NotUnderstood(Exception):
+    """What is wrong with an instance, in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +126,7 @@ def build(
     recipe: Recipe = Recipe(),
     *,
     force: bool = False,
+    leave_out: bool = False,
     skipped: Callable[[Skipped], object] = lambda _: None,
     total: Seen = lambda _: None,
     seen: Seen = lambda _: None,
@@ -111,30 +134,39 @@ def build(
     """Makes an envelope of the DICOM files in these files and directories.
 
     `out` is the envelope's path, or a directory that exists: then each study gets an envelope of
-    its own there, <id>.zip. `skipped` hears of files that are not DICOM, `total` how many bytes
-    will be packed, `seen` how many more were. Raises BuildError, EnvelopeError naming the file,
+    its own there, <id>.zip. What is met and not taken is named by IncompleteError, unless
+    `leave_out`; `skipped` hears of each in either case. `total` hears how many bytes will be
+    packed, `seen` how many more were. Raises BuildError, EnvelopeError naming a file that changed,
     OutputError, OSError.
     """
-    from fastjmix.send import find  # pynetdicom costs 200 ms
-
     _check(recipe)
-    found, left_out = find(Path(path) for path in paths)
+    instances, left_out = _instances(Path(path) for path in paths)
     for one in left_out:
         skipped(one)
-    if not found:
+    if left_out and not leave_out:
+        raise IncompleteError(left_out)
+    if not instances:
         raise BuildError("no DICOM file was found", "Name files, or directories with some in them.")
-    instances = [
-        _instance(
-            str(one.path),
-            one.offset + one.size,
-            one.offset,
-            (one.sop_class, one.sop_instance, one.transfer_syntax),
-            _Pieces(one.path),
-        )
-        for one in found
-    ]
     total(sum(one.size for one in instances))
     return _make(instances, Path(out), recipe, force, seen)
+
+
+def _instances(paths: Iterable[Path]) -> tuple[list[Instance], list[Skipped]]:
+    """Finds what an envelope can hold, and everything else. Raises UsageError."""
+    from fastjmix.send import Skipped, find  # pynetdicom costs 200 ms
+
+    found, skipped = find(paths)
+    instances = []
+    for one in found:
+        size, pieces = one.offset + one.size, _Pieces(one.path)
+        meta = (one.sop_class, one.sop_instance, one.transfer_syntax)
+        try:
+            instances.append(_instance(str(one.path), size, one.offset, meta, pieces))
+        except _NotUnderstood as why:
+            skipped.append(Skipped(one.path, str(why)))
+        except OSError as problem:
+            skipped.append(Skipped(one.path, f"cannot be read: {problem.strerror or problem}"))
+    return instances, skipped
 
 
 class _Pieces:
@@ -158,7 +190,7 @@ def _instance(
     meta: tuple[str, str, str],
     pieces: Callable[[], Iterable[bytes]],
 ) -> Instance:
-    """Raises EnvelopeError naming the file when its data set cannot be understood."""
+    """Raises _NotUnderstood, OSError."""
     syntax = meta[2]
     start = _Start(pieces)
     try:
@@ -166,14 +198,12 @@ def _instance(
         found = (head.study_instance_uid, head.series_instance_uid, head.sop_instance_uid)
         study, series, instance = (uid.decode("ascii") for uid in found)
     except (ValueError, FastjmixError) as problem:
-        told = f"its data set cannot be understood: {problem}"
-        raise EnvelopeError(f"{escaped(where)}: {told}") from None
+        raise _NotUnderstood(f"its data set cannot be understood: {problem}") from None
     if not (study and series and instance):
-        lacks = "a Study, Series or SOP Instance UID"
-        raise EnvelopeError(f"{escaped(where)}: its data set lacks {lacks}")
+        raise _NotUnderstood("its data set lacks a Study, Series or SOP Instance UID")
     if instance != meta[1]:
         says = "is another in its File Meta Information than in its data set"
-        raise EnvelopeError(f"{escaped(where)}: the SOP Instance UID {says}")
+        raise _NotUnderstood(f"the SOP Instance UID {says}")
     described = describe_head(data, syntax)
     return Instance(
         where, size, offset, *meta, study, series, head.instance_number, described, pieces
@@ -258,8 +288,8 @@ def _write(
             writing = _Writing(descriptor, recipe, envelope_id)
             writing.take(instances, seen)
             size = writing.finish()
-    contents = writing.contents
-    return Built(target, envelope_id, tuple(contents.studies), len(contents), size)
+    contents, duplicates = writing.contents, tuple(writing.duplicates)
+    return Built(target, envelope_id, tuple(contents.studies), len(contents), size, duplicates)
 
 
 class _Writing:
@@ -270,6 +300,7 @@ class _Writing:
         self._recipe = recipe
         self._id = envelope_id
         self.contents = Contents(profiles.get(recipe.profile).member_name)
+        self.duplicates: list[str] = []
 
     def take(self, instances: Iterable[Instance], seen: Seen) -> None:
         """Instances, each unless it is there already. Raises EnvelopeError, OSError."""
@@ -278,6 +309,7 @@ class _Writing:
 
     def _add(self, one: Instance, seen: Seen) -> None:
         if self._holds(one):
+            self.duplicates.append(one.where)
             seen(one.size)
             return
         name = self.contents.next_name(one.study, one.series, one.sop_instance)
@@ -424,7 +456,10 @@ def _taken(envelope: Envelope, name: str, *, leave_out: bool) -> Instance | None
             "With --leave-out the new envelope has none of these.",
         ) from None
     told = (meta["sop_class_uid"], meta["sop_instance_uid"], meta["transfer_syntax_uid"])
-    return _instance(name, envelope.members[name], offset, told, pieces)
+    try:
+        return _instance(name, envelope.members[name], offset, told, pieces)
+    except _NotUnderstood as why:
+        raise EnvelopeError(f"{escaped(name)}: {why}") from None
 
 
 def _refuse_attachments(envelope: Envelope, *, leave_out: bool) -> None:

@@ -283,15 +283,19 @@ def build(
     dialect: Dialect = "php",
     skip_hashing: Hashing = False,
     skip_listing: Listing = False,
+    leave_out: Annotated[
+        bool, typer.Option("--leave-out", help="Make it without what cannot be taken.")
+    ] = False,
     force: Force = False,
 ) -> None:
     """Make an envelope of DICOM files, as the pipeline would; each file is kept byte for byte.
 
-    Files that are not DICOM are named and left out; a DICOM file that cannot be understood stops
-    everything. -o names the envelope, or a directory that exists: then each study gets an envelope
-    of its own there, <id>.zip. An envelope of profile jmix-1.0 holds one study.
+    What is met and cannot be taken (not DICOM, unreadable, truncated, a link to a folder) is named,
+    and nothing is written, unless --leave-out is given. A DICOMDIR stands for its files. -o names
+    the envelope, or a directory that exists: then each study gets an envelope of its own there,
+    <id>.zip. An envelope of profile jmix-1.0 holds one study.
     """
-    with refusals(), _progress("packing") as bar:
+    with refusals(), _nothing_missing(), _progress("packing") as bar:
         from fastjmix.envelope.building import build as make
 
         protection = _protection(sign_with, encrypt_for, dialect)
@@ -299,13 +303,15 @@ def build(
         recipe = _recipe(context, config, *rules, protection)
 
         def skipped(one: Skipped) -> None:
-            typer.echo(f"left out: {printable(one.path)}: {printable(one.reason)}", err=True)
+            verb = "left out" if leave_out else "not taken"
+            typer.echo(f"{verb}: {printable(one.path)}: {printable(one.reason)}", err=True)
 
         made = make(
             paths,
             output,
             recipe,
             force=force,
+            leave_out=leave_out,
             skipped=skipped,
             total=bar.total,
             seen=bar.seen,
@@ -475,8 +481,24 @@ def _entity(text: str) -> Entity:
     return Entity(known.strip(), name.strip() or None, contact.strip() or None)
 
 
+@contextmanager
+def _nothing_missing() -> Iterator[None]:
+    """Says in one line how many things were named as not taken."""
+    from fastjmix.envelope.building import IncompleteError
+
+    try:
+        yield
+    except IncompleteError as problem:
+        count = len(problem.skipped)
+        told = f"{count} that {'was' if count == 1 else 'were'} met cannot be taken"
+        hint = "With --leave-out the envelope is made without."
+        raise FastjmixError(f"{told}: nothing was written", hint) from None
+
+
 def _say_built(made: list[Built]) -> None:
     for one in made:
+        for twice in one.duplicates:
+            typer.echo(f"kept once: {printable(twice)}: an earlier file has its data set", err=True)
         studies = f"{len(one.studies)} {'study' if len(one.studies) == 1 else 'studies'}"
         _say(f"{one.path}: {one.id}, {studies}, {one.instances} instances, {one.size_bytes} bytes")
 

@@ -19,7 +19,7 @@ Nothing here prints: `on_outcome` is told, the report is returned.
 """
 
 from fastjmix.send.association import VERIFICATION, echo
-from fastjmix.send.files import Instance, Skipped, find
+from fastjmix.send.files import Instance, Names, Skipped, find
 from fastjmix.send.peer import NoAssociation, Peer, UsageError
 from fastjmix.send.report import Outcome, Report, category, describe
 from fastjmix.send.run import MAX_IN_VAIN, send, send_files
@@ -28,6 +28,7 @@ __all__ = [
     "MAX_IN_VAIN",
     "VERIFICATION",
     "Instance",
+    "Names",
     "NoAssociation",
     "Outcome",
     "Peer",

@@ -10,11 +10,12 @@ Still wrong: one operation at a time, as every acceptor allows.
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import select
 import socket
 import struct
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from pynetdicom import build_context
@@ -29,6 +30,7 @@ from pynetdicom.pdu_primitives import (
 from fastjmix.dicom.association import abort_pdu
 from fastjmix.dicom.dataset import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from fastjmix.dicom.dimse import C_ECHO_RQ, NO_DATA_SET, P_DATA_TF, command_set, p_data
+from fastjmix.send.files import Instance
 from fastjmix.send.peer import NoAssociation, Peer
 
 VERIFICATION: Final = "1.2.840.10008.1.1"
@@ -120,31 +122,29 @@ class Association:
         self._send(p_data(context, command_set(elements), self._room))
         return self._answer(message)[0]
 
-    def store(
-        self,
-        pair: tuple[str, str],
-        sop_instance: str,
-        path: Path,
-        offset: int,
-        message: int,
-    ) -> tuple[int, str]:
-        """C-STORE (PS3.7 §9.3.1) of what follows `offset` in a file. Status and Error Comment.
+    def store(self, instance: Instance, message: int) -> tuple[int, str]:
+        """C-STORE (PS3.7 §9.3.1) of an instance. Returns status and Error Comment.
 
         Raises Lost, and OSError for the file (before anything was sent).
         """
-        context = self.accepted[pair]
-        elements = _uid(0x0002, pair[0]) + _us(0x0100, 0x0001) + _us(0x0110, message)
-        elements += _us(0x0700, 0) + _us(0x0800, DATA_SET_FOLLOWS) + _uid(0x1000, sop_instance)
+        context = self.accepted[instance.pair]
+        elements = _uid(0x0002, instance.sop_class) + _us(0x0100, 0x0001) + _us(0x0110, message)
+        elements += _us(0x0700, 0) + _us(0x0800, DATA_SET_FOLLOWS)
+        elements += _uid(0x1000, instance.sop_instance)
         room = min(self._room - PDV_OVERHEAD, LARGEST_FRAGMENT) & ~1  # fragments are even
-        with path.open("rb") as file:
-            file.seek(offset)
-            fragment = file.read(room)
+        with instance.path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size != instance.offset + instance.size:
+                raise OSError(errno.ESTALE, "the file has changed since it was found")
+            file.seek(instance.offset)
+            left = instance.size
             # The command set leaves with the first fragment: one write, one segment.
             head = p_data(context, command_set(elements), self._room)
-            while following := _read_on(file, room):
-                self._send(head + _fragment(context, DATA_MORE, fragment))
-                head, fragment = b"", following
-        self._send(head + _fragment(context, DATA_LAST, fragment))
+            while left > 0 or head:
+                fragment = _read_on(file, min(room, left))
+                left -= len(fragment)
+                kind = DATA_MORE if left else DATA_LAST
+                self._send(head + _fragment(context, kind, fragment))
+                head = b""
         return self._answer(message)
 
     def release(self) -> None:
@@ -329,12 +329,15 @@ def _fragment(context: int, header: int, data: bytes) -> bytes:
     return struct.pack(">BBLLBB", P_DATA_TF, 0, length + 6, length + 2, context, header) + data
 
 
-def _read_on(file: BinaryIO, room: int) -> bytes:
-    """More of a file whose beginning has left. Raises Lost: a message cannot be taken back."""
+def _read_on(file: BinaryIO, length: int) -> bytes:
+    """Reads so many bytes. Raises Lost: a message that has begun cannot be taken back."""
     try:
-        return file.read(room)
+        data = file.read(length)
     except OSError as error:
         raise Lost(f"the file could not be read to its end: {_words(error)}") from None
+    if len(data) < length:
+        raise Lost("the file has become shorter while it was sent")
+    return data
 
 
 def _us(element: int, value: int) -> bytes:

@@ -1,12 +1,15 @@
-"""Paths → instances. Only the File Meta Information of a file is read (PS3.10 §7.1).
+"""Paths → instances. The File Meta Information of a file is read (PS3.10 §7.1), and no value.
 
 Wanted: a directory as it comes from a CD or an export, with whatever else lies in it.
-Guaranteed: each file that is met is either an instance or skipped with its reason.
-Still wrong: all files are found before the first is sent; 100,000 take half a minute.
+Guaranteed: whatever is met is either an instance or skipped with its reason. A file that ends
+inside an element is skipped: nobody can read that image. A DICOMDIR is an index: the files that it
+names are instances, or skipped where they are not there.
+Still wrong: all files are found before the first is sent; 100,000 take a minute.
 """
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -16,9 +19,12 @@ from typing import Final
 from pydicom.errors import InvalidDicomError
 from pynetdicom.dsutils import split_dataset
 
+from fastjmix.dicom.ending import cut_short
+from fastjmix.send.media import MEDIA_DIRECTORY, referenced
 from fastjmix.send.peer import UsageError
+from fastjmix.send.walk import EVERY, Names, Skipped, walk
 
-MEDIA_DIRECTORY: Final = "1.2.840.10008.1.3.10"
+__all__ = ["Instance", "Names", "Skipped", "UsageError", "find"]
 
 _WANTED: Final = ("MediaStorageSOPClassUID", "MediaStorageSOPInstanceUID", "TransferSyntaxUID")
 
@@ -40,52 +46,70 @@ class Instance:
         return self.sop_class, self.transfer_syntax
 
 
-@dataclass(frozen=True, slots=True)
-class Skipped:
-    """A file that was left alone, and why."""
-
-    path: Path
-    reason: str
-
-
 class _NotSendable(Exception):
     """Why a file is skipped."""
 
 
-def find(paths: Iterable[Path]) -> tuple[list[Instance], list[Skipped]]:
-    """Everything sendable in the files and directories named, and everything that is not.
+class _Index(Exception):
+    """The file is a DICOMDIR."""
 
-    Directories are walked recursively, in name order; links to directories are not followed.
-    Raises UsageError for a path that does not exist.
+
+def find(paths: Iterable[Path], names: Names = EVERY) -> tuple[list[Instance], list[Skipped]]:
+    """Finds everything sendable in the files and directories named, and everything that is not.
+
+    Directories are walked recursively, in name order; links to directories are not followed, and
+    skipped. In them only files whose name fits `names` count. A DICOMDIR that is named itself
+    stands for the files that it names. Raises UsageError for a path that does not exist.
     """
     instances: list[Instance] = []
     skipped: list[Skipped] = []
+    named = [Path(path) for path in paths]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom's, about values that are passed on as they are
-        for path in _walk(paths):
-            try:
-                instances.append(_head(path))
-            except _NotSendable as why:
-                skipped.append(Skipped(path, str(why)))
-            except OSError as error:
-                skipped.append(Skipped(path, f"cannot be read: {error.strerror or error}"))
+        for met in _met(named, names):
+            if isinstance(met, Instance):
+                instances.append(met)
+            else:
+                skipped.append(met)
     return instances, skipped
 
 
-def _walk(paths: Iterable[Path]) -> Iterator[Path]:
-    for path in paths:
-        if path.is_dir():
-            yield from sorted(inner for inner in path.rglob("*") if inner.is_file())
-        elif path.exists():
-            yield path
-        else:
-            raise UsageError(f"{path}: no such file or directory")
+def _met(paths: list[Path], names: Names) -> Iterator[Instance | Skipped]:
+    for named in paths:
+        for met in walk([named], names):
+            if isinstance(met, Skipped):
+                yield met
+                continue
+            try:
+                yield _instance(met)
+            except _Index:
+                yield from _of_index(met, names, alone=met == named)
+
+
+def _of_index(index: Path, names: Names, *, alone: bool) -> Iterator[Instance | Skipped]:
+    """What a DICOMDIR brings: its files; inside a folder, whose files are walked, what it lacks."""
+    for one in referenced(index):
+        if isinstance(one, Skipped):
+            yield one
+        elif alone and names.match(one.name):
+            try:
+                yield _instance(one)
+            except _Index:
+                yield Skipped(one, f"is a DICOMDIR, and {index.name} names it as an instance")
+
+
+def _instance(path: Path) -> Instance | Skipped:
+    """Raises _Index."""
+    try:
+        return _head(path)
+    except _NotSendable as why:
+        return Skipped(path, str(why))
+    except OSError as error:
+        return Skipped(path, f"cannot be read: {error.strerror or error}")
 
 
 def _head(path: Path) -> Instance:
-    """What the File Meta Information says, and where the data set begins."""
-    if not path.is_file():  # to open a FIFO would be to wait for somebody who writes
-        raise _NotSendable("not a regular file")
+    """Reads what the File Meta Information says, and where the data set begins and ends."""
     try:
         meta, offset = split_dataset(path)
         values = [str(meta.get(keyword, "") or "") for keyword in _WANTED]
@@ -97,12 +121,27 @@ def _head(path: Path) -> Instance:
         raise _NotSendable(f"its File Meta Information cannot be read: {error}") from None
     sop_class, sop_instance, transfer_syntax = values
     if sop_class == MEDIA_DIRECTORY:
-        raise _NotSendable("a DICOMDIR is an index of files, not an instance")
+        raise _Index
     if not all(values):
         raise _NotSendable(
             "its File Meta Information lacks the SOP class, the SOP instance or the transfer syntax"
         )
     if not all(len(value) <= 64 and value.isascii() for value in values):
         raise _NotSendable("a UID in its File Meta Information is none (PS3.5 §9.1)")
-    size = path.stat().st_size - offset
+    size = _whole(path, offset, transfer_syntax)
     return Instance(path, offset, size, sop_class, sop_instance, transfer_syntax)
+
+
+def _whole(path: Path, offset: int, transfer_syntax: str) -> int:
+    """Returns the data set's size in bytes. Raises _NotSendable for one that is cut, OSError."""
+    with path.open("rb", buffering=0) as file:
+        descriptor = file.fileno()
+        size = os.fstat(descriptor).st_size - offset
+
+        def read_at(at: int, length: int) -> bytes:
+            return os.pread(descriptor, length, offset + at)
+
+        where = cut_short(read_at, size, transfer_syntax)
+    if where:
+        raise _NotSendable(f"is truncated: it {where}")
+    return size

@@ -33,13 +33,13 @@ class Outcome:
     def row(self) -> dict[str, Any]:
         """The outcome as JSON can carry it."""
         return {
-            "file": str(self.instance.path),
+            "file": as_text(self.instance.path),
             "sop_class_uid": self.instance.sop_class,
             "sop_instance_uid": self.instance.sop_instance,
             "transfer_syntax_uid": self.instance.transfer_syntax,
             "bytes": self.instance.size,
             "status": None if self.status is None else f"0x{self.status:04X}",
-            "meaning": self.meaning,
+            "meaning": as_text(self.meaning),
             "accepted": self.accepted,
         }
 
@@ -52,6 +52,7 @@ class Report:
     skipped: tuple[Skipped, ...]
     seconds: float
     associations: int  # how many were established
+    leave_out: bool = False  # whether the caller knows that what was skipped is left out
 
     @property
     def accepted(self) -> tuple[Outcome, ...]:
@@ -70,8 +71,8 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """0: the peer has every instance; 1: it lacks at least one."""
-        return 1 if self.failed else 0
+        """0: the peer has all that was met; 1: it lacks something (see `leave_out`)."""
+        return 1 if self.failed or (self.skipped and not self.leave_out) else 0
 
     def summary(self) -> dict[str, Any]:
         """The report as JSON can carry it."""
@@ -86,8 +87,15 @@ class Report:
             "associations": self.associations,
             "exit_code": self.exit_code,
             "outcomes": [outcome.row() for outcome in self.outcomes],
-            "skipped": [{"file": str(s.path), "reason": s.reason} for s in self.skipped],
+            "skipped": [
+                {"file": as_text(one.path), "reason": as_text(one.reason)} for one in self.skipped
+            ],
         }
+
+
+def as_text(value: object) -> str:
+    """Gives a path or a message as JSON can carry it: a file's name may be no UTF-8."""
+    return str(value).encode("utf-8", "backslashreplace").decode()
 
 
 def category(status: int) -> str:

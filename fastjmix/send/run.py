@@ -36,11 +36,19 @@ def send_files(
     paths: Iterable[Path],
     *,
     associations: int = 1,
+    leave_out: bool = False,
     on_outcome: Callable[[Outcome], None] | None = None,
 ) -> Report:
     """Finds and sends; see `find` and `send`. Raises what they raise."""
     instances, skipped = find(paths)
-    return send(peer, instances, skipped, associations=associations, on_outcome=on_outcome)
+    return send(
+        peer,
+        instances,
+        skipped,
+        associations=associations,
+        leave_out=leave_out,
+        on_outcome=on_outcome,
+    )
 
 
 def send(
@@ -49,13 +57,15 @@ def send(
     skipped: Iterable[Skipped] = (),
     *,
     associations: int = 1,
+    leave_out: bool = False,
     on_outcome: Callable[[Outcome], None] | None = None,
 ) -> Report:
     """C-STORE of each instance, over `associations` parallel associations that share the work.
 
     More than 128 kinds of (SOP class, transfer syntax) are sent in several rounds. `on_outcome`
     is called once for each instance, never by two threads at once. An interrupt (SIGINT) lets
-    the instances in flight finish; the rest are reported as not sent. Raises UsageError for
+    the instances in flight finish; the rest are reported as not sent. `skipped` makes the report's
+    exit code 1, unless `leave_out`. Raises UsageError for
     no instance at all and NoAssociation when not a single association could be established.
     """
     if not instances:
@@ -67,7 +77,7 @@ def send(
     if not run.established:
         raise run.refusals[0]
     seconds = time.perf_counter() - started
-    return Report(tuple(run.outcomes), tuple(skipped), seconds, run.established)
+    return Report(tuple(run.outcomes), tuple(skipped), seconds, run.established, leave_out)
 
 
 def _rounds(instances: Sequence[Instance]) -> Iterator[tuple[list[Pair], list[Instance]]]:
@@ -165,9 +175,7 @@ class _Run:
             return Outcome(instance, None, _refused_context(instance), 0.0)
         started = time.perf_counter()
         try:
-            status, detail = association.store(
-                instance.pair, instance.sop_instance, instance.path, instance.offset, message
-            )
+            status, detail = association.store(instance, message)
         except OSError as error:
             return Outcome(instance, None, error.strerror or str(error), 0.0)
         return Outcome(instance, status, detail, time.perf_counter() - started)

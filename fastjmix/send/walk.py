@@ -1,0 +1,118 @@
+"""Paths → files, and a reason for each thing that is met and is no file.
+
+Wanted: a folder as it comes from a CD or an export, whatever lies in it.
+Guaranteed: each entry of each folder is either given as a file or named with its reason: a folder
+that cannot be listed, a link to a folder, a broken link, a FIFO, a socket, a device. Folders are
+walked in name order, without recursion; nothing is opened.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from fastjmix.send.peer import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """Something that was met and not taken, and why."""
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Which file names in folders count; a path that is named itself always counts."""
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+    def match(self, name: str) -> bool:
+        """Tells whether a name fits a pattern of `include`, if there is one, and none of
+        `exclude`."""
+        wanted = not self.include or any(fnmatch.fnmatchcase(name, one) for one in self.include)
+        return wanted and not any(fnmatch.fnmatchcase(name, one) for one in self.exclude)
+
+
+EVERY: Final = Names()
+
+_KINDS: Final = (
+    (stat.S_ISFIFO, "is a FIFO, not a file"),
+    (stat.S_ISSOCK, "is a socket, not a file"),
+    (stat.S_ISCHR, "is a device, not a file"),
+    (stat.S_ISBLK, "is a device, not a file"),
+)
+
+
+def walk(paths: Iterable[Path], names: Names = EVERY) -> Iterator[Path | Skipped]:
+    """Gives the regular files in the files and folders named, and everything else as Skipped.
+
+    A link to a folder is followed where it is named itself, and not inside a folder. Raises
+    UsageError for a path that does not exist.
+    """
+    for path in paths:
+        try:
+            mode = path.stat().st_mode
+        except OSError as problem:
+            if not os.path.lexists(path):
+                raise UsageError(f"{path}: no such file or directory") from None
+            yield Skipped(path, _unreadable(problem))
+            continue
+        if stat.S_ISDIR(mode):
+            yield from _folder(path, names)
+        else:
+            yield _judged(path, mode)
+
+
+def _folder(top: Path, names: Names) -> Iterator[Path | Skipped]:
+    """Gives what is in a folder and in those below it; or says that there is nothing."""
+    waiting = [(top, True)]
+    met = False
+    while waiting:
+        here, is_folder = waiting.pop()
+        if not is_folder:
+            met = True
+            found = _entry(here, names)
+            if found is not None:
+                yield found
+            continue
+        try:
+            with os.scandir(here) as listed:
+                inside = sorted(
+                    (entry.name, entry.is_dir(follow_symlinks=False)) for entry in listed
+                )
+        except OSError as problem:
+            met = True
+            yield Skipped(here, f"the folder cannot be listed: {problem.strerror or problem}")
+            continue
+        waiting += [(here / name, folder) for name, folder in reversed(inside)]
+    if not met:
+        yield Skipped(top, "the folder holds no file")
+
+
+def _entry(path: Path, names: Names) -> Path | Skipped | None:
+    """Judges an entry of a folder that is no folder. None: its name does not count."""
+    try:
+        mode = path.stat().st_mode
+    except OSError as problem:  # a broken link; or it is gone, or may not be looked at
+        return Skipped(path, _unreadable(problem)) if names.match(path.name) else None
+    if stat.S_ISDIR(mode):
+        return Skipped(path, "is a link to a folder, which is not followed")
+    return _judged(path, mode) if names.match(path.name) else None
+
+
+def _judged(path: Path, mode: int) -> Path | Skipped:
+    if stat.S_ISREG(mode):
+        return path
+    return Skipped(path, next((words for is_it, words in _KINDS if is_it(mode)), "is not a file"))
+
+
+def _unreadable(problem: OSError) -> str:
+    return f"cannot be read: {problem.strerror or problem}"

@@ -6,6 +6,7 @@
     sender.py     the sender, a process an association; and the floor: sender and loopback alone
     trial.py      one gateway under trial: a real process; are its envelopes right?
     run.py        all of them side by side, rounds in turn, until the time is used
+    disk.py       is the disk idle?
     show.py       the report for a person and as JSON
 
 Wanted: skip_hashing, digest, max_pdu, durability and packers chosen by measuring, not by hearsay.

@@ -2,8 +2,10 @@
 
 Wanted: figures that can be compared, from a machine that other things also use.
 Guaranteed: all gateways run at once (an idle one uses no processor) and are measured in turn, each
-round in another order, beside the floor; the first round of each warms up and is compared byte for
-byte; a trial that fails is left out and named, and the others go on. Everything that was started
+round in another order, beside the floor, each when the disk is idle or that was waited for; the
+first round of each warms up and is compared byte for byte; a trial that fails is left out and
+named, and the others go on. It ends within the time that it was given: what there is no time for is
+left out, and where too few rounds are made nothing is stated. Everything that was started
 has ended, and every file is gone, when this returns or raises, by Ctrl-C and SIGTERM too; what an
 earlier run could not remove (SIGKILL) is removed now.
 Still wrong: the disk's own cache and a RAID controller's see the same few hundred MB again.
@@ -22,7 +24,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -32,6 +34,7 @@ from fastjmix.config.faults import Findings as Faults
 from fastjmix.config.reading import read
 from fastjmix.errors import FastjmixError, SpoolError
 from fastjmix.tune import material, plan, verdict
+from fastjmix.tune.disk import Disk
 from fastjmix.tune.material import Material
 from fastjmix.tune.plan import Setting, Trial
 from fastjmix.tune.sender import LOOPBACK, Floor, Senders, Sent
@@ -42,6 +45,15 @@ PREFIX: Final = "tune-"
 COMBINED: Final = "recommended together"
 RESERVED: Final = 0.15
 """This part of the time is kept for measuring what is recommended together."""
+
+ENDING_SECS: Final = 1.0
+"""Kept for taking the gateways down."""
+
+WAITING: Final = 0.2
+"""So much of the time may be spent on waiting for an idle disk."""
+
+ALMOST: Final = 0.99
+"""Progress says 100 % when everything has ended, and not before."""
 
 Progress = Callable[[str, float], None]
 """Is told what is being done, and which part of the work is."""
@@ -94,6 +106,7 @@ class _Contestant:
     seconds: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
     latencies: list[float] = field(default_factory=list)
+    lasts: float = 0.0  # a round of it, with its checks
 
     def figures(self, sent: Material) -> Figures:
         return Figures(
@@ -125,10 +138,12 @@ def tune(path: Path, options: Options, progress: Progress) -> Report:
         directory = stack.enter_context(_workplace(config.storage_dir, sent.size))
         try:
             bench = _Bench(config, options, sent, directory, stack, progress, started)
-            return bench.run(where)
+            report = bench.run(where)
         finally:
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, signal.SIG_IGN)  # what was started ends now, undisturbed
+    progress("done", 1.0)
+    return replace(report, seconds=time.monotonic() - started)
 
 
 def base_setting(config: Config) -> Setting:
@@ -160,6 +175,9 @@ class _Bench:
         self._config, self._options, self._sent = config, options, sent
         self._directory, self._progress = directory, progress
         self._started = started
+        self._until = options.seconds - ENDING_SECS
+        self._disk, self._waited = Disk(directory), 0.0
+        self._turns = self._busy_turns = 0
         self._base = base_setting(config)
         self._shares = plan.shares([len(item.data) for item in sent.items], options.associations)
         self._failed: list[tuple[str, str]] = []
@@ -178,24 +196,23 @@ class _Bench:
         """All of it."""
         floor = _Contestant(Trial("sender and loopback", self._base), None)
         contestants = self._contestants()
-        budget = self._options.seconds
-        self._rounds([floor, *contestants], budget * (1 - RESERVED))
+        self._rounds([floor, *contestants], self._until * (1 - RESERVED))
         found = self._findings(contestants, floor)
         advice = verdict.advise(found)
         together = verdict.combination(self._base, advice)
-        if together is not None and together not in found.effects:
+        enough = 2 * (plan.MIN_ROUNDS + 2) * contestants[0].lasts < self._left(self._until)
+        if together is not None and together not in found.effects and enough:
             trial = Trial(COMBINED, together)
             combined = self._started_and_warm([trial])
             if combined:
                 # Against figures of its own minute: the configured setting is measured again.
                 again = _Contestant(contestants[0].trial, contestants[0].gateway)
-                self._rounds([again, *combined], budget)
+                again.lasts = contestants[0].lasts
+                self._rounds([again, *combined], self._until)
                 if combined[0].seconds and again.seconds:
                     contestants += [one for one in combined if one.seconds]
                     seen = verdict.effect(again.seconds, combined[0].seconds)
-                    found = verdict.Findings(
-                        found.base, {**found.effects, together: seen}, found.floor
-                    )
+                    found = replace(found, effects={**found.effects, together: seen})
         advice = verdict.confirmed(found, advice)
         return Report(
             material=self._sent,
@@ -205,7 +222,7 @@ class _Bench:
             floor=floor.figures(self._sent),
             findings=found,
             advice=tuple(advice),
-            toml=verdict.toml(advice, where),
+            toml=verdict.toml(advice, where, verdict.nothing(found, advice)),
             failed=tuple(self._failed),
             left_out=tuple(self._left_out),
             notes=tuple(self._notes()),
@@ -227,6 +244,9 @@ class _Bench:
             yield "the overrides in aet_table were not measured"
         if listener.ack == "uploaded":
             yield 'ack = "uploaded" waits for the upstream; "stored" was measured'
+        if self._busy_turns:
+            told = f"in {self._busy_turns} of {self._turns} measurements"
+            yield f"{told} the disk was busy with other work: another run may give other figures"
         if self._options.associations > len(self._shares):
             yield f"there were instances for {len(self._shares)} associations only"
 
@@ -246,24 +266,37 @@ class _Bench:
         start_secs = time.monotonic() - began
         self._progress("warming up: configured", self._done())
         self._round(configured, every_byte=True)
-        began = time.monotonic()
         self._round(configured, every_byte=False)
-        lasted = time.monotonic() - began
-        left = self._left(self._options.seconds * (1 - RESERVED))
-        chosen = plan.fit([first, *others], lasted * 1.5, start_secs, left)  # the floor, the checks
-        self._left_out = [trial.name for trial in others[len(chosen) - 1 :]]
-        return [configured, *self._started_and_warm(chosen[1:])]
+        control = Trial(plan.CONTROL, self._base)
+        left = self._left(self._until * (1 - RESERVED))
+        lasts = configured.lasts * 1.5  # the floor, and the wait for the disk
+        chosen = plan.fit([first, control, *others], lasts, start_secs, left)
+        self._left_out = [trial.name for trial in others[max(len(chosen) - 2, 0) :]]
+        return self._affordable([configured, *self._started_and_warm(chosen[1:])])
+
+    def _affordable(self, contestants: list[_Contestant]) -> list[_Contestant]:
+        """Leaves out the least telling, until there is time for MIN_ROUNDS of the others."""
+        left = self._left(self._until * (1 - RESERVED))
+        while len(contestants) > 1:
+            if plan.MIN_ROUNDS * sum(one.lasts for one in contestants) <= left:
+                break
+            self._left_out.insert(0, contestants.pop().trial.name)
+        return contestants
 
     def _started_and_warm(self, trials: list[Trial]) -> list[_Contestant]:
         """Gateways of these trials; what fails is noted and left out."""
         starting = [_Contestant(trial, self._start(trial)) for trial in trials]
         warm = []
         for one in starting:
+            if self._left(self._until) <= 0:
+                self._left_out.append(one.trial.name)
+                continue
             self._progress(f"warming up: {one.trial.name}", self._done())
             try:
                 assert one.gateway is not None
                 one.gateway.ready()
                 self._round(one, every_byte=True)
+                self._round(one, every_byte=False)
                 warm.append(one)
             except FastjmixError as problem:
                 self._failed.append((one.trial.name, problem.message))
@@ -285,12 +318,13 @@ class _Bench:
     # -- rounds --------------------------------------------------------------------------------
 
     def _rounds(self, contestants: list[_Contestant], until: float) -> None:
-        """Rounds until `until` seconds after the start; at least MIN_ROUNDS."""
-        rounds, lasted = 0, 0.0
-        while plan.another(rounds, lasted, self._left(until)):
+        """Rounds until `until` seconds after the start, or until a statement is possible."""
+        rounds, lasted = 0, sum(one.lasts for one in contestants)
+        while plan.another(rounds, lasted, self._left(until), settled=_settled(contestants)):
             began = time.monotonic()
             for one in plan.in_turn(contestants, rounds):
                 self._progress(f"round {rounds + 1}: {one.trial.name}", self._done())
+                self._wait_for_the_disk()
                 try:
                     result = self._round(one, every_byte=False)
                 except FastjmixError as problem:
@@ -309,7 +343,7 @@ class _Bench:
 
     def _round(self, one: _Contestant, *, every_byte: bool) -> tuple[float, float, list[float]]:
         """Sends everything once: seconds, CPU seconds, latencies. Raises FastjmixError."""
-        gateway = one.gateway
+        gateway, began = one.gateway, time.monotonic()
         if gateway is None:
             seconds, latencies = _summed(self._senders.send(self._floor.address))
             return seconds, 0.0, latencies
@@ -317,6 +351,16 @@ class _Bench:
             return self._through(gateway, one.trial, every_byte)
         except FastjmixError as problem:
             raise gateway.explain(problem) from None
+        finally:
+            one.lasts = time.monotonic() - began
+
+    def _wait_for_the_disk(self) -> None:
+        """Waits while others keep the disk busy, as long as there is time for that."""
+        began = time.monotonic()
+        spare = min(WAITING * self._options.seconds - self._waited, self._left(self._until))
+        self._turns += 1
+        self._busy_turns += not self._disk.wait(max(spare, 0.0))
+        self._waited += time.monotonic() - began
 
     def _through(
         self, gateway: Gateway, trial: Trial, every_byte: bool
@@ -338,7 +382,15 @@ class _Bench:
         return until - (time.monotonic() - self._started)
 
     def _done(self) -> float:
-        return min(1.0, (time.monotonic() - self._started) / self._options.seconds)
+        return min(ALMOST, (time.monotonic() - self._started) / self._options.seconds)
+
+
+def _settled(contestants: list[_Contestant]) -> bool:
+    """Whether what was measured differs by no more than is worth a line."""
+    base = next(one for one in contestants if one.gateway is not None)
+    others = [one for one in contestants if one is not base and one.gateway is not None]
+    noise = [verdict.effect(base.seconds, one.seconds).noise for one in others]
+    return max(noise, default=0.0) <= verdict.LEAST_GAIN
 
 
 def _summed(parts: list[Sent]) -> tuple[float, list[float]]:

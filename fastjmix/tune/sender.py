@@ -28,7 +28,8 @@ from typing import Any, Final
 
 from fastjmix.dicom.dataset import IMPLEMENTATION_CLASS_UID
 from fastjmix.dicom.dimse import NO_DATA_SET, command_set, p_data
-from fastjmix.errors import FastjmixError
+from fastjmix.dicom.responses import Gathering, read_response
+from fastjmix.errors import FastjmixError, ProtocolError
 from fastjmix.tune.material import Item, pairs
 
 LOOPBACK: Final = "127.0.0.1"
@@ -43,7 +44,6 @@ PIECES: Final = 512
 OUR_MAX_PDU: Final = 16_384
 HEADERS: Final = 12  # of a PDU (6) and of its one PDV (6)
 PR_SET_PDEATHSIG: Final = 1
-STATUS: Final = struct.pack("<HHL", 0x0000, 0x0900, 2)
 RELEASE_RQ: Final = bytes((5, 0, 0, 0, 0, 4, 0, 0, 0, 0))
 RELEASE_RP: Final = bytes((6, 0, 0, 0, 0, 4, 0, 0, 0, 0))
 
@@ -207,10 +207,10 @@ def _send_all(pipe: Connection, items: Sequence[Item], port: int, called: str) -
         latencies = []
         clock = time.monotonic
         start = last = clock()
-        for item, pieces in zip(items, messages, strict=True):
+        for number, (item, pieces) in enumerate(zip(items, messages, strict=True)):
             for batch in pieces:
                 _write(wire, batch)
-            status = _status(_pdu(wire, 4))
+            status = _status(wire, _message_id(number))
             now = clock()
             latencies.append(now - last)
             last = now
@@ -276,7 +276,7 @@ def message(item: Item, context: int, number: int, limit: int) -> list[_Buffer]:
 
 
 def _message(item: Item, contexts: Any, number: int, limit: int) -> list[list[_Buffer]]:
-    pieces = message(item, contexts[item.pair], number % 0xFFFF + 1, limit)
+    pieces = message(item, contexts[item.pair], _message_id(number), limit)
     return [pieces[at : at + PIECES] for at in range(0, len(pieces), PIECES)]
 
 
@@ -293,12 +293,17 @@ def _write(wire: socket.socket, pieces: list[_Buffer]) -> None:
         taken = wire.sendmsg(pieces)
 
 
+def _message_id(number: int) -> int:
+    """Message IDs are 1 to 65535 (PS3.7 §9.3.1.1)."""
+    return number % 0xFFFF + 1
+
+
 def _pdu(wire: socket.socket, wanted: int) -> bytes:
-    """The body of the next PDU, which must be of this type."""
+    """Returns the body of the next PDU, which must be of this type; nothing behind it is read."""
     data = b""
-    while len(data) < 6 or len(data) < 6 + int.from_bytes(data[2:6], "big"):
+    while missing := 6 + (int.from_bytes(data[2:6], "big") if len(data) >= 6 else 0) - len(data):
         try:
-            part = wire.recv(65_536)
+            part = wire.recv(missing)
         except BlockingIOError:
             raise SenderError(f"no answer within {ANSWER_SECS} s") from None
         if not part:
@@ -309,9 +314,18 @@ def _pdu(wire: socket.socket, wanted: int) -> bytes:
     return data[6:]
 
 
-def _status(body: bytes) -> int:
-    at = body.index(STATUS) + len(STATUS)
-    return int.from_bytes(body[at : at + 2], "little")
+def _status(wire: socket.socket, number: int) -> int:
+    """Returns the status of the response to message `number`. Raises SenderError."""
+    gathering, command = Gathering(), None
+    try:
+        while command is None:
+            command = gathering.take(_pdu(wire, 4))
+        response = read_response(command)
+    except ProtocolError as problem:
+        raise SenderError(problem.message) from None
+    if response.message != number:
+        raise SenderError(f"message {response.message} was answered, not {number}")
+    return response.status
 
 
 # -- the floor -------------------------------------------------------------------------------------
@@ -325,7 +339,7 @@ def _swallow(
     wanted = pairs(items)
     contexts = {pair: 2 * number + 1 for number, pair in enumerate(wanted)}
     sizes = [sum(map(len, message(item, contexts[item.pair], 1, max_pdu))) for item in items]
-    answer = p_data(1, command_set(_us(0x0800, NO_DATA_SET) + _us(0x0900, 0)), OUR_MAX_PDU)
+    answers = [_success(_message_id(number)) for number in range(len(items))]
     space = memoryview(bytearray(1 << 20))
     while True:
         wire, _ = listening.accept()
@@ -333,7 +347,7 @@ def _swallow(
             wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             _pdu(wire, 1)
             wire.sendall(_associate_ac(wanted, max_pdu))
-            for size in sizes:
+            for size, answer in zip(sizes, answers, strict=True):
                 while size:
                     got = wire.recv_into(space, min(size, len(space)))
                     if not got:
@@ -342,6 +356,11 @@ def _swallow(
                 wire.sendall(answer)
             _pdu(wire, 5)
             wire.sendall(RELEASE_RP)
+
+
+def _success(number: int) -> bytes:
+    elements = _us(0x0120, number) + _us(0x0800, NO_DATA_SET) + _us(0x0900, 0)
+    return p_data(1, command_set(elements), OUR_MAX_PDU)
 
 
 def _associate_ac(wanted: Sequence[tuple[str, str]], max_pdu: int) -> bytes:

@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from fastjmix.tune.plan import CONFIGURED
+from fastjmix.tune.plan import CONFIGURED, CONTROL
 from fastjmix.tune.run import COMBINED, Report
 from fastjmix.tune.verdict import Effect, Figures, percent
 
@@ -43,20 +43,35 @@ def show(report: Report, console: Console) -> None:
 def _table(report: Report) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("setting", overflow="fold")
-    for heading in ("MB/s", "instances/s", "CPU s/GB", "p50 ms", "p99 ms", "time saved", "±"):
+    for heading in (
+        "MB/s",
+        "from–to",
+        "instances/s",
+        "CPU s/GB",
+        "p50 ms",
+        "p99 ms",
+        "time saved",
+        "±",
+    ):
         table.add_column(heading, justify="right", no_wrap=True)
     for one in report.figures:
-        seen = report.findings.effects.get(one.trial.setting)
-        table.add_row(*_row(one), *_against(seen))
+        table.add_row(*_row(one), *_against(_effect(report, one)))
     floor = _row(report.floor)
-    table.add_row(*floor[:3], "–", *floor[4:], *_against(None), style="dim")
+    table.add_row(*floor[:4], "–", *floor[5:], *_against(None), style="dim")
     return table
+
+
+def _effect(report: Report, one: Figures) -> Effect | None:
+    if one.trial.name == CONTROL:
+        return report.findings.control
+    return report.findings.effects.get(one.trial.setting)
 
 
 def _row(one: Figures) -> list[str]:
     return [
         one.trial.name,
         f"{one.rate / 1e6:.1f}",
+        f"{one.size / max(one.seconds) / 1e6:.0f}–{one.size / min(one.seconds) / 1e6:.0f}",
         f"{one.instance_rate:.0f}",
         f"{one.cpu_per_gb:.2f}",
         f"{one.latency(0.5) * 1e3:.2f}",
@@ -105,7 +120,7 @@ def as_json(report: Report) -> dict[str, Any]:
 
 def _trial(report: Report, one: Figures) -> dict[str, Any]:
     setting = one.trial.setting
-    seen = report.findings.effects.get(setting)
+    seen = _effect(report, one)
     return {
         "name": one.trial.name,
         "configured": one.trial.name == CONFIGURED,
@@ -128,6 +143,8 @@ def _numbers(one: Figures) -> dict[str, Any]:
     return {
         "rounds": len(one.seconds),
         "megabytes_per_second": round(one.rate / 1e6, 3),
+        "megabytes_per_second_lowest": round(one.size / max(one.seconds) / 1e6, 3),
+        "megabytes_per_second_highest": round(one.size / min(one.seconds) / 1e6, 3),
         "instances_per_second": round(one.instance_rate, 3),
         "latency_p50_ms": round(one.latency(0.5) * 1e3, 4),
         "latency_p99_ms": round(one.latency(0.99) * 1e3, 4),

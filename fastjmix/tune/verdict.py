@@ -5,7 +5,9 @@ Guaranteed: ratios are made within a round, where both were measured in the same
 median counts. Nothing is recommended that does not pay more than noise, and nothing that gives up
 integrity or durability: what those would gain is said, commented out, with what is given up.
 The other way round, a safety that is off and costs nothing here is recommended.
-Still wrong: the spread is an estimate (median absolute deviation) of as few as three rounds.
+Noise is the interval that holds the true median with 93 %, and no less than what the same setting
+differed from itself, or a setting that does less work was slower by.
+Still wrong: of ten settings one may pass for better or worse than it is.
 """
 
 from __future__ import annotations
@@ -27,8 +29,8 @@ QUIET: Final = 0.10
 BOUND: Final = 0.75
 """Sender and loopback that need this part of the time leave little to tune."""
 
-GAUSSIAN: Final = 1.4826  # standard deviation / median absolute deviation
-MEDIAN_ERROR: Final = 2.5  # 2 × the median's standard error, which is 1.25 σ / √n
+CONFIDENCE: Final = 0.93
+"""With this probability the true median lies within the noise; five rounds are just enough."""
 
 TRADED: Final = {"skip_hashing": True, "durability": "page-cache"}
 """Values that are never recommended, because something is given up."""
@@ -110,9 +112,19 @@ def effect(base: Sequence[float], other: Sequence[float]) -> Effect:
         return Effect(0.0, math.inf, 0)
     ratios = [theirs / ours for ours, theirs in pairs]
     middle = statistics.median(ratios)
-    spread = statistics.median(abs(ratio - middle) for ratio in ratios)
-    noise = GAUSSIAN * spread * MEDIAN_ERROR / math.sqrt(len(ratios))
-    return Effect(1 - middle, noise, len(ratios))
+    low, high = _interval(sorted(ratios))
+    return Effect(1 - middle, max(high - middle, middle - low), len(ratios))
+
+
+def _interval(ordered: Sequence[float]) -> tuple[float, float]:
+    """Between which the true median lies with CONFIDENCE, whatever the distribution (sign test);
+    of fewer than five values the least and the most."""
+    count, left_out = len(ordered), 0
+    outside = 2 * 0.5**count
+    while outside + 2 * math.comb(count, left_out + 1) * 0.5**count <= 1 - CONFIDENCE:
+        left_out += 1
+        outside += 2 * math.comb(count, left_out) * 0.5**count
+    return ordered[left_out], ordered[-1 - left_out]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +135,7 @@ class Findings:
     base: Setting
     effects: Mapping[Setting, Effect]
     floor: float
+    control: Effect | None = None
 
     def single(self, factor: str) -> dict[Any, Effect]:
         """Effects of trials in which only this factor differs, by its value."""
@@ -141,9 +154,26 @@ class Findings:
 
 def findings(all_figures: Sequence[Figures], floor: Sequence[float]) -> Findings:
     """The first figures are the configured setting's; `floor` is seconds of the bare sender."""
-    first = all_figures[0]
-    effects = {one.trial.setting: effect(first.seconds, one.seconds) for one in all_figures[1:]}
-    return Findings(first.trial.setting, effects, 1 - effect(first.seconds, floor).saved)
+    first, base = all_figures[0], all_figures[0].trial.setting
+    seen = {one.trial: effect(first.seconds, one.seconds) for one in all_figures[1:]}
+    control = next((one for trial, one in seen.items() if trial.setting == base), None)
+    effects = {trial.setting: one for trial, one in seen.items() if trial.setting != base}
+    doubt = _doubt(base, effects, control)
+    effects = {one: replace(found, noise=max(found.noise, doubt)) for one, found in effects.items()}
+    return Findings(base, effects, 1 - effect(first.seconds, floor).saved, control)
+
+
+def _doubt(base: Setting, effects: Mapping[Setting, Effect], control: Effect | None) -> float:
+    """Returns what was measured and cannot be: a setting that differs from itself, less work that
+    takes longer, more work that takes less."""
+    wrong = [0.0] if control is None else [abs(control.saved), control.noise]
+    for setting, seen in effects.items():
+        changes = setting.changes(base)
+        off = {TRADED.get(factor, ...) == value for factor, value in changes.items()}
+        if changes.keys() <= TRADED.keys() and len(off) == 1:
+            against = -seen.saved if off == {True} else seen.saved
+            wrong.append(against if against > seen.noise else 0.0)
+    return max(wrong)
 
 
 # -- what to do ------------------------------------------------------------------------------------
@@ -317,8 +347,23 @@ def places(files: Sequence[tuple[str, Mapping[str, Any]]], pipeline: str, endpoi
     )
 
 
-def toml(advice: Sequence[Advice], where: Places) -> str:
-    """The lines to paste, each under its table and file."""
+def nothing(found: Findings, advice: Sequence[Advice]) -> str:
+    """Says why nothing is recommended; "" where something is."""
+    seen = [best[1] for factor in FACTORS if (best := found.best(factor))]
+    if any(not one.traded for one in advice):
+        return ""
+    if max((one.rounds for one in seen), default=0) < MIN_ROUNDS:
+        return "no advice: too few rounds; give it more --seconds"
+    if advice:
+        return "nothing is recommended: what saves time here gives something up"
+    most = max(one.noise for one in seen)
+    if most >= QUIET:
+        return f"no advice: chance alone makes ± {percent(most)} here; give it more --seconds"
+    return "nothing to change: no setting pays more than noise"
+
+
+def toml(advice: Sequence[Advice], where: Places, why_nothing: str = "") -> str:
+    """The lines to paste, each under its table and file; above them why there is none."""
     lines: list[str] = []
     tables: dict[tuple[str, str], list[str]] = {}
     for one in advice:
@@ -330,8 +375,8 @@ def toml(advice: Sequence[Advice], where: Places) -> str:
         tables.setdefault(where.table(one.factor), []).append(told)
     for (file, table), keys in tables.items():
         lines += [f"# in {file}", f"[{table}]", *keys, ""]
-    if not any(not one.traded for one in advice):
-        lines = ["# nothing to change: no setting pays more than noise", "", *lines]
+    if why_nothing:
+        lines = [f"# {why_nothing}", "", *lines]
     return "\n".join(lines).rstrip("\n") + "\n"
 
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Never
 
 import typer
 
+from fastjmix import send_command
 from fastjmix._version import __version__
 from fastjmix.envelope import commands as envelope
 from fastjmix.envelope.commands import print_json, read_token
@@ -29,10 +30,6 @@ from fastjmix.errors import FastjmixError, PlatformError
 from fastjmix.errors import printable as shown
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.progress import Progress
-
-    from fastjmix.send import Outcome, Peer, Report
     from fastjmix.tune import Options
     from fastjmix.tune import Report as Measured
 
@@ -50,6 +47,7 @@ app = typer.Typer(
 )
 
 app.add_typer(envelope.app, name="envelope")
+app.command()(send_command.send)
 
 ConfigFile = Annotated[
     Path, typer.Option("-c", "--config", metavar="FILE", help="The configuration file.")
@@ -235,7 +233,7 @@ def tune(
         str, typer.Option(help="What synthetic studies are like: ct (0.5 MB) or mr (33 KB).")
     ] = "ct",
     seconds: Annotated[
-        float, typer.Option(min=1, max=86_400, help="How long to measure, about.")
+        float, typer.Option(min=1, max=86_400, help="How long it may take in all.")
     ] = 60.0,
     associations: Annotated[
         int, typer.Option(min=1, max=64, help="How many in parallel share the work.")
@@ -294,137 +292,3 @@ def _tune(config: Path, chosen: Options) -> Measured:
                 typer.echo(f"{done * 100:3.0f} %  {shown(what)}", err=True)
 
         return room.tune(config, chosen, told)
-
-
-# --- the sender -------------------------------------------------------------------------------
-
-
-@app.command()
-def send(
-    host: Annotated[str, typer.Argument(metavar="HOST")],
-    port: Annotated[int, typer.Argument(metavar="PORT", min=1, max=65535)],
-    paths: Annotated[
-        list[Path] | None, typer.Argument(metavar="PATH...", help="Files and directories.")
-    ] = None,
-    aec: Annotated[str, typer.Option(help="Called AE title.")] = "JMIX_RECEIVER",
-    aet: Annotated[str, typer.Option(help="Calling AE title: ours.")] = "FASTJMIX",
-    associations: Annotated[
-        int, typer.Option(min=1, max=64, help="How many in parallel share the work.")
-    ] = 1,
-    timeout: Annotated[
-        float, typer.Option(min=0.1, help="Seconds to connect and for each answer.")
-    ] = 60.0,
-    echo: Annotated[bool, typer.Option("--echo", help="C-ECHO only; no PATH.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="A JSON report on stdout.")] = False,
-    leave_out: Annotated[
-        bool, typer.Option("--leave-out", help="Exit 0 although something cannot be sent.")
-    ] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Only what was not accepted, and the summary.")
-    ] = False,
-) -> None:
-    """Send DICOM files to a Storage SCP, byte for byte.
-
-    Exit 1: something was not accepted, or was met and cannot be sent; each is named."""
-    if echo == bool(paths):
-        raise typer.BadParameter("give either files and directories, or --echo")
-    from fastjmix.send import NoAssociation, Peer
-
-    peer = Peer(host, port, called=aec, calling=aet, timeout=timeout)
-    try:
-        if echo:
-            code = _echo(peer, as_json)
-        else:
-            code = _send(peer, paths or [], associations, leave_out, as_json, quiet)
-    except KeyboardInterrupt:
-        # The first interrupt lets instances in flight finish; this is the second, or an early one.
-        os._exit(INTERRUPTED)
-    except NoAssociation as error:
-        if as_json:
-            print_json({"error": error.message, "exit_code": error.exit_code})
-        raise
-    raise typer.Exit(code)
-
-
-def _echo(peer: Peer, as_json: bool) -> int:
-    from fastjmix.send import describe
-    from fastjmix.send import echo as c_echo
-
-    status = c_echo(peer)
-    if as_json:
-        print_json({"status": f"0x{status:04X}", "exit_code": int(status != 0)})
-    else:
-        typer.echo(f"{peer}: 0x{status:04X} {describe(status)}")
-    return int(status != 0)
-
-
-def _send(
-    peer: Peer,
-    paths: list[Path],
-    associations: int,
-    leave_out: bool,
-    as_json: bool,
-    quiet: bool,
-) -> int:
-    from rich.console import Console
-
-    from fastjmix import send as room
-
-    instances, skipped = room.find(paths)
-    console = Console(stderr=as_json, soft_wrap=True, highlight=False, markup=False, emoji=False)
-    with _bar(console, not quiet) as bar:
-        task = bar.add_task("", total=sum(instance.size for instance in instances))
-
-        def told(outcome: Outcome) -> None:
-            if not quiet or not outcome.accepted:
-                bar.console.print(_outcome_line(outcome))
-            bar.advance(task, outcome.instance.size)
-
-        for one in skipped if not (quiet and leave_out) else ():
-            bar.console.print(f"skipped {shown(one.path)}: {shown(one.reason)}")
-        report = room.send(
-            peer,
-            instances,
-            skipped,
-            associations=associations,
-            leave_out=leave_out,
-            on_outcome=told,
-        )
-    if as_json:
-        print_json(report.summary())
-    else:
-        typer.echo(_summary_line(report))
-    return report.exit_code
-
-
-def _bar(console: Console, wanted: bool) -> Progress:
-    """Bytes of data sets, speed and time left; nothing at all where nobody looks."""
-    from rich import progress
-
-    return progress.Progress(
-        progress.BarColumn(),
-        progress.TaskProgressColumn(),
-        progress.DownloadColumn(),
-        progress.TransferSpeedColumn(),
-        progress.TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not (wanted and console.is_terminal),
-    )
-
-
-def _outcome_line(outcome: Outcome) -> str:
-    status = "------" if outcome.status is None else f"0x{outcome.status:04X}"
-    return f"{status}  {shown(outcome.instance.path)}: {shown(outcome.meaning)}"
-
-
-def _summary_line(report: Report) -> str:
-    speed = report.bytes_sent / max(report.seconds, 1e-9) / 1e6
-    parts = [
-        f"{len(report.accepted)} of {len(report.outcomes)} instances accepted",
-        f"{report.bytes_sent / 1e6:.1f} MB in {report.seconds:.2f} s ({speed:.1f} MB/s)",
-        f"{len(report.failed)} failed",
-        f"{len(report.skipped)} files skipped",
-        f"{report.associations} association{'s' if report.associations != 1 else ''}",
-    ]
-    return ", ".join(parts)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import tempfile
 from pathlib import Path
 
@@ -15,6 +16,10 @@ import pytest
 from gateway import Gateway, Store, running
 
 from fastjmix.spool.ground import standing_on
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    # A script that starts tests in the background ignores SIGINT, and what they start would, too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 if standing_on(Path(tempfile.gettempdir())) is not None:
     on_disk = Path(__file__).parent.parent / "build" / "tests"

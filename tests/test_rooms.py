@@ -16,6 +16,7 @@ RANK = {
     "__main__": 90,
     "cli": 80,
     "demo": 70,
+    "send_command": 75,
     "envelope": 70,
     "tune": 70,
     "supervisor": 60,
@@ -144,7 +145,7 @@ def test_each_tool_has_its_room() -> None:
     assert rooms_with("socket") <= sockets
     assert rooms_with("aiohttp") <= {"courier", "api", "store", "web", "connections", "manifests"}
     assert rooms_with("pynetdicom") <= {"dicom", "send"}
-    assert rooms_with("typer", "rich") <= {"cli", "demo", "envelope", "tune"}
+    assert rooms_with("typer", "rich") <= {"cli", "send_command", "demo", "envelope", "tune"}
     assert rooms_with("mmap") <= {"lane", "stats"}
     assert rooms_with("select", "signal", "asyncio", "os") & {"dicom", "jmix"} == set()
 

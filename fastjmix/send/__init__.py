@@ -1,8 +1,11 @@
 """A small Storage SCU: DICOM files to any Storage SCP, each data set byte for byte.
 
-    files.py         paths → instances: what can be sent, and what is skipped and why
+    walk.py          paths → files, and what is met and is none
+    media.py         DICOMDIR → files
+    files.py         files → instances: what can be sent, and what is skipped and why
     peer.py          whom we call, and the errors of the caller
     association.py   the requestor: one association on one blocking socket
+    record.py        what a peer has accepted already, in a file
     report.py        outcomes and statuses in words
     run.py           instances → associations → report
 
@@ -21,17 +24,21 @@ Nothing here prints: `on_outcome` is told, the report is returned.
 from fastjmix.send.association import VERIFICATION, echo
 from fastjmix.send.files import Instance, Names, Skipped, find
 from fastjmix.send.peer import NoAssociation, Peer, UsageError
-from fastjmix.send.report import Outcome, Report, category, describe
-from fastjmix.send.run import MAX_IN_VAIN, send, send_files
+from fastjmix.send.record import Record
+from fastjmix.send.report import INTERRUPTED, Outcome, Report, category, describe, kind_of
+from fastjmix.send.run import MAX_IN_VAIN, NOTHING, send, send_files
 
 __all__ = [
+    "INTERRUPTED",
     "MAX_IN_VAIN",
+    "NOTHING",
     "VERIFICATION",
     "Instance",
     "Names",
     "NoAssociation",
     "Outcome",
     "Peer",
+    "Record",
     "Report",
     "Skipped",
     "UsageError",
@@ -39,6 +46,7 @@ __all__ = [
     "describe",
     "echo",
     "find",
+    "kind_of",
     "send",
     "send_files",
 ]

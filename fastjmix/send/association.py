@@ -30,6 +30,8 @@ from pynetdicom.pdu_primitives import (
 from fastjmix.dicom.association import abort_pdu
 from fastjmix.dicom.dataset import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from fastjmix.dicom.dimse import C_ECHO_RQ, NO_DATA_SET, P_DATA_TF, command_set, p_data
+from fastjmix.dicom.responses import Gathering, read_response
+from fastjmix.errors import ProtocolError
 from fastjmix.send.files import Instance
 from fastjmix.send.peer import NoAssociation, Peer
 
@@ -75,8 +77,10 @@ class Association:
         self._peer = peer
         self._wire = self._connect()
         try:
+            self._wire.settimeout(_first(peer.acse_timeout, peer.timeout))
             self._wire.sendall(_request(peer, pairs))
             kind, body = self._pdu()
+            self._wire.settimeout(peer.timeout)
         except Lost as how:
             self._wire.close()
             raise self._unanswered(str(how)) from None
@@ -87,7 +91,8 @@ class Association:
             self._wire.close()
             raise _refusal(peer, kind, body)
         try:
-            self.accepted, self._room = _accepted(body, pairs)
+            self.accepted, room = _accepted(body, pairs)
+            self._room = min(room, peer.max_pdu) if peer.max_pdu else room
         except Exception as error:  # pynetdicom names no common base for a PDU that makes no sense
             self.abort()
             raise self._unanswered(f"its answer makes no sense ({error})") from None
@@ -95,7 +100,8 @@ class Association:
     def _connect(self) -> socket.socket:
         peer = self._peer
         try:
-            wire = socket.create_connection((peer.host, peer.port), peer.timeout)
+            patience = _first(peer.connect_timeout, peer.timeout)
+            wire = socket.create_connection((peer.host, peer.port), patience)
         except OSError as error:
             hint = "Check the host, the port and whether the SCP is running."
             raise NoAssociation(f"{peer}: {_words(error)}", hint) from None
@@ -150,11 +156,16 @@ class Association:
     def release(self) -> None:
         """A-RELEASE; then, or if the peer will not answer, closes."""
         with contextlib.suppress(Lost, OSError):
-            self._wire.settimeout(min(self._peer.timeout, RELEASE_SECS))
+            self._wire.settimeout(_first(self._peer.acse_timeout, RELEASE_SECS, self._peer.timeout))
             self._send(bytes((A_RELEASE_RQ, 0, 0, 0, 0, 4, 0, 0, 0, 0)))
             while self._pdu()[0] != A_RELEASE_RP:
                 pass  # answers that nobody waits for any more (PS3.8 §9.2.2, AR-6)
         self._wire.close()
+
+    def break_off(self) -> None:
+        """Ends the connection under an operation of another thread, which then raises Lost."""
+        with contextlib.suppress(OSError):
+            self._wire.shutdown(socket.SHUT_RDWR)
 
     def abort(self) -> None:
         """A-ABORT as the service user; closes. Also for an association that is lost."""
@@ -198,7 +209,7 @@ class Association:
             try:
                 part = self._wire.recv(length - len(data))
             except TimeoutError:
-                raise Lost(f"no answer within {self._peer.timeout:g} s") from None
+                raise Lost(f"no answer within {self._wire.gettimeout():g} s") from None
             except OSError as error:
                 raise Lost(_words(error)) from None
             if not part:
@@ -207,27 +218,20 @@ class Association:
         return data
 
     def _answer(self, message: int) -> tuple[int, str]:
-        """Status (0000,0900) and Error Comment (0000,0902) of the response. Raises Lost."""
-        elements = _elements(self._command())
-        if int.from_bytes(elements.get(0x0120, b""), "little") != message or 0x0900 not in elements:
+        """Returns status and Error Comment of the response. Raises Lost."""
+        gathering, command = Gathering(), None
+        try:
+            while command is None:
+                kind, body = self._pdu()
+                if kind != P_DATA_TF:
+                    raise Lost(_ENDS.get(kind, f"the peer sent a PDU of type {kind}"))
+                command = gathering.take(body)
+            response = read_response(command)
+        except ProtocolError as problem:
+            raise Lost(f"the peer's response makes no sense: {problem.message}") from None
+        if response.message != message:
             raise Lost("the peer answered something else than what it was asked")
-        comment = elements.get(0x0902, b"").decode("latin-1").strip(" \0")
-        return int.from_bytes(elements[0x0900], "little"), comment
-
-    def _command(self) -> bytes:
-        """A command set, from as many PDVs as it has (PS3.8 Annex E)."""
-        data = b""
-        while True:
-            kind, body = self._pdu()
-            if kind != P_DATA_TF:
-                raise Lost(_ENDS.get(kind, f"the peer sent a PDU of type {kind}"))
-            at = 0
-            while at + PDV_OVERHEAD <= len(body):
-                length = int.from_bytes(body[at : at + 4], "big")
-                data += body[at + PDV_OVERHEAD : at + 4 + length]
-                if body[at + 5] & DATA_LAST:
-                    return data
-                at += 4 + length
+        return response.status, response.comment
 
 
 def echo(peer: Peer) -> int:
@@ -248,6 +252,11 @@ def echo(peer: Peer) -> int:
     return status
 
 
+def _first(given: float | None, *others: float) -> float:
+    """Returns what was given, or the least of the others."""
+    return min(others) if given is None else given
+
+
 # --- PDUs and command sets ----------------------------------------------------------------------
 
 
@@ -262,7 +271,7 @@ def _request(peer: Peer, pairs: Sequence[tuple[str, str]]) -> bytes:
     asked.presentation_context_definition_list = contexts
     limit, who = MaximumLengthNotification(), ImplementationClassUIDNotification()
     version = ImplementationVersionNameNotification()
-    limit.maximum_length_received = OUR_MAX_PDU
+    limit.maximum_length_received = peer.max_pdu or OUR_MAX_PDU
     who.implementation_class_uid = IMPLEMENTATION_CLASS_UID
     version.implementation_version_name = IMPLEMENTATION_VERSION_NAME
     asked.user_information = [limit, who, version]
@@ -347,13 +356,3 @@ def _us(element: int, value: int) -> bytes:
 def _uid(element: int, uid: str) -> bytes:
     value = uid.encode("ascii") + b"\0" * (len(uid) % 2)
     return struct.pack("<HHL", 0, element, len(value)) + value
-
-
-def _elements(command: bytes) -> dict[int, bytes]:
-    """Elements of a command set, always implicit VR little endian (PS3.7 §6.3.1)."""
-    found, at = {}, 0
-    while at + 8 <= len(command):
-        _, element, length = struct.unpack_from("<HHL", command, at)
-        found[element] = command[at + 8 : at + 8 + length]
-        at += 8 + length
-    return found

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from fastjmix.errors import FastjmixError, PeerError
+
+MAX_PDU_LEAST: Final = 4096
+"""A shorter PDU has hardly room for a command set; DCMTK allows no less either."""
+
+MAX_PDU_MOST: Final = 131_072
+"""As much as fastjmix and DCMTK take; a longer PDU is only memory."""
 
 
 class NoAssociation(PeerError):
@@ -21,13 +28,21 @@ class UsageError(FastjmixError):
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Whom we call, as whom, and how long (seconds) each step may take."""
+    """Whom we call, as whom, and how long (seconds) each step may take.
+
+    `timeout` is for each write and each answer to an instance; `connect_timeout` for the
+    connection and `acse_timeout` for the answer to A-ASSOCIATE-RQ and A-RELEASE-RQ are the same
+    unless given. `max_pdu` is announced, and no longer PDU is sent; 0: the peer's maximum counts.
+    """
 
     host: str
     port: int
     called: str = "JMIX_RECEIVER"
     calling: str = "FASTJMIX"
     timeout: float = 60.0
+    connect_timeout: float | None = None
+    acse_timeout: float | None = None
+    max_pdu: int = 0
 
     def __post_init__(self) -> None:
         for title in (self.called, self.calling):
@@ -36,6 +51,9 @@ class Peer:
                 raise UsageError(f"AE title {title!r}: must be 1 to 16 ASCII characters, no \\")
         if not 1 <= self.port <= 65535:
             raise UsageError(f"port {self.port}: must be 1 to 65535")
+        if self.max_pdu and not MAX_PDU_LEAST <= self.max_pdu <= MAX_PDU_MOST:
+            told = f"must be {MAX_PDU_LEAST} to {MAX_PDU_MOST}"
+            raise UsageError(f"maximum PDU length {self.max_pdu}: {told}")
 
     def __str__(self) -> str:
         return f"{self.called} at {self.host}:{self.port}"

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
+from pydicom.uid import UID
 from pynetdicom.status import STORAGE_SERVICE_CLASS_STATUS, VERIFICATION_SERVICE_CLASS_STATUS
 
-from fastjmix.send.files import Instance, Skipped
+from fastjmix.send.files import Instance
+from fastjmix.send.walk import Skipped, as_text
+
+INTERRUPTED: Final = 130
+"""128 and the number of SIGINT, as shells have it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +23,7 @@ class Outcome:
     status: int | None
     detail: str  # the peer's Error Comment, or why there is no status
     seconds: float
+    tried: bool = True  # False: its turn never came
 
     @property
     def accepted(self) -> bool:
@@ -33,11 +39,7 @@ class Outcome:
     def row(self) -> dict[str, Any]:
         """The outcome as JSON can carry it."""
         return {
-            "file": as_text(self.instance.path),
-            "sop_class_uid": self.instance.sop_class,
-            "sop_instance_uid": self.instance.sop_instance,
-            "transfer_syntax_uid": self.instance.transfer_syntax,
-            "bytes": self.instance.size,
+            **described(self.instance),
             "status": None if self.status is None else f"0x{self.status:04X}",
             "meaning": as_text(self.meaning),
             "accepted": self.accepted,
@@ -53,6 +55,8 @@ class Report:
     seconds: float
     associations: int  # how many were established
     leave_out: bool = False  # whether the caller knows that what was skipped is left out
+    interrupted: bool = False  # by SIGINT: the rest was not tried
+    before: int = 0  # instances that a record says the peer has accepted already
 
     @property
     def accepted(self) -> tuple[Outcome, ...]:
@@ -71,7 +75,9 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """0: the peer has all that was met; 1: it lacks something (see `leave_out`)."""
+        """0: the peer has all that was met; 1: it lacks something (see `leave_out`); 130."""
+        if self.interrupted:
+            return INTERRUPTED
         return 1 if self.failed or (self.skipped and not self.leave_out) else 0
 
     def summary(self) -> dict[str, Any]:
@@ -85,17 +91,27 @@ class Report:
             "seconds": round(self.seconds, 3),
             "megabytes_per_second": round(self.bytes_sent / seconds / 1e6, 3),
             "associations": self.associations,
+            "sent_before": self.before,
             "exit_code": self.exit_code,
             "outcomes": [outcome.row() for outcome in self.outcomes],
-            "skipped": [
-                {"file": as_text(one.path), "reason": as_text(one.reason)} for one in self.skipped
-            ],
+            "skipped": [one.row() for one in self.skipped],
         }
 
 
-def as_text(value: object) -> str:
-    """Gives a path or a message as JSON can carry it: a file's name may be no UTF-8."""
-    return str(value).encode("utf-8", "backslashreplace").decode()
+def described(instance: Instance) -> dict[str, Any]:
+    """Gives an instance as JSON can carry it."""
+    return {
+        "file": as_text(instance.path),
+        "sop_class_uid": instance.sop_class,
+        "sop_instance_uid": instance.sop_instance,
+        "transfer_syntax_uid": instance.transfer_syntax,
+        "bytes": instance.size,
+    }
+
+
+def kind_of(instance: Instance) -> str:
+    """Names its SOP class and transfer syntax."""
+    return f"{UID(instance.sop_class).name} as {UID(instance.transfer_syntax).name}"
 
 
 def category(status: int) -> str:

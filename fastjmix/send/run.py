@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import threading
 import time
 from collections import deque
@@ -11,12 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from pydicom.uid import UID
-
 from fastjmix.send.association import Association, Lost
 from fastjmix.send.files import Instance, Skipped, find
 from fastjmix.send.peer import NoAssociation, Peer, UsageError
-from fastjmix.send.report import Outcome, Report
+from fastjmix.send.record import Record
+from fastjmix.send.report import Outcome, Report, kind_of
 
 # Presentation context identifiers are the odd numbers 1 to 255 (PS3.8 §9.3.2.2).
 MAX_CONTEXTS: Final = 128
@@ -27,6 +28,8 @@ MAX_IN_VAIN: Final = 3
 
 # Message IDs are unsigned 16 bit (PS3.7 §9.3.1.1); 0 is legal and confuses some peers.
 MAX_MESSAGE_ID: Final = 0xFFFF
+
+NOTHING: Final = "there is no DICOM Part 10 file in what was named"
 
 Pair = tuple[str, str]
 
@@ -59,25 +62,44 @@ def send(
     associations: int = 1,
     leave_out: bool = False,
     on_outcome: Callable[[Outcome], None] | None = None,
+    record: Record | None = None,
+    on_interrupt: Callable[[], None] = lambda: None,
 ) -> Report:
     """C-STORE of each instance, over `associations` parallel associations that share the work.
 
     More than 128 kinds of (SOP class, transfer syntax) are sent in several rounds. `on_outcome`
     is called once for each instance, never by two threads at once. An interrupt (SIGINT) lets
-    the instances in flight finish; the rest are reported as not sent. `skipped` makes the report's
-    exit code 1, unless `leave_out`. Raises UsageError for
-    no instance at all and NoAssociation when not a single association could be established.
+    the instances in flight finish (`on_interrupt` hears of it), a second one breaks them off; the
+    rest are reported as not tried. `skipped` makes the report's exit code 1, unless `leave_out`.
+    Instances that `record` has are passed over, and what is accepted is noted there. Raises
+    UsageError for no instance at all and NoAssociation when not a single association could be
+    established: nobody is told of each instance then.
     """
     if not instances:
-        raise UsageError("there is no DICOM Part 10 file in what was named")
-    run = _Run(peer, on_outcome or (lambda _: None))
+        raise UsageError(NOTHING)
+    wanted = [one for one in instances if record is None or not record.has(peer, one)]
+    run = _Run(peer, on_outcome or (lambda _: None), record, on_interrupt)
     started = time.perf_counter()
-    for pairs, batch in _rounds(instances):
-        run.round(pairs, batch, associations)
-    if not run.established:
-        raise run.refusals[0]
+    with _interrupts(run.interrupt):
+        for pairs, batch in _rounds(wanted):
+            run.round(pairs, batch, associations)
+            if run.stop.is_set() or not run.established:
+                break
+        interrupted = run.stop.is_set()
+        if wanted and not run.established and not interrupted:
+            raise run.refusals[0]
+        run.leave(wanted)
     seconds = time.perf_counter() - started
-    return Report(tuple(run.outcomes), tuple(skipped), seconds, run.established, leave_out)
+    before = len(instances) - len(wanted)
+    return Report(
+        tuple(run.outcomes),
+        tuple(skipped),
+        seconds,
+        run.established,
+        leave_out,
+        interrupted,
+        before,
+    )
 
 
 def _rounds(instances: Sequence[Instance]) -> Iterator[tuple[list[Pair], list[Instance]]]:
@@ -89,37 +111,84 @@ def _rounds(instances: Sequence[Instance]) -> Iterator[tuple[list[Pair], list[In
         yield pairs, [instance for instance in instances if instance.pair in mine]
 
 
+@contextlib.contextmanager
+def _interrupts(handler: Callable[[], None]) -> Iterator[None]:
+    """Has SIGINT call `handler` instead of raising, which could leave a worker behind that was
+    just being started. Not where it is ignored, has another handler, or in another thread."""
+    here = threading.current_thread() is threading.main_thread()
+    if not here or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, lambda *_: handler())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @dataclass(slots=True)
 class _Run:
     """What the workers of one `send` share."""
 
     peer: Peer
     on_outcome: Callable[[Outcome], None]
+    record: Record | None
+    on_interrupt: Callable[[], None]
     outcomes: list[Outcome] = field(default_factory=list)
     refusals: list[NoAssociation] = field(default_factory=list)
     established: int = 0
     stop: threading.Event = field(default_factory=threading.Event)
     lock: threading.Lock = field(default_factory=threading.Lock)
+    live: list[Association] = field(default_factory=list)
+    broken_off: bool = False
+    opening: bool = False
 
     def round(self, pairs: Sequence[Pair], batch: Sequence[Instance], workers: int) -> None:
-        """Sends one batch; every instance of it has an outcome afterwards."""
+        """Sends one batch. Instances whose turn did not come have no outcome afterwards."""
         queue = deque(batch)
         # The first alone: if the peer takes no more than one, a crowd might all be rejected.
-        first = None if self.stop.is_set() else self._open(pairs)
-        crew = max(1, min(workers, len(batch))) if first else 0
-        with ThreadPoolExecutor(crew or 1, thread_name_prefix="send") as pool:
+        first = self._open_first(pairs)
+        if first is None:
+            return
+        crew = max(1, min(workers, len(batch)))
+        with ThreadPoolExecutor(crew, thread_name_prefix="send") as pool:
             work = [
                 pool.submit(self._work, pairs, queue, first if number == 0 else None)
                 for number in range(crew)
             ]
-            try:
-                for one in work:
-                    one.result()
-            except KeyboardInterrupt:
-                self.stop.set()
+            for one in work:
+                one.result()
+
+    def interrupt(self) -> None:
+        """Is called by SIGINT, wherever the main thread is. The second one breaks off what is in
+        flight. Raises KeyboardInterrupt where only the first association is waited for."""
+        if self.opening:
+            raise KeyboardInterrupt
+        if self.stop.is_set():
+            self.broken_off = True
+            for association in list(self.live):
+                association.break_off()
+        else:
+            self.stop.set()
+            self.on_interrupt()
+
+    def _open_first(self, pairs: Sequence[Pair]) -> Association | None:
+        try:
+            self.opening = True
+            return self._open(pairs)
+        except KeyboardInterrupt:
+            self.stop.set()
+            return None
+        finally:
+            self.opening = False
+
+    def leave(self, wanted: Sequence[Instance]) -> None:
+        """Gives an outcome to each instance whose turn never came."""
         why = "interrupted" if self.stop.is_set() else self._why_left_over()
-        for instance in queue:
-            self._tell(Outcome(instance, None, why, 0.0))
+        done = {id(outcome.instance) for outcome in self.outcomes}
+        for instance in wanted:
+            if id(instance) not in done:
+                self._tell(Outcome(instance, None, why, 0.0, tried=False))
 
     def _why_left_over(self) -> str:
         return self.refusals[-1].message if self.refusals else "the peer breaks every association"
@@ -133,6 +202,7 @@ class _Run:
             return None
         with self.lock:
             self.established += 1
+            self.live.append(association)
         return association
 
     def _work(
@@ -144,7 +214,11 @@ class _Run:
             association = association or self._open(pairs)
             if association is None:
                 return
-            answered = self._drain(association, queue)
+            try:
+                answered = self._drain(association, queue)
+            finally:
+                with self.lock:
+                    self.live.remove(association)
             in_vain = 0 if answered else in_vain + 1
             association = None
 
@@ -162,7 +236,9 @@ class _Run:
             except Lost as how:
                 association.abort()
                 seconds = time.perf_counter() - started
-                self._tell(Outcome(instance, None, f"the association was lost: {how}", seconds))
+                why = "interrupted before it was answered"
+                why = why if self.broken_off else f"the association was lost: {how}"
+                self._tell(Outcome(instance, None, why, seconds))
                 return answered
             answered += outcome.status is not None
             self._tell(outcome)
@@ -182,10 +258,11 @@ class _Run:
 
     def _tell(self, outcome: Outcome) -> None:
         with self.lock:
+            if self.record is not None and outcome.accepted:
+                self.record.add(self.peer, outcome.instance)
             self.outcomes.append(outcome)
             self.on_outcome(outcome)
 
 
 def _refused_context(instance: Instance) -> str:
-    sop_class, transfer_syntax = UID(instance.sop_class).name, UID(instance.transfer_syntax).name
-    return f"the peer does not accept {sop_class} as {transfer_syntax}"
+    return f"the peer does not accept {kind_of(instance)}"

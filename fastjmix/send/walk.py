@@ -26,6 +26,15 @@ class Skipped:
     path: Path
     reason: str
 
+    def row(self) -> dict[str, str]:
+        """Gives it as JSON can carry it: a file's name may be no UTF-8."""
+        return {"file": as_text(self.path), "reason": as_text(self.reason)}
+
+
+def as_text(value: object) -> str:
+    """Gives a path or a message as text that has a form in UTF-8."""
+    return str(value).encode("utf-8", "backslashreplace").decode()
+
 
 @dataclass(frozen=True, slots=True)
 class Names:

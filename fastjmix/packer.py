@@ -30,7 +30,7 @@ from typing import Final
 
 from isal.isal_zlib import crc32
 
-from fastjmix import _core, log
+from fastjmix import _core, conflicts, log
 from fastjmix._core import Arrival, Intake
 from fastjmix.aside import Aside
 from fastjmix.config import Config
@@ -325,8 +325,7 @@ class Packer:
             self._stats.add("instances_duplicate_total")
         else:
             self._open.grown(packing, 1)
-            if taken.conflict:
-                self._count_conflict(packing)
+            conflicts.count(packing, taken, self._stats)
             if taken.digest is None and not packing.builder.skip_hashing:
                 self._digests.owe(packing, taken)
         self._reservation.tell_bytes()
@@ -335,12 +334,6 @@ class Packer:
             self._seal(packing, "ack = uploaded")
         elif not granted:
             self._pending.append(_Pending(lane, packing))
-
-    def _count_conflict(self, packing: Packing) -> None:
-        """Logs a line for the first conflict of an envelope; the seal says how many there were."""
-        self._stats.add("instances_conflicting_total")
-        if packing.conflicts == 1:
-            self._log.warning("instance_conflict", envelope=packing.draft.id)
 
     def _written(self, lane: int, packing: Packing) -> None:
         packing.draft.commit()
@@ -547,7 +540,7 @@ class Packer:
             instances=ticket.instances,
             bytes=ticket.size_bytes,
             why=why,
-            conflicting=packing.conflicts or None,
+            **conflicts.counted(packing),
         )
         self._links.ring_outbox()
 

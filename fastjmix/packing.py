@@ -76,7 +76,8 @@ class Packing:
     """An open envelope. Times are monotonic seconds; `associations` those that may still send.
 
     `key`: see key_of. `waiting`: lanes whose instances come after the one that is being joined.
-    `conflicts`: instances whose SOP Instance UID was there, with other bytes.
+    `conflicts`: instances whose SOP Instance UID was there, with other bytes. `strangers`: those
+    whose patient is not the study's. Both are counted by conflicts.py.
     """
 
     draft: Draft
@@ -91,6 +92,7 @@ class Packing:
     joining: bool = False
     waiting: list[int] = field(default_factory=list)
     conflicts: int = 0
+    strangers: int = 0
     _twins: Twins | None = None
 
     @classmethod
@@ -223,15 +225,13 @@ class Packing:
             arrival.instance_number,
             arrival.size,
             arrival.digest,
-            lambda: describe_head(head, syntax),
+            describe_head(head, syntax),
             (data_offset(member) + arrival.prefix_length, arrival.data_bytes),
             arrival.crc,
         )
         self.members.append(member)
-        if instance.conflict:
-            self.conflicts += 1
-            if self._twins is not None:
-                self._twins.entered(instance)
+        if instance.conflict and self._twins is not None:
+            self._twins.entered(instance)
         return instance
 
     # -- the same again ----------------------------------------------------------------------

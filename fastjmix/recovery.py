@@ -305,7 +305,7 @@ class _Reading:
             facts.instance_number,
             member.size,
             None,
-            lambda: describe_head(facts.head, facts.transfer_syntax_uid),
+            describe_head(facts.head, facts.transfer_syntax_uid),
         )
 
     def _read_at(self, offset: int, length: int) -> bytes:

@@ -22,6 +22,7 @@ COUNTERS: Final[Mapping[str, str]] = {
     "instances_refused_total": "Instances answered with a failure status.",
     "instances_duplicate_total": "Instances that an open envelope already held, byte for byte.",
     "instances_conflicting_total": "Same SOP Instance UID, other bytes: both kept.",
+    "instances_of_another_patient_total": "Instances whose patient is not their study's.",
     "instance_bytes_total": "Data set bytes of the instances answered with status 0000.",
     "envelopes_sealed_total": "Envelopes sealed and put in outbox/.",
     "envelopes_recovered_total": "Envelopes sealed from what a crash left.",

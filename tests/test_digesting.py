@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from blake3 import blake3
 
+from fastjmix.dicom.dataset import Description
 from fastjmix.digesting import BEHIND_BYTES, STEP_BYTES, Digests
 from fastjmix.jmix import profiles
 from fastjmix.jmix.archive import Member, data_offset, local_header
@@ -37,7 +38,7 @@ class Envelope:
     def put(self, data: bytes) -> Instance:
         one = self.packing.contents.add(
             "1.2", "1.2.1", CT, f"1.2.{len(self.packing.members)}", "1.2.840.10008.1.2.1", None,
-            len(data), None, object,  # type: ignore[arg-type]
+            len(data), None, Description(),
         )  # fmt: skip
         crc = zlib.crc32(data)
         offset = self.draft.append([local_header(one.name, crc, len(data)), data])

@@ -60,7 +60,7 @@ def put(
         number,
         len(data),
         None if algorithm is None else reference.digest(algorithm, data),
-        lambda: description,
+        description,
     )
     assert one.name == expected
     return one.name.decode()
@@ -113,19 +113,6 @@ def test_a_name_that_was_not_used_stays_free() -> None:
     assert held.next_name("1", "1.1", "1.1.1") == b"payload/series_2/image_001.dcm"
 
 
-def test_a_series_is_described_once() -> None:
-    calls = []
-
-    def describe() -> Description:
-        calls.append(1)
-        return CHEST
-
-    held = contents()
-    for _ in range(3):
-        held.add("1", "1.1", CT, "1.2.3", EXPLICIT, None, 1, None, describe)
-    assert len(calls) == 1
-
-
 # -- metadata.json ---------------------------------------------------------------------------
 
 
@@ -154,16 +141,6 @@ def test_metadata_to_the_letter() -> None:
         f'"transfer_syntax_uid":"{EXPLICIT}",'
         '"file":"series_2/image_001.dcm","size_bytes":0}]}]}}}'
     )
-
-
-def test_a_study_is_described_by_its_first_instance() -> None:
-    held = contents()
-    put(held, "1", "1.1", description=CHEST)
-    put(held, "1", "1.2", description=Description(modality="SR", patient_name="OTHER"))
-    _, metadata = written(held)
-    study = metadata["studies"]["1"]
-    assert (study["modality"], study["patient_name"]) == ("CT", "DOE^JOHN")
-    assert [series["modality"] for series in study["series"]] == ["CT", "SR"]
 
 
 def test_the_same_instance_uid_twice_is_flagged_on_the_later() -> None:
@@ -374,7 +351,7 @@ def test_profiles_by_name() -> None:
 def test_an_envelope_of_ten_thousand_is_complete() -> None:
     held = contents()
     for index in range(10_000):
-        held.add("1", f"1.{index % 7}", CT, f"1.2.{index}", JPEG, index, 9, bytes(32), lambda: BARE)
+        held.add("1", f"1.{index % 7}", CT, f"1.2.{index}", JPEG, index, 9, bytes(32), BARE)
     manifest, metadata = written(held)
     assert len(manifest["files"]) == 10_001
     assert len(set(files_of(metadata))) == 10_000

@@ -45,7 +45,7 @@ def put(
 ) -> str:
     expected = into.next_name("1.2", series, uid)
     digest = reference.digest("sha256", data)
-    one = into.add("1.2", series, CT, uid, EXPLICIT, None, len(data), digest, lambda: told)
+    one = into.add("1.2", series, CT, uid, EXPLICIT, None, len(data), digest, told)
     assert one.name == expected
     return one.name.decode()
 
@@ -353,7 +353,7 @@ def test_nothing_of_a_patient_outside_the_payload() -> None:
 def test_two_studies_are_two_envelopes() -> None:
     held = Contents(published.member_name)
     for study in ("1.2", "1.3"):
-        held.add(study, "1.2.1", CT, "1.2.3", EXPLICIT, None, 1, bytes(32), lambda: CHEST)
+        held.add(study, "1.2.1", CT, "1.2.3", EXPLICIT, None, 1, bytes(32), CHEST)
     with pytest.raises(EnvelopeError, match="one study"):
         published.documents(held, Options(ID, SEALED_AT, published=PLAIN))
 

@@ -48,6 +48,7 @@ RANK = {
     "digesting": 43,
     "packing": 42,
     "twins": 41,
+    "conflicts": 43,
     "open_envelopes": 43,
     "spilling": 42,
     "statuses": 42,

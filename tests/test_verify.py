@@ -69,7 +69,7 @@ def made(profile: str, **more: Any) -> dict[str, bytes]:
         uid = f"1.2.{number}"
         name = contents.add(
             STUDY, "1.2", "1.2.840.10008.5.1.4.1.1.2", uid, "1.2.840.10008.1.2.1", number,
-            len(data), reference.digest("sha256", data), Description,
+            len(data), reference.digest("sha256", data), Description(),
         ).name  # fmt: skip
         images[name.decode()] = data
 
@@ -687,7 +687,7 @@ def write_sparse(path: Path, size: int) -> None:
         checksum = zlib.crc32(piece, checksum)
         digest.update(piece)
     contents = Contents(profiles.get("harmony").member_name)
-    one = contents.add(STUDY, "1.2", "1", "1.2.1", "1.2", 1, size, digest.digest(), Description)
+    one = contents.add(STUDY, "1.2", "1", "1.2.1", "1.2", 1, size, digest.digest(), Description())
     name = one.name
     documents = profiles.get("harmony").documents(contents, Options(ID, NOW))
     header = local_header(name, checksum, size)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from struct import Struct
 from struct import error as StructError
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from pydicom.charset import convert_encodings, decode_bytes, python_encoding
 from pydicom.valuerep import PN_DELIMS, TEXT_VR_DELIMS, VR
@@ -43,6 +43,10 @@ EXPLICIT_BIG: Final = "1.2.840.10008.1.2.2"
 TEMPLATES_KEPT: Final = 256
 """Distinct (SOP class, transfer syntax, AE titles) whose template is remembered: the peer
 chooses them, so there is an end."""
+
+DESCRIPTIONS_KEPT: Final = 256
+"""Distinct descriptions that are remembered: instances of one series share theirs, and more series
+than these hardly arrive by turns. Of the values 1 KB each is looked at: 4 MB at most."""
 
 INFLATE_MAX: Final = 1 << 18
 """Bytes of a deflated data set's head that are inflated: a bomb costs no more."""
@@ -159,7 +163,11 @@ WANTED: Final = {
     INSTANCE_NUMBER,
 }  # fmt: skip
 
+_SHARED: Final = WANTED - {INSTANCE_NUMBER}
+
 _integer = re.compile(rb"[+-]?[0-9]{1,12}")
+_control: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_blanks: Final = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], " ")
 _person_delimiters: Final = PN_DELIMS | {ord("=")}  # after these, escapes begin anew (§6.1.2.5.3)
 _vrs: Final = frozenset(vr.value.encode() for vr in VR if len(vr.value) == 2)
 
@@ -193,28 +201,47 @@ def describe(head: bytes, transfer_syntax_uid: str) -> Description:
     `head` reaches from the first byte to an element boundary behind (0020,0013), or anywhere:
     elements that are not whole are left out. The head of a deflated data set is given inflated.
     """
+    try:
+        found = _core.read_values(head, _kind(head, transfer_syntax_uid), WANTED)
+    except Exception:  # whatever a peer may send: the instance is kept, undescribed
+        return Description()
+    return _described(found)
+
+
+def _described(found: Mapping[int, bytes]) -> Description:
+    """Returns the description that these elements give. Never raises."""
+
+    def of(tag: int) -> bytes:
+        return found.get(tag, b"")
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            found = _core.read_values(head, _kind(head, transfer_syntax_uid), WANTED)
-            encodings = _encodings(found.get(CHARACTER_SET, b"")[:TEXT_BYTES_MAX])
-        except Exception:  # whatever a peer may send: the instance is kept, undescribed
+            encodings = _encodings(of(CHARACTER_SET)[:TEXT_BYTES_MAX])
+        except Exception:
             return Description()
         return Description(
-            study_instance_uid=_plain(found, STUDY_UID),
-            series_instance_uid=_plain(found, SERIES_UID),
-            patient_name=_person(found.get(PATIENT_NAME, b""), encodings),
-            study_date=_plain(found, STUDY_DATE),
-            modality=_plain(found, MODALITY),
-            series_number=integer_string(found.get(SERIES_NUMBER, b"")),
-            series_description=_text(found.get(SERIES_DESCRIPTION, b""), encodings, TEXT_VR_DELIMS),
-            body_part=_plain(found, BODY_PART),
-            instance_number=integer_string(found.get(INSTANCE_NUMBER, b"")),
-            patient_id=_text(found.get(PATIENT_ID, b""), encodings, TEXT_VR_DELIMS),
-            patient_birth_date=_plain(found, PATIENT_BIRTH_DATE),
-            patient_sex=_plain(found, PATIENT_SEX),
-            study_description=_text(found.get(STUDY_DESCRIPTION, b""), encodings, TEXT_VR_DELIMS),
+            study_instance_uid=_plain(of(STUDY_UID)),
+            series_instance_uid=_plain(of(SERIES_UID)),
+            patient_name=_person(of(PATIENT_NAME), encodings),
+            study_date=_plain(of(STUDY_DATE)),
+            modality=_plain(of(MODALITY)),
+            series_number=integer_string(of(SERIES_NUMBER)),
+            series_description=_text(of(SERIES_DESCRIPTION), encodings, TEXT_VR_DELIMS),
+            body_part=_plain(of(BODY_PART)),
+            instance_number=integer_string(of(INSTANCE_NUMBER)),
+            patient_id=_text(of(PATIENT_ID), encodings, TEXT_VR_DELIMS),
+            patient_birth_date=_plain(of(PATIENT_BIRTH_DATE)),
+            patient_sex=_plain(of(PATIENT_SEX)),
+            study_description=_text(of(STUDY_DESCRIPTION), encodings, TEXT_VR_DELIMS),
         )
+
+
+@lru_cache(maxsize=DESCRIPTIONS_KEPT)
+def _remembered(*elements: Any) -> Description:
+    """Does the same for tags, and behind them as many values in their order."""
+    half = len(elements) // 2
+    return _described(dict(zip(elements[:half], elements[half:], strict=True)))
 
 
 class Inflated(NamedTuple):
@@ -241,10 +268,21 @@ def inflate_head(data: bytes) -> Inflated:
 
 
 def describe_head(head: bytes, transfer_syntax_uid: str) -> Description:
-    """`describe`, for the first bytes as they were received: deflated ones too. Never raises."""
-    if transfer_syntax_uid != DEFLATED:
-        return describe(head, transfer_syntax_uid)
-    return describe(inflate_head(head).data, EXPLICIT_LITTLE)
+    """Returns what instances of a series share, from the first bytes as they were received:
+    deflated ones too. Never raises.
+
+    There is no `instance_number`, so that heads which say the same have one Description: all but
+    the first of a series cost the reading of their values, a tenth of decoding them.
+    """
+    if transfer_syntax_uid == DEFLATED:
+        head, transfer_syntax_uid = inflate_head(head).data, EXPLICIT_LITTLE
+    try:
+        found = _core.read_values(head, _kind(head, transfer_syntax_uid), _SHARED)
+    except Exception:  # as in `describe`
+        return Description()
+    if len(head) > TEXT_BYTES_MAX:
+        found = {tag: value[:TEXT_BYTES_MAX] for tag, value in found.items()}
+    return _remembered(*found, *found.values())
 
 
 def integer_string(value: bytes) -> int | None:
@@ -278,17 +316,24 @@ def _encodings(character_set: bytes) -> list[str]:
 
 
 def _text(value: bytes, encodings: list[str], delimiters: set[int]) -> str:
-    """Decoded text without its padding, fit for JSON: no lone surrogates; TEXT_CHARS_MAX of it."""
+    """Decoded text without its padding, fit for JSON: no lone surrogates, no control characters;
+    TEXT_CHARS_MAX of it."""
     try:
         text = decode_bytes(value.strip(b" \0")[:TEXT_BYTES_MAX], encodings, delimiters)
     except Exception:
         return ""
-    return text.encode("utf-8", "replace").decode("utf-8").strip(" \0")[:TEXT_CHARS_MAX]
+    return _printable(text.encode("utf-8", "replace").decode("utf-8"))[:TEXT_CHARS_MAX]
 
 
-def _plain(found: Mapping[int, bytes], tag: int) -> str:
+def _plain(value: bytes) -> str:
     """A value that no character set applies to: UI, CS, DA; CODE_CHARS_MAX of it."""
-    return found.get(tag, b"").strip(b" \0")[:CODE_CHARS_MAX].decode("latin-1")
+    return _printable(value.strip(b" \0")[:CODE_CHARS_MAX].decode("latin-1"))
+
+
+def _printable(text: str) -> str:
+    """Text without control characters (Unicode's Cc: C0 with NUL, DEL, C1), which no VR that is
+    read here allows (PS3.5 §6.2): each is a blank, and none remains at either end."""
+    return text.translate(_blanks).strip() if _control.search(text) else text.strip(" ")
 
 
 def _person(value: bytes, encodings: list[str]) -> str:

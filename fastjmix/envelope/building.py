@@ -201,6 +201,8 @@ def _instance(
         raise _NotUnderstood(f"its data set cannot be understood: {problem}") from None
     if not (study and series and instance):
         raise _NotUnderstood("its data set lacks a Study, Series or SOP Instance UID")
+    if not all(map(str.isprintable, (study, series, *meta))):
+        raise _NotUnderstood("one of its UIDs holds a control character")
     if instance != meta[1]:
         says = "is another in its File Meta Information than in its data set"
         raise _NotUnderstood(f"the SOP Instance UID {says}")
@@ -324,7 +326,7 @@ class _Writing:
             one.number,
             one.size,
             None if hasher is None else hasher.digest(),
-            lambda: one.description,
+            one.description,
             (data_offset(member) + one.offset, one.size - one.offset),
         )
 

@@ -14,7 +14,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+
+from fastjmix.jmix.described import (
+    Description,
+    SeriesDescription,
+    StudyDescription,
+    preferred,
+    together,
+)
 
 if TYPE_CHECKING:
     from fastjmix.jmix.keys import SigningKey
@@ -33,31 +41,6 @@ Naming = Callable[[int, int, str, int], bytes]
 of it the envelope holds already) → the member's name, UTF-8."""
 
 
-class Description(Protocol):
-    """What a profile wants to know of a study and a series; absent is "" or None."""
-
-    @property
-    def patient_name(self) -> str: ...
-    @property
-    def study_date(self) -> str: ...
-    @property
-    def modality(self) -> str: ...
-    @property
-    def patient_id(self) -> str: ...
-    @property
-    def patient_birth_date(self) -> str: ...
-    @property
-    def patient_sex(self) -> str: ...
-    @property
-    def study_description(self) -> str: ...
-    @property
-    def series_number(self) -> int | None: ...
-    @property
-    def series_description(self) -> str: ...
-    @property
-    def body_part(self) -> str: ...
-
-
 @dataclass(slots=True)
 class Instance:
     """One member with an instance in it.
@@ -66,7 +49,7 @@ class Instance:
     `digest` is None where hashing is skipped, and until it is made (before the documents are).
     `conflict`: the envelope already held this SOP Instance UID, with other bytes. `data`: offset
     and length of the data set in the archive, and `crc` the member's CRC-32, for whoever has it at
-    hand.
+    hand. `patient`: 0, or whose it is instead of the study's patient (StudyDescription.take).
     """
 
     name: bytes
@@ -79,6 +62,7 @@ class Instance:
     conflict: bool
     data: tuple[int, int]
     crc: int = 0
+    patient: int = 0
 
 
 @dataclass(slots=True)
@@ -87,17 +71,22 @@ class Series:
 
     number: int
     series_uid: str
-    description: Description
+    description: SeriesDescription = field(default_factory=SeriesDescription)
     instances: list[Instance] = field(default_factory=list)
 
 
 @dataclass(slots=True)
 class Study:
-    """A study; `description` is that of its first instance. Series by Series Instance UID."""
+    """A study as all its instances describe it (described.py). Series by Series Instance UID."""
 
     study_uid: str
-    description: Description
+    description: StudyDescription = field(default_factory=StudyDescription)
     series: dict[str, Series] = field(default_factory=dict)
+
+    @property
+    def modality(self) -> str:
+        """That of all its instances, whatever their order."""
+        return preferred(together(one.description.modalities for one in self.series.values()))
 
 
 class Contents:
@@ -136,18 +125,20 @@ class Contents:
         instance_number: int | None,
         size: int,
         digest: bytes | None,
-        describe: Callable[[], Description],
+        described: Description,
         data: tuple[int, int] = (0, 0),
         crc: int = 0,
     ) -> Instance:
         """Takes an instance that stands whole in the archive.
 
-        `describe` is called once per series, with the first instance of it. Whether the same
-        bytes are here already is for the caller to ask first, with `twins`.
+        `described` is what its data set says of series, study and patient. Whether the same bytes
+        are here already is for the caller to ask first, with `twins`.
         """
         series = self._series.get((study_uid, series_uid))
         if series is None:
-            series = self._open(study_uid, series_uid, describe())
+            series = self._open(study_uid, series_uid)
+        series.description.take(described)
+        patient = self.studies[study_uid].description.take(described)
         copy = self._count_of(sop_instance_uid)
         name = self._naming(series.number, len(series.instances) + 1, sop_instance_uid, copy)
         instance = Instance(
@@ -161,6 +152,7 @@ class Contents:
             copy > 0,
             data,
             crc,
+            patient,
         )
         if copy:
             self._copies.setdefault(sop_instance_uid, []).append(instance)
@@ -190,11 +182,11 @@ class Contents:
         for series in self._series.values():
             yield from series.instances
 
-    def _open(self, study_uid: str, series_uid: str, description: Description) -> Series:
+    def _open(self, study_uid: str, series_uid: str) -> Series:
         study = self.studies.get(study_uid)
         if study is None:
-            study = self.studies[study_uid] = Study(study_uid, description)
-        series = Series(len(self._series) + 1, series_uid, description)
+            study = self.studies[study_uid] = Study(study_uid)
+        series = Series(len(self._series) + 1, series_uid)
         self._series[study_uid, series_uid] = study.series[series_uid] = series
         return series
 

@@ -7,7 +7,8 @@
 Wanted: what the reference pipeline's document shows, exactly, for a reader that knows only that.
 Guaranteed: the reference's keys have the reference's types. Beyond them stand only additions:
     manifest  timestamp; security.payload_hash unless skip_hashing; files unless skip_listing
-    metadata  the elements of `series`, which the reference leaves open
+    metadata  the elements of `series`, which the reference leaves open; `patient_conflict` and
+              `patients` of a study whose instances name more than one patient
 `files` lists every member under payload/, metadata.json included, with paths as in the archive: so
 one list suffices to check all of the envelope but the manifest itself. A skipped key is absent,
 never null and never a placeholder. Nothing that a peer sent enters a member's name.
@@ -22,6 +23,7 @@ from typing import Any, Final
 import orjson
 
 from fastjmix.jmix import listing
+from fastjmix.jmix.described import conflict_entry
 from fastjmix.jmix.envelope import PAYLOAD, Contents, Document, Options, Series, Study
 from fastjmix.jmix.hashes import File, payload_hash
 
@@ -80,10 +82,11 @@ def _study(study: Study) -> dict[str, Any]:
     """The reference's keys: always there, empty when the data set does not say."""
     return {
         "study_uid": study.study_uid,
-        "patient_name": study.description.patient_name,
+        "patient_name": study.description.patient.patient_name,
         "study_date": study.description.study_date,
-        "modality": study.description.modality,
+        "modality": study.modality,
         "series": [_series(series) for series in study.series.values()],
+        **conflict_entry(study.description),
     }
 
 

@@ -52,7 +52,11 @@ def _digest(instance: Instance) -> str:
 
 
 def instance_entry(instance: Instance) -> dict[str, Any]:
-    """An element of a series' `instances` in metadata.json."""
+    """An element of a series' `instances` in metadata.json.
+
+    `patient` counts from 1 in the study's `patients`; it is absent for the study's own patient, and
+    for one that is not listed.
+    """
     shown: dict[str, Any] = {
         "sop_instance_uid": instance.sop_instance_uid,
         "sop_class_uid": instance.sop_class_uid,
@@ -64,6 +68,10 @@ def instance_entry(instance: Instance) -> dict[str, Any]:
     shown["size_bytes"] = instance.size
     if instance.conflict:
         shown["conflict"] = True
+    if instance.patient:
+        shown["patient_conflict"] = True
+    if instance.patient > 0:
+        shown["patient"] = instance.patient + 1
     return shown
 
 

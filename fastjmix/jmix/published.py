@@ -11,7 +11,8 @@ Wanted: documents that the published schemas accept, whatever the data sets say 
 skipped, and which jmix-rs, jmix-js and jmix-php read.
 Guaranteed: what is not known is absent: no null, no empty text, no empty table, except the two
 texts that the schemas require (`patient.id` is then "UNKNOWN", a modality "OT"). Beyond the schemas
-stand only additions in the series, which the schemas leave open. Digests are SHA-256.
+stand only additions in the series and in the extensions of metadata.json (the patients, where the
+instances name several), which the schemas leave open. Digests are SHA-256.
 A UID becomes a file's name only if it is digits between dots, 64 characters at most; any other
 instance is named by its numbers. Neither can be the other, and a second instance of one UID has its
 count behind "_", which no UID holds.
@@ -28,7 +29,8 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from fastjmix.errors import EnvelopeError
-from fastjmix.jmix.envelope import Contents, Description, Document, Options, Series, Study
+from fastjmix.jmix.described import Patient, conflict_entry
+from fastjmix.jmix.envelope import Contents, Document, Options, Series, Study
 from fastjmix.jmix.hashes import File, payload_hash
 from fastjmix.jmix.listing import files, instance_entry, timestamp
 from fastjmix.jmix.parties import AssertionSettings, ContactPoint, Entity, Published, Signing
@@ -228,12 +230,13 @@ def _metadata(contents: Contents, options: Options) -> dict[str, Any]:
         "version": VERSION,
         "id": options.envelope_id,
         "timestamp": timestamp(options.sealed_at),
-        "patient": _patient(study.description),
+        "patient": _patient(study.description.patient),
         "studies": _study(study),
+        **_known(extensions=conflict_entry(study.description)),
     }
 
 
-def _patient(described: Description) -> dict[str, Any]:
+def _patient(described: Patient) -> dict[str, Any]:
     sex = described.patient_sex
     return {
         "id": described.patient_id or NO_PATIENT_ID,

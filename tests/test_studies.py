@@ -1,0 +1,176 @@
+"""Studies as a whole gateway tells them: real associations, real files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import wire
+from dicom_peers import archives, new_uid
+from gateway import Gateway, Peer, get, members, run_command, running, until
+
+BUILDER = "release_grace_secs = 0.2"
+SR = "1.2.840.10008.5.1.4.1.1.88.67"
+CONTEXTS = (wire.context(1, wire.CT, wire.EXPLICIT), wire.context(3, SR, wire.EXPLICIT))
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    directory = tmp_path_factory.mktemp("gateway")
+    with running(Gateway(directory, 9, builder=BUILDER)) as process:
+        yield process
+
+
+def instance(
+    study: str,
+    *,
+    uid: str = "",
+    series: str = "",
+    sop_class: str = wire.CT,
+    modality: str = "CT",
+    name: str = "SYN^TH",
+    patient: str = "P1",
+    date: str = "20260101",
+    number: int = 1,
+    pixels: int = 64,
+) -> tuple[str, bytes]:
+    """(SOP Instance UID, data set)"""
+    uid = uid or new_uid()
+    parts = [
+        (0x00080016, b"UI", sop_class),
+        (0x00080018, b"UI", uid),
+        (0x00080020, b"DA", date),
+        (0x00080060, b"CS", modality),
+        (0x00100010, b"PN", name),
+        (0x00100020, b"LO", patient),
+        (0x0020000D, b"UI", study),
+        (0x0020000E, b"UI", series or new_uid()),
+        (0x00200011, b"IS", "4"),
+        (0x00200013, b"IS", str(number)),
+    ]
+    data = b"".join(wire.element(tag, vr, value.encode()) for tag, vr, value in parts)
+    if pixels:
+        data += wire.element(0x7FE00010, b"OW", bytes(pixels))
+    return uid, data
+
+
+def send(
+    own: Gateway, *instances: tuple[str, bytes], calling: str = "", sop_class: str = wire.CT
+) -> None:
+    """Sends instances in one association, of a calling AE title of their own."""
+    with Peer(own.dicom_port) as peer:
+        title = calling or f"AE{new_uid()[-12:]}"
+        assert peer.associate(*CONTEXTS, calling=title.encode())[0] == 2
+        for uid, data in instances:
+            report = SR.encode() in data[:200]
+            options = {"number": 3, "sop_class": SR} if report else {}
+            assert peer.store(data, uid, **options) == 0
+        peer.release()
+
+
+def metadata_of(archive: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(members(archive)["payload/metadata.json"])
+    return found
+
+
+def sealed(own: Gateway, study: str, count: int = 1) -> list[Path]:
+    until(lambda: len(archives(own, study)) >= count, f"{count} envelopes of {study}")
+    return archives(own, study)
+
+
+def metric(own: Gateway, name: str) -> int:
+    text = get(f"{own.http}/metrics")[2].decode()
+    return int(float(next(s.split()[1] for s in text.splitlines() if s.startswith(f"{name} "))))
+
+
+# -- metadata ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("same_series", [False, True])
+def test_f100_two_patients_under_one_study_are_told(gateway: Gateway, same_series: bool) -> None:
+    before = metric(gateway, "fastjmix_instances_of_another_patient_total")
+    study, series = new_uid(), new_uid() if same_series else ""
+    send(
+        gateway,
+        instance(study, series=series, name="ALPHA^ONE", patient="A1"),
+        instance(study, series=series, name="BETA^TWO", patient="B2"),
+        instance(study, series=series, name="BETA^TWO", patient="B2"),
+    )
+    (archive,) = sealed(gateway, study)
+    told = metadata_of(archive)["studies"][study]
+    assert told["patient_name"] == "ALPHA^ONE"
+    assert told["patient_conflict"] is True
+    assert [one["patient_name"] for one in told["patients"]] == ["ALPHA^ONE", "BETA^TWO"]
+    assert [one["instance_count"] for one in told["patients"]] == [1, 2]
+    gateway.wait_for(rf"patient_conflict .*{study}")
+    lines = [one for one in gateway.lines if study in one and "patient_conflict" in one]
+    assert len(lines) == 1
+    assert "ALPHA" not in gateway.log()
+    assert "BETA" not in gateway.log()
+    gateway.wait_for(rf"envelope_sealed .*{archive.stem}.*of_another_patient=2")
+    assert metric(gateway, "fastjmix_instances_of_another_patient_total") == before + 2
+    assert run_command("envelope", "verify", archive).returncode == 0
+
+
+@pytest.mark.parametrize("report_first", [True, False])
+def test_f100_a_dose_report_describes_no_study_of_images(
+    gateway: Gateway, report_first: bool
+) -> None:
+    study, series = new_uid(), new_uid()
+    report = instance(study, sop_class=SR, modality="SR", name="", patient="", date="", pixels=0)
+    images = [instance(study, series=series, number=n) for n in (9, 7)]
+    send(gateway, *([report, *images] if report_first else [*images, report]))
+    (archive,) = sealed(gateway, study)
+    told = metadata_of(archive)["studies"][study]
+    shown = told["modality"], told["patient_name"], told["study_date"]
+    assert shown == ("CT", "SYN^TH", "20260101")
+    assert "patient_conflict" not in told
+    series_of = {one["modality"]: one for one in told["series"]}
+    # By arrival, whatever their numbers are; and the numbers are there.
+    assert [one["file"][-7:-4] for one in series_of["CT"]["instances"]] == ["001", "002"]
+    assert [one["instance_number"] for one in series_of["CT"]["instances"]] == [9, 7]
+    assert series_of["CT"]["series_number"] == 4
+
+
+def test_f100_a_crash_changes_nothing_of_what_is_told(tmp_path: Path) -> None:
+    study, series = new_uid(), new_uid()
+    kill = {"FASTJMIX_FAILPOINT": "packer.granted:kill:3"}
+    with running(Gateway(tmp_path, 9, builder=BUILDER, env=kill)) as own:
+        send(
+            own,
+            instance(study, sop_class=SR, modality="SR", name="", patient="", date="", pixels=0),
+            instance(study, series=series, name="ALPHA^ONE", patient="A1"),
+            instance(study, series=series, name="BETA^TWO", patient="B2"),
+        )
+        (archive,) = sealed(own, study)
+        told = metadata_of(archive)["studies"][study]
+    assert (told["modality"], told["patient_name"]) == ("CT", "ALPHA^ONE")
+    assert [one["instance_count"] for one in told["patients"]] == [2, 1]
+
+
+def test_f100_control_characters_reach_no_document(gateway: Gateway) -> None:
+    study = new_uid()
+    send(gateway, instance(study, name="SYN\0\x1b\nTH", patient="P\x7f1", modality="C\0T"))
+    (archive,) = sealed(gateway, study)
+    found = members(archive)
+    for name in ("manifest.json", "payload/metadata.json"):
+        text = found[name]
+        assert not any(byte < 0x20 or byte == 0x7F for byte in text)
+        assert b"\\u00" not in text
+        assert b"\\n" not in text
+
+
+def test_f100_a_uid_with_a_control_character_makes_no_envelope(tmp_path: Path) -> None:
+    uid, data = instance(new_uid())
+    meta = wire.element(0x00020010, b"UI", wire.EXPLICIT.encode())
+    meta = wire.element(0x00020003, b"UI", uid.encode()) + meta
+    meta = wire.element(0x00020002, b"UI", b"1.2\n3") + meta
+    length = wire.element(0x00020000, b"UL", len(meta).to_bytes(4, "little"))
+    (tmp_path / "a.dcm").write_bytes(bytes(128) + b"DICM" + length + meta + data)
+    done = run_command("envelope", "build", tmp_path / "a.dcm", "-o", tmp_path / "a.zip")
+    assert done.returncode == 1
+    assert "control character" in done.stderr
+    assert not (tmp_path / "a.zip").exists()

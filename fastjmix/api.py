@@ -42,6 +42,7 @@ from prometheus_client.registry import Collector
 
 from fastjmix import __version__, log, stats
 from fastjmix import web as manners
+from fastjmix.calling_aes import CallingAEs
 from fastjmix.catalogue import Catalogue, Entry
 from fastjmix.checks import Checks
 from fastjmix.config import Config, HttpListener, Upstream
@@ -133,6 +134,7 @@ class Shared:
         self.links = links
         self.room = Room.of(config, links.stats)
         self.catalogue = Catalogue(spool)
+        self.calling_aes = CallingAEs(spool)
         self.outcomes = Outcomes(links.outcomes[ORIGIN])
         self.uploads = manners.Slots(manners.MAX_UPLOADS)
         self.checks = Checks()
@@ -207,6 +209,8 @@ class Numbers(Collector):
             yield GaugeMetricFamily("fastjmix_storage_free_bytes", "Free bytes of storage.", free)
             age, meaning = self._shared.queue_age(), "Age of the oldest envelope in outbox/."
             yield GaugeMetricFamily("fastjmix_outbox_oldest_age_seconds", meaning, age)
+        returning, meaning = len(self._shared.calling_aes), "Calling AE titles that come back."
+        yield GaugeMetricFamily("fastjmix_calling_aes_returning", meaning, returning)
         build = GaugeMetricFamily("fastjmix_build", "Always 1.", labels=["version"])
         build.add_metric([__version__], 1)
         yield build

@@ -46,6 +46,7 @@ from fastjmix.open_envelopes import OpenEnvelopes
 from fastjmix.packing import Packing, encrypts, key_of
 from fastjmix.reservation import Reservation
 from fastjmix.sealing import seal, try_keys
+from fastjmix.senders import Senders
 from fastjmix.settings import Settings, tabulate
 from fastjmix.spilling import Spilling, Spills
 from fastjmix.spool import (
@@ -105,6 +106,9 @@ class Packer:
         self._statuses = Statuses(self._intake, wiring, outcomes.recv)
         self._digests = Digests()
         self._open = OpenEnvelopes()
+        self._senders = Senders(
+            self._intake, self._lanes, self._rows, self._open, spool, links.stats
+        )
         self._pending: list[_Pending] = []
         ring = partial(os.eventfd_write, wiring.wake[self._process], 1)
         self._aside = Aside(ring)
@@ -204,10 +208,11 @@ class Packer:
         elif event == _core.SPILL:
             self._spill(lane)
         elif event == _core.CLOSED:
-            self._open.association_ended(self._intake.association, time.monotonic())
+            self._senders.ended(self._intake.association)
         elif event == _core.ROOM:
             self._statuses.wake_owner(lane)
         elif event == _core.FORGOTTEN:
+            self._senders.broke_off(lane)
             self._spills.forget(lane)
             self._statuses.grant(lane, Status.INTERNAL)
         else:
@@ -287,8 +292,10 @@ class Packer:
             return packing
         if full is not None:
             self._seal_early(full, "full")
-        if len(self._open) >= OPEN_MAX and (quietest := self._open.quietest()) is not None:
-            self._seal_early(quietest, "too many are open")
+        if len(self._open) >= OPEN_MAX:
+            self._senders.note_inside()
+            if (quietest := self._open.quietest()) is not None:
+                self._seal_early(quietest, "too many are open")
         calling_ae = self._lanes.calling_ae(lane).decode("latin-1").strip()
         searched = _core.head_limit(self._lanes.capacity)
         packing = Packing.open(self._spool, settings, self._number, arrival, calling_ae, searched)
@@ -310,7 +317,7 @@ class Packer:
             self._give_up_if(packing, problem)
             raise
         self._room.spend(arrival.size)
-        self._open.arriving(packing, arrival.association, time.monotonic())
+        self._senders.arrived(lane, packing, arrival)
         self._account(lane, packing, taken, granted=at_once and taken is not None)
 
     def _account(
@@ -386,7 +393,7 @@ class Packer:
         if packing not in self._open:
             raise OSError("the envelope could not keep an earlier instance")
         work = packing.join(arrival, spilled.head, spill)
-        self._open.arriving(packing, arrival.association, time.monotonic())
+        self._senders.arrived(lane, packing, arrival)
         self._spills.take(lane)
         self._joins.begin(work, partial(self._joined, lane, packing, arrival, spilled))
 
@@ -498,8 +505,11 @@ class Packer:
     # -- seal --------------------------------------------------------------------------------
 
     def _seal_due(self) -> None:
-        for packing in self._open.take_due(time.monotonic()):
-            self._seal(packing, "released" if packing.released_at is not None else "quiet")
+        now = time.monotonic()
+        if self._open.due <= now:
+            self._senders.note_inside()
+        for packing in self._open.take_due(now):
+            self._seal(packing, packing.why_due)
 
     def _forget(self, packing: Packing) -> None:
         self._open.remove(packing)

@@ -75,6 +75,7 @@ def recipe(
 class Packing:
     """An open envelope. Times are monotonic seconds; `associations` those that may still send.
 
+    `awaits_return`: a calling AE title sends to it that comes back for its studies (senders.py).
     `key`: see key_of. `waiting`: lanes whose instances come after the one that is being joined.
     `conflicts`: instances whose SOP Instance UID was there, with other bytes. `strangers`: those
     whose patient is not the study's. Both are counted by conflicts.py.
@@ -88,6 +89,7 @@ class Packing:
     members: list[Member] = field(default_factory=list)
     associations: set[int] = field(default_factory=set)
     released_at: float | None = None
+    awaits_return: bool = False
     key: tuple[Any, ...] = ()
     joining: bool = False
     waiting: list[int] = field(default_factory=list)
@@ -272,7 +274,16 @@ class Packing:
         quiet = self.last_arrival + self.builder.quiet_secs
         if self.released_at is None:
             return quiet
+        if self.awaits_return:
+            return self.released_at + self.builder.quiet_secs
         return min(quiet, self.released_at + self.builder.release_grace_secs)
+
+    @property
+    def why_due(self) -> str:
+        """Says which timer seals it, for the log."""
+        if self.released_at is None:
+            return "quiet"
+        return "not returned" if self.awaits_return else "released"
 
     def association_ended(self, association: int, now: float) -> None:
         """An association that sent to this study is over; after the last one the grace begins."""

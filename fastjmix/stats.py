@@ -23,6 +23,7 @@ COUNTERS: Final[Mapping[str, str]] = {
     "instances_duplicate_total": "Instances that an open envelope already held, byte for byte.",
     "instances_conflicting_total": "Same SOP Instance UID, other bytes: both kept.",
     "instances_of_another_patient_total": "Instances whose patient is not their study's.",
+    "returns_total": "Associations that came back for a study which their calling AE had left.",
     "instance_bytes_total": "Data set bytes of the instances answered with status 0000.",
     "envelopes_sealed_total": "Envelopes sealed and put in outbox/.",
     "envelopes_recovered_total": "Envelopes sealed from what a crash left.",

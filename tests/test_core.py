@@ -8,6 +8,7 @@ import hashlib
 import os
 import random
 import struct
+import time
 import zlib
 
 import pytest
@@ -320,6 +321,25 @@ def test_a_lane_tells_its_packer_that_the_association_ended() -> None:
     assert pair.intake.association == 77
     assert pair.intake.poll(0) is None
     assert pair.intake.listening == 0
+
+
+def test_a_packer_knows_whose_instances_are_arriving() -> None:
+    """From the head on, until their status; and when they began."""
+    pair = Pair()
+    data = wire.data_set(pixels=os.urandom(300_000))
+    stream = message(data, [100_000] * 5)
+    assert pair.intake.inside() == []
+    before = time.monotonic()
+    pair.feed(stream[:200_000])
+    assert pair.intake.inside() == [(77, 0, b"1.2.3.1")]
+    between = time.monotonic()
+    pair.feed(stream[200_000:])
+    ((_, arrival),) = pair.stored
+    check(pair, data)
+    assert before <= arrival.began <= between
+    assert pair.intake.inside() == []
+    assert pair.lanes.newest_association == 0
+    assert pair.lanes.new_association() == pair.lanes.newest_association == 1
 
 
 def test_a_lane_that_brings_nothing_is_not_looked_at_again() -> None:

@@ -49,6 +49,8 @@ RANK = {
     "packing": 42,
     "twins": 41,
     "conflicts": 43,
+    "calling_aes": 41,
+    "senders": 44,
     "open_envelopes": 43,
     "spilling": 42,
     "statuses": 42,
@@ -144,7 +146,15 @@ def test_each_tool_has_its_room() -> None:
     # stderr may be systemd's socket, which a log must not wait for
     sockets = network | {"courier", "reports", "demo", "tune", "log"}
     assert rooms_with("socket") <= sockets
-    assert rooms_with("aiohttp") <= {"courier", "api", "store", "web", "connections", "manifests"}
+    assert rooms_with("aiohttp") <= {
+        "courier",
+        "api",
+        "store",
+        "web",
+        "connections",
+        "manifests",
+        "parts",
+    }
     assert rooms_with("pynetdicom") <= {"dicom", "send"}
     assert rooms_with("typer", "rich") <= {"cli", "send_command", "demo", "envelope", "tune"}
     assert rooms_with("mmap") <= {"lane", "stats"}

@@ -31,6 +31,7 @@ cdef struct intake_lane:
     bint listed         # among the lanes that are looked at
     uint32_t number     # of the instance
     uint64_t association
+    double began        # monotonic seconds
     uint64_t data_bytes
     uint32_t prefix_length
     uint32_t settings
@@ -47,6 +48,7 @@ cdef class Arrival:
     cdef readonly uint32_t settings
     cdef readonly uint32_t message_id
     cdef readonly uint64_t association
+    cdef readonly double began              # monotonic seconds: when its head was here
     cdef readonly bytes study_instance_uid
     cdef readonly bytes series_instance_uid
     cdef readonly bytes sop_class_uid
@@ -285,6 +287,7 @@ cdef class Intake:
         reach("packer.midway")
         mine.number = number
         mine.association = association
+        mine.began = fj_now()
         mine.state = TAKING
         mine.data_bytes = mine.held_bytes = 0
         mine.held = 0
@@ -371,6 +374,18 @@ cdef class Intake:
         mine.pieces[mine.held] = piece
         mine.held += 1
 
+    def inside(self):
+        """The instances that are arriving, from their heads on, or wait for their status:
+        (association, settings, Study Instance UID) of each."""
+        cdef list found = []
+        cdef intake_lane* mine
+        for index in self._listed:
+            mine = &self._of[<Py_ssize_t>index]
+            if mine.state == TAKING or mine.state == REPORTED:
+                found.append((mine.association, mine.settings,
+                              _get_uid(&self._lanes.lane(index).study)))
+        return found
+
     # -- what the caller does with a report --------------------------------------------------
 
     def arrival(self, Py_ssize_t index):
@@ -382,6 +397,7 @@ cdef class Intake:
         arrival.settings = mine.settings
         arrival.message_id = lane.message_id
         arrival.association = mine.association
+        arrival.began = mine.began
         arrival.study_instance_uid = _get_uid(&lane.study)
         arrival.series_instance_uid = _get_uid(&lane.series)
         arrival.sop_class_uid = _get_uid(&lane.sop_class)

@@ -288,14 +288,15 @@ class _Packing(Table):
     )
     release_grace_secs: float = own(
         1.0,
-        "An envelope is sealed so long after its last association was released",
+        "An envelope is sealed so long after its last association was released; `quiet_secs` after"
+        " it where the calling AE title is known to come back",
         ge=0,
         le=3600,
         allow_inf_nan=False,
     )
     quiet_secs: float = own(
         30.0,
-        "An envelope is sealed when no instance came for so long",
+        "An envelope is sealed when no instance came for so long, and none is on the wire",
         ge=0.1,
         le=86_400,
         allow_inf_nan=False,

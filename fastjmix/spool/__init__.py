@@ -57,7 +57,7 @@ Knows no HTTP and no DICOM.
     recipe.py    building/<id>/draft.json; journal.py: building/<id>/promised
     ticket.py    what stands beside a sealed envelope
     names.py     which names are ours; reading.py: how they are opened; renaming.py: and renamed
-    remembered.py  <root>/upstreams.json: a hint that survives a restart
+    remembered.py  <root>/upstreams.json, <root>/calling_aes.json: hints that survive a restart
     root.py      the directory that was claimed, and another in its place
     room.py      free bytes and inodes: two marks of each
     ground.py    disk or memory? files.py: write all, or raise

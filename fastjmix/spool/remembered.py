@@ -19,7 +19,7 @@ from typing import Any, Final
 import orjson
 
 REMEMBERED_BYTES_MAX: Final = 64 * 1024
-"""A hundred bytes an upstream; a larger file was not written by us."""
+"""A hundred bytes an upstream, or a calling AE title; a larger file was not written by us."""
 
 MARK: Final = "fastjmix"
 """The key that says who wrote the file; its value is the form's number."""

@@ -2,7 +2,8 @@
 
 Wanted: per listener, under its path_prefix:
 
-    GET|HEAD|OPTIONS  /api/jmix?studyInstanceUid=    the newest envelope of a study, or a JSON list
+    GET|HEAD|OPTIONS  /api/jmix?studyInstanceUid=    the newest envelope of a study, or a JSON list;
+                                                     headers say when there are several (parts.py)
     GET|HEAD|OPTIONS  /api/jmix/{id}                 the archive: ranges, entity tag, conditions
     GET|HEAD|OPTIONS  /api/jmix/{id}/manifest        manifest.json, as it is in the archive
     POST              /api/jmix                      validated, put in outbox/, answered when the
@@ -51,6 +52,7 @@ from fastjmix.failpoints import reach
 from fastjmix.jmix.check import UUID, EnvelopeSummary
 from fastjmix.links import Links
 from fastjmix.manifests import send_manifest
+from fastjmix.parts import parts_headers, wanted_of
 from fastjmix.spool import POST_INODES, Room, Spool, Ticket
 from fastjmix.web import HttpError, json_answer
 
@@ -250,13 +252,14 @@ class Listener:
         study = manners.study_asked(request)
         if study is None:
             raise HttpError(400, "studyInstanceUid is missing: add ?studyInstanceUid=…")
-        wanted = manners.negotiate(request, manners.ZIP, manners.JSON)
+        wanted = wanted_of(request)
         found = await self._shared.catalogue.of_study(study)
         if found and wanted == manners.JSON:
             return json_answer({"jmixEnvelopes": [_shown(entry, study) for entry in found]})
+        more = parts_headers(self._collection, study, len(found))
         for entry in found:
             with contextlib.suppress(FileNotFoundError), self._open_listed(entry) as file:
-                return await manners.send_archive(request, file, entry.id)
+                return await manners.send_archive(request, file, entry.id, more)
         raise HttpError(404, "no envelope of this study is here")
 
     def _open_listed(self, entry: Entry) -> BinaryIO:

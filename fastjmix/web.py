@@ -31,6 +31,7 @@ from collections.abc import (
     Sequence,
 )
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO, Final, NamedTuple
 
 import orjson
@@ -344,15 +345,22 @@ def with_peer() -> Iterator[None]:
 
 
 async def send_archive(
-    request: web.Request, file: BinaryIO, envelope_id: str
+    request: web.Request,
+    file: BinaryIO,
+    envelope_id: str,
+    more: Mapping[str, str] = MappingProxyType({}),
 ) -> web.StreamResponse:
-    """Answers GET or HEAD with an archive that is open; whole, a range of it, 304, 412 or 416."""
+    """Answers GET or HEAD with an archive that is open; whole, a range of it, 304, 412 or 416.
+
+    `more` are further headers.
+    """
     size = os.fstat(file.fileno()).st_size
     etag = f'"{envelope_id}-{size:x}"'
     headers = {
         "ETag": etag,
         "Accept-Ranges": "bytes",
         "Content-Disposition": f'attachment; filename="{envelope_id}.zip"',
+        **more,
     }
     if unchanged(request, etag):
         return web.Response(status=304, headers=headers)

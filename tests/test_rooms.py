@@ -42,6 +42,7 @@ RANK = {
     "intact": 42,
     "catalogue": 45,
     "manifests": 46,
+    "parts": 46,
     "web": 45,
     "recovery": 45,
     "mending": 46,

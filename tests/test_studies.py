@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import pytest
 import wire
 from dicom_peers import archives, new_uid
-from gateway import Gateway, Peer, get, members, run_command, running, until
+from gateway import Gateway, Peer, Store, get, members, run_command, running, until
+
+from fastjmix.parts import parts_headers
 
 BUILDER = "release_grace_secs = 0.2"
 SR = "1.2.840.10008.5.1.4.1.1.88.67"
@@ -174,3 +178,75 @@ def test_f100_a_uid_with_a_control_character_makes_no_envelope(tmp_path: Path) -
     assert done.returncode == 1
     assert "control character" in done.stderr
     assert not (tmp_path / "a.zip").exists()
+
+
+# -- parts ---------------------------------------------------------------------------------------
+
+
+def check_parts(base: str, study: str, count: int) -> None:
+    """The answer to a query counts the envelopes, and its link gives their list."""
+    url = f"{base}/api/jmix?studyInstanceUid={study}"
+    status, headers, body = get(url)
+    assert (status, headers["Content-Type"]) == (200, "application/zip")
+    if count == 1:
+        assert "X-Envelopes" not in headers
+        assert "Link" not in headers
+        return
+    assert headers["X-Envelopes"] == str(count)
+    target, *about = headers["Link"].split("; ")
+    assert about == ['rel="collection"', 'type="application/json"']
+    for accept in ("*/*", "application/json"):
+        listed = get(urljoin(url, target.strip("<>")), Accept=accept)[2]
+        assert len(json.loads(listed)["jmixEnvelopes"]) == count
+    partial, told, _ = get(url, Range="bytes=0-9")
+    assert (partial, told["X-Envelopes"]) == (206, str(count))
+    unchanged, told, _ = get(url, **{"If-None-Match": headers["ETag"]})
+    assert (unchanged, told["X-Envelopes"]) == (304, str(count))
+    request = urllib.request.Request(url, method="HEAD")
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        assert answer.headers["X-Envelopes"] == str(count)
+    assert body[:2] == b"PK"
+
+
+def test_f103_an_answer_with_one_of_several_says_so(gateway: Gateway) -> None:
+    """A late image."""
+    study = new_uid()
+    for count in (1, 2, 3):
+        send(gateway, instance(study))
+        sealed(gateway, study, count)
+        check_parts(f"{gateway.http}/jmix", study, count)
+
+
+def test_f103_the_store_says_so_too(tmp_path: Path) -> None:
+    """Full envelopes, delivered to the store."""
+    study = new_uid()
+    with (
+        running(Store(tmp_path / "upstream")) as store,
+        running(
+            Gateway(
+                tmp_path / "gateway",
+                store.port,
+                builder=f"{BUILDER}\nmax_envelope_instances = 1",
+            )
+        ) as own,
+    ):
+        send(own, instance(study), instance(study))
+        store.wait_held(2)
+        check_parts(f"http://127.0.0.1:{store.port}", study, 2)
+        check_parts(f"{own.http}/jmix", study, 2)
+
+
+@pytest.mark.parametrize("query", ["format=xml", "format=", "format=json&format=zip"])
+def test_f103_a_format_that_is_none_is_refused(gateway: Gateway, query: str) -> None:
+    status, _, body = get(f"{gateway.http}/jmix/api/jmix?studyInstanceUid=1.2&{query}")
+    assert status == 400
+    assert "format" in json.loads(body)["error"]
+
+
+@pytest.mark.parametrize("study", ['1>"; a', "1\r\nX-Evil: 1", "ü &x=1", "\udcff"])
+def test_f103_no_study_writes_headers(study: str) -> None:
+    told = parts_headers("/jmix/api/jmix", study, 2)["Link"]
+    assert told.isascii()
+    assert told.isprintable()
+    url = told.removeprefix("</jmix/api/jmix?").partition(">")[0]
+    assert url.count("&") == 1

@@ -25,6 +25,7 @@ from fastjmix import web as manners
 from fastjmix.errors import ConfigError, PlatformError
 from fastjmix.jmix.check import Limits
 from fastjmix.manifests import send_manifest
+from fastjmix.parts import parts_headers, wanted_of
 from fastjmix.store.directory import StoreDirectory
 from fastjmix.web import HttpError, json_answer
 
@@ -61,7 +62,7 @@ class _Store:
 
     async def _query(self, request: web.Request) -> web.StreamResponse:
         study = manners.study_asked(request)
-        wanted = manners.negotiate(request, manners.ZIP, manners.JSON)
+        wanted = wanted_of(request)
         if study is None and wanted != manners.JSON:
             raise HttpError(400, "studyInstanceUid is missing: add ?studyInstanceUid=…")
         found = self._directory.find(study)
@@ -69,8 +70,9 @@ class _Store:
             raise HttpError(404, "no envelope of this study is stored here")
         if wanted == manners.JSON:
             return json_answer({"jmixEnvelopes": [held.shown(study) for held in found]})
+        more = parts_headers(COLLECTION, study or "", len(found))
         with self._directory.open_archive(found[0].id) as file:
-            return await manners.send_archive(request, file, found[0].id)
+            return await manners.send_archive(request, file, found[0].id, more)
 
     async def _archive(self, request: web.Request) -> web.StreamResponse:
         envelope_id = request.match_info["id"]

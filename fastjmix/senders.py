@@ -6,10 +6,11 @@ Guaranteed: before an envelope is sealed by its timers, the lanes are asked whic
 inside an instance of its study (`note_inside`): its timers begin anew with those, and its grace
 begins when they have ended, with a whole instance or without. That costs nothing per instance.
 A calling AE title that comes back for a study within `quiet_secs` of its release is remembered
-(calling_aes.py): envelopes to which it sends from then on wait `quiet_secs` for it after each
-release, instead of `release_grace_secs`. The same instance again is a repetition, and no return; so
-is what an association sends that was open already when the other was released, or that follows one
-which broke off inside an instance.
+(calling_aes.py), if the grace was too short for it: envelopes to which it sends from then on wait
+`quiet_secs` for it after each release, instead of `release_grace_secs`. No return is: the same
+instance again, a repetition; what an association sends that was open already when the other was
+released, or while yet another sends to the study; what follows one that broke off inside an
+instance.
 Still wrong: an association that begins before its packer has seen the end of the one before it
 (less than a millisecond as a rule) is taken for a parallel one; the next return is seen.
 """
@@ -105,15 +106,21 @@ class Senders:
     def ended(self, association: int) -> None:
         """Notes that no more comes of this association."""
         now = time.monotonic()
+        self._open.association_ended(association, now)
         sending = self._sending.pop(association, None)
         if sending is not None:
+            youngest = self._lanes.newest_association
             for key, first in sending.first.items():
-                left = _Released(now, self._lanes.newest_association, first)
-                self._released.pop((sending.title, key), None)
-                self._released[sending.title, key] = left
-            while len(self._released) > RELEASED_MAX:
-                del self._released[next(iter(self._released))]
-        self._open.association_ended(association, now)
+                self._leave(sending.title, key, _Released(now, youngest, first))
+
+    def _leave(self, title: str, key: Key, left: _Released) -> None:
+        """Notes that an association left a study, if it was the last one there."""
+        self._released.pop((title, key), None)
+        packing = self._open.get(key)
+        if packing is None or not packing.associations:
+            self._released[title, key] = left
+        if len(self._released) > RELEASED_MAX:
+            del self._released[next(iter(self._released))]
 
     def _begin(self, sending: _Sending, packing: Packing, arrival: Arrival) -> None:
         """Looks whether the association comes back to a study that another one left."""
@@ -136,8 +143,9 @@ class Senders:
             )
 
     def _is_return(self, left: _Released, packing: Packing, arrival: Arrival) -> bool:
+        rules = packing.builder
         return (
-            arrival.began - left.at <= packing.builder.quiet_secs
+            rules.release_grace_secs < arrival.began - left.at <= rules.quiet_secs
             and arrival.association > left.youngest
             and arrival.sop_instance_uid != left.first
         )

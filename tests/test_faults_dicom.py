@@ -797,7 +797,8 @@ def crowd_of_500(own: Gateway) -> None:
         async def deliver(number: int, caller: Caller | None = None) -> None:
             while caller is None:
                 caller = await Caller.connect(own.dicom_port)
-                if (await caller.associate())[0] != 2:
+                # A title each: 300 devices, not one that comes back for the study (F102).
+                if (await caller.associate(calling=b"AE%d" % number))[0] != 2:
                     caller.close()
                     caller = None
                     await asyncio.sleep(random.uniform(0.05, 0.5))

@@ -217,6 +217,7 @@ def test_f102_who_sends_each_image_in_an_association_has_one_envelope_a_study(
         sent = send_apart(patient, title, 3, study)
         assert uids_of(sealed(patient, study)) == [{uid for uid, _ in sent}]
     sealed(patient, first, 2)
+    patient.wait_for(rf"envelope_sealed .*={title} ", 4)
     assert seals_of(patient, title) == ["released", "released"] + 2 * ["not returned"]
     assert metric(patient, "fastjmix_calling_aes_returning") == before + 1
     assert metric(patient, "fastjmix_returns_total") >= 5
@@ -304,6 +305,41 @@ def test_f102_who_does_not_come_back_is_not_waited_for(patient: Gateway, scenari
     (archive,) = sealed(patient, study)
     patient.wait_for(rf"envelope_sealed .*{archive.stem}.*why=released")
     assert f"calling_ae={title} study=" not in patient.log()
+
+
+@pytest.mark.parametrize(
+    ("after", "learns"), [(0.0, False), (0.5, False), (2.0, True), (29.0, True), (31.0, False)]
+)
+def test_f102_who_comes_back_within_the_grace_needs_no_more(
+    tmp_path: Path, after: float, learns: bool
+) -> None:
+    """Nor does who comes back too late. The grace is 1 s, `quiet_secs` 30."""
+    reception = Reception(tmp_path)
+    lanes, whom = reception.passage.lanes, reception.packer._senders
+    (first, second), study = (new_uid(), new_uid()), new_uid()
+    assert reception.store(instance(study, uid=first)[1], first) == 0
+    lanes.open(0, 0, 0, b"MODALITY")
+    reception._pack()
+    ((key, left),) = whom._released.items()
+    whom._released[key] = left._replace(at=left.at - after)
+    lanes.open(0, lanes.new_association(), 0, b"MODALITY")
+    assert reception.store(instance(study, uid=second)[1], second) == 0
+    assert whom._known.returns("MODALITY") == learns
+    reception.close()
+
+
+def test_f102_while_another_association_sends_to_the_study_nobody_has_left_it(
+    patient: Gateway,
+) -> None:
+    study = new_uid()
+    with association(patient) as other:
+        store(other, instance(study))
+        for _ in range(2):
+            send(patient, instance(study), calling="SEVERAL")
+            wait_released(patient)
+        other.release()
+    sealed(patient, study)
+    assert "calling_ae=SEVERAL study=" not in patient.log()
 
 
 @pytest.mark.parametrize("content", ["", "junk", '{"a": 1}', '{"fastjmix": 1, "entries": 7}', None])

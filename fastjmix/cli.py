@@ -139,6 +139,7 @@ def check(config: ConfigFile = Path("config.toml")) -> None:
     """Validate a configuration and print it as it takes effect, without secrets."""
     from fastjmix import memory
     from fastjmix.config import load, render
+    from fastjmix.spool import presence
 
     held = load(config)
     typer.echo(render(held))
@@ -146,6 +147,7 @@ def check(config: ConfigFile = Path("config.toml")) -> None:
         typer.echo(f"# {memory.plan(held)}")
     except PlatformError as problem:  # of this shell: the service may be under another limit
         typer.echo(f"# {problem.message}")
+    presence.require(held.storage_dir, held.create_storage, held.source)
 
 
 # --- the embedded store -----------------------------------------------------------------------

@@ -73,9 +73,11 @@ def run(config: Path, directory: Path, console: Console) -> Sequence[Ticket]:
         changes = derive(config, directory, url)
         _heading(console, "2", "The gateway", f"fastjmix run -c {_near(directory / config.name)}")
         _show_changes(console, changes)
+        storage = directory / _storage(directory / config.name)
+        storage.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _gateway(directory, config.name) as port:
             report = _send(port, effective.dicom[0].ae_title, console)
-            tickets = _delivered(directory / _storage(directory / config.name))
+            tickets = _delivered(storage)
     _show_delivery(console, directory, report, tickets)
     return tickets
 

@@ -37,7 +37,7 @@ from fastjmix.config import Config
 from fastjmix.errors import PlatformError
 from fastjmix.lane import Passage
 from fastjmix.links import Links
-from fastjmix.spool import Spool
+from fastjmix.spool import Spool, presence
 from fastjmix.stats import StatsPage
 from fastjmix.vault import Vault, read
 from fastjmix.wiring import Wiring
@@ -83,7 +83,7 @@ def listen(host: str, port: int, what: str) -> socket.socket:
 class Supervisor:
     """One running fastjmix. `run()` returns the exit code."""
 
-    def __init__(self, config: Config, vault: Vault) -> None:
+    def __init__(self, config: Config, vault: Vault, spool: Spool) -> None:
         self._config = config
         self._vault = vault
         self._log = log.get()
@@ -92,7 +92,7 @@ class Supervisor:
         self._signal_pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         runtime = config.runtime
         self._plan = memory.plan(config)
-        self._spool = Spool(config.storage_dir, durable=_any_durable(config))
+        self._spool = spool
         self._spool.prepare()
         self._dicom = [listen(d.host, d.port, f"DICOM endpoint {d.endpoint}") for d in config.dicom]
         self._http = [listen(h.host, h.port, f"HTTP endpoint {h.endpoint}") for h in config.http]
@@ -363,9 +363,12 @@ def run(path: Path) -> int:
     """
     os.umask(0o077)  # patients' images, whoever makes the file
     config, vault = read(path)
+    # Before the log file is made: its directory may be, or be below, the storage's.
+    create = presence.require(config.storage_dir, config.create_storage, config.source)
     _begin_log(config)
     _raise_descriptor_limit()
-    return Supervisor(config, vault).run()
+    spool = Spool(config.storage_dir, durable=_any_durable(config), create=create)
+    return Supervisor(config, vault, spool).run()
 
 
 def _begin_log(config: Config) -> None:

@@ -89,7 +89,7 @@ def test_run_until_sigterm(tmp_path: Path, form: tuple[str, ...]) -> None:
 
 def test_check_prints_what_takes_effect(tmp_path: Path) -> None:
     path = gateway.write_config(tmp_path, upstream=8123, endpoint="max_pdu = 65536")
-    done = fastjmix("check", "-c", path)
+    done = fastjmix("check", "-c", path, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "65536" in done.stdout
     assert "http://127.0.0.1:8123/api/jmix" in done.stdout

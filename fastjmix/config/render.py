@@ -20,6 +20,7 @@ _UNSET: Final = {
     "retention_bytes": "no limit",
     "soft_reserve_bytes": "by the size of the file system",
     "hard_reserve_bytes": "by the size of the file system",
+    "create_storage": "beside the configuration file, or at the top of a mounted disk",
 }
 """What None means, where it does not mean that there is none."""
 

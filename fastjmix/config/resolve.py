@@ -85,6 +85,7 @@ class _Resolver:
             warnings=tuple(self._findings.warnings),
             soft_reserve_bytes=storage.soft_reserve_bytes,
             hard_reserve_bytes=storage.hard_reserve_bytes,
+            create_storage=_create(storage),
         )
 
     # -- the node ----------------------------------------------------------------------------------
@@ -435,6 +436,11 @@ def _builder(options: tables_pipeline.BuilderOptions | None = None) -> tree.Buil
     given = options or tables_pipeline.BuilderOptions()
     names = (field.name for field in dataclasses.fields(tree.Builder) if field.name != "published")
     return tree.Builder(**{name: getattr(given, name) for name in names})
+
+
+def _create(storage: tables_node.StorageOptions) -> bool | None:
+    is_default = Path(storage.path) == Path(tables_node.DEFAULT_STORAGE)
+    return True if storage.create is None and is_default else storage.create
 
 
 def _limits(options: tables_pipeline.DicomOptions) -> tree.PeerLimits:

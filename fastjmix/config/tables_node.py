@@ -60,12 +60,21 @@ class Logging(Table):
     )
 
 
+DEFAULT_STORAGE: Final = "./tmp"
+
+
 class StorageOptions(Table):
     path: str = key(
-        "./tmp",
+        DEFAULT_STORAGE,
         "Holds building/, outbox/, sent/ and rejected/; relative to the working directory",
         min_length=1,
         allowed=FILE_ALLOWED,
+    )
+    create: bool | None = own(
+        None,
+        "Whether `path` is made where it is missing: it may be a disk that is not mounted",
+        unset="true for ./tmp; else only beside the configuration file, or at the top of a mounted"
+        " disk",
     )
     soft_reserve_bytes: int | None = own(
         None,

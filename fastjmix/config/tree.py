@@ -214,7 +214,8 @@ class HttpListener:
 @dataclass(frozen=True, slots=True)
 class Config:
     """All of it. `ignored`: paths of keys that were given and mean nothing here. The reserves are
-    marks of free space; None: spool/room.py knows how much."""
+    marks of free space; None: spool/room.py knows how much. `create_storage` None: where that
+    harms nothing (spool/presence.py)."""
 
     name: str
     source: Path
@@ -227,6 +228,7 @@ class Config:
     warnings: tuple[str, ...] = ()
     soft_reserve_bytes: int | None = None
     hard_reserve_bytes: int | None = None
+    create_storage: bool | None = None
 
     def without_secrets(self) -> Config:
         """The same tree with every Secret blanked: for processes that need none."""

@@ -48,6 +48,7 @@ Names are made here, never taken from a peer. Directories are 0700, files 0600.
 Knows no HTTP and no DICOM.
 
     states.py    Spool: the directories and the steps
+    presence.py  is the storage directory there, or may it be made?
     preparing.py the directories and the lock; what a start is refused for, and what passes
     moving.py    an archive and its record, from one state to the next
     sweeping.py  what a process that ended left half-done

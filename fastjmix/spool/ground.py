@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -35,16 +36,26 @@ def standing_on(path: Path) -> str | None:
 def _mount_of(path: str) -> tuple[str, str]:
     """Type and super options of the mount that holds `path` (proc(5), /proc/pid/mountinfo)."""
     best, found = "", ("", "")
-    for line in MOUNTS.read_text(errors="surrogateescape").splitlines():
-        before, _, after = line.partition(" - ")
-        point = _unescaped(before.split(" ")[4])
-        inside = path == point or path.startswith(point.rstrip("/") + "/")
-        if inside and len(point) >= len(best):  # of two on one point the later hides the earlier
-            kind, _, options = after.split(" ", 2)
-            best, found = point, (kind, _unescaped(options))
+    for point, kind, options in mounts():
+        # Of two on one point the later hides the earlier.
+        if is_within(path, point) and len(point) >= len(best):
+            best, found = point, (kind, options)
     return found
 
 
-def _unescaped(text: str) -> str:
-    """Blanks and backslashes stand there as three octal digits."""
+def mounts() -> Iterator[tuple[str, str, str]]:
+    """Mount point, type and super options of each mount, in their order. Raises OSError."""
+    for line in MOUNTS.read_text(errors="surrogateescape").splitlines():
+        before, _, after = line.partition(" - ")
+        kind, _, options = after.split(" ", 2)
+        yield unescaped(before.split(" ")[4]), kind, unescaped(options)
+
+
+def is_within(path: str, point: str) -> bool:
+    """True when `path` is `point`, or lies below it."""
+    return path == point or path.startswith(point.rstrip("/") + "/")
+
+
+def unescaped(text: str) -> str:
+    """Blanks and backslashes stand in the tables of mounts as three octal digits."""
     return re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), text)

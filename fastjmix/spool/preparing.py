@@ -39,7 +39,7 @@ def make_ready(spool: Spool, claim: Callable[[], None]) -> OSError | None:
     refuse_links(spool)
     lacks: list[OSError] = []
     steps: list[Callable[[], object]] = [
-        partial(_make, spool.root),
+        partial(_make_root, spool),
         *(partial(_make, path) for path in _states(spool)),
         claim,
         partial(check, spool),
@@ -72,6 +72,15 @@ def _attempt(step: Callable[[], object], lacks: list[OSError]) -> None:
         lacks.append(problem)
 
 
+def _make_root(spool: Spool) -> None:
+    """Makes the storage directory, if that is allowed: what is missing may be a disk that is not
+    mounted. Raises OSError."""
+    if spool.create:
+        _make(spool.root)
+    else:
+        spool.root.stat()
+
+
 def _make(path: Path) -> None:
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -85,7 +94,7 @@ def make_again(spool: Spool, reclaim: Callable[[], None]) -> None:
     not be made at the start. Raises OSError, SpoolError."""
     refuse_links(spool)
     if spool.unproved:
-        _make(spool.root)
+        _make_root(spool)
     reclaim()
     for directory in _states(spool):
         directory.mkdir(mode=0o700, exist_ok=True)

@@ -61,13 +61,14 @@ def _is_ours(entry: os.DirEntry[str]) -> bool:
 class Spool:
     """The four directories under the storage path.
 
-    `durable=False` (durability = "page-cache") leaves out every fsync. `unproved`: something had
-    run out when it was prepared (preparing.py).
+    `durable=False` (durability = "page-cache") leaves out every fsync. `create=False`: `root` is
+    never made. `unproved`: something had run out when it was prepared (preparing.py).
     """
 
-    def __init__(self, root: Path, *, durable: bool = True) -> None:
+    def __init__(self, root: Path, *, durable: bool = True, create: bool = True) -> None:
         self.root = root
         self.durable = durable
+        self.create = create
         self.building = root / "building"
         self.outbox = root / "outbox"
         self.sent = root / "sent"
@@ -103,7 +104,7 @@ class Spool:
 
     def inherited(self) -> Spool:
         """Does the same for a forked process, which has a part in the lock."""
-        child = Spool(self.root, durable=self.durable)
+        child = Spool(self.root, durable=self.durable, create=self.create)
         child._claimed = self._claimed
         child.unproved = self.unproved
         return child

@@ -33,6 +33,7 @@ from fastjmix.config.faults import Fault
 from fastjmix.config.faults import Findings as Faults
 from fastjmix.config.reading import read
 from fastjmix.errors import FastjmixError, SpoolError
+from fastjmix.spool import presence
 from fastjmix.tune import material, plan, verdict
 from fastjmix.tune.disk import Disk
 from fastjmix.tune.material import Material
@@ -135,6 +136,7 @@ def tune(path: Path, options: Options, progress: Progress) -> Report:
     where = _places(path, config)
     with ExitStack() as stack:
         stack.enter_context(_sigterm_raises())
+        presence.require(config.storage_dir, config.create_storage, config.source)
         directory = stack.enter_context(_workplace(config.storage_dir, sent.size))
         try:
             bench = _Bench(config, options, sent, directory, stack, progress, started)

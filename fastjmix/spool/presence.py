@@ -1,0 +1,120 @@
+"""Tells whether the storage directory is there, or may be made. A missing one may be a disk that is
+not mounted: whatever were made in its place would fill the disk below, and be hidden again later.
+
+Wanted: a node whose disk is away says so, and takes nothing; a first start needs no preparation.
+Guaranteed: a missing directory is made only if the configuration says `create = true`, or has the
+default path, or if its disk is evidently there: its parent holds the configuration file that was
+just read, or is itself where a file system is mounted. An empty directory is begun in unless
+/etc/fstab mounts a file system on it, or above it, that is not mounted now. `create = false`: never
+made. A directory that holds envelopes is taken as it is.
+Still wrong: mount units of systemd that do not stand in /etc/fstab are not known here.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from fastjmix.errors import SpoolError
+from fastjmix.spool.ground import is_within, mounts, unescaped
+
+FSTAB: Final = Path("/etc/fstab")
+
+KEY: Final = "[storage.options] path"
+
+
+def require(root: Path, create: bool | None, source: Path) -> bool:
+    """Returns whether `root` may be made where it is missing.
+
+    `create` as the configuration has it, None where it says nothing; `source` is its main file.
+    Raises SpoolError when `root` is missing and may not be made, is no directory, or is where a
+    disk should be mounted.
+    """
+    may_make = create if create is not None else _disk_is_there(root, source)
+    there = _is_there(root)
+    if not create and not _is_directory(root / "building"):
+        _refuse_unmounted(root)
+    if not there and not may_make:
+        ways = (*reversed(root.parents), root)
+        missing = next((one for one in ways if not _is_directory(one)), root)
+        raise SpoolError(
+            f"{root}: the storage directory is not there: {missing} is"
+            f" {'not a directory' if os.path.lexists(missing) else 'missing'} ({KEY})",
+            "Is its disk mounted? If so, make the directory, or set create = true in"
+            " [storage.options].",
+        )
+    return may_make
+
+
+def _disk_is_there(root: Path, source: Path) -> bool:
+    """True where no mount can be missing between the parent of `root` and `root`."""
+    parent = root.parent
+    try:
+        if parent.samefile(source.resolve().parent):
+            return True
+        above = os.path.realpath(parent)
+        return above != "/" and above in _mounted()
+    except OSError:
+        return False
+
+
+def _mounted() -> set[str]:
+    """Where file systems are mounted now. Not where automount(8) only waits: asking for the path
+    came first, and would have mounted them. Raises OSError."""
+    return {point for point, kind, _ in mounts() if kind != "autofs"}
+
+
+def _is_there(root: Path) -> bool:
+    """False when it is missing. Raises SpoolError when something else is in its place."""
+    try:
+        mode = root.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        if root.is_symlink():
+            raise SpoolError(
+                f"{root}: is a symbolic link that leads to nothing ({KEY})",
+                "Is its disk mounted? Set the path to the directory itself.",
+            ) from None
+        return False
+    except OSError:
+        return True  # the start says what is wrong with it
+    if not stat.S_ISDIR(mode):
+        raise SpoolError(f"{root}: is not a directory ({KEY})", "Name a directory.")
+    return True
+
+
+def _is_directory(path: Path) -> bool:
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except OSError:
+        return False
+
+
+def _refuse_unmounted(root: Path) -> None:
+    """Refuses to begin where a disk should be: on the disk below, which is smaller, and where a
+    later mount hides it."""
+    for point in _awaited(os.path.realpath(root)):
+        raise SpoolError(
+            f"{root}: nothing is mounted on {point}, and {FSTAB} says that something shall be"
+            f" ({KEY})",
+            "Mount it; or set create = true there, for storage on the disk below.",
+        )
+
+
+def _awaited(path: str) -> Iterator[str]:
+    """Mount points of /etc/fstab (fstab(5)) that hold `path`, and where nothing is mounted."""
+    try:
+        lines = FSTAB.read_text(errors="surrogateescape").splitlines()
+        mounted = _mounted()
+    except OSError:
+        return
+    for line in lines:
+        fields = line.split()
+        if len(fields) < 4 or fields[0].startswith("#") or "noauto" in fields[3].split(","):
+            continue
+        point = os.path.realpath(unescaped(fields[1]))
+        named = fields[1].startswith("/") and point != "/"  # "none": swap
+        if named and is_within(path, point) and point not in mounted:
+            yield point

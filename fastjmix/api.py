@@ -47,6 +47,7 @@ from fastjmix.calling_aes import CallingAEs
 from fastjmix.catalogue import Catalogue, Entry
 from fastjmix.checks import Checks
 from fastjmix.config import Config, HttpListener, Upstream
+from fastjmix.config.certificates import server_context
 from fastjmix.errors import ConfigError
 from fastjmix.failpoints import reach
 from fastjmix.jmix.check import UUID, EnvelopeSummary
@@ -394,16 +395,13 @@ def _tls(settings: HttpListener) -> ssl.SSLContext | None:
     """TLS 1.2 or later, when a certificate and its key are configured. Raises ConfigError."""
     if settings.cert_file is None or settings.key_file is None:
         return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
-        context.load_cert_chain(settings.cert_file, settings.key_file)
-    except OSError as problem:  # ssl.SSLError is one
+        return server_context(settings.cert_file, settings.key_file)
+    except OSError as problem:  # they were changed since the start; ssl.SSLError is one
         raise ConfigError(
             f"{settings.cert_file}: not a certificate that fits {settings.key_file}: {problem}",
             "Both must be PEM files; the certificate file holds the chain, the server's first.",
         ) from problem
-    return context
 
 
 def _key(settings: HttpListener) -> RecipientKey | None:

@@ -6,6 +6,7 @@ import base64
 import contextlib
 import dataclasses
 import pickle
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -14,6 +15,7 @@ from typing import get_args
 
 import pytest
 from configs import loaded, written
+from upstreams import authority
 
 from fastjmix import config
 from fastjmix.config import Config, Credentials, Secret, tree
@@ -110,8 +112,8 @@ def test_backend_options(tmp_path: Path, encoding: str) -> None:
 
 def test_private_authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "ca.pem").touch()
-    (tmp_path / "other.pem").touch()
+    authority(tmp_path)
+    shutil.copy("ca.pem", "other.pem")
     said = f'{TARGET}.connection.ca_cert_path = "ca.pem"\n'
     assert loaded(tmp_path, said).dicom[0].upstream.ca_file == tmp_path / "ca.pem"
     said += f'{BACKEND}.connection.ca_cert_path = "{tmp_path}/other.pem"\n'
@@ -210,8 +212,9 @@ def test_query_api_beyond_loopback_open_to_all_only_when_said(tmp_path: Path) ->
 
 def test_https_for_the_query_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("c.pem", "k.pem"):
-        (tmp_path / name).touch()
+    authority(tmp_path)
+    for name in ("c.pem", "k.pem"):  # both are in the one file
+        shutil.copy("upstream.pem", name)
     said = 'network.http_net.http.cert_path = "c.pem"\nnetwork.http_net.http.key_path = "k.pem"'
     (http,) = loaded(tmp_path, said).http
     assert (http.cert_file, http.key_file) == (tmp_path / "c.pem", tmp_path / "k.pem")

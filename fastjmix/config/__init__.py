@@ -10,6 +10,7 @@
     faults.py     a fault as a value; ConfigError, which names all of them at once
     resolve.py    models → tree: pipelines become listeners
     binding.py    which address and port a listener gets
+    certificates.py  certificates and keys, read as TLS will use them
     upstreams.py  which URL, time limits and credentials an upstream gets
     tree.py       the tree itself: what every other room reads
     render.py     the tree as text, secrets redacted
@@ -64,7 +65,7 @@ __all__ = [
 def load(path: Path, environment: Mapping[str, str] = os.environ) -> Config:
     """The effective configuration of the main file `path` and of the files in its pipelines_path.
 
-    Reads those files, `${VAR}` from `environment`, and whether named PEM files can be read;
+    Reads those files, `${VAR}` from `environment`, and the PEM files that they name;
     starts nothing. Raises ConfigError with every fault found.
     """
     # pydantic costs some 60 ms: only who loads a file pays, not who merely names these types.

@@ -29,6 +29,10 @@ _T = TypeVar("_T", bound=Table)
 
 _SECS_A_DAY: Final = 86_400
 
+TLS_PAIR: Final = (
+    "a certificate chain in PEM, the server's first, and that one's private key without a password"
+)
+
 
 def load(path: Path, environment: Mapping[str, str]) -> tree.Config:
     """See fastjmix.config.load."""
@@ -415,10 +419,18 @@ class _Resolver:
             missing = "cert_path" if bind.cert_path is None else "key_path"
             told = "a PEM file: TLS needs cert_path and key_path"
             self._references.fault(network, f"{name}.{missing}", "nothing", told)
-        return (
-            self._references.file(network, f"{name}.cert_path", bind.cert_path),
-            self._references.file(network, f"{name}.key_path", bind.key_path),
-        )
+        certificate = self._references.file(network, f"{name}.cert_path", bind.cert_path)
+        private_key = self._references.file(network, f"{name}.key_path", bind.key_path)
+        if certificate is not None and private_key is not None:
+            from fastjmix.config.certificates import server_fault  # ssl: only who serves with it
+
+            key, found = server_fault(certificate, private_key)
+            if found:
+                given = bind.cert_path if key == "cert_path" else bind.key_path
+                self._references.fault(
+                    network, f"{name}.{key}", f"{shown(given)}: {found}", TLS_PAIR
+                )
+        return certificate, private_key
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

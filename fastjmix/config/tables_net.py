@@ -55,7 +55,7 @@ class Bind(Table):
     )
     key_path: str | None = key(
         None,
-        "PEM private key that belongs to it",
+        "PEM private key that belongs to it, without a password",
         unset="plain HTTP",
         min_length=1,
         allowed=FILE_ALLOWED,

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from fastjmix.config.binding import is_loopback
 from fastjmix.config.checking import Entry
+from fastjmix.config.faults import shown
 from fastjmix.config.references import References
 from fastjmix.config.tables_net import Authentication, AuthenticationOptions, Target
 from fastjmix.config.tables_pipeline import Backend
@@ -150,7 +151,15 @@ def _authority(
         entry, given = target_entry, target.connection.ca_cert_path
     else:
         given = backend.connection.ca_cert_path
-    return references.file(entry, "connection.ca_cert_path", given)
+    authority = references.file(entry, "connection.ca_cert_path", given)
+    if authority is not None:
+        from fastjmix.config import certificates  # ssl: only who names an authority
+
+        if not certificates.holds_certificates(authority):
+            found = f"{shown(given)}: {certificates.NO_CERTIFICATE}"
+            told = "a file of the authorities' certificates in PEM"
+            references.fault(entry, "connection.ca_cert_path", found, told)
+    return authority
 
 
 def _warn_of_clear_text(

@@ -6,6 +6,7 @@ escaped so that nobody forges a line, and a log that cannot be written never sto
 a line that stderr does not take at once (a full pipe, a stopped terminal), or that the disk has no
 room for, is dropped and counted, and the count is the first line that gets through again. A file
 that cannot be opened, or fails, is opened again after REOPEN_SECS: until then stderr has the lines.
+A file that is stderr as well gets each line once.
 No call of a logger raises, whatever it is given. log_rates.py bounds the lines of one event,
 whoever causes them.
 Still wrong: no rotation of our own; the file is opened for append, so use logrotate's copytruncate.
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import logging
 import os
 import select
@@ -87,7 +89,8 @@ class _Outlet:
 class _File:
     """The log file: opened again after a while when it cannot be opened, or fails.
 
-    A full disk is no reason to open it again: the same file takes lines when there is room.
+    A full disk is no reason to open it again: the same file takes lines when there is room. While
+    stderr is the same file, what is written to stderr is in it.
     """
 
     STAYS_OPEN: Final = (errno.EAGAIN, errno.ENOSPC, errno.EDQUOT)
@@ -95,6 +98,7 @@ class _File:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._descriptor = -1
+        self._is_stderr = False
         self._due = 0.0
         self._lock = threading.Lock()  # two threads must not open, or close, the same twice
 
@@ -104,6 +108,7 @@ class _File:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
         self._descriptor = os.open(self._path, flags, 0o600)
+        self._is_stderr = _joined_with_stderr(self._descriptor)
 
     def write(self, line: bytes) -> int:
         with self._lock:
@@ -111,6 +116,8 @@ class _File:
                 if time.monotonic() < self._due:
                     raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
                 self.open()
+            if self._is_stderr:
+                return len(line)
             try:
                 return os.write(self._descriptor, line)
             except OSError as problem:
@@ -127,6 +134,23 @@ class _File:
             with contextlib.suppress(OSError):  # close(2) tells of what write(2) could not do
                 os.close(self._descriptor)
             self._descriptor = -1
+
+
+def _joined_with_stderr(descriptor: int) -> bool:
+    """True when stderr is the same file (or pipe, or terminal).
+
+    Then what else is written to stderr must not overwrite lines: a shell's `2>file` writes at an
+    offset, not at the end. Who shares that stderr with us then appends to it, too.
+    """
+    try:
+        if not os.path.sameopenfile(descriptor, STDERR):
+            return False
+        if stat.S_ISREG(os.fstat(STDERR).st_mode):
+            flags = fcntl.fcntl(STDERR, fcntl.F_GETFL)
+            fcntl.fcntl(STDERR, fcntl.F_SETFL, flags | os.O_APPEND)
+    except OSError:  # stderr is closed
+        return False
+    return True
 
 
 class _Lines:

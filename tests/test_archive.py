@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import subprocess
 import zipfile
 import zlib
@@ -159,11 +160,34 @@ def test_equal_members_give_equal_bytes() -> None:
     assert small == (
         b"PK\x03\x04\x14\x00\x00\x08\x00\x00\x00\x00!\x00\xf9\xef\xbeq"
         b"\x01\x00\x00\x00\x01\x00\x00\x00\x01\x00\x00\x00ab"
-        b"PK\x01\x02-\x03\x14\x00\x00\x08\x00\x00\x00\x00!\x00\xf9\xef\xbeq"
+        b"PK\x01\x02\x14\x03\x14\x00\x00\x08\x00\x00\x00\x00!\x00\xf9\xef\xbeq"
         b"\x01\x00\x00\x00\x01\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
         b"\xa4\x81\x00\x00\x00\x00a"
         b"PK\x05\x06\x00\x00\x00\x00\x01\x00\x01\x00/\x00\x00\x00 \x00\x00\x00\x00\x00"
     )
+
+
+def test_members_claim_the_version_that_they_need(sample: bytes) -> None:
+    with zipfile.ZipFile(BytesIO(sample)) as found:
+        versions = {(one.create_version, one.extract_version) for one in found.infolist()}
+        assert versions == {(20, 20)}
+        assert {one.create_system for one in found.infolist()} == {3}
+    local = sample[4:6]
+    assert local == b"\x14\x00"
+
+
+def test_archives_of_earlier_versions_are_whole(sample: bytes) -> None:
+    """Their members were all made by 4.5; some of them only is damage."""
+    first = sample.index(b"PK\x01\x02")
+    earlier = bytearray(sample)
+    at = first
+    while sample[at : at + 4] == b"PK\x01\x02":
+        earlier[at + 4] = 45
+        at += 46 + sum(struct.unpack_from("<3H", sample, at + 28))
+    check(bytes(earlier))
+    earlier[first + 4] = 20
+    with pytest.raises(ValueError, match="not as fastjmix writes it"):
+        archive.check_structure(reader(bytes(earlier)), len(earlier))
 
 
 @pytest.mark.parametrize("tool", [["unzip", "-tq"], ["7z", "t", "-bd"], ["zipinfo"]])
@@ -243,6 +267,9 @@ def test_limits_of_sizes_and_offsets(size: int, tmp_path: Path) -> None:
         assert (hole.extract_version, len(hole.extra)) == ((45, 20) if wide else (20, 0))
         assert small.header_offset == members[0].offset
         assert small.extract_version == (45 if small.header_offset >= FOUR_GIB - 1 else 20)
+        assert [one.create_version for one in (small, hole)] == [
+            one.extract_version for one in (small, hole)
+        ]
         assert found.read(small) == b"the last, small member"
         with found.open(hole) as inside:
             assert inside.read(8) == bytes(8)

@@ -27,7 +27,10 @@ MAX32: Final = 0xFFFFFFFF
 
 CLASSIC: Final = 20  # version needed: 2.0
 ZIP64: Final = 45  # version needed: 4.5
-MADE_BY: Final = 3 << 8 | ZIP64  # Unix; the version that this writer speaks
+UNIX: Final = 3 << 8  # of "version made by": the upper byte says whose attributes these are
+MADE_BY: Final = UNIX | CLASSIC
+MADE_BY64: Final = UNIX | ZIP64
+"""A member claims no newer version than it needs (4.4.2): some readers believe the claim."""
 UTF8: Final = 0x0800  # general purpose flag, bit 11
 STORED: Final = 0
 TIME: Final = 0
@@ -99,13 +102,16 @@ def data_offset(member: Member) -> int:
     return member.offset + _local.size + len(member.name) + extra
 
 
-def _entry(member: Member) -> bytes:
-    """A central directory header (4.3.12); ZIP64 where size or offset need 64 bits (4.5.3)."""
+def _entry(member: Member, made_by: int = MADE_BY) -> bytes:
+    """A central directory header (4.3.12); ZIP64 where size or offset need 64 bits (4.5.3).
+
+    `made_by` is of a member that needs no ZIP64.
+    """
     name, crc, size, offset = member
     if size < MAX32 and offset < MAX32:
         return (
             pack_central(
-                CENTRAL, MADE_BY, CLASSIC, UTF8, STORED, TIME, DATE, crc, size, size,
+                CENTRAL, made_by, CLASSIC, UTF8, STORED, TIME, DATE, crc, size, size,
                 len(name), 0, 0, 0, 0, ATTRIBUTES, offset,
             )
             + name
@@ -117,8 +123,8 @@ def _entry(member: Member) -> bytes:
         wide = (*wide, offset)
     extra = Struct(f"<2H{len(wide)}Q").pack(1, 8 * len(wide), *wide)
     head = pack_central(
-        CENTRAL, MADE_BY, ZIP64, UTF8, STORED, TIME, DATE, crc, min(size, MAX32), min(size, MAX32),
-        len(name), len(extra), 0, 0, 0, ATTRIBUTES, min(offset, MAX32),
+        CENTRAL, MADE_BY64, ZIP64, UTF8, STORED, TIME, DATE, crc, min(size, MAX32),
+        min(size, MAX32), len(name), len(extra), 0, 0, 0, ATTRIBUTES, min(offset, MAX32),
     )  # fmt: skip
     return head + name + extra
 
@@ -141,7 +147,7 @@ def _end_records(count: int, size: int, start: int) -> bytes:
     )
     if count < MAX16 and size < MAX32 and start < MAX32:
         return end
-    end64 = _end64.pack(END64, END64_REST, MADE_BY, ZIP64, 0, 0, count, count, size, start)
+    end64 = _end64.pack(END64, END64_REST, MADE_BY64, ZIP64, 0, 0, count, count, size, start)
     return end64 + _locator64.pack(LOCATOR64, 0, start + size, 1) + end
 
 
@@ -247,12 +253,15 @@ def _read_end(read_at: ReadAt, size: int) -> tuple[int, int, int, int]:
 def _entries(read_at: ReadAt, start: int, length: int) -> Iterator[Member]:
     """The entries of the central directory, each exactly as we write it. Raises ValueError."""
     position, end = start, start + length
+    forms = {MADE_BY, MADE_BY64}
     while position < end:
         piece = read_at(position, min(WINDOW, end - position))
         at = 0
         while (found := _entry_in(piece, at)) is not None:
             member, following = found
-            if _entry(member) != piece[at:following]:
+            # Earlier fastjmix let every member be made by 4.5. One archive has one form.
+            forms = {form for form in forms if _entry(member, form) == piece[at:following]}
+            if not forms:
                 raise _damaged(
                     f"the central directory's entry at {position + at} for {member.name!r} is not "
                     "as fastjmix writes it"

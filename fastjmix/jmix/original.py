@@ -19,6 +19,7 @@ from fastjmix.jmix.archive import (
     CLASSIC,
     DATE,
     MADE_BY,
+    MADE_BY64,
     STORED,
     TIME,
     UTF8,
@@ -64,7 +65,7 @@ def _odd(entry: Entry) -> list[str]:
         HEADER.unpack(entry.header)
     )
     fields = {
-        "maker": maker == MADE_BY,
+        "maker": maker in (MADE_BY, MADE_BY64),
         "version needed": version in (ZIP64, CLASSIC),
         "flags": flags == UTF8,
         "method": method == STORED,

@@ -1,8 +1,9 @@
-# One word, one verb. `make` lists them. Needs python3 (3.11 or newer, with venv), gcc and make.
+# One word, one verb. `make` lists them. What they need of the system is in .ci/packages, which installs it.
 
 VENV   ?= .venv
-PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
-	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+# Which Python makes the environment; else the newest that is found (.ci/packages).
+PYTHON ?=
+export PYTHON
 # Each test process may start a gateway of its own, and waits for it: three keep two cores busy.
 WORKERS ?= 3
 CROSS   ?= aarch64-linux-gnu-gcc
@@ -15,7 +16,7 @@ CORE := pyproject.toml setup.py fastjmix/_core.pyx $(wildcard fastjmix/_core/*.p
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help venv build demo test test-nightly faults soak fuzz bench bench-full profiles price lint format test-pythons \
-	dist clean dcmtk clang cross
+	dist clean cross needs-test needs-peers needs-fuzz
 MAKEFLAGS += --no-print-directory
 # Whatever the environment says: tests start hundreds of gateways, which would compile all of it anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -30,34 +31,34 @@ build: $(BIN)/.installed  ## install fastjmix there, editable, with its compiled
 demo: $(BIN)/.installed  ## real DICOM files through a running gateway into an embedded JMIX store
 	$(BIN)/fastjmix demo
 
-test: $(BIN)/.tools dcmtk clang  ## the whole test suite
+test: needs-test $(BIN)/.tools  ## the whole test suite
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
-test-nightly: $(BIN)/.tools dcmtk clang  ## the suite with its long forms: hours, not minutes
+test-nightly: needs-test $(BIN)/.tools  ## the suite with its long forms: hours, not minutes
 	FASTJMIX_NIGHTLY=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --timeout 7200 $(ARGS)
 
-fuzz: $(BIN)/.tools clang  ## each fuzz target under sanitizers for SECONDS; findings go to tests/fuzz/corpus
+fuzz: needs-fuzz $(BIN)/.tools  ## each fuzz target under sanitizers for SECONDS; findings go to tests/fuzz/corpus
 	PYTHONPATH=tests $(BIN)/python -m fuzz.run all --seconds $(SECONDS)
 
-soak: $(BIN)/.tools dcmtk  ## kills, outages and bad peers under load for SECONDS=60; then the ledger
+soak: needs-peers $(BIN)/.tools  ## kills, outages and bad peers under load for SECONDS=60; then the ledger
 	$(BIN)/python tests/soak.py --seconds $(SECONDS) $(ARGS)
 
-faults: $(BIN)/.tools dcmtk clang  ## the tests of every fault row, and docs/faults.md from what they say
+faults: needs-test $(BIN)/.tools  ## the tests of every fault row, and docs/faults.md from what they say
 	$(BIN)/python tests/faults.py --run -n $(WORKERS) --dist worksteal $(ARGS)
 
-bench: $(BIN)/.tools dcmtk  ## measure in under five minutes, into bench/short
+bench: needs-peers $(BIN)/.tools  ## measure in under five minutes, into bench/short
 	$(PIP) --group bench
 	$(BIN)/python -m bench.run --out bench/short $(ARGS)
 
-bench-full: $(BIN)/.tools dcmtk  ## measure everything: bench/RESULTS.md, results.json, results.svg
+bench-full: needs-peers $(BIN)/.tools  ## measure everything: bench/RESULTS.md, results.json, results.svg
 	$(PIP) --group bench
 	$(BIN)/python -m bench.run --full $(ARGS)
 
-profiles: $(BIN)/.tools dcmtk  ## where the time of each goal goes: bench/PROFILES.md (perf and strace, if they are there)
+profiles: needs-peers $(BIN)/.tools  ## where the time of each goal goes: bench/PROFILES.md (perf and strace, if they are there)
 	$(PIP) --group bench
 	$(BIN)/python -m bench.profiles $(ARGS)
 
-price: $(BIN)/.tools dcmtk  ## fastjmix beside itself as it was at another commit: bench/PRICE.md (ARGS='--since COMMIT')
+price: needs-peers $(BIN)/.tools  ## fastjmix beside itself as it was at another commit: bench/PRICE.md (ARGS='--since COMMIT')
 	$(PIP) --group bench
 	$(BIN)/python -m bench.price $(ARGS)
 
@@ -83,15 +84,14 @@ test-pythons:  ## the suite on CPython 3.11, 3.12 and 3.13, those which are here
 dist: $(BIN)/.tools  ## sdist and wheel, the wheel made from the sdist and run in a clean environment
 	rm -rf dist build/clean
 	$(BIN)/python -m build --outdir dist
-	"$(PYTHON)" -m venv build/clean
+	$(BIN)/python -m venv build/clean
 	build/clean/bin/pip install --quiet --disable-pip-version-check dist/*.whl
 	cd / && "$(CURDIR)/build/clean/bin/fastjmix" --version
 	cd / && "$(CURDIR)/build/clean/bin/python" -c 'import fastjmix._core'
 	rm -rf build/clean
 
-cross: $(BIN)/.tools  ## compile the core for aarch64 (gcc-aarch64-linux-gnu; it is not run)
-	@command -v $(CROSS) >/dev/null || { \
-		echo "make: no $(CROSS): apt-get install gcc-aarch64-linux-gnu libc6-dev-arm64-cross" >&2; exit 1; }
+cross: $(BIN)/.tools  ## compile the core for aarch64 (it is not run)
+	@command -v $(CROSS) >/dev/null || .ci/packages cross
 	@mkdir -p build
 	$(BIN)/cython -3 fastjmix/_core.pyx -o build/_core.c
 	$(CROSS) -std=c11 -Wall -Wextra -Wno-unused-parameter -Wno-unused-function -O3 -fPIC -c \
@@ -105,18 +105,13 @@ clean:  ## remove what was built, and the environments
 
 # --- how they get there ---
 
+# Each group of .ci/packages, before what takes long.
+needs-test needs-peers needs-fuzz: needs-%:
+	@.ci/packages $*
+
 $(BIN)/.created:
-	@[ -n "$(PYTHON)" ] || { \
-		echo "make: no Python 3.11 or newer found: apt-get install python3 python3-venv python3-dev" >&2; \
-		exit 1; }
-	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { \
-		echo "make: $(PYTHON) lacks venv: apt-get install python3-venv python3-dev" >&2; exit 1; }
-	@"$(PYTHON)" -c 'import os, sys, sysconfig; \
-		sys.exit(not os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Python.h")))' || { \
-		echo "make: $(PYTHON) lacks Python.h: apt-get install python3-dev" >&2; exit 1; }
-	@command -v gcc >/dev/null || command -v cc >/dev/null || { \
-		echo "make: no C compiler: apt-get install gcc" >&2; exit 1; }
-	@[ -x $(BIN)/python ] || "$(PYTHON)" -m venv $(VENV)
+	@.ci/packages build
+	@[ -x $(BIN)/python ] || "$$(.ci/packages --python)" -m venv $(VENV)
 	$(PIP) --upgrade 'pip>=25.1'
 	@touch $@
 
@@ -128,22 +123,3 @@ $(BIN)/.installed: $(CORE) | $(BIN)/.created
 $(BIN)/.tools: pyproject.toml | $(BIN)/.installed
 	$(PIP) --group test --group lint --group dist --group fuzz
 	@touch $@
-
-# The independent peer of many tests; none is skipped. Asked for dcmsend, because pynetdicom brings
-# programs of its own that are called storescu, storescp and echoscu.
-dcmtk:
-	@$(call needed,dcmsend,dcmtk)
-
-# The compiler of the fuzz targets: gcc has no -fsanitize=fuzzer.
-clang:
-	@$(call needed,clang,clang)
-
-# $(call needed,COMMAND,PACKAGE): installs it if that is allowed, or says how.
-define needed
-command -v $(1) >/dev/null || { \
-		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then sudo=; \
-		elif sudo -n true 2>/dev/null && command -v apt-get >/dev/null; then sudo='sudo -n'; \
-		else echo "make: the tests need $(1): sudo apt-get install $(2)" >&2; exit 1; fi; \
-		$$sudo apt-get update -qq && \
-		$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(2) >/dev/null; }
-endef

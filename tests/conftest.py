@@ -1,6 +1,7 @@
 """Where tests keep their files, and the gateway that most of them start.
 
-Files go to a disk: a spool refuses to promise anything in memory (F23).
+Files go to a disk: a spool refuses to promise anything in memory (F23). Programs are started with
+the default of each signal, and find those that the system's administrator uses.
 """
 
 from __future__ import annotations
@@ -25,6 +26,22 @@ if standing_on(Path(tempfile.gettempdir())) is not None:
     on_disk = Path(__file__).parent.parent / "build" / "tests"
     on_disk.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(on_disk))
+
+
+def give_children_the_defaults() -> None:
+    """Lets every program that a test starts have the default action of these signals.
+
+    A shell starts what runs in the background with SIGINT and SIGQUIT ignored, nohup with SIGHUP:
+    exec(2) leaves that so, and Python then knows no KeyboardInterrupt. A handler is reset by
+    exec(2). This one does nothing, so the tests themselves go on ignoring the signal.
+    """
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
+
+
+give_children_the_defaults()
+os.environ["PATH"] += ":/usr/sbin:/sbin"  # mkfs and losetup, for those who use sudo
 
 
 def pytest_report_header() -> str:

@@ -1,0 +1,128 @@
+"""What the tests need of the machine: its packages, and how they were started."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+NEEDS = ROOT / ".ci" / "packages"
+
+STARTS_A_CHILD = """
+import os, pathlib, signal, subprocess, sys
+import conftest
+
+def ignored():
+    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("SigIgn")).split()[1], 16)
+
+if __name__ == "__main__":
+    os.kill(os.getpid(), getattr(signal, sys.argv[1]))  # this process still ignores it
+    child = "import sys; sys.path.insert(0, sys.argv[1]); import child; print(child.ignored())"
+    subprocess.run([sys.executable, "-c", child, os.path.dirname(__file__)], check=True)
+"""
+
+
+@pytest.mark.parametrize("name", ["HUP", "INT", "QUIT"])
+def test_children_have_the_defaults_of_ignored_signals(tmp_path: Path, name: str) -> None:
+    """`make test &` in a script, and `nohup make test`."""
+    (tmp_path / "child.py").write_text(STARTS_A_CHILD)
+    command = f'trap \'\' {name}; exec "$0" "$@"'
+    done = subprocess.run(
+        ["sh", "-c", command, sys.executable, tmp_path / "child.py", f"SIG{name}"],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "tests")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    asked = {"HUP": 1, "INT": 2, "QUIT": 3}[name]
+    assert not int(done.stdout) & 1 << (asked - 1)
+
+
+# -- .ci/packages ----------------------------------------------------------------------------------
+
+
+def packages(at: Path, *arguments: str, user: str = "0", **more: str) -> tuple[int, str, str]:
+    """Runs .ci/packages where only the programs in `at` exist; whom `id` names is `user`."""
+    for name, text in {"id": f"echo {user}", "cat": 'exec /bin/cat "$@"'}.items():
+        program(at, name, text)
+    done = subprocess.run(
+        ["/bin/sh", NEEDS, *arguments],
+        env={"PATH": str(at), **more},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def program(at: Path, name: str, text: str) -> None:
+    at.mkdir(exist_ok=True)
+    (at / name).write_text(f"#!/bin/sh\n{text}\n")
+    (at / name).chmod(0o755)
+
+
+def test_needed_packages_are_installed_once_by_root(tmp_path: Path) -> None:
+    at = tmp_path / "bin"
+    program(at, "env", 'shift; exec "$@"')
+    program(
+        at,
+        "apt-get",
+        f"""
+echo "$*" >> {tmp_path}/log
+[ "$1" != install ] || for one in dcmsend clang; do /bin/cp {at}/id {at}/$one; done""",
+    )
+    code, _, told = packages(at, "peers", "fuzz")
+    assert code == 0, told
+    update, install = (tmp_path / "log").read_text().splitlines()
+    assert update == "update -qq"
+    assert install.endswith("--no-install-recommends dcmtk clang")
+    assert packages(at, "peers", "fuzz") == (0, "", "")
+    assert len((tmp_path / "log").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize("lacks", ["apt-get", "sudo", "a password"])
+def test_needed_packages_are_named_where_they_cannot_be_installed(
+    tmp_path: Path, lacks: str
+) -> None:
+    at = tmp_path / "bin"
+    if lacks != "apt-get":
+        program(at, "apt-get", f"echo called > {tmp_path}/called")
+    if lacks == "a password":
+        program(at, "sudo", "exit 1")
+    code, _, told = packages(at, "peers", user="1000")
+    assert code == 1
+    assert "dcmsend" in told
+    assert "sudo apt-get install dcmtk" in told
+    assert not (tmp_path / "called").exists()
+
+
+def test_a_package_that_does_not_bring_its_command_is_named(tmp_path: Path) -> None:
+    at = tmp_path / "bin"
+    program(at, "env", 'shift; exec "$@"')
+    program(at, "apt-get", "exit 0")
+    code, _, told = packages(at, "peers")
+    assert code == 1
+    assert "dcmtk brought no dcmsend" in told
+
+
+def test_the_python_that_is_used(tmp_path: Path) -> None:
+    at = tmp_path / "bin"
+    program(at, "python3", f'exec {sys.base_prefix}/bin/python3 "$@"')
+    assert packages(at, "--python") == (0, "python3\n", "")
+    program(at, "python3", "exit 1")
+    code, _, told = packages(at, "--python")
+    assert (code, "3.11 or newer" in told) == (1, True)
+    code, _, told = packages(at, "build", PYTHON="/no/such/python")
+    assert (code, "/no/such/python" in told, "python3-dev" in told) == (1, True, False)
+
+
+def test_the_tests_and_ci_use_the_one_list() -> None:
+    assert ".ci/packages" in (ROOT / "Makefile").read_text()
+    assert ".ci/packages build test cross" in (ROOT / ".ci" / "run").read_text()
+    for path in (ROOT / "Makefile", ROOT / ".ci" / "run"):
+        assert "apt-get" not in path.read_text()

@@ -22,11 +22,12 @@ FORMAT: Final = "format"
 """The parameter of a query that wants the list, whatever Accept says; its value is "json"."""
 
 
-def wanted_of(request: web.Request) -> str:
-    """Returns ZIP or JSON: one envelope, or the list. Raises HttpError 400, 406."""
+def wanted_of(request: web.Request, offers: tuple[str, str] = (ZIP, JSON)) -> str:
+    """Returns ZIP or JSON: one envelope, or the list; the first where Accept has no preference.
+    Raises HttpError 400, 406."""
     given = set(request.query.getall(FORMAT, []))
     if not given:
-        return negotiate(request, ZIP, JSON)
+        return negotiate(request, *offers)
     if given != {"json"}:
         raise HttpError(400, f"{FORMAT} can be json, or be left out")
     return JSON

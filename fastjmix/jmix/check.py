@@ -4,10 +4,10 @@ Wanted: the rules that a receiving server must enforce, for both profiles in use
 version, type, content) and "published" (version as text). verifying.py asks the same questions and
 many more, and hears every answer instead of the first.
 Guaranteed: the refusal names the member or the key at fault. The archive's structure is checked
-first (see unzip.py). Listed sizes always match; hashes match when asked for.
+first (see unzip.py). Listed sizes always match, and so does the CRC-32 of each member, unless the
+caller has compared them before (`contents`); hashes match when asked for.
 Still wrong: what a door does not need (schemas, signatures, who may not be listed) is for
-`fastjmix envelope verify`; without `verify_hashes` images are not read, so their CRC-32 is not
-compared.
+`fastjmix envelope verify`.
 
 Each question takes `tell`, which hears of a fault and may raise it, and gives None where its answer
 cannot be used.
@@ -100,20 +100,34 @@ def check_envelope(
     limits: Limits = DEFAULT_LIMITS,
     *,
     verify_hashes: bool = False,
+    contents: bool = True,
     key: RecipientKey | None = None,
     unopened: bool = False,
 ) -> EnvelopeSummary:
     """Checks an envelope; `file` is open for reading and seekable.
 
+    Every member is read, and its CRC-32 compared; without `contents` images are not.
+
     An encrypted payload is refused, unless `key` decrypts it: it is read, and written nowhere. With
     `unopened` it is accepted without a key, after everything was checked that needs none.
 
-    With `verify_hashes` every member is read: listed hashes and `security.payload_hash` must match
+    With `verify_hashes` listed hashes and `security.payload_hash` must match
     (the payload is read twice when its hash is in the form that jmix-rs writes). Raises
     EnvelopeError naming the member or key at fault, OSError when the file cannot be read.
     """
     with foreseen():
-        return _check(Archive(file, limits), key, verify_hashes=verify_hashes, unopened=unopened)
+        archive = Archive(file, limits)
+        summary = _check(archive, key, verify_hashes=verify_hashes, unopened=unopened)
+        if contents:  # last, as it costs most
+            _check_members(archive)
+        return summary
+
+
+def _check_members(archive: Archive) -> None:
+    """Reads every member to its end, so that each CRC-32 is compared. Raises EnvelopeError."""
+    for name in archive.sizes:
+        for _ in archive.pieces(name):
+            pass
 
 
 def _check(

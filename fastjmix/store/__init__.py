@@ -1,11 +1,22 @@
 """Process `fastjmix store`: a small JMIX server, for demonstrations, tests and small sites.
 
-Wanted: the published API (GET, HEAD, POST /api/jmix…) over a directory that anyone can read with
-`ls` and `unzip` (directory.py).
-Guaranteed: 201 means durable (fsync, link, fsync of the directory) and valid (jmix/check.py); 409
-means that the id is stored so, and can be fetched; an id that is only arriving is answered with
-503; a body goes to a file, never to memory.
-Still wrong: one process and one directory; no deletion, no retention, no TLS of its own.
+Wanted: the published API over a directory that anyone can read with `ls` and `unzip`
+(directory.py):
+
+    GET|HEAD  /api/jmix?studyInstanceUid=   the newest envelope of a study, or a JSON list: of a
+                                            study or of all, in pages (paging.py)
+    POST      /api/jmix                     stored: 201, 400, 409, 413, 415, 503, 507
+    GET|HEAD  /api/jmix/{id}                the archive: ranges, entity tag, conditions
+    DELETE    /api/jmix/{id}                204; only where callers present a token
+    GET|HEAD  /api/jmix/{id}/manifest       manifest.json, as it is in the archive
+    GET|HEAD  /                             the list as a page for a person (page.py)
+    GET|HEAD  /healthz                      alive; asks for no token
+
+Guaranteed: 201 means durable (fsync, link, fsync of the directory) and valid (jmix/check.py), each
+member's CRC-32 included; 409 means that the id is stored so, and can be fetched whole; 204 means
+that the envelope is gone for good; an id that is only arriving is answered with 503; a body goes to
+a file, never to memory.
+Still wrong: one process and one directory; no retention, no TLS of its own.
 """
 
 from __future__ import annotations
@@ -26,7 +37,9 @@ from fastjmix.errors import ConfigError, PlatformError
 from fastjmix.jmix.check import Limits
 from fastjmix.manifests import send_manifest
 from fastjmix.parts import parts_headers, wanted_of
-from fastjmix.store.directory import StoreDirectory
+from fastjmix.store.directory import Held, StoreDirectory
+from fastjmix.store.page import HTML, list_page
+from fastjmix.store.paging import Asked, asked, next_url, page_of
 from fastjmix.web import HttpError, json_answer
 
 if TYPE_CHECKING:
@@ -37,42 +50,76 @@ MAX_BODY_BYTES: Final = 64 << 30
 SHUTDOWN_SECS: Final = 10.0
 """How long requests in flight may take after SIGTERM."""
 COLLECTION: Final = "/api/jmix"
+READING: Final = ("GET", "HEAD", "OPTIONS")
+OPEN_PATHS: Final = ("/healthz",)
 
 
 class _Store:
     """The routes over a directory."""
 
-    def __init__(self, directory: StoreDirectory, max_body_bytes: int) -> None:
+    def __init__(self, directory: StoreDirectory, max_body_bytes: int, *, may_delete: bool) -> None:
         self._directory = directory
         self._max_body_bytes = max_body_bytes
+        self._may_delete = may_delete
         self._uploads = manners.Slots(manners.MAX_UPLOADS)
 
     def routes(self) -> list[web.RouteDef]:
-        """Returns the published API; GET routes answer HEAD too."""
+        """Returns all of the above; GET routes answer HEAD too."""
         one = f"{COLLECTION}/{{id}}"
         return [
             web.get(COLLECTION, self._query),
             web.post(COLLECTION, self._store),
-            web.options(COLLECTION, manners.allow("GET", "HEAD", "OPTIONS", "POST")),
+            web.options(COLLECTION, manners.allow(*READING, "POST")),
             web.get(one, self._archive),
-            web.options(one, manners.allow("GET", "HEAD", "OPTIONS")),
+            web.delete(one, self._delete),
+            web.options(one, manners.allow(*READING, *(["DELETE"] if self._may_delete else []))),
             web.get(f"{one}/manifest", self._manifest),
-            web.options(f"{one}/manifest", manners.allow("GET", "HEAD", "OPTIONS")),
+            web.options(f"{one}/manifest", manners.allow(*READING)),
+            web.get("/", self._page),
+            web.get("/healthz", self._live),
         ]
 
     async def _query(self, request: web.Request) -> web.StreamResponse:
         study = manners.study_asked(request)
-        wanted = wanted_of(request)
+        page = asked(request)
+        offers = (manners.JSON, manners.ZIP) if page.named else (manners.ZIP, manners.JSON)
+        wanted = wanted_of(request, offers)
         if study is None and wanted != manners.JSON:
             raise HttpError(400, "studyInstanceUid is missing: add ?studyInstanceUid=…")
-        found = self._directory.find(study)
+        if wanted == manners.JSON:
+            return self._list(study, page)
+        found = self._of_study(study)
+        newest = page_of(found, Asked(1, None, named=False)).entries[0].id
+        more = parts_headers(COLLECTION, study or "", len(found))
+        with self._directory.open_archive(newest) as file:
+            return await manners.send_archive(request, file, newest, more)
+
+    def _of_study(self, study: str | None) -> list[Held]:
+        """Raises HttpError 404 when there is none of this study at all."""
+        found = self._directory.of_study(study)
         if study is not None and not found:
             raise HttpError(404, "no envelope of this study is stored here")
-        if wanted == manners.JSON:
-            return json_answer({"jmixEnvelopes": [held.shown(study) for held in found]})
-        more = parts_headers(COLLECTION, study or "", len(found))
-        with self._directory.open_archive(found[0].id) as file:
-            return await manners.send_archive(request, file, found[0].id, more)
+        return found
+
+    def _list(self, study: str | None, wanted: Asked) -> web.Response:
+        entries, cursor = page_of(self._of_study(study), wanted)
+        answer: dict[str, Any] = {"jmixEnvelopes": [held.shown(study) for held in entries]}
+        headers = {}
+        if cursor is not None:
+            answer["nextCursor"] = cursor
+            url = next_url(COLLECTION, cursor, wanted, study)
+            headers["Link"] = f'<{url}>; rel="next"'  # RFC 8288
+        return json_answer(answer, headers=headers)
+
+    async def _page(self, request: web.Request) -> web.StreamResponse:
+        study, wanted = manners.study_asked(request), asked(request)
+        manners.negotiate(request, HTML)
+        entries, cursor = page_of(self._directory.of_study(study), wanted)
+        later = None if cursor is None else next_url("/", cursor, wanted, study)
+        return list_page(COLLECTION, entries, later)
+
+    async def _live(self, _: web.Request) -> web.StreamResponse:
+        return json_answer({"status": "live"})
 
     async def _archive(self, request: web.Request) -> web.StreamResponse:
         envelope_id = request.match_info["id"]
@@ -84,6 +131,15 @@ class _Store:
         with self._directory.open_archive(request.match_info["id"]) as file:
             manners.negotiate(request, manners.JSON)
             return await send_manifest(request, file)
+
+    async def _delete(self, request: web.Request) -> web.StreamResponse:
+        if not self._may_delete:
+            told = "nothing is deleted here without a token: start the store with one"
+            raise HttpError(403, told)
+        envelope_id = request.match_info["id"].lower()
+        await self._directory.delete(envelope_id)
+        log.get().info("envelope_deleted", envelope=envelope_id, peer=request.remote)
+        return web.Response(status=204)
 
     async def _store(self, request: web.Request) -> web.StreamResponse:
         manners.require_zip(request)
@@ -113,6 +169,7 @@ async def start(
     """Serves `directory`; returns the runner (its cleanup() stops it) and the port (0 = any free).
 
     `key` decrypts what is encrypted, to see that it is an envelope; without it such are refused.
+    Callers may delete only where they present a `token`.
     Raises SpoolError (the directory), PlatformError (the port), and ConfigError for an address
     beyond this machine without a token.
     """
@@ -124,8 +181,8 @@ async def start(
     )
     await asyncio.to_thread(stored.open)
     guard = manners.Guard(None if token is None else ("Authorization", f"Bearer {token}"))
-    routes = _Store(stored, max_body_bytes).routes()
-    runner = manners.make_runner(routes, guard, shutdown_secs=SHUTDOWN_SECS)
+    routes = _Store(stored, max_body_bytes, may_delete=token is not None).routes()
+    runner = manners.make_runner(routes, guard, open_paths=OPEN_PATHS, shutdown_secs=SHUTDOWN_SECS)
 
     async def close(_: web.Application) -> None:
         stored.close()

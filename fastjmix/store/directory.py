@@ -5,8 +5,9 @@ Guaranteed: a stored envelope is never replaced or renamed but by a person, with
 file of its name that is no valid envelope becomes <id>.damaged. A file that cannot be judged (its
 key is missing, it cannot be read, it is no file) stays as it is. Names that the store does not give
 are left alone. A name is given once: no file is replaced by another.
-Still wrong: the index is made again from all files at each start. Encrypted envelopes are decrypted
-once more then, and written nowhere; without their key they are in no study's answer.
+Still wrong: the index is made again from all files at each start; images are not read then.
+Encrypted envelopes are decrypted once more, and written nowhere; without their key they are in no
+study's answer.
 
 States on disk:
 
@@ -33,7 +34,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 from fastjmix import log
 from fastjmix.checks import Checks
 from fastjmix.errors import EnvelopeError, SpoolError, printable
-from fastjmix.jmix.check import EnvelopeSummary, Limits, check_envelope, read_manifest
+from fastjmix.jmix.check import EnvelopeSummary, Limits, check_envelope
 from fastjmix.spool import sync_directory
 from fastjmix.spool.reading import open_archive
 from fastjmix.spool.renaming import rename_new
@@ -165,12 +166,13 @@ class StoreDirectory:
         hint = "they are kept, and served as they are; name their key with --decryption-key"
         _warn(locked, self.directory, found["locked"], hint=hint)
 
-    def _admit(self, path: Path) -> tuple[str, str]:
+    def _admit(self, path: Path, *, contents: bool = False) -> tuple[str, str]:
         """Indexes one file. Returns a verdict and why: "held", "locked" (indexed, not looked
-        into), "unreadable" or "damaged"; only a damaged one is renamed."""
+        into), "unreadable" or "damaged"; only a damaged one is renamed. With `contents` its images
+        are read, too."""
         try:
             with open_archive(path) as file:
-                summary, size, stored_ns = self._judge(file, path)
+                summary, size, stored_ns = self._judge(file, path, contents)
         except EnvelopeError as problem:
             return self._set_aside(path, problem.message)
         except OSError as problem:
@@ -180,7 +182,9 @@ class StoreDirectory:
         )
         return ("locked" if summary.unopened else "held"), ""
 
-    def _judge(self, file: BinaryIO, path: Path) -> tuple[EnvelopeSummary, int, int]:
+    def _judge(
+        self, file: BinaryIO, path: Path, contents: bool
+    ) -> tuple[EnvelopeSummary, int, int]:
         """Returns the summary of a file that was stored, its size, and when. Raises EnvelopeError.
 
         A payload that cannot be decrypted is judged without the key: a wrong key is no fault of the
@@ -188,9 +192,9 @@ class StoreDirectory:
         """
         found = os.fstat(file.fileno())
         try:
-            summary = check_envelope(file, self._limits, key=self._key)
+            summary = check_envelope(file, self._limits, contents=contents, key=self._key)
         except EnvelopeError:
-            summary = check_envelope(file, self._limits, unopened=True)
+            summary = check_envelope(file, self._limits, contents=contents, unopened=True)
             if not summary.unopened:  # then nothing but its key was wrong
                 raise
         if path.stem != summary.id:
@@ -213,10 +217,10 @@ class StoreDirectory:
 
     # -- while it runs -------------------------------------------------------------------------
 
-    def find(self, study: str | None = None) -> list[Held]:
-        """Envelopes of a study, or all; newest first."""
-        found = [h for h in self._held.values() if study is None or study in h.studies]
-        return sorted(found, key=lambda held: (held.stored_ns, held.id), reverse=True)
+    def of_study(self, study: str | None = None) -> list[Held]:
+        """Envelopes of a study, or all, in no order."""
+        held = list(self._held.values())  # at once: the threads that store and delete change it
+        return [one for one in held if study is None or study in one.studies]
 
     def open_archive(self, envelope_id: str) -> BinaryIO:
         """Opens the stored archive. Raises HttpError 404; 503 for one that is being stored."""
@@ -253,6 +257,26 @@ class StoreDirectory:
             self._arriving.discard(summary.id)
         return summary
 
+    async def delete(self, envelope_id: str) -> None:
+        """Deletes a stored envelope for good; who is fetching it gets the rest.
+
+        Raises HttpError 404; 503 while one of this id is being stored or deleted; OSError.
+        """
+        if envelope_id in self._arriving:
+            raise _later(f"envelope {envelope_id} is being stored", ARRIVING_SECS)
+        if envelope_id not in self._held:
+            raise HttpError(404, "no envelope with this id is stored here")
+        self._arriving.add(envelope_id)  # a POST of this id is asked to come later
+        try:
+            await asyncio.to_thread(self._remove, envelope_id)
+        finally:
+            self._arriving.discard(envelope_id)
+
+    def _remove(self, envelope_id: str) -> None:
+        self._path(envelope_id).unlink(missing_ok=True)
+        self._held.pop(envelope_id, None)
+        sync_directory(self.directory)
+
     def _settle(self, file: BinaryIO, temporary: Path, summary: EnvelopeSummary) -> Held:
         """Gives a received file its name, durably. Raises HttpError 409, 503, OSError."""
         path = self._path(summary.id)
@@ -277,22 +301,16 @@ class StoreDirectory:
     def _refuse_second(self, envelope_id: str, path: Path) -> None:
         """Raises the refusal of an id whose name is taken; returns when it is free again.
 
-        "Stored already" is said of what can be fetched: who hears it deletes its own copy.
+        "Stored already" is said of what can be fetched: who hears it deletes its own copy. So the
+        stored one is read to its end first: a disk may have lost some of it since.
         """
-        stored = HttpError(409, f"envelope {envelope_id} is stored already; nothing was changed")
-        try:
-            with open_archive(path) as file:
-                if envelope_id in self._held:
-                    read_manifest(file, self._limits)
-                    raise stored
-        except FileNotFoundError:  # a person took it away
+        if not os.path.lexists(path):  # a person took it away
             self._held.pop(envelope_id, None)
             return
-        except (EnvelopeError, OSError):
-            pass  # it is judged anew
-        verdict, why = self._admit(path)
+        verdict, why = self._admit(path, contents=True)
         if verdict in ("held", "locked"):
-            raise stored
+            told = f"envelope {envelope_id} is stored already; nothing was changed"
+            raise HttpError(409, told)
         if verdict == "unreadable":
             log.get().warning("envelope_unreadable", file=path.name, problem=why)
             told = f"a file of envelope {envelope_id} is here and cannot be read: see the log"

@@ -143,7 +143,8 @@ def dcmtk(program: str) -> str:
 def storescp(directory: Path, *options: str) -> Iterator[send.Peer]:
     """DCMTK's storescp, ready to be called."""
     for _ in range(5):  # storescp cannot be told port 0; a port found free may be taken meanwhile
-        with socket.create_server(("127.0.0.1", 0)) as found:
+        with socket.socket() as found:  # without SO_REUSEADDR, and for any address, as it does
+            found.bind(("", 0))
             port = found.getsockname()[1]
         command = [dcmtk("storescp"), *options, "-od", str(directory), str(port)]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -338,25 +338,31 @@ def _number(value: bytes) -> int | None:
 
 def command(data: bytes) -> dict[str, Any]:
     """What `_core.parse_command` says: a dictionary, or ValueError."""
-    found: dict[str, Any] = {"field": -1, "message_id": -1, "data_set_type": -1}
-    found.update(sop_class_uid=b"", sop_instance_uid=b"")
-    numbers = {0x0100: "field", 0x0110: "message_id", 0x0800: "data_set_type"}
-    uids = {0x0002: "sop_class_uid", 0x0003: "sop_class_uid"}
-    uids |= {0x1000: "sop_instance_uid", 0x1001: "sop_instance_uid"}
-    while data:
-        if len(data) < 8:
-            raise ValueError("cut off")
+    met: dict[int, bytes] = {}
+    while len(data) >= 8:
         group, number, length = struct.unpack_from("<HHL", data)
         value, data = data[8 : 8 + length], data[8 + length :]
-        if group or len(value) < length:
-            raise ValueError("not group 0000, or cut off")
-        if number in uids:
-            found[uids[number]] = value.rstrip(b"\0 ")
-        elif number in numbers:
-            (found[numbers[number]],) = _us(value)
-    if found["field"] < 0:
+        if len(value) < length:
+            break
+        usable = value.split(b"\0")[0].strip(b" ") if number in _UIDS else value[1:]
+        if group == 0 and usable:
+            met.setdefault(number, value)
+    if 0x0100 not in met:
         raise ValueError("no Command Field")
+    found: dict[str, Any] = {}
+    numbers = {0x0100: "field", 0x0110: "message_id", 0x0800: "data_set_type"}
+    for number, name in numbers.items():
+        found[name] = int.from_bytes(met[number][:2], "little") if number in met else -1
+    for name, affected, requested in (
+        ("sop_class_uid", 0x0002, 0x0003),
+        ("sop_instance_uid", 0x1000, 0x1001),
+    ):
+        value = met.get(affected, met.get(requested, b""))
+        found[name] = value.split(b"\0")[0].strip(b" ")
     return found
+
+
+_UIDS = (0x0002, 0x0003, 0x1000, 0x1001)
 
 
 def elements(data: bytes) -> list[tuple[int, bytes]]:
@@ -369,12 +375,6 @@ def elements(data: bytes) -> list[tuple[int, bytes]]:
         found.append((number, data[8 : 8 + length]))
         data = data[8 + length :]
     return found
-
-
-def _us(value: bytes) -> tuple[int]:
-    if len(value) != 2:
-        raise ValueError("not a US")
-    return struct.unpack("<H", value)
 
 
 # -- P-DATA-TF (PS3.8 §9.3.5, Annex E.2), of a whole stream -------------------------------------
@@ -485,9 +485,7 @@ def _messages(
         kind, _, length = struct.unpack_from(">BBL", stream, at)
         at += 6
         if kind in (5, 7):
-            if length != 4:
-                raise _BrokenError(6)
-            _require(stream, at, 4)
+            _require(stream, at, min(length, 4))
             if kind == 5 and (data_set or command):
                 raise _BrokenError(2)
             events.append(("release",) if kind == 5 else ("abort",))
@@ -502,7 +500,7 @@ def _messages(
                 raise _BrokenError(6)
             _require(stream, at, 6)
             size, number, control = struct.unpack_from(">LBB", stream, at)
-            if not 2 <= size <= end - at - 4 or control > 3:
+            if not 2 <= size <= end - at - 4:
                 raise _BrokenError(6)
             in_message = bool(command or data_set)
             if in_message and number != current:

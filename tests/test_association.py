@@ -107,7 +107,7 @@ def test_f63_contexts_get_a_result_each() -> None:
         wire.context(4, wire.CT, wire.EXPLICIT),
         wire.context(9, wire.CT, wire.IMPLICIT),
     )
-    assert results(answer) == [(1, 3), (3, 0), (5, 0), (7, 4), (9, 2), (9, 0), (4, 2), (9, 2)]
+    assert results(answer) == [(1, 3), (3, 0), (5, 0), (7, 4), (9, 2), (9, 0), (4, 0), (9, 2)]
     assert answer.contexts[9].transfer_syntax.decode() == wire.EXPLICIT
     assert "1.2.840.10008.5.1.4.31" in answer.refused
 
@@ -185,14 +185,72 @@ def test_s01_broken_requests_are_the_peers_fault() -> None:
         good[:60],
         good[:74] + b"\x20\0\xff\xff",
         good[:74] + b"\x20\0",
-        wire.associate_rq(wire.item(0x20, b"\1\0\0\0\x30\0\0\x99")),
-        wire.associate_rq(CT, user=wire.item(0x58, b"\1")),
-        wire.associate_rq(CT, user=wire.item(0x54, b"\0\xff1")),
-        wire.associate_rq(CT, max_pdu=64),
+        good + b"\x77",
     ):
         with pytest.raises(ProtocolError) as problem:
             acceptor().answer(bad)
         assert problem.value.reason == 6
+
+
+UID_65 = b"1." * 32 + b"1"
+
+
+@pytest.mark.parametrize(
+    "sub_item",
+    [
+        *(wire.item(0x55, name) for name in (b"", b"V" * 17, b"V" * 9000, b"A\0", b"M\xfcller")),
+        *(wire.item(0x52, uid) for uid in (b"", UID_65, b"1.2.\xe9", b"abc")),
+        *(wire.item(0x51, size) for size in (b"", b"\1\0", b"\0\0\0\1")),
+        *(wire.item(0x53, window) for window in (b"", b"\0", bytes(6))),
+        *(
+            wire.item(0x54, one)
+            for one in (b"", b"\1", b"\0\xff1", b"\0\x031.2", b"\0\x031.2\xff\xff")
+        ),
+        *(wire.item(0x56, one) for one in (b"", b"\1", b"\0\xff1", b"\0\x031.\xe9\1")),
+        *(wire.item(0x58, one) for one in (b"", b"\1", b"\1\0\xff\xffuser", b"\x09\1")),
+        wire.item(0x54, struct.pack(">H", 65) + UID_65 + b"\1\0"),
+        wire.item(0x5F, b"unknown"),
+        b"\x55\0\0\xffcut off",
+        b"\x55",
+    ],
+)
+def test_f105_user_information_costs_no_association(sub_item: bytes) -> None:
+    answer = accepted(CT, user=sub_item)
+    assert results(answer) == [(1, 0)]
+    decoded = peer_pdu.A_ASSOCIATE_AC()
+    decoded.decode(answer.pdu)
+
+
+@pytest.mark.parametrize(
+    ("body", "result"),
+    [
+        (b"", None),
+        (b"\3", 2),
+        (b"\3\0\0\0", 2),
+        (b"\3\0\0\0\x30\0\0\x991.2", 2),
+        (wire.context(3, wire.CT, wire.EXPLICIT)[4:] + b"\0", 2),
+        (wire.context(3, UID_65.decode(), wire.EXPLICIT)[4:], 3),
+        (wire.context(3, "1.2.\xff", wire.EXPLICIT)[4:], 3),
+        (wire.context(3, wire.CT, UID_65.decode())[4:], 4),
+        (wire.context(3, wire.CT, "1.2.\xff", wire.EXPLICIT)[4:], 0),
+        (wire.context(3, wire.CT, wire.EXPLICIT)[4:] + wire.item(0x41, b"?"), 0),
+        (b"\3\xff\xff\xff" + wire.context(3, wire.CT, wire.EXPLICIT)[8:], 0),
+        (wire.context(0, wire.CT, wire.EXPLICIT)[4:], 0),
+    ],
+)
+def test_f105_a_presentation_context_costs_itself(body: bytes, result: int | None) -> None:
+    found = dict(results(accepted(CT, wire.item(0x20, body))))
+    assert found == {1: 0} | ({} if result is None else {body[0]: result})
+
+
+def test_f105_reserved_bytes_of_a_request_are_not_checked() -> None:
+    request = bytearray(wire.associate_rq(CT))
+    request[1] = request[8] = request[9] = 0xFF
+    request[42:74] = b"\xff" * 32
+    request[75] = 0xFF
+    answer = acceptor().answer(bytes(request))
+    assert isinstance(answer, Accepted)
+    assert results(answer) == [(1, 0)]
 
 
 @settings(deadline=None, max_examples=400)

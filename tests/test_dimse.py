@@ -38,7 +38,7 @@ def test_failure_carries_comment_and_element() -> None:
     assert dimse_messages.C_STORE_RSP
 
 
-@pytest.mark.parametrize("limit", [128, 200, 16384, 0])
+@pytest.mark.parametrize("limit", [8, 9, 128, 201, 16384, 0])
 def test_responses_fit_the_peers_maximum(limit: int) -> None:
     command = dimse.response(REQUEST, Status.OUT_OF_RESOURCES, b"x" * 64)
     pdus, at, data = dimse.p_data(5, command, limit), 0, b""
@@ -47,6 +47,7 @@ def test_responses_fit_the_peers_maximum(limit: int) -> None:
         length = int.from_bytes(pdus[at + 2 : at + 6], "big")
         assert pdus[at] == 4
         assert not limit or length <= limit
+        assert length % 2 == 0  # a fragment of odd length is no PDV to DCMTK
         assert pdus[at + 10] == 5
         last = pdus[at + 11]
         data += pdus[at + 12 : at + 6 + length]

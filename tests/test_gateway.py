@@ -600,7 +600,9 @@ def test_f65_garbage_is_c000(peer) -> None:
 
 
 def test_f70_other_statuses(peer) -> None:
-    assert peer.store(wire.data_set(), sop_class="1.2.840.10008.5.1.4.1.1.4") == 0x0122
+    assert peer.store(wire.data_set(), sop_class="1.2.840.10008.5.1.4.1.1.4") == 0xA900
+    worklist = "1.2.840.10008.5.1.4.31"
+    assert peer.store(wire.data_set(sop_class=worklist), sop_class=worklist) == 0x0122
     assert peer.store(wire.data_set(), "1.2/3") == 0x0117
     peer.send(wire.p_data(wire.pdvs(1, wire.store_rq("1.2.3", data_set=wire.NO_DATA_SET), True)))
     assert peer.status() & 0xF000 == 0xC000

@@ -40,7 +40,7 @@ from test_core import message as core_message
 from fastjmix import _core
 from fastjmix._core import PdvScanner
 from fastjmix.config import PeerLimits
-from fastjmix.dicom import association, dataset
+from fastjmix.dicom import associate_rq, association, dataset
 from fastjmix.dicom.association import Accepted, Rejected
 from fastjmix.errors import ProtocolError
 from fastjmix.receiver import connection, doors
@@ -72,7 +72,7 @@ def is_taken(request: bytes) -> bool:
 @pytest.mark.parametrize("off", [-1, 0, 1])
 def test_bytes_of_a_request(gateway, off: int) -> None:
     plain = wire.associate_rq(CT)
-    left = association.ASSOCIATE_RQ_MAX + off - (len(plain) - 6)
+    left = associate_rq.ASSOCIATE_RQ_MAX + off - (len(plain) - 6)
     padding = b""
     while left:  # items that nobody knows
         part = min(left - 4, 0xFFFF)
@@ -93,30 +93,48 @@ def test_bytes_of_a_request(gateway, off: int) -> None:
 def test_presentation_contexts(off: int) -> None:
     contexts = [
         wire.context((2 * n + 1) % 256, wire.CT, wire.EXPLICIT)
-        for n in range(association.CONTEXTS_MAX + off)
+        for n in range(associate_rq.CONTEXTS_MAX + off)
     ]
     assert is_taken(wire.associate_rq(*contexts)) == (off <= 0)
 
 
 @pytest.mark.parametrize("off", [-1, 0, 1])
 def test_transfer_syntaxes_of_a_context(off: int) -> None:
-    syntaxes = [f"1.2.{n}" for n in range(association.SYNTAXES_MAX + off)]
+    syntaxes = [f"1.2.{n}" for n in range(associate_rq.SYNTAXES_MAX + off)]
     assert is_taken(wire.associate_rq(wire.context(1, wire.CT, *syntaxes))) == (off <= 0)
 
 
 @pytest.mark.parametrize("off", [-1, 0, 1])
 def test_items_in_all(off: int) -> None:
     plain = 1 + 3 + 3  # application context, a context and its two, user information and its two
-    unknown = [wire.item(0x77, b"")] * (association.ITEMS_MAX + off - plain)
+    unknown = [wire.item(0x77, b"")] * (associate_rq.ITEMS_MAX + off - plain)
     assert is_taken(wire.associate_rq(CT, *unknown)) == (off <= 0)
 
 
-@pytest.mark.parametrize("size", [127, 128, 129, 0])
-def test_the_peers_own_maximum_length(size: int) -> None:
+@pytest.mark.parametrize("size", [1, 7, 8, 9, 0])
+def test_the_peers_own_maximum_length(gateway, size: int) -> None:
     """0: unlimited."""
-    assert is_taken(wire.associate_rq(CT, max_pdu=size)) == (
-        size == 0 or size >= association.PEER_PDU_MIN
-    )
+    with Peer(gateway.dicom_port) as peer:
+        peer.associate(max_pdu=size)
+        peer.send(wire.p_data(wire.pdvs(3, wire.echo_rq(), True)))
+        kind, body = peer.pdu()
+        assert kind == 4
+        smallest = association.PEER_PDU_MIN
+        assert len(body) > smallest if size == 0 else len(body) == smallest
+        data = body[6:]
+        while not body[5] & 2:
+            kind, body = peer.pdu()
+            data += body[6:]
+        assert wire.parse_command(data)[0x0900] == wire.us(0)
+        peer.release()
+
+
+@pytest.mark.parametrize("off", [-1, 0, 1])
+def test_characters_of_an_implementation_version_name(off: int) -> None:
+    name = b"V" * (associate_rq.IMPLEMENTATION_CHARS_MAX + off)
+    answer = acceptor().answer(wire.associate_rq(CT, user=wire.item(0x55, name)))
+    assert isinstance(answer, Accepted)
+    assert len(answer.peer_implementation) == min(len(name), associate_rq.IMPLEMENTATION_CHARS_MAX)
 
 
 @pytest.mark.parametrize("off", [-1, 0, 1])

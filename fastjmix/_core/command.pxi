@@ -13,44 +13,60 @@ cdef class Command:
     cdef readonly bytes sop_instance_uid    # (0000,1000), or (0000,1001) Requested SOP Instance UID
 
 
+cdef bytes _command_uid(const uint8_t* text, uint32_t length):
+    """A UID up to its first NUL, without the blanks around it: it has none (PS3.5 §9.1)."""
+    cdef uint32_t first = 0, end = 0
+    while end < length and text[end] != 0:
+        end += 1
+    while end and text[end - 1] == 32:
+        end -= 1
+    while first < end and text[first] == 32:
+        first += 1
+    return PyBytes_FromStringAndSize(<const char*>text + first, end - first)
+
+
 def parse_command(const uint8_t[::1] data):
-    """Reads a command set. Raises ValueError when it is not one; unknown elements are passed over."""
+    """Reads a command set. Raises ValueError when it has no Command Field.
+
+    Of an element that comes twice the first counts, of a number with several values the first.
+    Elements that are not looked at are passed over, whatever they are; what cannot be followed ends
+    the command set (PS3.7 §6.3.1). So do DCMTK and Orthanc.
+    """
     cdef Command command = Command.__new__(Command)
     cdef Py_ssize_t n = data.shape[0], at = 0
     cdef const uint8_t* p = &data[0] if n else NULL
-    cdef uint32_t length, trimmed
+    cdef uint32_t length
     cdef uint16_t element
+    cdef bytes requested_class = b"", requested_instance = b""
     command.field = command.message_id = command.data_set_type = -1
     command.sop_class_uid = command.sop_instance_uid = b""
-    while at < n:
-        if n - at < 8:
-            raise ValueError("the command set ends inside an element")
-        if fj_le16(p + at) != 0:
-            raise ValueError("the command set holds an element outside group 0000")
+    while n - at >= 8:
         element = fj_le16(p + at + 2)
         length = fj_le32(p + at + 4)
+        if length > n - at - 8:
+            break
         at += 8
-        if length > n - at:
-            raise ValueError(f"element (0000,{element:04X}) is longer than the command set")
-        if element in (0x0002, 0x0003, 0x1000, 0x1001):
-            trimmed = length
-            while trimmed and (p[at + trimmed - 1] == 0 or p[at + trimmed - 1] == 32):
-                trimmed -= 1
-            uid = PyBytes_FromStringAndSize(<const char*>p + at, trimmed)
-            if element < 0x1000:
-                command.sop_class_uid = uid
-            else:
-                command.sop_instance_uid = uid
-        elif element in (0x0100, 0x0110, 0x0800):
-            if length != 2:
-                raise ValueError(f"element (0000,{element:04X}) has {length} bytes, not 2")
-            if element == 0x0100:
-                command.field = fj_le16(p + at)
-            elif element == 0x0110:
-                command.message_id = fj_le16(p + at)
-            else:
-                command.data_set_type = fj_le16(p + at)
+        if fj_le16(p + at - 8) != 0:
+            pass
+        elif element == 0x0002:
+            command.sop_class_uid = command.sop_class_uid or _command_uid(p + at, length)
+        elif element == 0x1000:
+            command.sop_instance_uid = command.sop_instance_uid or _command_uid(p + at, length)
+        elif element == 0x0003:
+            requested_class = requested_class or _command_uid(p + at, length)
+        elif element == 0x1001:
+            requested_instance = requested_instance or _command_uid(p + at, length)
+        elif length < 2:
+            pass
+        elif element == 0x0100 and command.field < 0:
+            command.field = fj_le16(p + at)
+        elif element == 0x0110 and command.message_id < 0:
+            command.message_id = fj_le16(p + at)
+        elif element == 0x0800 and command.data_set_type < 0:
+            command.data_set_type = fj_le16(p + at)
         at += length
     if command.field < 0:
         raise ValueError("the command set has no Command Field (0000,0100)")
+    command.sop_class_uid = command.sop_class_uid or requested_class
+    command.sop_instance_uid = command.sop_instance_uid or requested_instance
     return command

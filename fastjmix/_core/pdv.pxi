@@ -2,7 +2,8 @@
 #
 #   PDU header   1 type, 2 reserved, 3-6 length of what follows
 #   PDV item     1-4 length (context ID, control header and fragment), 5 presentation context ID,
-#                6 message control header: bit 0 command, bit 1 last fragment
+#                6 message control header: bit 0 command, bit 1 last fragment; the others are not
+#                checked by a receiver (Annex E.2)
 
 cdef enum:
     COMMAND_BYTES = 16384
@@ -161,13 +162,13 @@ cdef class PdvScanner(LaneWriter):
             self._pdu_left = length
             return -1
         if kind == 5 or kind == 7:
-            if length != 4:
-                return self._broken(f"a PDU of type 0{kind}H with {length} bytes, not 4", 6)
-            if self._head - self._scan < 10:
+            # Four bytes follow, reserved, or (A-ABORT) told to nobody: however many they are, the
+            # association is over, and they are thrown away with what comes behind.
+            if self._head - self._scan < 6 + min(length, 4):
                 return MORE
             if kind == 5 and (self._mode != IDLE or len(self._command)):
                 return self._broken("A-RELEASE-RQ inside a message", 2)
-            self._scan += 10
+            self._scan += 6 + min(length, 4)
             return RELEASE if kind == 5 else ABORTED
         return self._broken(f"a PDU of type 0{kind}H on an established association", 2)
 
@@ -184,8 +185,6 @@ cdef class PdvScanner(LaneWriter):
         control = self._byte(5)
         if length < 2 or length > self._pdu_left - 4:
             return self._broken(f"a PDV of {length} bytes in the last {self._pdu_left} of its PDU", 6)
-        if control & 0xFC:
-            return self._broken(f"a message control header of {control:02X}H", 6)
         if control & 1:
             if self._mode != IDLE:
                 return self._broken("a command fragment inside a data set", 6)

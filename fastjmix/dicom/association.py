@@ -1,7 +1,8 @@
 """The acceptor's half of an association: A-ASSOCIATE-RQ in, an answer out (PS3.8 §7.1, §9.3).
 
 Wanted: every question of negotiation answered from bytes alone, so that a test or a fuzzer can
-drive it. pynetdicom's PDU classes are the codec; the policy is here.
+drive it. associate_rq.py reads the request, pynetdicom's PDU classes write the answer; the policy
+is here.
 Guaranteed: whatever the bytes are, the outcome is an Accepted, a Rejected, or a ProtocolError
 (which becomes an A-ABORT). Equal requests get equal answers, from a cache: some modalities open an
 association per image.
@@ -15,16 +16,17 @@ Sta6 `_core.PdvScanner` finds the PDUs.
 
 from __future__ import annotations
 
-import struct
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from pynetdicom import pdu, pdu_items, sop_class
 from pynetdicom.service_class import ServiceClass, StorageServiceClass
 
+from fastjmix.dicom.associate_rq import AssociateRq, Proposal, read_associate_rq
 from fastjmix.dicom.dataset import (
     DEFLATED,
     EXPLICIT_BIG,
@@ -32,24 +34,9 @@ from fastjmix.dicom.dataset import (
     IMPLEMENTATION_VERSION_NAME,
     IMPLICIT_LITTLE,
 )
-from fastjmix.errors import ProtocolError
 
 APPLICATION_CONTEXT: Final = "1.2.840.10008.3.1.1.1"
 VERIFICATION: Final = "1.2.840.10008.1.1"
-
-ASSOCIATE_RQ_MAX: Final = 1 << 18
-"""Bytes of an A-ASSOCIATE-RQ. 128 contexts of 60 transfer syntaxes each are about 200 KB."""
-
-CONTEXTS_MAX: Final = 256
-"""Presentation contexts of a request. Their IDs are odd and one byte (PS3.8 §9.3.2.2): 128 make
-sense, and those that repeat an ID are answered too."""
-
-SYNTAXES_MAX: Final = 1024
-"""Transfer syntaxes of one presentation context; DICOM defines about 60."""
-
-ITEMS_MAX: Final = 8192
-"""Items of a request, and items within them. Decoding takes about 8 µs each, and meanwhile nobody
-else is served."""
 
 CACHE_MAX: Final = 256
 """Answers remembered. A department has fewer different requests than this."""
@@ -57,8 +44,9 @@ CACHE_MAX: Final = 256
 CACHED_RQ_MAX: Final = 1 << 14
 """Bytes of a request whose answer is remembered: so the cache has an end in bytes too."""
 
-PEER_PDU_MIN: Final = 128
-"""A peer that takes smaller PDUs than this could not take its own responses sensibly."""
+PEER_PDU_MIN: Final = 8
+"""Bytes of the smallest P-DATA-TF: a PDV header and two bytes, as fragments are of even length. A
+peer that says it takes less is sent this much."""
 
 UID_MAX: Final = 64
 """PS3.5 §9.1: characters of a UID."""
@@ -67,12 +55,6 @@ RELEASE_RP: Final = b"\x06\x00\x00\x00\x00\x04\x00\x00\x00\x00"
 
 # PS3.8 Table 9-18: result of a presentation context.
 ACCEPTANCE, USER_REJECTION, NO_REASON, ABSTRACT_SYNTAX, TRANSFER_SYNTAXES = range(5)
-
-_ITEM = struct.Struct(">BBH")
-_KNOWN_ITEMS = frozenset((0x10, 0x20, 0x50))
-# Maximum length, implementation class and version, window, role, extended negotiation, identity:
-# what is answered or logged. Common extended negotiation (57H) has no answer.
-_KNOWN_SUB_ITEMS = frozenset((0x51, 0x52, 0x53, 0x54, 0x55, 0x56, 0x58))
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,78 +130,6 @@ def syntax_kind(transfer_syntax: str) -> int:
     return {IMPLICIT_LITTLE: 0, EXPLICIT_BIG: 2, DEFLATED: 3}.get(transfer_syntax, 1)
 
 
-def _items(data: bytes, what: str) -> Iterator[tuple[int, bytes]]:
-    """Type and whole bytes of each item. Raises ProtocolError for lengths that do not fit."""
-    at = 0
-    while at < len(data):
-        if len(data) - at < 4:
-            raise ProtocolError(f"{what}: an item header is cut off", 6)
-        kind, _, length = _ITEM.unpack_from(data, at)
-        if length > len(data) - at - 4:
-            raise ProtocolError(f"{what}: item {kind:02X}H is longer than its parent", 6)
-        yield kind, data[at : at + 4 + length]
-        at += 4 + length
-
-
-def _bound(request: bytes) -> None:
-    """Raises ProtocolError for more items than anyone needs: they are counted, not decoded."""
-    contexts = items = 0
-    for kind, item in _items(request[74:], "A-ASSOCIATE-RQ"):
-        inner = 0
-        if kind in (0x20, 0x50):
-            body = item[8:] if kind == 0x20 else item[4:]
-            inner = sum(1 for _ in _items(body, f"item {kind:02X}H"))
-        contexts += kind == 0x20
-        items += 1 + inner
-        if kind == 0x20 and inner - 1 > SYNTAXES_MAX:  # one of them is the abstract syntax
-            raise ProtocolError(f"more than {SYNTAXES_MAX} transfer syntaxes of one context", 6)
-        if contexts > CONTEXTS_MAX:
-            raise ProtocolError(f"more than {CONTEXTS_MAX} presentation contexts", 6)
-        if items > ITEMS_MAX:
-            raise ProtocolError(f"more than {ITEMS_MAX} items in an A-ASSOCIATE-RQ", 6)
-
-
-def _known_only(request: bytes) -> bytes:
-    """The request without items that we do not know, and with AE titles that always decode.
-
-    PS3.8 §9.3.1: unrecognised items are ignored.
-    """
-    items = []
-    for kind, item in _items(request[74:], "A-ASSOCIATE-RQ"):
-        if kind == 0x50:
-            subs = (s for k, s in _items(item[4:], "user information") if k in _KNOWN_SUB_ITEMS)
-            body = b"".join(subs)
-            items.append(_ITEM.pack(0x50, 0, len(body)) + body)
-        elif kind in _KNOWN_ITEMS:
-            items.append(item)
-    body = request[6:10] + b"CALLED".ljust(16) + b"CALLING".ljust(16) + request[42:74]
-    body += b"".join(items)
-    return request[:2] + len(body).to_bytes(4, "big") + body
-
-
-def _decode(request: bytes) -> Any:
-    """The request as pynetdicom's PDU. Raises ProtocolError."""
-    if len(request) < 74:
-        raise ProtocolError("an A-ASSOCIATE-RQ of fewer than 74 bytes", 6)
-    _bound(request)
-    decoded = pdu.A_ASSOCIATE_RQ()
-    try:
-        decoded.decode(_known_only(request))
-        # What is used later is looked at now, so that every fault is found in one place.
-        for context in decoded.presentation_context:
-            _ = context.context_id, context.abstract_syntax, context.transfer_syntax
-    except ProtocolError:
-        raise
-    except Exception as problem:
-        # The codec raises whatever its parts raise; each of them is the peer's fault.
-        raise ProtocolError(f"an A-ASSOCIATE-RQ that cannot be decoded: {problem!r}", 6) from None
-    return decoded
-
-
-def _clean(uid: object) -> str:
-    return "" if uid is None else str(uid).strip("\0 ")
-
-
 def is_uid(text: bytes) -> bool:
     """PS3.5 §9.1: up to 64 digits and dots. Looser than the standard in what stands where."""
     return 0 < len(text) <= UID_MAX and not text.strip(b"0123456789.")
@@ -248,27 +158,23 @@ class Acceptor:
         return known
 
     def _negotiate(self, request: bytes) -> Accepted | Rejected:
-        decoded = _decode(request)
+        asked = read_associate_rq(request)
         called, calling = ae_title(request[10:26]), ae_title(request[26:42])
-        refusal = self._refusal(decoded, called, calling)
+        refusal = self._refusal(asked, called, calling)
         if refusal is not None:
             why, answer = refusal
             return Rejected(answer, called, calling, why)
-        items, contexts, refused = self._contexts(decoded)
-        user = decoded.user_information
-        peer_max = 0 if user is None else user.maximum_length or 0
-        if 0 < peer_max < PEER_PDU_MIN:
-            raise ProtocolError(f"the peer takes PDUs of {peer_max} bytes only", 6)
-        answer = self._accept_pdu(request, items, self._user_items(user, contexts))
-        implementation = "" if user is None else _clean(user.implementation_version_name)
-        return Accepted(answer, called, calling, contexts, refused, peer_max, implementation)
+        items, contexts, refused = self._contexts(asked.contexts)
+        peer_max = asked.max_length and max(asked.max_length, PEER_PDU_MIN)
+        answer = self._accept_pdu(request, items, self._user_items(asked, contexts))
+        return Accepted(answer, called, calling, contexts, refused, peer_max, asked.implementation)
 
-    def _refusal(self, decoded: Any, called: str, calling: str) -> tuple[str, bytes] | None:
+    def _refusal(self, asked: AssociateRq, called: str, calling: str) -> tuple[str, bytes] | None:
         """PS3.8 Table 9-21, in the order in which one would knock at the door."""
         policy = self._policy
-        if not decoded.protocol_version & 1:
+        if not asked.protocol_version & 1:
             return "protocol version 1 is not offered", reject_pdu(1, 2, 2)
-        if _clean(decoded.application_context_name) != APPLICATION_CONTEXT:
+        if asked.application_context != APPLICATION_CONTEXT:
             return "application context is not DICOM's", reject_pdu(1, 1, 2)
         if called != policy.ae_title and not policy.accept_any_called_aet:
             return f"called AE title is not {policy.ae_title}", reject_pdu(1, 1, 7)
@@ -276,15 +182,16 @@ class Acceptor:
             return "calling AE title is not in aet_table", reject_pdu(1, 1, 3)
         return None
 
-    def _contexts(self, decoded: Any) -> tuple[list[Any], dict[int, Context], tuple[str, ...]]:
+    def _contexts(
+        self, proposed: list[Proposal]
+    ) -> tuple[list[Any], dict[int, Context], tuple[str, ...]]:
         items: list[Any] = []
         contexts: dict[int, Context] = {}
         refused: list[str] = []
-        for proposed in decoded.presentation_context:
-            number = proposed.context_id
-            abstract = _clean(proposed.abstract_syntax)
-            syntaxes = [s for s in map(_clean, proposed.transfer_syntax) if is_uid(s.encode())]
-            result = self._result(number, abstract, syntaxes, contexts)
+        for one in proposed:
+            number, abstract = one.number, one.abstract_syntax
+            syntaxes = [s for s in one.transfer_syntaxes if is_uid(s.encode())]
+            result = self._result(one, syntaxes, contexts)
             # A refused context repeats a syntax that is not significant (PS3.8 §9.3.3.2).
             chosen = syntaxes[0] if syntaxes else IMPLICIT_LITTLE
             if result == ACCEPTANCE:
@@ -299,10 +206,10 @@ class Acceptor:
             items.append(_context_item(number, result, chosen))
         return items, contexts, tuple(refused)
 
-    def _result(
-        self, number: int, abstract: str, syntaxes: list[str], taken: Mapping[int, Context]
-    ) -> int:
-        if number in taken or not number & 1 or not abstract:
+    def _result(self, proposed: Proposal, syntaxes: list[str], taken: Mapping[int, Context]) -> int:
+        abstract = proposed.abstract_syntax
+        # An even ID breaks PS3.8 §9.3.2.2, and is as good as an odd one: others take it, too.
+        if proposed.number in taken or not abstract or not proposed.whole:
             return NO_REASON
         if not is_uid(abstract.encode()):
             return ABSTRACT_SYNTAX
@@ -314,7 +221,7 @@ class Acceptor:
             return ABSTRACT_SYNTAX
         return ACCEPTANCE if self._policy.enable_store else USER_REJECTION
 
-    def _user_items(self, user: Any, contexts: Mapping[int, Context]) -> list[Any]:
+    def _user_items(self, asked: AssociateRq, contexts: Mapping[int, Context]) -> list[Any]:
         """User information of the answer (PS3.7 Annex D.3)."""
         length = pdu_items.MaximumLengthSubItem()
         length.maximum_length_received = self._policy.max_pdu
@@ -323,19 +230,18 @@ class Acceptor:
         version = pdu_items.ImplementationVersionNameSubItem()
         version.implementation_version_name = IMPLEMENTATION_VERSION_NAME
         answers: list[Any] = [length, implementation]
-        asked = [] if user is None else user.user_data
+        # One answer a SOP class: user information must not outgrow its 16-bit length.
         accepted = {context.abstract_syntax.decode(): context for context in contexts.values()}
-        if any(isinstance(i, pdu_items.AsynchronousOperationsWindowSubItem) for i in asked):
+        if asked.window:
             answers.append(_window())
-        roles = _first_of_each(asked, pdu_items.SCP_SCU_RoleSelectionSubItem)
-        answers += [_role(item) for uid, item in roles.items() if uid in accepted]
+        answers += [_role(uid, scu) for uid, scu in asked.roles.items() if uid in accepted]
         answers.append(version)
-        levels = _first_of_each(asked, pdu_items.SOPClassExtendedNegotiationSubItem)
-        for uid, item in levels.items():
-            if uid in accepted and accepted[uid].stores:
-                answers.append(_storage_level(item))
-        identities = (i for i in asked if isinstance(i, pdu_items.UserIdentitySubItemRQ))
-        if any(item.response_requested for item in identities):
+        answers += [
+            _storage_level(uid)
+            for uid in asked.extended
+            if uid in accepted and accepted[uid].stores
+        ]
+        if asked.wants_identity:
             answers.append(_identity())
         return answers
 
@@ -353,19 +259,11 @@ class Acceptor:
         return bytes(encoded)
 
 
+@lru_cache(maxsize=CACHE_MAX)
 def is_storage(abstract_syntax: str) -> bool:
     """True for storage SOP classes, and for private and unknown ones: they may be storage."""
     service = sop_class.uid_to_service_class(abstract_syntax)
     return service in (ServiceClass, StorageServiceClass)
-
-
-def _first_of_each(asked: list[Any], kind: type[Any]) -> dict[str, Any]:
-    """The sub-items of a kind, one a SOP class: the answer must not outgrow its 16-bit length."""
-    found: dict[str, Any] = {}
-    for item in asked:
-        if isinstance(item, kind):
-            found.setdefault(_clean(item.uid), item)
-    return found
 
 
 def _context_item(number: int, result: int, transfer_syntax: str) -> Any:
@@ -386,19 +284,19 @@ def _window() -> Any:
     return window
 
 
-def _role(asked: Any) -> Any:
+def _role(uid: str, scu_role: int) -> Any:
     """We are SCP only: the requestor may be SCU, never SCP (PS3.7 §D.3.3.4)."""
     role = pdu_items.SCP_SCU_RoleSelectionSubItem()
-    role.sop_class_uid = asked.uid
-    role.scu_role = asked.scu_role
+    role.sop_class_uid = uid
+    role.scu_role = scu_role
     role.scp_role = 0
     return role
 
 
-def _storage_level(asked: Any) -> Any:
+def _storage_level(uid: str) -> Any:
     """Level 2 (full): all elements are kept, none is coerced (PS3.4 §B.3.1)."""
     level = pdu_items.SOPClassExtendedNegotiationSubItem()
-    level.sop_class_uid = asked.uid
+    level.sop_class_uid = uid
     level.service_class_application_information = b"\x02\x00\x00\x00\x00\x00"
     return level
 

@@ -54,7 +54,7 @@ class Status(IntEnum):
 MEANING: Final = {
     Status.SUCCESS: "stored",
     Status.INVALID_INSTANCE: "Affected SOP Instance UID is not a UID",
-    Status.SOP_CLASS_NOT_SUPPORTED: "SOP class is not the presentation context's",
+    Status.SOP_CLASS_NOT_SUPPORTED: "SOP class cannot be stored in this presentation context",
     Status.NOT_AUTHORISED: "this listener does not store (enable_store = false)",
     Status.DUPLICATE_INVOCATION: "Message ID is still in use",
     Status.UNRECOGNISED_OPERATION: "only C-ECHO and C-STORE are served here",
@@ -92,8 +92,8 @@ def command_set(elements: bytes) -> bytes:
 
 def p_data(context: int, command: bytes, peer_max_pdu: int) -> bytes:
     """A command set as P-DATA-TF PDUs, none longer than the peer's maximum (0 = unlimited)."""
-    room = (peer_max_pdu or 1 << 20) - PDV_OVERHEAD
-    room = max(room, 1)
+    # Fragments are of even length: DCMTK refuses others.
+    room = max(((peer_max_pdu or 1 << 20) - PDV_OVERHEAD) & ~1, 2)
     pdus = []
     for start in range(0, len(command), room):
         fragment = command[start : start + room]

@@ -12,13 +12,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 from fastjmix.config import Config
-from fastjmix.dicom.association import (
-    ASSOCIATE_RQ_MAX,
-    CONGESTION,
-    LOCAL_LIMIT,
-    Accepted,
-    Rejected,
-)
+from fastjmix.dicom.associate_rq import ASSOCIATE_RQ_MAX
+from fastjmix.dicom.association import CONGESTION, LOCAL_LIMIT, Accepted, Rejected
 from fastjmix.errors import ProtocolError
 from fastjmix.receiver.connection import Connection
 from fastjmix.receiver.doors import Door, Notices

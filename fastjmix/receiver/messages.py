@@ -16,7 +16,7 @@ import xxhash
 from fastjmix import _core, log
 from fastjmix._core import Command, Head, PdvScanner
 from fastjmix.dicom import dimse
-from fastjmix.dicom.association import Context, is_uid
+from fastjmix.dicom.association import Context, is_storage, is_uid
 from fastjmix.dicom.dataset import file_meta_prefix
 from fastjmix.dicom.dimse import Status
 from fastjmix.errors import UnreadableHead
@@ -279,7 +279,7 @@ def _refusal(request: Command, context: Context) -> tuple[int, bytes, int | None
         return None
     if request.field != dimse.C_STORE_RQ:
         status = Status.UNRECOGNISED_OPERATION
-    elif not context.stores or request.sop_class_uid != context.abstract_syntax:
+    elif not context.stores or not _stores(request.sop_class_uid, context):
         status = Status.SOP_CLASS_NOT_SUPPORTED
     elif not is_uid(request.sop_instance_uid):
         status = Status.INVALID_INSTANCE
@@ -287,6 +287,14 @@ def _refusal(request: Command, context: Context) -> tuple[int, bytes, int | None
         status = Status.CANNOT_UNDERSTAND
         return status, dimse.MEANING[Status.MISTYPED_ARGUMENT].encode(), None
     return None if status is None else (status, dimse.MEANING[status].encode(), None)
+
+
+def _stores(sop_class_uid: bytes, context: Context) -> bool:
+    """Tells whether instances of a SOP class may come in a storage context. Senders are known to
+    use the context of another storage SOP class, and are taken by others."""
+    if sop_class_uid == context.abstract_syntax:
+        return True
+    return is_uid(sop_class_uid) and is_storage(sop_class_uid.decode())
 
 
 def _mismatch(request: Command, head: Head) -> tuple[Status, bytes, int | None] | None:

@@ -57,7 +57,7 @@ def respond(request: _core.Command, status: int, comment: bytes, peer_max: int) 
     assert shown[0x0900] == struct.pack("<H", status)
     assert len(shown.get(0x0902, b"")) <= 64
     sent = dimse.p_data(1, answer, peer_max)
-    assert b"".join(fragments(sent, max(peer_max or 1 << 20, 7))) == answer
+    assert b"".join(fragments(sent, max(peer_max or 1 << 20, 8))) == answer
 
 
 def fragments(sent: bytes, most: int) -> list[bytes]:

@@ -16,6 +16,21 @@ from fastjmix._core import Command
 C_STORE_RQ: Final = 0x0001
 C_ECHO_RQ: Final = 0x0030
 C_CANCEL_RQ: Final = 0x0FFF
+OPERATIONS: Final = {
+    C_STORE_RQ: "C-STORE-RQ",
+    0x0010: "C-GET-RQ",
+    0x0020: "C-FIND-RQ",
+    0x0021: "C-MOVE-RQ",
+    C_ECHO_RQ: "C-ECHO-RQ",
+    0x0100: "N-EVENT-REPORT-RQ",
+    0x0110: "N-GET-RQ",
+    0x0120: "N-SET-RQ",
+    0x0130: "N-ACTION-RQ",
+    0x0140: "N-CREATE-RQ",
+    0x0150: "N-DELETE-RQ",
+}
+"""PS3.7 §E.1: names of requests, for the log."""
+
 RESPONSE: Final = 0x8000
 """PS3.7 §E.1: bit of the Command Field that says response."""
 

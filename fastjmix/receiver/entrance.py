@@ -14,6 +14,7 @@ from typing import Protocol
 from fastjmix.config import Config
 from fastjmix.dicom.associate_rq import ASSOCIATE_RQ_MAX
 from fastjmix.dicom.association import CONGESTION, LOCAL_LIMIT, Accepted, Rejected
+from fastjmix.dicom.foreign import foreign_protocol
 from fastjmix.errors import ProtocolError
 from fastjmix.receiver.connection import Connection
 from fastjmix.receiver.doors import Door, Notices
@@ -68,7 +69,9 @@ class Entrance:
         buffer += data
         if buffer[0] != 0x01:
             known = 0x02 <= buffer[0] <= 0x07
-            self._loop.abort(connection, 2, 2 if known else 1, "not an A-ASSOCIATE-RQ")
+            foreign = foreign_protocol(bytes(buffer[:16]))
+            why = f"not an A-ASSOCIATE-RQ but {foreign}" if foreign else "not an A-ASSOCIATE-RQ"
+            self._loop.abort(connection, 2, 2 if known else 1, why)
             return
         if len(buffer) < 6:
             return
@@ -87,19 +90,19 @@ class Entrance:
             return
         connection.received.clear()
         if isinstance(answer, Rejected):
-            self._reject(connection, answer.calling_ae, answer.pdu, answer.why)
+            self._reject(connection, answer, answer.pdu, answer.why)
             return
         connection.settings = self._table.number(door.index, answer.calling_ae)
         congestion = self._congestion()
         if congestion:
-            self._reject(connection, answer.calling_ae, CONGESTION, congestion)
+            self._reject(connection, answer, CONGESTION, congestion)
             return
         lane = self._lane(connection, answer.calling_ae)
         if isinstance(lane, int):
             self._loop.open(connection, answer, lane, rest)
         else:
             self._places.rejected()
-            self._reject(connection, answer.calling_ae, LOCAL_LIMIT, lane)
+            self._reject(connection, answer, LOCAL_LIMIT, lane)
 
     def _congestion(self) -> str:
         """Returns the reason why nobody is let in; "" when somebody may be."""
@@ -155,9 +158,15 @@ class Entrance:
         left = "little space is" if self._room.lacking == "space" else "few inodes are"
         return f"{left} left in the storage directory"
 
-    def _reject(self, connection: Connection, calling_ae: str, pdu: bytes, why: str) -> None:
+    def _reject(
+        self, connection: Connection, asked: Accepted | Rejected, pdu: bytes, why: str
+    ) -> None:
         self._stats.add("associations_rejected_total")
         self.notices.give(
-            "association_rejected", calling_ae=calling_ae, peer=connection.peer, why=why
+            "association_rejected",
+            calling_ae=asked.calling_ae,
+            called_ae=asked.called_ae,
+            peer=connection.peer,
+            why=why,
         )
         self._loop.last_words(connection, pdu, why)

@@ -276,6 +276,7 @@ class Receiver:
                 "contexts_refused",
                 association=connection.association,
                 calling_ae=answer.calling_ae,
+                peer=connection.peer,
                 abstract_syntaxes=",".join(sorted(set(answer.refused))),
             )
         self.send(connection, answer.pdu)

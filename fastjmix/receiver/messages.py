@@ -9,7 +9,7 @@ so that the association stays usable. No socket here: the loop sends.
 from __future__ import annotations
 
 import time
-from typing import Protocol
+from typing import Final, Protocol
 
 import xxhash
 
@@ -17,14 +17,19 @@ from fastjmix import _core, log
 from fastjmix._core import Command, Head, PdvScanner
 from fastjmix.dicom import dimse
 from fastjmix.dicom.association import Context, is_storage, is_uid
-from fastjmix.dicom.dataset import file_meta_prefix
+from fastjmix.dicom.dataset import file_meta_prefix, inflate_head
 from fastjmix.dicom.dimse import Status
+from fastjmix.dicom.refusals import why_uids, why_unreadable
 from fastjmix.errors import UnreadableHead
 from fastjmix.failpoints import reach
 from fastjmix.heads import DEFLATED_KIND, head_in
 from fastjmix.receiver.connection import ANSWERS_A_TURN, Connection, State
 from fastjmix.stats import Stats
 from fastjmix.wiring import Wiring
+
+UID_SHOWN_MAX: Final = 128
+"""Characters of a refused instance's UID in the log: twice what a UID may have, so that one that is
+too long can be found at its sender."""
 
 
 class Loop(Protocol):
@@ -58,7 +63,7 @@ class Messages:
             elif event == _core.DEFLATED_HEAD:
                 event = self._deflated(connection, scanner)
             elif event == _core.BAD_HEAD:
-                event = self._refuse(connection, scanner, Status.UNREADABLE_HEAD)
+                event = self._unreadable(connection, scanner)
             else:
                 self._leave(connection, scanner, event)
                 return
@@ -116,10 +121,12 @@ class Messages:
         request, accepted = connection.request, connection.accepted
         assert request is not None
         assert accepted is not None
+        context = accepted.contexts[scanner.context]
         problem = _mismatch(request, head)
+        if problem is not None and problem[0] is Status.MISSING_UID:
+            problem = Status.MISSING_UID, *why_uids(*_readable(scanner, context.kind))
         if problem is not None:
             return self._refuse(connection, scanner, *problem)
-        context = accepted.contexts[scanner.context]
         meta = file_meta_prefix(
             request.sop_class_uid.decode(),
             context.transfer_syntax.decode(),
@@ -155,11 +162,18 @@ class Messages:
                 limit=scanner.head_max,
             )
         except UnreadableHead:
-            return self._refuse(connection, scanner, Status.UNREADABLE_HEAD)
+            return self._unreadable(connection, scanner)
         if found is None:
             return scanner.look_further()
         head, data = found
         return self._head(connection, scanner, head, len(data))
+
+    def _unreadable(self, connection: Connection, scanner: PdvScanner) -> int:
+        """Refuses an instance whose elements cannot be followed, and says which."""
+        assert connection.accepted is not None
+        kind = connection.accepted.contexts[scanner.context].kind
+        reason = why_unreadable(*_readable(scanner, kind))
+        return self._refuse(connection, scanner, Status.UNREADABLE_HEAD, *reason)
 
     def _refuse(
         self,
@@ -230,10 +244,12 @@ class Messages:
         prepared = b"" if status else connection.prepared
         connection.request = connection.refusal = None
         connection.prepared = b""
-        if request.field == dimse.C_STORE_RQ:
-            self._count(connection, scanner, status, comment)
+        if request.field == dimse.C_STORE_RQ and status == Status.SUCCESS:
+            self._count(connection, scanner)
         elif request.field == dimse.C_ECHO_RQ and not status:
             self._stats.add("echoes_total")
+        else:
+            self._log_refusal(connection, request, status, comment)
         self._loop.send(
             connection,
             prepared or self._encoded(connection, scanner, request, status, comment, offending),
@@ -252,24 +268,43 @@ class Messages:
         command = dimse.response(request, status, comment, offending)
         return dimse.p_data(scanner.context, command, connection.accepted.peer_max_pdu)
 
-    def _count(
-        self, connection: Connection, scanner: PdvScanner, status: int, comment: bytes
+    def _count(self, connection: Connection, scanner: PdvScanner) -> None:
+        connection.stored += 1
+        connection.stored_at = time.monotonic()
+        self._stats.add("instances_received_total")
+        self._stats.add("instance_bytes_total", scanner.data_bytes)
+
+    def _log_refusal(
+        self, connection: Connection, request: Command, status: int, comment: bytes
     ) -> None:
-        if status == Status.SUCCESS:
-            connection.stored += 1
-            connection.stored_at = time.monotonic()
-            self._stats.add("instances_received_total")
-            self._stats.add("instance_bytes_total", scanner.data_bytes)
-            return
-        connection.refused += 1
-        self._stats.add("instances_refused_total")
-        self._log.warning(
-            "instance_refused",
-            association=connection.association,
-            calling_ae=connection.accepted.calling_ae if connection.accepted else "",
-            status=f"{status:04X}H",
-            why=comment.decode("latin-1"),
-        )
+        """Logs which request was refused, of whom, and why; log_rates.py bounds the lines."""
+        of = {
+            "association": connection.association,
+            "calling_ae": connection.accepted.calling_ae if connection.accepted else "",
+            "peer": connection.peer,
+            "status": f"{status:04X}H",
+            "why": comment.decode("latin-1"),
+            "sop_instance": _shown(request.sop_instance_uid),
+            "sop_class": _shown(request.sop_class_uid),
+        }
+        if request.field == dimse.C_STORE_RQ:
+            connection.refused += 1
+            self._stats.add("instances_refused_total")
+            self._log.warning("instance_refused", **of)
+        else:
+            name = dimse.OPERATIONS.get(request.field, "unknown")
+            self._log.warning("operation_refused", operation=f"{name} ({request.field:04X}H)", **of)
+
+
+def _shown(uid: bytes) -> str | None:
+    """A peer's UID for the log, cut to UID_SHOWN_MAX; None where there is none."""
+    return uid[:UID_SHOWN_MAX].decode("latin-1") or None
+
+
+def _readable(scanner: PdvScanner, kind: int) -> tuple[bytes, int]:
+    """Returns the head that is being refused, inflated if need be, and how it is encoded."""
+    head = scanner.head_bytes()
+    return (inflate_head(head).data, 1) if kind == DEFLATED_KIND else (head, kind)
 
 
 def _refusal(request: Command, context: Context) -> tuple[int, bytes, int | None] | None:

@@ -6,14 +6,11 @@ Guaranteed: `FileMeta.render` gives preamble and File Meta Information as PS3.10
 `describe` never raises and never reads pixel data. What it cannot understand is "" or None.
 Elements are stepped over in compiled code (`_core.read_values`), as they are when the UIDs are
 looked for: a head that is built to be slow, or nested without end, costs milliseconds at most.
-Still wrong: pydicom's warnings are kept quiet through Python's filter of warnings, which before
-Python 3.14 is one per process: a warning that another thread gives meanwhile is lost.
 """
 
 from __future__ import annotations
 
 import re
-import warnings
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,10 +19,10 @@ from struct import Struct
 from struct import error as StructError
 from typing import Any, Final, NamedTuple
 
-from pydicom.charset import convert_encodings, decode_bytes, python_encoding
-from pydicom.valuerep import PN_DELIMS, TEXT_VR_DELIMS, VR
+from pydicom.valuerep import VR
 
 from fastjmix import _core
+from fastjmix.dicom.charsets import CharacterSets, character_sets, decode
 from fastjmix.errors import UnreadableHead
 
 IMPLEMENTATION_CLASS_UID: Final = "2.25.243247878885852621453916350932683823793"
@@ -168,7 +165,7 @@ _SHARED: Final = WANTED - {INSTANCE_NUMBER}
 _integer = re.compile(rb"[+-]?[0-9]{1,12}")
 _control: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _blanks: Final = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], " ")
-_person_delimiters: Final = PN_DELIMS | {ord("=")}  # after these, escapes begin anew (§6.1.2.5.3)
+_PERSON_DELIMITERS: Final = b"^=\\"
 _vrs: Final = frozenset(vr.value.encode() for vr in VR if len(vr.value) == 2)
 
 
@@ -214,27 +211,22 @@ def _described(found: Mapping[int, bytes]) -> Description:
     def of(tag: int) -> bytes:
         return found.get(tag, b"")
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            encodings = _encodings(of(CHARACTER_SET)[:TEXT_BYTES_MAX])
-        except Exception:
-            return Description()
-        return Description(
-            study_instance_uid=_plain(of(STUDY_UID)),
-            series_instance_uid=_plain(of(SERIES_UID)),
-            patient_name=_person(of(PATIENT_NAME), encodings),
-            study_date=_plain(of(STUDY_DATE)),
-            modality=_plain(of(MODALITY)),
-            series_number=integer_string(of(SERIES_NUMBER)),
-            series_description=_text(of(SERIES_DESCRIPTION), encodings, TEXT_VR_DELIMS),
-            body_part=_plain(of(BODY_PART)),
-            instance_number=integer_string(of(INSTANCE_NUMBER)),
-            patient_id=_text(of(PATIENT_ID), encodings, TEXT_VR_DELIMS),
-            patient_birth_date=_plain(of(PATIENT_BIRTH_DATE)),
-            patient_sex=_plain(of(PATIENT_SEX)),
-            study_description=_text(of(STUDY_DESCRIPTION), encodings, TEXT_VR_DELIMS),
-        )
+    sets = character_sets(of(CHARACTER_SET)[:TEXT_BYTES_MAX])
+    return Description(
+        study_instance_uid=_plain(of(STUDY_UID)),
+        series_instance_uid=_plain(of(SERIES_UID)),
+        patient_name=_person(of(PATIENT_NAME), sets),
+        study_date=_plain(of(STUDY_DATE)),
+        modality=_plain(of(MODALITY)),
+        series_number=integer_string(of(SERIES_NUMBER)),
+        series_description=_text(of(SERIES_DESCRIPTION), sets),
+        body_part=_plain(of(BODY_PART)),
+        instance_number=integer_string(of(INSTANCE_NUMBER)),
+        patient_id=_text(of(PATIENT_ID), sets),
+        patient_birth_date=_plain(of(PATIENT_BIRTH_DATE)),
+        patient_sex=_plain(of(PATIENT_SEX)),
+        study_description=_text(of(STUDY_DESCRIPTION), sets),
+    )
 
 
 @lru_cache(maxsize=DESCRIPTIONS_KEPT)
@@ -301,27 +293,10 @@ def _kind(head: bytes, transfer_syntax_uid: str) -> int:
     return 0 if transfer_syntax_uid == IMPLICIT_LITTLE and head[4:6] not in _vrs else 1
 
 
-def _encodings(character_set: bytes) -> list[str]:
-    """Python's names for a Specific Character Set (PS3.3 §C.12.1.1.2).
-
-    pydicom would also take the name of any codec of Python: only DICOM's terms get through.
-    """
-    terms = [term.strip(" \0").upper() for term in character_set.decode("latin-1").split("\\")]
-    for index, term in enumerate(terms):
-        if term in ("UTF-8", "UTF8"):  # not a defined term, but seen, and not to be mistaken
-            terms[index] = "ISO_IR 192"
-        elif term not in python_encoding and not re.fullmatch(r"ISO.(2022.)?IR.\d+", term):
-            terms[index] = ""
-    return convert_encodings(terms)
-
-
-def _text(value: bytes, encodings: list[str], delimiters: set[int]) -> str:
+def _text(value: bytes, sets: CharacterSets, delimiters: bytes = b"\\") -> str:
     """Decoded text without its padding, fit for JSON: no lone surrogates, no control characters;
     TEXT_CHARS_MAX of it."""
-    try:
-        text = decode_bytes(value.strip(b" \0")[:TEXT_BYTES_MAX], encodings, delimiters)
-    except Exception:
-        return ""
+    text = decode(value.strip(b" \0")[:TEXT_BYTES_MAX], sets, delimiters)
     return _printable(text.encode("utf-8", "replace").decode("utf-8"))[:TEXT_CHARS_MAX]
 
 
@@ -336,10 +311,10 @@ def _printable(text: str) -> str:
     return text.translate(_blanks).strip() if _control.search(text) else text.strip(" ")
 
 
-def _person(value: bytes, encodings: list[str]) -> str:
+def _person(value: bytes, sets: CharacterSets) -> str:
     """PN (PS3.5 §6.2.1). Decoded before it is split: in ISO 2022 IR 87 and its kin the codes of
     "=" and "^" are halves of ideographs."""
-    groups = _text(value, encodings, _person_delimiters).split("=")
+    groups = _text(value, sets, _PERSON_DELIMITERS).split("=")
     return "=".join(group.strip() for group in groups).rstrip("=")
 
 

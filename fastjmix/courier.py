@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -187,6 +188,17 @@ class _Pool:
     retired: bool = False
 
 
+_NOT_TLS: Final = frozenset(("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"))
+"""OpenSSL's reasons when bytes come that are no TLS record."""
+
+
+def _tls_words(problem: Exception) -> str:
+    """Returns what was wrong with a TLS handshake; a plain HTTP port is named."""
+    if isinstance(problem, ssl.SSLError) and problem.reason in _NOT_TLS:
+        return "its answer is not TLS: is it a plain http port behind an https address?"
+    return str(problem)
+
+
 class Courier:
     """One upstream, with its pool of kept-alive connections, and others that are used once.
 
@@ -197,6 +209,8 @@ class Courier:
 
     def __init__(self, upstream: Upstream, patience: Patience, connections: int) -> None:
         self._upstream = upstream
+        parts = urlsplit(upstream.url)  # its netloc may hold a password
+        self._host = parts.hostname if parts.port is None else f"{parts.hostname}:{parts.port}"
         self._patience = patience
         self._connections = connections
         self._pools: dict[bool, _Pool] = {}
@@ -343,18 +357,17 @@ class Courier:
             case _ if body is not None and isinstance(body.problem, OSError):
                 return Failure(Kind.LOCAL, f"{body.problem.strerror}, {sent}")
             case aiohttp.ClientConnectorCertificateError():
-                return Failure(Kind.UNTRUSTED, str(problem.certificate_error))
+                return Failure(Kind.UNTRUSTED, f"{self._host}: {problem.certificate_error}")
             case aiohttp.ClientSSLError():
-                return Failure(Kind.UNTRUSTED, str(problem.os_error))
+                return Failure(Kind.UNTRUSTED, f"{self._host}: {_tls_words(problem.os_error)}")
             case ssl.SSLError():
                 return Failure(Kind.UNTRUSTED, str(problem))
             case aiohttp.ConnectionTimeoutError():
-                return Failure(
-                    Kind.UNREACHABLE, f"none within {self._patience.connect:g} s", late=True
-                )
+                words = f"none within {self._patience.connect:g} s to {self._host}"
+                return Failure(Kind.UNREACHABLE, words, late=True)
             case aiohttp.ClientConnectorError():
                 words = str(problem.os_error) or "closed before it was made (in a TLS handshake?)"
-                return Failure(Kind.UNREACHABLE, words)
+                return Failure(Kind.UNREACHABLE, f"{self._host}: {words}")
             case TimeoutError() if body is not None and body.offset and not body.whole:
                 return Failure(Kind.STALLED, f"{body.waited_for()}, {sent}", late=True)
             case TimeoutError():

@@ -107,7 +107,13 @@ class Plan:
         told = f"memory limit {self.limit}: {self.lanes} of {self.wanted} associations at once"
         if self.lane_bytes != self.wanted_bytes:
             told += f", with lanes of {_mib(self.lane_bytes)} instead of {_mib(self.wanted_bytes)}"
-        return told if self.is_whole else f"{told}; {_HINT}"
+        return told if self.is_whole else f"{told}; {self._hint}"
+
+    @property
+    def _hint(self) -> str:
+        if self.lanes == _core.LANES_MAX:
+            return f"{_core.LANES_MAX} are the most of all listeners: lower max_associations"
+        return "raise the limit, or lower lane_bytes"
 
     def announce(self, log: FilteringBoundLogger) -> None:
         """Logs one line: a warning, if the plan is less than the configuration allows."""
@@ -119,11 +125,8 @@ class Plan:
             associations=self.lanes,
             of=self.wanted,
             lane_bytes=self.lane_bytes,
-            hint=None if self.is_whole else _HINT,
+            hint=None if self.is_whole else self._hint,
         )
-
-
-_HINT: Final = "raise the limit, or lower lane_bytes"
 
 
 def plan(config: Config, limits: Iterable[Limit] | None = None) -> Plan:
@@ -132,7 +135,7 @@ def plan(config: Config, limits: Iterable[Limit] | None = None) -> Plan:
 
     Raises PlatformError when there is memory for none.
     """
-    wanted = max(1, min(sum(d.max_associations for d in config.dicom), _core.LANES_MAX))
+    wanted = max(1, sum(d.max_associations for d in config.dicom))
     pdus = LANE_PDUS * max((d.max_pdu for d in config.dicom), default=0)
     wanted_bytes = _pages(max(config.runtime.lane_bytes, pdus))
     least_bytes = _pages(max(LANE_BYTES_MIN, pdus))
@@ -145,7 +148,7 @@ def plan(config: Config, limits: Iterable[Limit] | None = None) -> Plan:
     if left // (size + ASSOCIATION_BYTES) < fewest:
         share = (left // fewest - ASSOCIATION_BYTES) // PAGE * PAGE
         size = min(max(share, least_bytes), wanted_bytes)
-    lanes = min(left // (size + ASSOCIATION_BYTES), wanted)
+    lanes = min(left // (size + ASSOCIATION_BYTES), wanted, _core.LANES_MAX)
     if lanes < 1:
         needed = limit.size - left + least_bytes + ASSOCIATION_BYTES
         raise PlatformError(

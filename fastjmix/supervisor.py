@@ -72,10 +72,14 @@ def listen(host: str, port: int, what: str) -> socket.socket:
         listening.listen(BACKLOG)
     except OSError as problem:
         listening.close()
-        raise PlatformError(
-            f"{what} cannot listen on {host}:{port}: {problem.strerror}",
-            "Another program may be using the port, or the address is not this machine's.",
-        ) from problem
+        hint = "Another program may be using the port, or the address is not this machine's."
+        if problem.errno == errno.EACCES:  # net.ipv4.ip_unprivileged_port_start is 1024, if not set
+            hint = (
+                "A port below 1024 needs CAP_NET_BIND_SERVICE (with systemd"
+                " AmbientCapabilities=, in a container --cap-add NET_BIND_SERVICE)."
+            )
+        told = f"{what} cannot listen on {host}:{port}: {problem.strerror}"
+        raise PlatformError(told, hint) from problem
     listening.setblocking(False)
     return listening
 

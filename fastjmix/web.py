@@ -444,7 +444,8 @@ async def _answer_errors(request: web.Request, handler: Handler) -> web.StreamRe
     except EnvelopeError as refusal:
         if isinstance(refusal, Unforeseen):
             log.get().debug("envelope_unforeseen", exc_info=refusal)
-        return json_answer({"error": refusal.message, "hint": refusal.hint}, 400)
+        hint = {"hint": refusal.hint} if refusal.hint else {}
+        return json_answer({"error": refusal.message, **hint}, 400)
     except web.HTTPException as refusal:
         kept = {name: refusal.headers[name] for name in ("Allow",) if name in refusal.headers}
         return json_answer({"error": refusal.reason}, refusal.status, kept)

@@ -172,6 +172,7 @@ def test_what_is_not_passed_on(
     answer = passing_on.post(body, **headers)
     assert answer.status == status
     assert word in answer.json["error"]
+    assert answer.json.get("hint") != ""
     assert passing_on.spool.waiting() == []
     assert list(passing_on.spool.building.iterdir()) == []
 

@@ -310,3 +310,28 @@ def test_send_through_a_gateway_into_a_store(tmp_path: Path) -> None:
         assert held["id"] == archive.stem
         assert inside == {file.read_bytes()[-200:] for file in files}
         assert node.stop() == 0
+
+
+AS_NOBODY = """
+import ctypes, os
+from fastjmix.supervisor import listen
+if os.geteuid() == 0:
+    ctypes.CDLL(None).unshare(0x40000000)  # CLONE_NEWNET: a network with the kernel's own defaults
+    os.setuid(65534)
+try:
+    listen("0.0.0.0", 104, "DICOM endpoint x").close()
+except Exception as problem:
+    print(problem)
+"""
+
+
+def test_a_port_that_is_for_privileged_programs_says_which_privilege() -> None:
+    told = subprocess.run(
+        [sys.executable, "-c", AS_NOBODY], capture_output=True, text=True, timeout=60, check=True
+    ).stdout
+    if told:
+        assert "cannot listen on 0.0.0.0:104: Permission denied" in told
+        assert "CAP_NET_BIND_SERVICE" in told
+    else:  # a machine that lets anybody have it
+        open_from = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text()
+        assert int(open_from) <= 104

@@ -388,6 +388,33 @@ def faulty_tls(directory: Path, fault: str) -> tuple[Path | None, ssl.SSLContext
     return {"not named": None, "no such file": directory / "none.pem"}.get(fault, ca_file), tls
 
 
+def test_a_connection_that_is_not_made_names_the_host(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+
+    async def test() -> None:
+        async with node(tmp_path, to(f"http://user:secret@127.0.0.1:{port}/api/jmix")) as one:
+            one.seal()
+            line = (await one.logged("upload_retry"))[0]
+            assert f"no connection: 127.0.0.1:{port}: " in line
+            assert "secret" not in line
+
+    run(test)
+
+
+def test_a_plain_http_port_behind_an_https_address_is_named(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with Upstream().open() as store:
+            upstream = to(store.url.replace("http:", "https:"))
+            async with node(tmp_path, upstream) as one:
+                one.seal()
+                line = (await one.logged("upload_retry"))[0]
+                assert "TLS refused: 127.0.0.1:" in line
+                assert "is it a plain http port behind an https address?" in line
+
+    run(test)
+
+
 @pytest.mark.parametrize("fault", TLS_FAULTS)
 def test_f36_an_upstream_that_cannot_be_trusted_gets_not_one_byte(
     tmp_path: Path, fault: str

@@ -58,6 +58,15 @@ def test_f97_as_many_lanes_as_fit(tmp_path, lanes: int, off: int) -> None:
     assert found.is_whole == (fitting >= 64)
 
 
+def test_f97_two_listeners_that_ask_for_more_than_there_can_be_are_told(tmp_path) -> None:
+    whole = config(tmp_path, 1024)
+    found = plan(replace(whole, dicom=whole.dicom * 2), [Limit(1 << 40, "the machine")])
+    assert (found.lanes, found.wanted, found.is_whole) == (1024, 2048, False)
+    assert "1024 of 2048 associations at once" in str(found)
+    assert "lower max_associations" in str(found)
+    assert plan(whole, [Limit(1 << 40, "the machine")]).is_whole
+
+
 @pytest.mark.parametrize("associations", [1, 2, 4, 64])
 def test_f97_lanes_are_smaller_before_there_are_none(tmp_path, associations: int) -> None:
     """From plenty down to nothing: never more bytes than there are, never a lane below its least,

@@ -186,6 +186,8 @@ def test_s01_broken_requests_are_the_peers_fault() -> None:
         good[:74] + b"\x20\0\xff\xff",
         good[:74] + b"\x20\0",
         good + b"\x77",
+        wire.associate_rq(CT, user=b"\x55"),
+        wire.associate_rq(CT, user=b"\x55\0\0\xffcut off"),
     ):
         with pytest.raises(ProtocolError) as problem:
             acceptor().answer(bad)
@@ -210,8 +212,6 @@ UID_65 = b"1." * 32 + b"1"
         *(wire.item(0x58, one) for one in (b"", b"\1", b"\1\0\xff\xffuser", b"\x09\1")),
         wire.item(0x54, struct.pack(">H", 65) + UID_65 + b"\1\0"),
         wire.item(0x5F, b"unknown"),
-        b"\x55\0\0\xffcut off",
-        b"\x55",
     ],
 )
 def test_f105_user_information_costs_no_association(sub_item: bytes) -> None:

@@ -1,8 +1,9 @@
 """Reads an A-ASSOCIATE-RQ (PS3.8 §9.3.2, PS3.7 Annex D.3) into what an acceptor answers or logs.
 
-Guaranteed: only a request whose own items cannot be followed, or that has more of them than anyone
-needs, is a ProtocolError. A presentation context that cannot be read costs itself. Reserved bytes,
-unknown items and sub-items, and what is only logged, are not checked (PS3.8 §9.3.1).
+Guaranteed: a request is a ProtocolError only when its items, or the sub-items of its user
+information, cannot be followed, or when it has more of them than anyone needs. A presentation
+context that cannot be read costs itself. Reserved bytes, unknown items and sub-items, and what is
+only logged, are not checked (PS3.8 §9.3.1).
 
     bytes  1 type, 3-6 length, 7-8 protocol version, 11-26 called AE title, 27-42 calling AE title,
            75- items: 10H application context, 20H presentation context, 50H user information
@@ -88,7 +89,9 @@ def read_associate_rq(request: bytes) -> AssociateRq:
         if kind == _PRESENTATION_CONTEXT:
             left -= _add_context(found, body, left)
         elif kind == _USER_INFORMATION:
-            inner, _ = _items(body, left)
+            inner, why = _items(body, left)
+            if why:
+                raise ProtocolError(f"user information: {why}", 6)
             left -= len(inner)
             for sub_kind, value in inner:
                 _add_user_item(found, sub_kind, value)

@@ -17,6 +17,9 @@ from libc.errno cimport EAGAIN, EINTR, EIO, errno
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memmove, memset
 
+from zlib import decompressobj as _decompressobj
+from zlib import error as _zlib_error
+
 from fastjmix.failpoints import reach
 
 cdef extern from "<sys/socket.h>":
@@ -47,7 +50,7 @@ cdef extern from "Python.h":
     int PyBUF_WRITE
 
 include "_core/memory.pxi"     # the shared layout of a lane, atomics
-include "_core/head.pxi"       # the data set's head: UIDs out of the first bytes (PS3.5 §7.1)
+include "_core/head.pxi"       # the data set: its head and its soundness, from element to element (PS3.5 §7)
 include "_core/command.pxi"    # command sets (PS3.7 §6.3.1)
 include "_core/lane.pxi"       # the receiver's end of a lane: reserve, commit, publish
 include "_core/pdv.pxi"        # P-DATA-TF: stepping over PDU and PDV headers (PS3.8 §9.3.5)

@@ -1,51 +1,43 @@
-"""Reads the head of a data set: as far as its UIDs, wherever they are. One reader for all.
+"""Reads a data set's head, and whether it is sound, wherever it lies. One reader for all.
 
-Wanted: recovery and `envelope build` understand an instance as reception did when it took it.
-Guaranteed: one rule says what the head is (`head_in`; its compiled half, find_head in
-_core/head.pxi, is what the receiver asks in the lane). A data set is looked at when it has certain
-lengths: so it has one answer, however its bytes come, and a file gives the answer that the lane
-gave if the limit is the same, or a larger one. No more is read of a file, or held, than the limit
-and one byte, however large the data set or any of its elements is.
+Wanted: recovery, `envelope build` and `envelope verify` understand an instance as reception did.
+Guaranteed: they ask the compiled reader that reception asks (`_core.DataSetReader`). It has one
+answer for a data set, however its bytes come. Values are passed over and not read; no more is held
+than a step, however large the data set or any of its elements is.
+
+UIDs that PS3.5 §9.1 does not allow are read here: whether they are let in is asked at reception.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Iterable
+from typing import Final, NamedTuple
 
 from fastjmix import _core
-from fastjmix.dicom.association import syntax_kind
-from fastjmix.dicom.dataset import inflate_head
+from fastjmix._core import DataSetReader, Head
+from fastjmix.dicom.syntaxes import encoding_of
 from fastjmix.errors import UnreadableHead
 
-DEFLATED_KIND: Final = 3
-"""See `syntax_kind`."""
+STEP_BYTES: Final = 1 << 16
+"""Bytes that are read at a time behind the first look."""
 
 
-def head_in(
-    data: bytes, kind: int, *, complete: bool, limit: int
-) -> tuple[_core.Head, bytes] | None:
-    """Returns the head in the first bytes of a data set, and its bytes, which `describe_head`
-    describes.
+class Found(NamedTuple):
+    """The head of a data set. `fault`: what is wrong with what was read; "" when nothing is."""
 
-    `complete`: there are no more; None when more are needed: never if these are more than `limit`,
-    then what they show counts. Raises UnreadableHead. Any UID may be absent (b"").
-    """
-    try:
-        if kind != DEFLATED_KIND:
-            head = _core.read_head(data, kind, complete, limit)
-            return None if head is None else (head, data[: head.length])
-        inflated = inflate_head(data)
-        no_more = complete or inflated.over or len(data) > limit
-        head = _core.read_head(inflated.data, 1, no_more)
-    except ValueError as problem:
-        raise UnreadableHead(str(problem)) from problem
-    if head is not None and inflated.broken and not has_uids(head):
-        raise UnreadableHead("not a deflate stream")
-    return None if head is None else (head, data)
+    head: Head
+    fault: str
 
 
-def has_uids(head: _core.Head) -> bool:
+def reader_for(transfer_syntax: str) -> DataSetReader:
+    """Returns a reader for data sets in a transfer syntax. Raises UnreadableHead."""
+    encoding = encoding_of(transfer_syntax)
+    if encoding is None:
+        raise UnreadableHead(f"transfer syntax {transfer_syntax} holds no elements")
+    return DataSetReader(encoding.kind, encoding.pixels, True)
+
+
+def has_uids(head: Head) -> bool:
     """Tells whether all four UIDs are there."""
     return bool(
         head.study_instance_uid
@@ -56,23 +48,52 @@ def has_uids(head: _core.Head) -> bool:
 
 
 def data_set_head(
-    read_at: Callable[[int, int], bytes], offset: int, size: int, syntax: str, limit: int
-) -> tuple[_core.Head, bytes]:
-    """Does the same for the data set of `size` bytes at `offset` of a file. `read_at` is as
+    read_at: Callable[[int, int], bytes],
+    offset: int,
+    size: int,
+    syntax: str,
+    *,
+    whole: bool = False,
+) -> Found:
+    """Returns the head of the data set of `size` bytes at `offset` of a file. `read_at` is as
     pread(2).
 
-    Raises UnreadableHead when it cannot be understood within `limit` bytes, or is shorter than it
-    should be; OSError.
+    `whole`: the rest is read too, for its fault. Raises UnreadableHead when there is no head that
+    can be understood, or the file is shorter than it should be; OSError.
     """
-    kind = syntax_kind(syntax)
-    length = min(_core.HEAD_FIRST_LOOK, limit + 1)
-    while True:
-        data = read_at(offset, min(length, size))
-        if len(data) < min(length, size):
-            raise UnreadableHead(f"its data set ends after {len(data)} of {size} bytes")
-        found = head_in(data, kind, complete=length >= size, limit=limit)
-        if found is not None:
-            return found
-        if length > limit:
-            raise UnreadableHead(f"no UIDs in its first {limit} bytes")
-        length = min(2 * length, limit + 1)
+    reader = reader_for(syntax)
+    at, step = 0, _core.HEAD_FIRST_LOOK
+    while at < size and not reader.over and (whole or not reader.found):
+        passable = min(reader.passable, size - at)
+        if passable > step:
+            reader.pass_over(passable)
+            at += passable
+            continue
+        data = read_at(offset + at, min(step, size - at))
+        if len(data) < min(step, size - at):
+            raise UnreadableHead(f"its data set ends after {at + len(data)} of {size} bytes")
+        reader.feed(data)
+        at += len(data)
+        step = STEP_BYTES
+    if whole or not reader.found:
+        reader.end()
+    return _found(reader)
+
+
+def stream_head(pieces: Iterable[bytes], offset: int, syntax: str) -> Found:
+    """Does the same for the whole data set at `offset` of what comes in pieces."""
+    reader = reader_for(syntax)
+    for piece in pieces:
+        reader.feed(piece[offset:])
+        offset = max(0, offset - len(piece))
+        if reader.over:
+            break
+    reader.end()
+    return _found(reader)
+
+
+def _found(reader: DataSetReader) -> Found:
+    fault = reader.fault.decode()
+    if not reader.found:
+        raise UnreadableHead(fault)
+    return Found(reader.head(), fault)

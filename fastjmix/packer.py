@@ -297,8 +297,7 @@ class Packer:
             if (quietest := self._open.quietest()) is not None:
                 self._seal_early(quietest, "too many are open")
         calling_ae = self._lanes.calling_ae(lane).decode("latin-1").strip()
-        searched = _core.head_limit(self._lanes.capacity)
-        packing = Packing.open(self._spool, settings, self._number, arrival, calling_ae, searched)
+        packing = Packing.open(self._spool, settings, self._number, arrival, calling_ae)
         self._room.spend(0, files=DRAFT_INODES)
         self._open.add(packing)
         self._stats.set("envelopes_building", len(self._open))
@@ -310,9 +309,8 @@ class Packer:
         rules = packing.settings
         at_once = rules.builder.durability == "page-cache" and rules.listener.ack == "stored"
         written = partial(self._written, lane, packing) if at_once else None
-        buffers, head = self._intake.buffers(lane), self._intake.head(lane)
         try:
-            taken = packing.append(arrival, buffers, head, written)
+            taken = packing.append(arrival, self._intake.buffers(lane), written)
         except Exception as problem:
             self._give_up_if(packing, problem)
             raise
@@ -365,7 +363,7 @@ class Packer:
             if lane not in self._spills:
                 settings = self._rows[self._intake.arrival(lane).settings]
                 twice = encrypts(settings.builder)
-                self._spills.begin(lane, self._intake.head(lane), twice=twice)
+                self._spills.begin(lane, twice=twice)
                 if self._health.stopped:
                     raise OSError(errno.EIO, "the storage has failed")
                 self._spills.open(lane)
@@ -392,7 +390,7 @@ class Packer:
         self._commit_now(packing)  # while it is joined, a sync would wait for that
         if packing not in self._open:
             raise OSError("the envelope could not keep an earlier instance")
-        work = packing.join(arrival, spilled.head, spill)
+        work = packing.join(arrival, spill)
         self._senders.arrived(lane, packing, arrival)
         self._spills.take(lane)
         self._joins.begin(work, partial(self._joined, lane, packing, arrival, spilled))
@@ -412,7 +410,7 @@ class Packer:
         waiting, packing.waiting = packing.waiting, []
         self._spills.drop(spilled)
         try:
-            taken = packing.joined(arrival, spilled.head, work())
+            taken = packing.joined(arrival, work())
         except OSError as problem:
             self._open.grown(packing, 0)
             self._give_up_if(packing, problem)

@@ -22,10 +22,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
-from fastjmix._core import HEAD_BYTES_MAX, Arrival
+from fastjmix._core import Arrival
 from fastjmix.claim import FORMAT
 from fastjmix.config import Builder
-from fastjmix.dicom.dataset import describe_head
+from fastjmix.dicom.dataset import describe_series
 from fastjmix.failpoints import reach
 from fastjmix.instances import note_of
 from fastjmix.jmix import profiles
@@ -44,13 +44,8 @@ COMPARE_BYTES: Final = 1 << 20
 """Bytes compared at a time when an instance comes again."""
 
 
-def recipe(
-    settings: Settings, packer: int, study: str, calling_ae: str, head_bytes: int
-) -> dict[str, Any]:
-    """Returns the content of draft.json: how any process can finish the envelope.
-
-    `head_bytes`: how much of a data set its receiver searches for UIDs.
-    """
+def recipe(settings: Settings, packer: int, study: str, calling_ae: str) -> dict[str, Any]:
+    """Returns the content of draft.json: how any process can finish the envelope."""
     builder = settings.builder
     return {
         "format": FORMAT,
@@ -65,7 +60,6 @@ def recipe(
         "skip_listing": builder.skip_listing,
         "calling_ae": calling_ae,
         "study": study,
-        "head_bytes": head_bytes,
         "created": time.time(),
         "published": builder.published.dump() if builder.published is not None else None,
     }
@@ -105,14 +99,13 @@ class Packing:
         packer: int,
         arrival: Arrival,
         ae: str,
-        head_bytes: int = HEAD_BYTES_MAX,
     ) -> Packing:
         """A new envelope for the study of an instance. Raises OSError."""
         builder = settings.builder
         now = time.monotonic()
         study = arrival.study_instance_uid.decode()
         draft = spool.new_draft(
-            recipe(settings, packer, study, ae, head_bytes),
+            recipe(settings, packer, study, ae),
             durable=builder.durability == "fsync",
         )
         naming = profiles.get(builder.profile).member_name
@@ -151,28 +144,26 @@ class Packing:
         self,
         arrival: Arrival,
         buffers: Sequence[memoryview],
-        head: bytes,
         written: Callable[[], object] | None = None,
     ) -> Instance | None:
         """Takes an instance whose member is `buffers`, the File Meta Information first.
 
-        `head` is the start of its data set. `written` is called as soon as its bytes are with the
-        kernel, before they are entered here: `buffers` are not read after that. Returns None when
-        the same bytes are here already. Raises OSError. The envelope is then as it was if
-        `draft.end` is; else it must be read back.
+        `written` is called as soon as its bytes are with the kernel, before they are entered here:
+        `buffers` are not read after that. Returns None when the same bytes are here already. Raises
+        OSError. The envelope is then as it was if `draft.end` is; else it must be read back.
         """
         self._check_size(arrival)
         same = self._same(arrival, lambda: bytes(buffers[0]))
         if any(self._equal(start, buffers) for start in same):
             return None
         name, header = self._header(arrival)
-        offset = self.draft.append([header, *buffers], note_of(arrival, head))
+        offset = self.draft.append([header, *buffers], note_of(arrival))
         reach("packer.appended")
         if written is not None:
             written()
-        return self._enter(arrival, name, offset, head)
+        return self._enter(arrival, name, offset)
 
-    def join(self, arrival: Arrival, head: bytes, spill: Spill) -> Callable[[], int | None]:
+    def join(self, arrival: Arrival, spill: Spill) -> Callable[[], int | None]:
         """Does the same for an instance that is whole in `spill`. Returns the work for a thread.
 
         Then `joined` gets the result of that work; until then the envelope is `joining`. Raises
@@ -182,16 +173,16 @@ class Packing:
         prefix = arrival.prefix_length
         same = self._same(arrival, lambda: os.pread(spill.descriptor, prefix, 0))
         _, header = self._header(arrival)
-        note = note_of(arrival, head)
+        note = note_of(arrival)
         self.joining = True
         return partial(self._join, arrival, spill, header, note, same)
 
-    def joined(self, arrival: Arrival, head: bytes, offset: int | None) -> Instance | None:
+    def joined(self, arrival: Arrival, offset: int | None) -> Instance | None:
         """Enters what was joined at `offset`; None: the same bytes are here already."""
         if offset is None:
             return None
         name, _ = self._header(arrival)
-        return self._enter(arrival, name, offset, head)
+        return self._enter(arrival, name, offset)
 
     def _join(
         self, arrival: Arrival, spill: Spill, header: bytes, note: bytes, same: tuple[int, ...]
@@ -215,21 +206,21 @@ class Packing:
         )
         return name, local_header(name, arrival.crc, arrival.size)
 
-    def _enter(self, arrival: Arrival, name: bytes, offset: int, head: bytes) -> Instance:
+    def _enter(self, arrival: Arrival, name: bytes, offset: int) -> Instance:
         member = Member(name, arrival.crc, arrival.size, offset)
-        syntax = arrival.transfer_syntax_uid.decode()
         instance = self.contents.add(
             arrival.study_instance_uid.decode(),
             arrival.series_instance_uid.decode(),
             arrival.sop_class_uid.decode(),
             arrival.sop_instance_uid.decode(),
-            syntax,
+            arrival.transfer_syntax_uid.decode(),
             arrival.instance_number,
             arrival.size,
             arrival.digest,
-            describe_head(head, syntax),
+            describe_series(arrival.elements),
             (data_offset(member) + arrival.prefix_length, arrival.data_bytes),
             arrival.crc,
+            arrival.fault.decode(),
         )
         self.members.append(member)
         if instance.conflict and self._twins is not None:

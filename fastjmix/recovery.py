@@ -34,7 +34,7 @@ from typing import Final, NamedTuple
 
 from isal.isal_zlib import crc32
 
-from fastjmix.dicom.dataset import describe_head
+from fastjmix.dicom.dataset import describe_series
 from fastjmix.errors import DamagedTicket
 from fastjmix.failpoints import reach
 from fastjmix.instances import facts_of
@@ -305,7 +305,8 @@ class _Reading:
             facts.instance_number,
             member.size,
             None,
-            describe_head(facts.head, facts.transfer_syntax_uid),
+            describe_series(facts.elements),
+            fault=facts.fault,
         )
 
     def _read_at(self, offset: int, length: int) -> bytes:

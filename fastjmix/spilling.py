@@ -24,12 +24,11 @@ SPILL_INODES: Final = 1
 
 @dataclass(slots=True)
 class Spilling:
-    """One spilled instance. `head`: the start of its data set. `spill` is None when it was refused.
+    """One spilled instance. `spill` is None when it was refused.
 
     `twice`: its envelope will be encrypted, and then it is there a second time.
     """
 
-    head: bytes
     twice: bool
     spill: Spill | None = None
 
@@ -71,9 +70,9 @@ class Spills:
     def __contains__(self, lane: int) -> bool:
         return lane in self._of
 
-    def begin(self, lane: int, head: bytes, *, twice: bool) -> None:
+    def begin(self, lane: int, *, twice: bool) -> None:
         """Begins to spill an instance that has become too large for its lane."""
-        self._of[lane] = Spilling(head, twice)
+        self._of[lane] = Spilling(twice)
 
     def open(self, lane: int) -> None:
         """Makes its file. Raises OSError."""

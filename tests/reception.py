@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import configs
@@ -62,7 +63,8 @@ class Reception:
             wire.associate_rq(*strange.contexts(), calling=b"MODALITY")
         )
         nobody: Any = None
-        self._connection = Connection(nobody, "", "", nobody, nobody, 0, State.OPEN)
+        door: Any = SimpleNamespace(listener=config.dicom[0])
+        self._connection = Connection(nobody, "", "", door, nobody, 0, State.OPEN)
         self._connection.accepted = answer
         self._statuses: list[int] = []
         self._waits = False
@@ -162,4 +164,4 @@ def recovered(spool: Spool) -> list[Outcome]:
 
 
 HEAD_BYTES = _core.head_limit(1 << 20)
-"""Bytes that are searched for UIDs in a lane of the smallest size."""
+"""Bytes that wait for their UIDs in a lane of the smallest size."""

@@ -217,109 +217,193 @@ UNDEFINED = 0xFFFFFFFF
 DEPTH_MAX = 64
 
 
+VRS = (b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US").split()
+WANTED = {*FIELDS, 0x00080005, 0x00080020, 0x00080060, 0x00081030, 0x0008103E, 0x00100010}
+WANTED |= {0x00100020, 0x00100030, 0x00100040, 0x00180015, 0x00200011}
+KNOWN_MAX = 65536
+VALUE_MAX = 1024
+
+
 class _CutOffError(Exception):
     """More bytes are needed."""
 
 
+class _FaultError(Exception):
+    """These bytes are no data set, whatever follows."""
+
+
+class _OverError(Exception):
+    """Nothing more is looked at."""
+
+
+class Reading:
+    """The bytes of a data set that came, read from their beginning. `head`: None = not known.
+
+    `fault`: they are no data set, or (`complete`) the end is missing. `pixels`: 1 native, 2
+    encapsulated, 0 either.
+    """
+
+    def __init__(self, data: bytes, kind: int, complete: bool = False, pixels: int = 0) -> None:
+        self.found: dict[int, bytes] = {}
+        self.head: dict[str, Any] | None = None
+        self.fault = False
+        self._data, self._kind, self._pixels = data, kind, pixels
+        self._implicit_met = False
+        self._other_syntax = False
+        self._detect()
+        self._at = self._known_at = 0
+        try:
+            while self._at < len(data):
+                self._step()
+            if complete and self.head is None:
+                self._know(True)
+            self.fault = complete and self._other_syntax
+        except _CutOffError:
+            padding = self._top and not any(data[self._at :])
+            self.fault = complete and (self._other_syntax or not padding)
+            if complete and padding and self.head is None:
+                self._know(True)
+        except _FaultError:
+            self.fault = True
+        except _OverError:
+            pass
+        if self.fault and self.head is None:
+            self._know(self._uids())
+
+    def _uids(self) -> bool:
+        return all(tag in self.found for tag, name in FIELDS.items() if name in UIDS)
+
+    def _know(self, known: bool) -> None:
+        if known:
+            self.head = {name: _uid(self.found.get(tag, b"")) for tag, name in FIELDS.items()}
+            self.head["instance_number"] = _number(self.found.get(0x00200013, b""))
+            self.head["length"] = self._at
+
+    def _detect(self) -> None:
+        """Is the first element encoded as the transfer syntax says?"""
+        kind, data = self._kind, self._data
+        if len(data) < 8:
+            return
+        if data[4:6] not in VRS and data[4:6] not in LONG_VRS:
+            self._other_syntax = kind != 0
+        elif kind == 0:
+            self._other_syntax, self._kind = True, 1
+        elif data[:2] == (b"\0\x08" if kind == 1 else b"\x08\0"):
+            self._other_syntax, self._kind = True, 3 - kind
+
+    def _step(self) -> None:
+        """One element that is in no sequence."""
+        self._top = True
+        tag, start, length, form = self._element(self._at, self._kind)
+        self._top = False
+        if tag == ITEM_END and length == 0:
+            self._at = start
+            return
+        if tag >> 16 == 0xFFFE:
+            raise _FaultError
+        far = tag > 0x00200013 or start + length > self._known_at + KNOWN_MAX
+        if self.head is None:
+            self._know(tag == PIXEL_DATA or (self._uids() and far))
+        if tag == PIXEL_DATA and length == UNDEFINED and self._pixels == 1:
+            raise _FaultError
+        if tag == PIXEL_DATA and length not in (0, UNDEFINED) and self._pixels == 2:
+            raise _FaultError
+        if length == UNDEFINED:
+            self._open(form)
+            inner = 0 if form == b"UN" else self._kind
+            self._at = self._sequence(start, inner, 1, fragments=tag == PIXEL_DATA)
+            return
+        end = self._defined(start, length, form, self._kind)
+        if tag in WANTED and self.head is None:
+            if not self._uids():
+                self._known_at = end
+            self.found.setdefault(tag, self._data[start:end][:VALUE_MAX])
+        self._at = end
+
+    def _open(self, form: bytes) -> None:
+        if form not in (b"", b"SQ", b"UN", b"OB", b"OW"):
+            raise _FaultError
+
+    def _defined(self, start: int, length: int, form: bytes, kind: int) -> int:
+        if form == b"SQ" and length >= 8:
+            tag, _, _, _ = self._element(start, kind)
+            if tag != ITEM:
+                raise _FaultError
+        return self._behind(start, length)
+
+    def _element(self, at: int, kind: int) -> tuple[int, int, int, bytes]:
+        """Tag, offset of the value, length, and the VR if it has a 32-bit length."""
+        data, order = self._data, ">" if kind == 2 else "<"
+        if len(data) - at < 8:
+            raise _CutOffError
+        group, number = struct.unpack_from(order + "HH", data, at)
+        vr, behind_vr = data[at + 4 : at + 6], data[at + 6 : at + 8] != b"\0\0"
+        tag = group << 16 | number
+        size = 0
+        if kind and group != 0xFFFE:
+            if vr in VRS or vr in LONG_VRS:
+                size = 4 if vr in LONG_VRS else 2
+            elif not self._implicit_met and vr.isalpha() and vr.isupper():
+                size = 2 if behind_vr else 4
+            elif not self._implicit_met and all(32 <= one <= 126 for one in vr) and behind_vr:
+                size = 2
+            else:
+                self._implicit_met = True
+        if size == 2:
+            return tag, at + 8, struct.unpack_from(order + "H", data, at + 6)[0], b""
+        if size == 0:
+            return tag, at + 8, struct.unpack_from(order + "L", data, at + 4)[0], b""
+        if len(data) - at < 12:
+            raise _CutOffError
+        return (
+            tag,
+            at + 12,
+            struct.unpack_from(order + "L", data, at + 8)[0],
+            vr if vr in LONG_VRS else b"",
+        )
+
+    def _behind(self, at: int, length: int) -> int:
+        if len(self._data) - at < length:
+            raise _CutOffError
+        return at + length
+
+    def _sequence(self, at: int, kind: int, depth: int, *, fragments: bool = False) -> int:
+        if depth > DEPTH_MAX:
+            raise _FaultError if self.head is None else _OverError
+        while True:
+            tag, at, length, _ = self._element(at, kind)
+            if tag == SEQUENCE_END:
+                return at
+            if tag != ITEM or (fragments and length == UNDEFINED):
+                raise _FaultError
+            at = self._item(at, kind, depth) if length == UNDEFINED else self._behind(at, length)
+
+    def _item(self, at: int, kind: int, depth: int) -> int:
+        while True:
+            tag, at, length, form = self._element(at, kind)
+            if tag == ITEM_END:
+                return at
+            if tag in (ITEM, SEQUENCE_END):
+                raise _FaultError
+            if length == UNDEFINED:
+                self._open(form)
+                at = self._sequence(at, 0 if form == b"UN" else kind, depth + 1)
+            else:
+                at = self._defined(at, length, form, kind)
+
+
 def head(data: bytes, kind: int, complete: bool = True) -> dict[str, Any] | None:
     """What `_core.read_head` says: a dictionary, None, or ValueError."""
-    found: dict[str, bytes] = {}
-    at = 0
-    try:
-        while not (complete and at == len(data)):
-            tag, start, length, unknown = _element(data, at, kind)
-            if tag == PIXEL_DATA or (tag > 0x00200013 and _uids(found) == 4):
-                break
-            if tag >> 16 == 0xFFFE:
-                raise ValueError("an item outside a sequence")
-            if length == UNDEFINED:
-                at = _sequence(data, start, 0 if unknown else kind, 1)
-                continue
-            end = _behind(data, start, length)
-            if tag in FIELDS:
-                found.setdefault(FIELDS[tag], data[start:end])
-            at = end
-    except _CutOffError:
-        if not complete:
-            return None
-        if _uids(found) < 4:
-            raise ValueError("cut off") from None
-    shown: dict[str, Any] = {name: _uid(found.get(name, b"")) for name in FIELDS.values()}
-    shown["instance_number"] = _number(found.get("instance_number", b""))
-    return {**shown, "length": at}
+    reading = Reading(data, kind, complete)
+    if reading.head is None and reading.fault:
+        raise ValueError("not a data set")
+    return reading.head
 
 
 def values(data: bytes, kind: int, tags: set[int]) -> dict[int, bytes]:
     """Returns the result that `_core.read_values` gives."""
-    found: dict[int, bytes] = {}
-    at, met = 0, set()
-    try:
-        while True:
-            tag, start, length, unknown = _element(data, at, kind)
-            late = tag > 0x00200013
-            if tag >> 16 == 0xFFFE or tag == PIXEL_DATA or (late and len(met) == 2):
-                return found
-            if length == UNDEFINED:
-                at = _sequence(data, start, 0 if unknown else kind, 1)
-                continue
-            at = _behind(data, start, length)
-            met |= {tag} & {0x0020000D, 0x0020000E}
-            if tag in tags and not late:
-                found.setdefault(tag, data[start:at])
-    except (_CutOffError, ValueError):
-        return found
-
-
-def _uids(found: dict[str, bytes]) -> int:
-    return len(found.keys() - {"instance_number"})
-
-
-def _element(data: bytes, at: int, kind: int) -> tuple[int, int, int, bool]:
-    """Tag, offset of the value, length, and whether the VR is UN."""
-    order = ">" if kind == 2 else "<"
-    if len(data) - at < 8:
-        raise _CutOffError
-    group, number = struct.unpack_from(order + "HH", data, at)
-    vr = data[at + 4 : at + 6]
-    tag = group << 16 | number
-    if kind == 0 or group == 0xFFFE or not (vr.isalpha() and vr.isupper()):
-        return tag, at + 8, struct.unpack_from(order + "L", data, at + 4)[0], False
-    if vr not in LONG_VRS:
-        return tag, at + 8, struct.unpack_from(order + "H", data, at + 6)[0], False
-    if len(data) - at < 12:
-        raise _CutOffError
-    return tag, at + 12, struct.unpack_from(order + "L", data, at + 8)[0], vr == b"UN"
-
-
-def _behind(data: bytes, at: int, length: int) -> int:
-    if len(data) - at < length:
-        raise _CutOffError
-    return at + length
-
-
-def _sequence(data: bytes, at: int, kind: int, depth: int) -> int:
-    if depth > DEPTH_MAX:
-        raise ValueError("nested too deep")
-    while True:
-        tag, at, length, _ = _element(data, at, kind)
-        if tag == SEQUENCE_END:
-            return at
-        if tag != ITEM:
-            raise ValueError("no item")
-        at = _item(data, at, kind, depth) if length == UNDEFINED else _behind(data, at, length)
-
-
-def _item(data: bytes, at: int, kind: int, depth: int) -> int:
-    while True:
-        tag, at, length, unknown = _element(data, at, kind)
-        if tag == ITEM_END:
-            return at
-        if tag in (ITEM, SEQUENCE_END):
-            raise ValueError("an item inside an item")
-        if length == UNDEFINED:
-            at = _sequence(data, at, 0 if unknown else kind, depth + 1)
-        else:
-            at = _behind(data, at, length)
+    found = Reading(data, kind).found
+    return {tag: value for tag, value in found.items() if tag in tags}
 
 
 def _uid(value: bytes) -> bytes:
@@ -380,21 +464,32 @@ def elements(data: bytes) -> list[tuple[int, bytes]]:
 # -- P-DATA-TF (PS3.8 §9.3.5, Annex E.2), of a whole stream -------------------------------------
 
 COMMAND_MAX = 16384
-FIRST_LOOK = 4096
-INFLATE_MAX = 1 << 18
+INFLATE_MAX = 1 << 24
 
 
-def _inflated(data: bytes) -> tuple[bytes, bool, bool]:
-    """Returns the start of a deflate stream, whether more of it changes nothing, and whether it
-    is broken: then the kilobyte in which it is counts for nothing."""
-    stream, found = zlib.decompressobj(-zlib.MAX_WBITS), b""
-    while data and not stream.eof and len(found) < INFLATE_MAX:
+def deflated(data: bytes, complete: bool) -> Reading:
+    """The reading of a deflated data set: inflated byte by byte, so that each counts before a
+    fault in the stream."""
+    stream, found, broken = zlib.decompressobj(-zlib.MAX_WBITS), b"", False
+    for at in range(len(data)):
+        if stream.eof or len(found) >= INFLATE_MAX:
+            break
         try:
-            found += stream.decompress(data[:1024])
+            found += stream.decompress(data[at : at + 1])
         except zlib.error:
-            return found[:INFLATE_MAX], True, True
-        data = data[1024:]
-    return found[:INFLATE_MAX], stream.eof or len(found) >= INFLATE_MAX, False
+            broken = True
+            break
+    if len(found) >= INFLATE_MAX:
+        reading = Reading(found[:INFLATE_MAX], 1)
+        reading.fault = reading.fault or reading.head is None
+        return reading
+    reading = Reading(found, 1, complete and stream.eof)
+    over = broken or (complete and not stream.eof)
+    if over and not reading.fault:
+        reading.fault = True
+        if reading.head is None:
+            reading._know(reading._uids())
+    return reading
 
 
 class _BrokenError(Exception):
@@ -404,50 +499,37 @@ class _BrokenError(Exception):
 class _DataSet:
     """A data set that arrives; `kind` as in `head`, 3 deflated, -1 refused whatever it is."""
 
-    def __init__(self, kind: int, head_max: int) -> None:
-        self.kind, self.head_max = kind, head_max
+    def __init__(self, kind: int) -> None:
+        self.kind = kind
         self.data = b""
         self.open = kind >= 0  # its head is being looked for
         self.refused = kind < 0
-        self._threshold = min(FIRST_LOOK, head_max + 1)
 
     def take(self, part: bytes, last: bool) -> list[tuple[Any, ...]]:
-        """The events of one fragment. The head is looked for at fixed lengths, and at the end."""
+        """The events of one fragment."""
         events: list[tuple[Any, ...]] = []
         self.data += part
-        while self.open and (last or len(self.data) >= self._threshold):
-            length = min(self._threshold, len(self.data))
-            whole = last and length == len(self.data)
-            events += self._look(self.data[:length], whole)
-            if whole or length < self._threshold:
-                break
-            self._threshold = min(2 * self._threshold, self.head_max + 1)
+        reading = self._read(last)
+        if self.open and reading.head is not None:
+            self.open = False
+            self.refused = not reading.head["study_instance_uid"]
+            events.append(("head", reading.head))
+        elif self.open and reading.fault:
+            self.open, self.refused = False, True
+            events.append(("bad head",))
         if last:
-            events.append(("end", None if self.refused else self.data))
+            refused = self.refused or reading.fault
+            events.append(("end", None if refused else self.data))
         return events
 
-    def _look(self, data: bytes, whole: bool) -> list[tuple[Any, ...]]:
-        try:
-            if self.kind == 3:
-                inflated, over, broken = _inflated(data)
-                found = head(inflated, 1, whole or over or len(data) > self.head_max)
-                if found and broken and not all(found[name] for name in UIDS):
-                    found = {}
-            else:
-                found = head(data, self.kind, whole)
-                if found is None and len(data) > self.head_max:
-                    found = head(data, self.kind)  # its UIDs are enough
-        except ValueError:
-            found = {}
-        if found is None:
-            return []
-        self.open = False
-        self.refused = not found or not found["study_instance_uid"]
-        return [("head", found) if found else ("bad head",)]
+    def _read(self, last: bool) -> Reading:
+        if self.kind == 3:
+            return deflated(self.data, last)
+        return Reading(self.data, max(self.kind, 0), last)
 
 
 def messages(
-    stream: bytes, max_pdu: int, head_max: int, kind_of: Callable[[int], int | None]
+    stream: bytes, max_pdu: int, kind_of: Callable[[int], int | None]
 ) -> list[tuple[Any, ...]]:
     """Every event of a stream that a scanner must see, however the stream is cut.
 
@@ -455,7 +537,7 @@ def messages(
     """
     events: list[tuple[Any, ...]] = []
     try:
-        _messages(stream, max_pdu, head_max, kind_of, events)
+        _messages(stream, max_pdu, kind_of, events)
     except _CutOffError:
         pass
     except _BrokenError as reason:
@@ -471,7 +553,6 @@ def _require(stream: bytes, at: int, length: int) -> None:
 def _messages(
     stream: bytes,
     max_pdu: int,
-    head_max: int,
     kind_of: Callable[[int], int | None],
     events: list[tuple[Any, ...]],
 ) -> None:
@@ -521,5 +602,5 @@ def _messages(
                 if last:
                     events.append(("command", number, command))
                     follows, command = kind_of(number), b""
-                    data_set = None if follows is None else _DataSet(follows, head_max)
+                    data_set = None if follows is None else _DataSet(follows)
             _require(stream, at, 0)

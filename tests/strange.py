@@ -27,7 +27,10 @@ CONTEXTS = {
 """Transfer syntax → number of its presentation context."""
 
 LONG = 100_000
-"""Bytes that stand before a UID: less than what the smallest lane searches (131,072)."""
+"""Bytes that stand before a UID, and wait for it in the lane."""
+
+VERY_LONG = 1_300_000
+"""Bytes that stand before a UID, more than the smallest lane has (1 MiB)."""
 
 
 class Encoded(bytes):
@@ -108,18 +111,25 @@ def _deflated_to_nothing(rng: random.Random, *names: str | int) -> Encoded:
     )
 
 
-def _deflated_broken(rng: random.Random, *names: str | int) -> Encoded:
-    """Makes a stream with a fault far behind the UIDs: a block of the reserved type."""
-    whole = wire.data_set(
-        names[0], study=names[1], series=names[2], number=names[3], pixels=rng.randbytes(50_000)
-    )
-    stream = zlib.compressobj(6, zlib.DEFLATED, -zlib.MAX_WBITS)
-    good = stream.compress(whole) + stream.flush(zlib.Z_FULL_FLUSH)
-    return encoded(good + b"\xff" * 3000, wire.DEFLATED)
-
-
 def _long_head(rng: random.Random, *names: str | int) -> Encoded:
     return encoded(with_before_the_study(private(LONG, rng), rng, *names))
+
+
+def _very_long_head(rng: random.Random, *names: str | int) -> Encoded:
+    return encoded(with_before_the_study(private(VERY_LONG, rng), rng, *names))
+
+
+def _deflated_very_far(rng: random.Random, *names: str | int) -> Encoded:
+    return deflated(with_before_the_study(private(VERY_LONG, rng), rng, *names))
+
+
+def _unknown_vrs(rng: random.Random, *names: str | int) -> Encoded:
+    """Puts VRs that are none before the UIDs, as DCMTK or pydicom would read them."""
+    value = rng.randbytes(30)
+    future = struct.pack("<HH2sHL", 0x0009, 0x1010, b"ZZ", 0, 30) + value
+    short = struct.pack("<HH2sH", 0x0009, 0x1011, b"QX", 30) + value
+    doubtful = struct.pack("<HH2sH", 0x0009, 0x1012, b"??", 30) + value
+    return encoded(with_before_the_study(future + short + doubtful, rng, *names))
 
 
 def _long_behind_the_uids(rng: random.Random, *names: str | int) -> Encoded:
@@ -179,8 +189,10 @@ FORMS: tuple[Form, ...] = (
     _deflated,
     _deflated_far,
     _deflated_to_nothing,
-    _deflated_broken,
     _long_head,
+    _very_long_head,
+    _deflated_very_far,
+    _unknown_vrs,
     _long_behind_the_uids,
     _implicit,
     _big,

@@ -17,7 +17,6 @@ from fastjmix.dicom.association import (
     Rejected,
     ae_title,
     is_storage,
-    syntax_kind,
 )
 from fastjmix.errors import ProtocolError
 
@@ -281,8 +280,3 @@ def test_storage_classes() -> None:
     assert is_storage("1.3.12.2.1107.5.9.1")  # a vendor's private storage class
     assert not is_storage("1.2.840.10008.5.1.4.1.2.2.1")  # study root find
     assert not is_storage("1.2.840.10008.3.1.2.3.3")  # MPPS
-
-
-def test_syntax_kinds() -> None:
-    kinds = [syntax_kind(s) for s in (wire.IMPLICIT, wire.EXPLICIT, wire.BIG, wire.DEFLATED, "1.2")]
-    assert kinds == [0, 1, 2, 3, 1]

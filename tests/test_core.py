@@ -74,14 +74,17 @@ class Pair:
                 else:
                     scanner.expect_data_set(1)
                 event = scanner.scan()
-            elif event == _core.HEAD:
-                head = scanner.head
+            elif event == _core.HEAD and scanner.late:
+                scanner.describe(scanner.head)
+                event = scanner.accept()
+            elif event in (_core.HEAD, _core.LONG_HEAD):
+                head = scanner.head if event == _core.HEAD else None
                 scanner.route(
-                    1, 0, self.request.message_id, head, head.length, PREFIX,
+                    1, 0, self.request.message_id, head, PREFIX,
                     self.request.sop_class_uid, self.request.sop_instance_uid,
                     wire.EXPLICIT.encode(),
                 )  # fmt: skip
-                event = scanner.accept()
+                event = scanner.accept() if head is not None else scanner.seek()
             elif event == _core.BAD_HEAD:
                 event = scanner.refuse()
             elif event == _core.END:

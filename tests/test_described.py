@@ -14,8 +14,9 @@ from test_dataset import EXPLICIT, head
 from test_envelope import CT, ID, SEALED_AT
 from test_published import PLAIN as PARTIES
 
+from fastjmix import _core
 from fastjmix.dicom import dataset
-from fastjmix.dicom.dataset import Description, describe_head
+from fastjmix.dicom.dataset import Description, describe_series
 from fastjmix.jmix import described, harmony, published
 from fastjmix.jmix.described import preferred
 from fastjmix.jmix.envelope import Contents, Options
@@ -188,17 +189,24 @@ def test_patients_that_are_listed(over: int) -> None:
 # -- what heads share ----------------------------------------------------------------------------
 
 
+def shared(**elements: bytes) -> Description:
+    """What is told of a data set's head."""
+    found = _core.read_head(head(**elements), 1)
+    assert found is not None
+    return describe_series(found.elements)
+
+
 def test_heads_that_say_the_same_have_one_description() -> None:
-    first = describe_head(head(t00200013=b"1"), EXPLICIT)
-    assert describe_head(head(t00200013=b"2"), EXPLICIT) is first
-    assert describe_head(head(t00100010=b"OTHER"), EXPLICIT) is not first
+    first = shared(t00200013=b"1")
+    assert shared(t00200013=b"2") is first
+    assert shared(t00100010=b"OTHER") is not first
     assert first.instance_number is None
 
 
 def test_an_element_that_is_absent_is_not_taken_for_the_one_behind_it() -> None:
     """What is remembered knows which element each value is of."""
-    with_name = describe_head(head(t00100010=b"X", t00100020=b""), EXPLICIT)
-    with_id = describe_head(head(t00100010=b"", t00100020=b"X"), EXPLICIT)
+    with_name = shared(t00100010=b"X", t00100020=b"")
+    with_id = shared(t00100010=b"", t00100020=b"X")
     assert (with_name.patient_name, with_name.patient_id) == ("X", "")
     assert (with_id.patient_name, with_id.patient_id) == ("", "X")
 
@@ -207,7 +215,7 @@ def test_an_element_that_is_absent_is_not_taken_for_the_one_behind_it() -> None:
 def test_descriptions_that_are_remembered(over: int) -> None:
     dataset._remembered.cache_clear()
     for number in range(dataset.DESCRIPTIONS_KEPT + over):
-        describe_head(head(t00100020=b"%d" % number), EXPLICIT)
+        shared(t00100020=b"%d" % number)
     found = dataset._remembered.cache_info()
     assert found.currsize == min(dataset.DESCRIPTIONS_KEPT + over, dataset.DESCRIPTIONS_KEPT)
 
@@ -231,7 +239,7 @@ def check_control(nasty: bytes) -> None:
             dataset.PATIENT_SEX, dataset.BODY_PART,
         )
     }  # fmt: skip
-    seen = describe_head(head(t00080005=b"ISO_IR 192", **changed), EXPLICIT)
+    seen = shared(t00080005=b"ISO_IR 192", **changed)
     for profile in (harmony, published):
         text = orjson.dumps(told(("1", seen), ("1", IMAGE), profile=profile)).decode()
         values = list(strings(orjson.loads(text)))

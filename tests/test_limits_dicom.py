@@ -34,13 +34,13 @@ from dicom_peers import (
 )
 from gateway import Gateway, Peer, get, running, until
 from test_association import acceptor
-from test_core import Pair, nested_to, scan
+from test_core import Pair, check, nested_to, scan
 from test_core import message as core_message
 
 from fastjmix import _core
 from fastjmix._core import PdvScanner
 from fastjmix.config import PeerLimits
-from fastjmix.dicom import associate_rq, association, dataset
+from fastjmix.dicom import associate_rq, association
 from fastjmix.dicom.association import Accepted, Rejected
 from fastjmix.errors import ProtocolError
 from fastjmix.receiver import connection, doors
@@ -209,22 +209,22 @@ def test_bytes_of_a_command_set(off: int, fragments: int) -> None:
 
 @pytest.mark.parametrize("off", [-1, 0, 1])
 @pytest.mark.parametrize("lane", [1 << 20, 8 << 20, 16 << 20])
-def test_bytes_that_are_searched_for_uids(lane: int, off: int) -> None:
-    """An eighth of the lane or HEAD_BYTES_MAX, and one to know that it was not enough: to the last
-    UID's end. In the default lane the two are the same; in the largest here only one can hold."""
+def test_bytes_that_wait_for_uids(lane: int, off: int) -> None:
+    """Half of the lane, to the header that shows that the UIDs are complete. With one more the
+    instance has a packer before they are known, and comes out the same."""
     pair = Pair(capacity=lane)
-    limit = min(_core.HEAD_BYTES_MAX, lane // 8) + 1
+    limit = _core.head_limit(lane)
     plain = wire.data_set()
     at = plain.index(struct.pack("<HH", 0x0010, 0x0010))
-    series = wire.element(0x0020000E, b"UI", b"1.2.3.2")
-    fill = limit + off - (plain.index(series) + len(series)) - 12
+    fill = limit + off - len(plain) - 8 - 12
     middle = struct.pack("<HH2sHL", 9, 0x1010, b"OB", 0, fill) + b"x" * fill
     head = plain[:at] + middle + plain[at:]
     data = head + wire.element(0x00204000, b"LT", b"x" * 40) + b"\0" * 200_000
     sizes = [65536] * (limit // 65536) + [limit % 65536, 100_000]  # a fragment ends at the limit
     pair.feed(core_message(data, sizes), [1 << 20])
-    assert (_core.BAD_HEAD in pair.events) == (off > 0)
-    assert (_core.HEAD in pair.events) == (off <= 0)
+    assert (_core.LONG_HEAD in pair.events) == (off > 0)
+    assert _core.HEAD in pair.events
+    check(pair, data)
 
 
 @pytest.mark.parametrize("depth", [63, 64, 65])
@@ -248,10 +248,10 @@ def test_inflated_bytes_that_are_searched(gateway, filler: bytes | None, off: in
     plain = wire.data_set(study=new_uid(), pixels=b"x" * 5000)
     at = plain.index(struct.pack("<HH", 0x0010, 0x0010))
     series = wire.element(0x0020000E, b"UI", b"1.2.3.2")
-    fill = dataset.INFLATE_MAX + off - (plain.index(series) + len(series)) - 12
+    fill = _core.INFLATE_MAX + off - (plain.index(series) + len(series)) - 12
     value = filler * fill if filler else random.Random(off).randbytes(fill)
     data = plain[:at] + struct.pack("<HH2sHL", 9, 0x1010, b"OB", 0, fill) + value + plain[at:]
-    assert data.index(series) + len(series) == dataset.INFLATE_MAX + off
+    assert data.index(series) + len(series) == _core.INFLATE_MAX + off
     packer = zlib.compressobj(wbits=-15)
     packed = packer.compress(data) + packer.flush()
     packed += b"\0" * (len(packed) % 2)

@@ -498,7 +498,7 @@ def bomb(study: str | None, size: int) -> bytes:
 
 
 def test_s16_a_deflate_bomb_is_kept_as_it_is_and_not_inflated(start) -> None:
-    """Its head is: 256 KB at most, whatever the ratio. Without UIDs there it is refused."""
+    """But for 16 MB at most, whatever the ratio. Without UIDs there it is refused."""
     own = start(builder="release_grace_secs = 0")
     size = by_form(64 << 20, 1 << 30)
     study = new_uid()

@@ -55,7 +55,9 @@ cdef class Arrival:
     cdef readonly bytes sop_instance_uid
     cdef readonly bytes transfer_syntax_uid
     cdef readonly object instance_number
-    cdef readonly uint32_t head_length
+    cdef readonly uint64_t head_length      # of the data set: as far as its head
+    cdef readonly bytes elements            # see Head.elements
+    cdef readonly bytes fault               # b"" unless it is malformed, and stored all the same
     cdef readonly uint32_t prefix_length
     cdef readonly uint64_t data_bytes       # of the data set
     cdef readonly uint64_t size             # of the member: with its prefix
@@ -405,6 +407,10 @@ cdef class Intake:
         arrival.transfer_syntax_uid = _get_uid(&lane.transfer_syntax)
         arrival.instance_number = None if lane.instance_number == NO_NUMBER else lane.instance_number
         arrival.head_length = lane.head_length
+        arrival.elements = PyBytes_FromStringAndSize(
+            <const char*>lane.kept, min(fj_load_u32(&lane.kept_length), <uint32_t>FJ_KEPT))
+        arrival.fault = PyBytes_FromStringAndSize(
+            lane.fault, min(fj_load_u8(&lane.fault_length), <uint8_t>FJ_COMMENT))
         arrival.prefix_length = mine.prefix_length
         arrival.data_bytes = mine.data_bytes
         arrival.size = mine.data_bytes + arrival.prefix_length
@@ -432,18 +438,6 @@ cdef class Intake:
                 <char*>ring + mine.pieces[i].position % self._lanes.capacity,
                 mine.pieces[i].length, PyBUF_READ))
         return views
-
-    def head(self, Py_ssize_t index):
-        """The head of the data set, while nothing was spilled: bytes."""
-        self._lanes._check(index)
-        cdef intake_lane* mine = &self._of[index]
-        cdef fj_lane* lane = self._lanes.lane(index)
-        cdef uint64_t length
-        if mine.spilled or not mine.held:
-            return b""
-        length = min(<uint64_t>fj_load_u32(&lane.head_length), <uint64_t>mine.pieces[0].length)
-        return PyBytes_FromStringAndSize(
-            <char*>self._lanes.bytes_of(index) + mine.pieces[0].position % self._lanes.capacity, length)
 
     cdef bint _wake_receiver(self, fj_lane* lane) noexcept:
         cdef uint32_t owner = fj_load_u32(&lane.owner)
@@ -476,11 +470,11 @@ cdef class Intake:
         self._lanes._check(index)
         cdef intake_lane* mine = &self._of[index]
         cdef fj_lane* lane = self._lanes.lane(index)
-        cdef Py_ssize_t length = min(len(comment), 64)
+        cdef Py_ssize_t length = min(len(comment), <Py_ssize_t>FJ_COMMENT)
         if mine.state != REPORTED:
             raise ValueError(f"lane {index} has no instance that waits for a status")
         fj_store_u64(&lane.taken, fj_load_u64(&lane.published))
-        memset(lane.comment, 0, 64)
+        memset(lane.comment, 0, FJ_COMMENT)
         memcpy(lane.comment, <const char*>comment, length)
         lane.status = status
         self._hash[index] = None

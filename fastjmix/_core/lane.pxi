@@ -144,7 +144,7 @@ cdef class LaneWriter:
     cdef bint _keep(self, uint64_t position, uint64_t length) noexcept:
         """Bytes of the data set. False: nothing was kept, for want of room for a piece.
 
-        Until the packer is known everything is joined to one piece, so that the head is contiguous.
+        Until there is a packer everything is joined to one piece.
         """
         cdef uint64_t end = self._piece + self._piece_length
         cdef uint64_t target = end % self._capacity
@@ -173,13 +173,12 @@ cdef class LaneWriter:
             self._flush()
         return True
 
-    def route(self, uint32_t packer, uint32_t settings, uint32_t message_id, Head head,
-              uint32_t head_length, bytes prefix, bytes sop_class, bytes sop_instance,
-              bytes transfer_syntax):
+    def route(self, uint32_t packer, uint32_t settings, uint32_t message_id, Head head, bytes prefix,
+              bytes sop_class, bytes sop_instance, bytes transfer_syntax):
         """Names the packer of the instance, and what it must know. Pieces flow from now on.
 
-        `packer` is its process number. `head_length` is how many bytes at the start of the data set
-        hold the descriptive elements. `prefix` is what stands before the data set in the member:
+        `packer` is its process number. `head`: None when it is not known yet; then `describe` says
+        it, or the instance is retracted. `prefix` is what stands before the data set in the member:
         preamble, DICM, File Meta Information. Raises ValueError for what a lane cannot announce.
         """
         cdef fj_lane* lane = self._lane
@@ -187,15 +186,15 @@ cdef class LaneWriter:
             raise ValueError("no instance waits for a packer")
         if len(prefix) > FJ_PREFIX:
             raise ValueError(f"File Meta Information of {len(prefix)} bytes; {FJ_PREFIX} are possible")
-        _set_uid(&lane.study, head.study_instance_uid)
-        _set_uid(&lane.series, head.series_instance_uid)
         _set_uid(&lane.sop_class, sop_class)
         _set_uid(&lane.sop_instance, sop_instance)
         _set_uid(&lane.transfer_syntax, transfer_syntax)
+        lane.study.length = lane.series.length = lane.fault_length = 0
+        lane.kept_length = 0
+        if head is not None:
+            self.describe(head)
         lane.settings = settings
         lane.message_id = message_id
-        lane.instance_number = head.number
-        lane.head_length = head_length
         lane.prefix_length = <uint32_t>len(prefix)
         memcpy(lane.prefix, <const char*>prefix, len(prefix))
         lane.start = lane.released = self._piece
@@ -208,6 +207,27 @@ cdef class LaneWriter:
             self.wake = True
         if self._piece_length >= GATHER and self._room_for_piece():
             self._flush()
+
+    cpdef describe(self, Head head):
+        """Says where the instance belongs. Its packer reads it when the instance is complete."""
+        cdef fj_lane* lane = self._lane
+        _set_uid(&lane.study, head.study_instance_uid)
+        _set_uid(&lane.series, head.series_instance_uid)
+        lane.instance_number = head.number
+        lane.head_length = head.length
+        lane.kept_length = <uint32_t>min(<uint32_t>len(head.elements), <uint32_t>FJ_KEPT)
+        memcpy(lane.kept, <const char*>head.elements, lane.kept_length)
+
+    cdef void _note_fault(self, bytes fault):
+        """The instance is stored although it is malformed."""
+        self._lane.fault_length = <uint8_t>min(<uint32_t>len(fault), <uint32_t>FJ_COMMENT)
+        memcpy(self._lane.fault, <const char*>fault, self._lane.fault_length)
+
+    cdef void _retract(self) noexcept:
+        """The packer is to forget the instance, whose data set is over. It grants it all the same."""
+        self._inside = False
+        fj_store_u32(&self._lane.aborted, self._lane.begun)
+        self._ring_packer()
 
     cdef bint _end(self) noexcept:
         """The data set is complete. False: no room for the last piece yet."""
@@ -228,9 +248,7 @@ cdef class LaneWriter:
         if not self._routed or self.granted:
             return False
         if self._inside:
-            fj_store_u32(&self._lane.aborted, self._lane.begun)
-            self._ring_packer()
-            self._inside = False
+            self._retract()
         return True
 
     @property
@@ -242,7 +260,7 @@ cdef class LaneWriter:
         """(status, Error Comment) of the last instance; only when `granted`."""
         cdef bytes comment = b""
         if self._lane.comment[0]:
-            comment = PyBytes_FromStringAndSize(self._lane.comment, 64).rstrip(b"\0")
+            comment = PyBytes_FromStringAndSize(self._lane.comment, FJ_COMMENT).rstrip(b"\0")
         return self._lane.status, comment
 
     @property
@@ -259,7 +277,7 @@ cdef class LaneWriter:
 
 cdef _set_uid(fj_uid* target, bytes uid):
     if len(uid) > FJ_UID:
-        raise ValueError("a UID has at most 64 characters (PS3.5 §9.1)")
+        raise ValueError(f"a UID of more than {FJ_UID} characters")
     memcpy(target.text, <const char*>uid, len(uid))
     target.length = <uint8_t>len(uid)
 

@@ -13,7 +13,11 @@ cdef extern from *:
     #include <time.h>
 
     #define FJ_PIECES 512u          /* a power of two; about 128 KB each on the wire */
-    #define FJ_UID 64u              /* PS3.5 §9.1: a UID has at most 64 characters */
+    #define FJ_UID 128u             /* PS3.5 §9.1: 64 characters; twice as many with tolerate_uids */
+    #define FJ_COMMENT 64u          /* Error Comment (0000,0902): at most 64 characters */
+    #define FJ_VALUE 1024u          /* bytes kept of a value: see dataset.TEXT_BYTES_MAX */
+    #define FJ_N_WANTED 16u
+    #define FJ_KEPT (FJ_N_WANTED * (8 + FJ_VALUE))
     #define FJ_PREFIX 1024u         /* preamble, DICM, File Meta Information: about 500 bytes */
 
     typedef struct { uint64_t position; uint32_t length; uint32_t unused; } fj_piece;
@@ -36,7 +40,7 @@ cdef extern from *:
         uint32_t status;
         uint32_t adopted;               /* number of the last instance that a successor took over */
         uint32_t starved;               /* the receiver waits for room: tell it (both write) */
-        _Alignas(64) char comment[64];  /* Error Comment (0000,0902): at most 64 characters */
+        _Alignas(64) char comment[FJ_COMMENT];
         /* the instance: written by the receiver before `begun` */
         _Alignas(64) fj_uid study, series, sop_class, sop_instance, transfer_syntax;
         uint32_t settings;              /* which listener, calling AE and builder: see settings.py */
@@ -44,9 +48,13 @@ cdef extern from *:
         uint64_t start;                 /* position of the first data set byte */
         uint64_t first_piece;           /* `published` when the instance began */
         int64_t instance_number;        /* INT64_MIN: none */
-        uint32_t head_length;           /* bytes of the data set's head, contiguous at `start` */
+        uint64_t head_length;           /* bytes of the data set's head */
         uint32_t prefix_length;
+        uint32_t kept_length;
         uint8_t prefix[FJ_PREFIX];
+        uint8_t kept[FJ_KEPT];          /* elements of the head: see Head.elements */
+        uint8_t fault_length;           /* of an instance that is stored although it is malformed */
+        char fault[FJ_COMMENT];
         _Alignas(64) fj_piece pieces[FJ_PIECES];
     } fj_lane;
 
@@ -56,6 +64,13 @@ cdef extern from *:
         uint64_t associations;              /* counted by all receivers, in process 0's words */
         _Alignas(64) uint64_t bells[16];    /* one bit a lane: at most 1024 lanes */
     } fj_process;
+
+    /* Elements whose values are kept: first the fields, by their numbers (F_…), then what describes
+       patient, study and series. */
+    static const uint32_t FJ_WANTED[FJ_N_WANTED] = {
+        0x00080016, 0x00080018, 0x0020000D, 0x0020000E, 0x00200013,
+        0x00080005, 0x00080020, 0x00080060, 0x00081030, 0x0008103E, 0x00100010, 0x00100020,
+        0x00100030, 0x00100040, 0x00180015, 0x00200011 };
 
     #define FJ_CONTROL ((sizeof(fj_lane) + 4095) / 4096 * 4096)
 
@@ -105,7 +120,12 @@ cdef extern from *:
     """
     const uint32_t FJ_UNDEFINED, FJ_ITEM, FJ_ITEM_END, FJ_SEQUENCE_END, FJ_PIXEL_DATA
     enum: FJ_PIECES
+    const uint32_t FJ_WANTED[16]
     enum: FJ_UID
+    enum: FJ_COMMENT
+    enum: FJ_VALUE
+    enum: FJ_N_WANTED
+    enum: FJ_KEPT
     enum: FJ_PREFIX
     enum: FJ_CONTROL
     ctypedef struct fj_piece:
@@ -127,8 +147,12 @@ cdef extern from *:
         uint32_t settings, message_id
         uint64_t start, first_piece
         int64_t instance_number
-        uint32_t head_length, prefix_length
+        uint64_t head_length
+        uint32_t prefix_length, kept_length
         uint8_t* prefix
+        uint8_t* kept
+        uint8_t fault_length
+        char* fault
         fj_piece* pieces
     ctypedef struct fj_process:
         uint32_t asleep

@@ -16,9 +16,10 @@ MORE = 0
 COMMAND = 1
 """Scan: a command set is complete: `command`, `context`."""
 HEAD = 2
-"""Scan: the head of the data set is known: `head`; route or refuse the instance."""
+"""Scan: the head of the data set is known: `head`. Route or refuse the instance; with `late`,
+`describe` or refuse it."""
 END = 3
-"""Scan: the data set is complete."""
+"""Scan: the data set is complete. With `retracted` it is refused, when its packer has granted."""
 RELEASE = 4
 """Scan: A-RELEASE-RQ."""
 ABORTED = 5
@@ -26,21 +27,23 @@ ABORTED = 5
 BROKEN = 6
 """Scan: the peer broke PS3.8: `problem`, `reason` (of A-ABORT, PS3.8 Table 9-26)."""
 BAD_HEAD = 7
-"""Scan: the data set's head cannot be followed; refuse the instance."""
-DEFLATED_HEAD = 8
-"""Scan: `head_bytes()` of a deflated data set are there to be inflated and read."""
+"""Scan: the data set's head cannot be followed (`fault`); refuse the instance."""
+LONG_HEAD = 8
+"""Scan: `head_max` bytes are here without the UIDs: `route` the instance to any packer that will do."""
 
 cdef enum:
     IDLE = 0            # between messages
     SCANNING = 1        # the head of a data set
     STORING = 2         # behind the head: pieces go to the packer
-    DISCARDING = 3      # the instance was refused: its data set is passed over
-    WAITING = 4         # complete; its status is awaited: nothing more is scanned
+    SEEKING = 3         # the same, and the head is still looked for
+    CONDEMNED = 4       # the same, and it will be retracted at its end
+    DISCARDING = 5      # the instance was refused: its data set is passed over
+    WAITING = 6         # complete; its status is awaited: nothing more is scanned
 
 
 cpdef uint64_t head_limit(uint64_t capacity):
-    """Returns how many bytes of a data set are searched for its UIDs in a lane of `capacity`."""
-    return min(<uint64_t>HEAD_BYTES_MAX, capacity // 8)
+    """Returns how many bytes of a data set are held in a lane of `capacity` without a packer."""
+    return capacity // 2
 
 
 cdef class PdvScanner(LaneWriter):
@@ -48,7 +51,7 @@ cdef class PdvScanner(LaneWriter):
 
     One message at a time: after END (or a command without a data set) call `resume()` when its
     response has been sent. `max_pdu` is the length announced in the A-ASSOCIATE-AC, `head_max` the
-    most bytes of a data set that are searched for its UIDs.
+    most bytes of a data set that wait in the lane for its UIDs.
     """
 
     cdef uint32_t _max_pdu
@@ -57,23 +60,27 @@ cdef class PdvScanner(LaneWriter):
     cdef bint _in_fragment
     cdef uint8_t _control
     cdef int _mode
-    cdef head_scan _search
-    cdef uint64_t _next_try
-    cdef bint _deflated
+    cdef DataSetReader _reader
+    cdef bint _lenient
     cdef bint _last
     cdef bytearray _command
     cdef readonly int context
     cdef readonly Head head
-    cdef readonly uint64_t head_max     # bytes of a data set that are searched for its UIDs
+    cdef readonly uint64_t head_max     # bytes of a data set that wait for its UIDs
+    cdef readonly bytes fault       # of the data set
+    cdef readonly bint late         # the instance was routed before its head was known
+    cdef readonly bint retracted    # the instance is refused, and its packer knows it already
     cdef readonly str problem
     cdef readonly int reason
     cdef readonly bint blocked      # no room for more bytes or for a piece: scan again later
     cdef readonly bint drained      # receive() took all that the socket had
     cdef readonly bint closed       # receive() found the peer's end of the stream
 
-    def __init__(self, Lanes lanes, Py_ssize_t index, uint32_t max_pdu, uint64_t head_max=HEAD_BYTES_MAX):
+    def __init__(self, Lanes lanes, Py_ssize_t index, uint32_t max_pdu, uint64_t head_max=0xFFFFFFFFFFFFFFFF):
         self._max_pdu = max_pdu
         self.head_max = min(head_max, head_limit(lanes.capacity))
+        self._reader = DataSetReader()
+        self.fault = b""
         self._command = bytearray()
         self._mode = IDLE
         self.context = 0
@@ -220,9 +227,10 @@ cdef class PdvScanner(LaneWriter):
             self._command += PyBytes_FromStringAndSize(<char*>self._ring + offset, here)
         elif self._mode != DISCARDING and here:
             if self._mode == SCANNING:
-                # Looked at when it has certain lengths, so that the answer is the same however
-                # its bytes come.
-                here = min(here, self._next_try - self.data_bytes)
+                here = min(here, self.head_max - self.data_bytes)
+            # Bytes that could not be kept when they came were read then.
+            self._reader.take(self._ring + offset + (self._reader.taken - self.data_bytes),
+                              here - (self._reader.taken - self.data_bytes))
             if not self._keep(self._scan, here):
                 self.blocked = True     # the packer is behind
                 return MORE
@@ -235,39 +243,49 @@ cdef class PdvScanner(LaneWriter):
     cdef int _after_fragment(self, bint last):
         if self._control & 1:
             return COMMAND if last else -1
-        if self._mode == SCANNING:
-            self._last = last
+        if self._mode == SCANNING or self._mode == SEEKING:
             return self._look_for_head(last)
         if not last:
             return -1
         return self._finish()
 
+    @property
+    def broken_at(self):
+        """With `fault`: see DataSetReader."""
+        return self._reader.broken_at
+
+    cdef int _look_for_head(self, bint last):
+        self._last = last
+        if last:
+            self._reader.stop()
+        if self._reader._walk.found:
+            self.head = self._reader.make_head()
+            return HEAD
+        if self._reader._walk.fault:
+            self.fault = self._reader.fault
+            return BAD_HEAD
+        if self._mode == SCANNING and self.data_bytes >= self.head_max:
+            return LONG_HEAD
+        return -1
+
     cdef int _finish(self):
         reach("receiver.last")
-        if self._mode != DISCARDING and not self._end():
+        if self._mode == STORING:
+            self._reader.stop()
+            self.fault = self._reader.fault
+            if self.fault and not self._lenient:
+                self._mode = CONDEMNED
+            elif self.fault:
+                self._note_fault(self.fault)
+        if self._mode == CONDEMNED:
+            self._retract()
+            self.retracted = True
+        elif self._mode == STORING and not self._end():
             self._in_fragment = True    # come back here: an empty rest of the last fragment
             self.blocked = True
             return MORE
         self._mode = WAITING
         return END
-
-    cdef int _look_for_head(self, bint last):
-        cdef int result
-        cdef const uint8_t* start = self._ring + self._piece % self._capacity
-        if self.data_bytes < self._next_try and not last:
-            return -1
-        # Doubling: each byte is looked at twice at most.
-        self._next_try = max(min(self.data_bytes * 2, self.head_max + 1), self.data_bytes + 1)
-        if self._deflated:
-            return DEFLATED_HEAD
-        result = find_head(start, self.data_bytes, last, self.head_max, &self._search)
-        if result == HEAD_MORE:
-            return -1
-        if result == HEAD_BAD:
-            self._mode = DISCARDING
-            return BAD_HEAD
-        self.head = _make_head(start, &self._search)
-        return HEAD
 
     # -- the caller's answers ----------------------------------------------------------------
 
@@ -277,45 +295,41 @@ cdef class PdvScanner(LaneWriter):
         self._command.clear()
         return command
 
-    def expect_data_set(self, int kind):
+    def expect_data_set(self, int kind, int pixels=PIXELS_EITHER, bint tolerant=False,
+                        bint lenient=False):
         """The command was a C-STORE-RQ: its data set follows.
 
-        `kind` as in `read_head`; 3 = deflated. -1 = refuse the instance whatever it holds.
+        `kind`, `pixels` and `tolerant` as in DataSetReader; kind -1 = refuse the instance whatever
+        it holds. `lenient`: store it although it is malformed, if its head can be read.
         """
         self._begin()
-        self._last = False
-        self._deflated = kind == 3
-        self._next_try = min(<uint64_t>FIRST_LOOK, self.head_max + 1)
-        memset(&self._search, 0, sizeof(self._search))
-        self._search.kind = kind
+        self._last = self.late = self.retracted = False
+        self._lenient = lenient
+        self.fault = b""
+        self._reader.begin(kind, pixels, tolerant)
         self._mode = SCANNING if kind >= 0 else DISCARDING
         if kind < 0:
             self._held = self._inside = False
 
-    def head_bytes(self):
-        """The bytes of the data set so far, while its head is being looked for."""
-        return PyBytes_FromStringAndSize(
-            <char*>self._ring + self._piece % self._capacity, self.data_bytes)
-
-    @property
-    def head_is_complete(self):
-        """True when `head_bytes()` is the whole data set."""
-        return self._last
-
     def accept(self):
-        """After HEAD (or DEFLATED_HEAD) and `route`: the rest of the data set flows."""
+        """After HEAD and `route` (or `describe`): the rest of the data set flows."""
         self._mode = STORING
         return self._go_on()
 
-    def refuse(self):
-        """After HEAD, BAD_HEAD or DEFLATED_HEAD: the rest of the data set is passed over."""
-        self._mode = DISCARDING
-        self._held = self._inside = False
-        return self._go_on()
-
-    def look_further(self):
-        """After DEFLATED_HEAD: not enough bytes yet."""
+    def seek(self):
+        """After LONG_HEAD and `route`: the data set flows, and its head is looked for."""
+        self._mode = SEEKING
+        self.late = True
         return self.scan()
+
+    def refuse(self):
+        """After HEAD or BAD_HEAD: the rest of the data set is passed over."""
+        if self.late:
+            self._mode = CONDEMNED      # the lane's memory is the packer's until it grants
+        else:
+            self._mode = DISCARDING
+            self._held = self._inside = False
+        return self._go_on()
 
     def _go_on(self):
         return self._finish() if self._last else self.scan()

@@ -246,6 +246,8 @@ class _Resolver:
             max_associations=options.max_associations,
             ack=options.ack,
             accept_any_called_aet=options.accept_any_called_aet,
+            tolerate_uids=options.tolerate_uids,
+            accept_malformed=options.accept_malformed,
             limits=_limits(options),
             calling=calling,
             builder=builder,

@@ -204,6 +204,16 @@ class DicomOptions(Table):
         ge=0,
         le=MIB,
     )
+    tolerate_uids: bool = own(
+        False,
+        "Study, Series and SOP Instance UIDs that PS3.5 §9.1 does not allow are taken: up to 128"
+        " printable characters",
+    )
+    accept_malformed: bool = own(
+        False,
+        "A data set that is cut, or contradicts its transfer syntax, is not refused (C000) but"
+        " stored, logged, and marked in metadata",
+    )
     max_half_open: int = own(
         512,
         "Connections without an association yet, at once and for each receiver; one more is closed",

@@ -184,6 +184,8 @@ class DicomListener:
     max_associations: int
     ack: Ack
     accept_any_called_aet: bool
+    tolerate_uids: bool
+    accept_malformed: bool
     limits: PeerLimits
     calling: Mapping[str, CallingAe] | None
     builder: Builder

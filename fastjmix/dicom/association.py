@@ -26,14 +26,10 @@ from typing import Any, Final
 from pynetdicom import pdu, pdu_items, sop_class
 from pynetdicom.service_class import ServiceClass, StorageServiceClass
 
+from fastjmix._core import UID_TOLERATED_MAX
 from fastjmix.dicom.associate_rq import AssociateRq, Proposal, read_associate_rq
-from fastjmix.dicom.dataset import (
-    DEFLATED,
-    EXPLICIT_BIG,
-    IMPLEMENTATION_CLASS_UID,
-    IMPLEMENTATION_VERSION_NAME,
-    IMPLICIT_LITTLE,
-)
+from fastjmix.dicom.dataset import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from fastjmix.dicom.syntaxes import IMPLICIT_LITTLE, Encoding, encoding_of
 
 APPLICATION_CONTEXT: Final = "1.2.840.10008.3.1.1.1"
 VERIFICATION: Final = "1.2.840.10008.1.1"
@@ -50,6 +46,9 @@ peer that says it takes less is sent this much."""
 
 UID_MAX: Final = 64
 """PS3.5 §9.1: characters of a UID."""
+
+PADDING: Final = b" \0"
+"""Characters around a UID that are none of it (PS3.5 §9.1 pads with NUL, senders with blanks)."""
 
 RELEASE_RP: Final = b"\x06\x00\x00\x00\x00\x04\x00\x00\x00\x00"
 
@@ -71,11 +70,11 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """An accepted presentation context. `kind` as in `_core.read_head`; 3 = deflated."""
+    """An accepted presentation context."""
 
     abstract_syntax: bytes
     transfer_syntax: bytes
-    kind: int
+    encoding: Encoding
     stores: bool
 
 
@@ -122,17 +121,21 @@ def ae_title(field: bytes) -> str:
     return "".join(c for c in text if c.isprintable()).strip()
 
 
-def syntax_kind(transfer_syntax: str) -> int:
-    """How the data set's head is encoded: 0 implicit LE, 1 explicit LE, 2 explicit BE, 3 deflated.
+def is_uid(text: bytes, *, tolerant: bool = False) -> bool:
+    """PS3.5 §9.1: up to 64 digits and dots. Looser than the standard in what stands where.
 
-    Every other transfer syntax, private ones too, is explicit VR little endian (PS3.5 §A.4).
+    `tolerant`: up to twice as many printable ASCII characters, blanks around them not counted.
     """
-    return {IMPLICIT_LITTLE: 0, EXPLICIT_BIG: 2, DEFLATED: 3}.get(transfer_syntax, 1)
+    if not tolerant:
+        return 0 < len(text) <= UID_MAX and not text.strip(b"0123456789.")
+    text = text.strip(PADDING)
+    printable = all(32 <= character <= 126 for character in text) and b"\\" not in text
+    return 0 < len(text) <= UID_TOLERATED_MAX and printable
 
 
-def is_uid(text: bytes) -> bool:
-    """PS3.5 §9.1: up to 64 digits and dots. Looser than the standard in what stands where."""
-    return 0 < len(text) <= UID_MAX and not text.strip(b"0123456789.")
+def _can_be_read(transfer_syntax: str) -> bool:
+    """Can data sets in it be scanned for their UIDs? Else its instances would all be refused."""
+    return is_uid(transfer_syntax.encode()) and encoding_of(transfer_syntax) is not None
 
 
 class Acceptor:
@@ -190,15 +193,16 @@ class Acceptor:
         refused: list[str] = []
         for one in proposed:
             number, abstract = one.number, one.abstract_syntax
-            syntaxes = [s for s in one.transfer_syntaxes if is_uid(s.encode())]
+            syntaxes = [s for s in one.transfer_syntaxes if _can_be_read(s)]
             result = self._result(one, syntaxes, contexts)
             # A refused context repeats a syntax that is not significant (PS3.8 §9.3.3.2).
             chosen = syntaxes[0] if syntaxes else IMPLICIT_LITTLE
-            if result == ACCEPTANCE:
+            encoding = encoding_of(chosen)
+            if result == ACCEPTANCE and encoding is not None:
                 contexts[number] = Context(
                     abstract.encode(),
                     chosen.encode(),
-                    syntax_kind(chosen),
+                    encoding,
                     abstract != VERIFICATION,
                 )
             else:

@@ -11,18 +11,18 @@ looked for: a head that is built to be slow, or nested without end, costs millis
 from __future__ import annotations
 
 import re
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from struct import Struct
 from struct import error as StructError
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from pydicom.valuerep import VR
 
 from fastjmix import _core
 from fastjmix.dicom.charsets import CharacterSets, character_sets, decode
+from fastjmix.dicom.syntaxes import DEFLATED_KIND, kind_of
 from fastjmix.errors import UnreadableHead
 
 IMPLEMENTATION_CLASS_UID: Final = "2.25.243247878885852621453916350932683823793"
@@ -31,26 +31,13 @@ IMPLEMENTATION_CLASS_UID: Final = "2.25.243247878885852621453916350932683823793"
 IMPLEMENTATION_VERSION_NAME: Final = "FASTJMIX_0_1"
 """SH, at most 16 characters (PS3.10 Table 7.1-1)."""
 
-IMPLICIT_LITTLE: Final = "1.2.840.10008.1.2"
-EXPLICIT_LITTLE: Final = "1.2.840.10008.1.2.1"
-DEFLATED: Final = "1.2.840.10008.1.2.1.99"
-EXPLICIT_BIG: Final = "1.2.840.10008.1.2.2"
-# Every other transfer syntax is explicit VR little endian (PS3.5 §A.2 to A.7).
-
 TEMPLATES_KEPT: Final = 256
 """Distinct (SOP class, transfer syntax, AE titles) whose template is remembered: the peer
 chooses them, so there is an end."""
 
 DESCRIPTIONS_KEPT: Final = 256
 """Distinct descriptions that are remembered: instances of one series share theirs, and more series
-than these hardly arrive by turns. Of the values 1 KB each is looked at: 4 MB at most."""
-
-INFLATE_MAX: Final = 1 << 18
-"""Bytes of a deflated data set's head that are inflated: a bomb costs no more."""
-
-INFLATE_STEP: Final = 1024
-"""Bytes of a deflated data set that zlib gets at once. Bytes inflated before a fault in the stream
-count, less those of the step with the fault in it."""
+than these hardly arrive by turns. Of the values 1 KB each is kept: 4 MB at most."""
 
 _short = Struct("<2H2sH")  # group, element, VR, 16-bit length (PS3.5 Table 7.1-2)
 _length32 = Struct("<I")
@@ -195,8 +182,8 @@ class Description:
 def describe(head: bytes, transfer_syntax_uid: str) -> Description:
     """The descriptive elements of a data set from its first bytes. Never raises.
 
-    `head` reaches from the first byte to an element boundary behind (0020,0013), or anywhere:
-    elements that are not whole are left out. The head of a deflated data set is given inflated.
+    `head`: Head.elements, or the first bytes of a data set up to anywhere: elements that are not
+    whole are left out. The head of a deflated data set is given inflated.
     """
     try:
         found = _core.read_values(head, _kind(head, transfer_syntax_uid), WANTED)
@@ -236,44 +223,16 @@ def _remembered(*elements: Any) -> Description:
     return _described(dict(zip(elements[:half], elements[half:], strict=True)))
 
 
-class Inflated(NamedTuple):
-    """The start of a deflated data set, inflated. `over`: there is no more of it, or no more of
-    it will be inflated. `broken`: a fault in the stream is why."""
-
-    data: bytes
-    over: bool
-    broken: bool
-
-
-def inflate_head(data: bytes) -> Inflated:
-    """Returns the start of a deflated data set (PS3.5 §A.5), inflated up to INFLATE_MAX bytes."""
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    found = bytearray()
-    for at in range(0, len(data), INFLATE_STEP):
-        try:
-            found += inflater.decompress(data[at : at + INFLATE_STEP], INFLATE_MAX - len(found))
-        except zlib.error:
-            return Inflated(bytes(found), over=True, broken=True)
-        if inflater.eof or len(found) == INFLATE_MAX:
-            return Inflated(bytes(found), over=True, broken=False)
-    return Inflated(bytes(found), over=False, broken=False)
-
-
-def describe_head(head: bytes, transfer_syntax_uid: str) -> Description:
-    """Returns what instances of a series share, from the first bytes as they were received:
-    deflated ones too. Never raises.
+def describe_series(elements: bytes) -> Description:
+    """Returns what instances of a series share, from Head.elements. Never raises.
 
     There is no `instance_number`, so that heads which say the same have one Description: all but
     the first of a series cost the reading of their values, a tenth of decoding them.
     """
-    if transfer_syntax_uid == DEFLATED:
-        head, transfer_syntax_uid = inflate_head(head).data, EXPLICIT_LITTLE
     try:
-        found = _core.read_values(head, _kind(head, transfer_syntax_uid), _SHARED)
+        found = _core.read_values(elements, 1, _SHARED)
     except Exception:  # as in `describe`
         return Description()
-    if len(head) > TEXT_BYTES_MAX:
-        found = {tag: value[:TEXT_BYTES_MAX] for tag, value in found.items()}
     return _remembered(*found, *found.values())
 
 
@@ -287,10 +246,11 @@ def _kind(head: bytes, transfer_syntax_uid: str) -> int:
     """Returns how elements are read (`_core.read_head`). Senders are known to name one encoding and
     to send the other: an explicit VR that is none is seen element by element, an implicit one
     here."""
-    if transfer_syntax_uid == EXPLICIT_BIG:
-        return 2
+    kind = kind_of(transfer_syntax_uid)
+    if kind == DEFLATED_KIND:
+        return 1
     # A first element of 16 KB and more could look like a VR: so only a real one counts.
-    return 0 if transfer_syntax_uid == IMPLICIT_LITTLE and head[4:6] not in _vrs else 1
+    return 1 if kind == 0 and head[4:6] in _vrs else kind
 
 
 def _text(value: bytes, sets: CharacterSets, delimiters: bytes = b"\\") -> str:

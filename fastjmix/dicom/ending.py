@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from fastjmix.dicom.association import syntax_kind
+from fastjmix.dicom.syntaxes import DEFLATED_KIND, encoding_of
 
 ReadAt = Callable[[int, int], bytes]
 """As pread(2): (offset, length) → as many bytes as there are."""
@@ -38,8 +38,7 @@ LONG: Final = frozenset(
 
 BIG_ENDIAN: Final = 2
 IMPLICIT: Final = 0
-DEFLATED: Final = 3
-"""See `syntax_kind`."""
+"""See `syntaxes.Encoding`."""
 
 
 class _Element(NamedTuple):
@@ -71,11 +70,13 @@ def cut_short(read_at: ReadAt, size: int, syntax: str) -> str:
     """Returns in what a data set of `size` bytes provably ends too early; "" when in nothing."""
     if not size:
         return "ends before its data set begins"
-    kind = syntax_kind(syntax)
-    if kind == DEFLATED:
+    encoding = encoding_of(syntax)
+    if encoding is None:  # no elements: nothing can be proved
+        return ""
+    if encoding.kind == DEFLATED_KIND:
         return _deflated(read_at, size)
     try:
-        _Walk(_Window(read_at, size), kind).run()
+        _Walk(_Window(read_at, size), encoding.kind).run()
     except _Unknown:
         return ""
     except _Short as where:

@@ -16,6 +16,7 @@ server that has the original would refuse this envelope as known, and take its h
 from __future__ import annotations
 
 import hashlib
+import os
 import tempfile
 import time
 import uuid
@@ -24,11 +25,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
-from fastjmix.dicom.dataset import Description, describe_head, read_file_meta
+from fastjmix.dicom.dataset import Description, describe_series, read_file_meta
 from fastjmix.envelope.output import new_file
 from fastjmix.envelope.zipping import Appending, ZipOut
 from fastjmix.errors import EnvelopeError, FastjmixError
-from fastjmix.heads import data_set_head
+from fastjmix.heads import Found, data_set_head, stream_head
 from fastjmix.jmix import check, profiles, rules, strictjson
 from fastjmix.jmix.archive import data_offset
 from fastjmix.jmix.digests import new_hash
@@ -42,8 +43,6 @@ from fastjmix.spool.files import PIECE_BYTES
 if TYPE_CHECKING:
     from fastjmix.send import Skipped
 
-HEAD_MAX: Final = 64 << 20
-"""Bytes of a data set in which its UIDs must come: more than reception searches."""
 META_BYTES: Final = 1 << 16
 """File Meta Information of a member, with whatever private information is in it."""
 
@@ -114,6 +113,7 @@ class Instance:
     series: str
     number: int | None
     description: Description
+    fault: str
     pieces: Callable[[], Iterable[bytes]]
 
 
@@ -161,7 +161,8 @@ def _instances(paths: Iterable[Path]) -> tuple[list[Instance], list[Skipped]]:
         size, pieces = one.offset + one.size, _Pieces(one.path)
         meta = (one.sop_class, one.sop_instance, one.transfer_syntax)
         try:
-            instances.append(_instance(str(one.path), size, one.offset, meta, pieces))
+            found_one = _instance(str(one.path), size, one.offset, meta, pieces, pieces.head)
+            instances.append(found_one)
         except _NotUnderstood as why:
             skipped.append(Skipped(one.path, str(why)))
         except OSError as problem:
@@ -182,6 +183,15 @@ class _Pieces:
             while piece := file.read(PIECE_BYTES):
                 yield piece
 
+    def head(self, offset: int, size: int, syntax: str) -> Found:
+        """Reads the data set at `offset`; its values are passed over."""
+        with self._path.open("rb", buffering=0) as file:
+
+            def read_at(at: int, length: int) -> bytes:
+                return os.pread(file.fileno(), length, at)
+
+            return data_set_head(read_at, offset, size, syntax, whole=True)
+
 
 def _instance(
     where: str,
@@ -189,12 +199,12 @@ def _instance(
     offset: int,
     meta: tuple[str, str, str],
     pieces: Callable[[], Iterable[bytes]],
+    read: Callable[[int, int, str], Found],
 ) -> Instance:
     """Raises _NotUnderstood, OSError."""
     syntax = meta[2]
-    start = _Start(pieces)
     try:
-        head, data = data_set_head(start.read_at, offset, size - offset, syntax, HEAD_MAX)
+        head, fault = read(offset, size - offset, syntax)
         found = (head.study_instance_uid, head.series_instance_uid, head.sop_instance_uid)
         study, series, instance = (uid.decode("ascii") for uid in found)
     except (ValueError, FastjmixError) as problem:
@@ -206,28 +216,10 @@ def _instance(
     if instance != meta[1]:
         says = "is another in its File Meta Information than in its data set"
         raise _NotUnderstood(f"the SOP Instance UID {says}")
-    described = describe_head(data, syntax)
+    described = describe_series(head.elements)
     return Instance(
-        where, size, offset, *meta, study, series, head.instance_number, described, pieces
+        where, size, offset, *meta, study, series, head.instance_number, described, fault, pieces
     )
-
-
-class _Start:
-    """The first bytes of something that can only be read from its beginning."""
-
-    def __init__(self, pieces: Callable[[], Iterable[bytes]]) -> None:
-        self._pieces = pieces
-        self._held = b""
-
-    def read_at(self, offset: int, length: int) -> bytes:
-        if len(self._held) < offset + length:
-            held = bytearray()
-            for piece in self._pieces():
-                held += piece
-                if len(held) >= offset + length:
-                    break
-            self._held = bytes(held)
-        return self._held[offset : offset + length]
 
 
 def _check(recipe: Recipe) -> None:
@@ -328,6 +320,7 @@ class _Writing:
             None if hasher is None else hasher.digest(),
             one.description,
             (data_offset(member) + one.offset, one.size - one.offset),
+            fault=one.fault,
         )
 
     def finish(self) -> int:
@@ -447,7 +440,7 @@ def _taken(envelope: Envelope, name: str, *, leave_out: bool) -> Instance | None
     def pieces() -> Iterator[bytes]:
         return envelope.pieces(name)
 
-    start = _Start(pieces).read_at(0, META_BYTES)
+    start = _first(pieces(), META_BYTES)
     try:
         meta, offset = read_file_meta(start)
     except FastjmixError as problem:
@@ -458,10 +451,23 @@ def _taken(envelope: Envelope, name: str, *, leave_out: bool) -> Instance | None
             "With --leave-out the new envelope has none of these.",
         ) from None
     told = (meta["sop_class_uid"], meta["sop_instance_uid"], meta["transfer_syntax_uid"])
+
+    def read(offset: int, _: int, syntax: str) -> Found:
+        return stream_head(pieces(), offset, syntax)
+
     try:
-        return _instance(name, envelope.members[name], offset, told, pieces)
+        return _instance(name, envelope.members[name], offset, told, pieces, read)
     except _NotUnderstood as why:
         raise EnvelopeError(f"{escaped(name)}: {why}") from None
+
+
+def _first(pieces: Iterable[bytes], length: int) -> bytes:
+    found = bytearray()
+    for piece in pieces:
+        found += piece
+        if len(found) >= length:
+            break
+    return bytes(found[:length])
 
 
 def _refuse_attachments(envelope: Envelope, *, leave_out: bool) -> None:

@@ -122,7 +122,7 @@ def verify(
     inside; nothing is written.
     """
     from fastjmix.envelope import fetch, show
-    from fastjmix.jmix.verifying import verify as judge
+    from fastjmix.envelope.verifying import verify as judge
 
     name = fetch.shown_url(source) if fetch.is_url(source) else source
     with refusals(name):

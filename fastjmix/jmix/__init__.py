@@ -4,7 +4,8 @@
 
 Sans-I/O for the gateway: what the processes of the data path use opens neither socket nor file, but
 keys.py one with a key. For people's tools, opened.py and verifying.py open what they are asked to
-look into; `build` is a room above (fastjmix/envelope), where dicom and jmix are introduced.
+look into; `build` and `verify` are a room above (fastjmix/envelope), where dicom and jmix are
+introduced.
 Importing this package imports nothing else: each of the three names is found when it is used.
 """
 
@@ -15,15 +16,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from fastjmix.envelope.building import build
+    from fastjmix.envelope.verifying import verify
     from fastjmix.jmix.opened import open_envelope
-    from fastjmix.jmix.verifying import verify
 
 __all__ = ["build", "open_envelope", "verify"]
 
 _found_in: Final = {
     "build": "fastjmix.envelope.building",
     "open_envelope": "fastjmix.jmix.opened",
-    "verify": "fastjmix.jmix.verifying",
+    "verify": "fastjmix.envelope.verifying",
 }
 
 

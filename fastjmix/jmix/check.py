@@ -49,8 +49,8 @@ if TYPE_CHECKING:
 
 __all__ = ["UUID", "EnvelopeSummary", "Limits", "check_envelope", "open_manifest", "read_manifest"]
 
-UID_MAX: Final = 64
-"""Characters in a UID (PS3.5 §9.1)."""
+UID_MAX: Final = 128
+"""Characters of a Study Instance UID: twice what PS3.5 §9.1 allows, as `tolerate_uids` does."""
 STUDIES_MAX: Final = 1000
 """Studies of one envelope: each is an entry of an index, and of the record beside the archive."""
 
@@ -471,16 +471,20 @@ def read_all(
     promised: str | None,
     tell: Tell,
     seen: Callable[[int], object] = lambda _: None,
+    through: Callable[[str, Iterator[bytes]], Iterator[bytes]] = lambda _, pieces: pieces,
 ) -> dict[str, dict[str, str]]:
     """Reads every member once, so that each CRC-32 is compared too; gives what was digested.
 
-    `seen` hears how many bytes went by. A member that cannot be read is told and left out.
+    `seen` hears how many bytes went by; `through` sees the pieces of each member. A member that
+    cannot be read is told and left out.
     """
     wanted = algorithms(base, listed, promised)
     found: dict[str, dict[str, str]] = {}
     for name in container.sizes:
         try:
-            found[name] = digest_of(watched(container.pieces(name), seen), wanted(name))
+            found[name] = digest_of(
+                watched(through(name, container.pieces(name)), seen), wanted(name)
+            )
         except EnvelopeError as fault:
             tell(fault)
     return found

@@ -8,8 +8,8 @@ is nothing else (`preferred`). Instances whose patient identity contradicts that
 fill its fields: they make a patient of their own, and are counted by the caller.
 Still wrong: one person under two Patient IDs, or two spellings of a name, is told as two patients.
 
-An instance that says the same as the one before it costs a comparison of identities: describe_head
-gives equal heads one Description.
+An instance that says the same as the one before it costs a comparison of identities:
+describe_series gives equal heads one Description.
 """
 
 from __future__ import annotations

@@ -50,6 +50,7 @@ class Instance:
     `conflict`: the envelope already held this SOP Instance UID, with other bytes. `data`: offset
     and length of the data set in the archive, and `crc` the member's CRC-32, for whoever has it at
     hand. `patient`: 0, or whose it is instead of the study's patient (StudyDescription.take).
+    `fault`: what is wrong with its data set, which was stored all the same.
     """
 
     name: bytes
@@ -63,6 +64,7 @@ class Instance:
     data: tuple[int, int]
     crc: int = 0
     patient: int = 0
+    fault: str = ""
 
 
 @dataclass(slots=True)
@@ -128,6 +130,7 @@ class Contents:
         described: Description,
         data: tuple[int, int] = (0, 0),
         crc: int = 0,
+        fault: str = "",
     ) -> Instance:
         """Takes an instance that stands whole in the archive.
 
@@ -153,6 +156,7 @@ class Contents:
             data,
             crc,
             patient,
+            fault,
         )
         if copy:
             self._copies.setdefault(sop_instance_uid, []).append(instance)

@@ -72,6 +72,8 @@ def instance_entry(instance: Instance) -> dict[str, Any]:
         shown["patient_conflict"] = True
     if instance.patient > 0:
         shown["patient"] = instance.patient + 1
+    if instance.fault:
+        shown["malformed"] = instance.fault
     return shown
 
 

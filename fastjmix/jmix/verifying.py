@@ -16,7 +16,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Protocol
 
 from fastjmix.errors import EnvelopeError
 from fastjmix.jmix import rules, strictjson
@@ -65,6 +65,13 @@ JWS_BYTES_MAX: Final = 24 << 20
 """manifest.jws: a manifest in base64, and a little more."""
 
 
+class Inspection(Protocol):
+    """Looks into an instance's file. `end` says what is wrong with it; "": nothing."""
+
+    def feed(self, piece: bytes, /) -> None: ...
+    def end(self) -> str: ...
+
+
 def verify(
     source: Path | str | BinaryIO,
     *,
@@ -73,12 +80,14 @@ def verify(
     limits: Limits = DEFAULT_LIMITS,
     now: float | None = None,
     seen: Callable[[int], object] = lambda _: None,
+    inspect: Callable[[], Inspection] | None = None,
 ) -> Report:
     """Verifies an envelope: a ZIP, a folder, or an open file with a ZIP.
 
     `public_key` (Ed25519, 32 bytes): then manifest.jws must be there and be signed with it. `key`
     decrypts the payload. `now` (Unix seconds) is what expiries are compared with. `seen` hears how
-    many bytes went by. Raises OSError when the source cannot be read; faults are in the report.
+    many bytes went by. `inspect` makes what looks into each instance. Raises OSError when the
+    source cannot be read; faults are in the report.
     """
     report = Report()
 
@@ -88,7 +97,7 @@ def verify(
 
     def judge(container: Container) -> None:
         when = time.time() if now is None else now
-        _Judge(report, container, heard).judge(public_key, key, when)
+        _Judge(report, container, heard, inspect).judge(public_key, key, when)
 
     def judge_zip(file: BinaryIO) -> None:
         archive = Archive(file, limits, report.tell)
@@ -117,8 +126,13 @@ class _Judge:
     """The questions in their order, each with what the ones before it found."""
 
     def __init__(
-        self, report: Report, container: Container, heard: Callable[[int], object]
+        self,
+        report: Report,
+        container: Container,
+        heard: Callable[[int], object],
+        inspect: Callable[[], Inspection] | None,
     ) -> None:
+        self._inspect = inspect
         self._report = report
         self._tell = report.tell
         self._container = container
@@ -291,7 +305,16 @@ class _Judge:
         check_attachments(container, base, self._tell)
         listed = self._payload_documents(manifest, metadata, files, base, container.sizes)
         promised = self._promised(manifest)
-        digests = read_all(container, base, listed, promised, self._tell, self._heard)
+        images = frozenset(instances(container.sizes, base))
+        digests = read_all(
+            container,
+            base,
+            listed,
+            promised,
+            self._tell,
+            self._heard,
+            lambda name, pieces: self._looked_into(name, pieces, name in images),
+        )
         compare_listed(listed, digests, self._tell)
         faults = len(report.faults)
         compare_payload(container, base, digests, promised, self._tell)
@@ -301,6 +324,20 @@ class _Judge:
             report.payload_hash = "not compared"
         else:
             report.payload_hash = "right" if len(report.faults) == faults else "wrong"
+
+    def _looked_into(
+        self, name: str, pieces: Iterator[bytes], is_instance: bool
+    ) -> Iterator[bytes]:
+        """The pieces; what is wrong with an instance is told when it is over."""
+        if self._inspect is None or not is_instance:
+            yield from pieces
+            return
+        inspection = self._inspect()
+        for piece in pieces:
+            inspection.feed(piece)
+            yield piece
+        if fault := inspection.end():
+            self._tell(Fault(name, fault, at=self._container.offset(name)))
 
     def _payload_documents(
         self,
@@ -409,13 +446,23 @@ class _Judge:
         try:
             verified = encryption.verify(None, key, fields, pieces)
             report.decrypted = True
-            inside = Inside(encryption.decrypt(verified, key, fields, pieces), base)
+            inside = Inside(self._members(verified, key, fields, pieces, base), base)
         except EnvelopeError as fault:
             self._tell(Fault(name, fault.message, fault.hint))
             return
         forms = {"php": cipher, "rs": f"sha256:{verified.tar_sha256}", "js": inside.stream}
         self._decrypted(manifest, base, inside)
         self._compare_encrypted(promised, cipher, forms[verified.dialect])
+
+    def _members(
+        self, verified: Any, key: RecipientKey, fields: Any, pieces: Any, base: str
+    ) -> Any:
+        """The decrypted members, each looked into if it is an instance."""
+        from fastjmix.jmix import encryption
+
+        for path, size, inner in encryption.decrypt(verified, key, fields, pieces):
+            is_instance = bool(instances({base + path: size}, base))
+            yield path, size, self._looked_into(base + path, inner, is_instance)
 
     def _without_key(self, promised: str | None, cipher: str) -> str:
         if promised is None:

@@ -56,6 +56,7 @@ class Connection:
     accepted: Accepted | None = None
     scanner: PdvScanner | None = None
     settings: int = 0
+    packer: int = -1
     association: int = 0
     request: Command | None = None
     refusal: tuple[int, bytes, int | None] | None = None

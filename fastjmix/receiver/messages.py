@@ -16,13 +16,11 @@ import xxhash
 from fastjmix import _core, log
 from fastjmix._core import Command, Head, PdvScanner
 from fastjmix.dicom import dimse
-from fastjmix.dicom.association import Context, is_storage, is_uid
-from fastjmix.dicom.dataset import file_meta_prefix, inflate_head
+from fastjmix.dicom.association import PADDING, Context, is_storage, is_uid
+from fastjmix.dicom.dataset import file_meta_prefix
 from fastjmix.dicom.dimse import Status
 from fastjmix.dicom.refusals import why_uids, why_unreadable
-from fastjmix.errors import UnreadableHead
 from fastjmix.failpoints import reach
-from fastjmix.heads import DEFLATED_KIND, head_in
 from fastjmix.receiver.connection import ANSWERS_A_TURN, Connection, State
 from fastjmix.stats import Stats
 from fastjmix.wiring import Wiring
@@ -57,11 +55,11 @@ class Messages:
             if event == _core.COMMAND:
                 event = self._command(connection, scanner)
             elif event == _core.HEAD:
-                event = self._head(connection, scanner, scanner.head, scanner.head.length)
+                event = self._head(connection, scanner)
             elif event == _core.END:
                 event = self._end(connection, scanner)
-            elif event == _core.DEFLATED_HEAD:
-                event = self._deflated(connection, scanner)
+            elif event == _core.LONG_HEAD:
+                event = self._long_head(connection, scanner)
             elif event == _core.BAD_HEAD:
                 event = self._unreadable(connection, scanner)
             else:
@@ -102,77 +100,88 @@ class Messages:
         if request.message_id < 0 or request.data_set_type < 0:
             return self._broken(connection, "a command set without Message ID or Data Set Type")
         connection.request = request
-        connection.refusal = _refusal(request, context)
+        listener = connection.door.listener
+        connection.refusal = _refusal(request, context, tolerant=listener.tolerate_uids)
         if request.data_set_type == dimse.NO_DATA_SET:
             return self._answer(connection, scanner)
         # What a C-ECHO or a refused request carries is passed over.
         wanted = connection.refusal is None and request.field == dimse.C_STORE_RQ
-        scanner.expect_data_set(context.kind if wanted else -1)
+        scanner.expect_data_set(
+            context.encoding.kind if wanted else -1,
+            context.encoding.pixels,
+            listener.tolerate_uids,
+            listener.accept_malformed,
+        )
         return scanner.scan()
 
     def _broken(self, connection: Connection, why: str) -> int:
         self._loop.abort(connection, 2, 6, why)
         return _core.MORE
 
-    def _head(
-        self, connection: Connection, scanner: PdvScanner, head: Head, head_length: int
-    ) -> int:
+    def _head(self, connection: Connection, scanner: PdvScanner) -> int:
         """The data set's head is known: the instance gets its packer, or is refused."""
+        assert connection.request is not None
+        head = scanner.head
+        problem = _mismatch(connection.request, head)
+        if problem is not None and problem[0] is Status.MISSING_UID:
+            tolerant = connection.door.listener.tolerate_uids
+            problem = Status.MISSING_UID, *why_uids(head.elements, tolerant=tolerant)
+        if problem is not None:
+            return self._refuse(connection, scanner, *problem)
+        if scanner.late:
+            scanner.describe(head)
+        else:
+            self._route(connection, scanner, self._packer(head.study_instance_uid), head)
+        return scanner.accept()
+
+    def _long_head(self, connection: Connection, scanner: PdvScanner) -> int:
+        """No UIDs in as much as the lane should hold: a packer keeps the data set meanwhile.
+
+        Most likely it is of the same study as the instance before it, whose packer keeps its
+        envelope.
+        """
+        assert connection.request is not None
+        packer = connection.packer
+        if packer < 0:
+            packer = self._packer(connection.request.sop_instance_uid)
+        self._route(connection, scanner, packer, None)
+        return scanner.seek()
+
+    def _route(
+        self, connection: Connection, scanner: PdvScanner, packer: int, head: Head | None
+    ) -> None:
         request, accepted = connection.request, connection.accepted
         assert request is not None
         assert accepted is not None
         context = accepted.contexts[scanner.context]
-        problem = _mismatch(request, head)
-        if problem is not None and problem[0] is Status.MISSING_UID:
-            problem = Status.MISSING_UID, *why_uids(*_readable(scanner, context.kind))
-        if problem is not None:
-            return self._refuse(connection, scanner, *problem)
         meta = file_meta_prefix(
             request.sop_class_uid.decode(),
             context.transfer_syntax.decode(),
             accepted.calling_ae,
             accepted.called_ae,
         )
+        sop_instance = request.sop_instance_uid.strip(PADDING)
         scanner.route(
-            self._packer(head.study_instance_uid),
+            packer,
             connection.settings,
             request.message_id,
             head,
-            head_length,
-            meta.render(request.sop_instance_uid),
+            meta.render(sop_instance),
             request.sop_class_uid,
-            request.sop_instance_uid,
+            sop_instance,
             context.transfer_syntax,
         )
+        connection.packer = packer
         reach("receiver.pdv")
-        return scanner.accept()
 
     def _packer(self, study_instance_uid: bytes) -> int:
         """A study has one packer, so that an envelope has one writer and needs no locks."""
         which = xxhash.xxh3_64_intdigest(study_instance_uid) % self._wiring.packers
         return self._wiring.receivers + which
 
-    def _deflated(self, connection: Connection, scanner: PdvScanner) -> int:
-        """A deflated data set (PS3.5 §A.5): a little of it is inflated, bounded, to be read."""
-        try:
-            found = head_in(
-                scanner.head_bytes(),
-                DEFLATED_KIND,
-                complete=scanner.head_is_complete,
-                limit=scanner.head_max,
-            )
-        except UnreadableHead:
-            return self._unreadable(connection, scanner)
-        if found is None:
-            return scanner.look_further()
-        head, data = found
-        return self._head(connection, scanner, head, len(data))
-
     def _unreadable(self, connection: Connection, scanner: PdvScanner) -> int:
         """Refuses an instance whose elements cannot be followed, and says which."""
-        assert connection.accepted is not None
-        kind = connection.accepted.contexts[scanner.context].kind
-        reason = why_unreadable(*_readable(scanner, kind))
+        reason = why_unreadable(scanner.fault, scanner.broken_at)
         return self._refuse(connection, scanner, Status.UNREADABLE_HEAD, *reason)
 
     def _refuse(
@@ -189,6 +198,11 @@ class Messages:
     def _end(self, connection: Connection, scanner: PdvScanner) -> int:
         """The data set is complete: its status is known already, or the packer will grant it."""
         request = connection.request
+        if scanner.retracted:
+            if connection.refusal is None:
+                connection.refusal = (Status.CANNOT_UNDERSTAND, scanner.fault, None)
+            self._loop.await_grant(connection)
+            return _core.MORE
         if connection.refusal is not None or (request and request.field != dimse.C_STORE_RQ):
             return self._answer(connection, scanner)
         assert request is not None
@@ -224,8 +238,8 @@ class Messages:
         request = connection.request
         assert request is not None
         reach("receiver.granted")
-        status, comment = scanner.grant()
-        self._respond(connection, scanner, request, status, comment)
+        status, comment, offending = connection.refusal or (*scanner.grant(), None)
+        self._respond(connection, scanner, request, status, comment, offending)
         if connection.state is not State.OPEN:
             return
         scanner.resume()
@@ -273,6 +287,8 @@ class Messages:
         connection.stored_at = time.monotonic()
         self._stats.add("instances_received_total")
         self._stats.add("instance_bytes_total", scanner.data_bytes)
+        if scanner.fault:
+            self._tell_malformed(connection, scanner)
 
     def _log_refusal(
         self, connection: Connection, request: Command, status: int, comment: bytes
@@ -295,19 +311,24 @@ class Messages:
             name = dimse.OPERATIONS.get(request.field, "unknown")
             self._log.warning("operation_refused", operation=f"{name} ({request.field:04X}H)", **of)
 
+    def _tell_malformed(self, connection: Connection, scanner: PdvScanner) -> None:
+        self._log.warning(
+            "instance_malformed",
+            association=connection.association,
+            calling_ae=connection.accepted.calling_ae if connection.accepted else "",
+            sop_instance=scanner.head.sop_instance_uid.decode(),
+            why=scanner.fault.decode(),
+        )
+
 
 def _shown(uid: bytes) -> str | None:
     """A peer's UID for the log, cut to UID_SHOWN_MAX; None where there is none."""
     return uid[:UID_SHOWN_MAX].decode("latin-1") or None
 
 
-def _readable(scanner: PdvScanner, kind: int) -> tuple[bytes, int]:
-    """Returns the head that is being refused, inflated if need be, and how it is encoded."""
-    head = scanner.head_bytes()
-    return (inflate_head(head).data, 1) if kind == DEFLATED_KIND else (head, kind)
-
-
-def _refusal(request: Command, context: Context) -> tuple[int, bytes, int | None] | None:
+def _refusal(
+    request: Command, context: Context, *, tolerant: bool
+) -> tuple[int, bytes, int | None] | None:
     """The status of a request that is refused whatever its data set holds."""
     status: Status | None = None
     if request.field == dimse.C_ECHO_RQ:
@@ -316,7 +337,7 @@ def _refusal(request: Command, context: Context) -> tuple[int, bytes, int | None
         status = Status.UNRECOGNISED_OPERATION
     elif not context.stores or not _stores(request.sop_class_uid, context):
         status = Status.SOP_CLASS_NOT_SUPPORTED
-    elif not is_uid(request.sop_instance_uid):
+    elif not is_uid(request.sop_instance_uid, tolerant=tolerant):
         status = Status.INVALID_INSTANCE
     elif request.data_set_type == dimse.NO_DATA_SET:
         status = Status.CANNOT_UNDERSTAND
@@ -340,6 +361,6 @@ def _mismatch(request: Command, head: Head) -> tuple[Status, bytes, int | None] 
         return Status.MISSING_UID, b"", None
     if head.sop_class_uid != request.sop_class_uid:
         return Status.MISMATCH, b"SOP Class UID is not the command's", dimse.SOP_CLASS_UID
-    if head.sop_instance_uid != request.sop_instance_uid:
+    if head.sop_instance_uid != request.sop_instance_uid.strip(PADDING):
         return Status.MISMATCH, b"SOP Instance UID is not the command's", dimse.SOP_INSTANCE_UID
     return None

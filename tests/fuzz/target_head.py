@@ -1,11 +1,12 @@
 """Any bytes have the head that the slow twin sees, none yet, or none at all: nothing else happens.
 So with the values of the elements that are wanted.
 
-What a longer piece of a data set shows, the whole shows too. A deflated head costs no more than
-INFLATE_MAX bytes, whatever it claims. `describe_head` never raises.
+What a longer piece of a data set shows, the whole shows too, and any split of it. `describe` never
+raises.
 
 An input is: byte 0, the encoding (bits 0-1: implicit, explicit, big endian, deflated), whether it
-is complete (bit 2), whether it is described (bits 3 and 4, both); the data set.
+is complete (bit 2), whether it is described (bits 3 and 4, both), how it is split (bits 5 to 7);
+the data set.
 """
 
 from __future__ import annotations
@@ -15,16 +16,8 @@ import array
 import reference
 
 from fastjmix import _core
-from fastjmix.dicom.dataset import (
-    DEFLATED,
-    EXPLICIT_BIG,
-    EXPLICIT_LITTLE,
-    IMPLICIT_LITTLE,
-    INFLATE_MAX,
-    WANTED,
-    describe_head,
-    inflate_head,
-)
+from fastjmix.dicom.dataset import WANTED, describe
+from fastjmix.dicom.syntaxes import DEFLATED, EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE
 
 SYNTAXES = (IMPLICIT_LITTLE, EXPLICIT_LITTLE, EXPLICIT_BIG, DEFLATED)
 NAMES = (*reference.FIELDS.values(), "length")
@@ -37,10 +30,10 @@ def one(data: bytes) -> None:
     kind, complete, described = data[0] & 3, bool(data[0] & 4), data[0] & 24 == 24
     head = data[1:]
     if described:
-        describe_head(head, SYNTAXES[kind])
+        describe(head, SYNTAXES[kind])
+    split(head, kind, complete, (data[0] >> 5) * 3 + 1)
     if kind == 3:
-        head, kind = inflate_head(head).data, 1
-        assert len(head) <= INFLATE_MAX
+        return
     values = _core.read_values(array.array("B", head), kind, WANTED)
     assert values == reference.values(head, kind, WANTED)
     found = read(head, kind, complete)
@@ -51,6 +44,24 @@ def one(data: bytes) -> None:
     assert found == expected, (found, expected)
     if found and not complete:
         assert read(head + b"\0", kind, False) == found
+
+
+def split(head: bytes, kind: int, complete: bool, size: int) -> None:
+    """Feeds it in parts: the reader says of it what the slow twin says of the whole."""
+    reader = _core.DataSetReader(kind)
+    for at in range(0, len(head), size):
+        reader.feed(array.array("B", head[at : at + size]))
+    if complete:
+        reader.end()
+    expected = reference.deflated(head, complete)
+    if kind != 3:
+        expected = reference.Reading(head, kind, complete)
+    assert bool(reader.fault) == expected.fault, (reader.fault, expected.fault)
+    assert len(reader.fault) <= 64
+    assert reader.found == (expected.head is not None)
+    if reader.found:
+        found = reader.head()
+        assert {name: getattr(found, name) for name in NAMES} == expected.head
 
 
 def read(head: bytes, kind: int, complete: bool) -> dict[str, object] | bool | None:

@@ -1,0 +1,98 @@
+"""Verifies an envelope and the data sets in it: where jmix, which knows no DICOM, meets the reader.
+
+Wanted: an instance that nobody can read is not called valid.
+Guaranteed: each Part 10 file is read as reception reads it (heads.py), in the pieces in which its
+hash is made. A file without File Meta Information is not judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Final
+
+from fastjmix._core import DataSetReader
+from fastjmix.dicom.dataset import read_file_meta
+from fastjmix.errors import UnreadableHead
+from fastjmix.heads import has_uids, reader_for
+from fastjmix.jmix import verifying
+from fastjmix.jmix.report import Report
+from fastjmix.jmix.unzip import DEFAULT_LIMITS, Limits
+
+if TYPE_CHECKING:
+    from fastjmix.jmix.keys import RecipientKey
+
+META_BYTES_MAX: Final = 1 << 16
+"""Bytes of a file in which its File Meta Information must end; without it nothing is judged."""
+
+
+class InstanceCheck:
+    """Reads a Part 10 file in pieces. `end` says what is wrong with its data set; "": nothing."""
+
+    def __init__(self) -> None:
+        self._start = bytearray()
+        self._reader: DataSetReader | None = None
+        self._no_instance = False
+        self._unreadable = ""
+
+    def feed(self, piece: bytes) -> None:
+        """Takes the next bytes of the file."""
+        if self._reader is not None:
+            self._reader.feed(piece)
+        elif not self._no_instance and not self._unreadable:
+            self._start += piece
+            if len(self._start) >= META_BYTES_MAX:
+                self._begin()
+
+    def _begin(self) -> None:
+        """Reads the File Meta Information; then the data set begins."""
+        start = bytes(self._start)
+        self._start.clear()
+        try:
+            meta, offset = read_file_meta(start[:META_BYTES_MAX])
+        except UnreadableHead:
+            self._no_instance = True
+            return
+        try:
+            self._reader = reader_for(meta["transfer_syntax_uid"])
+        except UnreadableHead as problem:
+            self._unreadable = str(problem)
+            return
+        self._reader.feed(start[offset:])
+
+    def end(self) -> str:
+        """Says what was wrong, after the last piece."""
+        if self._reader is None and not self._no_instance and not self._unreadable:
+            self._begin()
+        if self._reader is None:
+            return self._unreadable
+        self._reader.end()
+        if self._reader.fault:
+            return self._reader.fault.decode()
+        return "" if has_uids(self._reader.head()) else "its data set lacks a UID"
+
+
+def verify(
+    source: Path | str | BinaryIO,
+    *,
+    public_key: bytes | None = None,
+    key: RecipientKey | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+    now: float | None = None,
+    seen: Callable[[int], object] = lambda _: None,
+) -> Report:
+    """Verifies an envelope: a ZIP, a folder, or an open file with a ZIP.
+
+    `public_key` (Ed25519, 32 bytes): then manifest.jws must be there and be signed with it. `key`
+    decrypts the payload. `now` (Unix seconds) is what expiries are compared with. `seen` hears how
+    many bytes went by. Raises OSError when the source cannot be read; faults are in the report.
+    """
+    return verifying.verify(
+        source,
+        public_key=public_key,
+        key=key,
+        limits=limits,
+        now=now,
+        seen=seen,
+        inspect=InstanceCheck,
+    )

@@ -333,7 +333,7 @@ def test_manifests_that_are_refused(changes: dict[str, Any], word: str) -> None:
     refused(zipped(members(manifest=changes)), "manifest.json", word)
 
 
-@pytest.mark.parametrize("studies", [[], "x", {"": {}}, {"1" * 65: {}}, {"study_uid": 5}])
+@pytest.mark.parametrize("studies", [[], "x", {"": {}}, {"1" * 129: {}}, {"study_uid": 5}])
 def test_studies_that_are_refused(studies: object) -> None:
     refused(zipped(members(metadata={"studies": studies})), "metadata.json", "studies")
 

@@ -26,6 +26,7 @@ from fastjmix import send_command
 from fastjmix._version import __version__
 from fastjmix.envelope import commands as envelope
 from fastjmix.envelope.commands import print_json, read_token
+from fastjmix.envelope.options import for_shell
 from fastjmix.errors import FastjmixError, PlatformError
 from fastjmix.errors import printable as shown
 
@@ -60,7 +61,7 @@ def main() -> Never:
     try:
         app(prog_name="fastjmix")
     except FastjmixError as error:
-        _complain(error.message, error.hint)
+        _complain(error.message, for_shell(error.hint))
         code = error.exit_code
     except KeyboardInterrupt:
         code = INTERRUPTED

@@ -1,6 +1,7 @@
 """One tree of errors. Each says whose fault it is, and what to do next.
 
     FastjmixError                exit 1   ours, unless a branch below says otherwise
+    ├── UsageError               exit 2   the caller's: a path, an option or an argument
     ├── ConfigError              exit 2   the operator's: a configuration file
     ├── PlatformError            exit 2   the operator's: this machine cannot run fastjmix
     ├── SpoolError               exit 2   the operator's: the storage directory
@@ -9,7 +10,12 @@
     │   ├── NoAssociation    exit 3   (send/) the peer we call did not accept us
     │   ├── ProtocolError                 PS3.8 was broken: answered with A-ABORT
     │   └── UnreadableHead                the data set's head cannot be understood: status C000
-    └── EnvelopeError            exit 1   the envelope's author's: not a valid JMIX envelope
+    ├── EnvelopeError            exit 1   the envelope's author's: not a valid JMIX envelope
+    ├── BuildError               exit 1   (envelope/) what was given makes no envelope
+    └── OutputError              exit 1   (envelope/) the target exists, or cannot be written
+
+A message and its hint speak to a caller of the function: they name arguments (`force=True`). The
+command line puts its options in their place (envelope/options.py).
 
 Imports nothing of ours, so that every room may use it.
 """
@@ -29,6 +35,12 @@ class FastjmixError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message}\n  {self.hint}" if self.hint else self.message
+
+
+class UsageError(FastjmixError):
+    """The caller's: a path that does not exist, no sendable file, an AE title that is none."""
+
+    exit_code = 2
 
 
 class ConfigError(FastjmixError):

@@ -500,7 +500,7 @@ def test_what_a_server_may_not_do() -> None:
             pass
 
     with served(give(b"x" * 1000)) as (url, _):
-        refuse(url, "larger than --max-bytes, 999", limit=999)
+        refuse(url, "larger than 999 bytes", limit=999)
     with served(give(b"x" * 10, 20)) as (url, _):
         refuse(url, "broke off|IncompleteRead")
     refuse("file:///etc/passwd", "only http")

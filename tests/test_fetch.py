@@ -83,7 +83,7 @@ SLOW = {
 def test_s31_a_server_that_is_slow_in_any_way_is_given_up(how: str) -> None:
     with answering(SLOW[how]) as url:
         started = time.monotonic()
-        with pytest.raises(fetch.FetchError, match=r"takes longer than --max-secs, 0.3"):
+        with pytest.raises(fetch.FetchError, match=r"takes longer than 0.3 s"):
             fetch.fetch(url, token=None, secs=0.3)
         assert time.monotonic() - started < 5
 
@@ -99,7 +99,10 @@ def test_s31_redirects_without_end_are_given_up() -> None:
 
 
 def test_s31_a_server_that_does_not_shake_hands_is_given_up() -> None:
-    with answering(SLOW["says nothing"]) as url, pytest.raises(fetch.FetchError, match="max-secs"):
+    with (
+        answering(SLOW["says nothing"]) as url,
+        pytest.raises(fetch.FetchError, match="takes longer"),
+    ):
         fetch.fetch(url.replace("http:", "https:"), token=None, secs=0.3)
 
 
@@ -125,7 +128,7 @@ def test_bytes_that_are_fetched(off: int, said: str) -> None:
 
     with answering(serve) as url:
         if off > 0:
-            with pytest.raises(fetch.FetchError, match="larger than --max-bytes"):
+            with pytest.raises(fetch.FetchError, match="larger than"):
                 fetch.fetch(url, token=None, limit=len(DATA) - off)
         else:
             with fetch.fetch(url, token=None, limit=len(DATA) - off) as file:
@@ -138,7 +141,7 @@ def test_a_length_over_the_limit_is_refused_before_its_body() -> None:
         connection.sendall(HEAD + b"Content-Length: 1001\r\n\r\n")
         over.wait(30)
 
-    with answering(serve) as url, pytest.raises(fetch.FetchError, match="--max-bytes, 1000"):
+    with answering(serve) as url, pytest.raises(fetch.FetchError, match="larger than 1000 bytes"):
         fetch.fetch(url, token=None, limit=1000, secs=20)
 
 
@@ -173,7 +176,7 @@ def test_the_command_gives_up_in_time_and_says_so() -> None:
     with answering(SLOW["trickles its body"]) as url:
         done = run_command("envelope", "verify", f"{url}/e.zip", "--max-secs", "0.5")
     assert done.returncode == 1
-    assert f"{url}/e.zip: takes longer than --max-secs, 0.5" in done.stderr
+    assert f"{url}/e.zip: takes longer than 0.5 s. More are given by --max-secs." in done.stderr
     assert "Traceback" not in done.stderr
     told = run_command("envelope", "verify", "--help").stdout
     for word in ("--max-secs", "14400", "--max-bytes", "64 GiB"):

@@ -11,6 +11,6 @@
 
 Wanted: look into, prove, make and take apart any envelope, of either profile, a ZIP or a folder.
 Guaranteed: what a verb writes is there as a whole or not at all, and never outside the target; what
-stands there is left alone unless --force says otherwise. Nothing is logged.
+stands there is left alone unless `force` says otherwise. Nothing is logged.
 Still wrong: verify is in jmix/verifying.py, as the doors share it. One envelope at a time.
 """

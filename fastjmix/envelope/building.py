@@ -23,10 +23,18 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from fastjmix.dicom.dataset import Description, describe_series, read_file_meta
-from fastjmix.envelope.output import new_file
+from fastjmix.envelope.output import new_file, target_of
+from fastjmix.envelope.recipe import (
+    AS_PIPELINE,
+    BuildError,
+    PathLike,
+    Recipe,
+    check_recipe,
+    paths_of,
+)
 from fastjmix.envelope.zipping import Appending, ZipOut
 from fastjmix.errors import EnvelopeError, FastjmixError
 from fastjmix.heads import Found, data_set_head, stream_head
@@ -52,21 +60,6 @@ NAMED_MAX: Final = 20
 Seen = Callable[[int], object]
 
 
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """How an envelope is made; the same as the configuration's options of the jmix_builder.
-
-    `published`: parties and the rest, which profile jmix-1.0 needs.
-    """
-
-    profile: str = "harmony"
-    digest: Literal["sha256", "blake3"] = "sha256"
-    skip_hashing: bool = False
-    skip_listing: bool = False
-    payload_hash: Literal["tree", "stream"] = "tree"
-    published: Published | None = None
-
-
 class Built(NamedTuple):
     """An envelope that was made."""
 
@@ -79,10 +72,6 @@ class Built(NamedTuple):
     """Files whose data set an earlier file had: they are not in the envelope a second time."""
 
 
-class BuildError(FastjmixError):
-    """The caller's: what was given makes no envelope."""
-
-
 class IncompleteError(BuildError):
     """Something that was met is not taken, so no envelope was made. `skipped` names all of it."""
 
@@ -91,7 +80,7 @@ class IncompleteError(BuildError):
         if len(skipped) > NAMED_MAX:
             named.append(f"and {len(skipped) - NAMED_MAX} more")
         told = f"met and not taken: {'; '.join(named)}"
-        super().__init__(told, "Correct them, or leave them out (leave_out).")
+        super().__init__(told, "Correct them; with leave_out=True the envelope is made without.")
         self.skipped = tuple(skipped)
 
 
@@ -121,9 +110,9 @@ class Instance:
 
 
 def build(
-    paths: Iterable[Path | str],
-    out: Path | str,
-    recipe: Recipe = Recipe(),
+    paths: PathLike | Iterable[PathLike],
+    out: PathLike,
+    recipe: Recipe = AS_PIPELINE,
     *,
     force: bool = False,
     leave_out: bool = False,
@@ -131,16 +120,19 @@ def build(
     total: Seen = lambda _: None,
     seen: Seen = lambda _: None,
 ) -> list[Built]:
-    """Makes an envelope of the DICOM files in these files and directories.
+    """Makes an envelope of the DICOM files in these files and directories, or in this one.
 
-    `out` is the envelope's path, or a directory that exists: then each study gets an envelope of
-    its own there, <id>.zip. What is met and not taken is named by IncompleteError, unless
-    `leave_out`; `skipped` hears of each in either case. `total` hears how many bytes will be
-    packed, `seen` how many more were. Raises BuildError, EnvelopeError naming a file that changed,
-    OutputError, OSError.
+    `out` is the envelope's path, or a directory: one that exists, or (with a slash at its end) one
+    to be made. Then each study gets an envelope of its own there, <id>.zip. What is met and not
+    taken is named by IncompleteError, unless `leave_out`; `skipped` hears of each in either case.
+    `total` hears how many bytes will be packed, `seen` how many more were.
+
+    Raises UsageError for a path that does not exist, BuildError for what makes no envelope,
+    EnvelopeError naming a file that changed, OutputError when `out` cannot be written or is there
+    (without `force`), ConfigError for a key that cannot be used, OSError.
     """
-    _check(recipe)
-    instances, left_out = _instances(Path(path) for path in paths)
+    check_recipe(recipe)
+    instances, left_out = _instances(paths_of(paths))
     for one in left_out:
         skipped(one)
     if left_out and not leave_out:
@@ -148,7 +140,8 @@ def build(
     if not instances:
         raise BuildError("no DICOM file was found", "Name files, or directories with some in them.")
     total(sum(one.size for one in instances))
-    return _make(instances, Path(out), recipe, force, seen)
+    with target_of(out) as target:
+        return _make(instances, target, recipe, force, seen)
 
 
 def _instances(paths: Iterable[Path]) -> tuple[list[Instance], list[Skipped]]:
@@ -222,19 +215,6 @@ def _instance(
     )
 
 
-def _check(recipe: Recipe) -> None:
-    """Raises BuildError for a recipe that no envelope can be made by."""
-    if recipe.profile == "harmony":
-        return
-    if recipe.published is None:
-        raise BuildError(
-            f"an envelope of profile {recipe.profile} needs a sender and a receiver",
-            "Give --sender and --receiver, or -c with a configuration that has them.",
-        )
-    if recipe.digest != "sha256":
-        raise BuildError(f"profile {recipe.profile} knows no digest {recipe.digest}")
-
-
 def _make(
     instances: Sequence[Instance], out: Path, recipe: Recipe, force: bool, seen: Seen
 ) -> list[Built]:
@@ -246,7 +226,7 @@ def _make(
     if recipe.profile != "harmony" and len(studies) > 1:
         raise BuildError(
             f"an envelope of profile {recipe.profile} holds one study; there are {len(studies)}",
-            "Give a directory that exists as -o: each study gets an envelope of its own there.",
+            "Give a directory as out=: each study gets an envelope of its own there.",
         )
     return [_write(instances, out, recipe, force, seen)]
 
@@ -380,8 +360,8 @@ def _behind(pieces: Iterable[bytes], offset: int) -> Iterator[bytes]:
 
 
 def convert(
-    source: Path | str,
-    out: Path | str,
+    source: PathLike,
+    out: PathLike,
     recipe: Recipe,
     *,
     force: bool = False,
@@ -393,14 +373,16 @@ def convert(
 
     Documents are made anew from the data sets; signatures and the audit trail are the old
     envelope's and stay with it. Attachments and previews cannot be carried: BuildError names one
-    of them, unless `leave_out`. Raises also EnvelopeError: the source is not what it says.
+    of them, unless `leave_out`. `out` and what is raised are as for `build`; EnvelopeError also
+    says that the source is not what it says.
     """
     with open_envelope(source, limits) as envelope:
-        recipe = recipe if recipe.published else replace(recipe, published=_parties(envelope))
+        if recipe.profile != "harmony" and recipe.published is None:
+            recipe = replace(recipe, published=_parties(envelope))
         if envelope.encryption is not None:
-            hint = "Decrypt it first: fastjmix envelope decrypt."
+            hint = "Decrypt it first."
             raise BuildError(f"{source}: is encrypted", hint)
-        _check(recipe)
+        check_recipe(recipe)
         check_hashes(envelope)
         instances = [
             found
@@ -410,7 +392,8 @@ def convert(
         _refuse_attachments(envelope, leave_out=leave_out)
         if not instances:
             raise BuildError(f"{source}: holds no DICOM instance")
-        return _make(instances, Path(out), recipe, force, seen)
+        with target_of(out) as target:
+            return _make(instances, target, recipe, force, seen)
 
 
 def check_hashes(envelope: Envelope) -> None:
@@ -448,7 +431,7 @@ def _taken(envelope: Envelope, name: str, *, leave_out: bool) -> Instance | None
             return None
         raise BuildError(
             f"{escaped(name)}: is not a DICOM file: {problem.message}",
-            "With --leave-out the new envelope has none of these.",
+            "With leave_out=True the new envelope has none of these.",
         ) from None
     told = (meta["sop_class_uid"], meta["sop_instance_uid"], meta["transfer_syntax_uid"])
 
@@ -477,7 +460,7 @@ def _refuse_attachments(envelope: Envelope, *, leave_out: bool) -> None:
     if more and not leave_out:
         raise BuildError(
             f"{escaped(more[0])}: only DICOM instances are converted; {len(more)} files are not",
-            "With --leave-out the new envelope has none of these.",
+            "With leave_out=True the new envelope has none of these.",
         )
 
 

@@ -24,7 +24,8 @@ from fastjmix.errors import EnvelopeError, FastjmixError, printable
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from fastjmix.envelope.building import Built, Recipe
+    from fastjmix.envelope.building import Built
+    from fastjmix.envelope.recipe import Recipe
     from fastjmix.jmix.parties import Entity
     from fastjmix.jmix.unzip import Limits
     from fastjmix.send import Skipped
@@ -375,7 +376,7 @@ def _recipe(
     skip_listing: bool,
     protection: dict[str, Any],
 ) -> Recipe:
-    from fastjmix.envelope.building import Recipe
+    from fastjmix.envelope.recipe import Recipe
     from fastjmix.jmix import profiles
     from fastjmix.jmix.parties import Published
 
@@ -455,7 +456,7 @@ def _protected(recipe: Recipe, protection: dict[str, Any]) -> Recipe:
 def _configured(path: Path) -> Recipe:
     """What the first DICOM listener of a configuration would do."""
     from fastjmix.config import load
-    from fastjmix.envelope.building import Recipe
+    from fastjmix.envelope.recipe import Recipe
 
     listeners = load(path).dicom
     if not listeners:

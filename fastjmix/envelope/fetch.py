@@ -29,9 +29,9 @@ PIECE_BYTES: Final = 1 << 20
 SILENCE_SECS: Final = 60.0
 """Without a byte."""
 FETCH_SECS: Final = 4 * 3600.0
-"""Seconds for the whole fetch, unless --max-secs says otherwise: FETCH_BYTES at 5 MB a second."""
+"""Seconds for the whole fetch, unless the caller says otherwise: FETCH_BYTES at 5 MB a second."""
 FETCH_BYTES: Final = 64 << 30
-"""Bytes fetched, unless --max-bytes says otherwise: as much as our servers take."""
+"""Bytes fetched, unless the caller says otherwise: as much as our servers take."""
 
 
 class FetchError(FastjmixError):
@@ -88,7 +88,7 @@ def fetch(
     """
     parts = _checked(url)
     if parts.username is not None or parts.password is not None:
-        raise UrlError(f"{shown_url(url)}: has a password in it", "Give a token with --token-file.")
+        raise UrlError(f"{shown_url(url)}: has a password in it", "Give a token: token=.")
     if token is not None and not _is_header_value(token):
         raise UrlError("the token has characters that no header may have")
     headers = {"Accept": "application/zip", "User-Agent": f"fastjmix/{__version__}"}
@@ -130,7 +130,7 @@ class _Fetch:
         return answer
 
     def _too_long(self) -> FetchError:
-        return self._error(f"takes longer than --max-secs, {self._secs:g}")
+        return self._error(f"takes longer than {self._secs:g} s", "More are given by secs=.")
 
     def _error(self, why: object, hint: str = "") -> FetchError:
         return FetchError(f"{shown_url(self._request.full_url)}: {why}", hint)
@@ -149,7 +149,7 @@ class _Fetch:
 
     def _explained(self, problem: BaseException) -> BaseException:
         if isinstance(problem, urllib.error.HTTPError):
-            hint = "Give a token with --token-file." if problem.code in (401, 403) else ""
+            hint = "Give a token: token=." if problem.code in (401, 403) else ""
             return self._error(f"HTTP status {problem.code}", hint)
         if isinstance(problem, (FetchError, OSError)) and not isinstance(
             problem, (urllib.error.URLError, TimeoutError)
@@ -163,7 +163,7 @@ class _Fetch:
 
     def _copy(self, answer: http.client.HTTPResponse, found: BinaryIO) -> None:
         size = 0
-        too_large = self._error(f"is larger than --max-bytes, {self._limit}")
+        too_large = self._error(f"is larger than {self._limit} bytes", "More are given by limit=.")
         if answer.length is not None and answer.length > self._limit:
             raise too_large
         while piece := answer.read1(PIECE_BYTES):  # what is there: it does not wait for the rest

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from fastjmix.errors import FastjmixError
+from fastjmix.jmix.given import path_of
 
 _folder_flags: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _new_flags: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -30,7 +31,7 @@ class OutputError(FastjmixError):
 
 
 def _exists(target: Path) -> NoReturn:
-    raise OutputError(f"{target}: exists already", "Name another, or say --force.")
+    raise OutputError(f"{target}: exists already", "Name another, or give force=True.")
 
 
 def _beside(target: Path) -> Path:
@@ -77,6 +78,31 @@ def _name(temporary: Path, target: Path, *, force: bool) -> None:
         temporary.rename(target)
         return
     temporary.unlink()
+
+
+@contextlib.contextmanager
+def target_of(out: str | Path) -> Iterator[Path]:
+    """Gives the path of a file to write, or of a folder for several: one that is there, or one that
+    is made now, as a slash at the end of its name says. It goes again when the block fails.
+
+    Raises UsageError, OutputError.
+    """
+    target = path_of(out)
+    if not str(out).endswith(os.sep) or target.is_dir():
+        yield target
+        return
+    try:
+        target.mkdir()
+    except FileExistsError:
+        raise OutputError(f"{target}: is a file, and no folder") from None
+    except OSError as problem:
+        raise OutputError(f"{target}: cannot be made: {problem.strerror}") from None
+    try:
+        yield target
+    except BaseException:
+        with contextlib.suppress(OSError):  # somebody has put something there meanwhile
+            target.rmdir()
+        raise
 
 
 class NewFolder:

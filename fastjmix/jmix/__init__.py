@@ -2,6 +2,9 @@
 
     from fastjmix.jmix import open_envelope, verify, build
 
+Each says in its docstring which exceptions it raises: branches of fastjmix.errors.FastjmixError and
+OSError, and no others.
+
 Sans-I/O for the gateway: what the processes of the data path use opens neither socket nor file, but
 keys.py one with a key. For people's tools, opened.py and verifying.py open what they are asked to
 look into; `build` and `verify` are a room above (fastjmix/envelope), where dicom and jmix are
@@ -26,6 +29,11 @@ _found_in: Final = {
     "open_envelope": "fastjmix.jmix.opened",
     "verify": "fastjmix.envelope.verifying",
 }
+
+
+def __dir__() -> list[str]:
+    """Names what is here and what is found when it is used."""
+    return sorted({*globals(), *__all__})
 
 
 def __getattr__(name: str) -> Any:

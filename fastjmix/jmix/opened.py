@@ -14,6 +14,7 @@ exchanged for something of the same size is not. The documents are held as a who
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +23,8 @@ from typing import Any, BinaryIO, Final, Protocol, Self
 
 from fastjmix.errors import EnvelopeError
 from fastjmix.jmix import strictjson
+from fastjmix.jmix.given import path_of
+from fastjmix.jmix.memberfile import member_file
 from fastjmix.jmix.rules import kind
 from fastjmix.jmix.unzip import (
     DEFAULT_LIMITS,
@@ -145,7 +148,7 @@ def ciphertext_of(sizes: Mapping[str, int], root: str) -> str | None:
 
 
 class Envelope:
-    """An open envelope. Close it, or use it as a context manager.
+    """An open envelope. Close it, or use it as a context manager; ValueError comes after that.
 
     `container` has its members under their names, `root` is "" or the top folder with its slash.
     Documents are read and parsed when they are asked for: EnvelopeError names the one at fault.
@@ -248,6 +251,17 @@ class Envelope:
             refuse(name, "is missing")
         return self.container.pieces(self.root + name)
 
+    def open(self, name: str) -> io.BufferedReader:
+        """Returns a member as a file object, read-only and seekable; `name` from `root`.
+
+        pydicom.dcmread takes it. Raises EnvelopeError when there is no such member. Its reads raise
+        EnvelopeError, at the last byte at the latest, when the member is damaged; OSError.
+        """
+        full = self.root + name
+        if full not in self.container.sizes:
+            refuse(name, "is missing")
+        return member_file(name, self.container.sizes[full], lambda: self.container.pieces(full))
+
     def read(self, name: str, bound: Bound = "max_metadata_bytes") -> bytes:
         """A member's bytes at once, no more than that field of Limits. Raises EnvelopeError."""
         return self.container.read(self.root + name, bound)
@@ -281,13 +295,13 @@ def json_object(container: Container, name: str, bound: Bound) -> Mapping[str, A
     return found
 
 
-def open_envelope(path: Path | str, limits: Limits = DEFAULT_LIMITS) -> Envelope:
+def open_envelope(source: Path | str, limits: Limits = DEFAULT_LIMITS) -> Envelope:
     """Opens a ZIP or a folder. Its structure is checked, its contents are not: see `verify`.
 
     Raises EnvelopeError when it has no manifest or its structure is not that of an envelope;
-    OSError.
+    OSError when it is not there or cannot be read; UsageError for a path that none can be.
     """
-    path = Path(path)
+    path = path_of(source)
     with foreseen():
         if path.is_dir():
             return _entered(Folder(path, limits), None)

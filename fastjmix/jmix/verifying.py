@@ -36,6 +36,7 @@ from fastjmix.jmix.check import (
     studies_of,
     watched,
 )
+from fastjmix.jmix.given import check_public_key, path_of
 from fastjmix.jmix.inside import Inside
 from fastjmix.jmix.names import clashes
 from fastjmix.jmix.opened import (
@@ -87,8 +88,11 @@ def verify(
     `public_key` (Ed25519, 32 bytes): then manifest.jws must be there and be signed with it. `key`
     decrypts the payload. `now` (Unix seconds) is what expiries are compared with. `seen` hears how
     many bytes went by. `inspect` makes what looks into each instance. Raises OSError when the
-    source cannot be read; faults are in the report.
+    source is not there or cannot be read, UsageError for a path or a key that is none; faults are
+    in the report.
     """
+    check_public_key(public_key)
+    path = path_of(source) if isinstance(source, (str, Path)) else None
     report = Report()
 
     def heard(size: int) -> None:
@@ -106,12 +110,13 @@ def verify(
         judge(archive)
 
     def judge_source() -> None:
-        if not isinstance(source, (str, Path)):
+        if path is None:
+            assert not isinstance(source, (str, Path))
             judge_zip(source)
-        elif Path(source).is_dir():
-            judge(Folder(Path(source), limits, report.tell))
+        elif path.is_dir():
+            judge(Folder(path, limits, report.tell))
         else:
-            with Path(source).open("rb") as file:
+            with path.open("rb") as file:
                 judge_zip(file)
 
     try:

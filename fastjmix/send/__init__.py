@@ -21,9 +21,10 @@ is refused by a careful SCP (0xA900). No TLS, no user identity, no asynchronous 
 Nothing here prints: `on_outcome` is told, the report is returned.
 """
 
+from fastjmix.errors import UsageError
 from fastjmix.send.association import VERIFICATION, echo
 from fastjmix.send.files import Instance, Names, Skipped, find
-from fastjmix.send.peer import NoAssociation, Peer, UsageError
+from fastjmix.send.peer import NoAssociation, Peer
 from fastjmix.send.record import Record
 from fastjmix.send.report import INTERRUPTED, Outcome, Report, category, describe, kind_of
 from fastjmix.send.run import MAX_IN_VAIN, NOTHING, send, send_files

@@ -21,10 +21,9 @@ from pynetdicom.dsutils import split_dataset
 
 from fastjmix.dicom.ending import cut_short
 from fastjmix.send.media import MEDIA_DIRECTORY, referenced
-from fastjmix.send.peer import UsageError
 from fastjmix.send.walk import EVERY, Names, Skipped, walk
 
-__all__ = ["Instance", "Names", "Skipped", "UsageError", "find"]
+__all__ = ["Instance", "Names", "Skipped", "find"]
 
 _WANTED: Final = ("MediaStorageSOPClassUID", "MediaStorageSOPInstanceUID", "TransferSyntaxUID")
 

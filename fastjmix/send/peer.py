@@ -1,11 +1,11 @@
-"""Whom we call, and the two ways in which that can be hopeless."""
+"""Whom we call, and the way in which that can be hopeless."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Final
 
-from fastjmix.errors import FastjmixError, PeerError
+from fastjmix.errors import PeerError, UsageError
 
 MAX_PDU_LEAST: Final = 4096
 """A shorter PDU has hardly room for a command set; DCMTK allows no less either."""
@@ -18,12 +18,6 @@ class NoAssociation(PeerError):
     """No association could be established. The message says why, in words."""
 
     exit_code = 3
-
-
-class UsageError(FastjmixError):
-    """The caller's: a path that does not exist, no sendable file, an AE title that is none."""
-
-    exit_code = 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,9 @@ import os
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
+from fastjmix.errors import UsageError
 from fastjmix.send.files import Instance
-from fastjmix.send.peer import Peer, UsageError
+from fastjmix.send.peer import Peer
 from fastjmix.send.walk import as_text
 
 HEADER: Final = {"fastjmix_send_record": 1}

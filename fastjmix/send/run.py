@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from fastjmix.errors import UsageError
 from fastjmix.send.association import Association, Lost
 from fastjmix.send.files import Instance, Skipped, find
-from fastjmix.send.peer import NoAssociation, Peer, UsageError
+from fastjmix.send.peer import NoAssociation, Peer
 from fastjmix.send.record import Record
 from fastjmix.send.report import Outcome, Report, kind_of
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from fastjmix.send.peer import UsageError
+from fastjmix.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,7 +116,7 @@ class StoreDirectory:
         except BlockingIOError:
             self.close()
             told = f"{self.directory}: another store is using this directory"
-            raise SpoolError(told, "Stop it, or choose another directory with --dir.") from None
+            raise SpoolError(told, "Stop it, or name another directory.") from None
         try:
             with _usable(self.incoming):
                 self._sweep()
@@ -335,4 +335,6 @@ def _usable(path: Path) -> Iterator[None]:
         yield
     except OSError as problem:
         told = f"{path}: the directory cannot be used: {problem.strerror or problem}"
-        raise SpoolError(told, "Check --dir, its owner and its permissions.") from problem
+        raise SpoolError(
+            told, "Check its owner and its permissions, or name another directory."
+        ) from problem

@@ -1,0 +1,27 @@
+"""The arguments that a hint of the library names, as options of the command line.
+
+Wanted: one text for both readers; neither is told of something that is not theirs.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+OPTIONS: Final = {
+    "force=True": "--force",
+    "leave_out=True": "--leave-out",
+    "secs=": "--max-secs",
+    "limit=": "--max-bytes",
+    "token=": "--token-file",
+    "directory=": "--dir",
+    "out=": "-o",
+    "published=": "--sender and --receiver, or -c with a configuration that has them",
+}
+"""By the argument as a hint writes it."""
+
+
+def for_shell(hint: str) -> str:
+    """Returns the hint with options in place of arguments."""
+    for argument, option in OPTIONS.items():
+        hint = hint.replace(argument, option)
+    return hint

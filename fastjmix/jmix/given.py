@@ -1,0 +1,32 @@
+"""Checks what a caller of the Python API gives: paths and keys.
+
+Guaranteed: what cannot be right is a UsageError before anything is opened, and never an exception
+of the libraries below.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from fastjmix.errors import UsageError, printable
+
+ED25519_KEY_BYTES: Final = 32
+"""Of an Ed25519 public key (RFC 8032 §5.1.5)."""
+
+
+def path_of(given: str | Path) -> Path:
+    """Returns the path. Raises UsageError for an empty one, which would mean the working directory,
+    and for one that no file can have."""
+    text = str(given)
+    if not text:
+        raise UsageError("an empty path names no file")
+    if "\0" in text:
+        raise UsageError(f"{printable(text)}: no file has a NUL character in its name")
+    return Path(text)
+
+
+def check_public_key(key: bytes | None) -> None:
+    """Raises UsageError for what is no Ed25519 public key."""
+    if key is not None and len(key) != ED25519_KEY_BYTES:
+        raise UsageError(f"an Ed25519 public key has {ED25519_KEY_BYTES} bytes, not {len(key)}")

@@ -16,15 +16,32 @@ from bench.rounds import OURS, Goal, Row, row_from
 NOTES: Final = Path(__file__).with_name("notes.toml")
 VERDICT: Final = {True: "met", False: "**not met**", None: "not measured"}
 
+UNKNOWN: Final = "not described: bench/notes.toml is of another run"
+
 WIDTH: Final = 860
 LABEL: Final = 290
 BAR: Final = 15
 INK: Final = {"ours": "#1565c0", "floor": "#9e9e9e", "peer": "#ef8e19"}
 
 
-def notes() -> Mapping[str, Any]:
-    """By goal: what bounds it. An empty table when the file is not there."""
-    return tomllib.loads(NOTES.read_text()) if NOTES.exists() else {}
+APART: Final = "Measured apart from the other rows, on "
+
+
+def note(row: Row, held: Mapping[str, Any], path: Path = NOTES) -> str:
+    """What bounds a row's goals, as somebody wrote of one run; of that run only: another commit,
+    machine or date has other numbers."""
+    told = tomllib.loads(path.read_text()) if path.exists() else {}
+    run, own = told.get("run", {}), told.get(row.name, {})
+    here = {**held["machine"], "date": _date(row, held)}
+    described = {**run, "date": own.get("date", run.get("date"))}
+    same = bool(run) and all(here.get(name) == value for name, value in described.items())
+    return str(own.get("bound", UNKNOWN)) if same else UNKNOWN
+
+
+def _date(row: Row, held: Mapping[str, Any]) -> str:
+    """When the row was measured: with the others, or apart."""
+    apart = (one for one in row.remarks if one.startswith(APART))
+    return next(apart, f"{APART}{held['date']}.").removeprefix(APART).removesuffix(".")
 
 
 def _number(value: float | None) -> str:
@@ -45,7 +62,7 @@ def _cell(text: str) -> str:
 def markdown(held: Mapping[str, Any]) -> str:
     """RESULTS.md."""
     rows = [row_from(row) for row in held["rows"]]
-    machine, bounds = held["machine"], notes()
+    machine = held["machine"]
     versions = ", ".join(f"{name} {text}" for name, text in machine["versions"].items() if text)
     goals = [goal for row in rows for goal in row.goals]
     met = sum(goal.met is True for goal in goals)
@@ -85,8 +102,7 @@ def markdown(held: Mapping[str, Any]) -> str:
     if missed:
         lines += ["", "### What bounds the goals that were not met", ""]
         for row in missed:
-            said = bounds.get(row.name, {}).get("bound", "not yet known")
-            lines.append(f"- **{row.name}**: {said}")
+            lines.append(f"- **{row.name}**: {note(row, held)}")
     lines += ["", "![time against each peer and the floors](results.svg)", "", "## Rows"]
     for row in rows:
         lines += _details(row)

@@ -91,7 +91,7 @@ def run(form: Form, out: Path, under: Path, only: Sequence[str] = (), parts: boo
             if not only or name in only:
                 row = bench_pipeline.measure(name, room)
                 if held["date"] != date:
-                    row.remarks.append(f"Measured apart from the other rows, on {date}.")
+                    row.remarks.append(f"{report.APART}{date}.")
                 held["rows"] = sorted([*held["rows"], row.as_json()], key=_place)
                 held["seconds"] = round(time.monotonic() - begun, 1)
                 (out / "results.json").write_text(json.dumps(held, indent=1, ensure_ascii=False))

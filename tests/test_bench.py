@@ -14,7 +14,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench import bench_pipeline, check, forms, machine, run
+from bench import bench_pipeline, check, forms, machine, report, run
 from bench.peers import FastJmix
 from bench.rounds import Contestant, Goal, Row, interleave
 from bench.sender import at_once, echo, one_each
@@ -143,3 +143,47 @@ def test_studies_are_what_pydicom_reads(tmp_path) -> None:
     assert max(values) < 4096
     assert study.pixels(0)[0] != study.pixels(1)[0]
     assert len(study.uid) < 64
+
+
+NOTES = """
+[run]
+date = "2026-01-01 10:00 UTC"
+commit = "abc"
+cpu = "A"
+processors = 2
+[P1]
+bound = "0.66 s in this run"
+[P2]
+date = "2026-01-02 10:00 UTC"
+bound = "measured apart"
+"""
+
+
+@pytest.mark.parametrize(
+    ("changed", "shown"),
+    [
+        ({}, "0.66 s in this run"),
+        ({"commit": "abd"}, report.UNKNOWN),
+        ({"cpu": "B"}, report.UNKNOWN),
+        ({"processors": 4}, report.UNKNOWN),
+        ({"date": "2026-01-01 10:01 UTC"}, report.UNKNOWN),
+    ],
+)
+def test_a_note_is_printed_for_the_run_that_it_describes(tmp_path, changed, shown) -> None:
+    (tmp_path / "notes.toml").write_text(NOTES)
+    machine_facts = {"commit": "abc", "cpu": "A", "processors": 2, "kernel": "6.1"} | changed
+    held = {"date": changed.get("date", "2026-01-01 10:00 UTC"), "machine": machine_facts}
+    row = Row("P1", "a title", "s")
+    assert report.note(row, held, tmp_path / "notes.toml") == shown
+    row.remarks.append(f"{report.APART}2026-01-02 10:00 UTC.")
+    assert report.note(row, held, tmp_path / "notes.toml") == report.UNKNOWN
+    apart = Row("P2", "a title", "s", remarks=list(row.remarks))
+    wanted = "measured apart" if not changed or "date" in changed else report.UNKNOWN
+    assert report.note(apart, held, tmp_path / "notes.toml") == wanted
+    assert report.note(row, held, tmp_path / "none.toml") == report.UNKNOWN
+
+
+def test_the_notes_describe_the_results_that_are_kept() -> None:
+    here = Path(report.__file__).parent
+    held = json.loads((here / "results.json").read_text())
+    assert report.markdown(held) == (here / "RESULTS.md").read_text()

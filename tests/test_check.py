@@ -56,7 +56,7 @@ def test_published_envelope() -> None:
         "payload/dicom/1.2.4.dcm": b"DICM",
     }
     found = check(zipped(content, zipfile.ZIP_DEFLATED))
-    assert (found.profile, found.studies, found.instances) == ("published", (STUDY,), 2)
+    assert (found.profile, found.studies, found.instances) == ("jmix-1.0", (STUDY,), 2)
 
 
 def test_single_top_folder_and_folder_entries() -> None:

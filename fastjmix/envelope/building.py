@@ -416,7 +416,7 @@ def check_hashes(envelope: Envelope) -> None:
 
 
 def _parties(envelope: Envelope) -> Published | None:
-    return parties_of(envelope.manifest) if envelope.dialect == "published" else None
+    return parties_of(envelope.manifest) if envelope.dialect == "jmix-1.0" else None
 
 
 def _taken(envelope: Envelope, name: str, *, leave_out: bool) -> Instance | None:

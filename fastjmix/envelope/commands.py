@@ -322,7 +322,7 @@ def build(
 
 @app.command(
     epilog=_examples(
-        "convert published.zip --profile harmony -o h.zip",
+        "convert study.zip --profile harmony -o h.zip",
         "convert h.zip --profile jmix-1.0 --sender a --receiver b -o p.zip",
     )
 )
@@ -351,8 +351,8 @@ def convert(
 
     It gets a new id: an id stands for bytes that never change, and a server that has the original
     would take this one for it. The documents are made anew from the data sets; parties are taken
-    from a published envelope unless they are given. Signatures and the audit trail stay with the
-    original. Every hash of the original is compared first.
+    from an envelope of profile jmix-1.0 unless they are given. Signatures and the audit trail stay
+    with the original. Every hash of the original is compared first.
     """
     with refusals(source), _progress("converting") as bar:
         from fastjmix.envelope.building import convert as make

@@ -1,7 +1,7 @@
 """Is this ZIP a JMIX envelope? The judge at both doors: the API's POST and the embedded store.
 
 Wanted: the rules that a receiving server must enforce, for both profiles in use: "harmony" (integer
-version, type, content) and "published" (version as text). verifying.py asks the same questions and
+version, type, content) and "jmix-1.0" (version as text). verifying.py asks the same questions and
 many more, and hears every answer instead of the first.
 Guaranteed: the refusal names the member or the key at fault. The archive's structure is checked
 first (see unzip.py). Listed sizes always match, and so does the CRC-32 of each member, unless the
@@ -68,7 +68,7 @@ Digests = Mapping[str, Mapping[str, str]]
 class EnvelopeSummary:
     """The contents of a valid envelope, as it states them.
 
-    `id` is in lower case. `profile` is "harmony" or "published". `root` is "" or the single top
+    `id` is in lower case. `profile` is "harmony" or "jmix-1.0". `root` is "" or the single top
     folder with its slash; `payload` is the payload folder below it, without slashes around it.
     `members` are names as in the archive, folders left out; `instances` counts the DICOM files.
     `unopened`: the payload is encrypted, and nobody looked into it: no studies, no instances.
@@ -306,7 +306,7 @@ def profile_of(manifest: Mapping[str, Any], tell: Tell) -> tuple[str, str] | Non
     """The profile's name and the payload folder."""
     version = manifest.get("version")
     if isinstance(version, str) and version:
-        return "published", "payload"
+        return "jmix-1.0", "payload"
     if type(version) is not int or version != 1:
         told = f'"version" must be 1 or a text such as "1.0", not {shown(version)}'
     elif manifest.get("type") != "envelope":

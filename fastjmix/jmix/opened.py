@@ -8,7 +8,7 @@ exchanged for something of the same size is not. The documents are held as a who
 
     dialect      told by                          studies
     harmony      version is an integer, "type"    a map by Study Instance UID
-    published    version is a text                one object
+    jmix-1.0     version is a text                one object
     js           "envelope_id" (jmix-js)          one object, in "study"
 """
 
@@ -195,10 +195,10 @@ class Envelope:
 
     @property
     def dialect(self) -> str:
-        """ "harmony", "published" or "js"."""
+        """ "harmony", "jmix-1.0" or "js"."""
         if "envelope_id" in self.manifest and "id" not in self.manifest:
             return "js"
-        return "published" if isinstance(self.manifest.get("version"), str) else "harmony"
+        return "jmix-1.0" if isinstance(self.manifest.get("version"), str) else "harmony"
 
     @property
     def payload(self) -> str:

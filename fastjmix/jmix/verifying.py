@@ -198,7 +198,7 @@ class _Judge:
         if found is None:
             return "", "payload"
         profile, payload = found
-        rule = rules.MANIFEST if profile == "published" else rules.HARMONY_MANIFEST
+        rule = rules.MANIFEST if profile == "jmix-1.0" else rules.HARMONY_MANIFEST
         skipped = security_of(manifest, lambda _: None).get("payload_hash") == NOT_HASHED
         name = f"{self._root}manifest.json"
         for key, what in rules.broken(rule, manifest, name):
@@ -214,7 +214,7 @@ class _Judge:
             if found is not ABSENT:
                 self._rule(rules.AUDIT, found, name)
                 self._signed_entries(found, manifest)
-        elif self._report.profile == "published":
+        elif self._report.profile == "jmix-1.0":
             self._report.remark(name, "is missing; jmix-php does not read an envelope without it")
 
     def _strangers(self, base: str) -> None:
@@ -353,7 +353,7 @@ class _Judge:
         sizes: Mapping[str, int],
     ) -> list[Listed]:
         """metadata.json and the listings, held against their rules; gives what is listed."""
-        published = self._report.profile == "published"
+        published = self._report.profile == "jmix-1.0"
         if metadata is not ABSENT:
             name = f"{base}metadata.json"
             rule = rules.METADATA if published else rules.HARMONY_METADATA

@@ -139,11 +139,11 @@ def _require_linux(system: str, release: str) -> None:
 def check(config: ConfigFile = Path("config.toml")) -> None:
     """Validate a configuration and print it as it takes effect, without secrets."""
     from fastjmix import memory
-    from fastjmix.config import load, render
+    from fastjmix.config import effective
     from fastjmix.spool import presence
 
-    held = load(config)
-    typer.echo(render(held))
+    held, text = effective(config)
+    typer.echo(text)
     try:
         typer.echo(f"# {memory.plan(held)}")
     except PlatformError as problem:  # of this shell: the service may be under another limit

@@ -185,7 +185,7 @@ def test_any_value_anywhere_is_accepted_or_a_fault(
 ) -> None:
     main = written(tmp_path, f"{place} = {inline(value)}", place_removed(place))
     try:
-        text = config.render(config.load(main))
+        text = config.effective(main)[1]
     except ConfigError as error:
         text = str(error.faults[0])
     assert text

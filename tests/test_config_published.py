@@ -116,10 +116,11 @@ def test_everything(tmp_path: Path) -> None:
         deid=("PatientName",),
         signing=parties.Signing(f"{tmp_path}/signing.pem", audit=True),
     )
-    shown = tomllib.loads(config.render(found))["dicom"][0]["builder"]["published"]
+    text = config.effective(tmp_path / "config.toml")[1]
+    shown = tomllib.loads(text)["middleware"]["jmix_builder"]["options"]
     assert shown["sender"]["assertion"]["fields"] == ["sender.id", "timestamp"]
     assert [one["id"] for one in shown["receivers"]] == ["org:b", "org:c"]
-    assert key.pem().splitlines()[1].decode() not in config.render(found)
+    assert key.pem().splitlines()[1].decode() not in text
     assert found.without_secrets() == found
 
 

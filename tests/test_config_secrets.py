@@ -72,10 +72,10 @@ def texts(main: Path) -> str:
     warnings.
     """
     try:
-        found = config.load(main)
+        found, text = config.effective(main)
     except ConfigError as error:
         return f"{error}\n{error!r}\n{error.faults!r}"
-    return f"{config.render(found)}\n{found!r}\n{found.warnings}"
+    return f"{text}\n{found!r}\n{found.warnings}"
 
 
 def leaks(text: str) -> bool:

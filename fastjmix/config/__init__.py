@@ -13,7 +13,7 @@
     certificates.py  certificates and keys, read as TLS will use them
     upstreams.py  which URL, time limits and credentials an upstream gets
     tree.py       the tree itself: what every other room reads
-    render.py     the tree as text, secrets redacted
+    render.py     the tables as one file with every default, without secrets
     document.py   docs/configuration.md from the models
 
 Wanted: a file of the reference pipeline runs unmodified; a wrong one starts nothing.
@@ -28,7 +28,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fastjmix.config.faults import ConfigError, Fault
-from fastjmix.config.render import render
 from fastjmix.config.tree import (
     Builder,
     CallingAe,
@@ -57,8 +56,8 @@ __all__ = [
     "Runtime",
     "Secret",
     "Upstream",
+    "effective",
     "load",
-    "render",
 ]
 
 
@@ -70,5 +69,15 @@ def load(path: Path, environment: Mapping[str, str] = os.environ) -> Config:
     """
     # pydantic costs some 60 ms: only who loads a file pays, not who merely names these types.
     from fastjmix.config.resolve import load as resolved
+
+    return resolved(path, environment)
+
+
+def effective(path: Path, environment: Mapping[str, str] = os.environ) -> tuple[Config, str]:
+    """The same, and the text of one configuration file that says it, every default included.
+
+    A secret in it is a variable. Raises ConfigError with every fault found.
+    """
+    from fastjmix.config.resolve import effective as resolved
 
     return resolved(path, environment)

@@ -27,7 +27,7 @@ from fastjmix.config.kinds import (
     listed,
     table_of,
 )
-from fastjmix.config.reading import Filled, Source, Sources
+from fastjmix.config.reading import Filled, FilledFloat, FilledInt, Source, Sources
 
 _QUERY: Final = re.compile(r"[?#](?=.)")  # …?token=…
 _NO_SUCH_KEY: Final = "a key that does not exist here"
@@ -189,7 +189,7 @@ def _report(
 def _shown(declared: FieldInfo, value: Any, family: str) -> str:
     may_be_secret = about(declared, "secret") or family == "authentications"
     with_user = isinstance(value, str) and "@" in value  # http://user:password@host
-    if may_be_secret or with_user or isinstance(value, Filled):
+    if may_be_secret or with_user or isinstance(value, Filled | FilledInt | FilledFloat):
         return kind(value)
     mark = _QUERY.search(value) if isinstance(value, str) else None
     return shown(value) if mark is None else f"{shown(value[: mark.end()])} and more (not shown)"

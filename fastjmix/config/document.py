@@ -26,7 +26,8 @@ change `fastjmix/config/` and run it again.*
 fastjmix reads one main file (`fastjmix run -c config.toml`) and every `*.toml` of its
 `proxy.pipelines_path`. Tables and keys are those of the reference pipeline, so that a Harmony
 instance's files for it run unmodified; keys marked **+** are fastjmix's own.
-`fastjmix check -c config.toml` shows what it all comes to, secrets redacted.
+`fastjmix check -c config.toml` prints one file that says the same, with every default and without
+secrets: it can be pasted.
 
 - A table that stands once (`[proxy]`, `[logging]`, `[storage]`, `[fastjmix]`) belongs to the main
   file. All others may stand in any of the files, each name once.
@@ -34,7 +35,8 @@ instance's files for it run unmodified; keys marked **+** are fastjmix's own.
   file is named, and the exit code is 2.
 - Keys that are accepted and mean nothing here are named in one line of the log at the start.
 - `${NAME}` inside a string is replaced by that environment variable, which must be set; `$${`
-  stands for a plain `${`. Keys, numbers and truth values are taken as they are.
+  stands for a plain `${`. Where a number or a truth value belongs, `"${NAME}"`
+  is read as one. Keys are taken as they are.
 - `pipelines_path` is relative to the main file, a `key_file`, `recipient_key_file` or
   `decryption_key_file` to the file that names it; every other path to the working directory.
 - A name may be written alone (`jmix_auth`) or with its family (`authentications.jmix_auth`).

@@ -15,10 +15,19 @@ from typing import Annotated, Any, Final, Literal, TypeGuard, Union, get_args, g
 from urllib.parse import urlsplit
 
 import annotated_types
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
 from pydantic.config import JsonDict
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
+
+from fastjmix.config.reading import Filled, as_number
 
 UNLIMITED: Final = "unlimited"
 
@@ -28,9 +37,22 @@ _FIELD_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110 §5.
 
 
 class Table(BaseModel):
-    """A TOML table: known keys only, no conversions, never changed."""
+    """A TOML table: known keys only, never changed. Nothing is converted but `"${PORT}"`, where a
+    number or a truth value belongs: TOML has no other place for a variable."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_numbers(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        return {
+            name: as_number(value)
+            if isinstance(value, Filled) and _is_number(cls.model_fields.get(name))
+            else value
+            for name, value in given.items()
+        }
 
 
 def key(
@@ -146,6 +168,13 @@ def required_part(annotation: Any) -> Any:
         parts = [part for part in get_args(annotation) if part is not type(None)]
         return parts[0]
     return annotation
+
+
+def _is_number(field: FieldInfo | None) -> bool:
+    annotation = None if field is None else required_part(field.annotation)
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    return annotation in (int, float, bool)
 
 
 def table_of(field: FieldInfo) -> type[BaseModel] | None:

@@ -3,7 +3,8 @@
 Wanted: any number of files read as one configuration, and each table known by its file.
 Guaranteed: a file that cannot be read or is not TOML is a fault with its place, and one that would
 be costly to read is a fault before it costs anything; the environment is put into string values
-only, never into keys; a value that came from it is shown in no fault.
+only, never into keys; a value that came from it is shown in no fault. Where a number or a truth
+value belongs, such a string is read as one (kinds.py).
 Still wrong: no reload; a changed file is read at the next start.
 """
 
@@ -41,12 +42,36 @@ class Filled(str):
     __slots__ = ()
 
 
+class FilledInt(int):
+    """A whole number out of such a string."""
+
+
+class FilledFloat(float):
+    """Another number out of such a string."""
+
+
+_WHOLE: Final = re.compile(r"[+-]?[0-9]{1,20}")
+_NUMBER: Final = re.compile(r"[+-]?[0-9]{1,20}(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,3})?")
+
+
+def as_number(text: Filled) -> FilledInt | FilledFloat | bool | Filled:
+    """Returns the number or the truth value that a filled string stands for, where one belongs;
+    the string itself where it is neither."""
+    if text in ("true", "false"):
+        return text == "true"
+    if _WHOLE.fullmatch(text):
+        return FilledInt(text)
+    return FilledFloat(text) if _NUMBER.fullmatch(text) else text
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One file's tables. `file` is its path as the operator would write it."""
+    """One file's tables. `file` is its path as the operator would write it, `raw` the tables before
+    the environment was put in."""
 
     file: str
     tables: Mapping[str, Any]
+    raw: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +136,8 @@ def _parse(path: Path, findings: Findings, budget: _Budget) -> Source | None:
         findings.fault(str(path), "", f"line {excess.line}", excess.found, excess.allowed)
         return None
     try:
-        return Source(str(path), tomllib.loads(text))
+        tables = tomllib.loads(text)
+        return Source(str(path), tables, tables)
     except (ValueError, RecursionError, MemoryError) as problem:
         match = _PLACE.fullmatch(_KEYS.sub("", str(problem)))
         told = "a value that cannot be read: a number that is too long, or too many levels"
@@ -238,7 +264,7 @@ def _fill(source: Source, findings: Findings, environment: Mapping[str, str]) ->
         else _filled(value, (name,), source.file, findings, environment)
         for name, value in source.tables.items()
     }
-    return Source(source.file, filled)
+    return Source(source.file, filled, source.tables)
 
 
 def _filled(

@@ -1,40 +1,79 @@
-"""The effective tree as text: TOML in form, every value resolved, secrets redacted.
+"""The effective configuration as a file: the given tables with every default in them, in one file.
 
-Guaranteed: pure; what it returns can be read by any TOML parser; keys are the tree's own names, so
-the text shows what runs, and is not a configuration file to be loaded again.
+Wanted: an operator sees what takes effect, in the file's own words, and can paste it.
+Guaranteed: the text is a configuration file that says the same; no secret is in it: a variable
+stands in its place. A value that was written with variables is shown so. Keys that mean nothing
+here, and those without a value, are comments.
+Still wrong: which address or URL follows from several tables is a comment at the end.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+import math
+import re
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from pydantic import BaseModel
+
+from fastjmix.config import tables
+from fastjmix.config.checking import Entry, Tables
 from fastjmix.config.faults import dotted, quoted
-from fastjmix.config.tree import Config, Secret
+from fastjmix.config.kinds import UNLIMITED, Table, about
+from fastjmix.config.reading import Sources
+from fastjmix.config.tables_net import ForeignAuthentication
+from fastjmix.config.tables_pipeline import Chain
+from fastjmix.config.tree import Config, DicomListener, HttpListener
 
-_UNSET: Final = {
-    "calling": "any",
-    "retention_secs": "no limit",
-    "retention_bytes": "no limit",
-    "soft_reserve_bytes": "by the size of the file system",
-    "hard_reserve_bytes": "by the size of the file system",
-    "create_storage": "beside the configuration file, or at the top of a mounted disk",
+IN_THIS_FILE: Final = "none-all-pipelines-are-in-this-file"
+"""Printed as pipelines_path: there is no such directory, so that no other file is read."""
+
+CREDENTIALS: Final = {
+    "bearer": ("token",),
+    "basic": ("username", "password"),
+    "api_key": ("api_key", "header_name"),
 }
-"""What None means, where it does not mean that there is none."""
+"""The keys of each method."""
 
-_SEPARATELY: Final = ("source", "ignored", "warnings")
+REFERRING: Final = ("authentication", "authentication_ref")
+"""Keys that name an [authentications.*]; what names none may be the credential itself."""
+
+BESIDE_THE_FILE: Final = ("key_file", "recipient_key_file", "decryption_key_file")
+"""Paths that count from the file that names them: the whole path is printed."""
+
+_REFERENCE: Final = re.compile(r"(?<!\$)\$\{")
+_WHOLE_REFERENCE: Final = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}")
+_LABEL: Final = "–"
 
 
-def render(config: Config) -> str:
+def render(found: Tables, sources: Sources, config: Config) -> str:
     """The configuration that would run, for `fastjmix check`. Ends with a newline."""
-    lines = [f"# effective configuration of {_comment(str(config.source))}"]
-    held = {name: value for name, value in _fields(config) if name not in _SEPARATELY}
-    lines += _table(held, ())
+    lines = [f"# effective configuration of {_comment(str(config.source))}, in one file"]
+    raw = {source.file: source.raw for source in sources.files}
+    entries = found.family("authentications")
+    named = {*entries, *(getattr(entry.value, "id", None) or "" for entry in entries.values())}
+    for family in (*tables.SINGLE, *tables.NAMED, *tables.CHOSEN):
+        if family in tables.MEANINGLESS:
+            continue
+        for entry in _entries(found, family):
+            given = raw.get(entry.file, {}).get(family, {})
+            own = given.get(entry.name, {}) if entry.name else given
+            lines += _Writer(entry, own, named).lines()
     lines += _comments("accepted, and means nothing here", config.ignored)
     lines += _comments("warnings", config.warnings)
+    lines += _comments("it comes to", _outcome(config))
     return "\n".join(lines) + "\n"
+
+
+def _entries(found: Tables, family: str) -> Iterator[Entry]:
+    """The family's tables; one with the defaults where a table may be left out."""
+    held = found.family(family)
+    if held or family not in tables.SINGLE:
+        yield from held.values()
+    else:
+        yield Entry(found.main, family, "", tables.SINGLE[family]())
 
 
 def _comments(title: str, texts: tuple[str, ...]) -> list[str]:
@@ -45,46 +84,145 @@ def _comment(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
-def _fields(value: Any) -> Iterator[tuple[str, Any]]:
-    for field in dataclasses.fields(value):
-        yield field.name, getattr(value, field.name)
+def _outcome(config: Config) -> tuple[str, ...]:
+    """What follows from more than one table."""
+    node = config.runtime
+    found = [f"storage at {config.storage_dir}; {node.packers} packers, {node.receivers} receivers"]
+    listeners: list[DicomListener | HttpListener] = [*config.dicom, *config.http]
+    for one in listeners:
+        what = f"DICOM, {one.ae_title}" if isinstance(one, DicomListener) else _where(one)
+        to = "nothing" if one.upstream is None else f"{one.upstream.url} ({one.upstream.name})"
+        endpoint = dotted("endpoints", one.endpoint)
+        found.append(f"{endpoint}: {what} at {one.host}:{one.port}; to {to}")
+    return tuple(found)
 
 
-def _table(held: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:
-    """Plain values first: in TOML they must stand before the tables below."""
-    tables: list[tuple[str, Any]] = []
-    for name, value in held.items():
-        if _is_table(value) or _has_tables(value):
-            tables.append((name, value))
-        elif value is None:
-            yield f"# {dotted(name)}: {_UNSET.get(name, 'none')}"
-        elif not isinstance(value, Secret) or value:
-            yield f"{dotted(name)} = {_value(value)}"
-    for name, value in tables:
-        below = (*path, name)
-        if isinstance(value, tuple):
-            for item in value:
-                yield from ("", f"[[{dotted(*below)}]]", *_table(dict(_fields(item)), below))
+def _where(listener: HttpListener) -> str:
+    return f"HTTP, {listener.path_prefix}/api/jmix"
+
+
+class _Writer:
+    """The lines of one table and of those below it. `raw`: the same as it stands in its file;
+    `named`: by which names [authentications.*] are referred to."""
+
+    def __init__(self, entry: Entry, raw: Any, named: Collection[str]) -> None:
+        self._entry = entry
+        self._named = named
+        self._raw = raw
+        self._path = (entry.family, entry.name) if entry.name else (entry.family,)
+
+    def lines(self) -> list[str]:
+        if self._entry.value is None:
+            return []
+        return ["", f"[{dotted(*self._path)}]", *self._table(self._entry.value, self._path)]
+
+    def _table(self, table: BaseModel, path: tuple[str | int, ...]) -> Iterator[str]:
+        """Plain values first: in TOML they must stand before the tables below."""
+        below: list[tuple[str, Any]] = []
+        for name, declared in type(table).model_fields.items():
+            value = getattr(table, name)
+            if about(declared, "ignored") or not self._is_used(name, path):
+                continue
+            if isinstance(table, ForeignAuthentication) and name == "options":
+                yield "# options: not shown, and not used"
+            elif isinstance(value, Chain):
+                yield from self._chain(name, value)
+            elif _has_tables(value):
+                below.append((name, value))
+            else:
+                unset = str(about(declared, "unset") or "")
+                yield from self._plain((*path, name), value, unset, bool(about(declared, "secret")))
+        for name, value in below:
+            yield from self._below((*path, name), value)
+
+    def _is_used(self, name: str, path: tuple[str | int, ...]) -> bool:
+        """Whether a credential's key is one of its method: no other is shown."""
+        if path[0] != "authentications" or path[-1] != "options":
+            return True
+        method = getattr(self._entry.value, "method", "")
+        return name in CREDENTIALS.get(method, ())
+
+    def _below(self, path: tuple[str | int, ...], value: Any) -> Iterator[str]:
+        header = dotted(*(step for step in path if isinstance(step, str)))
+        if isinstance(value, dict):
+            for name, inner in value.items():
+                yield from self._below((*path, name), inner)
+        elif isinstance(value, list):
+            for number, inner in enumerate(value):
+                yield from ("", f"[[{header}]]", *self._table(inner, (*path, number)))
         else:
-            inner = value if isinstance(value, Mapping) else dict(_fields(value))
-            yield from ("", f"[{dotted(*below)}]", *_table(inner, below))
+            yield from ("", f"[{header}]", *self._table(value, path))
+
+    def _chain(self, name: str, chain: Chain) -> Iterator[str]:
+        left, right = _literal(chain.left), _literal(chain.right)
+        if chain.right:
+            yield f"{name} = {{ left = {left}, right = {right} }}"
+        else:
+            yield f"{name} = {left}"
+
+    def _plain(
+        self, path: tuple[str | int, ...], value: Any, unset: str, secret: bool
+    ) -> Iterator[str]:
+        name = dotted(str(path[-1]))
+        written = self._written(path)
+        if path == ("proxy", "pipelines_path"):
+            yield f"{name} = {quoted(IN_THIS_FILE)}"
+        elif value is None:
+            if unset and unset != _LABEL:
+                yield f"# {name}: {_comment(unset)}"
+        elif secret:
+            whole = isinstance(written, str) and _WHOLE_REFERENCE.fullmatch(written)
+            yield f"{name} = {quoted(str(written) if whole else _variable(path))}  # not shown"
+        elif path[-1] in REFERRING and value.removeprefix("authentications.") not in self._named:
+            yield f"# {name}: names no [authentications.*]; not shown, and not used"
+        elif path[-1] in BESIDE_THE_FILE:
+            yield f"{name} = {_literal((Path(self._entry.file).parent / value).absolute())}"
+        elif isinstance(written, str) and _REFERENCE.search(written):
+            yield f"{name} = {quoted(written)}"
+        else:
+            yield f"{name} = {_literal(value)}"
+
+    def _written(self, path: tuple[str | int, ...]) -> Any:
+        """The value as it stands in the file; None where it does not stand there."""
+        found = self._raw
+        for step in path[len(self._path) :]:
+            if isinstance(found, Mapping) and isinstance(step, str):
+                found = found.get(step)
+            elif isinstance(found, list) and isinstance(step, int):
+                found = found[step]
+            else:
+                return None
+        return found
 
 
-def _is_table(value: Any) -> bool:
-    return isinstance(value, Mapping) or dataclasses.is_dataclass(value)
+def _variable(path: tuple[str | int, ...]) -> str:
+    """A variable for a secret that stands in the file: [authentications.a.options] token →
+    ${A_TOKEN}."""
+    name = re.sub(r"[^A-Za-z0-9]", "_", f"{path[1]}_{path[-1]}").upper()
+    return f"${{{name if not name[:1].isdigit() else f'_{name}'}}}"
 
 
 def _has_tables(value: Any) -> bool:
-    return isinstance(value, tuple) and any(_is_table(item) for item in value)
+    inner = value[0] if isinstance(value, list) and value else value
+    return isinstance(inner, Table) or (isinstance(value, dict) and bool(value))
 
 
-def _value(value: Any) -> str:
+def _literal(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, int | float):
-        return str(value)
-    if isinstance(value, tuple):
-        return f"[{', '.join(_value(item) for item in value)}]"
-    if isinstance(value, str | Path | Secret):
-        return quoted(str(value))
+    if isinstance(value, float) and math.isinf(value):
+        return quoted(UNLIMITED)
+    if isinstance(value, int):
+        return str(int(value))
+    if isinstance(value, float):
+        return str(int(value) if value.is_integer() else float(value))
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(_literal(item) for item in value)}]"
+    if isinstance(value, str | Path):
+        return quoted(str(value).replace("${", "$${"))
+    if value == {}:
+        return "{}"
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):  # a contact's table
+        held = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return f"{{ {', '.join(f'{name} = {_literal(one)}' for name, one in held.items())} }}"
     raise TypeError(f"no TOML form for {type(value).__name__}")

@@ -21,8 +21,9 @@ from fastjmix.config.checking import Entry, Tables, check
 from fastjmix.config.faults import ConfigError, Findings, dotted, shown
 from fastjmix.config.kinds import AE_TITLE_ALLOWED, Table, about, ae_title, is_named, table_of
 from fastjmix.config.published import Parties, recipient_key
-from fastjmix.config.reading import read
+from fastjmix.config.reading import Sources, read
 from fastjmix.config.references import References
+from fastjmix.config.render import render
 from fastjmix.config.upstreams import credentials, upstream
 
 _T = TypeVar("_T", bound=Table)
@@ -36,16 +37,26 @@ TLS_PAIR: Final = (
 
 def load(path: Path, environment: Mapping[str, str]) -> tree.Config:
     """See fastjmix.config.load."""
+    return _resolved(path, environment)[0]
+
+
+def effective(path: Path, environment: Mapping[str, str]) -> tuple[tree.Config, str]:
+    """See fastjmix.config.effective."""
+    config, sources, found = _resolved(path, environment)
+    return config, render(found, sources, config)
+
+
+def _resolved(path: Path, environment: Mapping[str, str]) -> tuple[tree.Config, Sources, Tables]:
     findings = Findings()
     sources = read(path, findings, environment)
-    config = None
+    config, found = None, None
     if sources.files:
         found = check(sources, findings)
         if sources.complete:  # else what is not found may stand in the file we could not read
             config = _Resolver(path, References(found, findings)).config()
-    if findings.faults or config is None:
+    if findings.faults or config is None or found is None:
         raise ConfigError(findings.faults.values())
-    return config
+    return config, sources, found
 
 
 class _Resolver:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_py import build_py
 
 debug = os.environ.get("FASTJMIX_DEBUG") == "1"
 sanitize = os.environ.get("FASTJMIX_SANITIZE", "")
@@ -32,7 +33,23 @@ if sanitize:
         )
     ]
 
+
+class WithDefaults(build_py):
+    """Puts the repository's configuration into what is built, as `fastjmix demo` runs it."""
+
+    def run(self) -> None:
+        super().run()
+        if self.editable_mode:
+            return  # the repository's own is used
+        package = Path(self.build_lib, "fastjmix", "defaults")
+        for name in ("config.toml", "pipelines/dicom-to-jmix.toml"):
+            target = package / name
+            self.mkpath(str(target.parent))
+            self.copy_file(name, str(target))
+
+
 setup(
+    cmdclass={"build_py": WithDefaults},
     ext_modules=cythonize(
         [
             Extension(
@@ -46,5 +63,5 @@ setup(
         ],
         force=bool(debug or sanitize),
         build_dir="build/fuzz" if sanitize else None,  # the ordinary C file stays as it is
-    )
+    ),
 )

@@ -17,17 +17,20 @@ import platform
 import re
 import sys
 import traceback
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Never
+from typing import TYPE_CHECKING, Annotated, Final, Never, cast
 
 import typer
 
 from fastjmix import send_command
 from fastjmix._version import __version__
 from fastjmix.envelope import commands as envelope
-from fastjmix.envelope.commands import print_json, read_token
+from fastjmix.envelope.commands import read_token
 from fastjmix.envelope.options import for_shell
-from fastjmix.errors import FastjmixError, PlatformError
+from fastjmix.envelope.results import print_json
+from fastjmix.errors import FastjmixError, PlatformError, UsageError
 from fastjmix.errors import printable as shown
 
 if TYPE_CHECKING:
@@ -38,6 +41,10 @@ OLDEST_KERNEL: Final = (5, 4)
 """memfd seals, MADV_REMOVE on shared memory and pidfd are used as this kernel has them."""
 
 INTERRUPTED: Final = 130
+
+CLICK_ERROR: Final = cast("type[Exception]", typer.BadParameter.__mro__[2])
+"""ClickException, the base of all usage errors: typer has it under another name since it brings
+click along."""
 
 app = typer.Typer(
     name="fastjmix",
@@ -50,6 +57,7 @@ app = typer.Typer(
 app.add_typer(envelope.app, name="envelope")
 app.command()(send_command.send)
 
+Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, errors included.")]
 ConfigFile = Annotated[
     Path, typer.Option("-c", "--config", metavar="FILE", help="The configuration file.")
 ]
@@ -58,23 +66,46 @@ ConfigFile = Annotated[
 def main() -> Never:
     """The entry point of the `fastjmix` command. Ends the process; never raises to the caller."""
     _open_standard_descriptors()
+    as_json = asks_for_json(sys.argv[1:])
     try:
-        app(prog_name="fastjmix")
+        # Not standalone: click's own errors come back, to be told as JSON.
+        ended = app(prog_name="fastjmix", standalone_mode=not as_json)
+        code = ended if isinstance(ended, int) else 0
     except FastjmixError as error:
         _complain(error.message, for_shell(error.hint))
+        _tell(as_json, error)
         code = error.exit_code
+    except CLICK_ERROR as error:
+        told = UsageError(error.format_message())  # type: ignore[attr-defined]
+        _complain(told.message)
+        _tell(as_json, told)
+        code = told.exit_code
     except KeyboardInterrupt:
         code = INTERRUPTED
     except Exception as error:  # the last resort: a user is told, a developer asks for more
         kind = type(error).__name__
         hint = "Please report it. FASTJMIX_TRACEBACK=1 shows where it happened."
         _complain(f"a fault of fastjmix itself: {kind}: {error}", hint)
+        _tell(as_json, FastjmixError(f"a fault of fastjmix itself: {kind}: {error}", hint))
         if os.environ.get("FASTJMIX_TRACEBACK"):
             traceback.print_exc()
         code = 1
-    else:
-        code = 0
     sys.exit(code)
+
+
+def asks_for_json(arguments: Sequence[str]) -> bool:
+    """Whether --json is among the options: known also when they cannot be understood."""
+    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    return "--json" in options
+
+
+def _tell(as_json: bool, error: FastjmixError) -> None:
+    """Prints an error on stdout for a program, which has nothing else there then."""
+    if as_json:
+        faults = [str(fault) for fault in getattr(error, "faults", ())]
+        hint = {"hint": for_shell(error.hint)} if error.hint else {}
+        more = {"faults": faults} if faults else {}
+        print_json({"error": error.message, **hint, **more, "exit_code": error.exit_code})
 
 
 def _open_standard_descriptors() -> None:
@@ -116,8 +147,14 @@ def _top(
 
 
 @app.command()
-def run(config: ConfigFile = Path("config.toml")) -> None:
+def run(
+    config: ConfigFile = Path("config.toml"),
+    as_json: Annotated[
+        bool, typer.Option("--json", help="An error as JSON on stdout; the log stays as it is.")
+    ] = False,
+) -> None:
     """Run the gateway until SIGTERM or SIGINT."""
+    del as_json  # main() looks for it
     _require_linux(sys.platform, platform.release())
     from fastjmix import supervisor
 
@@ -136,19 +173,25 @@ def _require_linux(system: str, release: str) -> None:
 
 
 @app.command()
-def check(config: ConfigFile = Path("config.toml")) -> None:
-    """Validate a configuration and print it as it takes effect, without secrets."""
+def check(config: ConfigFile = Path("config.toml"), as_json: Json = False) -> None:
+    """Validate a configuration and print it as it takes effect, without secrets, to be pasted."""
+    import tomllib
+
     from fastjmix import memory
     from fastjmix.config import effective
     from fastjmix.spool import presence
 
     held, text = effective(config)
-    typer.echo(text)
     try:
-        typer.echo(f"# {memory.plan(held)}")
+        plan = str(memory.plan(held))
     except PlatformError as problem:  # of this shell: the service may be under another limit
-        typer.echo(f"# {problem.message}")
+        plan = problem.message
+    if not as_json:
+        typer.echo(f"{text}\n# {plan}")
     presence.require(held.storage_dir, held.create_storage, held.source)
+    if as_json:
+        told = {"configuration": tomllib.loads(text), "memory": plan}
+        print_json({**told, "ignored": held.ignored, "warnings": held.warnings})
 
 
 # --- the embedded store -----------------------------------------------------------------------
@@ -177,6 +220,7 @@ def store(
         bool, typer.Option("--allow-unauthenticated", help="Beyond loopback without a token.")
     ] = False,
     log_level: Annotated[str, typer.Option(help="trace, debug, info, warn or error.")] = "info",
+    as_json: Json = False,
 ) -> None:
     """Run the embedded JMIX store: a small upstream over a directory. Prints its URL first."""
     from fastjmix import log
@@ -193,31 +237,50 @@ def store(
         port,
         directory,
         token,
-        ready=_announce,
+        ready=partial(_announce, as_json=as_json),
         verify_hashes=verify_hashes,
         key=key,
         allow_unauthenticated=allow_unauthenticated,
     )
 
 
-def _announce(url: str) -> None:
-    typer.echo(url)
+def _announce(url: str, as_json: bool) -> None:
+    if as_json:
+        print_json({"url": url})
+    else:
+        typer.echo(url)
     sys.stdout.flush()  # whoever started us through a pipe is waiting for the address
 
 
 @app.command()
 def demo(
-    config: ConfigFile = Path("config.toml"),
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "-c",
+            "--config",
+            metavar="FILE",
+            help="The configuration file.",
+            show_default="config.toml; without one, that of fastjmix",
+        ),
+    ] = None,
     directory: Annotated[Path, typer.Option("--dir", help="Made anew; keeps the results.")] = Path(
         "demo"
     ),
+    as_json: Json = False,
 ) -> None:
     """Show the pipeline: DICOM files into a gateway, envelopes into an embedded store."""
     from rich.console import Console
 
     from fastjmix import demo as room
 
-    room.run(config, directory, Console(soft_wrap=True, highlight=False, emoji=False))
+    console = Console(stderr=as_json, soft_wrap=True, highlight=False, emoji=False)
+    tickets = room.run(config or room.default_config(), directory, console)
+    if as_json:
+        told = [
+            {"id": one.id, "studies": one.studies, "instances": one.instances} for one in tickets
+        ]
+        print_json({"envelopes": told, "directory": str(directory)})
 
 
 # --- the measurement --------------------------------------------------------------------------

@@ -57,6 +57,15 @@ class DemoError(FastjmixError):
     """The demonstration could not be finished. The message names the log to look at."""
 
 
+def default_config() -> Path:
+    """The configuration in this directory; else the one that fastjmix comes with: in the package
+    (setup.py puts it there), or beside it where that is the repository."""
+    package = Path(__file__).parent
+    places = (Path(), package / "defaults", package.parent)
+    found = (place / "config.toml" for place in places)
+    return next((path for path in found if path.is_file()), Path("config.toml"))
+
+
 def run(config: Path, directory: Path, console: Console) -> Sequence[Ticket]:
     """Runs the demonstration; returns the tickets of the delivered envelopes.
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fastjmix.envelope.commands import print_json
+from fastjmix.envelope.results import print_json
 from fastjmix.errors import printable as shown
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def send(
     association. 130: Ctrl-C, which lets the instances in flight finish; a second one does not."""
     if echo == bool(paths):
         raise typer.BadParameter("give either files and directories, or --echo")
-    from fastjmix.send import NoAssociation, Peer
+    from fastjmix.send import Peer
 
     peer = Peer(host, port, aec, aet, timeout, connect_timeout, acse_timeout, max_pdu or 0)
     patterns = tuple(include or ()), tuple(exclude or ())
@@ -118,10 +118,6 @@ def send(
     except KeyboardInterrupt:
         typer.echo("interrupted: nothing was sent", err=True)
         os._exit(INTERRUPTED)
-    except NoAssociation as error:
-        if as_json:
-            print_json({"error": error.message, "exit_code": error.exit_code})
-        raise
     raise typer.Exit(code)
 
 

@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from fastjmix.envelope.results import nothing_missing, print_json, say, say_built
 from fastjmix.errors import EnvelopeError, FastjmixError, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from fastjmix.envelope.building import Built
+    from fastjmix.envelope.proving import Answer
     from fastjmix.envelope.recipe import Recipe
     from fastjmix.jmix.parties import Entity
     from fastjmix.jmix.unzip import Limits
@@ -39,6 +40,13 @@ app = typer.Typer(
 )
 
 Source = Annotated[Path, typer.Argument(metavar="FILE|DIR", help="The envelope.")]
+NewPath = Annotated[
+    str,
+    typer.Option(
+        "-o", "--output", metavar="PATH", help="What to write; with a slash at its end: a folder."
+    ),
+]
+NewFile = Annotated[str, typer.Option("-o", "--output", metavar="FILE", help="What to write.")]
 Output = Annotated[Path, typer.Option("-o", "--output", metavar="PATH", help="What to write.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
@@ -79,13 +87,14 @@ def inspect(source: Source, as_json: Json = False) -> None:
 @app.command(
     epilog=_examples(
         "verify study.zip",
+        "verify sent/*.zip --json | jq .envelopes[].ok",
         "verify study.zip --public-key sender.pem",
         "verify encrypted.zip --key recipient.pem",
         "verify https://example.org/api/jmix/ID --token-file token",
     )
 )
 def verify(
-    source: Annotated[str, typer.Argument(metavar="FILE|DIR|URL", help="The envelope.")],
+    sources: Annotated[list[str], typer.Argument(metavar="FILE|DIR|URL...", help="The envelopes.")],
     public_key: Annotated[
         Path | None,
         typer.Option(
@@ -116,36 +125,50 @@ def verify(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Prove an envelope: structure, schemas' rules, every hash, signatures, encryption.
+    """Prove envelopes: structure, schemas' rules, every hash, signatures, encryption.
 
-    Every fault is named with its place, and the exit code is 1 if there is one. What is no fault
+    Every fault is named with its place, and the exit code is 1 if there is one. With --json one
+    envelope is an object, and several are an object with "ok" and "envelopes". What is no fault
     and ought to be known is a remark. With --key the payload is decrypted in a stream and verified
     inside; nothing is written.
     """
-    from fastjmix.envelope import fetch, show
-    from fastjmix.envelope.verifying import verify as judge
+    from fastjmix.envelope import fetch, proving
 
-    name = fetch.shown_url(source) if fetch.is_url(source) else source
-    with refusals(name):
-        public = _signing_public(public_key)
-        private = recipient_key(key)
-        limits = _limits(max_bytes)
-        with _progress("verifying") as bar:
-            if fetch.is_url(source):
-                token = None if token_file is None else read_token(token_file)
-                limit, secs = max_bytes or fetch.FETCH_BYTES, max_secs or fetch.FETCH_SECS
-                with fetch.fetch(source, token=token, limit=limit, secs=secs) as file:
-                    report = judge(
-                        file, public_key=public, key=private, limits=limits, seen=bar.seen
-                    )
-            else:
+    with refusals():
+        asked = proving.Asked(
+            _signing_public(public_key),
+            recipient_key(key),
+            _limits(max_bytes),
+            None if token_file is None else read_token(token_file),
+            max_bytes or fetch.FETCH_BYTES,
+            max_secs or fetch.FETCH_SECS,
+        )
+    answers: list[proving.Answer] = []
+    for source in sources:
+        name = proving.shown_name(source)
+        try:
+            with refusals(name), _progress("verifying") as bar:
                 bar.total(_size_of(Path(source)))
-                report = judge(source, public_key=public, key=private, limits=limits, seen=bar.seen)
+                answers.append(proving.Answer(name, proving.prove(source, asked, bar.seen)))
+        except FastjmixError as error:
+            if len(sources) == 1:
+                raise
+            answers.append(proving.Answer(name, None, error))
+        if not as_json:
+            _show_answer(answers[-1])
     if as_json:
-        print_json(show.as_json(report, name))
-    else:
-        show.verdict(report, name, _console())
-    raise typer.Exit(0 if report.ok else 1)
+        print_json(proving.together(answers))
+    raise typer.Exit(max(one.exit_code for one in answers))
+
+
+def _show_answer(answer: Answer) -> None:
+    from fastjmix.envelope import show
+    from fastjmix.envelope.options import for_shell
+
+    if answer.report is not None:
+        show.verdict(answer.report, answer.name, _console())
+    elif answer.error is not None:
+        typer.echo(f"fastjmix: {answer.error.message}. {for_shell(answer.error.hint)}", err=True)
 
 
 # -- taking apart --------------------------------------------------------------------------------
@@ -153,7 +176,11 @@ def verify(
 
 @app.command(epilog=_examples("extract study.zip -o study", "extract study.zip -o . --force"))
 def extract(
-    source: Source, output: Output, force: Force = False, max_bytes: MaxBytes = None
+    source: Source,
+    output: Output,
+    force: Force = False,
+    max_bytes: MaxBytes = None,
+    as_json: Json = False,
 ) -> None:
     """Write an envelope's members as files below a folder.
 
@@ -172,15 +199,17 @@ def extract(
             total=bar.total,
             seen=bar.seen,
         )
-    _say(f"{output}: {done.files} files, {done.size_bytes} bytes")
+    made = {"path": str(output), "files": done.files, "size_bytes": done.size_bytes}
+    say(made, f"{output}: {done.files} files, {done.size_bytes} bytes", as_json)
 
 
 @app.command(epilog=_examples("decrypt encrypted.zip --key recipient.pem -o study.zip"))
 def decrypt(
     source: Source,
     key: Annotated[Path, KeyFile],
-    output: Output,
+    output: NewFile,
     force: Force = False,
+    as_json: Json = False,
 ) -> None:
     """Write an encrypted envelope as an open one, a ZIP with the same id and the same files.
 
@@ -193,10 +222,12 @@ def decrypt(
         private = recipient_key(key)
         assert private is not None
         bar.total(_size_of(source))
-        done = unseal(source, output, private, force=force, seen=bar.seen)
+        done = unseal(source, _file(output), private, force=force, seen=bar.seen)
     for left in done.without:
         typer.echo(f"left out: {left}: it signs the encrypted envelope", err=True)
-    _say(f"{output}: {done.id}, {done.files} files ({done.dialect} dialect)")
+    made = {"path": output, "id": done.id, "files": done.files, "dialect": done.dialect}
+    made |= {"left_out": list(done.without)}
+    say(made, f"{output}: {done.id}, {done.files} files ({done.dialect} dialect)", as_json)
 
 
 @app.command(
@@ -205,11 +236,12 @@ def decrypt(
     )
 )
 def keygen(
-    output: Output,
+    output: NewFile,
     signing: Annotated[bool, typer.Option("--signing", help="Ed25519: signs envelopes.")] = False,
     encryption: Annotated[
         bool, typer.Option("--encryption", help="X25519: envelopes are encrypted for it.")
     ] = False,
+    as_json: Json = False,
 ) -> None:
     """Make a private key, PEM, mode 0600; its public half (base64) goes to stdout.
 
@@ -223,14 +255,18 @@ def keygen(
         from fastjmix.envelope.output import OutputError, new_file
         from fastjmix.jmix import keys
 
-        if os.path.lexists(output):
-            raise OutputError(f"{output}: exists already", "Name another: no key is replaced.")
+        target = _file(output)
+        if os.path.lexists(target):
+            raise OutputError(f"{target}: exists already", "Name another: no key is replaced.")
         key = keys.new_signing_key() if signing else keys.new_recipient_key()
-        with new_file(output, mode=0o600) as descriptor:
+        with new_file(target, mode=0o600) as descriptor:
             os.write(descriptor, key.pem())
-        typer.echo(base64.b64encode(key.public).decode())
+        public = base64.b64encode(key.public).decode()
+        made = {"path": output, "public_key": public}
         if signing:
-            typer.echo(keys.fingerprint(key.public), err=True)
+            made["fingerprint"] = keys.fingerprint(key.public)
+            typer.echo(made["fingerprint"], err=True)
+        say(made, public, as_json)
 
 
 # -- making --------------------------------------------------------------------------------------
@@ -270,7 +306,7 @@ Dialect = Annotated[str, typer.Option(help="Whose encryption: php, js or rs.")]
 def build(
     context: typer.Context,
     paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Files, directories.")],
-    output: Output,
+    output: NewPath,
     config: Annotated[
         Path | None,
         typer.Option("-c", "--config", help="Take profile, parties and keys from its builder."),
@@ -288,22 +324,26 @@ def build(
         bool, typer.Option("--leave-out", help="Make it without what cannot be taken.")
     ] = False,
     force: Force = False,
+    as_json: Json = False,
 ) -> None:
     """Make an envelope of DICOM files, as the pipeline would; each file is kept byte for byte.
 
     What is met and cannot be taken (not DICOM, unreadable, truncated, a link to a folder) is named,
     and nothing is written, unless --leave-out is given. A DICOMDIR stands for its files. -o names
-    the envelope, or a directory that exists: then each study gets an envelope of its own there,
-    <id>.zip. An envelope of profile jmix-1.0 holds one study.
+    the envelope, or a directory (one that exists, or PATH/): then each study gets an envelope of
+    its own there, <id>.zip. An envelope of profile jmix-1.0 holds one study.
     """
-    with refusals(), _nothing_missing(), _progress("packing") as bar:
+    with refusals(), nothing_missing(), _progress("packing") as bar:
         from fastjmix.envelope.building import build as make
 
         protection = _protection(sign_with, encrypt_for, dialect)
         rules = (profile, sender, receiver, payload_hash, skip_hashing, skip_listing)
         recipe = _recipe(context, config, *rules, protection)
 
+        left: list[dict[str, str]] = []
+
         def skipped(one: Skipped) -> None:
+            left.append({"path": str(one.path), "reason": one.reason})
             verb = "left out" if leave_out else "not taken"
             typer.echo(f"{verb}: {printable(one.path)}: {printable(one.reason)}", err=True)
 
@@ -317,7 +357,7 @@ def build(
             total=bar.total,
             seen=bar.seen,
         )
-    _say_built(made)
+    say_built(made, as_json, left_out=left)
 
 
 @app.command(
@@ -330,7 +370,7 @@ def convert(
     context: typer.Context,
     source: Source,
     profile: Annotated[str, typer.Option(help="harmony or jmix-1.0.")],
-    output: Output,
+    output: NewPath,
     config: Annotated[
         Path | None, typer.Option("-c", "--config", help="Take parties and keys from its builder.")
     ] = None,
@@ -346,6 +386,7 @@ def convert(
         bool, typer.Option("--leave-out", help="Leave out what is no DICOM instance.")
     ] = False,
     force: Force = False,
+    as_json: Json = False,
 ) -> None:
     """Make an envelope of another's instances, in another profile.
 
@@ -362,7 +403,7 @@ def convert(
         recipe = _recipe(context, config, *rules, protection)
         bar.total(_size_of(source))
         made = make(source, output, recipe, force=force, leave_out=leave_out, seen=bar.seen)
-    _say_built(made)
+    say_built(made, as_json)
 
 
 def _recipe(
@@ -482,28 +523,6 @@ def _entity(text: str) -> Entity:
     return Entity(known.strip(), name.strip() or None, contact.strip() or None)
 
 
-@contextmanager
-def _nothing_missing() -> Iterator[None]:
-    """Says in one line how many things were named as not taken."""
-    from fastjmix.envelope.building import IncompleteError
-
-    try:
-        yield
-    except IncompleteError as problem:
-        count = len(problem.skipped)
-        told = f"{count} that {'was' if count == 1 else 'were'} met cannot be taken"
-        hint = "With --leave-out the envelope is made without."
-        raise FastjmixError(f"{told}: nothing was written", hint) from None
-
-
-def _say_built(made: list[Built]) -> None:
-    for one in made:
-        for twice in one.duplicates:
-            typer.echo(f"kept once: {printable(twice)}: an earlier file has its data set", err=True)
-        studies = f"{len(one.studies)} {'study' if len(one.studies) == 1 else 'studies'}"
-        _say(f"{one.path}: {one.id}, {studies}, {one.instances} instances, {one.size_bytes} bytes")
-
-
 # -- keys and files ------------------------------------------------------------------------------
 
 
@@ -575,15 +594,11 @@ def _interrupted(_number: int, _frame: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _say(line: str) -> None:
-    typer.echo(printable(line))
-
-
-def print_json(value: dict[str, Any]) -> None:
-    """On stdout, indented."""
-    import orjson
-
-    typer.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2))
+def _file(output: str) -> Path:
+    """Returns the path of a file to write. Raises BadParameter for one that names a folder."""
+    if output.endswith(os.sep):
+        raise typer.BadParameter(f"-o {printable(output)} names a folder: name a file")
+    return Path(output)
 
 
 def _console() -> Console:

@@ -65,12 +65,14 @@ def key_of(path: Path) -> bytes:
 
 def test_check_and_a_configuration_that_is_wrong(tmp_path: Path) -> None:
     path = gateway.write_config(tmp_path, upstream=9)
-    found = told("check", "-c", path)
+    found = told("check", "-c", path, cwd=tmp_path)
     assert found["configuration"]["proxy"]["name"]
     assert "associations" in found["memory"]
+    elsewhere = told("check", "-c", path, code=2, cwd="/")
+    assert "[storage.options] path" in elsewhere["error"]
     gateway.write_config(tmp_path, upstream=9, endpoint="max_pduu = 1")
     for command in ("check", "run"):
-        wrong = told(command, "-c", path, code=2)
+        wrong = told(command, "-c", path, code=2, cwd=tmp_path)
         assert wrong["exit_code"] == 2
         assert any("max_pduu" in fault for fault in wrong["faults"])
 

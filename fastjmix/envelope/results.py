@@ -55,5 +55,5 @@ def nothing_missing() -> Iterator[None]:
     except IncompleteError as problem:
         count = len(problem.skipped)
         told = f"{count} that {'was' if count == 1 else 'were'} met cannot be taken"
-        hint = "With --leave-out the envelope is made without."
+        hint = "With leave_out=True the envelope is made without."
         raise FastjmixError(f"{told}: nothing was written", hint) from None

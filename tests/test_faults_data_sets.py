@@ -28,6 +28,7 @@ from reception import Reception, recovered
 from fastjmix import _core
 from fastjmix.dicom.dataset import WANTED
 from fastjmix.dicom.syntaxes import encoding_of
+from fastjmix.envelope.building import IncompleteError
 from fastjmix.envelope.verifying import META_BYTES_MAX, InstanceCheck
 from fastjmix.jmix import build, verify
 
@@ -358,19 +359,41 @@ def test_f111_the_mark_outlives_a_kill(tmp_path) -> None:
     one.close()
 
 
-def test_f111_build_marks_what_is_cut_and_verify_reports_it(tmp_path) -> None:
+@pytest.mark.parametrize(
+    ("behind", "syntax", "told"),
+    [
+        (PIXELS, EXPLICIT, ""),
+        (ENCAPSULATED, EXPLICIT, "Pixel Data is encapsulated"),
+        (ENCAPSULATED[:-8], JPEG, "ends inside"),  # `cut_short` passes over a missing delimiter
+        (item(0) + PIXELS, EXPLICIT, "(FFFE,E000)"),
+    ],
+)
+def test_f111_build_marks_what_is_malformed_and_verify_reports_it(
+    tmp_path, behind: bytes, syntax: str, told: str
+) -> None:
     """Also in a folder, and in an envelope that is not compressed by us."""
+    meta = reference.file_meta(wire.CT, "1.2.3.9", syntax, "A", "B", ("1.2", "X"))
+    source = tmp_path / "one.dcm"
+    source.write_bytes(meta + wire.data_set("1.2.3.9", study="1.2.3") + behind)
+    (built,) = build([source], tmp_path / "one.zip")
+    with zipfile.ZipFile(built.path) as opened:
+        opened.extractall(tmp_path / "folder")
+        metadata = json.loads(opened.read("payload/metadata.json"))
+    (instance,) = metadata["studies"]["1.2.3"]["series"][0]["instances"]
+    assert told in instance.get("malformed", "")
+    assert ("malformed" in instance) == bool(told)
+    for place in (built.path, tmp_path / "folder"):
+        report = verify(place)
+        assert report.ok == (not told)
+        assert not told or told in str(report.faults[0])
+
+
+def test_f112_build_does_not_take_what_is_cut_inside_an_element(tmp_path) -> None:
     meta = reference.file_meta(wire.CT, "1.2.3.9", EXPLICIT, "A", "B", ("1.2", "X"))
     data = wire.data_set("1.2.3.9", study="1.2.3") + PIXELS
-    for name, end in (("whole", len(data)), ("cut", -10)):
-        (tmp_path / f"{name}.dcm").write_bytes(meta + data[:end])
-        (built,) = build([tmp_path / f"{name}.dcm"], tmp_path / f"{name}.zip")
-        report = verify(built.path)
-        assert report.ok == (name == "whole")
-        with zipfile.ZipFile(built.path) as opened:
-            opened.extractall(tmp_path / name)
-        assert verify(tmp_path / name).ok == (name == "whole")
-    assert "(7FE0,0010)" in str(report.faults[0])
+    (tmp_path / "cut.dcm").write_bytes(meta + data[:-10])
+    with pytest.raises(IncompleteError, match=r"truncated.*7FE0,0010"):
+        build([tmp_path / "cut.dcm"], tmp_path / "cut.zip")
 
 
 IMPLICIT_TEXT = struct.pack("<HHL", 0x40, 0x253, 2) + b"ab"

@@ -679,7 +679,7 @@ def test_f67_calling_ae_titles_of_every_kind_are_let_in_without_a_table(gateway)
 def test_f63_an_unknown_transfer_syntax_is_kept_and_another_service_refused(gateway) -> None:
     """Unknown storage classes and syntaxes are taken and stored as they are; a service that is
     not offered gets result 3, a context without a transfer syntax result 4 (PS3.8 Table 9-18)."""
-    study, private = new_uid(), "1.2.840.113619.5.2"
+    study, private = new_uid(), "1.3.6.1.4.1.9999.2"
     data = wire.data_set(study=study, sop_class="1.3.6.1.4.1.9999.1")
     with Peer(gateway.dicom_port) as peer:
         _, body = peer.associate(

@@ -173,10 +173,9 @@ def test_f107_where_a_data_set_is_cut_is_where_it_cannot_be_followed(
 @given(st.binary(max_size=300), st.integers(0, 2))
 def test_f107_any_bytes_have_a_reason(data: bytes, kind: int) -> None:
     reader = read(data, kind)
-    reasons = [
-        why_uids(reader.head().elements, tolerant=lax) for lax in (False, True) if reader.found
-    ]
-    reasons += [why_uids(data)]
+    reasons = [why_uids(data, tolerant=lax) for lax in (False, True)]
+    if reader.found:
+        reasons += [why_uids(reader.head().elements, tolerant=lax) for lax in (False, True)]
     if reader.fault:
         reasons.append(unreadable(reader))
     for comment, _ in reasons:

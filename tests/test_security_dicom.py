@@ -456,11 +456,12 @@ def test_s12_a_value_longer_than_what_is_there_is_not_believed(start) -> None:
             lie = struct.pack("<HH2sHL", 9, 0x1010, vr, 0, 0xFFFFFFF0)
             assert peer.store(before_the_study(lie, new_uid())) == 0xC002
             studies.append(new_uid())
-            behind = wire.data_set(study=studies[-1], number=len(studies)) + lie
-            assert peer.store(behind) == 0
+            sound = wire.data_set(study=studies[-1])
+            assert peer.store(sound + lie) == 0xC000
+            assert peer.store(sound) == 0
         peer.release()
     for study in studies:
-        assert stored(own, study)
+        assert stored(own, study) == {"1.2.3.9": wire.data_set(study=study)}
     at_rest(own)
     back_to(own, base, shared)
 

@@ -95,7 +95,8 @@ cdef struct data_walk:
     uint32_t[N_FIELDS] size
     uint32_t kept_bytes     # of elements that came whole
     uint32_t kept_end       # with the one that is kept now
-    uint8_t[FJ_KEPT] kept   # elements of FJ_WANTED: a header of 8 bytes, and value up to VALUE_MAX
+    uint8_t* kept           # elements of FJ_WANTED: a header of 8 bytes, and value up to VALUE_MAX;
+                            # NULL when the head is known and was taken
 
 
 cdef inline int _vr(uint8_t a, uint8_t b) noexcept nogil:
@@ -504,7 +505,19 @@ cdef class DataSetReader:
     def __init__(self, int kind=0, int pixels=PIXELS_EITHER, bint tolerant=False):
         self.begin(kind, pixels, tolerant)
 
+    def __dealloc__(self):
+        self.let_go()
+
+    cdef void let_go(self) noexcept:
+        """Gives back what the head was kept in. It is taken, or will not be: nothing more is kept."""
+        free(self._walk.kept)
+        self._walk.kept = NULL
+
     cdef int begin(self, int kind, int pixels, bint tolerant) except -1:
+        if self._walk.kept == NULL:
+            self._walk.kept = <uint8_t*>malloc(FJ_KEPT)
+            if self._walk.kept == NULL:
+                raise MemoryError()
         self._deflated = kind == 3
         self._tolerant = tolerant
         self._inflated = self.taken = 0

@@ -80,6 +80,7 @@ cdef class PdvScanner(LaneWriter):
         self._max_pdu = max_pdu
         self.head_max = min(head_max, head_limit(lanes.capacity))
         self._reader = DataSetReader()
+        self._reader.let_go()   # until a data set comes: most associations are idle
         self.fault = b""
         self._command = bytearray()
         self._mode = IDLE
@@ -259,10 +260,13 @@ cdef class PdvScanner(LaneWriter):
         if last:
             self._reader.stop()
         if self._reader._walk.found:
-            self.head = self._reader.make_head()
+            if self._reader._walk.kept != NULL:
+                self.head = self._reader.make_head()
+                self._reader.let_go()
             return HEAD
         if self._reader._walk.fault:
             self.fault = self._reader.fault
+            self._reader.let_go()
             return BAD_HEAD
         if self._mode == SCANNING and self.data_bytes >= self.head_max:
             return LONG_HEAD
@@ -309,6 +313,7 @@ cdef class PdvScanner(LaneWriter):
         self._reader.begin(kind, pixels, tolerant)
         self._mode = SCANNING if kind >= 0 else DISCARDING
         if kind < 0:
+            self._reader.let_go()
             self._held = self._inside = False
 
     def accept(self):

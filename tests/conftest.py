@@ -18,10 +18,6 @@ from gateway import Gateway, Store, running
 
 from fastjmix.spool.ground import standing_on
 
-if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
-    # A script that starts tests in the background ignores SIGINT, and what they start would, too.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
 if standing_on(Path(tempfile.gettempdir())) is not None:
     on_disk = Path(__file__).parent.parent / "build" / "tests"
     on_disk.mkdir(parents=True, exist_ok=True)

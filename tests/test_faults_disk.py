@@ -597,7 +597,7 @@ def test_f23_an_overlay_on_memory(tmp_path) -> None:
 def test_f23_missing_and_in_the_way(tmp_path) -> None:
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "spool").write_text("a file")
-    assert "the storage directory cannot be used" in refused(tmp_path / "own")
+    assert "is not a directory ([storage.options] path)" in refused(tmp_path / "own")
     (tmp_path / "own" / "spool").unlink()
     (tmp_path / "own" / "spool").symlink_to(tmp_path / "gone" / "away")
     assert "is a symbolic link" in refused(tmp_path / "own")

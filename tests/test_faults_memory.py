@@ -271,11 +271,11 @@ def test_f97_check_says_what_can_be_served(tmp_path) -> None:
     path = write_config(tmp_path, 9)
     assert re.search(
         r"\n# memory limit [0-9.]+ MiB \(.*\): 64 of 64 associations at once\n",
-        run_command("check", "-c", path).stdout,
+        run_command("check", "-c", path, cwd=tmp_path).stdout,
     )
     done = subprocess.run(
         [sys.executable, "-c", f"{RLIMITED}{THE_COMMAND}", "check", "-c", path],
-        capture_output=True, text=True, timeout=60, check=True,
+        capture_output=True, text=True, timeout=60, check=True, cwd=tmp_path,
     )  # fmt: skip
     assert re.search(
         r"# memory limit 320 MiB \(RLIMIT_AS\): 15 of 64 associations at once; raise the limit, or",

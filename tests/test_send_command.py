@@ -441,27 +441,6 @@ def test_f114_ctrl_c_of_a_terminal(tmp_path: Path) -> None:
     assert b"interrupted, 1 of 3 instances accepted" in said, said.decode()[-900:]
 
 
-def test_children_have_the_default_of_sigint() -> None:
-    """Where a script starts the tests in the background SIGINT is ignored: not in what they
-    start."""
-    assert ignored_by_a_child([sys.executable, "-c", CHILD]) is False
-    here = Path(__file__).parent
-    whole = f"import sys; sys.path.insert(0, {str(here)!r}); import conftest, subprocess; "
-    whole += f"subprocess.run([sys.executable, '-c', {CHILD!r}], check=True)"
-    script = 'trap "" INT; exec "$@"'
-    background = ["bash", "-c", script, "bash", sys.executable, "-c"]
-    assert ignored_by_a_child([*background, CHILD]) is True
-    assert ignored_by_a_child([*background, whole]) is False
-
-
-CHILD = "print([line.split()[1] for line in open('/proc/self/status') if 'SigIgn' in line][0])"
-
-
-def ignored_by_a_child(command: list[str]) -> bool:
-    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return bool(int(out, 16) & 1 << (signal.SIGINT - 1))
-
-
 def test_options_against_dcmtk(tmp_path: Path) -> None:
     files = images(tmp_path / "a", 3)
     (tmp_path / "kept").mkdir()

@@ -65,6 +65,9 @@ def arrival(study: str, instance: str, data: bytes) -> tuple[Any, list[memoryvie
         sop_instance_uid=instance.encode(),
         transfer_syntax_uid=wire.EXPLICIT.encode(),
         instance_number=1,
+        head_length=len(data),
+        elements=b"",
+        fault=b"",
         prefix_length=len(meta),
         data_bytes=len(data),
         size=len(member),
@@ -218,7 +221,7 @@ class SpoolMachine(RuleBasedStateMachine):
             self.drafts.append(self.open[study].draft.id)
             self.committed[study] = 0
             self.pending[study] = []
-        self.open[study].append(announced, buffers, data)
+        self.open[study].append(announced, buffers)
         member = b"".join(buffers)
         self.received.add(member)
         self.pending[study].append(member)

@@ -59,6 +59,8 @@ def whole_config(root: Path, upstream: config.Upstream) -> config.Config:
         max_associations=1,
         ack="stored",
         accept_any_called_aet=False,
+        tolerate_uids=False,
+        accept_malformed=False,
         limits=config.PeerLimits(30, 60, 300, 1000, 512),
         calling=None,
         builder=builder,

@@ -85,7 +85,8 @@ def verify(
 
     `public_key` (Ed25519, 32 bytes): then manifest.jws must be there and be signed with it. `key`
     decrypts the payload. `now` (Unix seconds) is what expiries are compared with. `seen` hears how
-    many bytes went by. Raises OSError when the source cannot be read; faults are in the report.
+    many bytes went by. Raises OSError when the source is not there or cannot be read, UsageError
+    for a path or a key that is none; faults are in the report.
     """
     return verifying.verify(
         source,

@@ -113,7 +113,7 @@ def packing(tmp_path: Path) -> Iterator[Callable[[Published | None], Packing]]:
         opened = Packing.open(spool, Settings(listener, builder, None), 0, arrival, "PEER")
         made.append(opened)
         assert opened.full_with(1 << 60) is False  # the first member is always taken
-        opened.append(arrival, [memoryview(data)], b"")
+        opened.append(arrival, [memoryview(data)])
         return opened
 
     yield one

@@ -173,9 +173,18 @@ class Tickets:
             yield there
         finally:
             if there:
-                exchange(ticket, stand_in)
+                self._give_back(ticket, stand_in)
             with contextlib.suppress(OSError):
                 stand_in.rmdir() if stand_in.is_dir() else stand_in.unlink()
+
+    def _give_back(self, ticket: Path, stand_in: Path) -> None:
+        """Puts the ticket back, unless the envelope was on its way already and has been delivered:
+        then what stood in for its ticket went with it. Raises OSError."""
+        try:
+            exchange(ticket, stand_in)
+        except FileNotFoundError:
+            if ticket.with_suffix(".zip").exists():
+                raise
 
 
 class Inodes:

@@ -1,4 +1,4 @@
-# One word, one verb. `make` lists them. What they need of the system is in .ci/packages, which installs it.
+# One word, one verb. `make` lists them. Their Debian packages are in .ci/packages, which installs them.
 
 VENV   ?= .venv
 # Which Python makes the environment; else the newest that is found (.ci/packages).

@@ -28,7 +28,7 @@ APART: Final = "Measured apart from the other rows, on "
 
 
 def note(row: Row, held: Mapping[str, Any], path: Path = NOTES) -> str:
-    """What bounds a row's goals, as somebody wrote of one run; of that run only: another commit,
+    """Returns the note on a row's goals, if it was written of this very run: another commit,
     machine or date has other numbers."""
     told = tomllib.loads(path.read_text()) if path.exists() else {}
     run, own = told.get("run", {}), told.get(row.name, {})

@@ -311,7 +311,7 @@ def _is_ready(url: str) -> bool:
 
 
 def instances_of_pydicom() -> list[send.Instance]:
-    """Of the files beside pydicom, those that the gateway takes: with UIDs of study, series and
+    """Returns the files beside pydicom that the gateway takes: with UIDs of study, series and
     instance, the same SOP Instance UID in their File Meta Information, and nothing malformed."""
     here = Path(pydicom.__file__).parent / "data"
     found, _ = send.find([here / "test_files", here / "charset_files"])

@@ -140,7 +140,7 @@ def _joined_with_stderr(descriptor: int) -> bool:
     """True when stderr is the same file (or pipe, or terminal).
 
     Then what else is written to stderr must not overwrite lines: a shell's `2>file` writes at an
-    offset, not at the end. Who shares that stderr with us then appends to it, too.
+    offset, not at the end. Whoever shares that stderr then appends to it, too.
     """
     try:
         if not os.path.sameopenfile(descriptor, STDERR):

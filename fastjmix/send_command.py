@@ -31,7 +31,7 @@ INTERRUPTED = 130
 
 @dataclass(frozen=True, slots=True)
 class _Wish:
-    """What was asked for, besides peer and paths."""
+    """The options, besides peer and paths."""
 
     associations: int
     leave_out: bool

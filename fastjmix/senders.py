@@ -4,7 +4,7 @@ Wanted: no envelope is sealed while an instance of its study is on the wire, nor
 of a modality that opens an association for each.
 Guaranteed: before an envelope is sealed by its timers, the lanes are asked which associations are
 inside an instance of its study (`note_inside`): its timers begin anew with those, and its grace
-begins when they have ended, with a whole instance or without. That costs nothing per instance.
+begins when they have ended, with a whole instance or without. This costs nothing per instance.
 A calling AE title that comes back for a study within `quiet_secs` of its release is remembered
 (calling_aes.py), if the grace was too short for it: envelopes to which it sends from then on wait
 `quiet_secs` for it after each release, instead of `release_grace_secs`. No return is: the same

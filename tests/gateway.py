@@ -40,8 +40,13 @@ def until(condition: Callable[[], Any], what: str, seconds: float = PATIENCE) ->
 
 def run_command(*arguments: object, **more: Any) -> subprocess.CompletedProcess[str]:
     """Runs `fastjmix` to its end; no terminal anywhere, lines never folded."""
+    return run_to_end(*COMMAND, *arguments, **more)
+
+
+def run_to_end(*command: object, **more: Any) -> subprocess.CompletedProcess[str]:
+    """Runs any command so."""
     return subprocess.run(
-        [*COMMAND, *map(str, arguments)],
+        list(map(str, command)),
         capture_output=True,
         text=True,
         timeout=60,

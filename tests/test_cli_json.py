@@ -27,7 +27,7 @@ CT = get_testdata_file("CT_small.dcm")
 
 
 def told(*arguments: object, code: int = 0, **more: Any) -> Any:
-    """What a command prints on stdout, as JSON."""
+    """Returns the JSON that a command prints on stdout."""
     done = run_command(*arguments, "--json", **more)
     assert done.returncode == code, done.stdout + done.stderr
     return json.loads(done.stdout)

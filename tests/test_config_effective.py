@@ -64,7 +64,7 @@ SETS = {
 
 
 def same(found: config.Config) -> config.Config:
-    """What a paste must keep: all but where it stands and what is only told."""
+    """Returns the part that a paste must keep: all but its place and its comments."""
     return dataclasses.replace(found, source=Path(), ignored=(), warnings=())
 
 

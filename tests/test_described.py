@@ -190,7 +190,7 @@ def test_patients_that_are_listed(over: int) -> None:
 
 
 def shared(**elements: bytes) -> Description:
-    """What is told of a data set's head."""
+    """Describes a data set by its head."""
     found = _core.read_head(head(**elements), 1)
     assert found is not None
     return describe_series(found.elements)
@@ -204,7 +204,7 @@ def test_heads_that_say_the_same_have_one_description() -> None:
 
 
 def test_an_element_that_is_absent_is_not_taken_for_the_one_behind_it() -> None:
-    """What is remembered knows which element each value is of."""
+    """A remembered description knows which element each value is of."""
     with_name = shared(t00100010=b"X", t00100020=b"")
     with_id = shared(t00100010=b"", t00100020=b"X")
     assert (with_name.patient_name, with_name.patient_id) == ("X", "")

@@ -584,7 +584,7 @@ def test_s45_what_is_known_ends_the_head(off: int) -> None:
 
 @pytest.mark.parametrize("off", [-1, 0, 1])
 def test_s31_bytes_of_file_meta_information(off: int) -> None:
-    """What ends within META_BYTES_MAX is read; whatever is longer is not judged."""
+    """File Meta Information within META_BYTES_MAX is read; a longer one is not judged."""
     size = META_BYTES_MAX + off
     meta = reference.file_meta(wire.CT, "1.2.3.9", EXPLICIT, "A", "B", ("1.2", "X"))
     fill = size - len(meta) - 12

@@ -199,7 +199,7 @@ def test_f116_lines_of_fstab(
 
 
 def test_f116_storage_that_is_there_is_taken_whatever_fstab_says(tmp_path: Path) -> None:
-    """What waits in it must be delivered."""
+    """The envelopes that wait in it must be delivered."""
     point = tmp_path / "disk"
     (point / "building").mkdir(parents=True)
     fstab = tmp_path / "fstab"

@@ -12,7 +12,7 @@ import pytest
 from gateway import COMMAND, until, write_config
 
 LINES = 200
-"""What each process writes: enough for them to meet."""
+"""Lines that each process writes: enough for them to meet."""
 
 WRITES = """
 import os, sys

@@ -1,4 +1,4 @@
-"""What the tests need of the machine: its packages, and how they were started."""
+"""The tests' needs of the machine: its packages, and how they were started."""
 
 from __future__ import annotations
 

@@ -263,7 +263,7 @@ def test_s40_an_http_client_is_named(gateway: Gateway) -> None:
 
 
 def hello() -> bytes:
-    """What a TLS client sends first."""
+    """Returns the first bytes of a TLS client."""
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     context = ssl.create_default_context()
     with pytest.raises(ssl.SSLWantReadError):

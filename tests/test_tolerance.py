@@ -45,7 +45,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 
 @dataclass
 class Answer:
-    """What an acceptor said: context ID → result, statuses, and how it ended."""
+    """An acceptor's answers: context ID → result, statuses, and how it ended."""
 
     results: dict[int, int] = field(default_factory=dict)
     statuses: list[int] = field(default_factory=list)

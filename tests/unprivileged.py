@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from typing import Any
+
+from gateway import run_to_end
 
 # PR_CAPBSET_DROP of CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH: the next execve(2) lacks them
 _DROP = """
@@ -22,13 +23,4 @@ def run_unprivileged(*arguments: object, **more: Any) -> subprocess.CompletedPro
 
 
 def run_python_unprivileged(*arguments: object, **more: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", _DROP, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        stdin=subprocess.DEVNULL,
-        env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1"},
-        check=False,
-        **more,
-    )
+    return run_to_end(sys.executable, "-c", _DROP, *arguments, **more)

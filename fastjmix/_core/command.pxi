@@ -28,9 +28,9 @@ cdef bytes _command_uid(const uint8_t* text, uint32_t length):
 def parse_command(const uint8_t[::1] data):
     """Reads a command set. Raises ValueError when it has no Command Field.
 
-    Of an element that comes twice the first counts, of a number with several values the first.
-    Elements that are not looked at are passed over, whatever they are; what cannot be followed ends
-    the command set (PS3.7 §6.3.1). So do DCMTK and Orthanc.
+    The first counts where an element comes twice, or a number has several values. Elements that are
+    not looked at are passed over, whatever they are; what cannot be followed ends the command set
+    (PS3.7 §6.3.1). DCMTK and Orthanc do so, too.
     """
     cdef Command command = Command.__new__(Command)
     cdef Py_ssize_t n = data.shape[0], at = 0

@@ -620,7 +620,7 @@ cdef class DataSetReader:
 
     @property
     def fault(self):
-        """What is wrong with the data set, as far as it was read: b"" when nothing is."""
+        """The fault of the data set, as far as it was read: b"" when there is none."""
         return _fault_text(&self._walk)
 
     @property

@@ -85,7 +85,7 @@ def _comment(text: str) -> str:
 
 
 def _outcome(config: Config) -> tuple[str, ...]:
-    """What follows from more than one table."""
+    """Returns facts that follow from more than one table."""
     node = config.runtime
     found = [f"storage at {config.storage_dir}; {node.packers} packers, {node.receivers} receivers"]
     listeners: list[DicomListener | HttpListener] = [*config.dicom, *config.http]

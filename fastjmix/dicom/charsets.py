@@ -53,7 +53,7 @@ _INITIAL: Final = {
     "149": "euc_kr",
     "58": "gb2312",
 }
-"""What the right half (G1) is before any escape, by the number of a defined term."""
+"""The right half (G1) before any escape, by the number of a defined term."""
 
 _WHOLE: Final = {
     "192": "utf-8",

@@ -37,7 +37,7 @@ chooses them, so there is an end."""
 
 DESCRIPTIONS_KEPT: Final = 256
 """Distinct descriptions that are remembered: instances of one series share theirs, and more series
-than these hardly arrive by turns. Of the values 1 KB each is kept: 4 MB at most."""
+than these hardly arrive by turns. Each value is kept up to 1 KB: 4 MB in all."""
 
 _short = Struct("<2H2sH")  # group, element, VR, 16-bit length (PS3.5 Table 7.1-2)
 _length32 = Struct("<I")

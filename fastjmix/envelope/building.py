@@ -85,7 +85,7 @@ class IncompleteError(BuildError):
 
 
 class _NotUnderstood(Exception):
-    """What is wrong with an instance, in words."""
+    """An instance cannot be understood; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +123,9 @@ def build(
     """Makes an envelope of the DICOM files in these files and directories, or in this one.
 
     `out` is the envelope's path, or a directory: one that exists, or (with a slash at its end) one
-    to be made. Then each study gets an envelope of its own there, <id>.zip. What is met and not
-    taken is named by IncompleteError, unless `leave_out`; `skipped` hears of each in either case.
-    `total` hears how many bytes will be packed, `seen` how many more were.
+    to be made. Then each study gets an envelope of its own there, <id>.zip. IncompleteError
+    names everything that is met and not taken, unless `leave_out`; `skipped` hears of each in
+    either case. `total` hears how many bytes will be packed, `seen` how many more were.
 
     Raises UsageError for a path that does not exist, BuildError for what makes no envelope,
     EnvelopeError naming a file that changed, OutputError when `out` cannot be written or is there

@@ -128,8 +128,8 @@ def verify(
     """Prove envelopes: structure, schemas' rules, every hash, signatures, encryption.
 
     Every fault is named with its place, and the exit code is 1 if there is one. With --json one
-    envelope is an object, and several are an object with "ok" and "envelopes". What is no fault
-    and ought to be known is a remark. With --key the payload is decrypted in a stream and verified
+    envelope is an object, and several are an object with "ok" and "envelopes". A remark is no
+    fault, but ought to be known. With --key the payload is decrypted in a stream and verified
     inside; nothing is written.
     """
     from fastjmix.envelope import fetch, proving
@@ -328,10 +328,10 @@ def build(
 ) -> None:
     """Make an envelope of DICOM files, as the pipeline would; each file is kept byte for byte.
 
-    What is met and cannot be taken (not DICOM, unreadable, truncated, a link to a folder) is named,
-    and nothing is written, unless --leave-out is given. A DICOMDIR stands for its files. -o names
-    the envelope, or a directory (one that exists, or PATH/): then each study gets an envelope of
-    its own there, <id>.zip. An envelope of profile jmix-1.0 holds one study.
+    Whatever is met and cannot be taken (not DICOM, unreadable, truncated, a link to a folder) is
+    named, and nothing is written, unless --leave-out is given. A DICOMDIR stands for its files. -o
+    names the envelope, or a directory (one that exists, or PATH/): then each study gets an envelope
+    of its own there, <id>.zip. An envelope of profile jmix-1.0 holds one study.
     """
     with refusals(), nothing_missing(), _progress("packing") as bar:
         from fastjmix.envelope.building import build as make

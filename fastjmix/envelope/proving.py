@@ -32,7 +32,7 @@ class Asked(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What was found of one source, or why nothing could be."""
+    """The report on one source, or the error that prevented it."""
 
     name: str
     report: Report | None

@@ -1,4 +1,4 @@
-"""What a caller of `build` and `convert` gives: how the envelope is made, and of which files.
+"""The arguments of `build` and `convert`: how the envelope is made, and of which files.
 
 Guaranteed: a recipe by which no envelope can be made is a BuildError before a file is read.
 """

@@ -43,7 +43,7 @@ _derived: Final = frozenset(
 
 
 class Description(Protocol):
-    """What a profile wants to know of a study and a series; absent is "" or None."""
+    """A study and a series as a profile describes them; absent is "" or None."""
 
     @property
     def patient_name(self) -> str: ...
@@ -119,8 +119,9 @@ def _groups(name: str) -> list[str]:
 def preferred(modalities: Mapping[str, int]) -> str:
     """Returns the modality that describes instances, of which so many name each.
 
-    That of images before any other, that of documents last; then that of the most instances; then
-    the first of the alphabet. So it does not depend on their order. "" when there is none.
+    A modality of images comes before any other, one of documents last; then one that more
+    instances name; then the first of the alphabet. So it does not depend on their order. "" when
+    there is none.
     """
     named = (one for one in modalities if one)
     return min(named, key=lambda one: (_rank(one), -modalities[one], one), default="")

@@ -87,7 +87,7 @@ class Study:
 
     @property
     def modality(self) -> str:
-        """That of all its instances, whatever their order."""
+        """The modality of all its instances, whatever their order."""
         return preferred(together(one.description.modalities for one in self.series.values()))
 
 

@@ -12,7 +12,7 @@ from typing import Final
 from fastjmix.errors import UsageError, printable
 
 ED25519_KEY_BYTES: Final = 32
-"""Of an Ed25519 public key (RFC 8032 §5.1.5)."""
+"""Bytes of an Ed25519 public key (RFC 8032 §5.1.5)."""
 
 
 def path_of(given: str | Path) -> Path:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 BUFFER_BYTES: Final = 1 << 16
-"""Of the BufferedReader: small reads of a parser cost a call here once in so many bytes."""
+"""Bytes of the BufferedReader: small reads of a parser cost a call here once in so many bytes."""
 
 
 def member_file(name: str, size: int, pieces: Callable[[], Iterator[bytes]]) -> io.BufferedReader:

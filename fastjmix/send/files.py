@@ -86,7 +86,7 @@ def _met(paths: list[Path], names: Names) -> Iterator[Instance | Skipped]:
 
 
 def _of_index(index: Path, names: Names, *, alone: bool) -> Iterator[Instance | Skipped]:
-    """What a DICOMDIR brings: its files; inside a folder, whose files are walked, what it lacks."""
+    """Yields the files of a DICOMDIR; in a walked folder only the missing ones."""
     for one in referenced(index):
         if isinstance(one, Skipped):
             yield one

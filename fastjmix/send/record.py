@@ -1,4 +1,4 @@
-"""What a peer has accepted, in a file: `fastjmix send --resume FILE` sends the rest.
+"""Keeps in a file what a peer has accepted: `fastjmix send --resume FILE` sends the rest.
 
 Wanted: a run that broke off, by whatever, is repeated and costs only what is missing.
 Guaranteed: an instance is passed over only if this peer accepted this file, unchanged since: its

@@ -37,7 +37,7 @@ def _mount_of(path: str) -> tuple[str, str]:
     """Type and super options of the mount that holds `path` (proc(5), /proc/pid/mountinfo)."""
     best, found = "", ("", "")
     for point, kind, options in mounts():
-        # Of two on one point the later hides the earlier.
+        # A later mount on the same point hides the earlier.
         if is_within(path, point) and len(point) >= len(best):
             best, found = point, (kind, options)
     return found

@@ -1,7 +1,7 @@
 """Any bytes have the head that the slow twin sees, none yet, or none at all: nothing else happens.
 So with the values of the elements that are wanted.
 
-What a longer piece of a data set shows, the whole shows too, and any split of it. `describe` never
+The whole data set, and any split of it, shows whatever a longer piece shows. `describe` never
 raises.
 
 An input is: byte 0, the encoding (bits 0-1: implicit, explicit, big endian, deflated), whether it

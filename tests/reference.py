@@ -314,7 +314,7 @@ class Reading:
             self._at = self._sequence(start, inner, 1, fragments=tag == PIXEL_DATA)
             return
         end = self._defined(start, length, form, self._kind)
-        if tag in WANTED and self.head is None:
+        if tag in WANTED and self.head is None and form != b"SQ":
             if not self._uids():
                 self._known_at = end
             self.found.setdefault(tag, self._data[start:end][:VALUE_MAX])

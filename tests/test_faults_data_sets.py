@@ -567,6 +567,37 @@ def test_s45_what_is_kept_of_a_head_is_what_is_described() -> None:
     assert set(map(len, found.values())) == {_core.HEAD_VALUE_MAX}
 
 
+@pytest.mark.parametrize("kind", [0, 1], ids=["announced as implicit", "explicit"])
+@pytest.mark.parametrize("length", [0, 7, 8, 40, 100_000, UNDEFINED - 1])
+@pytest.mark.parametrize("tag", sorted(_core.HEAD_TAGS))
+def test_s49_a_sequence_in_place_of_a_value_is_not_kept(tag: int, length: int, kind: int) -> None:
+    """It was taken for a value that had come: up to 1024 bytes of the process's memory."""
+    head = struct.pack("<HH2sHL", tag >> 16, tag & 0xFFFF, b"SQ", 0, length)
+    inside = (
+        (item(min(length, 1000) - 8) + bytes(1000))[: min(length, 1000)] if length >= 8 else b""
+    )
+    for data in (head, head + inside, head + inside + wire.element(0x00200013, b"IS", b"7 ")):
+        found = _core.read_values(data, kind, set(_core.HEAD_TAGS))
+        assert found in ({}, {0x00200013: b"7 "}), found
+
+
+def test_s49_nobodys_memory_is_in_an_envelope(gateway) -> None:
+    """Fields whose element is a sequence are absent from metadata.json."""
+    study = new_uid()
+    parts = strange.parts("1.2.3.9", study, f"{study}.1", 1, 1)
+    wanted = (b"\x08\x00\x60\x00", b"\x10\x00\x10\x00", b"\x10\x00\x20\x00")
+    kept = [part for part in parts if part[:4] not in wanted]
+    named = [
+        struct.pack("<HH2sHL", tag >> 16, tag & 0xFFFF, b"SQ", 0, 8) + item(0)
+        for tag in (0x00080060, 0x00100010, 0x00100020)
+    ]
+    at = next(n for n, part in enumerate(kept) if part[:2] == b"\x20\x00")
+    data = b"".join((*kept[:at], *named, *kept[at:])) + PIXELS
+    assert status_of(send(gateway, data)) == 0
+    _, told = only(gateway, study)
+    assert not {"modality", "patient_name", "patient_id"} & {k for k, v in told.items() if v}
+
+
 @pytest.mark.parametrize("off", [-1, 0, 1])
 def test_s45_what_is_known_ends_the_head(off: int) -> None:
     """With the UIDs first, an element that ends HEAD_KNOWN_MAX behind them is not waited for, and

@@ -59,7 +59,7 @@ def of_other_uid(path: Path) -> None:
     path.write_bytes(
         data.replace(
             b"\x18\x00UI" + struct.pack("<H", len(uid)) + uid,
-            b"\x18\x00UI" + struct.pack("<H", len(uid)) + uid[:-1] + b"0",
+            b"\x18\x00UI" + struct.pack("<H", len(uid)) + uid[:-1] + bytes([uid[-1] ^ 1]),
         )
     )
 

@@ -97,6 +97,7 @@ cdef struct data_walk:
     uint32_t kept_end       # with the one that is kept now
     uint8_t* kept           # elements of FJ_WANTED: a header of 8 bytes, and value up to VALUE_MAX;
                             # NULL when the head is known and was taken
+    uint32_t kept_size      # bytes that there is memory for; FJ_KEPT at most
 
 
 cdef inline int _vr(uint8_t a, uint8_t b) noexcept nogil:
@@ -195,10 +196,31 @@ cdef void _fail(data_walk* w, int fault) noexcept nogil:
         w.length = w.element if w.skip or w.depth or w.first_item else w.position
 
 
+cdef bint _grow(data_walk* w, uint32_t needed) noexcept nogil:
+    """Gives `kept` so many bytes: an association that stops inside a head holds little more."""
+    cdef uint32_t size = min(<uint32_t>FJ_KEPT, 2 * needed)
+    cdef uint8_t* more
+    if needed <= w.kept_size:
+        return True
+    more = <uint8_t*>realloc(w.kept, size)
+    if more == NULL:
+        return False
+    w.kept = more
+    w.kept_size = size
+    return True
+
+
 cdef void _keep_value(data_walk* w, uint32_t length, int which) noexcept nogil:
-    """Begins to keep an element: explicit VR little endian, 16-bit length, whatever it was."""
-    cdef uint8_t* to = w.kept + w.kept_bytes
-    w.keep = min(length, <uint32_t>VALUE_MAX)
+    """Begins to keep an element: explicit VR little endian, 16-bit length, whatever it was.
+
+    Without memory it counts as absent: an instance whose UID is missed so is refused.
+    """
+    cdef uint32_t keep = min(length, <uint32_t>VALUE_MAX)
+    cdef uint8_t* to
+    if not _grow(w, w.kept_bytes + 8 + keep):
+        return
+    to = w.kept + w.kept_bytes
+    w.keep = keep
     w.keeping = which
     to[0] = <uint8_t>(w.tag >> 16)
     to[1] = <uint8_t>(w.tag >> 24)
@@ -259,7 +281,7 @@ cdef bint _top_level(data_walk* w, uint32_t header, uint32_t length, int form) n
                 tag > 0x00200013 or w.position + header + length > w.known_at + KNOWN_MAX):
             w.found = True
             w.length = w.position
-        elif length != FJ_UNDEFINED:
+        elif length != FJ_UNDEFINED and form != SEQUENCE:   # a sequence is no value
             which = _wanted(tag)
             if which >= 0 and not w.seen & (<uint32_t>1 << which):
                 _keep_value(w, length, which)
@@ -512,12 +534,11 @@ cdef class DataSetReader:
         """Gives back what the head was kept in. It is taken, or will not be: nothing more is kept."""
         free(self._walk.kept)
         self._walk.kept = NULL
+        self._walk.kept_size = 0
 
     cdef int begin(self, int kind, int pixels, bint tolerant) except -1:
-        if self._walk.kept == NULL:
-            self._walk.kept = <uint8_t*>malloc(FJ_KEPT)
-            if self._walk.kept == NULL:
-                raise MemoryError()
+        if not _grow(&self._walk, 512):     # most heads need no more than the 1 KB of this
+            raise MemoryError()
         self._deflated = kind == 3
         self._tolerant = tolerant
         self._inflated = self.taken = 0

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.study import CT_STUDY, MR_STUDY
-from fastjmix.jmix.archive import Member, central_directory, local_header
+from fastjmix.jmix.write.archive import Member, central_directory, local_header
 
 COUNT = 10_000
 MEMBERS = [

@@ -10,7 +10,7 @@ from bench.sender import message
 from bench.study import EXPLICIT, Study
 from fastjmix import _core
 from fastjmix._core import Arrival, Intake, PdvScanner
-from fastjmix.lane import Passage
+from fastjmix.ipc.lane import Passage
 
 PREFIX: Final = b"\0" * 128 + b"DICM" + bytes(16)
 MAX_PDU: Final = 131072

@@ -24,18 +24,18 @@ from typing import TYPE_CHECKING, Annotated, Final, Never, cast
 
 import typer
 
-from fastjmix import send_command
 from fastjmix._version import __version__
-from fastjmix.envelope import commands as envelope
-from fastjmix.envelope.commands import read_token
-from fastjmix.envelope.options import for_shell
-from fastjmix.envelope.results import print_json
 from fastjmix.errors import FastjmixError, PlatformError, UsageError
 from fastjmix.errors import printable as shown
+from fastjmix.tools.envelope import commands as envelope
+from fastjmix.tools.envelope.commands import read_token
+from fastjmix.tools.envelope.options import for_shell
+from fastjmix.tools.envelope.results import print_json
+from fastjmix.tools.send import command
 
 if TYPE_CHECKING:
-    from fastjmix.tune import Options
-    from fastjmix.tune import Report as Measured
+    from fastjmix.tools.tune import Options
+    from fastjmix.tools.tune import Report as Measured
 
 OLDEST_KERNEL: Final = (5, 4)
 """memfd seals, MADV_REMOVE on shared memory and pidfd are used as this kernel has them."""
@@ -55,7 +55,7 @@ app = typer.Typer(
 )
 
 app.add_typer(envelope.app, name="envelope")
-app.command()(send_command.send)
+app.command()(command.send)
 
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, errors included.")]
 ConfigFile = Annotated[
@@ -156,7 +156,7 @@ def run(
     """Run the gateway until SIGTERM or SIGINT."""
     del as_json  # main() looks for it
     _require_linux(sys.platform, platform.release())
-    from fastjmix import supervisor
+    from fastjmix.supervisor import loop as supervisor
 
     raise typer.Exit(supervisor.run(config))
 
@@ -177,9 +177,9 @@ def check(config: ConfigFile = Path("config.toml"), as_json: Json = False) -> No
     """Validate a configuration and print it as it takes effect, without secrets, to be pasted."""
     import tomllib
 
-    from fastjmix import memory
     from fastjmix.config import effective
     from fastjmix.spool import presence
+    from fastjmix.supervisor import memory
 
     held, text = effective(config)
     try:
@@ -230,7 +230,7 @@ def store(
     log.setup(log_level, None, "store")
     token = None if token_file is None else read_token(token_file)
     key = envelope.recipient_key(decryption_key)
-    from fastjmix import store as room
+    from fastjmix.tools import store as room
 
     room.run(
         host,
@@ -272,7 +272,7 @@ def demo(
     """Show the pipeline: DICOM files into a gateway, envelopes into an embedded store."""
     from rich.console import Console
 
-    from fastjmix import demo as room
+    from fastjmix.tools import demo as room
 
     console = Console(stderr=as_json, soft_wrap=True, highlight=False, emoji=False)
     tickets = room.run(config or room.default_config(), directory, console)
@@ -311,7 +311,7 @@ def tune(
 ) -> None:
     """Measure settings on this machine; say what to change. Exit 1: a trial failed."""
     _require_linux(sys.platform, platform.release())
-    from fastjmix import tune as room
+    from fastjmix.tools import tune as room
 
     if like not in room.KINDS:
         raise typer.BadParameter(f"--like {like!r} is none of {', '.join(room.KINDS)}")
@@ -337,7 +337,7 @@ def _tune(config: Path, chosen: Options) -> Measured:
     from rich import progress
     from rich.console import Console
 
-    from fastjmix import tune as room
+    from fastjmix.tools import tune as room
 
     console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
     bar = progress.Progress(

@@ -15,7 +15,7 @@
     └── OutputError              exit 1   (envelope/) the target exists, or cannot be written
 
 A message and its hint speak to a caller of the function: they name arguments (`force=True`). The
-command line puts its options in their place (envelope/options.py).
+command line puts its options in their place (tools/envelope/options.py).
 
 Imports nothing of ours, so that every room may use it.
 """

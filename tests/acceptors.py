@@ -21,7 +21,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, generate_uid
 from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, evt
 
-from fastjmix import send
+from fastjmix.tools import send
 
 PYDICOM_FILES = Path(pydicom.__file__).parent / "data"
 PRIVATE_SYNTAX = "1.2.826.0.1.3680043.8.498.99.1"

@@ -17,17 +17,11 @@ from typing import Any
 
 from envelopes import ID, STUDY
 
-from fastjmix import api
-from fastjmix.config import (
-    Config,
-    HttpListener,
-    LogSettings,
-    Runtime,
-    Upstream,
-)
-from fastjmix.links import Links
+from fastjmix.api import server as api
+from fastjmix.config import Config, HttpListener, LogSettings, Runtime, Upstream
+from fastjmix.ipc.channels import Links
+from fastjmix.ipc.metrics import StatsPage
 from fastjmix.spool import Spool, Ticket
-from fastjmix.stats import StatsPage
 
 BASE = "/jmix/api/jmix"
 OTHER = "550e8400-e29b-41d4-a716-446655440001"

@@ -16,7 +16,7 @@ import published_rules
 import pytest
 from gateway import Gateway, Store, running
 
-from fastjmix.spool.ground import standing_on
+from fastjmix.spool.filesystem import standing_on
 
 if standing_on(Path(tempfile.gettempdir())) is not None:
     on_disk = Path(__file__).parent.parent / "build" / "tests"

@@ -25,7 +25,7 @@ import strange
 import wire
 from gateway import Gateway, Peer, images_in, until
 
-from fastjmix.jmix.archive import check_structure
+from fastjmix.jmix.write.archive import check_structure
 
 SHUTDOWN = 0x8004587D
 """EXT4_IOC_SHUTDOWN and XFS_IOC_GOINGDOWN: from now on every I/O fails."""

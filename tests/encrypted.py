@@ -10,8 +10,9 @@ from typing import Any
 from envelopes import ID, PUBLISHED, STUDY
 from sealed import sealed
 
-from fastjmix.jmix import encryption, keys
-from fastjmix.jmix.tarball import Plain
+from fastjmix.jmix import keys
+from fastjmix.jmix.write import encryption
+from fastjmix.jmix.write.tarball import Plain
 
 RECIPIENT = keys.recipient_key(bytes(range(1, 33)), "test")
 STRANGER = keys.recipient_key(bytes(32 * [9]), "test")

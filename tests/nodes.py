@@ -20,12 +20,12 @@ from isal.isal_zlib import crc32
 from sealed import sealed_envelope
 
 from fastjmix import config, log
-from fastjmix.courier import Patience
-from fastjmix.delivery import Backoff
-from fastjmix.links import Links
+from fastjmix.ipc.channels import Links
+from fastjmix.ipc.metrics import StatsPage
 from fastjmix.spool import Spool, State, Ticket
-from fastjmix.stats import StatsPage
-from fastjmix.uploader import Pace, Uploader
+from fastjmix.uploader.client import Patience
+from fastjmix.uploader.loop import Pace, Uploader
+from fastjmix.uploader.policy import Backoff
 
 TOKEN = "the-token-that-is-never-logged"
 MEGABYTE = 1 << 20

@@ -23,15 +23,15 @@ import wire
 from fastjmix import _core
 from fastjmix._core import PdvScanner
 from fastjmix.dicom.association import Acceptor, Policy
-from fastjmix.lane import Passage
-from fastjmix.links import Links
-from fastjmix.packer import Packer
+from fastjmix.ipc.channels import Links
+from fastjmix.ipc.lane import Passage
+from fastjmix.ipc.metrics import StatsPage
+from fastjmix.ipc.wiring import Wiring
+from fastjmix.packer.loop import Packer
+from fastjmix.packer.recovery import Outcome, recover
 from fastjmix.receiver.connection import Connection, State
 from fastjmix.receiver.messages import Messages
-from fastjmix.recovery import Outcome, recover
 from fastjmix.spool import Spool
-from fastjmix.stats import StatsPage
-from fastjmix.wiring import Wiring
 
 POLICY = Policy("JMIX_RECEIVER", True, None, 131072, True, True)
 

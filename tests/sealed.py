@@ -7,7 +7,7 @@ from pathlib import Path
 from envelopes import envelope_members
 from isal.isal_zlib import crc32
 
-from fastjmix.jmix.archive import Member, central_directory, local_header
+from fastjmix.jmix.write.archive import Member, central_directory, local_header
 
 MEGABYTE = 1 << 20
 

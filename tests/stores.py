@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from fastjmix import store
+from fastjmix.tools import store
 
 ZIP = {"Content-Type": "application/zip"}
 JSON = {"Accept": "application/json"}

@@ -1,4 +1,6 @@
-"""api.py: the process's real entry point on real sockets, asked by http.client, curl and bytes."""
+"""api/server.py: the process's real entry point on real sockets, asked by http.client, curl and
+bytes.
+"""
 
 from __future__ import annotations
 
@@ -30,12 +32,10 @@ from envelopes import ID, STUDY, envelope
 from prometheus_client.parser import text_string_to_metric_families
 from upstreams import authority
 
-from fastjmix import connections, web
-from fastjmix.config import (
-    Credentials,
-    Secret,
-)
+from fastjmix.config import Credentials, Secret
 from fastjmix.errors import ConfigError
+from fastjmix.httpd import connection_limit
+from fastjmix.httpd import server as web
 from fastjmix.spool import Retention
 
 
@@ -344,7 +344,7 @@ def test_s21_who_never_shakes_hands_counts_and_goes(
 ) -> None:
     """A TLS connection is bounded from its accept on, and its handshake in time."""
     monkeypatch.setattr(web, "MAX_CONNECTIONS_EACH", 5)
-    monkeypatch.setattr(connections, "HANDSHAKE_SECS", 2.0)
+    monkeypatch.setattr(connection_limit, "HANDSHAKE_SECS", 2.0)
     ca_file, _ = authority(tmp_path)
     pair = tmp_path / "upstream.pem"
     with running(tmp_path, replace(LISTENER, cert_file=pair, key_file=pair)) as gateway:

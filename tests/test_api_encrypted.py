@@ -1,4 +1,4 @@
-"""api.py, POST of encrypted envelopes: checked as far as the key that is there allows."""
+"""api/server.py, POST of encrypted envelopes: checked as far as the key that is there allows."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from envelopes import ID, STUDY, envelope
 from sealed import sealed
 
 from fastjmix.config import ConfigError, load
-from fastjmix.jmix import encryption
-from fastjmix.jmix.tarball import DIALECTS
+from fastjmix.jmix.write import encryption
+from fastjmix.jmix.write.tarball import DIALECTS
 
 
 @pytest.fixture

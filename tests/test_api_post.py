@@ -1,4 +1,4 @@
-"""api.py, POST: validated, put in outbox/, answered with what the upstream said."""
+"""api/server.py, POST: validated, put in outbox/, answered with what the upstream said."""
 
 from __future__ import annotations
 
@@ -28,8 +28,9 @@ from apis import (
 )
 from envelopes import ID, STUDY, envelope, members, zipped
 
-from fastjmix import api, store
-from fastjmix.uploader import Uploader
+from fastjmix.api import server as api
+from fastjmix.tools import store
+from fastjmix.uploader.loop import Uploader
 
 
 @pytest.fixture

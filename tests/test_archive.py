@@ -1,4 +1,4 @@
-"""jmix/archive.py: every reader opens it, at every limit, and damage is seen."""
+"""jmix/write/archive.py: every reader opens it, at every limit, and damage is seen."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastjmix.jmix import archive
-from fastjmix.jmix.archive import Member
+from fastjmix.jmix.write import archive
+from fastjmix.jmix.write.archive import Member
 
 FOUR_GIB = 1 << 32
 

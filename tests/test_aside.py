@@ -1,4 +1,4 @@
-"""aside.py: order, where results and exceptions come out, and what `finish` waits for."""
+"""packer/worker.py: order, where results and exceptions come out, and what `finish` waits for."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from fastjmix.aside import Aside, Work
+from fastjmix.packer.worker import Aside, Work
 
 
 def test_the_loop_gets_results_in_order_when_it_asks() -> None:

@@ -10,14 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pynetdicom import pdu as peer_pdu
 
-from fastjmix.dicom.association import (
-    Accepted,
-    Acceptor,
-    Policy,
-    Rejected,
-    ae_title,
-    is_storage,
-)
+from fastjmix.dicom.association import Accepted, Acceptor, Policy, Rejected, ae_title, is_storage
 from fastjmix.errors import ProtocolError
 
 CT = wire.context(1, wire.CT, wire.EXPLICIT, wire.IMPLICIT)

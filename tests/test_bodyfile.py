@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastjmix.bodyfile import AHEAD_BYTES, PIECE_BYTES, PIECES_MAX, BodyFile
+from fastjmix.httpd.upload_body import AHEAD_BYTES, PIECE_BYTES, PIECES_MAX, BodyFile
 
 
 async def write(path: Path, pieces: list[bytes]) -> BodyFile:

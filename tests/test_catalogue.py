@@ -1,4 +1,4 @@
-"""catalogue.py through the API's study query: what is found, and that it follows the disk."""
+"""api/study_index.py through the API's study query: what is found, and that it follows the disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""jmix/check.py, unzip.py, digests.py: what an envelope must be, and one refusal for each rule."""
+"""jmix/read/admission.py, unzip.py, digests.py: what an envelope must be, and one refusal for
+each rule.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,8 @@ import pytest
 from envelopes import HARMONY, ID, IMAGE, PUBLISHED, STUDY, members, zipped
 
 from fastjmix.errors import EnvelopeError
-from fastjmix.jmix.check import EnvelopeSummary, Limits, check_envelope, read_manifest
 from fastjmix.jmix.digests import Member, stream_hash, tree_hash
+from fastjmix.jmix.read.admission import EnvelopeSummary, Limits, check_envelope, read_manifest
 
 
 def check(data: bytes, **options: Any) -> EnvelopeSummary:

@@ -58,9 +58,10 @@ def test_what_the_envelope_commands_did(tmp_path: Path) -> None:
 
 
 def key_of(path: Path) -> bytes:
+    from fastjmix.config import key_files
     from fastjmix.jmix import keys
 
-    return keys.load(keys.recipient_key, path).public
+    return key_files.load(keys.recipient_key, path).public
 
 
 def test_check_and_a_configuration_that_is_wrong(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from configs import HARMONY, ROOT, loaded, written
 
 from fastjmix import config
 from fastjmix.config import Credentials, tree
-from fastjmix.jmix import profiles
+from fastjmix.jmix.write import profiles
 
 RECEIVER = "endpoints.dicom_receiver"
 

@@ -10,7 +10,8 @@ import pytest
 from configs import faults, loaded, only
 
 from fastjmix import config
-from fastjmix.jmix import keys, parties
+from fastjmix.jmix import keys
+from fastjmix.jmix.write import parties
 
 BUILDER = "middleware.jmix_builder.options"
 NEW = "2030-01-01T00:00:00Z"

@@ -20,7 +20,7 @@ from isal.isal_zlib import crc32
 
 from fastjmix import _core
 from fastjmix._core import Intake, PdvScanner
-from fastjmix.lane import Passage
+from fastjmix.ipc.lane import Passage
 
 PREFIX = b"\0" * 128 + b"DICM" + b"meta"
 CAPACITY = 1 << 20

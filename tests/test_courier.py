@@ -33,7 +33,7 @@ from upstreams import (
 )
 
 from fastjmix.config import Credentials, Secret
-from fastjmix.courier import CHUNK_BYTES, Patience
+from fastjmix.uploader.client import CHUNK_BYTES, Patience
 
 # -- what is sent ----------------------------------------------------------------------------------
 

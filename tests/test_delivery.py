@@ -1,4 +1,6 @@
-"""What answers mean, as tables; delivery.py has no clock, no dice and no socket to imitate."""
+"""What answers mean, as tables; uploader/policy.py has no clock, no dice and no socket to
+imitate.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastjmix import delivery
-from fastjmix.answers import EXCERPT_BYTES_MAX, Answer, meant_status, remote_id, same_id
-from fastjmix.delivery import (
+from fastjmix.uploader import policy
+from fastjmix.uploader.answers import EXCERPT_BYTES_MAX, Answer, meant_status, remote_id, same_id
+from fastjmix.uploader.policy import (
     Backoff,
     Failure,
     Gate,
@@ -591,12 +593,12 @@ def test_f33_retry_after_pauses_the_upstream() -> None:
 def test_a_receipt_and_a_refusal_are_json_and_bounded() -> None:
     headers = {"content-type": "text/html", "set-cookie": "secret", "server": "s" * 9000}
     answer = Answer(400, headers=headers, body=b"\xff" + b"x" * 60_000)
-    kept = delivery.refusal(judged(answer), url="http://u/api/jmix", attempts=2, at=NOW)
+    kept = policy.refusal(judged(answer), url="http://u/api/jmix", attempts=2, at=NOW)
     assert kept["status"] == 400
     assert kept["headers"] == {"content-type": "text/html", "server": "s" * 1024}
     assert len(kept["body"]) == EXCERPT_BYTES_MAX
     json.dumps(kept)
-    kept = delivery.receipt(
+    kept = policy.receipt(
         judged(Answer(201, body=body({"id": ID}))), url="http://u", attempts=1, at=NOW
     )
     assert kept["remote_id"] == ID
@@ -615,7 +617,7 @@ def test_a_receipt_and_a_refusal_are_json_and_bounded() -> None:
     ],
 )
 def test_the_word_for_whoever_waits(outcome: Outcome, word: str) -> None:
-    told = json.loads(delivery.report(outcome, ID))
+    told = json.loads(policy.report(outcome, ID))
     assert told["id"] == ID
     assert told["outcome"] == word
     assert told["status"] == outcome.status

@@ -15,7 +15,8 @@ import gateway
 import pytest
 from acceptors import data_set_bytes, data_set_in
 
-from fastjmix import config, demo
+from fastjmix import config
+from fastjmix.tools import demo
 
 ROOT = Path(__file__).parent.parent
 

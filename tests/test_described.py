@@ -1,4 +1,4 @@
-"""jmix/described.py: a study is described by all its instances, and in no order of theirs."""
+"""jmix/write/described.py: a study is described by all its instances, and in no order of theirs."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from test_published import PLAIN as PARTIES
 from fastjmix import _core
 from fastjmix.dicom import dataset
 from fastjmix.dicom.dataset import Description, describe_series
-from fastjmix.jmix import described, harmony, published
-from fastjmix.jmix.described import preferred
-from fastjmix.jmix.envelope import Contents, Options
+from fastjmix.jmix.write import described, harmony, published
+from fastjmix.jmix.write.described import preferred
+from fastjmix.jmix.write.envelope import Contents, Options
 
 IMAGE = Description(
     patient_name="SYN^TH",

@@ -16,11 +16,11 @@ import pytest
 from blake3 import blake3
 
 from fastjmix.dicom.dataset import Description
-from fastjmix.digesting import BEHIND_BYTES, STEP_BYTES, Digests
-from fastjmix.jmix import profiles
-from fastjmix.jmix.archive import Member, data_offset, local_header
-from fastjmix.jmix.envelope import Contents, Instance
-from fastjmix.packing import Packing
+from fastjmix.jmix.write import profiles
+from fastjmix.jmix.write.archive import Member, data_offset, local_header
+from fastjmix.jmix.write.envelope import Contents, Instance
+from fastjmix.packer.digests import BEHIND_BYTES, STEP_BYTES, Digests
+from fastjmix.packer.open_envelope import Packing
 from fastjmix.spool import Spool
 
 CT = "1.2.840.10008.5.1.4.1.1.2"

@@ -1,4 +1,6 @@
-"""jmix/encryption.py and tarball.py beside the standard library and one-shot AES-GCM; bad input."""
+"""jmix/write/encryption.py and tarball.py beside the standard library and one-shot AES-GCM; bad
+input.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +25,17 @@ from hypothesis import strategies as st
 from nightly import by_form
 
 from fastjmix.errors import ConfigError, EnvelopeError
-from fastjmix.jmix import encryption, tarball
-from fastjmix.jmix.encryption import DIALECTS, PLAIN_MAX, Plain, Sealed, decrypt, encrypt, verify
 from fastjmix.jmix.keys import RecipientKey, recipient_key, recipient_public
+from fastjmix.jmix.write import encryption, tarball
+from fastjmix.jmix.write.encryption import (
+    DIALECTS,
+    PLAIN_MAX,
+    Plain,
+    Sealed,
+    decrypt,
+    encrypt,
+    verify,
+)
 
 # The three derived keys of IKM 00..1f, as each library makes them.
 DERIVED = {

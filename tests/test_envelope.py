@@ -1,4 +1,4 @@
-"""jmix/envelope.py, harmony.py, profiles.py: names by arrival, documents to the letter."""
+"""jmix/write/envelope.py, harmony.py, profiles.py: names by arrival, documents to the letter."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from fastjmix.dicom.dataset import Description
 from fastjmix.errors import EnvelopeError
-from fastjmix.jmix import harmony, hashes, profiles
-from fastjmix.jmix.envelope import Contents, Document, Options
+from fastjmix.jmix.write import harmony, payload_hash, profiles
+from fastjmix.jmix.write.envelope import Contents, Document, Options
 
 ID = "550e8400-e29b-41d4-a716-446655440000"
 SEALED_AT = 1705312800.75  # 2024-01-15T10:00:00Z and a bit
@@ -247,10 +247,10 @@ VECTOR = {
 
 def hashed(files: dict[str, bytes], algorithm: str) -> str:
     digests = [
-        hashes.File(path, len(data), reference.digest(algorithm, data).hex())
+        payload_hash.File(path, len(data), reference.digest(algorithm, data).hex())
         for path, data in files.items()
     ]
-    return hashes.tree(digests, algorithm)  # type: ignore[arg-type]
+    return payload_hash.tree(digests, algorithm)  # type: ignore[arg-type]
 
 
 def test_payload_hash_is_the_known_one() -> None:

@@ -30,17 +30,17 @@ from pydicom.uid import generate_uid
 from sealed import sealed
 from typer.testing import CliRunner
 
-from fastjmix.envelope import commands, fetch
-from fastjmix.envelope.building import BuildError, Recipe, convert
-from fastjmix.envelope.decrypting import decrypt
-from fastjmix.envelope.extracting import extract
-from fastjmix.envelope.output import OutputError, new_file, new_folder
-from fastjmix.envelope.summary import summarise
 from fastjmix.errors import EnvelopeError, FastjmixError
 from fastjmix.jmix import build, keys, open_envelope, verify
-from fastjmix.jmix.parties import Dialect, Encryption, Entity, Published
-from fastjmix.jmix.tarball import DIALECTS
-from fastjmix.jmix.unzip import Limits
+from fastjmix.jmix.limits import Limits
+from fastjmix.jmix.write.parties import Dialect, Encryption, Entity, Published
+from fastjmix.jmix.write.tarball import DIALECTS
+from fastjmix.tools.envelope import commands, fetch
+from fastjmix.tools.envelope.building import BuildError, Recipe, convert
+from fastjmix.tools.envelope.decrypting import decrypt
+from fastjmix.tools.envelope.extracting import extract
+from fastjmix.tools.envelope.output import OutputError, new_file, new_folder
+from fastjmix.tools.envelope.summary import summarise
 
 PARTIES = Published(Entity("org:a", "A"), (Entity("org:b"),))
 JMIX = Recipe("jmix-1.0", published=PARTIES)

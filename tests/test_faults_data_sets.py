@@ -28,9 +28,9 @@ from reception import Reception, recovered
 from fastjmix import _core
 from fastjmix.dicom.dataset import WANTED
 from fastjmix.dicom.syntaxes import encoding_of
-from fastjmix.envelope.building import IncompleteError
-from fastjmix.envelope.verifying import META_BYTES_MAX, InstanceCheck
 from fastjmix.jmix import build, verify
+from fastjmix.tools.envelope.building import IncompleteError
+from fastjmix.tools.envelope.verifying import META_BYTES_MAX, InstanceCheck
 
 UNDEFINED = 0xFFFFFFFF
 EXPLICIT = wire.EXPLICIT
@@ -426,7 +426,7 @@ WILD = {
 def test_f110_whatever_storescp_takes_and_reads_again_is_taken(gateway, tmp_path) -> None:
     """Wild and malformed data sets to DCMTK's storescp and to the gateway. Malformed ones it may
     take (a header that is cut at the very end), wild ones it must."""
-    from fastjmix.send import Peer as Address
+    from fastjmix.tools.send import Peer as Address
 
     kept = tmp_path / "kept"
     kept.mkdir()

@@ -39,7 +39,7 @@ from gateway import Gateway, Peer, get, until, write_config
 from nightly import by_form
 
 from fastjmix.failpoints import VARIABLE
-from fastjmix.jmix.archive import data_offset, member_at
+from fastjmix.jmix.write.archive import data_offset, member_at
 from fastjmix.spool import Room, Spool, journal
 
 A700 = 0xA700

@@ -13,7 +13,7 @@ from disks import Disk, Ledger, as_root, opened, settled
 from gateway import Gateway, Peer, running
 from reception import Reception
 
-from fastjmix.recovery import recover
+from fastjmix.packer.recovery import recover
 from fastjmix.spool import Leftover, Spool, files, states
 
 NOBODY = 9

@@ -1,7 +1,7 @@
 """The HTTP servers under clients that mean no good: S13, S14, S19 to S21, S23, S24, and F80.
 
-The API's listeners and the embedded store have their manners from one room (web.py), so most of
-this is asked of the store; what differs is asked of both.
+The API's listeners and the embedded store have their manners from one room (httpd/server.py), so
+most of this is asked of the store; what differs is asked of both.
 """
 
 from __future__ import annotations
@@ -34,8 +34,11 @@ from nightly import by_form
 from proxy import PIECE_BYTES
 from stores import Client, with_store
 
-from fastjmix import api, config, connections, web
+from fastjmix import config
+from fastjmix.api import server as api
 from fastjmix.config import ConfigError, Credentials, Secret
+from fastjmix.httpd import connection_limit
+from fastjmix.httpd import server as web
 from fastjmix.spool import Retention, Room
 
 # -- S20: one request, one reading -----------------------------------------------------------------
@@ -481,7 +484,7 @@ def alive(connection: socket.socket) -> bool:
 
 
 def served(connections: list[socket.socket]) -> int:
-    return sum(alive(one) for one in connections)
+    return sum(alive(one) for one in connection_limit)
 
 
 @pytest.mark.parametrize("over", [-1, 0, 1])
@@ -516,7 +519,7 @@ def test_s21_connections_in_all_are_bounded_without_a_request(
     """Ten thousand that ask nothing cannot take the descriptors: they are closed at the door."""
     monkeypatch.setattr(web, "MAX_CONNECTIONS", 8)
     monkeypatch.setattr(web, "SPARE_CONNECTIONS", 2)
-    monkeypatch.setattr(connections, "TOLD_SECS", 1000.0)
+    monkeypatch.setattr(connection_limit, "TOLD_SECS", 1000.0)
 
     async def test(client: Client) -> None:
         def ask() -> None:

@@ -22,9 +22,16 @@ from nodes import to
 from test_faults_processes import memory_group
 from test_uploader_process import whole_config
 
-from fastjmix import memory
 from fastjmix.errors import PlatformError
-from fastjmix.memory import ASSOCIATION_BYTES, FEWEST_LANES, MIB, Limit, found_limits, plan
+from fastjmix.supervisor import memory
+from fastjmix.supervisor.memory import (
+    ASSOCIATION_BYTES,
+    FEWEST_LANES,
+    MIB,
+    Limit,
+    found_limits,
+    plan,
+)
 
 THE_COMMAND = "\nfrom fastjmix.cli import main\nmain()"
 SENDERS = 24

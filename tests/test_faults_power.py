@@ -15,7 +15,7 @@ from ledger import drain, same
 from nightly import by_form
 from torn import CALLS, Recording, cuts
 
-from fastjmix.recovery import recover
+from fastjmix.packer.recovery import recover
 from fastjmix.spool import Spool
 
 CUTS = by_form(10, 100)

@@ -30,7 +30,7 @@ from upstreams import Upstream, answer
 
 from fastjmix.errors import DamagedTicket, SpoolError
 from fastjmix.spool import Retention, Spool, Ticket
-from fastjmix.upkeep import Keep
+from fastjmix.uploader.maintenance import Keep
 
 QUICK = "release_grace_secs = 0.1"
 

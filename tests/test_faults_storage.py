@@ -38,9 +38,9 @@ from upstreams import Upstream
 
 from fastjmix import log
 from fastjmix.errors import SpoolError
+from fastjmix.packer.duplicates import COMPARED_MAX
 from fastjmix.spool import Room, Spool
-from fastjmix.twins import COMPARED_MAX
-from fastjmix.upkeep import Keep
+from fastjmix.uploader.maintenance import Keep
 
 A700 = 0xA700
 RJ_CONGESTION = (2, 3, 1)

@@ -52,16 +52,16 @@ from sealed import big, sealed, sealed_envelope
 from stores import Client, left_behind, serving
 from upstreams import PATH, Raw, Seen, Upstream, Wire, answer, http_head, taken
 
-from fastjmix import courier
-from fastjmix.attempt import MANIFEST_SLACK
-from fastjmix.codings import decoded
 from fastjmix.config import Credentials, Secret
-from fastjmix.courier import Patience
-from fastjmix.delivery import Backoff
-from fastjmix.intact import Damaged, Witness, examine
 from fastjmix.spool import Ticket
-from fastjmix.upkeep import Keep
-from fastjmix.uploader import Pace
+from fastjmix.uploader import client
+from fastjmix.uploader.attempt import MANIFEST_SLACK
+from fastjmix.uploader.client import Patience
+from fastjmix.uploader.content_coding import decoded
+from fastjmix.uploader.integrity import Damaged, Witness, examine
+from fastjmix.uploader.loop import Pace
+from fastjmix.uploader.maintenance import Keep
+from fastjmix.uploader.policy import Backoff
 
 BEARER = Credentials(method="bearer", token=Secret(TOKEN))
 CODINGS = ("chunked", "content-length")
@@ -759,7 +759,7 @@ def test_f40_an_answer_compressed_unasked_is_understood(
 
 @pytest.mark.parametrize(("size", "over"), [(-1, False), (0, False), (1, True)])
 def test_f40_the_limit_of_what_an_answer_unpacks_to(size: int, over: bool) -> None:
-    most = courier.ANSWER_BYTES_MAX
+    most = client.ANSWER_BYTES_MAX
     for encode, coding in ((gzipped, "gzip"), (zlib.compress, "deflate")):
         found = decoded(encode(bytes(most + size)), coding, most + 1)
         assert (len(found) > most) == over
@@ -768,12 +768,12 @@ def test_f40_the_limit_of_what_an_answer_unpacks_to(size: int, over: bool) -> No
 @pytest.mark.parametrize(
     ("headers", "fits"),
     [
-        ([b"X: " + b"v" * (courier.HEADER_LINE_BYTES_MAX - 1)], True),
-        ([b"X: " + b"v" * courier.HEADER_LINE_BYTES_MAX], True),
-        ([b"X: " + b"v" * (courier.HEADER_LINE_BYTES_MAX + 1)], False),
-        ([b"X-%d: v" % n for n in range(courier.HEADERS_MAX - 2)], True),
-        ([b"X-%d: v" % n for n in range(courier.HEADERS_MAX - 1)], True),
-        ([b"X-%d: v" % n for n in range(courier.HEADERS_MAX)], False),
+        ([b"X: " + b"v" * (client.HEADER_LINE_BYTES_MAX - 1)], True),
+        ([b"X: " + b"v" * client.HEADER_LINE_BYTES_MAX], True),
+        ([b"X: " + b"v" * (client.HEADER_LINE_BYTES_MAX + 1)], False),
+        ([b"X-%d: v" % n for n in range(client.HEADERS_MAX - 2)], True),
+        ([b"X-%d: v" % n for n in range(client.HEADERS_MAX - 1)], True),
+        ([b"X-%d: v" % n for n in range(client.HEADERS_MAX)], False),
     ],
     ids=[
         "a value under",
@@ -807,7 +807,7 @@ def test_f40_the_limit_of_an_answers_body(tmp_path: Path, size: int) -> None:
     async def test() -> None:
         remote_id = str(uuid.uuid4())
         end = b'"id": "%s"}' % remote_id.encode()
-        text = b"{" + end.rjust(courier.ANSWER_BYTES_MAX + size - 1)
+        text = b"{" + end.rjust(client.ANSWER_BYTES_MAX + size - 1)
 
         def respond(_: web.BaseRequest, __: Seen) -> web.Response:
             return web.Response(status=201, body=text)

@@ -1,4 +1,6 @@
-"""envelope/fetch.py: a server may be slow, large, silent or strange; who asked is told in time."""
+"""tools/envelope/fetch.py: a server may be slow, large, silent or strange; who asked is told in
+time.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ from envelopes import members
 from gateway import run_command
 from sealed import sealed
 
-from fastjmix.envelope import fetch
+from fastjmix.tools.envelope import fetch
 
 DATA = sealed(members())
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/zip\r\n"

@@ -35,8 +35,8 @@ from pydicom.uid import generate_uid
 from pynetdicom import AE
 from pynetdicom.sop_class import CTImageStorage, Verification
 
-from fastjmix import send
-from fastjmix.packer import OPEN_MAX
+from fastjmix.packer.loop import OPEN_MAX
+from fastjmix.tools import send
 
 DEAD_PORT = 9  # discard: nothing listens there
 

@@ -25,7 +25,7 @@ from nightly import by_form
 
 from fastjmix import _core
 from fastjmix._core import Intake, PdvScanner
-from fastjmix.lane import Passage
+from fastjmix.ipc.lane import Passage
 
 LANES = 3
 CAPACITY = 1 << 20

@@ -33,12 +33,12 @@ from pydicom.uid import (
 )
 from unprivileged import run_python_unprivileged, run_unprivileged
 
-from fastjmix import send
 from fastjmix.dicom import ending
-from fastjmix.envelope import building
-from fastjmix.envelope.building import IncompleteError
 from fastjmix.errors import FastjmixError
 from fastjmix.jmix import build, verify
+from fastjmix.tools import send
+from fastjmix.tools.envelope import building
+from fastjmix.tools.envelope.building import IncompleteError
 
 
 def image(path: Path, **elements: Any) -> Path:

@@ -43,7 +43,7 @@ from fastjmix.config import PeerLimits
 from fastjmix.dicom import associate_rq, association
 from fastjmix.dicom.association import Accepted, Rejected
 from fastjmix.errors import ProtocolError
-from fastjmix.receiver import connection, doors
+from fastjmix.receiver import connection, listener
 
 HERE = Path(__file__).resolve().parent
 MACHINE_SECS = 10
@@ -417,12 +417,12 @@ def test_connections_that_do_not_close(start) -> None:
         assert peer.associate(called=b"SOMEONE")[0] == 3
         return len(list(receiver.iterdir())) - base
 
-    assert [one_more() for _ in range(doors.CLOSING_MAX)] == [
-        number + 1 for number in range(doors.CLOSING_MAX)
+    assert [one_more() for _ in range(listener.CLOSING_MAX)] == [
+        number + 1 for number in range(listener.CLOSING_MAX)
     ]
-    assert one_more() == doors.CLOSING_MAX
+    assert one_more() == listener.CLOSING_MAX
     until(lambda: is_reset(peers[0]), "the first of them is closed")
-    assert one_more() == doors.CLOSING_MAX
+    assert one_more() == listener.CLOSING_MAX
     until(lambda: is_reset(peers[1]), "and then the second")
     for peer in peers:
         peer.socket.close()

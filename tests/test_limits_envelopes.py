@@ -17,9 +17,9 @@ from test_core import Pair
 from test_core import message as core_message
 from test_uploader_process import whole_config
 
-from fastjmix.jmix.parties import Encryption, Entity, Published
-from fastjmix.packing import CIPHER_BYTES_EACH, CIPHER_BYTES_MAX, Packing
-from fastjmix.settings import Settings
+from fastjmix.ipc.ingest_rules import Settings
+from fastjmix.jmix.write.parties import Encryption, Entity, Published
+from fastjmix.packer.open_envelope import CIPHER_BYTES_EACH, CIPHER_BYTES_MAX, Packing
 from fastjmix.spool import Spool
 
 STUDY = "1.2.826.0.1.1234567"

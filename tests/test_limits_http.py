@@ -25,12 +25,14 @@ from structlog.typing import EventDict
 from test_check import check
 from upstreams import PATH, Raw, Wire, http_head
 
-from fastjmix import answers, checks, connections, delivery, web
-from fastjmix.answers import Answer
-from fastjmix.delivery import Failure, Kind, Outcome
 from fastjmix.errors import EnvelopeError
-from fastjmix.jmix.check import EnvelopeSummary, check_envelope
-from fastjmix.jmix.unzip import Limits
+from fastjmix.httpd import archive_checks, connection_limit
+from fastjmix.httpd import server as web
+from fastjmix.jmix.limits import Limits
+from fastjmix.jmix.read.admission import EnvelopeSummary, check_envelope
+from fastjmix.uploader import answers, policy
+from fastjmix.uploader.answers import Answer
+from fastjmix.uploader.policy import Failure, Kind, Outcome
 
 MACHINE_SECS = 10
 """What a machine with other things to do may add to a deadline."""
@@ -81,11 +83,11 @@ def test_refused_connections_are_told_of_once_in_a_while(
         with log_lines() as lines:
             _, held = await asyncio.open_connection("127.0.0.1", client.port)
             await client.until_connections(1)
-            monkeypatch.setattr(connections, "TOLD_SECS", 1000.0)
+            monkeypatch.setattr(connection_limit, "TOLD_SECS", 1000.0)
             for _ in range(3):
                 await refused(client)
             assert [line["count"] for line in lines] == [1]
-            monkeypatch.setattr(connections, "TOLD_SECS", 0.0)
+            monkeypatch.setattr(connection_limit, "TOLD_SECS", 0.0)
             await refused(client)
             assert [line["count"] for line in lines] == [1, 3]
             held.close()
@@ -129,7 +131,7 @@ def test_the_rest_of_a_refused_body_is_read_for_a_while(
 
 
 def judged(result: Answer | Failure) -> Outcome:
-    return delivery.judge(result, ID, require_matching_id=False, now=0.0, cap=300.0)
+    return policy.judge(result, ID, require_matching_id=False, now=0.0, cap=300.0)
 
 
 @pytest.mark.parametrize("off", [-1, 0, 1])
@@ -143,19 +145,19 @@ def test_characters_of_an_upstreams_id(off: int) -> None:
 def test_bytes_of_an_answer_that_are_kept(off: int) -> None:
     body = b"x" * (answers.EXCERPT_BYTES_MAX + off)
     outcome = judged(Answer(400, body=body))
-    kept = delivery.refusal(outcome, url="http://u", attempts=1, at=0.0)["body"]
+    kept = policy.refusal(outcome, url="http://u", attempts=1, at=0.0)["body"]
     assert len(kept) == answers.EXCERPT_BYTES_MAX + min(off, 0)
 
 
 @pytest.mark.parametrize("off", [-1, 0, 1])
 def test_characters_of_a_reason(off: int) -> None:
     begins = f"{Kind.BROKEN.value}: "
-    detail = "x" * (delivery.DETAIL_CHARS_MAX + off - len(begins))
+    detail = "x" * (policy.DETAIL_CHARS_MAX + off - len(begins))
     outcome = judged(Failure(Kind.BROKEN, detail))
-    assert len(outcome.reason) == delivery.DETAIL_CHARS_MAX + min(off, 0)
+    assert len(outcome.reason) == policy.DETAIL_CHARS_MAX + min(off, 0)
     told = replace(outcome, reason=begins + detail)
-    sent = json.loads(delivery.report(told, ID))["detail"]
-    assert len(sent) == delivery.DETAIL_CHARS_MAX + min(off, 0)
+    sent = json.loads(policy.report(told, ID))["detail"]
+    assert len(sent) == policy.DETAIL_CHARS_MAX + min(off, 0)
 
 
 def test_an_answers_body_that_does_not_end_is_not_waited_for(tmp_path: Path) -> None:
@@ -228,7 +230,7 @@ def test_bounds_of_a_posted_envelope(name: str, off: int) -> None:
 @pytest.mark.parametrize("off", [-1, 0, 1])
 def test_s31_checks_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, off: int) -> None:
     """An archive that comes whole while so many are checked waits, and is checked then."""
-    count = checks.CHECKS_AT_ONCE + off
+    count = archive_checks.CHECKS_AT_ONCE + off
     most = under_way = 0
     entered, go_on = threading.Condition(), threading.Event()
 
@@ -247,7 +249,9 @@ def test_s31_checks_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, off
 
     def expected() -> bool:
         with entered:
-            return entered.wait_for(lambda: under_way == min(count, checks.CHECKS_AT_ONCE), 20)
+            return entered.wait_for(
+                lambda: under_way == min(count, archive_checks.CHECKS_AT_ONCE), 20
+            )
 
     async def test(client: Client) -> None:
         bodies = [envelope(f"{ID[:-1]}{n}") for n in range(count)]
@@ -261,9 +265,9 @@ def test_s31_checks_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, off
         go_on.set()
         assert [(await post)[0] for post in posts] == [201] * count
 
-    monkeypatch.setattr(checks, "check_envelope", watched)
+    monkeypatch.setattr(archive_checks, "check_envelope", watched)
     with_store(tmp_path, test)
-    assert most == min(count, checks.CHECKS_AT_ONCE)
+    assert most == min(count, archive_checks.CHECKS_AT_ONCE)
 
 
 def test_s31_a_check_keeps_its_turn_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,9 +279,10 @@ def test_s31_a_check_keeps_its_turn_until_it_ends(monkeypatch: pytest.MonkeyPatc
         go_on.wait(20)
 
     async def test() -> None:
-        turns = checks.Checks()
+        turns = archive_checks.Checks()
         tasks = [
-            asyncio.create_task(turns.check(io.BytesIO())) for _ in range(checks.CHECKS_AT_ONCE)
+            asyncio.create_task(turns.check(io.BytesIO()))
+            for _ in range(archive_checks.CHECKS_AT_ONCE)
         ]
         for _ in tasks:
             await asyncio.to_thread(began.acquire)
@@ -294,5 +299,5 @@ def test_s31_a_check_keeps_its_turn_until_it_ends(monkeypatch: pytest.MonkeyPatc
             for each in await asyncio.gather(*tasks, return_exceptions=True)
         )
 
-    monkeypatch.setattr(checks, "check_envelope", waits)
+    monkeypatch.setattr(archive_checks, "check_envelope", waits)
     asyncio.run(test())

@@ -26,14 +26,14 @@ from test_limits_http import log_lines
 from test_uploader_process import whole_config
 
 from fastjmix.dicom.dataset import TEMPLATES_KEPT, file_meta_prefix
-from fastjmix.lane import Passage
-from fastjmix.links import Links
-from fastjmix.receiver import doors
+from fastjmix.ipc.channels import Links
+from fastjmix.ipc.lane import Passage
+from fastjmix.ipc.metrics import Stats, StatsPage
+from fastjmix.ipc.wiring import Wiring
+from fastjmix.receiver import listener
 from fastjmix.receiver.connection import ANSWERS_A_TURN, Connection, State
-from fastjmix.receiver.doors import ACCEPT_BURST, NOTICES_A_SECOND, Notices
+from fastjmix.receiver.listener import ACCEPT_BURST, NOTICES_A_SECOND, Notices
 from fastjmix.receiver.loop import Receiver
-from fastjmix.stats import Stats, StatsPage
-from fastjmix.wiring import Wiring
 
 BACKLOG = 2 * ACCEPT_BURST
 
@@ -142,10 +142,10 @@ def test_every_connection_notices_a_machine_that_is_gone(stepped: Stepped) -> No
             )
         ]
         assert tcp == [
-            doors.UNACKNOWLEDGED_MS,
-            doors.KEEPALIVE_SECS,
-            doors.KEEPALIVE_PROBE_SECS,
-            doors.KEEPALIVE_PROBES,
+            listener.UNACKNOWLEDGED_MS,
+            listener.KEEPALIVE_SECS,
+            listener.KEEPALIVE_PROBE_SECS,
+            listener.KEEPALIVE_PROBES,
         ]
         assert connection.socket.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
 

@@ -11,8 +11,9 @@ import pytest
 from dicom_peers import message
 from gateway import Gateway, Peer, running, until
 
-from fastjmix import log, log_rates
-from fastjmix.log_rates import LINES_A_SECOND, LINES_AT_ONCE, WARNINGS_A_SECOND
+from fastjmix import log
+from fastjmix.log import rates as log_rates
+from fastjmix.log.rates import LINES_A_SECOND, LINES_AT_ONCE, WARNINGS_A_SECOND
 
 
 def lines_of(file: Path, event: str) -> list[str]:

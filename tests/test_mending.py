@@ -1,4 +1,6 @@
-"""mending.py: attempts and pauses, and that no failure of one draft reaches the loop."""
+"""packer/recovery_queue.py: attempts and pauses, and that no failure of one draft reaches the
+loop.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +16,11 @@ import strange
 from reception import Reception
 from test_aside import until_settled
 
-from fastjmix.aside import Aside
-from fastjmix.links import Links
-from fastjmix.mending import FAULTS_MAX, RETRY_MAX_SECS, Mending, _Case
+from fastjmix.ipc.channels import Links
+from fastjmix.ipc.metrics import StatsPage
+from fastjmix.packer.recovery_queue import FAULTS_MAX, RETRY_MAX_SECS, Mending, _Case
+from fastjmix.packer.worker import Aside
 from fastjmix.spool import Leftover, Spool
-from fastjmix.stats import StatsPage
 
 
 class Site:

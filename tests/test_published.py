@@ -1,4 +1,6 @@
-"""jmix/published.py, parties.py, hashes.py: the published layout, whatever the data sets say."""
+"""jmix/write/published.py, parties.py, hashes.py: the published layout, whatever the data sets
+say.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,9 @@ from hypothesis import strategies as st
 
 from fastjmix.dicom.dataset import Description
 from fastjmix.errors import EnvelopeError
-from fastjmix.jmix import assertions, digests, hashes, keys, parties, published, signing
-from fastjmix.jmix.envelope import Contents, Options
+from fastjmix.jmix import digests, keys
+from fastjmix.jmix.write import assertions, parties, payload_hash, published, signing
+from fastjmix.jmix.write.envelope import Contents, Options
 
 ID = "550e8400-e29b-41d4-a716-446655440000"
 SEALED_AT = 1705312800.75  # 2024-01-15T10:00:00Z and a bit
@@ -379,8 +382,8 @@ STREAM = "sha256:eac9f801b7fb7c2c191fc8936faa35ed1c2442843da1cd053adb2d6231ec0b1
 
 
 def test_stream_hash_is_the_known_one() -> None:
-    whole = hashes.stream(VECTOR, "sha256", lambda path: [VECTOR[path]])
-    split = hashes.stream(
+    whole = payload_hash.stream(VECTOR, "sha256", lambda path: [VECTOR[path]])
+    split = payload_hash.stream(
         list(VECTOR)[::-1], "sha256", lambda path: [bytes([b]) for b in VECTOR[path]]
     )
     assert whole == split == STREAM

@@ -19,8 +19,9 @@ from pydicom.data import get_testdata_file
 from pydicom.uid import generate_uid
 
 from fastjmix.failpoints import VARIABLE
-from fastjmix.jmix import assertions, keys, signing
-from fastjmix.jmix.check import check_envelope
+from fastjmix.jmix import keys
+from fastjmix.jmix.read.admission import check_envelope
+from fastjmix.jmix.write import assertions, signing
 
 KEY = keys.new_signing_key()
 

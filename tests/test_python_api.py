@@ -22,14 +22,14 @@ from pydicom.data import get_testdata_file
 
 import fastjmix
 import fastjmix.jmix
-from fastjmix.envelope.building import convert
-from fastjmix.envelope.options import OPTIONS, for_shell
-from fastjmix.envelope.output import OutputError
-from fastjmix.envelope.recipe import BuildError, Recipe
 from fastjmix.errors import ConfigError, EnvelopeError, FastjmixError, UsageError
 from fastjmix.jmix import build, open_envelope, verify
 from fastjmix.jmix.keys import new_recipient_key
-from fastjmix.jmix.parties import Encryption, Entity, Published, Signing
+from fastjmix.jmix.write.parties import Encryption, Entity, Published, Signing
+from fastjmix.tools.envelope.building import convert
+from fastjmix.tools.envelope.options import OPTIONS, for_shell
+from fastjmix.tools.envelope.output import OutputError
+from fastjmix.tools.envelope.recipe import BuildError, Recipe
 
 CT = Path(get_testdata_file("CT_small.dcm"))
 MR = Path(get_testdata_file("MR_small.dcm"))
@@ -136,7 +136,13 @@ def test_the_docstrings_name_what_is_raised() -> None:
 
 # -- whose words -----------------------------------------------------------------------------------
 
-FRONT = {"cli.py", "demo.py", "envelope/commands.py", "envelope/options.py", "tune/show.py"}
+FRONT = {
+    "cli.py",
+    "tools/demo.py",
+    "tools/envelope/commands.py",
+    "tools/envelope/options.py",
+    "tools/tune/show.py",
+}
 """Modules that speak to somebody at a command line, and the table of its options."""
 
 

@@ -26,13 +26,14 @@ from nightly import by_form
 from reception import HEAD_BYTES, Reception, recovered
 from strange import encoded
 
-from fastjmix import _core, instances
+from fastjmix import _core
 from fastjmix.dicom import dataset
 from fastjmix.dicom.dataset import file_meta_prefix, read_file_meta
+from fastjmix.dicom.head import data_set_head, reader_for
 from fastjmix.errors import UnreadableHead
-from fastjmix.heads import data_set_head, reader_for
-from fastjmix.jmix.archive import data_offset, local_header, walk
-from fastjmix.recovery import Outcome, recover
+from fastjmix.jmix.write.archive import data_offset, local_header, walk
+from fastjmix.packer import instances
+from fastjmix.packer.recovery import Outcome, recover
 from fastjmix.spool import Spool, journal
 
 SYNTAX = {0: wire.IMPLICIT, 1: wire.EXPLICIT, 2: wire.BIG, 3: wire.DEFLATED}

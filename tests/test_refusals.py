@@ -23,7 +23,7 @@ from fastjmix._core import DataSetReader
 from fastjmix.dicom.dimse import COMMENT_MAX
 from fastjmix.dicom.foreign import foreign_protocol
 from fastjmix.dicom.refusals import UIDS, Reason, why_uids, why_unreadable
-from fastjmix.log_rates import LINES_AT_ONCE
+from fastjmix.log.rates import LINES_AT_ONCE
 from fastjmix.receiver.messages import UID_SHOWN_MAX
 
 TAGS = {name: tag for tag, name in UIDS.items()}

@@ -19,13 +19,15 @@ from disks import Memory
 from gateway import Gateway, Peer, Store, get, images_in, members, running, until
 from ledger import Ledger, Modality, digest, instances
 
+from fastjmix.config import key_files
 from fastjmix.errors import EnvelopeError
 from fastjmix.failpoints import POINTS, VARIABLE
-from fastjmix.jmix import encryption, keys
-from fastjmix.jmix.assertions import verify_assertions
-from fastjmix.jmix.check import check_envelope
+from fastjmix.jmix import keys
 from fastjmix.jmix.digests import stream_hash
-from fastjmix.jmix.signing import verify_manifest
+from fastjmix.jmix.read.admission import check_envelope
+from fastjmix.jmix.write import encryption
+from fastjmix.jmix.write.assertions import verify_assertions
+from fastjmix.jmix.write.signing import verify_manifest
 
 NOWHERE = 9  # nobody listens: what was sealed stays in outbox/
 RECIPIENT = keys.recipient_key(bytes(range(7, 39)), "the recipient's")
@@ -195,10 +197,10 @@ def test_keys_are_made_once(tmp_path: Path) -> None:
         return subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
 
     signing, encrypting = made("--signing", "-o", "s"), made("--encryption", "-o", "e")
-    key = keys.signing_key(keys.read_file(tmp_path / "s"), "s")
+    key = keys.signing_key(key_files.read_file(tmp_path / "s"), "s")
     assert keys.signing_public(signing.stdout.encode(), "stdout") == key.public
     assert key.fingerprint in signing.stderr
-    private = keys.recipient_key(keys.read_file(tmp_path / "e"), "e")
+    private = keys.recipient_key(key_files.read_file(tmp_path / "e"), "e")
     assert keys.recipient_public(encrypting.stdout.encode(), "stdout") == private.public
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     assert {path.stat().st_mode & 0o777 for path in before} == {0o600}

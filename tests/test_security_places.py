@@ -18,11 +18,10 @@ from dicom_peers import CONGESTED, message
 from gateway import Gateway, Peer, get, running, until
 
 from fastjmix.config import PeerLimits
-from fastjmix.receiver import places
-from fastjmix.receiver.connection import Connection, State
-from fastjmix.receiver.doors import Door
-from fastjmix.receiver.places import HOLD_SECS, Places, gives_way
-from fastjmix.stats import StatsPage
+from fastjmix.ipc.metrics import StatsPage
+from fastjmix.receiver import displacement
+from fastjmix.receiver.connection import Connection, Door, State
+from fastjmix.receiver.displacement import HOLD_SECS, Places, gives_way
 
 PLACES = 3
 QUICK = "from fastjmix.receiver import places; places.HOLD_SECS = 1.0; places.MEASURED_SECS = 0.5"
@@ -349,4 +348,4 @@ def test_s33_rejections_of_other_receivers_are_seen_once() -> None:
     assert mine.others_rejected()
     assert not mine.others_rejected()
     assert theirs.others_rejected()
-    assert page.total(places.REJECTED) == 3
+    assert page.total(displacement.REJECTED) == 3

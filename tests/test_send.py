@@ -29,7 +29,7 @@ from pydicom.uid import (
 )
 from pynetdicom import ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, evt
 
-from fastjmix import send
+from fastjmix.tools import send
 
 
 def sendable() -> list[send.Instance]:

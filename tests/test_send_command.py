@@ -22,9 +22,9 @@ from gateway import COMMAND, run_command
 from pydicom import dcmread
 from pynetdicom import evt
 
-from fastjmix import send
-from fastjmix.send import peer as limits
-from fastjmix.send import record as records
+from fastjmix.tools import send
+from fastjmix.tools.send import peer as limits
+from fastjmix.tools.send import record as records
 
 MEDIA = PYDICOM_FILES / "test_files" / "dicomdirtests"
 

@@ -1,4 +1,4 @@
-"""senders.py, calling_aes.py: whom an open envelope waits for.
+"""packer/senders.py, spool/calling_aes.py: whom an open envelope waits for.
 
 Time that must pass is not slept away: another study, whose timer is due later, is sealed first.
 """
@@ -22,9 +22,9 @@ from gateway import Gateway, Peer, images, running
 from reception import Reception
 from test_studies import instance, metric, sealed, send
 
-from fastjmix import calling_aes, senders
-from fastjmix.calling_aes import RETURNING_FILE, CallingAEs
-from fastjmix.spool import Spool
+from fastjmix.packer import senders
+from fastjmix.spool import Spool, calling_aes
+from fastjmix.spool.calling_aes import RETURNING_FILE, CallingAEs
 
 TIMERS = "quiet_secs = 1.0\nrelease_grace_secs = 0.5"
 PATIENT = "quiet_secs = 3.0\nrelease_grace_secs = 0.2"
@@ -162,7 +162,7 @@ def test_f101_who_breaks_off_and_stays_away_is_not_waited_for(gateway: Gateway) 
 
 
 def test_f101_the_envelope_that_makes_place_is_not_one_on_the_wire(tmp_path: Path) -> None:
-    few = "import fastjmix.packer as packer; packer.OPEN_MAX = 2"
+    few = "import fastjmix.packer.loop as packer; packer.OPEN_MAX = 2"
     with gateway_with(tmp_path, "quiet_secs = 60", first=few) as own, ExitStack() as stack:
         studies = [new_uid() for _ in range(3)]
         peers = [stack.enter_context(association(own)) for _ in range(4)]

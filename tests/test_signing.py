@@ -23,10 +23,11 @@ from cryptography.hazmat.primitives.serialization import (
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fastjmix.config import key_files
 from fastjmix.errors import ConfigError, EnvelopeError
 from fastjmix.jmix import keys
-from fastjmix.jmix.assertions import AssertionResult, assertion, verify_assertions
-from fastjmix.jmix.signing import sign_manifest, verify_manifest
+from fastjmix.jmix.write.assertions import AssertionResult, assertion, verify_assertions
+from fastjmix.jmix.write.signing import sign_manifest, verify_manifest
 
 SEED = bytes(range(100, 132))
 KEY = keys.signing_key(SEED, "the test's key")
@@ -129,12 +130,12 @@ def test_a_key_shows_nothing_of_itself() -> None:
 def test_key_files_are_read_with_a_bound(tmp_path: Path) -> None:
     path = tmp_path / "k"
     with pytest.raises(ConfigError, match="cannot be read: No such file"):
-        keys.read_file(path)
+        key_files.read_file(path)
     path.write_bytes(SEED)
-    assert keys.read_file(path) == SEED
+    assert key_files.read_file(path) == SEED
     path.write_bytes(bytes(5000))
     with pytest.raises(ConfigError, match="more than 4096 bytes"):
-        keys.read_file(path)
+        key_files.read_file(path)
 
 
 # -- manifest.jws --------------------------------------------------------------------------------

@@ -42,12 +42,13 @@ from hypothesis.stateful import (
 )
 from nightly import by_form
 
-from fastjmix import sealing
 from fastjmix.dicom.dataset import file_meta_prefix
-from fastjmix.packing import Packing
-from fastjmix.recovery import recover
-from fastjmix.settings import tabulate
-from fastjmix.spool import Retention, Spool, renaming
+from fastjmix.ipc.ingest_rules import tabulate
+from fastjmix.packer import seal as sealing
+from fastjmix.packer.open_envelope import Packing
+from fastjmix.packer.recovery import recover
+from fastjmix.spool import Retention, Spool
+from fastjmix.spool import rename as renaming
 
 STUDIES = ("1.2.1", "1.2.2")
 INSTANCES = ("1.9.1", "1.9.2", "1.9.3")

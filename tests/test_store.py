@@ -1,4 +1,6 @@
-"""store/ and web.py: the embedded JMIX store over real sockets, aiohttp's client and curl."""
+"""store/ and httpd/server.py: the embedded JMIX store over real sockets, aiohttp's client and
+curl.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +17,9 @@ import pytest
 from envelopes import ID, STUDY, envelope, members, zipped
 from stores import JSON, Client, curl, left_behind, with_store
 
-from fastjmix import store
 from fastjmix.errors import ConfigError, PlatformError, SpoolError
-from fastjmix.jmix.check import Limits
+from fastjmix.jmix.limits import Limits
+from fastjmix.tools import store
 
 # -- storing -------------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from gateway import Store, running
 from sealed import sealed
 from stores import JSON, Client, left_behind, with_store
 
-from fastjmix.store import page, paging
+from fastjmix.tools.store import page, paging
 
 TOKEN = {"Authorization": "Bearer secret"}
 

@@ -1,4 +1,4 @@
-"""store/directory.py: what is arriving, what a start finds, and what it leaves alone."""
+"""tools/store/directory.py: what is arriving, what a start finds, and what it leaves alone."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from envelopes import ID, STUDY, envelope
 from gateway import Store, run_command, running, until
 from stores import Client, left_behind, serving, with_store
 
-from fastjmix import store
 from fastjmix.errors import PlatformError, SpoolError
-from fastjmix.jmix.tarball import DIALECTS
-from fastjmix.store import directory
+from fastjmix.jmix.write.tarball import DIALECTS
+from fastjmix.tools import store
+from fastjmix.tools.store import directory
 
 OTHER = "550e8400-e29b-41d4-a716-446655440001"
 

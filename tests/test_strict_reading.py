@@ -25,25 +25,18 @@ from nightly import by_form
 from sealed import sealed
 
 from fastjmix.errors import EnvelopeError
-from fastjmix.jmix import (
-    assertions,
-    check,
-    encryption,
-    keys,
-    report,
-    rules,
-    strictjson,
-    tarball,
-    unzip,
-    verifying,
-)
-from fastjmix.jmix.assertions import verify_assertions, verify_audit
-from fastjmix.jmix.check import check_envelope, read_manifest
+from fastjmix.jmix import keys, strict_json
 from fastjmix.jmix.faults import Unforeseen
-from fastjmix.jmix.names import clashes
-from fastjmix.jmix.signing import sign_manifest, verify_manifest
-from fastjmix.jmix.unzip import Archive, Limits
-from fastjmix.jmix.verifying import verify
+from fastjmix.jmix.limits import Limits
+from fastjmix.jmix.read import admission, report, rules, unzip
+from fastjmix.jmix.read import verify as verifying
+from fastjmix.jmix.read.admission import check_envelope, read_manifest
+from fastjmix.jmix.read.portable_names import clashes
+from fastjmix.jmix.read.unzip import Archive
+from fastjmix.jmix.write import assertions, encryption, tarball
+from fastjmix.jmix.write.assertions import verify_assertions, verify_audit
+from fastjmix.jmix.write.signing import sign_manifest, verify_manifest
+from fastjmix.tools.envelope.verifying import verify
 
 GOOD = envelope(ID)
 
@@ -271,30 +264,30 @@ def test_s31_what_an_archive_may_unpack_to(monkeypatch: pytest.MonkeyPatch, off:
 @pytest.mark.parametrize("value", [b"0", b'""', b"null", b'{"":0,"a":0,"b":0}', b'["a","b","c"]'])
 def test_s31_values_of_a_document(off: int, value: bytes) -> None:
     weight = value.count(b"{") + value.count(b"[") + value.count(b",") + 1
-    count = (strictjson.VALUES_MAX - 1) // weight + off
+    count = (strict_json.VALUES_MAX - 1) // weight + off
     text = b"[" + b",".join([value] * count) + b"]"
     values = weight * count + 1  # one for the array itself
-    text = text[:-1] + b",0" * (strictjson.VALUES_MAX + off - values) + b"]"
+    text = text[:-1] + b",0" * (strict_json.VALUES_MAX + off - values) + b"]"
     if off > 0:
         with pytest.raises(EnvelopeError, match="VALUES_MAX"):
-            strictjson.parse(text, "x")
+            strict_json.parse(text, "x")
     else:
-        assert len(strictjson.parse(text, "x")) >= count
+        assert len(strict_json.parse(text, "x")) >= count
 
 
 @pytest.mark.parametrize("off", [-1, 0, 1])
 @pytest.mark.parametrize("value", [b"{}", b"[]", b'{"":0}', b"[[{}]]"])
 def test_s31_objects_and_arrays_of_a_document(off: int, value: bytes) -> None:
     weight = value.count(b"{") + value.count(b"[")
-    count = (strictjson.CONTAINERS_MAX - 1) // weight
-    more = [b"[]"] * (strictjson.CONTAINERS_MAX - 1 - count * weight + off)
+    count = (strict_json.CONTAINERS_MAX - 1) // weight
+    more = [b"[]"] * (strict_json.CONTAINERS_MAX - 1 - count * weight + off)
     values = [value] * count + more if off >= 0 else [value] * (count - 1)
     text = b"[" + b",".join(values) + b"]"
     if off > 0:
         with pytest.raises(EnvelopeError, match="CONTAINERS_MAX, 300000"):
-            strictjson.parse(text, "x")
+            strict_json.parse(text, "x")
     else:
-        assert len(strictjson.parse(text, "x")) == len(values)
+        assert len(strict_json.parse(text, "x")) == len(values)
 
 
 def test_s31_a_document_of_empty_objects_costs_little() -> None:
@@ -309,31 +302,33 @@ def test_s31_a_document_of_empty_objects_costs_little() -> None:
 def test_s31_depth_of_a_document(shape: str, off: int) -> None:
     each = shape.count("[") + shape.count("{{")
     text = "0"
-    for _ in range((strictjson.DEPTH_MAX + off) // each):
+    for _ in range((strict_json.DEPTH_MAX + off) // each):
         text = shape.format(text)
-    text = "[" * ((strictjson.DEPTH_MAX + off) % each) + text
-    text += "]" * ((strictjson.DEPTH_MAX + off) % each)
+    text = "[" * ((strict_json.DEPTH_MAX + off) % each) + text
+    text += "]" * ((strict_json.DEPTH_MAX + off) % each)
     if off > 0:
         with pytest.raises(EnvelopeError, match="DEPTH_MAX, 128"):
-            strictjson.parse(text.encode(), "x")
+            strict_json.parse(text.encode(), "x")
     else:
-        assert strictjson.parse(text.encode(), "x")
+        assert strict_json.parse(text.encode(), "x")
 
 
 def test_s31_a_document_of_brackets_is_refused() -> None:
     for text in (b"[" * 1_000_000, b"[" * 500_000 + b"]" * 500_000, b'{"a":' * 300_000):
         with pytest.raises(EnvelopeError):
-            strictjson.parse(text, "x")
+            strict_json.parse(text, "x")
 
 
 @pytest.mark.parametrize("off", [-1, 0, 1])
 def test_s31_studies_of_an_envelope(off: int) -> None:
-    studies = {f"1.2.{n}": {"study_uid": "1", "series": []} for n in range(check.STUDIES_MAX + off)}
+    studies = {
+        f"1.2.{n}": {"study_uid": "1", "series": []} for n in range(admission.STUDIES_MAX + off)
+    }
     data = zipped(members(metadata={"studies": studies}))
     if off > 0:
         refused(data, "STUDIES_MAX, 1000")
     else:
-        assert len(check_envelope(io.BytesIO(data)).studies) == check.STUDIES_MAX + off
+        assert len(check_envelope(io.BytesIO(data)).studies) == admission.STUDIES_MAX + off
 
 
 @pytest.mark.parametrize("off", [-1, 0, 1])
@@ -544,7 +539,7 @@ NOT_JSON = [
 @pytest.mark.parametrize(("text", "words"), TWICE)
 def test_s32_a_key_comes_once_in_an_object(text: str, words: str) -> None:
     with pytest.raises(EnvelopeError) as caught:
-        strictjson.parse(text.encode(), "manifest.json")
+        strict_json.parse(text.encode(), "manifest.json")
     assert words in caught.value.message
     assert "manifest.json" in caught.value.message
 
@@ -555,27 +550,27 @@ def test_s32_what_some_readers_take_for_json_is_refused(text: bytes) -> None:
         if wrapped.endswith(b"} {}}"):
             continue
         with pytest.raises(EnvelopeError):
-            strictjson.parse(wrapped, "manifest.json")
+            strict_json.parse(wrapped, "manifest.json")
 
 
 @pytest.mark.parametrize("sign", ["", "-"])
 @pytest.mark.parametrize("place", ["[{}]", '{{"a": {}}}', "[1, {}]", '{{"a"\t:\r\n{}}}'])
 @pytest.mark.parametrize("off", [-1, 0, 1])
 def test_s32_digits_of_a_whole_number(sign: str, place: str, off: int) -> None:
-    digits = "9" * (strictjson.DIGITS_MAX + off)
+    digits = "9" * (strict_json.DIGITS_MAX + off)
     text = place.format(sign + digits).encode()
     if off > 0:
         with pytest.raises(EnvelopeError, match="DIGITS_MAX, 18"):
-            strictjson.parse(text, "x")
+            strict_json.parse(text, "x")
     else:
-        assert strictjson.parse(text, "x") == json.loads(text)
+        assert strict_json.parse(text, "x") == json.loads(text)
 
 
 @pytest.mark.parametrize(
     "text", ['{"a": "1234567890123456789012"}', '["2.25.98765432109876543210987"]', "[0.1, 1e300]"]
 )
 def test_s32_what_every_reader_reads_alike_is_read(text: str) -> None:
-    assert strictjson.parse(text.encode(), "x") == json.loads(text)
+    assert strict_json.parse(text.encode(), "x") == json.loads(text)
 
 
 DUPLICATE = b'{"id": "%s", "id": "%s", ' % (ID.encode(), ID.encode()[::-1])
@@ -648,7 +643,7 @@ def test_s32_a_large_manifest_is_read_in_reasonable_time() -> None:
     ]
     text = json.dumps({"id": ID, "files": listed}).encode()
     started = time.process_time()
-    assert len(strictjson.parse(text, "manifest.json")["files"]) == 100_000
+    assert len(strict_json.parse(text, "manifest.json")["files"]) == 100_000
     assert time.process_time() - started < 3
 
 
@@ -751,8 +746,8 @@ def test_s31_what_no_rule_foresaw_is_refused_and_no_fault_of_who_was_asked(
     def broken(*_: object) -> None:
         raise IndexError("nobody thought of this")
 
-    monkeypatch.setattr(check, "identity", broken)
-    monkeypatch.setattr("fastjmix.jmix.verifying.identity", broken)
+    monkeypatch.setattr(admission, "identity", broken)
+    monkeypatch.setattr("fastjmix.jmix.read.verify.identity", broken)
     answer = gateway.post(GOOD)
     assert answer.status == 400
     assert "IndexError" in answer.json["error"]

@@ -14,7 +14,7 @@ import wire
 from dicom_peers import archives, new_uid
 from gateway import Gateway, Peer, Store, get, members, run_command, running, until
 
-from fastjmix.parts import parts_headers
+from fastjmix.httpd.parts import parts_headers
 
 BUILDER = "release_grace_secs = 0.2"
 SR = "1.2.840.10008.5.1.4.1.1.88.67"

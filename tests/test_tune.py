@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 
 from fastjmix import config
 from fastjmix.dicom.dataset import file_meta_prefix
-from fastjmix.tune import disk, material, plan, run, sender, trial, verdict
-from fastjmix.tune.plan import Setting, Trial
-from fastjmix.tune.verdict import Effect, Figures, Findings
+from fastjmix.tools.tune import disk, material, plan, run, sender, trial, verdict
+from fastjmix.tools.tune.plan import Setting, Trial
+from fastjmix.tools.tune.verdict import Effect, Figures, Findings
 
 BASE = Setting(False, "sha256", 131072, "fsync", 1)
 OFF = Setting(True, "sha256", 16384, "page-cache", 2)

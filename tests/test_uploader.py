@@ -32,14 +32,14 @@ from upstreams import (
     taken,
 )
 
-from fastjmix import uploader
 from fastjmix.config import Credentials, Secret
-from fastjmix.courier import Courier
-from fastjmix.delivery import Backoff, Gate
-from fastjmix.queues import Key, Target, key_of, name_of
 from fastjmix.spool import Room
-from fastjmix.upkeep import Keep
-from fastjmix.upstream_facts import UpstreamFacts
+from fastjmix.uploader import loop as uploader
+from fastjmix.uploader.client import Courier
+from fastjmix.uploader.maintenance import Keep
+from fastjmix.uploader.policy import Backoff, Gate
+from fastjmix.uploader.queue import Key, Target, key_of, name_of
+from fastjmix.uploader.upstream_facts import UpstreamFacts
 
 # -- what comes back -------------------------------------------------------------------------------
 

@@ -26,8 +26,8 @@ from upstreams import (
     says_ok,
 )
 
-from fastjmix.delivery import Backoff
-from fastjmix.upstream_facts import UNCLEAR_MAX
+from fastjmix.uploader.policy import Backoff
+from fastjmix.uploader.upstream_facts import UNCLEAR_MAX
 
 ONE = replace(FAST, at_once=1)
 

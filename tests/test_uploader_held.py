@@ -32,12 +32,12 @@ from upstreams import (
     taken,
 )
 
-from fastjmix.answers import Answer
-from fastjmix.courier import Courier
-from fastjmix.delivery import Backoff, Gate, Verdict, judge
-from fastjmix.queues import Target, Waiting
-from fastjmix.uploader import Pace
-from fastjmix.upstream_facts import UpstreamFacts
+from fastjmix.uploader.answers import Answer
+from fastjmix.uploader.client import Courier
+from fastjmix.uploader.loop import Pace
+from fastjmix.uploader.policy import Backoff, Gate, Verdict, judge
+from fastjmix.uploader.queue import Target, Waiting
+from fastjmix.uploader.upstream_facts import UpstreamFacts
 
 QUICK = replace(FAST, hold_secs=0.05, route_secs=0.05)
 ONE = replace(QUICK, at_once=1)

@@ -18,7 +18,7 @@ from proxy import Plan, Proxy, Reset, Say, in_turn
 from upstreams import Upstream, http_head
 
 from fastjmix import config, log
-from fastjmix.uploader import one_line
+from fastjmix.uploader.loop import one_line
 
 CHILD = """
 import pickle, sys

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fastjmix.spool import Remembered
 from fastjmix.spool.remembered import REMEMBERED_BYTES_MAX
-from fastjmix.upstream_facts import TRIAL_PAUSE_SECS, UNCLEAR_MAX, Coding, UpstreamFacts
+from fastjmix.uploader.upstream_facts import TRIAL_PAUSE_SECS, UNCLEAR_MAX, Coding, UpstreamFacts
 
 NOW = 1_700_000_000.0
 V11, V10 = (1, 1), (1, 0)

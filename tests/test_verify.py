@@ -1,4 +1,4 @@
-"""jmix/verifying.py, original.py, rules.py, opened.py: every fault found, each with its place."""
+"""jmix/read/verify.py, original.py, rules.py, opened.py: every fault found, each with its place."""
 
 from __future__ import annotations
 
@@ -30,25 +30,19 @@ from rich.console import Console
 from sealed import sealed
 
 from fastjmix.dicom.dataset import Description
-from fastjmix.envelope import show
-from fastjmix.envelope.summary import summarise
 from fastjmix.errors import EnvelopeError
-from fastjmix.jmix import (
-    assertions,
-    encryption,
-    keys,
-    open_envelope,
-    profiles,
-    rules,
-    signing,
-    verify,
-)
-from fastjmix.jmix.archive import Member, central_directory, local_header
-from fastjmix.jmix.envelope import Contents, Options
-from fastjmix.jmix.parties import AssertionSettings, Entity, Published, Signing
-from fastjmix.jmix.report import Report
-from fastjmix.jmix.tarball import DIALECTS, Plain
-from fastjmix.jmix.unzip import Archive, Limits
+from fastjmix.jmix import keys, open_envelope, verify
+from fastjmix.jmix.limits import Limits
+from fastjmix.jmix.read import rules
+from fastjmix.jmix.read.report import Report
+from fastjmix.jmix.read.unzip import Archive
+from fastjmix.jmix.write import assertions, encryption, profiles, signing
+from fastjmix.jmix.write.archive import Member, central_directory, local_header
+from fastjmix.jmix.write.envelope import Contents, Options
+from fastjmix.jmix.write.parties import AssertionSettings, Entity, Published, Signing
+from fastjmix.jmix.write.tarball import DIALECTS, Plain
+from fastjmix.tools.envelope import show
+from fastjmix.tools.envelope.summary import summarise
 
 SIGNER = keys.signing_key(bytes(range(32)), "test")
 RECIPIENT = keys.recipient_key(bytes(range(1, 33)), "test")

@@ -1,4 +1,6 @@
-"""web.py through the embedded store: negotiation, ranges, conditions, bytes nobody should send."""
+"""httpd/server.py through the embedded store: negotiation, ranges, conditions, bytes nobody
+should send.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ import pytest
 from envelopes import ID, STUDY, envelope
 from stores import Client, left_behind, with_store
 
-from fastjmix import web
+from fastjmix.httpd import server as web
 
 
 @pytest.mark.parametrize(

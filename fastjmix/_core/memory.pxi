@@ -43,7 +43,7 @@ cdef extern from *:
         _Alignas(64) char comment[FJ_COMMENT];
         /* the instance: written by the receiver before `begun` */
         _Alignas(64) fj_uid study, series, sop_class, sop_instance, transfer_syntax;
-        uint32_t settings;              /* which listener, calling AE and builder: see settings.py */
+        uint32_t settings;              /* which listener, calling AE and builder: see ipc/ingest_rules.py */
         uint32_t message_id;
         uint64_t start;                 /* position of the first data set byte */
         uint64_t first_piece;           /* `published` when the instance began */

@@ -1,6 +1,6 @@
 """The parties of a published envelope: from the builder's options and an AE title's overrides.
 
-Wanted: one value (jmix/parties.py) for each set of rules that makes published envelopes.
+Wanted: one value (jmix/write/parties.py) for each set of rules that makes published envelopes.
 Guaranteed: every key that it names can be read, and is a key of its kind, when the configuration is
 loaded; private keys are looked at and forgotten. What profile harmony has no room for is a fault,
 unless some AE title's profile has.
@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from fastjmix import errors
-from fastjmix.config import tables_jmix, tree
+from fastjmix.config import key_files, tables_jmix, tree
 from fastjmix.config.checking import Entry
 from fastjmix.config.kinds import Table
 from fastjmix.config.references import References
-from fastjmix.jmix import parties
-from fastjmix.jmix.envelope import Options
-from fastjmix.jmix.published import root_documents
+from fastjmix.jmix.write import parties
+from fastjmix.jmix.write.envelope import Options
+from fastjmix.jmix.write.published import root_documents
 
 PROFILE: Final = "jmix-1.0"
 KEYS: Final = tuple(tables_jmix.Parties.model_fields)
@@ -105,7 +105,9 @@ class Parties:
         from fastjmix.jmix import keys  # cryptography costs some 60 ms: only who signs pays
 
         try:
-            held = {file: keys.load(keys.signing_key, Path(file)) for file in published.key_files()}
+            held = {
+                file: key_files.load(keys.signing_key, Path(file)) for file in published.key_files()
+            }
             options = Options(_NO_ID, 0.0, published=published, keys=held)
             root_documents(options, None if skip_hashing else _NO_HASH)
         except errors.ConfigError as problem:
@@ -186,7 +188,7 @@ class _Reader:
         key = f"{one.key}.recipient_key_file"
         with _key_faults(self._references, one.of, key):
             if file is not None:
-                public = keys.load(keys.recipient_public, _beside(one.of, file))
+                public = key_files.load(keys.recipient_public, _beside(one.of, file))
         return parties.Encryption(base64.b64encode(public).decode(), table.dialect)
 
     def _private(self, one: Given, name: str) -> str:
@@ -195,7 +197,7 @@ class _Reader:
 
         path = _beside(one.of, name)
         with _key_faults(self._references, one.of, f"{one.key}.key_file"):
-            keys.load(keys.signing_key, path)
+            key_files.load(keys.signing_key, path)
         return str(path)
 
 
@@ -209,7 +211,7 @@ def recipient_key(references: References, of: Entry, key: str, name: str | None)
 
     path = _beside(of, name)
     with _key_faults(references, of, key):
-        keys.load(keys.recipient_key, path)
+        key_files.load(keys.recipient_key, path)
     return path
 
 

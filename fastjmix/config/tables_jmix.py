@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator
 
 from fastjmix.config.kinds import REQUIRED, Table, own
-from fastjmix.jmix import parties
+from fastjmix.jmix.write import parties
 
 FIELDS_MAX: Final = 64
 """Fields that an assertion signs, at most."""

@@ -39,7 +39,7 @@ from fastjmix.config.tables_jmix import (
 )
 from fastjmix.config.tables_net import Connection, Listening, retries, timeout
 from fastjmix.config.tables_node import GIB, MIB
-from fastjmix.jmix import parties
+from fastjmix.jmix.write import parties
 
 DEFAULT_MAX_PDU: Final = 131_072  # the largest DCMTK sends; fewer headers for the same data
 LEAST_MAX_PDU: Final = 4096  # DCMTK's own minimum; below it headers outweigh data

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, cast
 
-from fastjmix.jmix.parties import Published
+from fastjmix.jmix.write.parties import Published
 
 _T = TypeVar("_T")
 
@@ -216,7 +216,7 @@ class HttpListener:
 @dataclass(frozen=True, slots=True)
 class Config:
     """All of it. `ignored`: paths of keys that were given and mean nothing here. The reserves are
-    marks of free space; None: spool/room.py knows how much. `create_storage` None: where that
+    marks of free space; None: spool/free_space.py knows how much. `create_storage` None: where that
     harms nothing (spool/presence.py)."""
 
     name: str

@@ -19,9 +19,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from collections.abc import Callable
-from pathlib import Path
-from typing import Final, NoReturn, TypeVar
+from typing import Final, NoReturn
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -38,12 +36,8 @@ from cryptography.hazmat.primitives.serialization import (
 
 from fastjmix.errors import ConfigError, EnvelopeError
 
-K = TypeVar("K")
-
 KEY_BYTES: Final = 32
 SODIUM_BYTES: Final = 64
-KEY_FILE_BYTES_MAX: Final = 4096
-"""A PEM key of either kind has about 120 bytes: a larger file is something else."""
 
 _pem: Final = b"-----BEGIN "
 _prime: Final = 2**255 - 19
@@ -113,26 +107,6 @@ def new_signing_key() -> SigningKey:
 def new_recipient_key() -> RecipientKey:
     """A fresh one, from the system's random numbers."""
     return RecipientKey(X25519PrivateKey.generate())
-
-
-def load(kind: Callable[[bytes, str], K], path: Path) -> K:
-    """The key in a file; `kind` is one of the four functions below. Raises ConfigError."""
-    return kind(read_file(path), str(path))
-
-
-def read_file(path: Path) -> bytes:
-    """The bytes of a key file. Raises ConfigError."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(KEY_FILE_BYTES_MAX + 1)
-    except OSError as problem:
-        raise ConfigError(
-            f"{path}: the key cannot be read: {problem.strerror}",
-            "Let the user that runs fastjmix own the file, with mode 0600.",
-        ) from None
-    if len(data) > KEY_FILE_BYTES_MAX:
-        _refuse(str(path), f"has more than {KEY_FILE_BYTES_MAX} bytes, which no key has")
-    return data
 
 
 def signing_key(data: bytes, where: str) -> SigningKey:

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import socket
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from fastjmix._core import Command, PdvScanner
-from fastjmix.config import PeerLimits
-from fastjmix.dicom.association import Accepted
-
-if TYPE_CHECKING:
-    from fastjmix.receiver.doors import Door
+from fastjmix.config import DicomListener, PeerLimits
+from fastjmix.dicom.association import Accepted, Acceptor
 
 GRANT_SECS: Final = 120.0
 """From the last byte of an instance to its status, and for room in a full lane: a disk that takes
@@ -87,3 +85,40 @@ class Connection:
         came = scanner.arrived - self.paced_bytes
         self.paced_at, self.paced_bytes = now, scanner.arrived
         return came >= self.limits.min_bytes_per_sec * elapsed
+
+
+@dataclass(slots=True)
+class Door:
+    """A listening socket, what it accepts, and who has not come in yet (oldest first)."""
+
+    index: int
+    socket: socket.socket
+    listener: DicomListener
+    acceptor: Acceptor
+    half_open: dict[Connection, None] = field(default_factory=dict)
+    by_host: Counter[str] = field(default_factory=Counter)
+
+    def enter(self, connection: Connection) -> None:
+        """A connection is half-open now."""
+        self.half_open[connection] = None
+        self.by_host[connection.host] += 1
+
+    def leave(self, connection: Connection) -> None:
+        """It is not any more, if it was: it has an association, or its last words."""
+        if connection in self.half_open:
+            del self.half_open[connection]
+            self.by_host[connection.host] -= 1
+            if not self.by_host[connection.host]:
+                del self.by_host[connection.host]
+
+    @property
+    def full(self) -> bool:
+        """True: somebody must go before another may stand here."""
+        return len(self.half_open) >= self.listener.limits.max_half_open
+
+    def gives_way(self, host: str) -> Connection | None:
+        """Who gives its place to a newcomer from `host`; None: nobody, the newcomer goes."""
+        greediest = max(self.by_host, key=lambda one: self.by_host[one])
+        if self.by_host[host] + 1 >= self.by_host[greediest]:
+            return None
+        return next(one for one in self.half_open if one.host == greediest)

@@ -16,9 +16,9 @@ from collections.abc import Callable, Sequence
 
 from fastjmix import log
 from fastjmix.config import Config
-from fastjmix.receiver.connection import Connection
-from fastjmix.receiver.doors import ACCEPT_BURST, Door, door_for, teach_manners
-from fastjmix.stats import Stats
+from fastjmix.ipc.metrics import Stats
+from fastjmix.receiver.connection import Connection, Door
+from fastjmix.receiver.listener import ACCEPT_BURST, door_for, teach_manners
 
 
 class Listeners:

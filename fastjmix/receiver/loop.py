@@ -19,20 +19,15 @@ from fastjmix import _core, log
 from fastjmix._core import PdvScanner
 from fastjmix.config import Config
 from fastjmix.dicom.association import RELEASE_RP, Accepted, abort_pdu
-from fastjmix.links import Links
-from fastjmix.receiver.connection import (
-    ANSWERS_A_TURN,
-    GRANT_SECS,
-    Connection,
-    State,
-)
-from fastjmix.receiver.doors import CLOSING_MAX
-from fastjmix.receiver.entrance import Entrance
-from fastjmix.receiver.leases import Leases
+from fastjmix.ipc.channels import Links
+from fastjmix.ipc.wiring import Wiring
+from fastjmix.receiver.associate import Entrance
+from fastjmix.receiver.connection import ANSWERS_A_TURN, GRANT_SECS, Connection, State
+from fastjmix.receiver.displacement import HOLD_SECS, Places, gives_way
+from fastjmix.receiver.lane_pool import Leases
+from fastjmix.receiver.listener import CLOSING_MAX
 from fastjmix.receiver.listeners import Listeners
 from fastjmix.receiver.messages import Messages
-from fastjmix.receiver.places import HOLD_SECS, Places, gives_way
-from fastjmix.wiring import Wiring
 
 TICK_SECS: Final = 0.5
 """How often deadlines are looked at."""
@@ -541,3 +536,14 @@ class Receiver:
         self._epoll.unregister(descriptor)
         connection.socket.close()
         connection.state = State.CLOSED
+
+
+def run(
+    config: Config,
+    number: int,
+    wiring: Wiring,
+    links: Links,
+    sockets: Sequence[socket.socket],
+) -> None:
+    """The receiver process: returns when it has drained."""
+    Receiver(config, number, wiring, links, sockets).run()

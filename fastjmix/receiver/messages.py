@@ -21,9 +21,9 @@ from fastjmix.dicom.dataset import file_meta_prefix
 from fastjmix.dicom.dimse import Status
 from fastjmix.dicom.refusals import why_uids, why_unreadable
 from fastjmix.failpoints import reach
+from fastjmix.ipc.metrics import Stats
+from fastjmix.ipc.wiring import Wiring
 from fastjmix.receiver.connection import ANSWERS_A_TURN, Connection, State
-from fastjmix.stats import Stats
-from fastjmix.wiring import Wiring
 
 UID_SHOWN_MAX: Final = 128
 """Characters of a refused instance's UID in the log: twice what a UID may have, so that one that is
@@ -293,7 +293,7 @@ class Messages:
     def _log_refusal(
         self, connection: Connection, request: Command, status: int, comment: bytes
     ) -> None:
-        """Logs which request was refused, of whom, and why; log_rates.py bounds the lines."""
+        """Logs which request was refused, of whom, and why; log/rates.py bounds the lines."""
         of = {
             "association": connection.association,
             "calling_ae": connection.accepted.calling_ae if connection.accepted else "",

@@ -8,7 +8,7 @@ State is place. Each step is one rename; each state and what a leftover of it me
                                A crash may leave it: the packer cuts the tail that was never
                                acknowledged, and seals what is whole, or deletes it if nothing was.
                                What was acknowledged and is damaged goes to S4, loudly; the rest is
-                               copied into a fresh draft (recovery.py).
+                               copied into a fresh draft (packer/recovery.py).
        building/<id>/suspect   a sync of that archive failed: it is read, never written again.
        building/<id>/sealed.zip.new  the same envelope in another form (encrypted), being written:
                                of no worth, made anew.
@@ -36,7 +36,7 @@ State is place. Each step is one rename; each state and what a leftover of it me
        */<process>-<uuid>.new  a file being made, to be renamed: deleted by the next process of
                                that name.
 
-No rename replaces what has the name already (renaming.py). A name is ours when it is exactly one of
+No rename replaces what has the name already (rename.py). A name is ours when it is exactly one of
 the above (names.py); whatever else lies there is somebody's: it is never opened for long, moved or
 deleted, and the start names it in one warning. A file of a name of ours that cannot be read, or
 does not hold what we write, concerns its own envelope only.
@@ -47,32 +47,36 @@ one counts and the newer is deleted; the older leaves by one rename when the new
 Names are made here, never taken from a peer. Directories are 0700, files 0600.
 Knows no HTTP and no DICOM.
 
-    states.py    Spool: the directories and the steps
-    presence.py  is the storage directory there, or may it be made?
-    preparing.py the directories and the lock; what a start is refused for, and what passes
-    moving.py    an archive and its record, from one state to the next
-    sweeping.py  what a process that ended left half-done
-    retention.py sent/ within its bounds
-    draft.py     Draft, Leftover: S1; spill.py: an instance that is larger than its lane
-    place.py     is a file still where its path leads? Files left open by a deleted directory
-    recipe.py    building/<id>/draft.json; journal.py: building/<id>/promised
-    ticket.py    what stands beside a sealed envelope
-    names.py     which names are ours; reading.py: how they are opened; renaming.py: and renamed
-    remembered.py  <root>/upstreams.json, <root>/calling_aes.json: hints that survive a restart
-    root.py      the directory that was claimed, and another in its place
-    room.py      free bytes and inodes: two marks of each
-    ground.py    disk or memory? files.py: write all, or raise
+    states.py       Spool: every step between the directories
+    building.py     S1: drafts that are made, and those that were left
+    directories.py  the directories under the storage path
+    presence.py     is the storage directory there, or may it be made?
+    prepare.py      the directories at a start: what it is refused for, and what passes
+    lock.py         one fastjmix at a time, of a version that can read what is there
+    root.py         the directory that was claimed, and another in its place
+    move.py         an archive and its record, from one state to the next
+    drop.py         deletes a draft
+    sweep.py        what a process that ended left half-done
+    retention.py    sent/ within its bounds
+    draft.py        Draft, Leftover: S1; spill.py: an instance that is larger than its lane
+    linked.py       is a file still where its path leads?
+    rescue.py       files left open by a deleted directory
+    recipe.py       building/<id>/draft.json; journal.py: building/<id>/promised
+    ticket.py       what stands beside a sealed envelope
+    names.py        which names are ours
+    reading.py      opens files that anybody may have put there; rename.py: renames, never replaces
+    remembered.py   <root>/upstreams.json, <root>/calling_aes.json: hints that survive a restart
+    calling_aes.py  which calling AE titles come back for a study
+    free_space.py   free bytes and inodes: two marks of each
+    filesystem.py   disk or memory? files.py: write all, or raise
 
 Still wrong: a spool on a file system without atomic rename (some network mounts) is not detected.
 """
 
+from fastjmix.spool.directories import State
 from fastjmix.spool.draft import Draft, Leftover
 from fastjmix.spool.files import MISSING, OWN, SCARCE, sync_directory
-from fastjmix.spool.journal import Promises
-from fastjmix.spool.place import save
-from fastjmix.spool.remembered import Remembered
-from fastjmix.spool.retention import Retention
-from fastjmix.spool.room import (
+from fastjmix.spool.free_space import (
     DRAFT_INODES,
     OPEN_INODES,
     POST_INODES,
@@ -80,8 +84,12 @@ from fastjmix.spool.room import (
     Room,
     seal_bytes,
 )
+from fastjmix.spool.journal import Promises
+from fastjmix.spool.remembered import Remembered
+from fastjmix.spool.rescue import save
+from fastjmix.spool.retention import Retention
 from fastjmix.spool.spill import Remade, Spill
-from fastjmix.spool.states import Spool, State
+from fastjmix.spool.states import Spool
 from fastjmix.spool.ticket import Ticket
 
 __all__ = [

@@ -5,10 +5,10 @@ Guaranteed: `end` is behind the last whole member, so that an append which faile
 the next; `promised` is behind the last member that a commit covered. A file whose sync failed, or
 which answered EIO, is `suspect`: it is never appended to or synced again, because Linux marks the
 pages that it could not write as clean, and the next fdatasync(2) would answer success without them.
-recovery.py reads the instances that were promised before back from the disk, into a fresh draft. A
-commit also sees that the archive is still where its path leads: what is in a file without a name is
-not promised, and what was promised before is kept open (`Leftover.held`) until it is saved
-(place.py).
+packer/recovery.py reads the instances that were promised before back from the disk, into a fresh
+draft. A commit also sees that the archive is still where its path leads: what is in a file without
+a name is not promised, and what was promised before is kept open (`Leftover.held`) until it is
+saved (place.py).
 """
 
 from __future__ import annotations
@@ -19,26 +19,18 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any
 
 from fastjmix._core import begin_writeback, finish_writeback
 from fastjmix.failpoints import reach
-from fastjmix.spool import journal
+from fastjmix.spool import journal, move
+from fastjmix.spool.directories import Directories
+from fastjmix.spool.drop import drop
 from fastjmix.spool.files import Bytes, read_pieces, sync_directory, write_all
-from fastjmix.spool.place import Held, identity, leads_to
+from fastjmix.spool.linked import Held, identity, leads_to
+from fastjmix.spool.names import ARCHIVE, SEALED, SUSPECT
 from fastjmix.spool.spill import JOIN_BYTES, Remade, Spill
 from fastjmix.spool.ticket import Ticket
-
-if TYPE_CHECKING:
-    from fastjmix.spool.states import Spool
-
-ARCHIVE: Final = "envelope.zip"
-SEALED: Final = "sealed.zip"
-"""An archive in another form than the one that was built, complete: only it counts, once here."""
-TICKET: Final = "ticket.json"
-"""The ticket of that archive: durable before it."""
-SUSPECT: Final = "suspect"
-"""An empty file that says that a sync of the archive beside it failed."""
 
 
 @dataclass(slots=True)
@@ -85,7 +77,7 @@ class Draft:
 
     def __init__(
         self,
-        spool: Spool,
+        spool: Directories,
         envelope_id: str,
         recipe: Mapping[str, Any],
         descriptor: int,
@@ -251,7 +243,7 @@ class Draft:
             self._see_place()
             self._close_written()
             ticket = replace(ticket, size_bytes=size)
-            self._spool.publish(self.archive, ticket, durable=self._durable)
+            move.publish(self._spool, self.archive, ticket, durable=self._durable)
             reach("seal.published")
         except OSError as problem:
             self._judge(problem)
@@ -295,8 +287,8 @@ class Draft:
         descriptor, remade.descriptor = remade.descriptor, -1
         os.close(descriptor)  # the last call that may tell of a failed write
         self._see_place()
-        self._spool.settle(remade.path, self.directory, ticket, durable=self._durable)
-        self._spool.move_settled(self.directory, ticket, durable=self._durable)
+        move.settle(self._spool, remade.path, self.directory, ticket, durable=self._durable)
+        move.move_settled(self._spool, self.directory, ticket, durable=self._durable)
         self._end()
         return ticket
 
@@ -308,7 +300,7 @@ class Draft:
 
     def _drop(self) -> None:
         with contextlib.suppress(OSError):  # what stays is deleted at the next start
-            self._spool.drop(Leftover(self.id, self.directory, self.recipe))
+            drop(self._spool, self.directory)
 
     def leave(self) -> Leftover:
         """Closes the file and leaves the draft to whoever recovers it.
@@ -337,7 +329,7 @@ class Draft:
         """Tells whether its path leads to it."""
         try:
             return leads_to(self._path, self._identity)
-        except OSError:  # nobody knows; place.save looks again
+        except OSError:  # nobody knows; rescue.save looks again
             return False
 
     def take_over(self, held: Held, end: int) -> None:

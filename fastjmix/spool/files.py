@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from fastjmix.failpoints import reach
-from fastjmix.spool.renaming import rename_new
+from fastjmix.spool.rename import rename_new
 
 Bytes = bytes | bytearray | memoryview
 

@@ -18,17 +18,25 @@ _id = re.compile(ID)
 _sealed = re.compile(rf"({ID})\.(zip|json)")
 _unfinished = re.compile(rf"(?:([a-z]+(?:-[0-9]{{1,4}})?)-)?({ID})\.(new|upload|spill|draft)")
 
+ARCHIVE: Final = "envelope.zip"
+SEALED: Final = "sealed.zip"
+"""An archive in another form than the one that was built, complete: only it counts, once here."""
+TICKET: Final = "ticket.json"
+"""The ticket of that archive: durable before it."""
+SUSPECT: Final = "suspect"
+"""An empty file that says that a sync of the archive beside it failed."""
+
 DRAFT_FILES: Final = frozenset(
     (
         "damaged",
         "draft.json",
         "draft.new",
-        "envelope.zip",
+        ARCHIVE,
         "promised",
-        "sealed.zip",
-        "sealed.zip.new",
-        "suspect",
-        "ticket.json",
+        SEALED,
+        f"{SEALED}.new",
+        SUSPECT,
+        TICKET,
         "ticket.new",
     )
 )

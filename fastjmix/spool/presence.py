@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from fastjmix.errors import SpoolError
-from fastjmix.spool.ground import is_within, mounts, unescaped
+from fastjmix.spool.filesystem import is_within, mounts, unescaped
 
 FSTAB: Final = Path("/etc/fstab")
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from fastjmix import log
 from fastjmix.errors import DamagedTicket
 from fastjmix.spool import names
-from fastjmix.spool.room import SENT_INODES
+from fastjmix.spool.free_space import SENT_INODES
 from fastjmix.spool.ticket import Ticket
 
 if TYPE_CHECKING:

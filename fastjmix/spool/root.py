@@ -15,8 +15,8 @@ import os
 import uuid
 from pathlib import Path
 
-from fastjmix.claim import LOCK, claim, join
-from fastjmix.spool.place import identity, leads_to
+from fastjmix.spool.linked import identity, leads_to
+from fastjmix.spool.lock import LOCK, claim, join
 
 
 class Root:

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import orjson
 
-from fastjmix.claim import FORMAT
 from fastjmix.errors import DamagedTicket
+from fastjmix.spool.lock import FORMAT
 from fastjmix.spool.names import is_id
 from fastjmix.spool.reading import read_small
 

@@ -10,13 +10,7 @@ import struct
 
 import wire
 
-from fastjmix.dicom.association import (
-    ACCEPTANCE,
-    Accepted,
-    Acceptor,
-    Policy,
-    Rejected,
-)
+from fastjmix.dicom.association import ACCEPTANCE, Accepted, Acceptor, Policy, Rejected
 from fastjmix.errors import ProtocolError
 
 POLICY = Policy("JMIX_RECEIVER", False, None, 131072, True, True)

@@ -1,0 +1,97 @@
+"""What a verification found, as values.
+
+Wanted: a person reads it line by line, a program as a table; both see the same.
+Guaranteed: what is wrong is a fault; what ought to be known is a remark, and no fault: a hash that
+was skipped, a signature that could not be verified without a key.
+Still wrong: the words are for people; a program has where, what and the byte.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from fastjmix.errors import EnvelopeError
+from fastjmix.jmix.faults import Fault
+
+FINDINGS_MAX: Final = 10_000
+"""Faults, and remarks, that are kept. More tell an author nothing new, and a listing of a million
+entries can have one in each."""
+
+
+class Finding(NamedTuple):
+    """One thing found: the member, document or part of the archive; what; the byte of the archive
+    where that has a meaning; what to do."""
+
+    where: str
+    what: str
+    at: int | None = None
+    hint: str = ""
+
+    def __str__(self) -> str:
+        place = "" if self.at is None else f", byte {self.at}"
+        return f"{self.where}{place}: {self.what}"
+
+
+class Signature(NamedTuple):
+    """A signature that was looked at. `what` is "manifest.jws" or an assertion's role."""
+
+    what: str
+    ok: bool
+    why: str
+    fingerprint: str | None
+    expires_at: str | None = None
+
+
+@dataclass(slots=True)
+class Report:
+    """What `verify` found. `ok` is the verdict; `bytes_read` counts members' data.
+
+    `payload_hash`: "right", "wrong", "absent", "skipped", or "not compared" (a member could not be
+    read, or it is a hash of what is encrypted). `more_faults` and `more_remarks` were found and not
+    kept.
+    """
+
+    id: str = ""
+    profile: str = ""
+    studies: tuple[str, ...] = ()
+    members: int = 0
+    instances: int = 0
+    bytes_read: int = 0
+    hashes: int = 0
+    payload_hash: str = "absent"
+    encrypted: bool = False
+    decrypted: bool = False
+    faults: list[Finding] = field(default_factory=list)
+    remarks: list[Finding] = field(default_factory=list)
+    more_faults: int = 0
+    more_remarks: int = 0
+    signatures: list[Signature] = field(default_factory=list)
+    _told: set[Finding] = field(default_factory=set, repr=False)
+
+    @property
+    def ok(self) -> bool:
+        """No fault."""
+        return not self.faults
+
+    def tell(self, problem: EnvelopeError) -> None:
+        """One more fault."""
+        if isinstance(problem, Fault):
+            found = Finding(problem.where, problem.what, problem.at, problem.hint)
+        else:
+            where, colon, what = problem.message.partition(": ")
+            found = Finding(where if colon else "envelope", what or where, None, problem.hint)
+        if found in self._told:
+            return
+        if len(self.faults) == FINDINGS_MAX:
+            self.more_faults += 1
+            return
+        self._told.add(found)
+        self.faults.append(found)
+
+    def remark(self, where: str, what: str) -> None:
+        """One more remark."""
+        if len(self.remarks) == FINDINGS_MAX:
+            self.more_remarks += 1
+            return
+        self.remarks.append(Finding(where, what))

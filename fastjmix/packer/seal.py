@@ -1,0 +1,152 @@
+"""The end of an envelope: its documents, and its way to outbox/.
+
+Wanted: whoever seals an envelope, its packer or a later process, writes the same from draft.json.
+Guaranteed: an encrypted envelope is written beside the draft's plain archive, which stays complete
+until it is durable; the plaintext never leaves the draft's directory, and is gone before the
+envelope is in outbox/. Each attempt has its own ephemeral key and iv. Members are compared with
+their CRC-32 while they are read again: damage is not encrypted, but found.
+Still wrong: with `payload_hash` = "stream" the seal reads everything once more
+(jmix/write/payload_hash.py), and other studies wait for it, unless the envelope is encrypted.
+Deleted plaintext may be read from the disk's blocks until they are used again: what must not be,
+needs a disk that encrypts.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from isal.isal_zlib import crc32
+
+from fastjmix import log
+from fastjmix.config import Builder
+from fastjmix.config.key_files import signing_keys
+from fastjmix.errors import ConfigError
+from fastjmix.jmix.write import parties, profiles
+from fastjmix.jmix.write.archive import Member, data_offset
+from fastjmix.jmix.write.documents import write_documents
+from fastjmix.jmix.write.encrypted import write_encrypted
+from fastjmix.jmix.write.envelope import Contents, Options
+from fastjmix.jmix.write.parties import Encryption
+from fastjmix.spool import Draft, Ticket
+from fastjmix.spool.files import read_pieces
+
+if TYPE_CHECKING:
+    pass
+
+
+def seal(
+    draft: Draft,
+    contents: Contents,
+    members: list[Member],
+    origin: str,
+    sealed_at: float | None = None,
+) -> Ticket:
+    """Writes the documents, encrypts the payload if so configured, and moves it to outbox/.
+
+    Raises OSError; with ENOKEY when the envelope cannot be signed as its recipe says.
+    `sealed_at` is the time of an earlier attempt, whose bytes these will be (a ciphertext excepted:
+    nobody has seen that one).
+    """
+    if sealed_at is None:
+        sealed_at = time.time()
+    ticket = _ticket(draft, contents, members, origin, sealed_at)
+    try:
+        options = _options(draft, members, sealed_at)
+        if options.published is not None and options.published.encryption is not None:
+            return _encrypted(draft, contents, options, options.published.encryption, ticket)
+        documents = profiles.get(draft.recipe["profile"]).documents(contents, options)
+    except ConfigError as problem:
+        raise OSError(errno.ENOKEY, problem.message) from problem
+    return draft.seal(write_documents(documents, members, draft.end), ticket)
+
+
+def _ticket(
+    draft: Draft, contents: Contents, members: list[Member], origin: str, sealed_at: float
+) -> Ticket:
+    """What is known of the envelope but for its final size."""
+    recipe = draft.recipe
+    return Ticket(
+        id=draft.id,
+        pipeline=recipe["pipeline"],
+        upstream=recipe["upstream"],
+        ack=recipe["ack"],
+        studies=tuple(contents.studies),
+        calling_ae=recipe["calling_ae"],
+        instances=len(members),
+        size_bytes=draft.end,
+        sealed_at=sealed_at,
+        origin=origin,
+    )
+
+
+def _options(draft: Draft, members: list[Member], sealed_at: float) -> Options:
+    """What the recipe says of the documents, for an envelope of these members."""
+    recipe = draft.recipe
+    told = recipe.get("published")
+    published = parties.load(told) if told else None
+    return Options(
+        draft.id,
+        sealed_at,
+        recipe["digest"],
+        recipe["skip_hashing"],
+        recipe["skip_listing"],
+        payload_hash=recipe.get("payload_hash", "tree"),
+        published=published,
+        keys=signing_keys(published),
+        read=_Again(draft, members),
+    )
+
+
+class _Again:
+    """Members' data once more, by name; from the page cache as a rule. Raises OSError."""
+
+    def __init__(self, draft: Draft, members: list[Member]) -> None:
+        self._draft = draft
+        self._members = members
+        self._by_name: dict[bytes, Member] = {}
+
+    def __call__(self, name: bytes) -> Iterator[bytes]:
+        if not self._by_name:  # for whoever asks: most envelopes are never read again
+            self._by_name = {member.name: member for member in self._members}
+        member = self._by_name[name]
+        checksum = 0
+        for piece in read_pieces(self._draft.descriptor, data_offset(member), member.size):
+            checksum = crc32(piece, checksum)
+            yield piece
+        if checksum != member.crc:
+            self._draft.suspect = True  # recovery looks where the damage is
+            raise OSError(errno.EIO, "a member of the envelope is not what was written")
+
+
+def try_keys(builders: Iterable[Builder]) -> None:
+    """Reads the keys before the first seal: an operator is looking."""
+    for builder in builders:
+        try:
+            signing_keys(builder.published)
+        except ConfigError as problem:
+            log.get().error("key_unreadable", why=problem.message)
+
+
+# -- encryption ----------------------------------------------------------------------------------
+
+
+def encrypted(recipe: Mapping[str, Any]) -> bool:
+    """Tells whether a draft's recipe wants its payload encrypted. False for one that is none of
+    ours."""
+    told = recipe.get("published")
+    return isinstance(told, Mapping) and bool(told.get("encryption"))
+
+
+def _encrypted(
+    draft: Draft, contents: Contents, options: Options, encryption: Encryption, ticket: Ticket
+) -> Ticket:
+    """Writes the encrypted form beside the draft's archive, and seals that. Raises OSError."""
+    remade = draft.remake()
+    try:
+        write_encrypted(remade, contents, options, encryption)
+        return draft.seal_remade(remade, ticket)
+    finally:
+        remade.drop()

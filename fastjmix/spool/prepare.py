@@ -1,0 +1,158 @@
+"""Makes the storage directory ready: at a start, and after it was gone or had no room.
+
+Wanted: nothing is begun on what cannot keep it; and nothing that waits stays undelivered because
+something has run out.
+Guaranteed: a link, a directory of somebody else's, memory, several file systems, a read-only one
+and another fastjmix end the start (SpoolError). Errors that pass (PASSING: no room, no inodes, no
+descriptors, an error of the disk) do not end it: the spool is then `unproved`, the packers take
+nothing until all that is missing was made and a small file went all the way that a promise goes
+(packer/storage_health.py), and the others deliver and delete as ever.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import uuid
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from fastjmix.errors import SpoolError
+from fastjmix.spool.directories import Directories
+from fastjmix.spool.files import PASSING, sync_directory
+from fastjmix.spool.filesystem import standing_on
+from fastjmix.spool.reading import read_small
+from fastjmix.spool.rename import rename_new
+
+PROBE: Final = b"fastjmix was here"
+
+
+def make_ready(spool: Directories, claim: Callable[[], None]) -> OSError | None:
+    """Makes the directories, takes the lock, and tries the storage.
+
+    Returns what is in the way for now, if anything is. Raises SpoolError.
+    """
+    refuse_links(spool)
+    lacks: list[OSError] = []
+    steps: list[Callable[[], object]] = [
+        partial(_make_root, spool),
+        *(partial(_make, path) for path in _states(spool)),
+        claim,
+        partial(check, spool),
+    ]
+    try:
+        for step in steps:
+            _attempt(step, lacks)
+        if not lacks:
+            _attempt(partial(probe, spool), lacks)
+    except OSError as problem:
+        raise SpoolError(
+            f"{spool.root}: the storage directory cannot be used: {problem.strerror}"
+            f" ({problem.filename})",
+            "Check [storage.options] path, its owner and its permissions.",
+        ) from problem
+    return lacks[0] if lacks else None
+
+
+def _attempt(step: Callable[[], object], lacks: list[OSError]) -> None:
+    """Takes a step; notes what passes. After that, what is missing follows from it."""
+    try:
+        step()
+    except FileNotFoundError as problem:
+        if not lacks:
+            raise
+        lacks.append(problem)
+    except OSError as problem:
+        if problem.errno not in PASSING:
+            raise
+        lacks.append(problem)
+
+
+def _make_root(spool: Directories) -> None:
+    """Makes the storage directory, if that is allowed: what is missing may be a disk that is not
+    mounted. Raises OSError."""
+    if spool.create:
+        _make(spool.root)
+    else:
+        spool.root.stat()
+
+
+def _make(path: Path) -> None:
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def _states(spool: Directories) -> tuple[Path, ...]:
+    return spool.building, spool.outbox, spool.sent, spool.rejected
+
+
+def make_again(spool: Directories, reclaim: Callable[[], None]) -> None:
+    """Makes the directories whole again where they, or all of the storage, were made anew, or could
+    not be made at the start. Raises OSError, SpoolError."""
+    refuse_links(spool)
+    if spool.unproved:
+        _make_root(spool)
+    reclaim()
+    for directory in _states(spool):
+        directory.mkdir(mode=0o700, exist_ok=True)
+    check(spool)
+
+
+def refuse_links(spool: Directories) -> None:
+    """Refuses symbolic links: the owner of a link decides where it leads, tomorrow too. Links
+    above the storage directory are the administrator's. Raises SpoolError."""
+    if spool.root.is_symlink():
+        raise SpoolError(
+            f"{spool.root}: is a symbolic link",
+            f"Set [storage.options] path to what it leads to: {spool.root.resolve()}",
+        )
+    for path in _states(spool):
+        if path.is_symlink():
+            raise SpoolError(
+                f"{path}: is a symbolic link, and envelopes move through it by rename",
+                "Put the directory itself there, or mount the storage's disk one level up.",
+            )
+
+
+def check(spool: Directories) -> None:
+    """Asks for what a spool needs of the file system under it; of what is there, where something
+    could not be made. Raises SpoolError, OSError."""
+    found = {path: path.stat() for path in _states(spool) if os.path.lexists(path)}
+    if len({one.st_dev for one in found.values()}) > 1:
+        raise SpoolError(
+            f"{spool.root}: building, outbox, sent and rejected are on several file systems",
+            "An envelope moves between them by rename: put them on one.",
+        )
+    for path, one in found.items():
+        if one.st_uid != os.geteuid():
+            raise SpoolError(
+                f"{path}: belongs to user {one.st_uid}, and fastjmix runs as {os.geteuid()}",
+                "Run fastjmix as the user whose directory it is, or change its owner.",
+            )
+    kind = standing_on(spool.root)
+    if spool.durable and kind is not None:
+        raise SpoolError(
+            f"{spool.root}: is on {kind}, which is memory: nothing in it survives a power cut",
+            'Put [storage.options] path on a disk, or set durability = "page-cache" for all.',
+        )
+
+
+def probe(spool: Directories) -> None:
+    """Tries all that a promise needs of the disk, once, with a small file. Raises OSError."""
+    name = f"{spool.owner}-{uuid.uuid4()}.new"
+    here, there = spool.building / name, spool.outbox / name
+    try:
+        with here.open("xb") as file:
+            file.write(PROBE)
+            file.flush()
+            if spool.durable:
+                os.fdatasync(file.fileno())
+        rename_new(here, there)
+        if spool.durable:
+            sync_directory(spool.outbox)
+        if read_small(there, len(PROBE) + 1) != PROBE:
+            raise OSError(errno.EIO, "what was written reads differently", str(there))
+    finally:
+        for path in (here, there):
+            path.unlink(missing_ok=True)

@@ -1,0 +1,244 @@
+"""The supervisor's children: forked, collected, and started again for as long as it takes.
+
+Wanted: a process that cannot be had now is had later, and its lack ends nothing else.
+Guaranteed: a child that died, or for which no process could be made (RLIMIT_NPROC, a cgroup's
+pids.max, no memory), is tried again after a pause that doubles from RESTART_SECS to
+RESTART_MAX_SECS. Trouble with one child keeps no other from being started or collected. In a forked
+process nothing of the parent goes on: it ends in os._exit, whatever happens. A child without its
+log file logs to stderr. The kernel, out of memory, takes children before the supervisor.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Final, NoReturn
+
+from fastjmix import log
+from fastjmix.config import LogSettings
+from fastjmix.errors import FastjmixError
+from fastjmix.ipc.metrics import Stats
+
+PR_SET_PDEATHSIG: Final = 1
+PR_SET_DUMPABLE: Final = 4
+PR_SET_NAME: Final = 15
+PR_SET_NO_NEW_PRIVS: Final = 38
+
+RESTART_SECS: Final = 0.1
+RESTART_MAX_SECS: Final = 10.0
+"""The pause before a restart doubles from the first to the second while a child keeps dying, or no
+process can be made for it."""
+
+HEALTHY_SECS: Final = 60.0
+"""A child that lived so long starts with the short pause again."""
+
+# Found before anything is forked: a child may have no memory or descriptor left to look for it.
+_LIBC: Final = ctypes.CDLL(None)
+
+
+class Stage(IntEnum):
+    """The order of the drain: a later stage is stopped when the earlier has ended."""
+
+    RECEIVE = 0
+    PACK = 1
+    SERVE = 2
+    UPLOAD = 3  # last: packers and API may wait for its outcomes
+
+
+OOM_SCORES: Final[Mapping[Stage, int]] = {
+    Stage.SERVE: 700,
+    Stage.UPLOAD: 500,
+    Stage.RECEIVE: 250,
+    Stage.PACK: 150,
+}
+"""Added to the supervisor's oom_score_adj, in thousandths of the memory limit. The kernel kills by
+what a process has mapped and this. With the supervisor everything ends; without a packer what it
+holds must be recovered; without a receiver associations break; without the uploader delivery waits;
+without the API queries do. Receivers and packers map the lanes, which their death does not free: so
+the other two are far ahead. A program beside fastjmix that has most of the machine's memory still
+comes first."""
+
+
+@dataclass(slots=True, eq=False)
+class Child:
+    """A process to keep alive. `start` runs in the child and returns when it has drained."""
+
+    name: str
+    stage: Stage
+    start: Callable[[], None]
+    pid: int = 0
+    started: float = 0.0
+    pause: float = RESTART_SECS
+    due: float | None = None
+    died: bool = False
+
+
+class Children:
+    """All children. `died` is called in the parent when one has ended; `unwanted` are
+    descriptors that only the parent uses."""
+
+    def __init__(
+        self,
+        children: Sequence[Child],
+        settings: LogSettings,
+        stats: Stats,
+        died: Callable[[], None],
+        unwanted: Iterable[int],
+    ) -> None:
+        self._children = tuple(children)
+        self._settings = settings
+        self._stats = stats
+        self._died = died
+        self._unwanted = tuple(unwanted)
+        self._log = log.get()
+
+    def __iter__(self) -> Iterator[Child]:
+        return iter(self._children)
+
+    def start(self, child: Child) -> None:
+        """Forks it. When no process can be made it is due again after its pause."""
+        parent = os.getpid()
+        try:
+            pid = os.fork()
+        except (OSError, MemoryError) as problem:
+            self._put_off(child)
+            self._log.error(
+                "child_not_started", child=child.name, why=repr(problem), retry_secs=child.pause
+            )
+            return
+        if not pid:
+            try:
+                _be(child, parent, self._settings, self._unwanted)
+            finally:
+                os._exit(1)
+        child.pid, child.started, child.due = pid, time.monotonic(), None
+        if child.died:
+            self._stats.add("children_restarted_total")
+            self._log.warning("child_restarted", child=child.name)
+
+    def start_due(self) -> None:
+        """Starts those whose pause is over."""
+        now = time.monotonic()
+        for child in self._children:
+            if child.due is not None and child.due <= now:
+                self._guarded(self.start, child)
+        self._count()
+
+    def collect(self, *, stopping: bool) -> None:
+        """Notes which have ended, and when each is to be started again."""
+        for child in self._children:
+            if child.pid:
+                self._guarded(lambda child: self._collect(child, stopping=stopping), child)
+        self._count()
+
+    def _collect(self, child: Child, *, stopping: bool) -> None:
+        try:
+            pid, status = os.waitpid(child.pid, os.WNOHANG)
+            how = _how(status)
+        except ChildProcessError:
+            pid, how = child.pid, "unknown: nobody can tell any more"
+        if not pid:
+            return
+        child.pid, child.died = 0, True
+        if time.monotonic() - child.started > HEALTHY_SECS:
+            child.pause = RESTART_SECS
+        self._put_off(child)
+        self._died()
+        if not stopping:
+            self._log.error("child_died", child=child.name, how=how)
+
+    def _put_off(self, child: Child) -> None:
+        child.due = time.monotonic() + child.pause
+        child.pause = min(child.pause * 2, RESTART_MAX_SECS)
+
+    def _guarded(self, step: Callable[[Child], None], child: Child) -> None:
+        """Keeps one child's trouble from the others."""
+        try:
+            step(child)
+        except Exception:
+            self._log.exception("child_not_handled", child=child.name)
+            if not child.pid:
+                self._put_off(child)
+
+    def _count(self) -> None:
+        """Counts, for /readyz, the receivers and packers that are not there."""
+        for name, stage in (("receivers_down", Stage.RECEIVE), ("packers_down", Stage.PACK)):
+            self._stats.set(name, sum(c.stage == stage and not c.pid for c in self._children))
+
+    def wait_secs(self) -> float | None:
+        """Returns the seconds until the next one is due; None when none is."""
+        due = [child.due for child in self._children if child.due is not None]
+        return max(0.0, min(due) - time.monotonic()) if due else None
+
+    def alive(self, stage: Stage) -> bool:
+        """True while one of that stage has not ended."""
+        return any(child.pid for child in self._children if child.stage == stage)
+
+    def kill(self, stage: Stage | None) -> None:
+        """Sends SIGKILL to the children of a stage; to all of them when it is None."""
+        for child in self._children:
+            if child.pid and (stage is None or child.stage == stage):
+                self._log.warning("child_killed", child=child.name)
+                with contextlib.suppress(OSError):
+                    os.kill(child.pid, signal.SIGKILL)
+
+
+def _be(child: Child, parent: int, settings: LogSettings, unwanted: Iterable[int]) -> NoReturn:
+    """Runs the verb of the forked process. Never returns."""
+    code = 1
+    try:
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)  # the parent drains us in order
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        _LIBC.prctl(PR_SET_NAME, child.name.encode())
+        _LIBC.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(1)
+        for descriptor in unwanted:
+            os.close(descriptor)
+        _raise_oom_score(OOM_SCORES[child.stage])
+        try:
+            log.setup(settings.level, settings.file, child.name)
+        except OSError as problem:
+            log.get().error("log_file_failed", file=settings.file, why=problem.strerror)
+        child.start()
+        code = 0
+    except FastjmixError as problem:
+        log.get().error("child_failed", why=str(problem))
+    except BaseException:
+        log.get().exception("child_failed")
+    finally:
+        os._exit(code)  # whatever happens: this is not the supervisor
+
+
+def _raise_oom_score(by: int) -> None:
+    """Offers this process to the kernel, out of memory, before the supervisor. Where that may not
+    be said, the kernel chooses by size."""
+    file = Path("/proc/self/oom_score_adj")
+    with contextlib.suppress(OSError, ValueError):
+        file.write_text(str(min(int(file.read_text()) + by, 1000)))
+
+
+def hide() -> None:
+    """Protects a process that has a secret: no core file, and no look into its memory but for
+    root."""
+    _LIBC.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def _how(status: int) -> str:
+    if not os.WIFSIGNALED(status):
+        return f"exit code {os.waitstatus_to_exitcode(status)}"
+    number = os.WTERMSIG(status)
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"

@@ -1,0 +1,508 @@
+"""An envelope out of DICOM files, or out of another envelope.
+
+Wanted: what the pipeline would have made of these instances, by the pipeline's own code: the same
+names, documents and archive (packer/open_envelope.py, jmix/), each instance byte for byte.
+Guaranteed: the envelope is there as a whole or not at all. Whatever is met and not taken (no DICOM
+file, unreadable, truncated, not understood, a link to a folder) is named, all of it, and stops
+everything, unless the caller says `leave_out`. The same instance twice is kept once, and named;
+other bytes under its SOP Instance UID are kept too. A converted envelope's hashes were right before
+new ones are made.
+Still wrong: heads of all files are read before the first is packed, and kept (some KB each).
+
+A converted envelope gets a new id. An id stands for bytes that never change: with the old one, a
+server that has the original would refuse this envelope as known, and take its hashes for damage.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from fastjmix.config.key_files import signing_keys
+from fastjmix.dicom.dataset import Description, describe_series, read_file_meta
+from fastjmix.dicom.head import Found, data_set_head, stream_head
+from fastjmix.errors import EnvelopeError, FastjmixError
+from fastjmix.jmix import strict_json
+from fastjmix.jmix.digests import new_hash
+from fastjmix.jmix.faults import escaped, strict
+from fastjmix.jmix.limits import DEFAULT_LIMITS, Limits
+from fastjmix.jmix.read import admission, rules
+from fastjmix.jmix.read.container import Envelope
+from fastjmix.jmix.write import profiles
+from fastjmix.jmix.write.archive import data_offset
+from fastjmix.jmix.write.encrypted import write_encrypted
+from fastjmix.jmix.write.envelope import Contents, Options
+from fastjmix.jmix.write.parties import Encryption, Published
+from fastjmix.spool.files import PIECE_BYTES
+from fastjmix.tools.envelope.opening import open_envelope
+from fastjmix.tools.envelope.output import new_file, target_of
+from fastjmix.tools.envelope.recipe import (
+    AS_PIPELINE,
+    BuildError,
+    PathLike,
+    Recipe,
+    check_recipe,
+    paths_of,
+)
+from fastjmix.tools.envelope.zipping import Appending, ZipOut
+
+if TYPE_CHECKING:
+    from fastjmix.tools.send import Skipped
+
+META_BYTES: Final = 1 << 16
+"""File Meta Information of a member, with whatever private information is in it."""
+
+NAMED_MAX: Final = 20
+"""Names in the message of an exception, which a person reads; its `skipped` has all."""
+
+Seen = Callable[[int], object]
+
+
+class Built(NamedTuple):
+    """An envelope that was made."""
+
+    path: Path
+    id: str
+    studies: tuple[str, ...]
+    instances: int
+    size_bytes: int
+    duplicates: tuple[str, ...] = ()
+    """Files whose data set an earlier file had: they are not in the envelope a second time."""
+
+
+class IncompleteError(BuildError):
+    """Something that was met is not taken, so no envelope was made. `skipped` names all of it."""
+
+    def __init__(self, skipped: Sequence[Skipped]) -> None:
+        named = [f"{one.path}: {one.reason}" for one in skipped[:NAMED_MAX]]
+        if len(skipped) > NAMED_MAX:
+            named.append(f"and {len(skipped) - NAMED_MAX} more")
+        told = f"met and not taken: {'; '.join(named)}"
+        super().__init__(told, "Correct them; with leave_out=True the envelope is made without.")
+        self.skipped = tuple(skipped)
+
+
+class _NotUnderstood(Exception):
+    """An instance cannot be understood; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """A Part 10 file, wherever it is. `where` is for messages, `offset` where its data set is."""
+
+    where: str
+    size: int
+    offset: int
+    sop_class: str
+    sop_instance: str
+    syntax: str
+    study: str
+    series: str
+    number: int | None
+    description: Description
+    fault: str
+    pieces: Callable[[], Iterable[bytes]]
+
+
+# -- from files ----------------------------------------------------------------------------------
+
+
+def build(
+    paths: PathLike | Iterable[PathLike],
+    out: PathLike,
+    recipe: Recipe = AS_PIPELINE,
+    *,
+    force: bool = False,
+    leave_out: bool = False,
+    skipped: Callable[[Skipped], object] = lambda _: None,
+    total: Seen = lambda _: None,
+    seen: Seen = lambda _: None,
+) -> list[Built]:
+    """Makes an envelope of DICOM files: fastjmix.build says how."""
+    check_recipe(recipe)
+    instances, left_out = _instances(paths_of(paths))
+    for one in left_out:
+        skipped(one)
+    if left_out and not leave_out:
+        raise IncompleteError(left_out)
+    if not instances:
+        raise BuildError("no DICOM file was found", "Name files, or directories with some in them.")
+    total(sum(one.size for one in instances))
+    with target_of(out) as target:
+        return _make(instances, target, recipe, force, seen)
+
+
+def _instances(paths: Iterable[Path]) -> tuple[list[Instance], list[Skipped]]:
+    """Finds what an envelope can hold, and everything else. Raises UsageError."""
+    from fastjmix.tools.send import Skipped, find  # pynetdicom costs 200 ms
+
+    found, skipped = find(paths)
+    instances = []
+    for one in found:
+        size, pieces = one.offset + one.size, _Pieces(one.path)
+        meta = (one.sop_class, one.sop_instance, one.transfer_syntax)
+        try:
+            found_one = _instance(str(one.path), size, one.offset, meta, pieces, pieces.head)
+            instances.append(found_one)
+        except _NotUnderstood as why:
+            skipped.append(Skipped(one.path, str(why)))
+        except OSError as problem:
+            skipped.append(Skipped(one.path, f"cannot be read: {problem.strerror or problem}"))
+    return instances, skipped
+
+
+class _Pieces:
+    """A file's bytes, from its beginning at each call."""
+
+    __slots__ = ("_path",)
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __call__(self) -> Iterator[bytes]:
+        with self._path.open("rb", buffering=0) as file:
+            while piece := file.read(PIECE_BYTES):
+                yield piece
+
+    def head(self, offset: int, size: int, syntax: str) -> Found:
+        """Reads the data set at `offset`; its values are passed over."""
+        with self._path.open("rb", buffering=0) as file:
+
+            def read_at(at: int, length: int) -> bytes:
+                return os.pread(file.fileno(), length, at)
+
+            return data_set_head(read_at, offset, size, syntax, whole=True)
+
+
+def _instance(
+    where: str,
+    size: int,
+    offset: int,
+    meta: tuple[str, str, str],
+    pieces: Callable[[], Iterable[bytes]],
+    read: Callable[[int, int, str], Found],
+) -> Instance:
+    """Raises _NotUnderstood, OSError."""
+    syntax = meta[2]
+    try:
+        head, fault = read(offset, size - offset, syntax)
+        found = (head.study_instance_uid, head.series_instance_uid, head.sop_instance_uid)
+        study, series, instance = (uid.decode("ascii") for uid in found)
+    except (ValueError, FastjmixError) as problem:
+        raise _NotUnderstood(f"its data set cannot be understood: {problem}") from None
+    if not (study and series and instance):
+        raise _NotUnderstood("its data set lacks a Study, Series or SOP Instance UID")
+    if not all(map(str.isprintable, (study, series, *meta))):
+        raise _NotUnderstood("one of its UIDs holds a control character")
+    if instance != meta[1]:
+        says = "is another in its File Meta Information than in its data set"
+        raise _NotUnderstood(f"the SOP Instance UID {says}")
+    described = describe_series(head.elements)
+    return Instance(
+        where, size, offset, *meta, study, series, head.instance_number, described, fault, pieces
+    )
+
+
+def _make(
+    instances: Sequence[Instance], out: Path, recipe: Recipe, force: bool, seen: Seen
+) -> list[Built]:
+    studies: dict[str, list[Instance]] = {}
+    for one in instances:
+        studies.setdefault(one.study, []).append(one)
+    if out.is_dir():
+        return _write_each(studies.values(), out, recipe, seen)
+    if recipe.profile != "harmony" and len(studies) > 1:
+        raise BuildError(
+            f"an envelope of profile {recipe.profile} holds one study; there are {len(studies)}",
+            "Give a directory as out=: each study gets an envelope of its own there.",
+        )
+    return [_write(instances, out, recipe, force, seen)]
+
+
+def _write_each(
+    studies: Iterable[Sequence[Instance]], directory: Path, recipe: Recipe, seen: Seen
+) -> list[Built]:
+    """All of them, or none."""
+    made: list[Built] = []
+    try:
+        for instances in studies:
+            made.append(_write(instances, directory, recipe, False, seen))
+    except BaseException:
+        for one in made:
+            one.path.unlink()
+        raise
+    return made
+
+
+def _write(
+    instances: Iterable[Instance], out: Path, recipe: Recipe, force: bool, seen: Seen
+) -> Built:
+    envelope_id = str(uuid.uuid4())
+    target = out / f"{envelope_id}.zip" if out.is_dir() else out
+    with new_file(target, force=force) as descriptor:
+        if recipe.published is not None and recipe.published.encryption is not None:
+            # the plain archive has no name, so that it cannot outlive this
+            with tempfile.TemporaryFile(dir=target.parent) as plain:
+                writing = _Writing(plain.fileno(), recipe, envelope_id)
+                writing.take(instances, seen)
+                size = writing.encrypt(descriptor, recipe.published.encryption)
+        else:
+            writing = _Writing(descriptor, recipe, envelope_id)
+            writing.take(instances, seen)
+            size = writing.finish()
+    contents, duplicates = writing.contents, tuple(writing.duplicates)
+    return Built(target, envelope_id, tuple(contents.studies), len(contents), size, duplicates)
+
+
+class _Writing:
+    """The instances of an envelope that is being written."""
+
+    def __init__(self, descriptor: int, recipe: Recipe, envelope_id: str) -> None:
+        self._zip = ZipOut(descriptor)
+        self._recipe = recipe
+        self._id = envelope_id
+        self.contents = Contents(profiles.get(recipe.profile).member_name)
+        self.duplicates: list[str] = []
+
+    def take(self, instances: Iterable[Instance], seen: Seen) -> None:
+        """Instances, each unless it is there already. Raises EnvelopeError, OSError."""
+        for one in instances:
+            self._add(one, seen)
+
+    def _add(self, one: Instance, seen: Seen) -> None:
+        if self._holds(one):
+            self.duplicates.append(one.where)
+            seen(one.size)
+            return
+        name = self.contents.next_name(one.study, one.series, one.sop_instance)
+        hasher = None if self._recipe.skip_hashing else new_hash(self._recipe.digest)
+        member = self._zip.put(name, one.size, one.pieces(), one.where, seen, hasher)
+        self.contents.add(
+            one.study,
+            one.series,
+            one.sop_class,
+            one.sop_instance,
+            one.syntax,
+            one.number,
+            one.size,
+            None if hasher is None else hasher.digest(),
+            one.description,
+            (data_offset(member) + one.offset, one.size - one.offset),
+            fault=one.fault,
+        )
+
+    def finish(self) -> int:
+        """Writes the documents and the central directory; gives the archive's size."""
+        profile = profiles.get(self._recipe.profile)
+        return self._zip.finish(profile.documents(self.contents, self._options()))
+
+    def encrypt(self, descriptor: int, encryption: Encryption) -> int:
+        """Writes another archive with the payload encrypted; gives its size."""
+        out = Appending(descriptor)
+        write_encrypted(out, self.contents, self._options(), encryption)
+        return out.size
+
+    def _options(self) -> Options:
+        recipe = self._recipe
+        return Options(
+            self._id,
+            time.time(),
+            recipe.digest,
+            recipe.skip_hashing,
+            recipe.skip_listing,
+            payload_hash=recipe.payload_hash,
+            published=recipe.published,
+            keys=signing_keys(recipe.published),
+            read=self._zip.reader(),
+        )
+
+    def _holds(self, one: Instance) -> bool:
+        """Is the same data set here already? The File Meta Information may be another."""
+        for twin in self.contents.twins(one.sop_instance):
+            start, length = twin.data
+            if length == one.size - one.offset and _same(
+                self._zip.range(start, length), _behind(one.pieces(), one.offset)
+            ):
+                return True
+        return False
+
+
+def _same(first: Iterable[bytes], second: Iterable[bytes]) -> bool:
+    """Whether two streams have the same bytes, however they are cut."""
+    digests = []
+    for pieces in (first, second):
+        hasher = hashlib.sha256()
+        for piece in pieces:
+            hasher.update(piece)
+        digests.append(hasher.digest())
+    return digests[0] == digests[1]
+
+
+def _behind(pieces: Iterable[bytes], offset: int) -> Iterator[bytes]:
+    for piece in pieces:
+        yield piece[offset:]
+        offset = max(0, offset - len(piece))
+
+
+# -- from an envelope ----------------------------------------------------------------------------
+
+
+def convert(
+    source: PathLike,
+    out: PathLike,
+    recipe: Recipe,
+    *,
+    force: bool = False,
+    leave_out: bool = False,
+    limits: Limits = DEFAULT_LIMITS,
+    seen: Seen = lambda _: None,
+) -> list[Built]:
+    """Makes an envelope of another's instances, in another profile; it gets a new id.
+
+    Documents are made anew from the data sets; signatures and the audit trail are the old
+    envelope's and stay with it. Attachments and previews cannot be carried: BuildError names one
+    of them, unless `leave_out`. `out` and what is raised are as for `build`; EnvelopeError also
+    says that the source is not what it says.
+    """
+    with open_envelope(source, limits) as envelope:
+        if recipe.profile != "harmony" and recipe.published is None:
+            recipe = replace(recipe, published=_parties(envelope))
+        if envelope.encryption is not None:
+            hint = "Decrypt it first."
+            raise BuildError(f"{source}: is encrypted", hint)
+        check_recipe(recipe)
+        check_hashes(envelope)
+        instances = [
+            found
+            for name in envelope.instances
+            if (found := _taken(envelope, name, leave_out=leave_out)) is not None
+        ]
+        _refuse_attachments(envelope, leave_out=leave_out)
+        if not instances:
+            raise BuildError(f"{source}: holds no DICOM instance")
+        with target_of(out) as target:
+            return _make(instances, target, recipe, force, seen)
+
+
+def check_hashes(envelope: Envelope) -> None:
+    """Every listed hash and the payload's, before others are made in their place.
+
+    Raises EnvelopeError, OSError.
+    """
+    container, base = envelope.container, f"{envelope.root}{envelope.payload}/"
+    bases = (envelope.root, base)
+    listed = admission.manifest_listing(envelope.manifest, container.sizes, bases, strict)
+    name = f"{base}files.json"
+    if name in container.sizes:
+        entries = strict_json.parse(container.read(name, "max_metadata_bytes"), name)
+        if isinstance(entries, list):
+            listed += admission.listing(entries, name, "", container.sizes, (base,), strict)
+    promised = admission.payload_hash_of(envelope.manifest, strict)
+    digests = admission.read_all(container, base, listed, promised, strict)
+    admission.compare_listed(listed, digests, strict)
+    admission.compare_payload(container, base, digests, promised, strict)
+
+
+def _parties(envelope: Envelope) -> Published | None:
+    return parties_of(envelope.manifest) if envelope.dialect == "jmix-1.0" else None
+
+
+def _taken(envelope: Envelope, name: str, *, leave_out: bool) -> Instance | None:
+    def pieces() -> Iterator[bytes]:
+        return envelope.pieces(name)
+
+    start = _first(pieces(), META_BYTES)
+    try:
+        meta, offset = read_file_meta(start)
+    except FastjmixError as problem:
+        if leave_out:
+            return None
+        raise BuildError(
+            f"{escaped(name)}: is not a DICOM file: {problem.message}",
+            "With leave_out=True the new envelope has none of these.",
+        ) from None
+    told = (meta["sop_class_uid"], meta["sop_instance_uid"], meta["transfer_syntax_uid"])
+
+    def read(offset: int, _: int, syntax: str) -> Found:
+        return stream_head(pieces(), offset, syntax)
+
+    try:
+        return _instance(name, envelope.members[name], offset, told, pieces, read)
+    except _NotUnderstood as why:
+        raise EnvelopeError(f"{escaped(name)}: {why}") from None
+
+
+def _first(pieces: Iterable[bytes], length: int) -> bytes:
+    found = bytearray()
+    for piece in pieces:
+        found += piece
+        if len(found) >= length:
+            break
+    return bytes(found[:length])
+
+
+def _refuse_attachments(envelope: Envelope, *, leave_out: bool) -> None:
+    base = f"{envelope.payload}/"
+    known = {f"{base}metadata.json", f"{base}files.json", *envelope.instances}
+    more = [name for name in envelope.members if name.startswith(base) and name not in known]
+    if more and not leave_out:
+        raise BuildError(
+            f"{escaped(more[0])}: only DICOM instances are converted; {len(more)} files are not",
+            "With leave_out=True the new envelope has none of these.",
+        )
+
+
+def parties_of(manifest: Mapping[str, Any]) -> Published | None:
+    """The parties that a published manifest names, without their signatures, which would be wrong.
+
+    None where it names no sender or no receiver.
+    """
+    from fastjmix.jmix.write import parties
+
+    def entity(told: object) -> parties.Entity | None:
+        if not isinstance(told, dict) or not isinstance(told.get("id"), str):
+            return None
+        contact, name = told.get("contact"), told.get("name")
+        if isinstance(contact, dict):
+            contact = parties.ContactPoint(str(contact.get("system")), str(contact.get("value")))
+        reached = contact if isinstance(contact, (str, parties.ContactPoint)) else None
+        return parties.Entity(told["id"], name if isinstance(name, str) else None, reached or None)
+
+    def table(of: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+        found = of.get(key)
+        return found if isinstance(found, dict) else {}
+
+    receivers = manifest.get("receiver")
+    found = [entity(one) for one in receivers] if isinstance(receivers, list) else []
+    sender = entity(manifest.get("sender"))
+    kept = tuple(one for one in found if one is not None)
+    if sender is None or not kept:
+        return None
+    requester = entity(manifest.get("requester"))
+    if rules.broken(rules.MANIFEST, manifest, "manifest.json"):  # a stranger's values may be any
+        return Published(sender, kept, requester)
+    extensions = table(manifest, "extensions")
+    consent = table(extensions, "consent")
+    return Published(
+        sender=sender,
+        receivers=kept,
+        requester=requester,
+        classification=table(manifest, "security").get("classification"),
+        custom_tags=tuple(extensions.get("custom_tags") or ()),
+        consent=parties.Consent(
+            consent["status"],
+            tuple(consent.get("scope") or ()),
+            consent.get("method"),
+            consent.get("signed_on"),
+        )
+        if "status" in consent
+        else None,
+        deid=tuple(table(extensions, "deid").get("keys") or ()),
+    )

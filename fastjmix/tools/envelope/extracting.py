@@ -1,0 +1,57 @@
+"""An envelope's members as files.
+
+Wanted: what lies in the folder afterwards is the envelope, byte for byte, and nothing else.
+Guaranteed: nothing is written outside the folder (see output.py and unzip.py); what unpacks to more
+than `limits` allow is refused before the first byte; two names that a file system might take for
+one, and names that Windows could not have, are refused too. Every CRC-32 is compared.
+Still wrong: times and modes are not kept: an envelope has none that mean anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from fastjmix.jmix.faults import refuse
+from fastjmix.jmix.limits import DEFAULT_LIMITS, Limits
+from fastjmix.jmix.read.admission import watched
+from fastjmix.jmix.read.portable_names import clashes
+from fastjmix.tools.envelope.opening import open_envelope
+from fastjmix.tools.envelope.output import new_folder
+
+
+class Extracted(NamedTuple):
+    """What was written: files, and bytes in them."""
+
+    files: int
+    size_bytes: int
+
+
+def extract(
+    source: Path | str,
+    out: Path | str,
+    *,
+    force: bool = False,
+    limits: Limits = DEFAULT_LIMITS,
+    total: Callable[[int], object] = lambda _: None,
+    seen: Callable[[int], object] = lambda _: None,
+) -> Extracted:
+    """Writes every member below `out`, a single top folder left out.
+
+    `total` hears how many bytes there are, `seen` how many more were written. Raises EnvelopeError,
+    OutputError, OSError; nothing is there then.
+    """
+    with open_envelope(source, limits) as envelope:
+        members = envelope.members
+        for name, why in clashes(members):
+            refuse(name, why, at=envelope.container.offset(envelope.root + name))
+        size = sum(members.values())
+        total(size)
+        with new_folder(Path(out), force=force) as folder:
+            for path in sorted(envelope.container.folders):
+                if path.startswith(envelope.root) and path != envelope.root.rstrip("/"):
+                    folder.folder(path.removeprefix(envelope.root))
+            for name in members:
+                folder.write(name, watched(envelope.pieces(name), seen))
+        return Extracted(len(members), size)

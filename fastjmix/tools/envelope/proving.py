@@ -1,0 +1,90 @@
+"""Several envelopes, each verified: a file, a folder or a URL.
+
+Guaranteed: one that cannot be read keeps no other from being verified; each has an answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from fastjmix.errors import FastjmixError
+from fastjmix.jmix.read.report import Report
+from fastjmix.tools.envelope import fetch, show
+from fastjmix.tools.envelope.options import for_shell
+from fastjmix.tools.envelope.verifying import verify
+
+if TYPE_CHECKING:
+    from fastjmix.jmix.keys import RecipientKey
+    from fastjmix.jmix.limits import Limits
+
+
+class Asked(NamedTuple):
+    """By which keys and within which bounds. `fetch_bytes` and `fetch_secs` are of a URL."""
+
+    public_key: bytes | None
+    key: RecipientKey | None
+    limits: Limits
+    token: str | None = None
+    fetch_bytes: int = fetch.FETCH_BYTES
+    fetch_secs: float = fetch.FETCH_SECS
+
+
+class Answer(NamedTuple):
+    """The report on one source, or the error that prevented it."""
+
+    name: str
+    report: Report | None
+    error: FastjmixError | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """0 valid, 1 not valid; else the error's."""
+        if self.error is not None:
+            return self.error.exit_code
+        return 0 if self.report is not None and self.report.ok else 1
+
+    def as_json(self) -> dict[str, Any]:
+        """The answer for a program."""
+        if self.report is not None:
+            return show.as_json(self.report, self.name)
+        assert self.error is not None
+        return {"source": self.name, "ok": False, **error_json(self.error)}
+
+
+def error_json(error: FastjmixError) -> dict[str, Any]:
+    """An error for a program: a message, a hint where there is one, and the exit code."""
+    hint = {"hint": for_shell(error.hint)} if error.hint else {}
+    return {"error": error.message, **hint, "exit_code": error.exit_code}
+
+
+def shown_name(source: str) -> str:
+    """The source without a query, which may hold a secret."""
+    return fetch.shown_url(source) if fetch.is_url(source) else source
+
+
+def prove(source: str, asked: Asked, seen: Callable[[int], object]) -> Report:
+    """Verifies one. Raises UrlError, FetchError, UsageError, OSError."""
+    if not fetch.is_url(source):
+        return verify(
+            Path(source),
+            public_key=asked.public_key,
+            key=asked.key,
+            limits=asked.limits,
+            seen=seen,
+        )
+    with fetch.fetch(
+        source, token=asked.token, limit=asked.fetch_bytes, secs=asked.fetch_secs
+    ) as file:
+        return verify(
+            file, public_key=asked.public_key, key=asked.key, limits=asked.limits, seen=seen
+        )
+
+
+def together(answers: list[Answer]) -> dict[str, Any]:
+    """The answers for a program: one as it is, several in a list."""
+    if len(answers) == 1:
+        return answers[0].as_json()
+    found = [one.as_json() for one in answers]
+    return {"ok": all(one["ok"] for one in found), "envelopes": found}

@@ -1,0 +1,101 @@
+"""Verifies an envelope and the data sets in it: where jmix, which knows no DICOM, meets the reader.
+
+Wanted: an instance that nobody can read is not called valid.
+Guaranteed: each Part 10 file is read as reception reads it (dicom/head.py), in the pieces in which
+its hash is made. A file without File Meta Information is not judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Final
+
+from fastjmix._core import DataSetReader
+from fastjmix.dicom.dataset import read_file_meta
+from fastjmix.dicom.head import has_uids, reader_for
+from fastjmix.errors import UnreadableHead
+from fastjmix.jmix.limits import DEFAULT_LIMITS, Limits
+from fastjmix.jmix.read.report import Report
+from fastjmix.jmix.read.verify import Verification
+from fastjmix.tools.envelope.arguments import check_public_key, path_of
+from fastjmix.tools.envelope.opening import Folder
+
+if TYPE_CHECKING:
+    from fastjmix.jmix.keys import RecipientKey
+
+META_BYTES_MAX: Final = 1 << 16
+"""Bytes of a file in which its File Meta Information must end; without it nothing is judged."""
+
+
+class InstanceCheck:
+    """Reads a Part 10 file in pieces. `end` says what is wrong with its data set; "": nothing."""
+
+    def __init__(self) -> None:
+        self._start = bytearray()
+        self._reader: DataSetReader | None = None
+        self._no_instance = False
+        self._unreadable = ""
+
+    def feed(self, piece: bytes) -> None:
+        """Takes the next bytes of the file."""
+        if self._reader is not None:
+            self._reader.feed(piece)
+        elif not self._no_instance and not self._unreadable:
+            self._start += piece
+            if len(self._start) >= META_BYTES_MAX:
+                self._begin()
+
+    def _begin(self) -> None:
+        """Reads the File Meta Information; then the data set begins."""
+        start = bytes(self._start)
+        self._start.clear()
+        try:
+            meta, offset = read_file_meta(start[:META_BYTES_MAX])
+        except UnreadableHead:
+            self._no_instance = True
+            return
+        try:
+            self._reader = reader_for(meta["transfer_syntax_uid"])
+        except UnreadableHead as problem:
+            self._unreadable = str(problem)
+            return
+        self._reader.feed(start[offset:])
+
+    def end(self) -> str:
+        """Says what was wrong, after the last piece."""
+        if self._reader is None and not self._no_instance and not self._unreadable:
+            self._begin()
+        if self._reader is None:
+            return self._unreadable
+        self._reader.end()
+        if self._reader.fault:
+            return self._reader.fault.decode()
+        return "" if has_uids(self._reader.head()) else "its data set lacks a UID"
+
+
+def verify(
+    source: Path | str | BinaryIO,
+    *,
+    public_key: bytes | None = None,
+    key: RecipientKey | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+    now: float | None = None,
+    seen: Callable[[int], object] = lambda _: None,
+) -> Report:
+    """Verifies an envelope: fastjmix.verify says how."""
+    check_public_key(public_key)
+    path = path_of(source) if isinstance(source, (str, Path)) else None
+    verification = Verification(
+        public_key=public_key, key=key, now=now, seen=seen, inspect=InstanceCheck
+    )
+    with verification.faults_told():
+        if path is None:
+            assert not isinstance(source, (str, Path))
+            verification.judge_zip(source, limits)
+        elif path.is_dir():
+            verification.judge(Folder(path, limits, verification.report.tell))
+        else:
+            with path.open("rb") as file:
+                verification.judge_zip(file, limits)
+    return verification.report

@@ -1,0 +1,317 @@
+"""One gateway under trial: a real `fastjmix run` with a derived configuration, and its envelopes.
+
+Wanted: what is measured is the product, on the disk where it will run.
+Guaranteed: its storage is a directory of its own below the configured storage path; its ports are
+the system's choice, on the loopback interface; it has no HTTP listener and no secret. Its upstream
+refuses every connection (a bound port at which nobody listens): nothing is delivered, so delivery
+disturbs no figure; envelopes are compared with what was sent and then removed from its outbox/.
+The first round compares every byte, digests and listing too; the later ones number and lengths.
+Still wrong: killed with SIGKILL, `tune` leaves its gateways running: end them by hand. Overrides
+in an aet_table and ack = "uploaded" are not measured.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import struct
+import subprocess
+import sys
+import time
+import zipfile
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Final
+
+import xxhash
+
+from fastjmix.config import Config
+from fastjmix.errors import EnvelopeError, FastjmixError
+from fastjmix.jmix.read.admission import check_envelope
+from fastjmix.spool import Spool
+from fastjmix.tools.tune.material import Item
+from fastjmix.tools.tune.plan import Setting
+from fastjmix.tools.tune.sender import Address
+
+START_SECS: Final = 30.0
+STOP_SECS: Final = 10.0
+SEAL_SECS: Final = 60.0
+POLL_SECS: Final = 0.003
+GRACE_SECS: Final = 1.0  # nothing is in flight when a gateway is stopped
+COMPLAINT: Final = re.compile(r"^\S+ (warn\w*|error|critical) ")
+LINES_SHOWN: Final = 5  # of a gateway's log, when a trial fails
+TICKS: Final = os.sysconf("SC_CLK_TCK")
+
+CONFIG: Final = """\
+[proxy]
+name = "tune"
+pipelines_path = "."
+
+[logging]
+log_level = "info"
+
+[storage.options]
+path = {storage}
+
+[network.dicom_net.tcp_config]
+bind_address = "127.0.0.1"
+bind_port = 0
+
+[targets.nobody.connection]
+host = "127.0.0.1"
+port = {upstream}
+protocol = "http"
+
+[fastjmix]
+receivers = {receivers}
+packers = {packers}
+lane_bytes = {lane_bytes}
+grace_secs = {grace}
+
+[pipelines.tune]
+networks = ["dicom_net"]
+endpoints = ["dicom_receiver"]
+middleware = ["jmix_builder"]
+backends = ["jmix_upstream"]
+
+[endpoints.dicom_receiver]
+service = "dicom_scp"
+
+[endpoints.dicom_receiver.options]
+local_aet = {ae_title}
+max_pdu = {max_pdu}
+max_associations = {associations}
+
+[middleware.jmix_builder]
+type = "jmix_builder"
+
+[middleware.jmix_builder.options]
+skip_hashing = {skip_hashing}
+skip_listing = {skip_listing}
+profile = {profile}
+{parties}
+payload_hash = {payload_hash}
+digest = {digest}
+durability = {durability}
+release_grace_secs = 0
+quiet_secs = 3600
+max_envelope_bytes = {max_envelope_bytes}
+max_envelope_instances = {max_envelope_instances}
+
+[backends.jmix_upstream]
+service = "jmix_backend"
+target_ref = "nobody"
+"""
+"""All that a gateway needs. Sealed at once, so that a round need not wait for the next."""
+
+
+PARTIES = """\
+sender = { id = "org:fastjmix.tools.tune" }
+receivers = [{ id = "org:fastjmix.tools.tune" }]"""
+"""A published envelope names them; who they are, and whether they sign, costs next to nothing."""
+
+
+class TrialError(FastjmixError):
+    """A gateway under trial did not do what it must."""
+
+
+def derived(
+    config: Config, setting: Setting, storage: Path, upstream: int, associations: int
+) -> str:
+    """The configuration of one trial, as TOML. Pure."""
+    listener, builder = config.dicom[0], config.dicom[0].builder
+    return CONFIG.format(
+        storage=_text(str(storage)),
+        upstream=upstream,
+        receivers=config.runtime.receivers,
+        packers=setting.packers,
+        lane_bytes=config.runtime.lane_bytes,
+        grace=GRACE_SECS,
+        ae_title=_text(listener.ae_title),
+        max_pdu=setting.max_pdu,
+        associations=associations,
+        skip_hashing=_word(setting.skip_hashing),
+        skip_listing=_word(builder.skip_listing),
+        profile=_text(builder.profile),
+        payload_hash=_text(builder.payload_hash),
+        parties=PARTIES if builder.published is not None else "",
+        digest=_text(setting.digest),
+        durability=_text(setting.durability),
+        max_envelope_bytes=builder.max_envelope_bytes,
+        max_envelope_instances=builder.max_envelope_instances,
+    )
+
+
+def _text(value: str) -> str:
+    """A TOML basic string; what would be taken for a ${VAR} is escaped."""
+    return json.dumps(value, ensure_ascii=False).replace("${", "$${")
+
+
+def _word(value: bool) -> str:
+    return str(value).lower()
+
+
+class Gateway:
+    """A running fastjmix. `directory` becomes its working directory; the caller removes it."""
+
+    def __init__(
+        self, config: Config, setting: Setting, directory: Path, upstream: int, associations: int
+    ) -> None:
+        directory.mkdir(mode=0o700)
+        self._setting = setting
+        self._called = config.dicom[0].ae_title
+        self._spool = Spool(directory / "spool")
+        self._log = directory / "gateway.log"
+        self._port = 0
+        text = derived(config, setting, directory / "spool", upstream, associations)
+        (directory / "config.toml").write_text(text, encoding="utf-8")
+        command = [sys.executable, "-m", "fastjmix", "run", "-c", "config.toml"]
+        with self._log.open("w") as log:
+            self._process = _start(command, directory, log)
+
+    def ready(self) -> None:
+        """Waits until it listens. Raises TrialError."""
+        deadline = time.monotonic() + START_SECS
+        pattern = re.compile(r"listening .*what=dicom .*:(\d+)\s*$", re.MULTILINE)
+        while True:
+            told = self._log.read_text("utf-8", "replace")
+            found = pattern.search(told)
+            if found and " started " in told:
+                self._port = int(found[1])
+                return
+            if self._process.poll() is not None:
+                raise TrialError(f"a gateway did not start:\n{told[-2000:].strip()}")
+            if time.monotonic() > deadline:
+                raise TrialError(f"a gateway was not ready within {START_SECS:g} s")
+            time.sleep(POLL_SECS)
+
+    def explain(self, problem: FastjmixError) -> FastjmixError:
+        """The problem, with the end of the log if this gateway has something to do with it."""
+        told = self._log.read_text("utf-8", "replace")
+        if " stopping " in told:
+            hint = "Does something on this machine end every fastjmix (pkill)? Then run it again."
+            return TrialError(f"{problem.message}: its gateway was told to stop", hint)
+        lines = [line for line in told.splitlines() if COMPLAINT.search(line)][-LINES_SHOWN:]
+        if self._process.poll() is not None:
+            lines = [f"the gateway ended with status {self._process.poll()}", *lines]
+        return TrialError("\n".join([problem.message, *lines]))
+
+    @property
+    def address(self) -> Address:
+        return Address((self._port,), self._called)
+
+    def end(self) -> None:
+        """Asks it to end, and does not wait."""
+        self._process.terminate()
+
+    def stop(self) -> None:
+        """Waits until it has ended; SIGKILL for one that does not listen."""
+        try:
+            self._process.wait(STOP_SECS)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+    def cpu(self) -> float:
+        """CPU seconds so far, user and system, of all its processes. Raises TrialError."""
+        pid = self._process.pid
+        try:
+            children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+            return sum(_cpu(Path(f"/proc/{one}/stat").read_text()) for one in [pid, *children])
+        except OSError as problem:
+            raise TrialError(f"a gateway's process ended: {problem.strerror}") from None
+
+    # -- envelopes -----------------------------------------------------------------------------
+
+    def sealed(self, instances: int) -> list[Path]:
+        """Waits until so many instances are in outbox/. Raises TrialError."""
+        deadline = time.monotonic() + SEAL_SECS
+        while True:
+            ids = self._spool.waiting()
+            held = sum(self._spool.ticket("outbox", one).instances for one in ids)
+            if held >= instances:
+                return [self._spool.path("outbox", one) for one in ids]
+            if time.monotonic() > deadline:
+                raise TrialError(f"{held} of {instances} instances were sealed into envelopes")
+            time.sleep(POLL_SECS)
+
+    def check(self, envelopes: Sequence[Path], items: Sequence[Item], *, every_byte: bool) -> None:
+        """Compares envelopes with what was sent. Raises TrialError."""
+        hashed = not self._setting.skip_hashing
+        compare(envelopes, items, every_byte=every_byte, hashed=hashed)
+
+    def clear(self) -> None:
+        """Removes what is in outbox/: nobody else waits for it."""
+        for path in [*self._spool.outbox.glob("*.zip"), *self._spool.outbox.glob("*.json")]:
+            path.unlink(missing_ok=True)
+
+
+def compare(
+    envelopes: Sequence[Path], items: Sequence[Item], *, every_byte: bool, hashed: bool
+) -> None:
+    """Whether the envelopes hold exactly these data sets. Raises TrialError.
+
+    By number and lengths; with `every_byte` by their contents, and as JMIX envelopes, with their
+    digests if `hashed`.
+    """
+    wanted = Counter(_trace(item.data, every_byte) for item in items)
+    found: Counter[tuple[int, int]] = Counter()
+    for envelope in envelopes:
+        try:
+            found.update(_contents(envelope, every_byte))
+            if every_byte:
+                with envelope.open("rb") as file:
+                    check_envelope(file, verify_hashes=hashed)
+        except (EnvelopeError, zipfile.BadZipFile, OSError, ValueError) as problem:
+            raise TrialError(f"an envelope is wrong: {problem}") from None
+    if found != wanted:
+        missing, odd = (wanted - found).total(), (found - wanted).total()
+        told = f"{missing} instances that were sent are missing or differ, {odd} were not sent"
+        raise TrialError(f"the envelopes are wrong: {told}")
+
+
+def _start(command: list[str], directory: Path, log: IO[str]) -> subprocess.Popen[bytes]:
+    """In a process group of its own: Ctrl-C is ours to pass on."""
+    return subprocess.Popen(
+        command,
+        cwd=directory,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=log,
+        process_group=0,
+    )
+
+
+def _cpu(stat: str) -> float:
+    """utime + stime of /proc/<pid>/stat, in seconds; the name before them may hold anything."""
+    fields = stat.rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def _trace(data: bytes | memoryview, every_byte: bool) -> tuple[int, int]:
+    return len(data), xxhash.xxh3_64_intdigest(data) if every_byte else 0
+
+
+def _contents(envelope: Path, every_byte: bool) -> list[tuple[int, int]]:
+    """A trace of each data set in an archive: length, and hash if every byte counts."""
+    found = []
+    with zipfile.ZipFile(envelope) as archive, envelope.open("rb", buffering=0) as file:
+        for member in archive.infolist():
+            if not member.filename.endswith(".dcm"):
+                continue
+            header = os.pread(file.fileno(), 30, member.header_offset)
+            name, extra = struct.unpack("<HH", header[26:30])
+            start = member.header_offset + 30 + name + extra
+            meta = os.pread(file.fileno(), 144, start)
+            if meta[128:132] != b"DICM" or member.compress_size != member.file_size:
+                raise ValueError(f"{member.filename} is no stored DICOM file")
+            offset = 144 + int.from_bytes(meta[140:144], "little")
+            size = member.file_size - offset
+            found.append((size, 0))
+            if every_byte:
+                data = os.pread(file.fileno(), size, start + offset)
+                found[-1] = _trace(data, True)
+    return found

@@ -23,8 +23,9 @@ import wire
 
 COMMAND = [sys.executable, "-m", "fastjmix"]
 
-PATIENCE = 30.0
-"""Seconds after which a thing that was to happen is taken not to happen."""
+PATIENCE = 60.0
+"""Seconds after which a thing that was to happen is taken not to happen: also beside busy
+neighbours."""
 
 
 def until(condition: Callable[[], Any], what: str, seconds: float = PATIENCE) -> Any:
@@ -49,7 +50,7 @@ def run_to_end(*command: object, **more: Any) -> subprocess.CompletedProcess[str
         list(map(str, command)),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=2 * PATIENCE,
         stdin=subprocess.DEVNULL,
         env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1"},
         check=False,

@@ -47,6 +47,13 @@ def exchange(one: Path, other: Path) -> None:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(one))
 
 
+def delete_whole(directory: Path) -> None:
+    """Deletes a directory in which processes are at work: nobody finds a half of it."""
+    gone = directory.with_name(f"{directory.name}.gone")
+    directory.rename(gone)
+    shutil.rmtree(gone)
+
+
 # -- the upstream ----------------------------------------------------------------------------------
 
 

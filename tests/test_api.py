@@ -384,10 +384,10 @@ import os, socket, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from apis import LISTENER, settings
-from fastjmix import api, log
-from fastjmix.links import Links
+from fastjmix.api import server as api; from fastjmix import log
+from fastjmix.ipc.channels import Links
 from fastjmix.spool import Spool
-from fastjmix.stats import StatsPage
+from fastjmix.ipc.metrics import StatsPage
 root = Path(sys.argv[2])
 config = settings(root, (LISTENER,), 1.0)
 log.setup("info", root / "log", "api")

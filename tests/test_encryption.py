@@ -442,7 +442,7 @@ def test_a_member_of_another_size_than_it_said_is_an_error(held: bytes) -> None:
 
 CONSTANT = """
 import os, resource, sys
-from fastjmix.jmix.encryption import Plain, decrypt, encrypt
+from fastjmix.jmix.write.encryption import Plain, decrypt, encrypt
 from fastjmix.jmix.keys import new_recipient_key
 
 size, path = int(sys.argv[1]), sys.argv[2]

@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import os
 import random
-import shutil
 import signal
 import socket
 import struct
@@ -46,6 +45,7 @@ from dicom_peers import (
     works,
 )
 from gateway import Gateway, Peer, get, images, members, running, until
+from hazards import delete_whole
 from nightly import by_form
 from test_gateway import study_files
 
@@ -489,7 +489,7 @@ def test_f54_memory_does_not_grow_with_the_instance(start, size: int) -> None:
                 found.update(part)
                 length += len(part)
     assert (length, found.digest()) == (size, digest.digest())
-    shutil.rmtree(own.spool / "outbox")
+    delete_whole(own.spool / "outbox")
 
 
 # -- F55 to F60: messages --------------------------------------------------------------------------

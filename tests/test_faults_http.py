@@ -46,7 +46,7 @@ from fastjmix.spool import Retention, Room
 STORE_IN_PYTHON = """
 import sys, pathlib
 from aiohttp import http_parser
-from fastjmix import log, store, web
+from fastjmix import log; from fastjmix.tools import store; from fastjmix.httpd import server as web
 assert http_parser.HttpRequestParser is http_parser.HttpRequestParserPy
 web.KEEPALIVE_SECS = web.BODY_IDLE_SECS = web.LINGER_SECS = 0.2
 log.setup("error", None, "store")

@@ -72,7 +72,7 @@ def sealed(spool: Spool, content: bytes = b"member") -> str:
 RENAMES = """
 import os, sys
 from pathlib import Path
-from fastjmix.spool.renaming import rename_new
+from fastjmix.spool.rename import rename_new
 os.chdir(sys.argv[1])
 def refused(source, target):
     try:
@@ -460,9 +460,9 @@ def test_f86_what_is_not_ours_stays_and_keeps_nobody_back(tmp_path: Path) -> Non
 
 
 SOON = """
-import fastjmix.uploader
-from fastjmix.delivery import Backoff
-from fastjmix.uploader import Pace, Uploader
+import fastjmix.uploader.loop
+from fastjmix.uploader.policy import Backoff
+from fastjmix.uploader.loop import Pace, Uploader
 begin = Uploader.__init__
 pace = Pace(rescan_secs=0.2, backoff=Backoff(0.1, 0.2))
 Uploader.__init__ = lambda self, *given, **more: begin(self, *given, **more, pace=pace)

@@ -33,6 +33,7 @@ from disks import (
 )
 from envelopes import ID, envelope
 from gateway import Gateway, Peer, Store, get, members, running, until
+from hazards import delete_whole
 from nodes import FAST, node, run, to
 from upstreams import Upstream
 
@@ -175,7 +176,7 @@ def test_f87_a_seal_after_the_directory_went_loses_nothing(start: Callable[..., 
     own, ledger = start(builder="release_grace_secs = 0.3"), Ledger()
     with opened(own) as peer:
         assert ledger.store(peer) == 0
-        shutil.rmtree(own.spool)
+        delete_whole(own.spool)
     own.wait_for("seal_failed")
     own.wait_for("recovery_failed|intake_stopped")
     assert rejection(own) == RJ_CONGESTION
@@ -194,7 +195,7 @@ def test_f87_one_state_directory_goes(
     with running(Store(tmp_path / "upstream")) as store:
         own, ledger = start(store.port, builder=SOON), Ledger()
         with opened(own) as peer:
-            shutil.rmtree(own.spool / name)
+            delete_whole(own.spool / name)
             assert ledger.store(peer) == 0
         store.wait_held(1)
         ledger.check(own.wait_sent())
@@ -206,7 +207,7 @@ def test_f87_an_instance_that_waits_for_the_upstream_is_refused(
 ) -> None:
     own = start(endpoint='ack = "uploaded"')
     with opened(own) as peer:
-        shutil.rmtree(own.spool)
+        delete_whole(own.spool)
         assert Ledger().store(peer) == A700
 
 
@@ -218,7 +219,7 @@ def test_f87_a_directory_that_another_fastjmix_has_taken_is_left_alone(
     with opened(own) as peer:
         studies = [f"1.2.3.{n}" for n in range(8)]
         assert {ledger.store(peer, study) for study in studies} == {0}
-        shutil.rmtree(own.spool)
+        delete_whole(own.spool)
         assert {ledger.store(peer, study) for study in studies} == {A700}
         own.wait_for("intake_stopped", 2)
         stranger = Spool(own.spool)

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import struct
@@ -18,6 +17,7 @@ import pytest
 import wire
 from dicom_peers import is_let_in
 from gateway import Gateway, Peer, get, images, until
+from hazards import delete_whole
 
 from fastjmix.failpoints import VARIABLE
 
@@ -181,7 +181,7 @@ def test_a_draft_that_cannot_be_read_is_set_aside(start) -> None:
 def test_a_failed_seal_is_an_answer_when_the_upstream_was_promised(start, silent) -> None:
     own = start(silent, endpoint='ack = "uploaded"')
     own.wait_for("http_listening")  # a packer that starts makes its directories anew
-    shutil.rmtree(own.spool / "outbox")
+    delete_whole(own.spool / "outbox")
     with Peer(own.dicom_port) as peer:
         peer.associate()
         assert peer.store(wire.data_set()) == 0xA700

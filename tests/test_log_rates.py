@@ -80,7 +80,7 @@ def test_s38_names_of_events_do_not_gather(clock: list[float], file: Path) -> No
 
 def test_s38_refused_instances_do_not_fill_the_log(tmp_path: Path) -> None:
     """One modality with a mistake in each image; another that is well is listed as ever."""
-    few = "from fastjmix import log_rates; log_rates.LINES_AT_ONCE = 50"
+    few = "from fastjmix.log import rates as log_rates; log_rates.LINES_AT_ONCE = 50"
     with running(Gateway(tmp_path / "own", 9, first=few)) as own:
         began = time.monotonic()
         with Peer(own.dicom_port) as peer:

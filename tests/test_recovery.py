@@ -398,9 +398,9 @@ def test_bytes_of_a_note(tmp_path, off: int) -> None:
 RECOVER = """
 import resource, sys, time
 from pathlib import Path
-from fastjmix.recovery import recover
+from fastjmix.packer.recovery import recover
 from fastjmix.spool import Spool
-import fastjmix.jmix.profiles, hashlib
+import fastjmix.jmix.write.profiles, hashlib
 spool = Spool(Path(sys.argv[1]), durable=False)
 spool.prepare()
 pages = int(open("/proc/self/statm").read().split()[0])

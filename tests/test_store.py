@@ -354,7 +354,8 @@ def test_a_port_in_use(tmp_path: Path) -> None:
 def test_a_process_of_its_own(tmp_path: Path) -> None:
     """run(): says where it listens, serves curl, ends with 0 on SIGTERM."""
     code = (
-        "import sys, pathlib; from fastjmix import log, store; log.setup('info', None, 'store');"
+        "import sys, pathlib; from fastjmix import log; from fastjmix.tools import store;"
+        " log.setup('info', None, 'store');"
         "store.run('127.0.0.1', 0, pathlib.Path(sys.argv[1]),"
         " ready=lambda url: print(url, flush=True))"
     )

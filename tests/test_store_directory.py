@@ -247,7 +247,7 @@ def test_f99_a_file_that_may_not_be_read_ends_no_start(tmp_path: Path) -> None:
     inject = ("-qq", "-f", "-P", str(path), "-e", "trace=read,pread64", "-o", "/dev/null")
     code = (
         "import asyncio, sys, pathlib\n"
-        "from fastjmix import log, store\n"
+        "from fastjmix import log; from fastjmix.tools import store\n"
         "log.setup('info', None, 'store')\n"
         "async def main():\n"
         "    runner, port = await store.start('127.0.0.1', 0, pathlib.Path(sys.argv[1]))\n"

@@ -23,10 +23,10 @@ from fastjmix.uploader.loop import one_line
 CHILD = """
 import pickle, sys
 from pathlib import Path
-from fastjmix import log, uploader
-from fastjmix.links import Links
+from fastjmix import log; from fastjmix.uploader import loop as uploader
+from fastjmix.ipc.channels import Links
 from fastjmix.spool import Spool
-from fastjmix.stats import StatsPage
+from fastjmix.ipc.metrics import StatsPage
 
 config, stop, bell = pickle.load(sys.stdin.buffer)
 log.setup("info", None, "uploader")

@@ -140,7 +140,7 @@ def test_s23_a_body_that_drips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     """Each pause is short enough, the whole is too slow."""
     monkeypatch.setattr(web, "BODY_IDLE_SECS", 0.2)
     monkeypatch.setattr(web, "BODY_RATE_MIN", 1 << 20)
-    monkeypatch.setattr(web, "LINGER_SECS", 0.05)
+    monkeypatch.setattr(web, "LINGER_SECS", 2.0)  # long enough to read the answer
 
     async def test(client: Client) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", client.port)

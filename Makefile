@@ -15,7 +15,7 @@ CORE := pyproject.toml setup.py fastjmix/_core.pyx $(wildcard fastjmix/_core/*.p
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv build demo test test-nightly faults soak fuzz bench bench-full profiles price lint format test-pythons \
+.PHONY: help venv build demo test test-nightly faults soak fuzz bench bench-full profiles price counts lint format test-pythons \
 	dist clean cross needs-test needs-peers needs-fuzz
 MAKEFLAGS += --no-print-directory
 # Whatever the environment says: tests start hundreds of gateways, which would compile all of it anew.
@@ -61,6 +61,9 @@ profiles: needs-peers $(BIN)/.tools  ## where the time of each goal goes: bench/
 price: needs-peers $(BIN)/.tools  ## fastjmix beside itself as it was at another commit: bench/PRICE.md (ARGS='--since COMMIT')
 	$(PIP) --group bench
 	$(BIN)/python -m bench.price $(ARGS)
+
+counts: $(BIN)/.tools  ## signs that the package grows crooked, now and at ARGS=COMMIT
+	$(BIN)/python tests/counts.py $(ARGS)
 
 lint: $(BIN)/.tools  ## rules, format, types
 	$(BIN)/ruff check .

@@ -1,7 +1,7 @@
 """The keys in words, from the tables' own models: python -m fastjmix.config.document
 
-Writes docs/configuration.md, and the table between two marks in README.md, of the directory that it
-is run in. Guaranteed: every key of every table, in the order of the models; a test compares both.
+Writes docs/configuration.md below the directory that it is run in. Guaranteed: every key of every
+table, in the order of the models; a test compares the page with the models.
 """
 
 from __future__ import annotations
@@ -168,45 +168,5 @@ def _default(field: FieldInfo) -> str:
     return f"`{shown(default)}`"
 
 
-_BEGIN: Final = "<!-- keys: written by `python -m fastjmix.config.document` -->\n"
-_END: Final = "<!-- end of keys -->"
-
-
-def table() -> str:
-    """Every key in one Markdown table: the key with its table, default, meaning."""
-    lines = ["| key | default | meaning |", "|---|---|---|"]
-    for path, note, model in _SECTIONS:
-        lines += _flat(path, note, model)
-    return "\n".join(lines) + "\n"
-
-
-def _flat(path: str, note: str, model: type[BaseModel]) -> Iterator[str]:
-    shown_path = f"{path} ({note})" if "=" in note else path
-    yield f"| **`[{path}]`** {note} | | |" if shown_path != path else f"| **`[{path}]`** | | |"
-    idle: list[str] = []
-    inner: list[tuple[str, type[BaseModel]]] = []
-    for name, field in model.model_fields.items():
-        below = table_of(field)
-        if about(field, "ignored"):
-            idle.append(f"`{name}`")
-        elif _is_section(field) and below is not None and below not in [one for _, one in inner]:
-            inner.append((f"{path}.{name}" + ".<entry>" * is_named(field), below))
-        else:  # a second name of a table is a row
-            cells = (f"`{name}`", _default(field), field.description or "")
-            yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-    if idle:
-        yield f"| {', '.join(idle)} | | accepted, without meaning here |"
-    for below_path, below_model in inner:
-        yield from _flat(below_path, "", below_model)
-
-
-def filled(readme: str) -> str:
-    """A README with the table between its marks. Raises ValueError when they are missing."""
-    start, end = readme.index(_BEGIN) + len(_BEGIN), readme.index(_END)
-    return f"{readme[:start]}\n{table()}\n{readme[end:]}"
-
-
 if __name__ == "__main__":
     Path("docs/configuration.md").write_text(text())
-    front = Path("README.md")
-    front.write_text(filled(front.read_text()))

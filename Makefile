@@ -16,7 +16,7 @@ CORE := pyproject.toml setup.py fastjmix/_core.pyx $(wildcard fastjmix/_core/*.p
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help venv build demo test test-nightly faults soak fuzz bench bench-full profiles price counts lint format test-pythons \
-	dist clean cross needs-test needs-peers needs-fuzz
+	dist changelog clean cross needs-test needs-peers needs-fuzz
 MAKEFLAGS += --no-print-directory
 # Whatever the environment says: tests start hundreds of gateways, which would compile all of it anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -92,6 +92,9 @@ dist: $(BIN)/.tools  ## sdist and wheel, the wheel made from the sdist and run i
 	cd / && "$(CURDIR)/build/clean/bin/fastjmix" --version
 	cd / && "$(CURDIR)/build/clean/bin/python" -c 'import fastjmix._core'
 	rm -rf build/clean
+
+changelog: $(BIN)/.tools  ## docs/changes into CHANGELOG.md, as release VERSION
+	$(BIN)/towncrier build --yes --version $(VERSION)
 
 cross: $(BIN)/.tools  ## compile the core for aarch64 (it is not run)
 	@command -v $(CROSS) >/dev/null || .ci/packages cross

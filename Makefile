@@ -54,11 +54,11 @@ bench-full: needs-peers $(BIN)/.tools  ## measure everything: bench/RESULTS.md, 
 	$(PIP) --group bench
 	$(BIN)/python -m bench.run --full $(ARGS)
 
-profiles: needs-peers $(BIN)/.tools  ## where the time of each goal goes: bench/PROFILES.md (perf and strace, if they are there)
+profiles: needs-peers $(BIN)/.tools  ## where the time of each goal goes: build/PROFILES.md (perf and strace, if they are there)
 	$(PIP) --group bench
 	$(BIN)/python -m bench.profiles $(ARGS)
 
-price: needs-peers $(BIN)/.tools  ## fastjmix beside itself as it was at another commit: bench/PRICE.md (ARGS='--since COMMIT')
+price: needs-peers $(BIN)/.tools  ## fastjmix beside itself as it was at another commit: build/PRICE.md (ARGS='--since COMMIT')
 	$(PIP) --group bench
 	$(BIN)/python -m bench.price $(ARGS)
 

@@ -7,7 +7,7 @@
     study.py sender.py what is sent, and who sends it
     peers.py floor.c script_peer.py    receivers: fastjmix, its peers, the floors
     check.py           is the output what was sent?
-    machine.py room.py report.py       facts and memory; processes and directories; the papers
+    machine.py workspace.py report.py       facts and memory; processes and directories; the papers
     notes.toml         by what a goal that is not met is bounded
 
 The gateway and the wire's bytes are driven by the helpers of the tests.

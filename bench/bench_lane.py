@@ -28,7 +28,7 @@ def bench_hand_over(benchmark: Any, side: int) -> None:
 @pytest.mark.parametrize("side", SIDES)
 def bench_floor_memcpy(benchmark: Any, side: int) -> None:
     data = stream(Study("one", 1, side, side))
-    room = memoryview(bytearray(len(data)))
+    space = memoryview(bytearray(len(data)))
     benchmark.group = f"lane {side * side * 2} B"
-    benchmark(room.__setitem__, slice(None), data)
-    assert room == data
+    benchmark(space.__setitem__, slice(None), data)
+    assert space == data

@@ -29,10 +29,10 @@ def bench_scan(benchmark: Any, name: str, pdu: int) -> None:
 @pytest.mark.parametrize("name", CASES)
 def bench_floor_memcpy(benchmark: Any, name: str) -> None:
     data = stream(CASES[name])
-    room = memoryview(bytearray(len(data)))
+    space = memoryview(bytearray(len(data)))
     benchmark.group = f"pdv {name}"
-    benchmark(room.__setitem__, slice(None), data)
-    assert room == data
+    benchmark(space.__setitem__, slice(None), data)
+    assert space == data
 
 
 def _right(study: Study, arrivals: list[Any]) -> None:

@@ -1,4 +1,4 @@
-"""What later work cost: fastjmix beside itself as it was, in turns → bench/PRICE.md.
+"""What later work cost: fastjmix beside itself as it was, in turns → build/PRICE.md.
 
     python -m bench.price [--since COMMIT] [--only P1,P6] [--pairs 7]
 
@@ -26,15 +26,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from bench import forms, machine, peers, sender, words
+from bench import forms, machine, options, peers, sender
 from bench.forms import Form
 from bench.peers import FastJmix, Store
-from bench.room import Room
 from bench.rounds import Contestant, Row, interleave, say
 from bench.study import CT_STUDY, MR_STUDY, TINY_STUDY, Study
+from bench.workspace import Workspace
 
 HERE: Final = Path(__file__).resolve().parent
-PAGE: Final = HERE / "PRICE.md"
+PAGE: Final = HERE.parent / "build" / "PRICE.md"
 BEFORE_RELIABILITY: Final = "2a99e34"
 """The last commit before "an acknowledged instance is never lost" was worked on: kills, power cuts,
 failing disks, bounds for whatever a peer controls."""
@@ -61,49 +61,49 @@ def former(commit: str, under: Path) -> Iterator[str]:
         subprocess.run([*git, "remove", "--force", str(tree)], check=True)
 
 
-def _storescu(room: Room, *studies: Study, **options: Any) -> Send:
-    return lambda receiver: peers.storescu_to(receiver, list(map(room.files, studies)), **options)
+def _storescu(space: Workspace, *studies: Study, **options: Any) -> Send:
+    return lambda receiver: peers.storescu_to(receiver, list(map(space.files, studies)), **options)
 
 
 def _own(send: Callable[..., float], told: object) -> Send:
     return lambda receiver: send(receiver.port, receiver.aet, told)
 
 
-def _delivered(room: Room, study: Study) -> Send:
-    return lambda receiver: peers.delivered_by(receiver, [room.files(study)], study.instances)
+def _delivered(space: Workspace, study: Study) -> Send:
+    return lambda receiver: peers.delivered_by(receiver, [space.files(study)], study.instances)
 
 
-def rows(room: Room, form: Form) -> dict[str, tuple[list[Study], Send, dict[str, Any]]]:
+def rows(space: Workspace, form: Form) -> dict[str, tuple[list[Study], Send, dict[str, Any]]]:
     """By goal: what is sent, how, and the options of both."""
     ct, mr = CT_STUDY.sized(form.ct), MR_STUDY.sized(form.mr)
     four = [CT_STUDY.sized(form.parallel).other(copy) for copy in range(4)]
     each = CT_STUDY.sized(max(1, form.parallel * 4 // 64))
     many = [each.other(copy) for copy in range(64)]
     tiny = TINY_STUDY.sized(form.each)
-    one = _storescu(room, ct)
+    one = _storescu(space, ct)
     return {
         "P1": ([ct], one, {}),
         "P2": ([ct], one, {"hashing": False}),
-        "P3": ([mr], _storescu(room, mr), {}),
-        "P4, 4 storescu": (four, _storescu(room, *four), {}),
+        "P3": ([mr], _storescu(space, mr), {}),
+        "P4, 4 storescu": (four, _storescu(space, *four), {}),
         "P4, 64 associations": (many, _own(sender.at_once, many), {}),
-        "P5": ([ct], _storescu(room, ct, nagle=True), {}),
+        "P5": ([ct], _storescu(space, ct, nagle=True), {}),
         "P6": ([ct], one, {"durability": "fsync"}),
         "P7": ([tiny], _own(sender.one_each, tiny), {}),
-        "P8": ([ct], _delivered(room, ct), {"grace": 0, "upstream": True}),
-        "P9": ([ct], _storescu(room, ct, pdu=16384), {}),
+        "P8": ([ct], _delivered(space, ct), {"grace": 0, "upstream": True}),
+        "P9": ([ct], _storescu(space, ct, pdu=16384), {}),
     }
 
 
-def measure(name: str, room: Room, python: str, pairs: int) -> list[Row]:
+def measure(name: str, space: Workspace, python: str, pairs: int) -> list[Row]:
     """Both, in turns: a row for each pair of processes."""
-    return [_pair(name, room, python, number) for number in range(pairs)]
+    return [_pair(name, space, python, number) for number in range(pairs)]
 
 
-def _pair(name: str, room: Room, python: str, number: int) -> Row:
-    studies, send, options = rows(room, room.form)[name]
+def _pair(name: str, space: Workspace, python: str, number: int) -> Row:
+    studies, send, options = rows(space, space.form)[name]
     row = Row(name, name)
-    store = room.serve(Store, "store") if options.pop("upstream", False) else None
+    store = space.serve(Store, "store") if options.pop("upstream", False) else None
     if store is not None:
         options["upstream"] = store.port
 
@@ -115,12 +115,12 @@ def _pair(name: str, room: Room, python: str, number: int) -> Row:
     contestants = []
     programs = ((THEN, python), (NOW, sys.executable))
     for which, program in programs if number % 2 == 0 else reversed(programs):
-        receiver = room.start(row, FastJmix, which, python=program, **options)
+        receiver = space.start(row, FastJmix, which, python=program, **options)
         if receiver is not None:
             run, check = partial(send, receiver), partial(receiver.check, studies)
             contestants.append(Contestant(which, partial(clear, receiver), run, check))
-    interleave(row, contestants, room.form.rounds)
-    room.close()
+    interleave(row, contestants, space.form.rounds)
+    space.close()
     return row
 
 
@@ -160,15 +160,15 @@ def main() -> None:
     choose.add_argument("--pairs", type=int, default=PAIRS, metavar="N", help="of processes")
     choose.add_argument("--out", type=Path, default=PAGE)
     told = choose.parse_args()
-    words.end_well()
+    options.end_well()
     form = forms.SHORT if told.short else forms.FULL
-    with Room(form, words.place()) as room:
-        names = list(rows(room, form))
-        only = words.chosen(choose, told.only, {name.split(",")[0] for name in names})
+    with Workspace(form, options.place()) as space:
+        names = list(rows(space, form))
+        only = options.chosen(choose, told.only, {name.split(",")[0] for name in names})
         wanted = [name for name in names if not only or name.split(",")[0] in only]
-        with former(told.since, room.root) as python:
-            measured = [measure(name, room, python, told.pairs) for name in wanted]
-        told.out.write_text(page(measured, told.since, machine.facts(room.root)))
+        with former(told.since, space.root) as python:
+            measured = [measure(name, space, python, told.pairs) for name in wanted]
+        told.out.write_text(page(measured, told.since, machine.facts(space.root)))
     say(str(told.out))
 
 

@@ -1,4 +1,4 @@
-"""Where the time of a goal goes: `python -m bench.profiles [--only P1,P6]` → bench/PROFILES.md.
+"""Where the time of a goal goes: `python -m bench.profiles [--only P1,P6]` → build/PROFILES.md.
 
 For each scenario fastjmix runs as in bench_pipeline.py, and one sending of the study is looked at
 three times, since each way of looking slows what it sees:
@@ -33,14 +33,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from bench import forms, machine, peers, sender, words
+from bench import forms, machine, options, peers, sender
 from bench.peers import FastJmix, Store
-from bench.room import Room
 from bench.rounds import say
 from bench.study import CT_STUDY, MR_STUDY, Study
+from bench.workspace import Workspace
 
 HERE: Final = Path(__file__).resolve().parent
-PAGE: Final = HERE / "PROFILES.md"
+PAGE: Final = HERE.parent / "build" / "PROFILES.md"
 HERTZ: Final = 2000
 ROUNDS: Final = 5
 SPREAD: Final = 20
@@ -129,15 +129,15 @@ class Looked:
 class Stage:
     """fastjmix (and a store) running, and a way to send the study once."""
 
-    def __init__(self, room: Room, scenario: Scenario) -> None:
+    def __init__(self, space: Workspace, scenario: Scenario) -> None:
         self.scenario = scenario
         study, count = scenario.study, scenario.associations or scenario.senders
         self._studies = [study.sized(study.instances // count).other(n) for n in range(count)]
-        self._files = [] if scenario.associations else [room.files(one) for one in self._studies]
+        self._files = [] if scenario.associations else [space.files(one) for one in self._studies]
         self._count = sum(one.instances for one in self._studies)
-        self._store = room.serve(Store, "store") if scenario.deliver else None
+        self._store = space.serve(Store, "store") if scenario.deliver else None
         upstream = self._store.port if self._store else peers.NOWHERE
-        self.ours = room.serve(FastJmix, "fastjmix", upstream=upstream, **scenario.options)
+        self.ours = space.serve(FastJmix, "fastjmix", upstream=upstream, **scenario.options)
         self.received = 0.0
 
     def pids(self) -> dict[int, str]:
@@ -185,32 +185,32 @@ def _processor(pid: int) -> float:
     return total / 1e9
 
 
-def look(scenario: Scenario, room: Room) -> Looked:
+def look(scenario: Scenario, space: Workspace) -> Looked:
     """Runs a scenario in all three ways."""
-    stage = Stage(room, scenario)
+    stage = Stage(space, scenario)
     stage.send()
     found = Looked()
     _as_it_is(stage, found)
     if shutil.which("perf"):
-        with _recording(room.root / "perf.data") as samples:
+        with _recording(space.root / "perf.data") as samples:
             stage.send()
         found.samples = samples()
         if scenario.spread:
-            found.spread = _spread(stage, room.root)
+            found.spread = _spread(stage, space.root)
     if shutil.which("strace"):
-        _calls(stage, room.root, found)
+        _calls(stage, space.root, found)
     for name in scenario.floors:
-        found.floors[name] = FLOORS[name](room.directory(name), scenario.study)
+        found.floors[name] = FLOORS[name](space.directory(name), scenario.study)
         if found.spread:
-            runs = [_alone(name, room, scenario.study) for _ in range(SPREAD)]
+            runs = [_alone(name, space, scenario.study) for _ in range(SPREAD)]
             found.floor_spread[name] = sorted(runs)
     return found
 
 
-def _alone(floor: str, room: Room, study: Study) -> float:
+def _alone(floor: str, space: Workspace, study: Study) -> float:
     """A floor once more, as long after what was before as a receiver in its round."""
     time.sleep(PAUSE_SECS)
-    under = room.directory(floor)
+    under = space.directory(floor)
     seconds = FLOORS[floor](under, study)
     shutil.rmtree(under, ignore_errors=True)
     return seconds
@@ -487,16 +487,17 @@ def main() -> None:
     choose.add_argument("--only", default="", help="scenarios, as in P1,P6")
     choose.add_argument("--out", type=Path, default=PAGE, help="the page to write")
     told = choose.parse_args()
-    only = words.chosen(choose, told.only, SCENARIOS)
-    words.end_well()
+    only = options.chosen(choose, told.only, SCENARIOS)
+    options.end_well()
     looked: dict[str, Looked] = {}
-    with Room(forms.FULL, words.place()) as room:
-        facts = machine.facts(room.root)
+    with Workspace(forms.FULL, options.place()) as space:
+        facts = machine.facts(space.root)
         for name, scenario in SCENARIOS.items():
             if not only or name in only:
                 say(f"{name}: {scenario.study.name}")
-                looked[name] = look(scenario, room)
-                room.close()
+                looked[name] = look(scenario, space)
+                space.close()
+    told.out.parent.mkdir(exist_ok=True)
     told.out.write_text(page(looked, facts))
     say(str(told.out))
 

@@ -18,10 +18,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from bench import bench_pipeline, forms, machine, report, words
+from bench import bench_pipeline, forms, machine, options, report
 from bench.forms import Form
-from bench.room import Room
 from bench.rounds import say
+from bench.workspace import Workspace
 
 HERE: Final = Path(__file__).resolve().parent
 PARTS: Final = (
@@ -33,15 +33,15 @@ PARTS: Final = (
 )
 
 
-def measure_parts(form: Form, room: Room) -> tuple[list[dict[str, Any]], str]:
+def measure_parts(form: Form, space: Workspace) -> tuple[list[dict[str, Any]], str]:
     """The pytest-benchmark suites: their medians in seconds, and why some are lacking."""
     say("parts: pytest-benchmark")
-    path = room.root / "parts.json"
+    path = space.root / "parts.json"
     command = [
         sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-o", "python_files=bench_*.py",
         "-o", "python_functions=bench_*", "--benchmark-min-rounds=5", "--benchmark-warmup=on",
         f"--benchmark-max-time={1.0 if form.name == 'full' else 0.2}",
-        "--benchmark-warmup-iterations=3", f"--basetemp={room.root / 'parts'}",
+        "--benchmark-warmup-iterations=3", f"--basetemp={space.root / 'parts'}",
         f"--benchmark-json={path}", *(str(HERE / part) for part in PARTS),
     ]  # fmt: skip
     done = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True, check=False)
@@ -80,16 +80,16 @@ def run(form: Form, out: Path, under: Path, only: Sequence[str] = (), parts: boo
     begun = time.monotonic()
     date = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
     held: dict[str, Any] = {"form": form.name, "date": date, "rows": [], "parts": []}
-    with Room(form, under) as room:
-        held["machine"] = machine.facts(room.root)
+    with Workspace(form, under) as space:
+        held["machine"] = machine.facts(space.root)
         if only and (kept := earlier(out, form, only)):
             kept["machine"]["versions"] |= held["machine"]["versions"]
             held |= kept
         if parts:
-            held["parts"], held["parts_failed"] = measure_parts(form, room)
+            held["parts"], held["parts_failed"] = measure_parts(form, space)
         for name in bench_pipeline.ROWS:
             if not only or name in only:
-                row = bench_pipeline.measure(name, room)
+                row = bench_pipeline.measure(name, space)
                 if held["date"] != date:
                     row.remarks.append(f"{report.APART}{date}.")
                 held["rows"] = sorted([*held["rows"], row.as_json()], key=_place)
@@ -114,10 +114,10 @@ def main() -> None:
     )
     choose.add_argument("--out", type=Path, default=HERE, help="where the results go")
     told = choose.parse_args()
-    only = words.chosen(choose, told.only, bench_pipeline.ROWS)
-    words.end_well()
+    only = options.chosen(choose, told.only, bench_pipeline.ROWS)
+    options.end_well()
     form = forms.FULL if told.full else forms.SHORT
-    sys.exit(0 if run(form, told.out, words.place(), only, not told.no_parts) else 1)
+    sys.exit(0 if run(form, told.out, options.place(), only, not told.no_parts) else 1)
 
 
 if __name__ == "__main__":

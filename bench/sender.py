@@ -81,12 +81,12 @@ def storescu_command(nagle: bool = False, pdu: int = PDU) -> str:
 
 def _fragments(head: bytes, pixels: Iterable[memoryview], total: int, pdu: int) -> Iterator[object]:
     """The data set as P-DATA-TF PDUs with one PDV each (PS3.8 §9.3.5), as buffers to be sent."""
-    room = pdu - 6
+    space = pdu - 6
     pieces = iter([memoryview(head), *pixels])
     piece = next(pieces)
     left = total
     while left:
-        size = min(room, left)
+        size = min(space, left)
         left -= size
         yield struct.pack(">BBIIBB", 4, 0, size + 6, size + 2, 1, 0 if left else 2)
         while size:

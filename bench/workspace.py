@@ -21,7 +21,7 @@ from bench.study import Study
 R = TypeVar("R", bound=Receiver)
 
 
-class Room:
+class Workspace:
     """The surroundings of rows. `under` is on the file system that is measured."""
 
     def __init__(self, form: Form, under: Path) -> None:
@@ -33,7 +33,7 @@ class Room:
         self._used: list[Path] = []
         self._floor: Path | None = None
 
-    def __enter__(self) -> Room:
+    def __enter__(self) -> Workspace:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,4 +1,4 @@
-"""What the programs of bench/ are told in the same words: `--only P1,P3`, $TMPDIR, SIGTERM."""
+"""Options that the programs of bench/ share: `--only P1,P3`, $TMPDIR, SIGTERM."""
 
 from __future__ import annotations
 

@@ -78,8 +78,15 @@ class DataSetReader:
     found: Final[bool]
     over: Final[bool]
     fault: Final[bytes]
+    cut: Final[bool]
     broken_at: Final[tuple[int, int | None] | None]
-    def __init__(self, kind: int = ..., pixels: int = ..., tolerant: bool = False) -> None: ...
+    def __init__(
+        self,
+        kind: int = ...,
+        pixels: int = ...,
+        tolerant: bool = False,
+        inflate_all: bool = False,
+    ) -> None: ...
     def feed(self, data: bytes | memoryview) -> None: ...
     def pass_over(self, count: int) -> None: ...
     def end(self) -> None: ...

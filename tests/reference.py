@@ -259,7 +259,8 @@ class Reading:
                 self._know(True)
             self.fault = complete and self._other_syntax
         except _CutOffError:
-            padding = self._top and not any(data[self._at :])
+            rest = data[self._at :]
+            padding = self._top and not any(rest) and (len(rest) > 1 or self._kind != 2)
             self.fault = complete and (self._other_syntax or not padding)
             if complete and padding and self.head is None:
                 self._know(True)

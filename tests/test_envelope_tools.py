@@ -175,7 +175,7 @@ def test_what_makes_no_envelope_leaves_nothing(tmp_path: Path, scans: Path) -> N
         ([scans / "notes.txt"], Recipe(), r"notes\.txt: not a DICOM Part 10 file"),
         ([scans], Recipe("jmix-1.0"), "needs a sender and a receiver"),
         ([scans], replace(JMIX, digest="blake3"), "no digest blake3"),
-        ([scans], Recipe(), r"0\.dcm: is truncated: it ends inside \(0020,000E\), 10 bytes too"),
+        ([scans], Recipe(), r"0\.dcm: is truncated: it ends inside \(0020,000E\)"),
     ):
         with pytest.raises((BuildError, EnvelopeError), match=why):
             build(paths, target, recipe)

@@ -33,8 +33,9 @@ from pydicom.uid import (
 )
 from unprivileged import run_python_unprivileged, run_unprivileged
 
-from fastjmix.dicom import ending
-from fastjmix.errors import FastjmixError
+from fastjmix import _core
+from fastjmix.dicom.head import STEP_BYTES, cut_short
+from fastjmix.errors import FastjmixError, UnreadableHead
 from fastjmix.jmix import build, verify
 from fastjmix.tools import send
 from fastjmix.tools.envelope import building
@@ -79,7 +80,7 @@ MET: dict[str, tuple[Callable[[Path], Any], str]] = {
     "loop": (lambda path: path.symlink_to(path.name), "Too many levels of symbolic links"),
     "linked folder": (lambda path: path.symlink_to("/usr"), "is a link to a folder"),
     "read error": (lambda path: path.symlink_to("/proc/self/mem"), "Input/output error"),
-    "truncated": (cut, "is truncated: it ends inside (0020,000E), 7 bytes too early"),
+    "truncated": (cut, "is truncated: it ends inside (0020,000E)"),
     "head only": (
         lambda path: path.write_bytes(image(path).read_bytes()[: -len(data_set_bytes(path))]),
         "is truncated: it ends before its data set begins",
@@ -316,7 +317,8 @@ def data_set(path: Path, syntax: str) -> bytes:
 
 
 def ends(data: bytes, syntax: str) -> str:
-    return ending.cut_short(lambda at, length: data[at : at + length], len(data), syntax)
+    """As of a file with something before the data set."""
+    return cut_short(lambda at, length: data[at - 99 : at - 99 + length], 99, len(data), syntax)
 
 
 @pytest.mark.parametrize(
@@ -357,20 +359,86 @@ def could_end(data: bytes, syntax: str) -> bool:
 
 @pytest.mark.parametrize("off", [-1, 0, 1])
 def test_sequences_within_each_other_are_followed_up_to_a_limit(off: int) -> None:
-    begin = struct.pack("<HHL", 8, 0x1140, ending.UNDEFINED)
-    item = struct.pack("<HHL", 0xFFFE, 0xE000, ending.UNDEFINED)
-    depth = (ending.DEPTH_MAX + off) // 2
-    data = (begin + item) * depth + (begin if (ending.DEPTH_MAX + off) % 2 else b"")
-    told = ends(data, ImplicitVRLittleEndian)
-    assert told == ("ends inside (0008,1140)" if off <= 0 else "")
+    begin = struct.pack("<HHL", 8, 0x1140, 0xFFFFFFFF)
+    item = struct.pack("<HHL", 0xFFFE, 0xE000, 0xFFFFFFFF)
+    told = ends((begin + item) * (_core.HEAD_DEPTH_MAX + off), ImplicitVRLittleEndian)
+    assert told == ("inside (0008,1140)" if off <= 0 else "")
+
+
+def deflated(data: bytes) -> bytes:
+    squeezed = zlib.compressobj(9, zlib.DEFLATED, -15)
+    return squeezed.compress(data) + squeezed.flush()
 
 
 def test_a_bomb_and_bytes_of_no_kind_prove_nothing_and_cost_little() -> None:
-    squeezed = zlib.compressobj(9, zlib.DEFLATED, -15)
-    bomb = squeezed.compress(bytes(1 << 26)) + squeezed.flush()
+    bomb = deflated(bytes(1 << 26))
     begin = time.process_time()
     assert ends(bomb, DeflatedExplicitVRLittleEndian) == ""
-    assert ends(bomb[:-2], DeflatedExplicitVRLittleEndian) == "ends inside its deflate stream"
+    assert ends(bomb[:-2], DeflatedExplicitVRLittleEndian) == "inside its deflate stream"
     assert time.process_time() - begin < 5
     assert ends(b"\xff" * 100, DeflatedExplicitVRLittleEndian) == ""
     assert ends(b"garbage, that is no element", ExplicitVRLittleEndian) == ""
+
+
+def test_f112_a_cut_far_inside_a_deflated_data_set_is_seen() -> None:
+    """Behind what reception inflates: in its stream, and in what was deflated."""
+    size = _core.INFLATE_MAX + 1000
+    whole = struct.pack("<HH2sHL", 0x7FE0, 0x10, b"OB", 0, size) + bytes(size)
+    assert ends(deflated(whole), DeflatedExplicitVRLittleEndian) == ""
+    assert ends(deflated(whole)[:-8], DeflatedExplicitVRLittleEndian) == "inside its deflate stream"
+    assert ends(deflated(whole[:-10]), DeflatedExplicitVRLittleEndian) == "inside (7FE0,0010)"
+
+
+FRAGMENT = struct.pack("<HHL", 0xFFFE, 0xE000, 4) + b"abcd"
+TABLE = struct.pack("<HHL", 0xFFFE, 0xE000, 0)
+OPEN = struct.pack("<HH2sHL", 0x7FE0, 0x10, b"OB", 0, 0xFFFFFFFF)
+PLAIN = struct.pack("<HH2sH", 8, 0x60, b"CS", 2) + b"CT"
+LAST = struct.pack("<HHL", 0xFFFE, 0xE0DD, 0)
+
+
+@pytest.mark.parametrize(
+    ("behind", "where"),
+    [
+        (OPEN + TABLE + FRAGMENT + LAST, ""),
+        (OPEN + TABLE + FRAGMENT, ""),
+        (OPEN + TABLE + 9 * FRAGMENT, ""),
+        (OPEN + TABLE, "inside (7FE0,0010)"),
+        (OPEN, "inside (7FE0,0010)"),
+        (OPEN + TABLE + FRAGMENT[:-1], "inside (7FE0,0010)"),
+        (OPEN + TABLE + FRAGMENT + LAST[:-1], "inside (7FE0,0010)"),
+        (OPEN[:3], "in an element's head"),
+        (OPEN[:6], "inside (7FE0,0010)"),
+        (struct.pack("<HHL", 0x41, 0x10, 50) + b"no VR", ""),
+        (struct.pack("<HH2sH", 0x41, 0x10, b"LO", 9) + b"eight by", "inside (0041,0010)"),
+        (LAST + OPEN, ""),
+    ],
+)
+@pytest.mark.parametrize("syntax", [JPEG2000Lossless, ExplicitVRLittleEndian])
+def test_f112_what_proves_a_cut(behind: bytes, where: str, syntax: str) -> None:
+    """An omitted delimiter of Pixel Data does not, nor anything else that may be wrong; so it is
+    for its receiver to say that Pixel Data contradicts the transfer syntax."""
+    assert ends(PLAIN + behind, syntax) == where
+
+
+def test_f112_a_large_file_is_looked_at_in_steps_and_its_values_are_passed_over() -> None:
+    """64 GB that nobody wrote: as a file that has a hole in it would be."""
+    read: list[int] = []
+    heads = {0: PLAIN + struct.pack("<HH2sHL", 0x9, 0x1010, b"OB", 0, 0xFFFFFFF0)}
+    at = len(heads[0]) + 0xFFFFFFF0
+    for _ in range(15):
+        heads[at] = struct.pack("<HH2sHL", 0x7FE0, 0x10, b"OW", 0, 0xFFFFFFF0)
+        at += 12 + 0xFFFFFFF0
+
+    def read_at(start: int, length: int) -> bytes:
+        read.append(length)
+        return heads.get(start, b"").ljust(length, b"\0")
+
+    assert cut_short(read_at, 0, at, ExplicitVRLittleEndian) == ""
+    assert cut_short(read_at, 0, at - 1, ExplicitVRLittleEndian) == "inside (7FE0,0010)"
+    assert max(read) <= STEP_BYTES
+    assert len(read) < 40
+
+
+def test_f112_a_file_that_shrinks_meanwhile_is_not_looked_at_for_ever() -> None:
+    with pytest.raises(UnreadableHead):
+        cut_short(lambda at, length: PLAIN[at : at + length], 0, 500, ExplicitVRLittleEndian)

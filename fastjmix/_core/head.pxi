@@ -81,7 +81,7 @@ cdef struct data_walk:
     uint64_t element        # offset of the last one that is in no sequence
     uint32_t outer          # and its tag
     int depth               # sequences of undefined length that are open
-    bint fragments          # the outermost is encapsulated Pixel Data
+    int fragments           # the outermost is encapsulated Pixel Data: 1, and its items, up to 3
     int[HEAD_DEPTH] kinds
     bint[HEAD_DEPTH] in_item
     int keeping             # number of the element that is kept; -1: none
@@ -323,6 +323,8 @@ cdef bint _in_sequence(data_walk* w, uint32_t length, int form) noexcept nogil:
     if tag == FJ_ITEM and not w.in_item[top]:
         if length != FJ_UNDEFINED:
             w.skip = length
+            if 0 < w.fragments < 3:
+                w.fragments += 1
         elif w.fragments:
             _fail(w, OPEN_FRAGMENT)
         else:
@@ -354,8 +356,8 @@ cdef bint _in_sequence(data_walk* w, uint32_t length, int form) noexcept nogil:
 cdef void walk_begin(data_walk* w, int kind, int pixels) noexcept nogil:
     w.kind = kind
     w.pixels = pixels
-    w.implicit_met = w.found = w.over = w.fragments = w.other_syntax = False
-    w.first_item = 0
+    w.implicit_met = w.found = w.over = w.other_syntax = False
+    w.first_item = w.fragments = 0
     w.position = w.skip = w.length = w.element = w.known_at = 0
     w.keep = w.have = w.tag = w.outer = w.seen = w.kept_bytes = w.kept_end = 0
     w.keeping = -1
@@ -417,8 +419,9 @@ cdef void walk_end(data_walk* w) noexcept nogil:
         return
     for i in range(w.have):
         zeros += w.partial[i] == 0
-    # Fewer zeros than a header has are padding.
-    if w.skip or w.depth or w.first_item or zeros != w.have:
+    # Fewer zeros than a header has are padding; but one is the first byte of a big endian tag.
+    if (w.skip or w.depth or w.first_item or zeros != w.have or
+            w.have == 1 and w.kind == 2):
         _fail(w, CUT)
         return
     if not w.found:
@@ -512,6 +515,7 @@ cdef class DataSetReader:
 
     `kind`: 0 implicit VR little endian, 1 explicit VR little endian, 2 explicit VR big endian, 3
     deflated (PS3.5 §A.5). `pixels`: PIXELS_…. `tolerant`: UIDs that PS3.5 §9.1 does not allow count.
+    `inflate_all`: INFLATE_MAX does not hold, for who waits for nobody else.
 
     `feed` it, then say that it is the `end`. The head is `found` as soon as what shows it has come;
     a `fault` ends the reading. Every split of the same bytes comes to the same.
@@ -523,9 +527,13 @@ cdef class DataSetReader:
     cdef object _inflater       # None: not deflated, or over
     cdef bint _deflated
     cdef uint64_t _inflated
+    cdef uint64_t _inflate_most
 
-    def __init__(self, int kind=0, int pixels=PIXELS_EITHER, bint tolerant=False):
+    def __init__(self, int kind=0, int pixels=PIXELS_EITHER, bint tolerant=False,
+                 bint inflate_all=False):
         self.begin(kind, pixels, tolerant)
+        if inflate_all:
+            self._inflate_most = <uint64_t>-1
 
     def __dealloc__(self):
         self.let_go()
@@ -542,6 +550,7 @@ cdef class DataSetReader:
         self._deflated = kind == 3
         self._tolerant = tolerant
         self._inflated = self.taken = 0
+        self._inflate_most = INFLATED_MAX
         self._inflater = _decompressobj(-15) if self._deflated else None
         walk_begin(&self._walk, 1 if self._deflated else kind, pixels)
         return 0
@@ -588,10 +597,10 @@ cdef class DataSetReader:
         return 0
 
     cdef int _made(self, bytes made) except -1:
-        cdef uint64_t n = min(<uint64_t>len(made), INFLATED_MAX - self._inflated)
+        cdef uint64_t n = min(<uint64_t>len(made), self._inflate_most - self._inflated)
         walk_on(&self._walk, <const uint8_t*><const char*>made, n)
         self._inflated += n
-        if self._inflated == INFLATED_MAX and not self._walk.over:
+        if self._inflated == self._inflate_most and not self._walk.over:
             _fail(&self._walk, TOO_FAR)
             if self._walk.found:
                 self._walk.fault = SOUND    # what is behind is not known
@@ -645,6 +654,13 @@ cdef class DataSetReader:
         return _fault_text(&self._walk)
 
     @property
+    def cut(self):
+        """True when the bytes provably end too early. It is not proved where an element has no VR,
+        in spite of the transfer syntax; nor where only the last delimiter of Pixel Data is missing,
+        as some writers omit it."""
+        return _is_cut(&self._walk)
+
+    @property
     def broken_at(self):
         """Offset and tag of the element that is in no sequence and cannot be followed. The tag is
         None where the data set ends inside it; None for a fault that is not in one element."""
@@ -667,6 +683,15 @@ cdef class DataSetReader:
         if not self._walk.found:
             raise ValueError("the head is not known")
         return self.make_head()
+
+
+cdef bint _is_cut(const data_walk* w) noexcept:
+    if w.fault != CUT:
+        return w.fault == CUT_STREAM
+    if w.other_syntax or w.implicit_met:
+        return False
+    # The first item of Pixel Data is its offset table, and the second a fragment.
+    return w.skip > 0 or w.have > 0 or w.depth != 1 or w.fragments < 3
 
 
 cdef object _broken_at(const data_walk* w):

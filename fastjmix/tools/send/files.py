@@ -19,7 +19,8 @@ from typing import Final
 from pydicom.errors import InvalidDicomError
 from pynetdicom.dsutils import split_dataset
 
-from fastjmix.dicom.ending import cut_short
+from fastjmix.dicom.head import cut_short
+from fastjmix.errors import UnreadableHead
 from fastjmix.tools.send.media import MEDIA_DIRECTORY, referenced
 from fastjmix.tools.send.walk import EVERY, Names, Skipped, walk
 
@@ -138,9 +139,12 @@ def _whole(path: Path, offset: int, transfer_syntax: str) -> int:
         size = os.fstat(descriptor).st_size - offset
 
         def read_at(at: int, length: int) -> bytes:
-            return os.pread(descriptor, length, offset + at)
+            return os.pread(descriptor, length, at)
 
-        where = cut_short(read_at, size, transfer_syntax)
+        try:
+            where = cut_short(read_at, offset, size, transfer_syntax)
+        except UnreadableHead:
+            raise _NotSendable("is being changed: it is shorter than it was") from None
     if where:
-        raise _NotSendable(f"is truncated: it {where}")
+        raise _NotSendable(f"is truncated: it ends {where}")
     return size

@@ -303,10 +303,28 @@ ALL_MALFORMED = (
 )  # fmt: skip
 
 
+OFFENDING = {
+    "cut in an element": 0x00400253,
+    "cut behind Pixel Data": 0xFFFCFFFC,
+    "a sequence without an end": 0x00400275,
+    "an item where no sequence is": 0xFFFEE000,
+    "an end where no sequence is": 0xFFFEE0DD,
+    "no item in a sequence": 0x00400275,
+    "no item in a short sequence": 0x00400275,
+    "the sequence ends in its item": 0x00400275,
+    "a text of undefined length": 0x00400275,
+    "garbage behind Pixel Data": 0xFFFFFFFF,
+    **dict.fromkeys(OTHER_SYNTAX),
+    "a deflate stream without an end": None,
+    "a broken deflate stream": None,
+}
+"""The element at fault, in no sequence; Pixel Data where nothing else stands here."""
+
+
 @pytest.mark.parametrize("what", ALL_MALFORMED)
 def test_f110_a_malformed_data_set_is_refused_and_said_so(gateway, what: str) -> None:
-    """C000, with a comment that names the place; the association goes on, and nothing of it is in
-    the envelope."""
+    """C000, with a comment that names the place, and the tag of the element at fault; the
+    association goes on, and nothing of it is in the envelope."""
     study = new_uid()
     data, syntax, told = malformed(what, study)
     answer = send(gateway, data, syntax)
@@ -314,6 +332,9 @@ def test_f110_a_malformed_data_set_is_refused_and_said_so(gateway, what: str) ->
     comment = answer[0x0902].decode().strip()
     assert told in comment
     assert len(comment) <= 64
+    tag = OFFENDING.get(what, 0x7FE00010)
+    expected = None if tag is None else struct.pack("<HH", tag >> 16, tag & 0xFFFF)
+    assert answer.get(0x0901) == expected
     good = wire.data_set("1.2.3.9", study=study)
     assert status_of(send(gateway, good)) == 0
     assert stored(gateway, study) == {"1.2.3.9": good}

@@ -662,8 +662,8 @@ cdef class DataSetReader:
 
     @property
     def broken_at(self):
-        """Offset and tag of the element that is in no sequence and cannot be followed. The tag is
-        None where the data set ends inside it; None for a fault that is not in one element."""
+        """Offset and tag of the element that is in no sequence and has the `fault`, or holds it. The
+        tag is None where the data set ends inside it; None for a fault that is not in one element."""
         return _broken_at(&self._walk)
 
     cdef Head make_head(self):
@@ -696,7 +696,8 @@ cdef bint _is_cut(const data_walk* w) noexcept:
 
 cdef object _broken_at(const data_walk* w):
     cdef const uint8_t* p = w.partial
-    if w.fault not in (CUT, STRAY_ITEM, NO_ITEM, OPEN_FRAGMENT, OPEN_VALUE):
+    if w.fault not in (CUT, STRAY_ITEM, NO_ITEM, OPEN_FRAGMENT, NOT_ENCAPSULATED, NOT_NATIVE,
+                       OPEN_VALUE):
         return None
     if not w.have or w.depth or w.first_item:
         return w.element, w.outer

@@ -75,3 +75,10 @@ def why_unreadable(fault: bytes, broken_at: tuple[int, int | None] | None) -> Re
         return Reason(f"the data set ends inside an element, at byte {at}".encode(), None)
     told = f"element ({tag >> 16:04X},{tag & 0xFFFF:04X}) at byte {at} cannot be followed"
     return Reason(told.encode(), tag)
+
+
+def why_malformed(fault: bytes, broken_at: tuple[int, int | None] | None) -> Reason:
+    """Returns the fault of a data set that has its UIDs, and the top-level element that it is in:
+    an Offending Element (PS3.7 §9.1.1) says nothing of the sequences around it.
+    """
+    return Reason(fault, None if broken_at is None else broken_at[1])

@@ -19,7 +19,7 @@ from fastjmix.dicom import dimse
 from fastjmix.dicom.association import PADDING, Context, is_storage, is_uid
 from fastjmix.dicom.dataset import file_meta_prefix
 from fastjmix.dicom.dimse import Status
-from fastjmix.dicom.refusals import why_uids, why_unreadable
+from fastjmix.dicom.refusals import why_malformed, why_uids, why_unreadable
 from fastjmix.failpoints import reach
 from fastjmix.ipc.metrics import Stats
 from fastjmix.ipc.wiring import Wiring
@@ -200,7 +200,8 @@ class Messages:
         request = connection.request
         if scanner.retracted:
             if connection.refusal is None:
-                connection.refusal = (Status.CANNOT_UNDERSTAND, scanner.fault, None)
+                reason = why_malformed(scanner.fault, scanner.broken_at)
+                connection.refusal = (Status.CANNOT_UNDERSTAND, *reason)
             self._loop.await_grant(connection)
             return _core.MORE
         if connection.refusal is not None or (request and request.field != dimse.C_STORE_RQ):

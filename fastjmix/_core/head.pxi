@@ -15,8 +15,9 @@ elements out of order, its end would not be seen before the data set's."""
 HEAD_VALUE_MAX = VALUE_MAX
 """Bytes that are kept of a value: see `dataset.TEXT_BYTES_MAX`."""
 INFLATE_MAX = INFLATED_MAX
-"""Bytes of a deflated data set that are inflated: 50 ms of work, or less, whatever is sent. More are
-neither searched for UIDs nor checked."""
+"""Bytes of a deflated data set that are inflated: 80 ms of work, or less, whatever is sent. More are
+neither searched for UIDs nor checked. It is the receiver that inflates: 1 MB of images is 10 ms of
+work, 1 MB of a bomb 500 ms, and its other associations wait for that."""
 HEAD_TAGS = frozenset([FJ_WANTED[i] for i in range(FJ_N_WANTED)])
 """The elements whose values are kept: the UIDs, and what describes patient, study and series."""
 UID_TOLERATED_MAX = FJ_UID

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -142,20 +143,54 @@ def dcmtk(program: str) -> str:
 @contextmanager
 def storescp(directory: Path, *options: str) -> Iterator[send.Peer]:
     """DCMTK's storescp, ready to be called."""
-    for _ in range(5):  # storescp cannot be told port 0; a port found free may be taken meanwhile
+    command = [dcmtk("storescp"), *options, "-od", str(directory)]
+    with _listening(lambda port: [*command, str(port)]) as port:
+        yield send.Peer("127.0.0.1", port, timeout=10.0)
+
+
+@contextmanager
+def orthanc(directory: Path, **settings: Any) -> Iterator[send.Peer]:
+    """Orthanc, if it is installed, ready to be called; its folder is in `directory`."""
+    program = shutil.which("Orthanc")
+    assert program, "Orthanc is not installed"
+    taken = {
+        "StorageDirectory": str(directory / "orthanc"),
+        "IndexDirectory": str(directory / "orthanc"),
+        "Plugins": [],
+        "HttpServerEnabled": False,
+        "DicomCheckCalledAet": False,
+        "DicomAlwaysAllowStore": True,
+        "SyncStorageArea": False,
+        "MaximumPduLength": 131072,
+    }
+
+    def command(port: int) -> list[str]:
+        file = directory / "orthanc.json"
+        file.write_text(json.dumps(taken | settings | {"DicomPort": port}))
+        return [program, str(file)]
+
+    with _listening(command) as port:
+        yield send.Peer("127.0.0.1", port, timeout=10.0)
+
+
+@contextmanager
+def _listening(command: Callable[[int], list[str]]) -> Iterator[int]:
+    """A program on a port of its own, once it answers there."""
+    for _ in range(5):  # it cannot be told port 0; a port found free may be taken meanwhile
         with socket.socket() as found:  # without SO_REUSEADDR, and for any address, as it does
             found.bind(("", 0))
             port = found.getsockname()[1]
-        command = [dcmtk("storescp"), *options, "-od", str(directory), str(port)]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            command(port), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         try:
             if _answers(process, port):
-                yield send.Peer("127.0.0.1", port, timeout=10.0)
+                yield port
                 return
         finally:
             process.terminate()
             process.wait(10)
-    pytest.fail("storescp did not start")
+    pytest.fail(f"{command(0)[0]} did not start")
 
 
 def _answers(process: subprocess.Popen[bytes], port: int) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import tempfile
 from pathlib import Path
@@ -40,9 +41,13 @@ give_children_the_defaults()
 os.environ["PATH"] += ":/usr/sbin:/sbin"  # mkfs and losetup, for those who use sudo
 
 
-def pytest_report_header() -> str:
+def pytest_report_header() -> list[str]:
     where = published_rules.SCHEMAS or "not given: only published_rules.py is asked"
-    return f"published JMIX schemas (FASTJMIX_JMIX_SCHEMAS): {where}"
+    orthanc = shutil.which("Orthanc") or "not installed: storescp alone is asked"
+    return [
+        f"published JMIX schemas (FASTJMIX_JMIX_SCHEMAS): {where}",
+        f"Orthanc (test_tolerance.py): {orthanc}",
+    ]
 
 
 @pytest.fixture

@@ -1,27 +1,34 @@
 """Strictness in what does not matter: whatever DCMTK's storescp takes, fastjmix takes (F105).
 
-Both get the same bytes, from a seeded generator that writes sound requests with oddities in them,
-as devices are known to send. Orthanc receives with DCMTK's network layer, so storescp stands for
-both. Where it takes what we refuse, the reason stands here, and nowhere else:
+So it is with Orthanc, where it is installed; pytest's first lines say whether it is. All get the
+same bytes, from a seeded generator that writes sound requests with oddities in them, as devices are
+known to send. Where one of them takes what we refuse, the reason stands here, and nowhere else:
 
 - A transfer syntax or SOP class that storescp was told to take and we do not: none is generated.
 - An Affected SOP Instance UID that is not a UID: `tolerate_uids` decides, so none is generated.
 - Several fragments of a data set in one PDU, or fragments of odd length: storescp 3.6.7 dies of the
   first, and aborts at the second. fastjmix takes both.
+- An abstract syntax that is no UID: Orthanc takes any text for a SOP class once it is to accept
+  unknown ones (UnknownSopClassAccepted), so it is not told to. No C-STORE could name it.
+
+Orthanc 1.10.1 answers A900 now and then to a sound request whose Affected SOP Class UID comes last:
+so it is asked what it took, and not what it refused.
 """
 
 from __future__ import annotations
 
 import random
+import shutil
 import socket
 import struct
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 
 import pytest
 import wire
-from acceptors import storescp
+from acceptors import orthanc, storescp
 from gateway import Gateway, Peer, running
 from nightly import by_form
 
@@ -31,10 +38,14 @@ SOP = "1.2.3.9"
 
 
 @pytest.fixture(scope="module")
-def theirs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+def theirs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, int]]:
+    """Name → port of those that fastjmix is compared with."""
     options = ("+xa", "--ignore", "--max-pdu", "131072")
-    with storescp(tmp_path_factory.mktemp("storescp"), *options) as peer:
-        yield peer.port
+    with ExitStack() as stack:
+        started = {"storescp": storescp(tmp_path_factory.mktemp("storescp"), *options)}
+        if shutil.which("Orthanc"):
+            started["Orthanc"] = orthanc(tmp_path_factory.mktemp("orthanc"))
+        yield {name: stack.enter_context(peer).port for name, peer in started.items()}
 
 
 @pytest.fixture(scope="module")
@@ -192,18 +203,21 @@ class Requests:
         )
 
 
-def test_f105_what_storescp_accepts_of_a_request_is_accepted(theirs: int, gateway: Gateway) -> None:
-    taken = refused = 0
-    for seed in range(by_form(250, 20_000)):
+def test_f105_what_storescp_accepts_of_a_request_is_accepted(
+    theirs: dict[str, int], gateway: Gateway
+) -> None:
+    taken, count = Counter[str](), by_form(600, 20_000)
+    for seed in range(count):
         request = Requests(seed, random.Random(seed).choice((0.03, 0.1, 0.3))).request()
-        expected = ask(theirs, request, half_close=True)
         found = ask(gateway.dicom_port, request)
-        assert found.accepted >= expected.accepted, (seed, request.hex())
-        for number, result in expected.results.items():
-            assert result or not found.results[number], (seed, number, request.hex())
-        taken += expected.accepted
-        refused += not expected.accepted
-    assert taken > 2 * refused > 0  # the generator is odd, and not too odd
+        for name, port in theirs.items():
+            expected = ask(port, request, half_close=True)
+            assert found.accepted >= expected.accepted, (name, seed, request.hex())
+            for number, result in expected.results.items():
+                assert result or not found.results[number], (name, seed, number, request.hex())
+            taken[name] += expected.accepted
+    for name in theirs:  # the generator is odd, and not too odd
+        assert taken[name] > 2 * (count - taken[name]) > 0, name
 
 
 # -- messages --------------------------------------------------------------------------------------
@@ -278,22 +292,28 @@ class Messages(Requests):
         return self.pdvs(3, self.elements(found), is_command=True)
 
 
-def test_f105_what_storescp_takes_of_a_message_is_taken(theirs: int, gateway: Gateway) -> None:
+def test_f105_what_storescp_takes_of_a_message_is_taken(
+    theirs: dict[str, int], gateway: Gateway
+) -> None:
     request = wire.associate_rq(
         wire.context(1, wire.CT, wire.EXPLICIT),
         wire.context(3, wire.VERIFICATION, wire.IMPLICIT),
         wire.context(5, MR, wire.EXPLICIT),
     )
-    taken = refused = 0
-    for seed in range(by_form(200, 20_000)):
+    taken, count = Counter[str](), by_form(500, 20_000)
+    for seed in range(count):
         writer = Messages(seed, random.Random(seed).choice((0.03, 0.1, 0.3)))
         messages = writer.store() + (writer.echo() if writer.odd() else b"")
-        expected = ask(theirs, request, messages, half_close=True)
         found = ask(gateway.dicom_port, request, messages)
         assert found.accepted
-        if expected.released:
-            assert found.released, (seed, found, messages.hex())
-            assert found.statuses == expected.statuses, (seed, found, messages.hex())
-        taken += expected.released
-        refused += not expected.released
-    assert taken > 2 * refused > 0
+        for name, port in theirs.items():
+            expected = ask(port, request, messages, half_close=True)
+            if expected.released:
+                case = (name, seed, found, messages.hex())
+                assert found.released, case
+                answers = list(zip(found.statuses, expected.statuses, strict=True))
+                assert all(our == 0 for our, their in answers if their == 0), case
+                assert name == "Orthanc" or found.statuses == expected.statuses, case
+            taken[name] += expected.released
+    for name in theirs:
+        assert taken[name] > 2 * (count - taken[name]) > 0, name

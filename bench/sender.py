@@ -15,7 +15,6 @@ from __future__ import annotations
 import os
 import selectors
 import socket
-import struct
 import subprocess
 import time
 from collections import deque
@@ -23,10 +22,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-import wire
 from acceptors import dcmtk
 
 from bench.study import CT, EXPLICIT, Study
+from fastjmix.dicom import requests
+from fastjmix.dicom.dimse import p_data
+from fastjmix.dicom.responses import Gathering, read_response
+from fastjmix.tools import send
 
 PDU: Final = 131072
 PATIENCE: Final = 300.0
@@ -81,14 +83,14 @@ def storescu_command(nagle: bool = False, pdu: int = PDU) -> str:
 
 def _fragments(head: bytes, pixels: Iterable[memoryview], total: int, pdu: int) -> Iterator[object]:
     """The data set as P-DATA-TF PDUs with one PDV each (PS3.8 §9.3.5), as buffers to be sent."""
-    space = pdu - 6
+    most = requests.fragment_bytes(pdu)
     pieces = iter([memoryview(head), *pixels])
     piece = next(pieces)
     left = total
     while left:
-        size = min(space, left)
+        size = min(most, left)
         left -= size
-        yield struct.pack(">BBIIBB", 4, 0, size + 6, size + 2, 1, 0 if left else 2)
+        yield requests.fragment_header(1, size, last=not left)
         while size:
             if not piece:
                 piece = next(pieces)
@@ -100,8 +102,8 @@ def _fragments(head: bytes, pixels: Iterable[memoryview], total: int, pdu: int) 
 
 def message(study: Study, index: int, number: int, pdu: int = PDU) -> Iterator[object]:
     """A C-STORE of one instance: buffers in the order in which they go out."""
-    command = wire.store_rq(study.instance_uid(index), CT, message=number % 65535 + 1)
-    yield wire.p_data(wire.pdvs(1, command, True))
+    command = requests.store_rq(CT, study.instance_uid(index), requests.message_id(number))
+    yield p_data(1, command, pdu)
     head = study.head(index)
     yield from _fragments(head, study.pixels(index), len(head) + study.pixel_bytes, pdu)
 
@@ -124,12 +126,7 @@ class Association:
         self._in = bytearray()
         self._source: Iterator[object] = iter(())
         self._out: deque[memoryview] = deque()
-        request = wire.associate_rq(
-            wire.context(1, CT, EXPLICIT),
-            called=aet.encode(),
-            calling=calling.encode(),
-            max_pdu=PDU,
-        )
+        request = requests.associate_rq(((CT, EXPLICIT),), aet, calling, PDU)
         self._out.append(memoryview(request))
 
     def push(self) -> bool:
@@ -174,9 +171,10 @@ class Association:
         if kind == 2:
             self.established = True
         elif kind == 4:
-            status = wire.parse_command(body[6:])[0x0900]
-            if status != b"\0\0":
-                raise SendError(f"C-STORE answered with 0x{int.from_bytes(status, 'little'):04X}")
+            command = Gathering().take(body)
+            status = 0xFFFF if command is None else read_response(command).status
+            if status:
+                raise SendError(f"C-STORE answered with 0x{status:04X}")
         elif kind == 6:
             self.done = True
             self.released_at = time.perf_counter()
@@ -191,7 +189,7 @@ class Association:
         """The next instance, or the release when there is none."""
         following = next(self.work, None)
         if following is None:
-            self._out.append(memoryview(wire.RELEASE_RQ))
+            self._out.append(memoryview(requests.RELEASE_RQ))
         else:
             study, index = following
             self._source = message(study, index, self.number)
@@ -292,19 +290,6 @@ def with_others_open(port: int, aet: str, studies: Sequence[Study], idle: int) -
 def echo(port: int, aet: str) -> bool:
     """One C-ECHO; False when nobody listens yet."""
     try:
-        with socket.create_connection(("127.0.0.1", port), 5) as peer:
-            context = wire.context(1, wire.VERIFICATION, wire.IMPLICIT)
-            peer.sendall(wire.associate_rq(context, called=aet.encode(), calling=b"BENCH"))
-            stream = peer.makefile("rb")
-            for expected, reply in ((2, wire.p_data(wire.pdvs(1, wire.echo_rq(), True))), (4, b"")):
-                head = stream.read(6)
-                if len(head) < 6 or head[0] != expected:
-                    return False
-                body = stream.read(int.from_bytes(head[2:], "big"))
-                peer.sendall(reply)
-            if wire.parse_command(body[6:])[0x0900] != b"\0\0":
-                return False
-            peer.sendall(wire.RELEASE_RQ)
-            return stream.read(10)[:1] == b"\x06"
-    except OSError:
+        return send.echo(send.Peer("127.0.0.1", port, aet, "BENCH", timeout=5)) == 0
+    except send.NoAssociation:
         return False

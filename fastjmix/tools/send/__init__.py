@@ -21,8 +21,9 @@ is refused by a careful SCP (0xA900). No TLS, no user identity, no asynchronous 
 Nothing here prints: `on_outcome` is told, the report is returned.
 """
 
+from fastjmix.dicom.requests import VERIFICATION
 from fastjmix.errors import UsageError
-from fastjmix.tools.send.association import VERIFICATION, echo
+from fastjmix.tools.send.association import echo
 from fastjmix.tools.send.files import Instance, Names, Skipped, find
 from fastjmix.tools.send.peer import NoAssociation, Peer
 from fastjmix.tools.send.record import Record

@@ -14,52 +14,44 @@ import errno
 import os
 import select
 import socket
-import struct
 from collections.abc import Sequence
-from typing import Any, BinaryIO, Final
-
-from pynetdicom import build_context
-from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ
-from pynetdicom.pdu_primitives import (
-    A_ASSOCIATE,
-    ImplementationClassUIDNotification,
-    ImplementationVersionNameNotification,
-    MaximumLengthNotification,
-)
+from typing import BinaryIO, Final
 
 from fastjmix.dicom.association import abort_pdu
-from fastjmix.dicom.dataset import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from fastjmix.dicom.dimse import C_ECHO_RQ, NO_DATA_SET, P_DATA_TF, command_set, p_data
+from fastjmix.dicom.dimse import P_DATA_TF, p_data
+from fastjmix.dicom.requests import (
+    A_ASSOCIATE_AC_TYPE,
+    A_RELEASE_RP_TYPE,
+    A_RELEASE_RQ_TYPE,
+    ANSWER_MAX_PDU,
+    RELEASE_RQ,
+    UNLIMITED_PDU,
+    VERIFICATION,
+    accepted,
+    associate_rq,
+    echo_rq,
+    fragment_bytes,
+    fragment_header,
+    store_rq,
+)
 from fastjmix.dicom.responses import Gathering, read_response
 from fastjmix.errors import ProtocolError
 from fastjmix.tools.send.files import Instance
 from fastjmix.tools.send.peer import NoAssociation, Peer
 
-VERIFICATION: Final = "1.2.840.10008.1.1"
 IMPLICIT_LITTLE: Final = "1.2.840.10008.1.2"
-APPLICATION_CONTEXT: Final = "1.2.840.10008.3.1.1.1"
 
-A_ASSOCIATE_AC_TYPE: Final = 0x02
 A_ASSOCIATE_RJ_TYPE: Final = 0x03
-A_RELEASE_RQ: Final = 0x05
-A_RELEASE_RP: Final = 0x06
 A_ABORT: Final = 0x07
 
-DATA_SET_FOLLOWS: Final = 0x0001
-DATA_MORE: Final = 0x00
-DATA_LAST: Final = 0x02
-PDV_OVERHEAD: Final = 6
+ABSURD_PDU: Final = UNLIMITED_PDU
+"""A PDU longer than any that may come: the stream is not DICOM, or a length was misread."""
 
-# What we receive are answers of some hundred bytes.
-OUR_MAX_PDU: Final = 16_384
-# A PDU longer than any that may come: the stream is not DICOM, or has lost its step.
-ABSURD_PDU: Final = 1 << 20
-# A peer that says less would not get even a UID across; it is not taken at its word.
-SMALLEST_PDU: Final = 128
-# What a PDU carries at most when the peer sets no limit, or a very large one: bounds memory.
 LARGEST_FRAGMENT: Final = 1 << 18
+"""Bytes that a PDU carries when the peer sets no limit, or a very large one: bounds memory."""
 
-RELEASE_SECS: Final = 10.0  # for the courtesy of A-RELEASE-RP
+RELEASE_SECS: Final = 10.0
+"""Seconds in which A-RELEASE-RP is awaited."""
 
 
 class Lost(Exception):
@@ -78,7 +70,11 @@ class Association:
         self._wire = self._connect()
         try:
             self._wire.settimeout(_first(peer.acse_timeout, peer.timeout))
-            self._wire.sendall(_request(peer, pairs))
+            self._wire.sendall(
+                associate_rq(
+                    tuple(pairs), peer.called, peer.calling, peer.max_pdu or ANSWER_MAX_PDU
+                )
+            )
             kind, body = self._pdu()
             self._wire.settimeout(peer.timeout)
         except Lost as how:
@@ -91,8 +87,8 @@ class Association:
             self._wire.close()
             raise _refusal(peer, kind, body)
         try:
-            self.accepted, room = _accepted(body, pairs)
-            self._room = min(room, peer.max_pdu) if peer.max_pdu else room
+            self.accepted, limit = accepted(body, tuple(pairs))
+            self._max_pdu = min(limit, peer.max_pdu) if peer.max_pdu else limit
         except Exception as error:  # pynetdicom names no common base for a PDU that makes no sense
             self.abort()
             raise self._unanswered(f"its answer makes no sense ({error})") from None
@@ -123,9 +119,7 @@ class Association:
     def echo(self, message: int) -> int:
         """C-ECHO (PS3.7 §9.3.5). The status. Raises Lost."""
         context = self.accepted[VERIFICATION, IMPLICIT_LITTLE]
-        elements = _uid(0x0002, VERIFICATION) + _us(0x0100, C_ECHO_RQ)
-        elements += _us(0x0110, message) + _us(0x0800, NO_DATA_SET)
-        self._send(p_data(context, command_set(elements), self._room))
+        self._send(p_data(context, echo_rq(message), self._max_pdu))
         return self._answer(message)[0]
 
     def store(self, instance: Instance, message: int) -> tuple[int, str]:
@@ -134,22 +128,19 @@ class Association:
         Raises Lost, and OSError for the file (before anything was sent).
         """
         context = self.accepted[instance.pair]
-        elements = _uid(0x0002, instance.sop_class) + _us(0x0100, 0x0001) + _us(0x0110, message)
-        elements += _us(0x0700, 0) + _us(0x0800, DATA_SET_FOLLOWS)
-        elements += _uid(0x1000, instance.sop_instance)
-        room = min(self._room - PDV_OVERHEAD, LARGEST_FRAGMENT) & ~1  # fragments are even
+        command = store_rq(instance.sop_class, instance.sop_instance, message)
+        most = min(fragment_bytes(self._max_pdu), LARGEST_FRAGMENT)
         with instance.path.open("rb") as file:
             if os.fstat(file.fileno()).st_size != instance.offset + instance.size:
                 raise OSError(errno.ESTALE, "the file has changed since it was found")
             file.seek(instance.offset)
             left = instance.size
             # The command set leaves with the first fragment: one write, one segment.
-            head = p_data(context, command_set(elements), self._room)
+            head = p_data(context, command, self._max_pdu)
             while left > 0 or head:
-                fragment = _read_on(file, min(room, left))
+                fragment = _read_on(file, min(most, left))
                 left -= len(fragment)
-                kind = DATA_MORE if left else DATA_LAST
-                self._send(head + _fragment(context, kind, fragment))
+                self._send(head + fragment_header(context, len(fragment), last=not left) + fragment)
                 head = b""
         return self._answer(message)
 
@@ -157,8 +148,8 @@ class Association:
         """A-RELEASE; then, or if the peer will not answer, closes."""
         with contextlib.suppress(Lost, OSError):
             self._wire.settimeout(_first(self._peer.acse_timeout, RELEASE_SECS, self._peer.timeout))
-            self._send(bytes((A_RELEASE_RQ, 0, 0, 0, 0, 4, 0, 0, 0, 0)))
-            while self._pdu()[0] != A_RELEASE_RP:
+            self._send(RELEASE_RQ)
+            while self._pdu()[0] != A_RELEASE_RP_TYPE:
                 pass  # answers that nobody waits for any more (PS3.8 §9.2.2, AR-6)
         self._wire.close()
 
@@ -257,43 +248,7 @@ def _first(given: float | None, *others: float) -> float:
     return min(others) if given is None else given
 
 
-# --- PDUs and command sets ----------------------------------------------------------------------
-
-
-def _request(peer: Peer, pairs: Sequence[tuple[str, str]]) -> bytes:
-    """A-ASSOCIATE-RQ with one presentation context for each pair (PS3.8 §9.3.2)."""
-    asked: Any = A_ASSOCIATE()
-    asked.application_context_name = APPLICATION_CONTEXT
-    asked.called_ae_title, asked.calling_ae_title = peer.called, peer.calling
-    contexts = [build_context(*pair) for pair in pairs]
-    for number, context in enumerate(contexts):
-        context.context_id = 2 * number + 1
-    asked.presentation_context_definition_list = contexts
-    limit, who = MaximumLengthNotification(), ImplementationClassUIDNotification()
-    version = ImplementationVersionNameNotification()
-    limit.maximum_length_received = peer.max_pdu or OUR_MAX_PDU
-    who.implementation_class_uid = IMPLEMENTATION_CLASS_UID
-    version.implementation_version_name = IMPLEMENTATION_VERSION_NAME
-    asked.user_information = [limit, who, version]
-    pdu = A_ASSOCIATE_RQ()
-    pdu.from_primitive(asked)
-    return bytes(pdu.encode())
-
-
-def _accepted(
-    body: bytes, pairs: Sequence[tuple[str, str]]
-) -> tuple[dict[tuple[str, str], int], int]:
-    """From an A-ASSOCIATE-AC: context IDs by pair, and the peer's maximum PDU length in bytes."""
-    pdu = A_ASSOCIATE_AC()
-    pdu.decode(bytes((A_ASSOCIATE_AC_TYPE, 0)) + len(body).to_bytes(4, "big") + body)
-    answer: Any = pdu.to_primitive()
-    accepted = {}
-    for context in answer.presentation_context_definition_results_list:
-        asked = pairs[context.context_id // 2] if context.context_id // 2 < len(pairs) else None
-        if context.result == 0 and asked and [asked[1]] == list(context.transfer_syntax):
-            accepted[asked] = context.context_id
-    limit = int(answer.maximum_length_received or 0)
-    return accepted, max(limit, SMALLEST_PDU) if limit else ABSURD_PDU
+# --- refusals and errors ------------------------------------------------------------------------
 
 
 def _refusal(peer: Peer, kind: int, body: bytes) -> NoAssociation:
@@ -323,19 +278,13 @@ _REASONS: Final = {
 _SOURCES: Final = {1: "user", 2: "provider (ACSE)", 3: "provider (presentation)"}
 
 
-_ENDS: Final = {A_ABORT: "aborted by the peer", A_RELEASE_RQ: "released by the peer"}
+_ENDS: Final = {A_ABORT: "aborted by the peer", A_RELEASE_RQ_TYPE: "released by the peer"}
 
 
 def _words(error: OSError) -> str:
     if isinstance(error, TimeoutError):
         return "the connection timed out"
     return (error.strerror or str(error)).lower()
-
-
-def _fragment(context: int, header: int, data: bytes) -> bytes:
-    """A P-DATA-TF PDU with one PDV of a data set (PS3.8 Annex E)."""
-    length = len(data)
-    return struct.pack(">BBLLBB", P_DATA_TF, 0, length + 6, length + 2, context, header) + data
 
 
 def _read_on(file: BinaryIO, length: int) -> bytes:
@@ -347,12 +296,3 @@ def _read_on(file: BinaryIO, length: int) -> bytes:
     if len(data) < length:
         raise Lost("the file has become shorter while it was sent")
     return data
-
-
-def _us(element: int, value: int) -> bytes:
-    return struct.pack("<HHLH", 0, element, 2, value)
-
-
-def _uid(element: int, uid: str) -> bytes:
-    value = uid.encode("ascii") + b"\0" * (len(uid) % 2)
-    return struct.pack("<HHL", 0, element, len(value)) + value

@@ -7,6 +7,9 @@ faults behind a word of which they are told the half.
 from __future__ import annotations
 
 import base64
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -88,6 +91,27 @@ def test_a_deliberate_fault_is_found(fault: str, word: bytes, report: str, tmp_p
     assert outcome.found.startswith(word)
     assert report in outcome.output
     assert run.shrink(f"control.{fault}", outcome.found) == word
+
+
+ONE_BEHIND_EACH = """
+import json
+from fuzz import run
+one = run.load_target("control.behind_the_input")
+inputs = [b"READ" + bytes(more) for more in range(64)]
+print(json.dumps([len(data) for data in inputs if not run.fails(one, data)]))
+"""
+
+
+@pytest.mark.timeout(build.BUILD_SECS + run.START_SECS)
+def test_a_read_behind_an_input_of_any_length_is_found() -> None:
+    """An array with space to grow would hide it, unless the input happens to fill that, too."""
+    build.build()
+    done = subprocess.run(
+        [sys.executable, "-c", ONE_BEHIND_EACH],
+        env=run.environment(":symbolize=0"), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        timeout=run.START_SECS, check=True,
+    )  # fmt: skip
+    assert json.loads(done.stdout) == []
 
 
 def test_a_run_that_fuzzes_nothing_fails() -> None:

@@ -1,9 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """Deliberate faults behind a word that a fuzzer must find first: see tests/test_fuzz.py."""
 
-import array
-
 from libc.stdlib cimport free, malloc
+
+from fuzz.sanitizer import exact, poison
 
 cdef extern from *:
     """
@@ -35,18 +35,17 @@ def behind_the_heap(const unsigned char[::1] data):
 
 
 def behind_the_input(const unsigned char[::1] data):
-    """Reads one byte behind its input, which stands in an array as in the targets."""
-    cdef unsigned char[::1] exact
+    """Reads one byte behind its input, which stands in memory of its own as in the targets."""
+    cdef unsigned char[::1] own
     if _says(data, b"READ"):
-        exact = array.array("B", data)
-        fuzz_read(&exact[0], exact.shape[0])
+        own = exact(data)
+        fuzz_read(&own[0], own.shape[0])
 
 
 def poisoned(const unsigned char[::1] data):
     """Reads memory that was said to hold nothing."""
     cdef unsigned char[::1] memory
     if _says(data, b"LANE"):
-        from fuzz.sanitizer import poison
         memory = bytearray(64)
         poison(memoryview(memory)[8:])
         fuzz_read(&memory[0], 8)

@@ -161,7 +161,7 @@ def shrink_here(name: str) -> None:
         while at < len(data) and tries < SHRINK_TRIES:
             tries += 1
             shorter = data[:at] + data[at + size :]
-            if _fails(one, shorter):
+            if fails(one, shorter):
                 data = shorter
             else:
                 at += size
@@ -169,8 +169,8 @@ def shrink_here(name: str) -> None:
     sys.stdout.buffer.write(data)
 
 
-def _fails(one: Callable[[bytes], None], data: bytes) -> bool:
-    """Tried in a child: a crash ends it, an exception too."""
+def fails(one: Callable[[bytes], None], data: bytes) -> bool:
+    """Try one input in a child: a crash ends it, an exception too."""
     pid = os.fork()
     if pid == 0:
         try:

@@ -9,13 +9,13 @@ comment (1 byte), the comment, the command set.
 
 from __future__ import annotations
 
-import array
 import struct
 
 import reference
 
 from fastjmix import _core
 from fastjmix.dicom import dimse
+from fuzz.sanitizer import exact
 
 NAMES = ("field", "message_id", "data_set_type", "sop_class_uid", "sop_instance_uid")
 
@@ -27,8 +27,7 @@ def one(data: bytes) -> None:
     status, peer_max, length = struct.unpack_from("<HHB", data)
     comment, encoded = data[5 : 5 + length], data[5 + length :]
     try:
-        # An array has no byte behind its last, as a bytes object has.
-        request = _core.parse_command(array.array("B", encoded))
+        request = _core.parse_command(exact(encoded))
     except ValueError:
         request = None
     try:

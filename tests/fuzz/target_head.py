@@ -11,13 +11,12 @@ the data set.
 
 from __future__ import annotations
 
-import array
-
 import reference
 
 from fastjmix import _core
 from fastjmix.dicom.dataset import WANTED, describe
 from fastjmix.dicom.syntaxes import DEFLATED, EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE
+from fuzz.sanitizer import exact
 
 SYNTAXES = (IMPLICIT_LITTLE, EXPLICIT_LITTLE, EXPLICIT_BIG, DEFLATED)
 NAMES = (*reference.FIELDS.values(), "length")
@@ -34,7 +33,7 @@ def one(data: bytes) -> None:
     split(head, kind, complete, (data[0] >> 5) * 3 + 1)
     if kind == 3:
         return
-    values = _core.read_values(array.array("B", head), kind, WANTED)
+    values = _core.read_values(exact(head), kind, WANTED)
     assert values == reference.values(head, kind, WANTED)
     found = read(head, kind, complete)
     try:
@@ -50,7 +49,7 @@ def split(head: bytes, kind: int, complete: bool, size: int) -> None:
     """Feeds it in parts: the reader says of it what the slow twin says of the whole."""
     reader = _core.DataSetReader(kind)
     for at in range(0, len(head), size):
-        reader.feed(array.array("B", head[at : at + size]))
+        reader.feed(exact(head[at : at + size]))
     if complete:
         reader.end()
     expected = reference.deflated(head, complete)
@@ -67,8 +66,7 @@ def split(head: bytes, kind: int, complete: bool, size: int) -> None:
 def read(head: bytes, kind: int, complete: bool) -> dict[str, object] | bool | None:
     """`_core.read_head` as a dictionary; False for what is not a data set."""
     try:
-        # An array has no byte behind its last, as a bytes object has.
-        found = _core.read_head(array.array("B", head), kind, complete)
+        found = _core.read_head(exact(head), kind, complete)
     except ValueError:
         return False
     return found and {name: getattr(found, name) for name in NAMES}

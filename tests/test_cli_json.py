@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
 import subprocess
@@ -175,16 +174,23 @@ def test_a_slash_makes_a_folder(tmp_path: Path) -> None:
 # -- the demonstration, as it is installed ---------------------------------------------------------
 
 
+MADE_OF = (
+    "fastjmix", "pipelines", "config.toml",
+    "pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE",
+)  # fmt: skip
+"""What a wheel is made of."""
+
+
 def sources(target: Path) -> Path:
-    """The repository's files, and the C that Cython made of its own."""
-    files = subprocess.run(
-        ["git", "-C", ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        capture_output=True, check=True, text=True,
-    ).stdout.split("\0")  # fmt: skip
-    for name in filter(None, [*files, "fastjmix/_core.c"]):
-        with contextlib.suppress(FileNotFoundError):
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, target / name)
+    """Copies these, and the C that Cython made of its own. Asks no git: the repository may be an
+    archive, or belong to another user."""
+    for name in MADE_OF:
+        if (ROOT / name).is_dir():
+            without = shutil.ignore_patterns("__pycache__", "*.so")
+            shutil.copytree(ROOT / name, target / name, ignore=without)
+        else:
+            target.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target)
     return target
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -126,3 +129,68 @@ def test_the_tests_and_ci_use_the_one_list() -> None:
     assert ".ci/packages build test cross" in (ROOT / ".ci" / "run").read_text()
     for path in (ROOT / "Makefile", ROOT / ".ci" / "run"):
         assert "apt-get" not in path.read_text()
+
+
+# -- programs that the tests start -----------------------------------------------------------------
+
+STARTS = {
+    "subprocess.run",
+    "subprocess.Popen",
+    "create_subprocess_exec",
+    "as_root",
+    "works",
+    "dcmtk",
+}
+"""Functions whose first argument is a command, or names it."""
+
+COME_ALONG = {
+    "dcmconv",
+    "dcmdump",
+    "echoscu",
+    "storescp",
+    "storescu",
+    "umount",
+    "chattr",
+    "zipinfo",
+}
+"""Programs of the packages that are asked for by another program of theirs."""
+
+ESSENTIAL = {"/bin/sh", "bash", "chown", "rm", "setsid", "sh"}
+"""Programs that every Debian has."""
+
+
+def started(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[str]:
+    """Returns the programs that the calls in a function name, in place or in a list with a name."""
+    lists: dict[str, ast.expr] = {}
+    for node in ast.walk(function):
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.List):
+            lists.update((ast.unparse(target), node.value) for target in node.targets)
+    for node in ast.walk(function):
+        if isinstance(node, ast.Call) and node.args:
+            called = ast.unparse(node.func)
+            if called in STARTS or called.rpartition(".")[2] in STARTS:
+                yield from first_word(lists.get(ast.unparse(node.args[0]), node.args[0]))
+
+
+def first_word(command: ast.expr) -> Iterator[str]:
+    if isinstance(command, ast.List) and command.elts:
+        yield from first_word(command.elts[0])
+    elif isinstance(command, ast.Constant) and isinstance(command.value, str):
+        yield command.value
+
+
+def test_every_program_that_a_test_starts_is_in_the_list() -> None:
+    """Else a fresh machine lacks it. tests/faults.py asks git, and can do without."""
+    listed = re.findall(r"^(\S+) [a-z0-9 -]+$", NEEDS.read_text(), re.MULTILINE)
+    assert {"dcmsend", "mkfs.xfs", "setpriv"} <= set(listed)
+    found = {
+        (program, module.name)
+        for module in (ROOT / "tests").rglob("*.py")
+        if module.name != "faults.py"
+        for function in ast.walk(ast.parse(module.read_text()))
+        if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef))
+        for program in started(function)
+    }
+    assert {"curl", "strace", "storescu"} & {program for program, _ in found}
+    known = {*listed, *COME_ALONG, *ESSENTIAL}
+    assert sorted(one for one in found if one[0] not in known) == []

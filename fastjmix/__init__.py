@@ -35,8 +35,9 @@ def open_envelope(source: Path | str, limits: Limits | None = None) -> Envelope:
     """Opens an envelope, a ZIP or a folder. Its structure is checked, its contents are not: see
     `verify`.
 
-    Raises EnvelopeError when it has no manifest or its structure is not that of an envelope;
-    OSError when it is not there or cannot be read; UsageError for a path that none can be.
+    Raises EnvelopeError when it has no manifest or its structure is not that of an envelope (of a
+    folder it names everything in it that may not be there); OSError when it is not there or cannot
+    be read; UsageError for a path that none can be.
     """
     from fastjmix.jmix.limits import DEFAULT_LIMITS
     from fastjmix.tools.envelope import opening

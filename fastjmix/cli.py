@@ -102,7 +102,7 @@ def asks_for_json(arguments: Sequence[str]) -> bool:
 def _tell(as_json: bool, error: FastjmixError) -> None:
     """Prints an error on stdout for a program, which has nothing else there then."""
     if as_json:
-        faults = [str(fault) for fault in getattr(error, "faults", ())]
+        faults = [str(fault) for fault in error.faults]
         hint = {"hint": for_shell(error.hint)} if error.hint else {}
         more = {"faults": faults} if faults else {}
         print_json({"error": error.message, **hint, **more, "exit_code": error.exit_code})

@@ -22,11 +22,15 @@ Imports nothing of ours, so that every room may use it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class FastjmixError(Exception):
-    """Base of all. `hint` is one sentence that tells the reader what to do."""
+    """Base of all. `hint` is one sentence that tells the reader what to do. `faults`: where there
+    may be several, each of them."""
 
     exit_code = 1
+    faults: Sequence[object] = ()
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)

@@ -36,7 +36,8 @@ from fastjmix.jmix.limits import Limits
 from fastjmix.jmix.write.parties import Dialect, Encryption, Entity, Published
 from fastjmix.jmix.write.tarball import DIALECTS
 from fastjmix.tools.envelope import commands, fetch
-from fastjmix.tools.envelope.building import BuildError, Recipe, convert
+from fastjmix.tools.envelope.building import BuildError, Recipe
+from fastjmix.tools.envelope.converting import convert
 from fastjmix.tools.envelope.decrypting import decrypt
 from fastjmix.tools.envelope.extracting import extract
 from fastjmix.tools.envelope.output import OutputError, new_file, new_folder

@@ -26,7 +26,7 @@ from fastjmix.errors import ConfigError, EnvelopeError, FastjmixError, UsageErro
 from fastjmix.jmix import build, open_envelope, verify
 from fastjmix.jmix.keys import new_recipient_key
 from fastjmix.jmix.write.parties import Encryption, Entity, Published, Signing
-from fastjmix.tools.envelope.building import convert
+from fastjmix.tools.envelope.converting import convert
 from fastjmix.tools.envelope.options import OPTIONS, for_shell
 from fastjmix.tools.envelope.output import OutputError
 from fastjmix.tools.envelope.recipe import BuildError, Recipe

@@ -8,6 +8,7 @@ Still wrong: the words are for people; a program has where, what and the byte.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -31,6 +32,18 @@ class Finding(NamedTuple):
     def __str__(self) -> str:
         place = "" if self.at is None else f", byte {self.at}"
         return f"{self.where}{place}: {self.what}"
+
+
+class FaultsError(EnvelopeError):
+    """Several faults of one envelope: a line for each in the message; `faults` has them as values.
+    `more` were found and not kept."""
+
+    def __init__(self, faults: Sequence[Finding], more: int = 0) -> None:
+        lines = [f"{len(faults) + more} faults", *map(str, faults)]
+        if more:
+            lines.append(f"and {more} more")
+        super().__init__("\n    ".join(lines))
+        self.faults = tuple(faults)
 
 
 class Signature(NamedTuple):
@@ -88,6 +101,13 @@ class Report:
             return
         self._told.add(found)
         self.faults.append(found)
+
+    def refuse(self) -> None:
+        """Raises EnvelopeError with every fault that was told; nothing where there is none."""
+        if len(self.faults) > 1:
+            raise FaultsError(self.faults, self.more_faults)
+        for one in self.faults:
+            raise Fault(one.where, one.what, one.hint, at=one.at)
 
     def remark(self, where: str, what: str) -> None:
         """One more remark."""

@@ -1,7 +1,8 @@
 """Envelopes in a person's hands: `fastjmix envelope` and the same verbs for Python.
 
     commands.py    arguments → the verbs below; error → exit code
-    building.py    build, convert: DICOM files, or another envelope → an envelope
+    building.py    build: DICOM files → an envelope
+    converting.py  convert: another envelope → an envelope
     decrypting.py  decrypt: the same envelope, its payload open
     extracting.py  extract: members → files
     output.py      a new file or folder, as a whole or not at all

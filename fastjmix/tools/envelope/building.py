@@ -1,16 +1,12 @@
-"""An envelope out of DICOM files, or out of another envelope.
+"""An envelope out of DICOM files.
 
 Wanted: what the pipeline would have made of these instances, by the pipeline's own code: the same
 names, documents and archive (packer/open_envelope.py, jmix/), each instance byte for byte.
 Guaranteed: the envelope is there as a whole or not at all. Whatever is met and not taken (no DICOM
 file, unreadable, truncated, not understood, a link to a folder) is named, all of it, and stops
 everything, unless the caller says `leave_out`. The same instance twice is kept once, and named;
-other bytes under its SOP Instance UID are kept too. A converted envelope's hashes were right before
-new ones are made.
+other bytes under its SOP Instance UID are kept too.
 Still wrong: heads of all files are read before the first is packed, and kept (some KB each).
-
-A converted envelope gets a new id. An id stands for bytes that never change: with the old one, a
-server that has the original would refuse this envelope as known, and take its hashes for damage.
 """
 
 from __future__ import annotations
@@ -20,28 +16,22 @@ import os
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fastjmix.config.key_files import signing_keys
-from fastjmix.dicom.dataset import Description, describe_series, read_file_meta
-from fastjmix.dicom.head import Found, data_set_head, stream_head
-from fastjmix.errors import EnvelopeError, FastjmixError
-from fastjmix.jmix import strict_json
+from fastjmix.dicom.dataset import Description, describe_series
+from fastjmix.dicom.head import Found, data_set_head
+from fastjmix.errors import FastjmixError
 from fastjmix.jmix.digests import new_hash
-from fastjmix.jmix.faults import escaped, strict
-from fastjmix.jmix.limits import DEFAULT_LIMITS, Limits
-from fastjmix.jmix.read import admission, rules
-from fastjmix.jmix.read.container import Envelope
 from fastjmix.jmix.write import profiles
 from fastjmix.jmix.write.archive import data_offset
 from fastjmix.jmix.write.encrypted import write_encrypted
 from fastjmix.jmix.write.envelope import Contents, Options
-from fastjmix.jmix.write.parties import Encryption, Published
+from fastjmix.jmix.write.parties import Encryption
 from fastjmix.spool.files import PIECE_BYTES
-from fastjmix.tools.envelope.opening import open_envelope
 from fastjmix.tools.envelope.output import new_file, target_of
 from fastjmix.tools.envelope.recipe import (
     AS_PIPELINE,
@@ -55,9 +45,6 @@ from fastjmix.tools.envelope.zipping import Appending, ZipOut
 
 if TYPE_CHECKING:
     from fastjmix.tools.send import Skipped
-
-META_BYTES: Final = 1 << 16
-"""File Meta Information of a member, with whatever private information is in it."""
 
 NAMED_MAX: Final = 20
 """Names in the message of an exception, which a person reads; its `skipped` has all."""
@@ -89,7 +76,7 @@ class IncompleteError(BuildError):
         self.skipped = tuple(skipped)
 
 
-class _NotUnderstood(Exception):
+class NotUnderstood(Exception):
     """An instance cannot be understood; the text says why."""
 
 
@@ -109,9 +96,6 @@ class Instance:
     description: Description
     fault: str
     pieces: Callable[[], Iterable[bytes]]
-
-
-# -- from files ----------------------------------------------------------------------------------
 
 
 def build(
@@ -136,12 +120,12 @@ def build(
         raise BuildError("no DICOM file was found", "Name files, or directories with some in them.")
     total(sum(one.size for one in instances))
     with target_of(out) as target:
-        return _make(instances, target, recipe, force, seen)
+        return make(instances, target, recipe, force, seen)
 
 
 def _instances(paths: Iterable[Path]) -> tuple[list[Instance], list[Skipped]]:
     """Finds what an envelope can hold, and everything else. Raises UsageError."""
-    from fastjmix.tools.send import Skipped, find  # pynetdicom costs 200 ms
+    from fastjmix.tools.send import Skipped, find
 
     found, skipped = find(paths)
     instances = []
@@ -149,9 +133,9 @@ def _instances(paths: Iterable[Path]) -> tuple[list[Instance], list[Skipped]]:
         size, pieces = one.offset + one.size, _Pieces(one.path)
         meta = (one.sop_class, one.sop_instance, one.transfer_syntax)
         try:
-            found_one = _instance(str(one.path), size, one.offset, meta, pieces, pieces.head)
+            found_one = instance_of(str(one.path), size, one.offset, meta, pieces, pieces.head)
             instances.append(found_one)
-        except _NotUnderstood as why:
+        except NotUnderstood as why:
             skipped.append(Skipped(one.path, str(why)))
         except OSError as problem:
             skipped.append(Skipped(one.path, f"cannot be read: {problem.strerror or problem}"))
@@ -181,7 +165,7 @@ class _Pieces:
             return data_set_head(read_at, offset, size, syntax, whole=True)
 
 
-def _instance(
+def instance_of(
     where: str,
     size: int,
     offset: int,
@@ -189,30 +173,38 @@ def _instance(
     pieces: Callable[[], Iterable[bytes]],
     read: Callable[[int, int, str], Found],
 ) -> Instance:
-    """Raises _NotUnderstood, OSError."""
+    """Reads what an envelope needs to know of a Part 10 file, whose bytes `pieces` gives.
+
+    `meta`: SOP Class, SOP Instance and Transfer Syntax UID of its File Meta Information. Raises
+    NotUnderstood, OSError.
+    """
     syntax = meta[2]
     try:
         head, fault = read(offset, size - offset, syntax)
         found = (head.study_instance_uid, head.series_instance_uid, head.sop_instance_uid)
         study, series, instance = (uid.decode("ascii") for uid in found)
     except (ValueError, FastjmixError) as problem:
-        raise _NotUnderstood(f"its data set cannot be understood: {problem}") from None
+        raise NotUnderstood(f"its data set cannot be understood: {problem}") from None
     if not (study and series and instance):
-        raise _NotUnderstood("its data set lacks a Study, Series or SOP Instance UID")
+        raise NotUnderstood("its data set lacks a Study, Series or SOP Instance UID")
     if not all(map(str.isprintable, (study, series, *meta))):
-        raise _NotUnderstood("one of its UIDs holds a control character")
+        raise NotUnderstood("one of its UIDs holds a control character")
     if instance != meta[1]:
         says = "is another in its File Meta Information than in its data set"
-        raise _NotUnderstood(f"the SOP Instance UID {says}")
+        raise NotUnderstood(f"the SOP Instance UID {says}")
     described = describe_series(head.elements)
     return Instance(
         where, size, offset, *meta, study, series, head.instance_number, described, fault, pieces
     )
 
 
-def _make(
+def make(
     instances: Sequence[Instance], out: Path, recipe: Recipe, force: bool, seen: Seen
 ) -> list[Built]:
+    """Writes these instances as an envelope, or in a directory as one a study.
+
+    Raises BuildError, EnvelopeError, OutputError, OSError; nothing is there then.
+    """
     studies: dict[str, list[Instance]] = {}
     for one in instances:
         studies.setdefault(one.study, []).append(one)
@@ -349,160 +341,3 @@ def _behind(pieces: Iterable[bytes], offset: int) -> Iterator[bytes]:
     for piece in pieces:
         yield piece[offset:]
         offset = max(0, offset - len(piece))
-
-
-# -- from an envelope ----------------------------------------------------------------------------
-
-
-def convert(
-    source: PathLike,
-    out: PathLike,
-    recipe: Recipe,
-    *,
-    force: bool = False,
-    leave_out: bool = False,
-    limits: Limits = DEFAULT_LIMITS,
-    seen: Seen = lambda _: None,
-) -> list[Built]:
-    """Makes an envelope of another's instances, in another profile; it gets a new id.
-
-    Documents are made anew from the data sets; signatures and the audit trail are the old
-    envelope's and stay with it. Attachments and previews cannot be carried: BuildError names one
-    of them, unless `leave_out`. `out` and what is raised are as for `build`; EnvelopeError also
-    says that the source is not what it says.
-    """
-    with open_envelope(source, limits) as envelope:
-        if recipe.profile != "harmony" and recipe.published is None:
-            recipe = replace(recipe, published=_parties(envelope))
-        if envelope.encryption is not None:
-            hint = "Decrypt it first."
-            raise BuildError(f"{source}: is encrypted", hint)
-        check_recipe(recipe)
-        check_hashes(envelope)
-        instances = [
-            found
-            for name in envelope.instances
-            if (found := _taken(envelope, name, leave_out=leave_out)) is not None
-        ]
-        _refuse_attachments(envelope, leave_out=leave_out)
-        if not instances:
-            raise BuildError(f"{source}: holds no DICOM instance")
-        with target_of(out) as target:
-            return _make(instances, target, recipe, force, seen)
-
-
-def check_hashes(envelope: Envelope) -> None:
-    """Every listed hash and the payload's, before others are made in their place.
-
-    Raises EnvelopeError, OSError.
-    """
-    container, base = envelope.container, f"{envelope.root}{envelope.payload}/"
-    bases = (envelope.root, base)
-    listed = admission.manifest_listing(envelope.manifest, container.sizes, bases, strict)
-    name = f"{base}files.json"
-    if name in container.sizes:
-        entries = strict_json.parse(container.read(name, "max_metadata_bytes"), name)
-        if isinstance(entries, list):
-            listed += admission.listing(entries, name, "", container.sizes, (base,), strict)
-    promised = admission.payload_hash_of(envelope.manifest, strict)
-    digests = admission.read_all(container, base, listed, promised, strict)
-    admission.compare_listed(listed, digests, strict)
-    admission.compare_payload(container, base, digests, promised, strict)
-
-
-def _parties(envelope: Envelope) -> Published | None:
-    return parties_of(envelope.manifest) if envelope.dialect == "jmix-1.0" else None
-
-
-def _taken(envelope: Envelope, name: str, *, leave_out: bool) -> Instance | None:
-    def pieces() -> Iterator[bytes]:
-        return envelope.pieces(name)
-
-    start = _first(pieces(), META_BYTES)
-    try:
-        meta, offset = read_file_meta(start)
-    except FastjmixError as problem:
-        if leave_out:
-            return None
-        raise BuildError(
-            f"{escaped(name)}: is not a DICOM file: {problem.message}",
-            "With leave_out=True the new envelope has none of these.",
-        ) from None
-    told = (meta["sop_class_uid"], meta["sop_instance_uid"], meta["transfer_syntax_uid"])
-
-    def read(offset: int, _: int, syntax: str) -> Found:
-        return stream_head(pieces(), offset, syntax)
-
-    try:
-        return _instance(name, envelope.members[name], offset, told, pieces, read)
-    except _NotUnderstood as why:
-        raise EnvelopeError(f"{escaped(name)}: {why}") from None
-
-
-def _first(pieces: Iterable[bytes], length: int) -> bytes:
-    found = bytearray()
-    for piece in pieces:
-        found += piece
-        if len(found) >= length:
-            break
-    return bytes(found[:length])
-
-
-def _refuse_attachments(envelope: Envelope, *, leave_out: bool) -> None:
-    base = f"{envelope.payload}/"
-    known = {f"{base}metadata.json", f"{base}files.json", *envelope.instances}
-    more = [name for name in envelope.members if name.startswith(base) and name not in known]
-    if more and not leave_out:
-        raise BuildError(
-            f"{escaped(more[0])}: only DICOM instances are converted; {len(more)} files are not",
-            "With leave_out=True the new envelope has none of these.",
-        )
-
-
-def parties_of(manifest: Mapping[str, Any]) -> Published | None:
-    """The parties that a published manifest names, without their signatures, which would be wrong.
-
-    None where it names no sender or no receiver.
-    """
-    from fastjmix.jmix.write import parties
-
-    def entity(told: object) -> parties.Entity | None:
-        if not isinstance(told, dict) or not isinstance(told.get("id"), str):
-            return None
-        contact, name = told.get("contact"), told.get("name")
-        if isinstance(contact, dict):
-            contact = parties.ContactPoint(str(contact.get("system")), str(contact.get("value")))
-        reached = contact if isinstance(contact, (str, parties.ContactPoint)) else None
-        return parties.Entity(told["id"], name if isinstance(name, str) else None, reached or None)
-
-    def table(of: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-        found = of.get(key)
-        return found if isinstance(found, dict) else {}
-
-    receivers = manifest.get("receiver")
-    found = [entity(one) for one in receivers] if isinstance(receivers, list) else []
-    sender = entity(manifest.get("sender"))
-    kept = tuple(one for one in found if one is not None)
-    if sender is None or not kept:
-        return None
-    requester = entity(manifest.get("requester"))
-    if rules.broken(rules.MANIFEST, manifest, "manifest.json"):  # a stranger's values may be any
-        return Published(sender, kept, requester)
-    extensions = table(manifest, "extensions")
-    consent = table(extensions, "consent")
-    return Published(
-        sender=sender,
-        receivers=kept,
-        requester=requester,
-        classification=table(manifest, "security").get("classification"),
-        custom_tags=tuple(extensions.get("custom_tags") or ()),
-        consent=parties.Consent(
-            consent["status"],
-            tuple(consent.get("scope") or ()),
-            consent.get("method"),
-            consent.get("signed_on"),
-        )
-        if "status" in consent
-        else None,
-        deid=tuple(table(extensions, "deid").get("keys") or ()),
-    )

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from fastjmix.errors import EnvelopeError, FastjmixError, printable
-from fastjmix.tools.envelope.results import nothing_missing, print_json, say, say_built
+from fastjmix.tools.envelope.results import LeftOut, nothing_missing, print_json, say, say_built
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from fastjmix.jmix.write.parties import Entity
     from fastjmix.tools.envelope.proving import Answer
     from fastjmix.tools.envelope.recipe import Recipe
-    from fastjmix.tools.send import Skipped
 
 app = typer.Typer(
     help="Build, inspect, verify, extract, decrypt and convert JMIX envelopes; make keys.",
@@ -340,24 +339,18 @@ def build(
         rules = (profile, sender, receiver, payload_hash, skip_hashing, skip_listing)
         recipe = _recipe(context, config, *rules, protection)
 
-        left: list[dict[str, str]] = []
-
-        def skipped(one: Skipped) -> None:
-            left.append({"path": str(one.path), "reason": one.reason})
-            verb = "left out" if leave_out else "not taken"
-            typer.echo(f"{verb}: {printable(one.path)}: {printable(one.reason)}", err=True)
-
+        left = LeftOut(leave_out=leave_out)
         made = make(
             paths,
             output,
             recipe,
             force=force,
             leave_out=leave_out,
-            skipped=skipped,
+            skipped=left,
             total=bar.total,
             seen=bar.seen,
         )
-    say_built(made, as_json, left_out=left)
+    say_built(made, as_json, left_out=left.rows)
 
 
 @app.command(
@@ -393,17 +386,27 @@ def convert(
     It gets a new id: an id stands for bytes that never change, and a server that has the original
     would take this one for it. The documents are made anew from the data sets; parties are taken
     from an envelope of profile jmix-1.0 unless they are given. Signatures and the audit trail stay
-    with the original. Every hash of the original is compared first.
+    with the original. Every hash of the original is compared first. Whatever cannot be converted
+    is named, and nothing is written, unless --leave-out is given.
     """
-    with refusals(source), _progress("converting") as bar:
-        from fastjmix.tools.envelope.building import convert as make
+    with refusals(source), nothing_missing(), _progress("converting") as bar:
+        from fastjmix.tools.envelope.converting import convert as make
 
         protection = _protection(sign_with, encrypt_for, dialect)
         rules = (profile, sender, receiver, payload_hash, skip_hashing, skip_listing)
         recipe = _recipe(context, config, *rules, protection)
         bar.total(_size_of(source))
-        made = make(source, output, recipe, force=force, leave_out=leave_out, seen=bar.seen)
-    say_built(made, as_json)
+        left = LeftOut(leave_out=leave_out)
+        made = make(
+            source,
+            output,
+            recipe,
+            force=force,
+            leave_out=leave_out,
+            skipped=left,
+            seen=bar.seen,
+        )
+    say_built(made, as_json, left_out=left.rows)
 
 
 def _recipe(
@@ -586,7 +589,9 @@ def refusals(source: object = "") -> Iterator[None]:
         yield
     except EnvelopeError as error:
         told = f"{printable(source)}: {error.message}" if source else error.message
-        raise FastjmixError(told, error.hint) from None
+        refused = FastjmixError(told, error.hint)
+        refused.faults = error.faults
+        raise refused from None
     except OSError as error:
         where = error.filename if error.filename is not None else source
         raise FastjmixError(f"{printable(where)}: {error.strerror or error}") from None

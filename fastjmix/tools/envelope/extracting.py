@@ -3,7 +3,8 @@
 Wanted: what lies in the folder afterwards is the envelope, byte for byte, and nothing else.
 Guaranteed: nothing is written outside the folder (see output.py and unzip.py); what unpacks to more
 than `limits` allow is refused before the first byte; two names that a file system might take for
-one, and names that Windows could not have, are refused too. Every CRC-32 is compared.
+one, and names that Windows could not have, are refused too, all of them at once, and so is whatever
+stands in their way in the folder. Every CRC-32 is compared.
 Still wrong: times and modes are not kept: an envelope has none that mean anything.
 """
 
@@ -13,10 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from fastjmix.jmix.faults import refuse
+from fastjmix.jmix.faults import Fault
 from fastjmix.jmix.limits import DEFAULT_LIMITS, Limits
 from fastjmix.jmix.read.admission import watched
 from fastjmix.jmix.read.portable_names import clashes
+from fastjmix.jmix.read.report import Report
 from fastjmix.tools.envelope.opening import open_envelope
 from fastjmix.tools.envelope.output import new_folder
 
@@ -44,8 +46,10 @@ def extract(
     """
     with open_envelope(source, limits) as envelope:
         members = envelope.members
+        report = Report()
         for name, why in clashes(members):
-            refuse(name, why, at=envelope.container.offset(envelope.root + name))
+            report.tell(Fault(name, why, at=envelope.container.offset(envelope.root + name)))
+        report.refuse()
         size = sum(members.values())
         total(size)
         with new_folder(Path(out), force=force) as folder:

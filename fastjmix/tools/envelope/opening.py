@@ -16,6 +16,7 @@ from fastjmix.jmix.faults import Tell, foreseen, refuse, strict
 from fastjmix.jmix.limits import DEFAULT_LIMITS, Bound, Limits
 from fastjmix.jmix.member_names import name_fault
 from fastjmix.jmix.read.container import Envelope, envelope_in
+from fastjmix.jmix.read.report import Report
 from fastjmix.jmix.read.unzip import PIECE_BYTES, Archive
 from fastjmix.tools.envelope.arguments import path_of
 
@@ -84,7 +85,10 @@ def open_envelope(source: Path | str, limits: Limits = DEFAULT_LIMITS) -> Envelo
     path = path_of(source)
     with foreseen():
         if path.is_dir():
-            return envelope_in(Folder(path, limits))
+            report = Report()
+            folder = Folder(path, limits, report.tell)
+            report.refuse()
+            return envelope_in(folder)
         file = path.open("rb")
         try:
             return envelope_in(Archive(file, limits), file)

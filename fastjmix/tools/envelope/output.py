@@ -15,6 +15,7 @@ import contextlib
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final, NoReturn
@@ -186,8 +187,9 @@ def _merge(source: int, files: Iterable[str], target: Path) -> None:
     names = list(files)
     into = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        for name in names:
-            _refuse_clash(into, name, target)
+        in_the_way = dict.fromkeys(told for name in names if (told := _clash(into, name, target)))
+        if in_the_way:
+            raise OutputError("\n    ".join(_counted(list(in_the_way))))
         for name in names:
             with (
                 _parent(source, name, make=False) as (here, last),
@@ -198,15 +200,31 @@ def _merge(source: int, files: Iterable[str], target: Path) -> None:
         os.close(into)
 
 
-def _refuse_clash(into: int, name: str, target: Path) -> None:
-    """Raises OutputError when a file cannot be put there without following or destroying."""
+def _counted(lines: list[str]) -> list[str]:
+    return lines if len(lines) == 1 else [f"{len(lines)} things are in the way", *lines]
+
+
+def _clash(into: int, name: str, target: Path) -> str:
+    """Says why a file cannot be put there without following or destroying something; "" if it
+    can."""
     try:
         with _parent(into, name, make=False) as (folder, last):
             found = os.stat(last, dir_fd=folder, follow_symlinks=False)
     except FileNotFoundError:
-        return
+        return ""
     except OSError as problem:
-        told = f"{target / name}: {problem.strerror}: a link or a file where a folder should be"
-        raise OutputError(told) from None
-    if found.st_mode & 0o170000 == 0o040000:
-        raise OutputError(f"{target / name}: a folder where a file should be")
+        at = _obstacle(target, name)
+        return f"{at}: {problem.strerror}: a link or a file where a folder should be"
+    if stat.S_ISDIR(found.st_mode):
+        return f"{target / name}: a folder where a file should be"
+    return ""
+
+
+def _obstacle(target: Path, name: str) -> Path:
+    """Returns the part of a path that is no folder: the first, as a person has to remove that."""
+    at = target
+    for part in name.split("/")[:-1]:
+        at /= part
+        if at.is_symlink() or not at.is_dir():
+            return at
+    return target / name

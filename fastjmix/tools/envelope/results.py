@@ -15,13 +15,27 @@ from fastjmix.errors import FastjmixError, printable
 
 if TYPE_CHECKING:
     from fastjmix.tools.envelope.building import Built
+    from fastjmix.tools.send import Skipped
 
 
 def print_json(value: dict[str, Any]) -> None:
-    """On stdout, indented."""
+    """Prints one JSON document on stdout, indented."""
     import orjson
 
-    typer.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2))
+    try:
+        document = orjson.dumps(value, option=orjson.OPT_INDENT_2)
+    except TypeError:  # a file's name that is no UTF-8
+        document = orjson.dumps(_in_utf8(value), option=orjson.OPT_INDENT_2)
+    typer.echo(document)
+
+
+def _in_utf8(value: Any) -> Any:
+    """Returns the value with texts that have a form in UTF-8."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_in_utf8(key): _in_utf8(one) for key, one in value.items()}
+    return [_in_utf8(one) for one in value] if isinstance(value, (list, tuple)) else value
 
 
 def say(result: dict[str, Any], line: str, as_json: bool) -> None:
@@ -45,9 +59,21 @@ def say_built(made: list[Built], as_json: bool, **more: Any) -> None:
         typer.echo(printable(f"{one.path}: {one.id}, {studies}, {sizes}"))
 
 
+class LeftOut:
+    """Names on stderr what was met and not taken, as it is met; `rows` are for JSON."""
+
+    def __init__(self, *, leave_out: bool) -> None:
+        self._verb = "left out" if leave_out else "not taken"
+        self.rows: list[dict[str, str]] = []
+
+    def __call__(self, one: Skipped) -> None:
+        self.rows.append({"path": str(one.path), "reason": one.reason})
+        typer.echo(f"{self._verb}: {printable(one.path)}: {printable(one.reason)}", err=True)
+
+
 @contextmanager
 def nothing_missing() -> Iterator[None]:
-    """Says in one line how many things were named as not taken."""
+    """Says in one line how many things were named as not taken; `faults` has them for JSON."""
     from fastjmix.tools.envelope.building import IncompleteError
 
     try:
@@ -56,4 +82,6 @@ def nothing_missing() -> Iterator[None]:
         count = len(problem.skipped)
         told = f"{count} that {'was' if count == 1 else 'were'} met cannot be taken"
         hint = "With leave_out=True the envelope is made without."
-        raise FastjmixError(f"{told}: nothing was written", hint) from None
+        error = FastjmixError(f"{told}: nothing was written", hint)
+        error.faults = [f"{one.path}: {one.reason}" for one in problem.skipped]
+        raise error from None

@@ -22,7 +22,7 @@ from pynetdicom.dsutils import split_dataset
 from fastjmix.dicom.head import cut_short
 from fastjmix.errors import UnreadableHead
 from fastjmix.tools.send.media import MEDIA_DIRECTORY, referenced
-from fastjmix.tools.send.walk import EVERY, Names, Skipped, walk
+from fastjmix.tools.send.walk import EVERY, Names, Skipped, require_there, walk
 
 __all__ = ["Instance", "Names", "Skipped", "find"]
 
@@ -59,11 +59,12 @@ def find(paths: Iterable[Path], names: Names = EVERY) -> tuple[list[Instance], l
 
     Directories are walked recursively, in name order; links to directories are not followed, and
     skipped. In them only files whose name fits `names` count. A DICOMDIR that is named itself
-    stands for the files that it names. Raises UsageError for a path that does not exist.
+    stands for the files that it names. Raises UsageError naming each path that does not exist.
     """
     instances: list[Instance] = []
     skipped: list[Skipped] = []
     named = [Path(path) for path in paths]
+    require_there(named)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom's, about values that are passed on as they are
         for met in _met(named, names):

@@ -52,12 +52,25 @@ class Names:
 
 EVERY: Final = Names()
 
+NOT_THERE: Final = "no such file or directory"
+
 _KINDS: Final = (
     (stat.S_ISFIFO, "is a FIFO, not a file"),
     (stat.S_ISSOCK, "is a socket, not a file"),
     (stat.S_ISCHR, "is a device, not a file"),
     (stat.S_ISBLK, "is a device, not a file"),
 )
+
+
+def require_there(paths: Iterable[Path]) -> None:
+    """Raises UsageError naming each path that does not exist."""
+    missing = [f"{path}: {NOT_THERE}" for path in paths if not os.path.lexists(path)]
+    if missing:
+        raise UsageError("\n    ".join(_counted(missing)))
+
+
+def _counted(missing: list[str]) -> list[str]:
+    return missing if len(missing) == 1 else [f"{len(missing)} paths do not exist", *missing]
 
 
 def walk(paths: Iterable[Path], names: Names = EVERY) -> Iterator[Path | Skipped]:
@@ -71,7 +84,7 @@ def walk(paths: Iterable[Path], names: Names = EVERY) -> Iterator[Path | Skipped
             mode = path.stat().st_mode
         except OSError as problem:
             if not os.path.lexists(path):
-                raise UsageError(f"{path}: no such file or directory") from None
+                raise UsageError(f"{path}: {NOT_THERE}") from None
             yield Skipped(path, _unreadable(problem))
             continue
         if stat.S_ISDIR(mode):

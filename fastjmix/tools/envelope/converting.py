@@ -1,0 +1,217 @@
+"""An envelope out of another envelope, in another profile.
+
+Wanted: what a person has to mend by hand is named at once, and not one thing at a time.
+Guaranteed: the source's hashes were right before new ones are made; every one that is not is named.
+Whatever the new envelope cannot hold (no DICOM file, an instance that is not understood, an
+attachment, a preview) is named, all of it, and stops everything, unless the caller says
+`leave_out`. The envelope is there as a whole or not at all.
+Still wrong: heads of all instances are read before the first is packed, and kept (some KB each).
+
+A converted envelope gets a new id. An id stands for bytes that never change: with the old one, a
+server that has the original would refuse this envelope as known, and take its hashes for damage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from fastjmix.dicom.dataset import read_file_meta
+from fastjmix.dicom.head import Found, stream_head
+from fastjmix.errors import EnvelopeError, FastjmixError
+from fastjmix.jmix import strict_json
+from fastjmix.jmix.limits import DEFAULT_LIMITS, Limits
+from fastjmix.jmix.read import admission, rules
+from fastjmix.jmix.read.container import Envelope
+from fastjmix.jmix.read.report import Report
+from fastjmix.jmix.write.parties import Published
+from fastjmix.tools.envelope.building import (
+    Built,
+    IncompleteError,
+    Instance,
+    NotUnderstood,
+    Seen,
+    instance_of,
+    make,
+)
+from fastjmix.tools.envelope.opening import open_envelope
+from fastjmix.tools.envelope.output import target_of
+from fastjmix.tools.envelope.recipe import BuildError, PathLike, Recipe, check_recipe
+
+if TYPE_CHECKING:
+    from fastjmix.tools.send import Skipped
+
+META_BYTES: Final = 1 << 16
+"""File Meta Information of a member, with whatever private information is in it."""
+
+NO_INSTANCE: Final = "only DICOM instances are converted"
+
+
+def convert(
+    source: PathLike,
+    out: PathLike,
+    recipe: Recipe,
+    *,
+    force: bool = False,
+    leave_out: bool = False,
+    limits: Limits = DEFAULT_LIMITS,
+    skipped: Callable[[Skipped], object] = lambda _: None,
+    seen: Seen = lambda _: None,
+) -> list[Built]:
+    """Makes an envelope of another's instances, in another profile; it gets a new id.
+
+    Documents are made anew from the data sets; signatures and the audit trail are the old
+    envelope's and stay with it. IncompleteError names everything in the payload that cannot be
+    carried, unless `leave_out`; `skipped` hears of each in either case. `out` and what is raised
+    are as for `build`; EnvelopeError also names everything in which the source is not what it says.
+    """
+    with open_envelope(source, limits) as envelope:
+        if recipe.profile != "harmony" and recipe.published is None:
+            recipe = replace(recipe, published=_parties(envelope))
+        if envelope.encryption is not None:
+            hint = "Decrypt it first."
+            raise BuildError(f"{source}: is encrypted", hint)
+        check_recipe(recipe)
+        check_hashes(envelope)
+        instances, left_out = _instances(envelope)
+        for one in left_out:
+            skipped(one)
+        if left_out and not leave_out:
+            raise IncompleteError(left_out)
+        if not instances:
+            raise BuildError(f"{source}: holds no DICOM instance")
+        with target_of(out) as target:
+            return make(instances, target, recipe, force, seen)
+
+
+def check_hashes(envelope: Envelope) -> None:
+    """Compares every listed hash and the payload's, before others are made in their place.
+
+    Raises EnvelopeError that names each member which is not as it is listed, OSError.
+    """
+    container, base = envelope.container, f"{envelope.root}{envelope.payload}/"
+    bases, report = (envelope.root, base), Report()
+    listed = admission.manifest_listing(envelope.manifest, container.sizes, bases, report.tell)
+    name = f"{base}files.json"
+    if name in container.sizes:
+        entries = _files_json(envelope, name, report)
+        listed += admission.listing(entries, name, "", container.sizes, (base,), report.tell)
+    promised = admission.payload_hash_of(envelope.manifest, report.tell)
+    digests = admission.read_all(container, base, listed, promised, report.tell)
+    admission.compare_listed(listed, digests, report.tell)
+    report.refuse()  # where a member is wrong, the payload is: that needs no line of its own
+    admission.compare_payload(container, base, digests, promised, report.tell)
+    report.refuse()
+
+
+def _files_json(envelope: Envelope, name: str, report: Report) -> list[Any]:
+    """Returns the entries of files.json; none where it is no array or cannot be read."""
+    try:
+        found = strict_json.parse(envelope.container.read(name, "max_metadata_bytes"), name)
+    except EnvelopeError as fault:
+        report.tell(fault)
+        return []
+    return found if isinstance(found, list) else []
+
+
+def _parties(envelope: Envelope) -> Published | None:
+    return parties_of(envelope.manifest) if envelope.dialect == "jmix-1.0" else None
+
+
+def _instances(envelope: Envelope) -> tuple[list[Instance], list[Skipped]]:
+    """Finds what the new envelope can hold, and everything else in the payload. Raises OSError."""
+    instances: list[Instance] = []
+    left_out: list[Skipped] = []
+    for name in envelope.instances:
+        try:
+            instances.append(_instance(envelope, name))
+        except NotUnderstood as why:
+            left_out.append(_skipped(name, str(why)))
+    base = f"{envelope.payload}/"
+    known = {f"{base}metadata.json", f"{base}files.json", *envelope.instances}
+    more = [name for name in envelope.members if name.startswith(base) and name not in known]
+    return instances, [*left_out, *(_skipped(name, NO_INSTANCE) for name in more)]
+
+
+def _skipped(name: str, why: str) -> Skipped:
+    from fastjmix.tools.send import Skipped
+
+    return Skipped(Path(name), why)
+
+
+def _instance(envelope: Envelope, name: str) -> Instance:
+    """Raises NotUnderstood, EnvelopeError, OSError."""
+
+    def pieces() -> Iterator[bytes]:
+        return envelope.pieces(name)
+
+    try:
+        meta, offset = read_file_meta(_first(pieces(), META_BYTES))
+    except FastjmixError as problem:
+        raise NotUnderstood(f"is not a DICOM file: {problem.message}") from None
+    told = (meta["sop_class_uid"], meta["sop_instance_uid"], meta["transfer_syntax_uid"])
+
+    def read(offset: int, _: int, syntax: str) -> Found:
+        return stream_head(pieces(), offset, syntax)
+
+    return instance_of(name, envelope.members[name], offset, told, pieces, read)
+
+
+def _first(pieces: Iterable[bytes], length: int) -> bytes:
+    found = bytearray()
+    for piece in pieces:
+        found += piece
+        if len(found) >= length:
+            break
+    return bytes(found[:length])
+
+
+def parties_of(manifest: Mapping[str, Any]) -> Published | None:
+    """The parties that a published manifest names, without their signatures, which would be wrong.
+
+    None where it names no sender or no receiver.
+    """
+    from fastjmix.jmix.write import parties
+
+    def entity(told: object) -> parties.Entity | None:
+        if not isinstance(told, dict) or not isinstance(told.get("id"), str):
+            return None
+        contact, name = told.get("contact"), told.get("name")
+        if isinstance(contact, dict):
+            contact = parties.ContactPoint(str(contact.get("system")), str(contact.get("value")))
+        reached = contact if isinstance(contact, (str, parties.ContactPoint)) else None
+        return parties.Entity(told["id"], name if isinstance(name, str) else None, reached or None)
+
+    def table(of: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+        found = of.get(key)
+        return found if isinstance(found, dict) else {}
+
+    receivers = manifest.get("receiver")
+    found = [entity(one) for one in receivers] if isinstance(receivers, list) else []
+    sender = entity(manifest.get("sender"))
+    kept = tuple(one for one in found if one is not None)
+    if sender is None or not kept:
+        return None
+    requester = entity(manifest.get("requester"))
+    if rules.broken(rules.MANIFEST, manifest, "manifest.json"):  # a stranger's values may be any
+        return Published(sender, kept, requester)
+    extensions = table(manifest, "extensions")
+    consent = table(extensions, "consent")
+    return Published(
+        sender=sender,
+        receivers=kept,
+        requester=requester,
+        classification=table(manifest, "security").get("classification"),
+        custom_tags=tuple(extensions.get("custom_tags") or ()),
+        consent=parties.Consent(
+            consent["status"],
+            tuple(consent.get("scope") or ()),
+            consent.get("method"),
+            consent.get("signed_on"),
+        )
+        if "status" in consent
+        else None,
+        deid=tuple(table(extensions, "deid").get("keys") or ()),
+    )

@@ -1,9 +1,10 @@
 """The front door: arguments → rooms; errors → message and exit code. The only room that prints.
 
 Wanted: each command is one line to type and says plainly what went wrong.
-Guaranteed: results go to stdout, everything else to stderr; no traceback for a user (set
-FASTJMIX_TRACEBACK=1 to see one); what a peer or a file name says is escaped before it is shown;
-a command imports only what it needs, so that `--version` and `run` start at once.
+Guaranteed: results go to stdout, everything else to stderr; with --json stdout has one JSON
+document, however a command ends; no traceback for a user (set FASTJMIX_TRACEBACK=1 to see one);
+what a peer or a file name says is escaped before it is shown; a command imports only what it needs,
+so that `--version` and `run` start at once.
 Still wrong: nothing completes file names of configurations or AE titles in a shell.
 
 Exit codes: 0 done; 1 some instances were refused or not sent, or a fault of ours; 2 usage or
@@ -12,6 +13,8 @@ configuration; 3 no association; 130 interrupted.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import platform
 import re
@@ -30,7 +33,7 @@ from fastjmix.errors import printable as shown
 from fastjmix.tools.envelope import commands as envelope
 from fastjmix.tools.envelope.commands import read_token
 from fastjmix.tools.envelope.options import for_shell
-from fastjmix.tools.envelope.results import print_json
+from fastjmix.tools.envelope.results import error_json, has_printed_json, print_json, say
 from fastjmix.tools.send import command
 
 if TYPE_CHECKING:
@@ -42,6 +45,11 @@ OLDEST_KERNEL: Final = (5, 4)
 
 INTERRUPTED: Final = 130
 
+SIGNALLED: Final = 128
+"""Exit codes above it, less it, are the number of the signal that ended the command."""
+
+HELP: Final = frozenset(("-h", "--help"))
+
 CLICK_ERROR: Final = cast("type[Exception]", typer.BadParameter.__mro__[2])
 """ClickException, the base of all usage errors: typer has it under another name since it brings
 click along."""
@@ -51,7 +59,7 @@ app = typer.Typer(
     help="DICOM instances in over C-STORE, JMIX envelopes out over HTTP.",
     add_completion=False,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": sorted(HELP, key=len)},
 )
 
 app.add_typer(envelope.app, name="envelope")
@@ -68,44 +76,60 @@ def main() -> Never:
     _open_standard_descriptors()
     as_json = asks_for_json(sys.argv[1:])
     try:
-        # Not standalone: click's own errors come back, to be told as JSON.
-        ended = app(prog_name="fastjmix", standalone_mode=not as_json)
-        code = ended if isinstance(ended, int) else 0
+        code = _run_command(as_json)
     except FastjmixError as error:
-        _complain(error.message, for_shell(error.hint))
-        _tell(as_json, error)
-        code = error.exit_code
+        code = _refuse(error, as_json)
     except CLICK_ERROR as error:
-        told = UsageError(error.format_message())  # type: ignore[attr-defined]
-        _complain(told.message)
-        _tell(as_json, told)
-        code = told.exit_code
+        code = _refuse(UsageError(error.format_message()), as_json)  # type: ignore[attr-defined]
     except KeyboardInterrupt:
         code = INTERRUPTED
     except Exception as error:  # the last resort: a user is told, a developer asks for more
         kind = type(error).__name__
         hint = "Please report it. FASTJMIX_TRACEBACK=1 shows where it happened."
-        _complain(f"a fault of fastjmix itself: {kind}: {error}", hint)
-        _tell(as_json, FastjmixError(f"a fault of fastjmix itself: {kind}: {error}", hint))
+        told = f"a fault of fastjmix itself: {kind}: {error}"
+        code = _refuse(FastjmixError(told, hint), as_json)
         if os.environ.get("FASTJMIX_TRACEBACK"):
             traceback.print_exc()
-        code = 1
+    if as_json and not has_printed_json():
+        why = {"error": "interrupted"} if code > SIGNALLED else {}
+        print_json({**why, "exit_code": code})
     sys.exit(code)
+
+
+def _run_command(as_json: bool) -> int:
+    """Returns the exit code. With `as_json` raises click's own errors, and gives help as JSON."""
+    captured = io.StringIO() if as_json and _asks_for_help(sys.argv[1:]) else None
+    try:
+        with contextlib.redirect_stdout(captured) if captured else contextlib.nullcontext():
+            # Not standalone: click's own errors come back, to be told as JSON.
+            ended = app(prog_name="fastjmix", standalone_mode=not as_json)
+    except SystemExit as how:
+        ended = how.code
+    if captured:
+        print_json({"help": captured.getvalue(), "exit_code": 0})
+    return ended if isinstance(ended, int) else 0
 
 
 def asks_for_json(arguments: Sequence[str]) -> bool:
     """Whether --json is among the options: known also when they cannot be understood."""
-    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
-    return "--json" in options
+    return "--json" in _options(arguments)
 
 
-def _tell(as_json: bool, error: FastjmixError) -> None:
-    """Prints an error on stdout for a program, which has nothing else there then."""
-    if as_json:
-        faults = [str(fault) for fault in error.faults]
-        hint = {"hint": for_shell(error.hint)} if error.hint else {}
-        more = {"faults": faults} if faults else {}
-        print_json({"error": error.message, **hint, **more, "exit_code": error.exit_code})
+def _asks_for_help(arguments: Sequence[str]) -> bool:
+    return not HELP.isdisjoint(_options(arguments))
+
+
+def _options(arguments: Sequence[str]) -> Sequence[str]:
+    return arguments[: arguments.index("--")] if "--" in arguments else arguments
+
+
+def _refuse(error: FastjmixError, as_json: bool) -> int:
+    """Tells a person of an error on stderr, and a program on stdout, which has nothing else there
+    then. Returns the exit code."""
+    _complain(error.message, for_shell(error.hint))
+    if as_json and not has_printed_json():
+        print_json(error_json(error))
+    return error.exit_code
 
 
 def _open_standard_descriptors() -> None:
@@ -133,16 +157,19 @@ def _top(
         typer.Option("-c", "--config", metavar="FILE", help="The same as `run --config FILE`."),
     ] = None,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    as_json: Json = False,
 ) -> None:
     if version:
-        typer.echo(f"fastjmix {__version__}")
+        say({"version": __version__}, f"fastjmix {__version__}", as_json)
         raise typer.Exit
     if context.invoked_subcommand is None:
-        if config is None:
-            typer.echo(context.get_help())
-            raise typer.Exit(2)
-        run(config)
-    elif config is not None:
+        if config is not None:
+            run(config, as_json)
+        if as_json:
+            raise UsageError("a command is missing", "fastjmix --help lists them.")
+        typer.echo(context.get_help())
+        raise typer.Exit(2)
+    if config is not None or as_json:
         raise typer.BadParameter(f"say it after the command: fastjmix {context.invoked_subcommand}")
 
 
@@ -150,15 +177,18 @@ def _top(
 def run(
     config: ConfigFile = Path("config.toml"),
     as_json: Annotated[
-        bool, typer.Option("--json", help="An error as JSON on stdout; the log stays as it is.")
+        bool,
+        typer.Option(
+            "--json",
+            help="JSON on stdout: where it listens, or the error; the log stays as it is.",
+        ),
     ] = False,
 ) -> None:
     """Run the gateway until SIGTERM or SIGINT."""
-    del as_json  # main() looks for it
     _require_linux(sys.platform, platform.release())
     from fastjmix.supervisor import loop as supervisor
 
-    raise typer.Exit(supervisor.run(config))
+    raise typer.Exit(supervisor.run(config, print_json if as_json else None))
 
 
 def _require_linux(system: str, release: str) -> None:
@@ -248,8 +278,7 @@ def _announce(url: str, as_json: bool) -> None:
     if as_json:
         print_json({"url": url})
     else:
-        typer.echo(url)
-    sys.stdout.flush()  # whoever started us through a pipe is waiting for the address
+        typer.echo(url)  # flushed: whoever started us through a pipe is waiting for it
 
 
 @app.command()
@@ -318,10 +347,7 @@ def tune(
     if directory is not None and synthetic:
         raise typer.BadParameter("give either DIR or --synthetic")
     chosen = room.Options(directory, like, seconds, associations, int(sample_mb * 1e6))
-    try:
-        report = _tune(config, chosen)
-    except KeyboardInterrupt:
-        raise typer.Exit(INTERRUPTED) from None
+    report = _tune(config, chosen)
     if as_json:
         print_json(room.as_json(report))
     else:

@@ -28,7 +28,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from fastjmix import failpoints, log
 from fastjmix._version import __version__
@@ -63,6 +63,10 @@ FAULT_SECS: Final = 1.0
 DESCRIPTORS_WANTED: Final = 2048
 """Descriptors of each process: a packer has two for each of 512 open envelopes, a receiver one for
 each of max_half_open, CLOSING_MAX and max_associations. Every usual limit is higher."""
+
+
+Ready = Callable[[Mapping[str, Any]], None]
+"""Hears once where the gateway listens, before anything is forked."""
 
 
 def listen(host: str, port: int, what: str) -> socket.socket:
@@ -210,10 +214,13 @@ class Supervisor:
 
     # -- the loop ----------------------------------------------------------------------------
 
-    def run(self) -> int:
-        """Runs until a signal says otherwise; returns the exit code."""
+    def run(self, ready: Ready | None = None) -> int:
+        """Runs until a signal says otherwise; returns the exit code. `ready` hears where it
+        listens."""
         watch = self._watch_signals()
         self._announce()
+        if ready is not None:
+            ready(self._whereabouts())
         poll = select.poll()
         poll.register(watch, select.POLLIN)
         gc.freeze()  # else each child's first collection copies what it shares with this process
@@ -272,6 +279,25 @@ class Supervisor:
         self._log.info(
             "started", version=__version__, name=config.name, storage=str(config.storage_dir)
         )
+
+    def _whereabouts(self) -> dict[str, Any]:
+        """What `run --json` prints: as the log says it."""
+        config = self._config
+        listening: list[dict[str, Any]] = [
+            {"what": "dicom", "ae_title": d.ae_title, **_address(bound)}
+            for d, bound in zip(config.dicom, self._dicom, strict=True)
+        ]
+        listening += [
+            {"what": "http", "prefix": h.path_prefix, **_address(bound)}
+            for h, bound in zip(config.http, self._http, strict=True)
+        ]
+        return {
+            "name": config.name,
+            "version": __version__,
+            "pid": os.getpid(),
+            "storage": str(config.storage_dir),
+            "listening": listening,
+        }
 
     def _watch_signals(self) -> int:
         """Signals become bytes in a pipe, so that the loop has one thing to wait for."""
@@ -332,6 +358,11 @@ class Supervisor:
         return 130 if self._hurried() else 0
 
 
+def _address(listening: socket.socket) -> dict[str, Any]:
+    host, port = listening.getsockname()[:2]
+    return {"host": host, "port": port}
+
+
 def _drain(descriptor: int) -> None:
     with contextlib.suppress(BlockingIOError):
         while os.read(descriptor, 512):
@@ -362,8 +393,9 @@ def _raise_descriptor_limit() -> None:
         log.get().warning("few_descriptors", limit=most, wanted=DESCRIPTORS_WANTED, hint=hint)
 
 
-def run(path: Path) -> int:
+def run(path: Path, ready: Ready | None = None) -> int:
     """Runs fastjmix with the configuration at `path` until SIGTERM or SIGINT; the exit code.
+    `ready` hears once where it listens.
 
     Raises ConfigError, PlatformError (ports, memory, kernel) and SpoolError before anything is
     started.
@@ -375,7 +407,7 @@ def run(path: Path) -> int:
     _begin_log(config)
     _raise_descriptor_limit()
     spool = Spool(config.storage_dir, durable=_any_durable(config), create=create)
-    return Supervisor(config, vault, spool).run()
+    return Supervisor(config, vault, spool).run(ready)
 
 
 def _begin_log(config: Config) -> None:

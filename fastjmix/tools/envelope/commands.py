@@ -57,6 +57,13 @@ MaxBytes = Annotated[
 ]
 
 
+@app.callback()
+def _group(context: typer.Context, as_json: Json = False) -> None:
+    if as_json:
+        told = f"say it after the command: fastjmix envelope {context.invoked_subcommand} --json"
+        raise typer.BadParameter(told)
+
+
 def _examples(*lines: str) -> str:
     # typer joins the lines of a paragraph: each is one of its own
     return "\n\n".join(["Examples:", *(f"fastjmix envelope {line}" for line in lines)])

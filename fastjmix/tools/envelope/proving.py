@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from fastjmix.errors import FastjmixError
 from fastjmix.jmix.read.report import Report
 from fastjmix.tools.envelope import fetch, show
-from fastjmix.tools.envelope.options import for_shell
+from fastjmix.tools.envelope.results import error_json
 from fastjmix.tools.envelope.verifying import verify
 
 if TYPE_CHECKING:
@@ -51,12 +51,6 @@ class Answer(NamedTuple):
             return show.as_json(self.report, self.name)
         assert self.error is not None
         return {"source": self.name, "ok": False, **error_json(self.error)}
-
-
-def error_json(error: FastjmixError) -> dict[str, Any]:
-    """An error for a program: a message, a hint where there is one, and the exit code."""
-    hint = {"hint": for_shell(error.hint)} if error.hint else {}
-    return {"error": error.message, **hint, "exit_code": error.exit_code}
 
 
 def shown_name(source: str) -> str:

@@ -5,28 +5,45 @@ Guaranteed: results go to stdout, what was left out to stderr; what a file name 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from fastjmix.errors import FastjmixError, printable
+from fastjmix.tools.envelope.options import for_shell
 
 if TYPE_CHECKING:
     from fastjmix.tools.envelope.building import Built
     from fastjmix.tools.send import Skipped
 
 
-def print_json(value: dict[str, Any]) -> None:
-    """Prints one JSON document on stdout, indented."""
+_printed: list[bool] = []
+
+
+def has_printed_json() -> bool:
+    """Tells whether the one JSON document of this command is on stdout already."""
+    return bool(_printed)
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """Prints one JSON document on stdout, indented, and flushes it."""
     import orjson
 
+    _printed.append(True)
     try:
         document = orjson.dumps(value, option=orjson.OPT_INDENT_2)
     except TypeError:  # a file's name that is no UTF-8
         document = orjson.dumps(_in_utf8(value), option=orjson.OPT_INDENT_2)
     typer.echo(document)
+
+
+def error_json(error: FastjmixError) -> dict[str, Any]:
+    """An error for a program: a message, a hint and faults where there are some, the exit code."""
+    hint = {"hint": for_shell(error.hint)} if error.hint else {}
+    faults = {"faults": [str(fault) for fault in error.faults]} if error.faults else {}
+    return {"error": error.message, **hint, **faults, "exit_code": error.exit_code}
 
 
 def _in_utf8(value: Any) -> Any:

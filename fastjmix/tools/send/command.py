@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fastjmix.errors import printable as shown
-from fastjmix.tools.envelope.results import print_json
+from fastjmix.tools.envelope.results import has_printed_json, print_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -116,7 +116,10 @@ def send(
     try:
         code = _echo(peer, as_json) if echo else _send(peer, paths or [], wish)
     except KeyboardInterrupt:
-        typer.echo("interrupted: nothing was sent", err=True)
+        told = "interrupted: nothing was sent"
+        typer.echo(told, err=True)
+        if as_json and not has_printed_json():
+            print_json({"error": told, "exit_code": INTERRUPTED})
         os._exit(INTERRUPTED)
     raise typer.Exit(code)
 

@@ -383,4 +383,4 @@ def _tune(config: Path, chosen: Options) -> Measured:
             if bar.disable:
                 typer.echo(f"{done * 100:3.0f} %  {shown(what)}", err=True)
 
-        return room.tune(config, chosen, told)
+        return room.tune(config, chosen, told, room.process_start())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -22,11 +23,13 @@ from hypothesis import strategies as st
 from fastjmix import config
 from fastjmix.dicom.dataset import file_meta_prefix
 from fastjmix.tools.tune import disk, material, plan, run, sender, trial, verdict
+from fastjmix.tools.tune.clock import Clock, OutOfTime
 from fastjmix.tools.tune.plan import Setting, Trial
 from fastjmix.tools.tune.verdict import Effect, Figures, Findings
 
 BASE = Setting(False, "sha256", 131072, "fsync", 1)
 OFF = Setting(True, "sha256", 16384, "page-cache", 2)
+PLENTY = Clock(600, time.monotonic())
 
 
 def changed(base: Setting = BASE, **values: object) -> Setting:
@@ -264,6 +267,16 @@ def test_a_safety_that_costs_nothing_is_recommended() -> None:
     assert verdict.advise(noisy) == []
 
 
+def test_what_is_clearly_slower_is_no_noise() -> None:
+    """-400 % ± 66 %: however noisy, it does not pay."""
+    worse = Findings(OFF, {changed(OFF, durability="fsync"): Effect(-4.0, 0.66, 7)}, 0.3)
+    assert "noisy" not in verdict.sentence(worse)
+    assert verdict.nothing(worse, []).startswith("nothing to change")
+    may_pay = Findings(OFF, {changed(OFF, packers=1): Effect(-0.1, 0.66, 7)}, 0.3)
+    assert "too noisy" in verdict.sentence(may_pay)
+    assert verdict.nothing(may_pay, []).startswith("no advice: chance alone makes ± 66 %")
+
+
 def test_gains_do_not_add_up() -> None:
     seen = found(changed(max_pdu=16384), max_pdu=0.25, packers=0.2)
     advice = verdict.advise(seen)
@@ -318,6 +331,39 @@ def test_hashing_and_fsync_can_hide_behind_each_other() -> None:
     assert "hashing costs nothing measurable (± 2 %)" in verdict.sentence(hidden)
 
 
+@pytest.mark.parametrize("configured", ["max_pdu = 4096", ""])
+def test_the_advice_can_be_pasted_as_it_says(tmp_path: Path, configured: str) -> None:
+    """From a configuration with a bad max_pdu: the lines go where they say, and take effect."""
+    path = gateway.write_config(tmp_path, 9, endpoint=configured)
+    site = config.load(path)
+    base = run.base_setting(site)
+    worse = replace(base, max_pdu=4096)
+    measured = [
+        figures("configured", worse, *[1.0] * 5),
+        figures("configured, again", worse, *[1.01] * 5),
+        *(
+            figures(one.name, one.setting, *[0.6 if one.setting.max_pdu == 131072 else 1.0] * 5)
+            for one in plan.plan(worse, 2)[1:]
+        ),
+    ]
+    seen = verdict.findings(measured, [0.2] * 5)
+    assert verdict.sentence(seen).startswith("The PDU size is the bottleneck")
+    advice = verdict.advise(seen)
+    text = verdict.toml(advice, run._places(path, site), verdict.nothing(seen, advice))
+    assert tomllib.loads(text) == {
+        "endpoints": {"dicom_receiver": {"options": {"max_pdu": 131072}}}
+    }
+    (place,) = re.findall(r"^# in (.*), in its table that is there$", text, re.MULTILINE)
+    (table,) = re.findall(r"^\[.*\]$", text, re.MULTILINE)
+    (line,) = re.findall(r"^max_pdu = .*$", text, re.MULTILINE)
+    assert ("instead of 4096" in line) is bool(configured)
+    before = Path(place).read_text()
+    assert before.count(f"{table}\n") == 1
+    rest = before.replace(configured, "") if configured else before
+    Path(place).write_text(rest.replace(table, f"{table}\n{line}"))
+    assert run.base_setting(config.load(path)).max_pdu == 131072
+
+
 def test_the_sites_own_tables_are_named() -> None:
     main = {"endpoints": {"scp": {}}}
     pipeline = {
@@ -363,13 +409,13 @@ def test_the_sender_and_the_floor() -> None:
         sender.Floor(sent.items, shares, 65_536) as floor,
     ):
         for _ in range(2):
-            parts = senders.send(floor.address)
+            parts = senders.send(floor.address, PLENTY)
             assert [len(part.latencies) for part in parts] == [6, 6]
             assert {part.limit for part in parts} == {65_536}
             assert all(part.start < part.end for part in parts)
         with pytest.raises(sender.SenderError):
-            senders.send(sender.Address((9,), "NOBODY"))
-        assert len(senders.send(floor.address)) == 2
+            senders.send(sender.Address((9,), "NOBODY"), PLENTY)
+        assert len(senders.send(floor.address, PLENTY)) == 2
 
 
 def test_f113_more_than_520_instances_over_one_association() -> None:
@@ -380,19 +426,97 @@ def test_f113_more_than_520_instances_over_one_association() -> None:
         sender.Senders(sent.items, shares) as senders,
         sender.Floor(sent.items, shares, 131_072) as floor,
     ):
-        (part,) = senders.send(floor.address)
+        (part,) = senders.send(floor.address, PLENTY)
     assert len(part.latencies) == 700
 
 
 def test_f113_a_gateway_is_measured_with_more_than_520_instances(tmp_path: Path) -> None:
+    site = config.load(gateway.write_config(tmp_path / "site", 9))
+    sent = material.synthetic("mr", 560 * 32_768, 560, 1)
+    shares = plan.shares([len(item.data) for item in sent.items], 1)
+    one = trial.Gateway(site, BASE, tmp_path / "trial", 9, 2)
+    try:
+        one.ready(PLENTY)
+        with sender.Senders(sent.items, shares) as senders:
+            (part,) = senders.send(one.address, PLENTY)
+        envelopes = one.sealed(len(sent.items), PLENTY)
+        one.check(envelopes, sent.items, every_byte=True)
+    finally:
+        one.kill()
+        one.wait()
+    assert len(part.latencies) == 560
+
+
+def test_one_study_over_two_associations_is_sealed_in_every_round(tmp_path: Path) -> None:
+    """None of them is taken for a modality that comes back for each image, for which one waits."""
+    site = config.load(gateway.write_config(tmp_path / "site", 9))
+    sent = material.synthetic("mr", 4 * 32_768, 4, 1)
+    one = trial.Gateway(site, BASE, tmp_path / "trial", 9, 3)
+    try:
+        one.ready(PLENTY)
+        with sender.Senders(sent.items, [range(2), range(2, 4)]) as senders:
+            for _ in range(4):
+                senders.send(one.address, PLENTY)
+                one.check(one.sealed(4, PLENTY), sent.items, every_byte=False)
+                one.clear()
+    finally:
+        one.kill()
+        one.wait()
+    assert "calling_ae_returns" not in (tmp_path / "trial" / "gateway.log").read_text()
+
+
+def test_the_time_ends_every_wait(tmp_path: Path) -> None:
+    """A gateway that is still starting, a sender that is still sending, envelopes to be sealed."""
+    over = Clock(10, time.monotonic() - 20)
+    site = config.load(gateway.write_config(tmp_path / "site", 9))
+    one = trial.Gateway(site, BASE, tmp_path / "trial", 9, 2)
+    sent = material.synthetic("mr", 400_000, 100, 1)
+    try:
+        with pytest.raises(OutOfTime, match="still starting"):
+            one.ready(over)
+        one.ready(PLENTY)
+        with pytest.raises(OutOfTime, match="still being sealed"):
+            one.sealed(1, over)
+        with (
+            sender.Senders(sent.items, [range(len(sent.items))]) as senders,
+            pytest.raises(OutOfTime, match="still being sent"),
+        ):
+            senders.send(one.address, over)
+        assert PLENTY.wait(lambda: None, 0.01, 0.001, "nothing") is None
+    finally:
+        one.kill()
+        one.wait()
+
+
+def test_a_time_that_is_too_short_for_the_first_gateway_says_so(tmp_path: Path) -> None:
     gateway.write_config(tmp_path, 9)
-    begun = time.monotonic()
-    options = ("--like", "mr", "--sample-mb", "18", "--seconds", "3", "--json")
-    code, out, err = ended(command(tmp_path, *options))
-    assert code == 0, err
-    report = json.loads(out)
-    assert report["material"]["instances"] > 520
-    assert report["seconds"] <= time.monotonic() - begun
+    code, out, err = ended(command(tmp_path, "--seconds", "1", "--json"))
+    assert code == 1, err
+    told = json.loads(out)
+    assert "1 seconds are too few here" in told["error"]
+    assert told["hint"] == "Give it more --seconds."
+    assert left_behind(tmp_path) == []
+
+
+def test_the_sample_is_cut_to_what_all_settings_have_time_for() -> None:
+    assert plan.share(10, 0.01, 0.01, 60) == 1
+    assert plan.share(10, 100.0, 1.0, 50) == plan.LEAST_SHARE
+    part = plan.share(10, 4.0, 1.0, 50)
+    assert part == pytest.approx(4 / 6 / 4)
+    assert len(plan.fit(range(10), 4.0 * part, 1.0, 50)) >= 9
+    whole = material.synthetic("mr", 64 * 32_768, 64, 2)
+    cut = material.part_of(whole, 1 / 16, 2)
+    assert len(cut.items) in (4, 5)  # their sizes differ by some bytes
+    assert cut.items == whole.items[: len(cut.items)]
+    assert material.part_of(whole, 1.0, 2) == whole
+    assert len(material.part_of(whole, 0.0, 5).items) == 5
+
+
+def test_it_counts_from_the_start_of_the_process() -> None:
+    code = "import time; b = time.monotonic(); time.sleep(0.3)\n"
+    code += "from fastjmix.tools.tune import process_start; print(process_start() <= b + 0.02)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
 
 
 def test_a_sample_of_a_directory(tmp_path: Path) -> None:
@@ -504,7 +628,7 @@ def left_behind(directory: Path) -> list[str]:
     return found
 
 
-TINY = ("--sample-mb", "0.3", "--seconds", "1")
+TINY = ("--sample-mb", "0.3", "--seconds", "30")
 
 
 def test_a_tiny_measurement(tmp_path: Path) -> None:
@@ -521,10 +645,8 @@ def test_a_tiny_measurement(tmp_path: Path) -> None:
         assert 0 < one["latency_p50_ms"] <= one["latency_p99_ms"]
     assert report["trials"][0]["cpu_seconds_per_gb"] > 0
     assert 0 < report["sender_and_loopback_share"] < 1
-    assert report["material"]["instances"] == 8
+    assert 2 <= report["material"]["instances"] <= 8
     assert (report["associations"], report["failed"]) == (2, [])
-    assert report["no_time_for"]
-    assert "too few rounds" in report["toml"]
     tomllib.loads(report["toml"])
     assert "round 1: configured" in err
     done = [int(line.split()[0]) for line in err.splitlines()]
@@ -543,10 +665,8 @@ def test_files_of_the_site_and_a_table(tmp_path: Path) -> None:
     write_files(tmp_path / "study", material.synthetic("mr", 200_000, 10, 1))
     code, out, err = ended(command(tmp_path, "study", *TINY))
     assert code == 0, err
-    assert "study: 6 instances" in out
+    assert re.search("study: [1-6] instances", out)
     assert "CPU s/GB" in out
-    assert "no time for: skip_hashing=true" in out
-    assert "# no advice: too few rounds" in out
     assert left_behind(tmp_path) == []
     assert [path.name for path in (tmp_path / "spool").iterdir()] == ["mine"]
 

@@ -5,6 +5,7 @@
     material.py   what is sent: a sample of files, or synthetic studies
     sender.py     the sender, a process an association; and the floor: sender and loopback alone
     trial.py      one gateway under trial: a real process; are its envelopes right?
+    clock.py      the time that there is
     run.py        all of them side by side, rounds in turn, until the time is used
     disk.py       is the disk idle?
     show.py       the report for a person and as JSON
@@ -17,8 +18,9 @@ Still wrong: the sender runs on the same machine. What a network does to a real 
 loss, Nagle's algorithm) is not in these figures, nor is delivery to the upstream: that is held.
 """
 
+from fastjmix.tools.tune.clock import process_start
 from fastjmix.tools.tune.material import KINDS
 from fastjmix.tools.tune.run import Options, Report, tune
 from fastjmix.tools.tune.show import as_json, show
 
-__all__ = ["KINDS", "Options", "Report", "as_json", "show", "tune"]
+__all__ = ["KINDS", "Options", "Report", "as_json", "process_start", "show", "tune"]

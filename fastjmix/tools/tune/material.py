@@ -14,7 +14,7 @@ import struct
 import uuid
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -62,6 +62,17 @@ class Material:
     @property
     def size(self) -> int:
         return sum(len(item.data) for item in self.items)
+
+
+def part_of(whole: Material, share: float, least: int) -> Material:
+    """Returns the first instances, which have about this share of the bytes; `least` at least."""
+    wanted, size, count = whole.size * share, 0, 0
+    for item in whole.items:
+        if size >= wanted and count >= least:
+            break
+        size += len(item.data)
+        count += 1
+    return replace(whole, items=whole.items[:count])
 
 
 def pairs(items: Sequence[Item]) -> list[tuple[str, str]]:

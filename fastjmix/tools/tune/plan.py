@@ -18,6 +18,9 @@ MIN_ROUNDS: Final = 5
 
 MAX_ROUNDS: Final = 25
 
+LEAST_SHARE: Final = 1 / 16
+"""This part of the sample is sent in any case, first of all to see how fast this machine is."""
+
 LARGEST_PDU: Final = 131_072
 SMALLEST_PDU: Final = 16_384
 """What the configuration allows; 16384 is also what many senders announce themselves."""
@@ -105,6 +108,15 @@ def fit(trials: Sequence[_T], round_secs: float, start_secs: float, budget: floa
     each = start_secs + (MIN_ROUNDS + 1) * round_secs
     affordable = int(budget / max(each, 1e-6))
     return list(trials[: max(1, affordable)])
+
+
+def share(trials: int, round_secs: float, start_secs: float, budget: float) -> float:
+    """Which part of the sample leaves so many trials time for MIN_ROUNDS in `budget` seconds.
+
+    A round with all of it lasts `round_secs`. At most 1, and no less than LEAST_SHARE.
+    """
+    each = (budget / trials - start_secs) / (MIN_ROUNDS + 1)
+    return min(1.0, max(LEAST_SHARE, each / max(round_secs, 1e-6)))
 
 
 def another(rounds: int, lasted: float, left: float, *, settled: bool = False) -> bool:

@@ -4,10 +4,12 @@ Wanted: figures that can be compared, from a machine that other things also use.
 Guaranteed: all gateways run at once (an idle one uses no processor) and are measured in turn, each
 round in another order, beside the floor, each when the disk is idle or that was waited for; the
 first round of each warms up and is compared byte for byte; a trial that fails is left out and
-named, and the others go on. It ends within the time that it was given: what there is no time for is
-left out, and where too few rounds are made nothing is stated. Everything that was started
-has ended, and every file is gone, when this returns or raises, by Ctrl-C and SIGTERM too; what an
-earlier run could not remove (SIGKILL) is removed now.
+named, and the others go on. It ends within the time that it was given, starts included (clock.py):
+the sample is cut so that all settings have time, what there is none for even so is left out, where
+too few rounds are made nothing is stated, and where not even one round of the configured setting
+is, OutOfTime says so. Everything that was started has ended, and every file is gone, when this
+returns or raises, by Ctrl-C and SIGTERM too; what an earlier run could not remove (SIGKILL) is
+removed now.
 Still wrong: the disk's own cache and a RAID controller's see the same few hundred MB again.
 """
 
@@ -35,6 +37,7 @@ from fastjmix.config.reading import read
 from fastjmix.errors import FastjmixError, SpoolError
 from fastjmix.spool import presence
 from fastjmix.tools.tune import material, plan, verdict
+from fastjmix.tools.tune.clock import Clock, OutOfTime
 from fastjmix.tools.tune.disk import Disk
 from fastjmix.tools.tune.material import Material
 from fastjmix.tools.tune.plan import Setting, Trial
@@ -47,11 +50,14 @@ COMBINED: Final = "recommended together"
 RESERVED: Final = 0.15
 """This part of the time is kept for measuring what is recommended together."""
 
-ENDING_SECS: Final = 1.0
-"""Kept for taking the gateways down."""
+STARTING: Final = 0.5
+"""In this part of the time all gateways are started and warm; those that are not are left out."""
 
 WAITING: Final = 0.2
 """So much of the time may be spent on waiting for an idle disk."""
+
+BESIDE: Final = 1.5
+"""A round lasts longer by this than the gateway's part: the floor, and the wait for the disk."""
 
 ALMOST: Final = 0.99
 """Progress says 100 % when everything has ended, and not before."""
@@ -120,17 +126,19 @@ class _Contestant:
         )
 
 
-def tune(path: Path, options: Options, progress: Progress) -> Report:
+def tune(path: Path, options: Options, progress: Progress, started: float | None = None) -> Report:
     """Measures the configuration at `path` and settings around it.
 
-    Raises ConfigError, UsageError (nothing to send), SpoolError (storage), TrialError when the
-    configured setting itself fails.
+    The time counts from `started` (CLOCK_MONOTONIC; None: now). Raises ConfigError, UsageError
+    (nothing to send), SpoolError (storage), OutOfTime when the configured setting could not be
+    measured in time, TrialError when it itself fails.
     """
-    started = time.monotonic()
+    clock = Clock(options.seconds, time.monotonic() if started is None else started)
     config = load(path)
     if not config.dicom:
         told = 'an endpoint with service = "dicom_scp": it is what is tuned'
         raise ConfigError([Fault(str(path), "endpoints", "", "none for DICOM", told)])
+    clock.require("the configuration was being read")
     progress("reading what is to be sent", 0.0)
     sent = _material(options)
     where = _places(path, config)
@@ -139,13 +147,13 @@ def tune(path: Path, options: Options, progress: Progress) -> Report:
         presence.require(config.storage_dir, config.create_storage, config.source)
         directory = stack.enter_context(_workplace(config.storage_dir, sent.size))
         try:
-            bench = _Bench(config, options, sent, directory, stack, progress, started)
+            bench = _Bench(config, options, sent, directory, stack, progress, clock)
             report = bench.run(where)
         finally:
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, signal.SIG_IGN)  # what was started ends now, undisturbed
     progress("done", 1.0)
-    return replace(report, seconds=time.monotonic() - started)
+    return replace(report, seconds=clock.spent())
 
 
 def base_setting(config: Config) -> Setting:
@@ -172,45 +180,52 @@ class _Bench:
         directory: Path,
         stack: ExitStack,
         progress: Progress,
-        started: float,
+        clock: Clock,
     ) -> None:
-        self._config, self._options, self._sent = config, options, sent
-        self._directory, self._progress = directory, progress
-        self._started = started
-        self._until = options.seconds - ENDING_SECS
+        self._config, self._options, self._whole = config, options, sent
+        self._directory, self._progress, self._clock = directory, progress, clock
         self._disk, self._waited = Disk(directory), 0.0
         self._turns = self._busy_turns = 0
         self._base = base_setting(config)
-        self._shares = plan.shares([len(item.data) for item in sent.items], options.associations)
         self._failed: list[tuple[str, str]] = []
         self._left_out: list[str] = []
         self._gateways: list[Gateway] = []
         stack.callback(self._stop)
-        # Before anything has threads: these are forked.
-        self._senders = stack.enter_context(Senders(sent.items, self._shares))
-        floor = stack.enter_context(Floor(sent.items, self._shares, self._base.max_pdu))
-        self._floor = floor
+        self._peers = stack.enter_context(ExitStack())
+        self._send_share(plan.LEAST_SHARE)
         upstream = stack.enter_context(socket.socket())
         upstream.bind((LOOPBACK, 0))  # and never listens
         self._upstream = upstream.getsockname()[1]
+
+    def _send_share(self, share: float) -> None:
+        """Forks senders, and the floor, with this part of the sample. Nothing here has threads."""
+        self._peers.close()
+        self._sent = sent = material.part_of(self._whole, share, self._options.associations)
+        sizes = [len(item.data) for item in sent.items]
+        self._shares = shares = plan.shares(sizes, self._options.associations)
+        self._senders = self._peers.enter_context(Senders(sent.items, shares))
+        floor = Floor(sent.items, shares, self._base.max_pdu)
+        self._floor = self._peers.enter_context(floor)
 
     def run(self, where: Places) -> Report:
         """All of it."""
         floor = _Contestant(Trial("sender and loopback", self._base), None)
         contestants = self._contestants()
-        self._rounds([floor, *contestants], self._until * (1 - RESERVED))
+        self._rounds([floor, *contestants], 1 - RESERVED)
+        if not (floor.seconds and contestants[0].seconds):
+            self._clock.require("no round of the configured setting was over")
         found = self._findings(contestants, floor)
         advice = verdict.advise(found)
         together = verdict.combination(self._base, advice)
-        enough = 2 * (plan.MIN_ROUNDS + 2) * contestants[0].lasts < self._left(self._until)
+        enough = 2 * (plan.MIN_ROUNDS + 2) * contestants[0].lasts < self._clock.left()
         if together is not None and together not in found.effects and enough:
             trial = Trial(COMBINED, together)
-            combined = self._started_and_warm([trial])
+            combined = self._started_and_warm([trial], 1.0)
             if combined:
                 # Against figures of its own minute: the configured setting is measured again.
                 again = _Contestant(contestants[0].trial, contestants[0].gateway)
                 again.lasts = contestants[0].lasts
-                self._rounds([again, *combined], self._until)
+                self._rounds([again, *combined], 1.0)
                 if combined[0].seconds and again.seconds:
                     contestants += [one for one in combined if one.seconds]
                     seen = verdict.effect(again.seconds, combined[0].seconds)
@@ -228,7 +243,7 @@ class _Bench:
             failed=tuple(self._failed),
             left_out=tuple(self._left_out),
             notes=tuple(self._notes()),
-            seconds=time.monotonic() - self._started,
+            seconds=self._clock.spent(),
         )
 
     def _findings(self, contestants: list[_Contestant], floor: _Contestant) -> verdict.Findings:
@@ -239,6 +254,9 @@ class _Bench:
         listener = self._config.dicom[0]
         if self._sent.left_out:
             yield f"{self._sent.left_out} files were left out: not sendable, or there twice"
+        if len(self._sent.items) < len(self._whole.items):
+            all_of = f"{len(self._sent.items)} of {len(self._whole.items)} instances"
+            yield f"{all_of} are sent in each round, so that the settings have time"
         if len(self._config.dicom) > 1:
             yield f"only the first DICOM endpoint, {listener.endpoint}, was measured"
         callers = (listener.calling or {}).values()
@@ -263,43 +281,62 @@ class _Bench:
         )
         began = time.monotonic()
         gateway = self._start(first)
-        gateway.ready()
+        gateway.ready(self._clock)
         configured = _Contestant(first, gateway)
         start_secs = time.monotonic() - began
         self._progress("warming up: configured", self._done())
         self._round(configured, every_byte=True)
         self._round(configured, every_byte=False)
         control = Trial(plan.CONTROL, self._base)
-        left = self._left(self._until * (1 - RESERVED))
-        lasts = configured.lasts * 1.5  # the floor, and the wait for the disk
+        self._choose_share(configured, start_secs, 2 + len(others))
+        left = self._clock.left(1 - RESERVED)
+        lasts = configured.lasts * BESIDE
         chosen = plan.fit([first, control, *others], lasts, start_secs, left)
         self._left_out = [trial.name for trial in others[max(len(chosen) - 2, 0) :]]
-        return self._affordable([configured, *self._started_and_warm(chosen[1:])])
+        return self._affordable([configured, *self._started_and_warm(chosen[1:], STARTING)])
+
+    def _choose_share(self, configured: _Contestant, start_secs: float, trials: int) -> None:
+        """Sends as much in each round as lets all trials have theirs, from now on."""
+        whole = configured.lasts * BESIDE * self._whole.size / self._sent.size
+        share = plan.share(trials, whole, start_secs, self._clock.left(1 - RESERVED))
+        if material.part_of(self._whole, share, self._options.associations).size > self._sent.size:
+            self._send_share(share)
+            # Another: to the first one, other instances of its studies would look like a modality
+            # that comes back for each image (senders.py), and it would wait for the next.
+            assert configured.gateway is not None
+            configured.gateway.kill()
+            configured.gateway = self._start(configured.trial)
+            configured.gateway.ready(self._clock)
+            self._round(configured, every_byte=True)
+            self._round(configured, every_byte=False)
 
     def _affordable(self, contestants: list[_Contestant]) -> list[_Contestant]:
         """Leaves out the least telling, until there is time for MIN_ROUNDS of the others."""
-        left = self._left(self._until * (1 - RESERVED))
+        left = self._clock.left(1 - RESERVED)
         while len(contestants) > 1:
             if plan.MIN_ROUNDS * sum(one.lasts for one in contestants) <= left:
                 break
             self._left_out.insert(0, contestants.pop().trial.name)
         return contestants
 
-    def _started_and_warm(self, trials: list[Trial]) -> list[_Contestant]:
-        """Gateways of these trials; what fails is noted and left out."""
+    def _started_and_warm(self, trials: list[Trial], part: float) -> list[_Contestant]:
+        """Gateways of these trials; what fails, or is not ready in this part of the time, is noted
+        and left out."""
+        soon = self._clock.sooner(part)
         starting = [_Contestant(trial, self._start(trial)) for trial in trials]
         warm = []
         for one in starting:
-            if self._left(self._until) <= 0:
-                self._left_out.append(one.trial.name)
-                continue
             self._progress(f"warming up: {one.trial.name}", self._done())
+            assert one.gateway is not None
             try:
-                assert one.gateway is not None
-                one.gateway.ready()
+                one.gateway.ready(soon)
+                soon.require("gateways were still starting")
                 self._round(one, every_byte=True)
                 self._round(one, every_byte=False)
                 warm.append(one)
+            except OutOfTime:
+                self._left_out.append(one.trial.name)
+                one.gateway.kill()  # its start would be measured with the others
             except FastjmixError as problem:
                 self._failed.append((one.trial.name, problem.message))
         return warm
@@ -313,22 +350,24 @@ class _Bench:
 
     def _stop(self) -> None:
         for gateway in self._gateways:
-            gateway.end()
+            gateway.kill()
         for gateway in self._gateways:
-            gateway.stop()
+            gateway.wait()
 
     # -- rounds --------------------------------------------------------------------------------
 
-    def _rounds(self, contestants: list[_Contestant], until: float) -> None:
-        """Rounds until `until` seconds after the start, or until a statement is possible."""
+    def _rounds(self, contestants: list[_Contestant], part: float) -> None:
+        """Rounds until this part of the time is used, or until a statement is possible."""
         rounds, lasted = 0, sum(one.lasts for one in contestants)
-        while plan.another(rounds, lasted, self._left(until), settled=_settled(contestants)):
+        while plan.another(rounds, lasted, self._clock.left(part), settled=_settled(contestants)):
             began = time.monotonic()
             for one in plan.in_turn(contestants, rounds):
                 self._progress(f"round {rounds + 1}: {one.trial.name}", self._done())
                 self._wait_for_the_disk()
                 try:
                     result = self._round(one, every_byte=False)
+                except OutOfTime:  # those behind it lack this round: ratios are of both or none
+                    return
                 except FastjmixError as problem:
                     if one.trial.name == plan.CONFIGURED or one.gateway is None:
                         raise
@@ -347,10 +386,12 @@ class _Bench:
         """Sends everything once: seconds, CPU seconds, latencies. Raises FastjmixError."""
         gateway, began = one.gateway, time.monotonic()
         if gateway is None:
-            seconds, latencies = _summed(self._senders.send(self._floor.address))
+            seconds, latencies = _summed(self._senders.send(self._floor.address, self._clock))
             return seconds, 0.0, latencies
         try:
             return self._through(gateway, one.trial, every_byte)
+        except OutOfTime:
+            raise
         except FastjmixError as problem:
             raise gateway.explain(problem) from None
         finally:
@@ -359,7 +400,7 @@ class _Bench:
     def _wait_for_the_disk(self) -> None:
         """Waits while others keep the disk busy, as long as there is time for that."""
         began = time.monotonic()
-        spare = min(WAITING * self._options.seconds - self._waited, self._left(self._until))
+        spare = min(WAITING * self._clock.seconds - self._waited, self._clock.left())
         self._turns += 1
         self._busy_turns += not self._disk.wait(max(spare, 0.0))
         self._waited += time.monotonic() - began
@@ -368,23 +409,20 @@ class _Bench:
         self, gateway: Gateway, trial: Trial, every_byte: bool
     ) -> tuple[float, float, list[float]]:
         before = gateway.cpu()
-        parts = self._senders.send(gateway.address)
+        parts = self._senders.send(gateway.address, self._clock)
         wrong = [part.limit for part in parts if part.limit != trial.setting.max_pdu]
         if wrong:
             told = f"it announced PDUs of {wrong[0]} bytes, not {trial.setting.max_pdu}"
             raise TrialError(told)
-        envelopes = gateway.sealed(len(self._sent.items))
+        envelopes = gateway.sealed(len(self._sent.items), self._clock)
         cpu = gateway.cpu() - before
         gateway.check(envelopes, self._sent.items, every_byte=every_byte)
         gateway.clear()
         seconds, latencies = _summed(parts)
         return seconds, cpu, latencies
 
-    def _left(self, until: float) -> float:
-        return until - (time.monotonic() - self._started)
-
     def _done(self) -> float:
-        return min(ALMOST, (time.monotonic() - self._started) / self._options.seconds)
+        return min(ALMOST, self._clock.spent() / self._clock.seconds)
 
 
 def _settled(contestants: list[_Contestant]) -> bool:

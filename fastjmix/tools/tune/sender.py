@@ -29,6 +29,7 @@ from fastjmix.dicom.dataset import IMPLEMENTATION_CLASS_UID
 from fastjmix.dicom.dimse import NO_DATA_SET, command_set, p_data
 from fastjmix.dicom.responses import Gathering, read_response
 from fastjmix.errors import FastjmixError, ProtocolError
+from fastjmix.tools.tune.clock import Clock
 from fastjmix.tools.tune.material import Item, pairs
 
 LOOPBACK: Final = "127.0.0.1"
@@ -102,19 +103,21 @@ class Senders:
         for pipe in self._pipes:
             pipe.close()
 
-    def send(self, address: Address) -> list[Sent]:
-        """Sends everything once, over all associations at once. Raises SenderError."""
+    def send(self, address: Address, clock: Clock) -> list[Sent]:
+        """Sends everything once, over all associations at once. Raises SenderError, and OutOfTime,
+        after which nothing more can be sent: the processes are still at it."""
         for number, pipe in enumerate(self._pipes):
-            pipe.send((address.ports[number % len(address.ports)], address.called))
-        told = [_told(pipe) for pipe in self._pipes]
+            calling = f"{CALLING}_{number}"  # that none seems to come back for another's study
+            pipe.send((address.ports[number % len(address.ports)], address.called, calling))
+        told = [_told(pipe, clock) for pipe in self._pipes]
         ready = [pipe for pipe, word in zip(self._pipes, told, strict=True) if word is True]
         for pipe in ready:
             pipe.send(len(ready) == len(self._pipes))
         if len(ready) == len(self._pipes):
-            told = [_told(pipe) for pipe in ready]
+            told = [_told(pipe, clock) for pipe in ready]
         else:
             for pipe in ready:
-                _told(pipe)  # that it did not begin
+                _told(pipe, clock)  # that it did not begin
         problems = [word for word in told if not isinstance(word, Sent | bool)]
         if problems:
             raise SenderError(str(problems[0]))
@@ -173,8 +176,10 @@ def _child(parent: int, work: Any, *arguments: Any) -> None:
         work(*arguments)
 
 
-def _told(pipe: Any) -> object:
+def _told(pipe: Any, clock: Clock) -> object:
     try:
+        while not pipe.poll(max(0.0, clock.left())):
+            clock.require("instances were still being sent")
         return pipe.recv()
     except EOFError:
         return "a sending process ended without a word"
@@ -185,20 +190,20 @@ def _told(pipe: Any) -> object:
 
 def _serve(pipe: Connection, items: Sequence[Item]) -> None:
     while True:
-        port, called = pipe.recv()
+        port, *titles = pipe.recv()
         try:
-            _send_all(pipe, items, port, called)
+            _send_all(pipe, items, port, titles)
         except (OSError, SenderError) as problem:
             pipe.send(f"the sender failed: {problem}")
 
 
-def _send_all(pipe: Connection, items: Sequence[Item], port: int, called: str) -> None:
+def _send_all(pipe: Connection, items: Sequence[Item], port: int, titles: Sequence[str]) -> None:
     with socket.create_connection((LOOPBACK, port), ANSWER_SECS) as wire:
         wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         wire.settimeout(None)
         for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
             wire.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", ANSWER_SECS, 0))
-        contexts, limit = _associate(wire, items, called)
+        contexts, limit = _associate(wire, items, titles)
         messages = [_message(item, contexts, number, limit) for number, item in enumerate(items)]
         pipe.send(True)
         if pipe.recv() is not True:  # another association was not established
@@ -220,10 +225,12 @@ def _send_all(pipe: Connection, items: Sequence[Item], port: int, called: str) -
     pipe.send(Sent(start, last, tuple(latencies), limit))
 
 
-def _associate(wire: socket.socket, items: Sequence[Item], called: str) -> tuple[Any, int]:
+def _associate(
+    wire: socket.socket, items: Sequence[Item], titles: Sequence[str]
+) -> tuple[Any, int]:
     """Context IDs by pair, and the acceptor's maximum PDU length (PS3.8 §9.3.2, §9.3.3)."""
     wanted = pairs(items)
-    wire.sendall(associate_rq(wanted, called))
+    wire.sendall(associate_rq(wanted, *titles))
     body = _pdu(wire, 2)
     accepted, limit = {}, 0
     for kind, value in _items(body[68:]):
@@ -238,7 +245,7 @@ def _associate(wire: socket.socket, items: Sequence[Item], called: str) -> tuple
     return accepted, limit
 
 
-def associate_rq(wanted: Sequence[tuple[str, str]], called: str) -> bytes:
+def associate_rq(wanted: Sequence[tuple[str, str]], called: str, calling: str = CALLING) -> bytes:
     """One presentation context, with one transfer syntax, for each pair."""
     contexts = [
         _item(
@@ -251,7 +258,7 @@ def associate_rq(wanted: Sequence[tuple[str, str]], called: str) -> bytes:
     ]
     user = _item(0x51, OUR_MAX_PDU.to_bytes(4, "big"))
     user += _item(0x52, IMPLEMENTATION_CLASS_UID.encode())
-    body = struct.pack(">HH16s16s32x", 1, 0, called.encode().ljust(16), CALLING.encode().ljust(16))
+    body = struct.pack(">HH16s16s32x", 1, 0, called.encode().ljust(16), calling.encode().ljust(16))
     body += _item(0x10, APPLICATION_CONTEXT) + b"".join(contexts) + _item(0x50, user)
     return struct.pack(">BBL", 1, 0, len(body)) + body
 

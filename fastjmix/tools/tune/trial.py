@@ -6,12 +6,14 @@ the system's choice, on the loopback interface; it has no HTTP listener and no s
 refuses every connection (a bound port at which nobody listens): nothing is delivered, so delivery
 disturbs no figure; envelopes are compared with what was sent and then removed from its outbox/.
 The first round compares every byte, digests and listing too; the later ones number and lengths.
+It is killed in the end: nothing of it is kept.
 Still wrong: killed with SIGKILL, `tune` leaves its gateways running: end them by hand. Overrides
 in an aet_table and ack = "uploaded" are not measured.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -19,7 +21,6 @@ import signal
 import struct
 import subprocess
 import sys
-import time
 import zipfile
 from collections import Counter
 from collections.abc import Sequence
@@ -32,15 +33,15 @@ from fastjmix.config import Config
 from fastjmix.errors import EnvelopeError, FastjmixError
 from fastjmix.jmix.read.admission import check_envelope
 from fastjmix.spool import Spool
+from fastjmix.tools.tune.clock import Clock
 from fastjmix.tools.tune.material import Item
 from fastjmix.tools.tune.plan import Setting
 from fastjmix.tools.tune.sender import Address
 
 START_SECS: Final = 30.0
-STOP_SECS: Final = 10.0
 SEAL_SECS: Final = 60.0
 POLL_SECS: Final = 0.003
-GRACE_SECS: Final = 1.0  # nothing is in flight when a gateway is stopped
+LISTENING: Final = re.compile(r"listening .*what=dicom .*:(\d+)\s*$", re.MULTILINE)
 COMPLAINT: Final = re.compile(r"^\S+ (warn\w*|error|critical) ")
 LINES_SHOWN: Final = 5  # of a gateway's log, when a trial fails
 TICKS: Final = os.sysconf("SC_CLK_TCK")
@@ -69,7 +70,6 @@ protocol = "http"
 receivers = {receivers}
 packers = {packers}
 lane_bytes = {lane_bytes}
-grace_secs = {grace}
 
 [pipelines.tune]
 networks = ["dicom_net"]
@@ -97,7 +97,7 @@ payload_hash = {payload_hash}
 digest = {digest}
 durability = {durability}
 release_grace_secs = 0
-quiet_secs = 3600
+quiet_secs = 2
 max_envelope_bytes = {max_envelope_bytes}
 max_envelope_instances = {max_envelope_instances}
 
@@ -105,7 +105,8 @@ max_envelope_instances = {max_envelope_instances}
 service = "jmix_backend"
 target_ref = "nobody"
 """
-"""All that a gateway needs. Sealed at once, so that a round need not wait for the next."""
+"""All that a gateway needs. Sealed at once, so that a round need not wait for the next; soon, where
+a title is taken for one that comes back for each image (senders.py)."""
 
 
 PARTIES = """\
@@ -129,7 +130,6 @@ def derived(
         receivers=config.runtime.receivers,
         packers=setting.packers,
         lane_bytes=config.runtime.lane_bytes,
-        grace=GRACE_SECS,
         ae_title=_text(listener.ae_title),
         max_pdu=setting.max_pdu,
         associations=associations,
@@ -172,21 +172,23 @@ class Gateway:
         with self._log.open("w") as log:
             self._process = _start(command, directory, log)
 
-    def ready(self) -> None:
-        """Waits until it listens. Raises TrialError."""
-        deadline = time.monotonic() + START_SECS
-        pattern = re.compile(r"listening .*what=dicom .*:(\d+)\s*$", re.MULTILINE)
-        while True:
-            told = self._log.read_text("utf-8", "replace")
-            found = pattern.search(told)
-            if found and " started " in told:
-                self._port = int(found[1])
-                return
-            if self._process.poll() is not None:
-                raise TrialError(f"a gateway did not start:\n{told[-2000:].strip()}")
-            if time.monotonic() > deadline:
-                raise TrialError(f"a gateway was not ready within {START_SECS:g} s")
-            time.sleep(POLL_SECS)
+    def ready(self, clock: Clock) -> None:
+        """Waits until it listens. Raises TrialError, OutOfTime."""
+        what = "a gateway was still starting"
+        port = clock.wait(self._listening, START_SECS, POLL_SECS, what)
+        if port is None:
+            raise TrialError(f"a gateway was not ready within {START_SECS:g} s")
+        self._port = port
+
+    def _listening(self) -> int | None:
+        """Returns its port when it is ready. Raises TrialError when it has ended."""
+        told = self._log.read_text("utf-8", "replace")
+        found = LISTENING.search(told)
+        if found and " started " in told:
+            return int(found[1])
+        if self._process.poll() is not None:
+            raise TrialError(f"a gateway did not start:\n{told[-2000:].strip()}")
+        return None
 
     def explain(self, problem: FastjmixError) -> FastjmixError:
         """The problem, with the end of the log if this gateway has something to do with it."""
@@ -203,17 +205,14 @@ class Gateway:
     def address(self) -> Address:
         return Address((self._port,), self._called)
 
-    def end(self) -> None:
-        """Asks it to end, and does not wait."""
-        self._process.terminate()
-
-    def stop(self) -> None:
-        """Waits until it has ended; SIGKILL for one that does not listen."""
-        try:
-            self._process.wait(STOP_SECS)
-        except subprocess.TimeoutExpired:
+    def kill(self) -> None:
+        """Ends it at once, and does not wait: what it holds is removed, so nothing is drained."""
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+
+    def wait(self) -> None:
+        """Waits until it has ended."""
+        self._process.wait()
 
     def cpu(self) -> float:
         """CPU seconds so far, user and system, of all its processes. Raises TrialError."""
@@ -226,17 +225,18 @@ class Gateway:
 
     # -- envelopes -----------------------------------------------------------------------------
 
-    def sealed(self, instances: int) -> list[Path]:
-        """Waits until so many instances are in outbox/. Raises TrialError."""
-        deadline = time.monotonic() + SEAL_SECS
-        while True:
+    def sealed(self, instances: int, clock: Clock) -> list[Path]:
+        """Waits until so many instances are in outbox/. Raises TrialError, OutOfTime."""
+
+        def held() -> list[Path] | None:
             ids = self._spool.waiting()
-            held = sum(self._spool.ticket("outbox", one).instances for one in ids)
-            if held >= instances:
-                return [self._spool.path("outbox", one) for one in ids]
-            if time.monotonic() > deadline:
-                raise TrialError(f"{held} of {instances} instances were sealed into envelopes")
-            time.sleep(POLL_SECS)
+            count = sum(self._spool.ticket("outbox", one).instances for one in ids)
+            return [self._spool.path("outbox", one) for one in ids] if count >= instances else None
+
+        found = clock.wait(held, SEAL_SECS, POLL_SECS, "envelopes were still being sealed")
+        if found is None:
+            raise TrialError(f"{instances} instances were not sealed within {SEAL_SECS:g} s")
+        return found
 
     def check(self, envelopes: Sequence[Path], items: Sequence[Item], *, every_byte: bool) -> None:
         """Compares envelopes with what was sent. Raises TrialError."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from fastjmix.tools.tune.plan import FACTORS, MIN_ROUNDS, Setting, Trial
@@ -89,6 +89,11 @@ class Effect:
     @property
     def pays(self) -> bool:
         return self.rounds >= MIN_ROUNDS and self.saved > self.threshold
+
+    @property
+    def is_open(self) -> bool:
+        """It may pay, and noise hides whether it does."""
+        return self.noise >= QUIET and not self.pays and self.saved + self.noise > LEAST_GAIN
 
     @property
     def is_free(self) -> bool:
@@ -275,7 +280,7 @@ def sentence(found: Findings, *, complete: bool = True) -> str:
             f"Hashing and fsync together are the bottleneck {here}, since each hides behind the"
             f" other: without both it takes {pair} less time; {rest}"
         )
-    if any(seen.noise >= QUIET for _, seen in gains.values()):
+    if any(seen.is_open for _, seen in gains.values()):
         return f"It is too noisy to name a bottleneck {here}; give it more --seconds: {rest}"
     return f"No setting is the bottleneck {here}, receiving itself is: {rest}"
 
@@ -309,13 +314,26 @@ def _cost(factor: str, value: Any, seen: Effect, base: Setting) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where the site's keys stand: names of its tables, and the files that hold them."""
+    """Where the site's keys stand: names of its tables, and the files that hold them, by name."""
 
     builder: str
     builder_file: str
     endpoint: str
     endpoint_file: str
     main_file: str
+    files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def held(self, factor: str) -> Mapping[str, Any] | None:
+        """The table that a factor's key belongs to, as the file has it; None: it has none."""
+        file, _ = self.table(factor)
+        path = {
+            "packers": ("fastjmix",),
+            "max_pdu": ("endpoints", self.endpoint, "options"),
+        }.get(factor, ("middleware", self.builder, "options"))
+        found: Any = self.files.get(file)
+        for name in path:
+            found = found.get(name) if isinstance(found, Mapping) else None
+        return found if isinstance(found, Mapping) else None
 
     def table(self, factor: str) -> tuple[str, str]:
         """(file, table) of a factor's key."""
@@ -343,7 +361,12 @@ def places(files: Sequence[tuple[str, Mapping[str, Any]]], pipeline: str, endpoi
         return next((file for file, tables in files if _at(tables, family, name)), main)
 
     return Places(
-        builder, holder("middleware", builder), endpoint, holder("endpoints", endpoint), main
+        builder,
+        holder("middleware", builder),
+        endpoint,
+        holder("endpoints", endpoint),
+        main,
+        dict(files),
     )
 
 
@@ -356,25 +379,32 @@ def nothing(found: Findings, advice: Sequence[Advice]) -> str:
         return "no advice: too few rounds; give it more --seconds"
     if advice:
         return "nothing is recommended: what saves time here gives something up"
-    most = max(one.noise for one in seen)
-    if most >= QUIET:
+    most = max((one.noise for one in seen if one.is_open), default=0.0)
+    if most:
         return f"no advice: chance alone makes ± {percent(most)} here; give it more --seconds"
     return "nothing to change: no setting pays more than noise"
 
 
 def toml(advice: Sequence[Advice], where: Places, why_nothing: str = "") -> str:
-    """The lines to paste, each under its table and file; above them why there is none."""
+    """The lines to paste, each under its table and file; above them why there is none.
+
+    A table that the file has, and a key that the table has, may stand there only once: it is said.
+    """
     lines: list[str] = []
     tables: dict[tuple[str, str], list[str]] = {}
     for one in advice:
+        held = where.held(one.factor)
+        into = "" if held is None else ", in its table that is there"
         line = f"{one.factor} = {_literal(one.value)}"
         if one.traded:
             told = f"# {line}  # not recommended: {one.why}, but {one.traded}"
         else:
-            told = f"{line}  # {one.why}"
-        tables.setdefault(where.table(one.factor), []).append(told)
-    for (file, table), keys in tables.items():
-        lines += [f"# in {file}", f"[{table}]", *keys, ""]
+            old = None if held is None else held.get(one.factor)
+            told = f"{line}  # {'' if old is None else f'instead of {_literal(old)}: '}{one.why}"
+        file, table = where.table(one.factor)
+        tables.setdefault((f"{file}{into}", table), []).append(told)
+    for (place, table), keys in tables.items():
+        lines += [f"# in {place}", f"[{table}]", *keys, ""]
     if why_nothing:
         lines = [f"# {why_nothing}", "", *lines]
     return "\n".join(lines).rstrip("\n") + "\n"

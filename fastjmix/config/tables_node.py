@@ -73,8 +73,8 @@ class StorageOptions(Table):
     create: bool | None = own(
         None,
         "Whether `path` is made where it is missing: it may be a disk that is not mounted",
-        unset="true for ./tmp; else only beside the configuration file, or at the top of a mounted"
-        " disk",
+        unset="true for ./tmp; else only directly beside the main file, or directly at the top of a"
+        " mounted file system other than /",
     )
     soft_reserve_bytes: int | None = own(
         None,

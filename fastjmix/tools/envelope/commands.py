@@ -174,7 +174,8 @@ def _show_answer(answer: Answer) -> None:
     if answer.report is not None:
         show.verdict(answer.report, answer.name, _console())
     elif answer.error is not None:
-        typer.echo(f"fastjmix: {answer.error.message}. {for_shell(answer.error.hint)}", err=True)
+        hint = for_shell(answer.error.hint)
+        typer.echo(f"fastjmix: {answer.error.message}." + (f" {hint}" if hint else ""), err=True)
 
 
 # -- taking apart --------------------------------------------------------------------------------

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from acceptors import write_instance
 from envelopes import members, zipped
-from fastjmix.envelope.converting import convert
 from gateway import run_command
 from pydicom.uid import generate_uid
 from sealed import sealed
@@ -22,6 +21,7 @@ from fastjmix.jmix import build, open_envelope, verify
 from fastjmix.jmix.read.report import Report
 from fastjmix.jmix.read.unzip import Fault
 from fastjmix.tools.envelope.building import IncompleteError, Recipe
+from fastjmix.tools.envelope.converting import convert
 from fastjmix.tools.envelope.extracting import extract
 
 UNLISTED = Recipe(skip_hashing=True, skip_listing=True)

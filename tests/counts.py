@@ -3,8 +3,8 @@
     python tests/counts.py [COMMIT …]      the working tree, and fastjmix/ as it was at each commit
 
 Modules over 400 lines, functions over 40, classes with more than 15 methods, modules without a test
-file of their own name, uses of `Any`, modules at the top of the package, and modules in an import
-cycle. Imports in functions and those for types count as imports, too.
+file of their own name, uses of `Any`, sentences that do not begin plainly, modules at the top of
+the package, and modules in an import cycle. Imports in functions and those for types count, too.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from __future__ import annotations
 import argparse
 import ast
 import io
+import re
 import subprocess
 import tarfile
 import tempfile
+import tokenize
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +80,28 @@ def uses_of_any(found: list[Module]) -> Iterator[str]:
                 yield f"{one.path}:{node.lineno}"
 
 
+STARTS = re.compile(r"(?:^|[.!?] )((?:What|Who|Whoever|Whose|Whatever|That|Of)\b[^.!?]{0,50})")
+
+
+def odd_sentences(found: list[Module]) -> Iterator[str]:
+    """Sentences of docstrings and comments that do not begin with their subject or verb."""
+    for one in found:
+        for line, text in prose(one):
+            yield from (f"{one.path}:{line} {start[1]}" for start in STARTS.finditer(text))
+
+
+def prose(one: Module) -> Iterator[tuple[int, str]]:
+    """Paragraphs of docstrings, and comments: (line, text on one line)."""
+    for node in ast.walk(one.tree):
+        value = node.value if isinstance(node, ast.Expr) else None
+        if isinstance(value, ast.Constant) and isinstance(value.value, str):
+            for paragraph in value.value.split("\n\n"):
+                yield value.lineno, " ".join(paragraph.split())
+    for token in tokenize.generate_tokens(io.StringIO(one.source).readline):
+        if token.type == tokenize.COMMENT:
+            yield token.start[0], token.string.lstrip("# ")
+
+
 def at_the_top(found: list[Module]) -> Iterator[str]:
     for one in found:
         if one.path.parent.name == "fastjmix" and not one.path.name.startswith("__"):
@@ -127,6 +151,7 @@ def signs(root: Path) -> dict[str, list[str]]:
         f"classes over {METHODS} methods": large_classes,
         "modules without a test file of their name": untested(root),
         "uses of Any": uses_of_any,
+        "sentences that begin with What, Who, That, Of": odd_sentences,
         "modules at the top": at_the_top,
         "modules in an import cycle": in_cycles,
     }
@@ -155,10 +180,10 @@ def main() -> None:
     now = signs(ROOT)
     with tempfile.TemporaryDirectory() as under:
         then = {commit: signs(at(commit, Path(under))) for commit in given.commits}
-    print(f"{'':45}", *(f"{name[:12]:>12}" for name in (*then, "now")))
+    print(f"{'':47}", *(f"{name[:12]:>12}" for name in (*then, "now")))
     for name in now:
         counts = (len(one[name]) for one in (*then.values(), now))
-        print(f"{name:45}", *(f"{count:12}" for count in counts))
+        print(f"{name:47}", *(f"{count:12}" for count in counts))
     if given.list:
         for name in list(now)[1:]:
             print(f"\n{name}:", *now[name], sep="\n  ")

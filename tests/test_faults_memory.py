@@ -207,10 +207,14 @@ def test_f97_senders_beyond_a_memory_limit_are_rejected_and_nobody_is_killed(tmp
             def send(number: int) -> None:
                 uid = f"1.2.826.97.{number}"
                 data = wire.data_set(uid, study=uid, series=f"{uid}.0", pixels=pixels)
+                asked = False
                 while uid not in ledger.acknowledged:
                     with Peer(own.dicom_port, 60) as peer:
                         kind, body = peer.associate()
                         answers[body if kind == 3 else b""] += 1
+                        if not asked:  # each keeps its place until all have asked for one
+                            asked = True
+                            everyone_asked.wait(120)
                         if kind == 2:
                             ledger.sending(uid, data)
                             assert peer.store(data, uid) == 0
@@ -219,7 +223,7 @@ def test_f97_senders_beyond_a_memory_limit_are_rejected_and_nobody_is_killed(tmp
                         else:
                             held.wait(0.05)
 
-            held = threading.Event()
+            held, everyone_asked = threading.Event(), threading.Barrier(SENDERS)
             senders = [threading.Thread(target=send, args=(n,)) for n in range(SENDERS)]
             for sender in senders:
                 sender.start()
@@ -234,6 +238,20 @@ def test_f97_senders_beyond_a_memory_limit_are_rejected_and_nobody_is_killed(tmp
 
 
 RLIMITED = f"import resource; resource.setrlimit(resource.RLIMIT_AS, ({320 * MIB}, {320 * MIB}))"
+
+
+def test_f97_each_process_needs_no_more_addresses_than_planned(tmp_path) -> None:
+    """Under a limit of the address space a thread more must not end a process: glibc would reserve
+    64 MiB for each."""
+    with running(Gateway(tmp_path / "own", 9, first=RLIMITED)) as own:
+        own.wait_for("http_listening")
+        found = own.wait_for(r"memory_limit .* associations=(\d+) .*lane_bytes=(\d+)")
+        lanes = int(found[1]) * int(found[2])
+        for name, pid in own.children().items():
+            status = Path(f"/proc/{pid}/status").read_text()
+            size = int(re.search(r"VmSize:\s+(\d+) kB", status)[1]) << 10
+            shared = lanes if name.startswith(("receiver", "packer")) else 0
+            assert size - shared <= memory.ADDRESS_BYTES, name
 
 
 @pytest.mark.parametrize("size", [16 * MIB, 64 * MIB, 110 * MIB])

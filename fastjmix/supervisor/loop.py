@@ -42,6 +42,7 @@ from fastjmix.packer import loop as packer
 from fastjmix.receiver import loop as receiver
 from fastjmix.spool import Spool, presence
 from fastjmix.supervisor import memory
+from fastjmix.supervisor.address_space import save_address_space
 from fastjmix.supervisor.children import Child, Children, Stage, hide
 from fastjmix.supervisor.configuration import Vault, read
 
@@ -401,6 +402,7 @@ def run(path: Path, ready: Ready | None = None) -> int:
     started.
     """
     os.umask(0o077)  # patients' images, whoever makes the file
+    save_address_space()
     config, vault = read(path)
     # Before the log file is made: its directory may be, or be below, the storage's.
     create = presence.require(config.storage_dir, config.create_storage, config.source)

@@ -617,7 +617,7 @@ def test_a_receipt_and_a_refusal_are_json_and_bounded() -> None:
     ],
 )
 def test_the_word_for_whoever_waits(outcome: Outcome, word: str) -> None:
-    told = json.loads(policy.report(outcome, ID))
+    told = json.loads(policy.report(outcome, ID).encode())
     assert told["id"] == ID
     assert told["outcome"] == word
     assert told["status"] == outcome.status

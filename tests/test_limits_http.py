@@ -156,7 +156,7 @@ def test_characters_of_a_reason(off: int) -> None:
     outcome = judged(Failure(Kind.BROKEN, detail))
     assert len(outcome.reason) == policy.DETAIL_CHARS_MAX + min(off, 0)
     told = replace(outcome, reason=begins + detail)
-    sent = json.loads(policy.report(told, ID))["detail"]
+    sent = json.loads(policy.report(told, ID).encode())["detail"]
     assert len(sent) == policy.DETAIL_CHARS_MAX + min(off, 0)
 
 

@@ -33,9 +33,8 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, assert_never
 
-import orjson
 import uvloop
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -56,6 +55,7 @@ from fastjmix.httpd.parts import parts_headers, wanted_of
 from fastjmix.httpd.server import HttpError, json_answer
 from fastjmix.ipc import metrics
 from fastjmix.ipc.channels import Links
+from fastjmix.ipc.outcome import DATAGRAM_BYTES_MAX, EnvelopeOutcome, Result
 from fastjmix.jmix.read.admission import UUID, EnvelopeSummary
 from fastjmix.spool import POST_INODES, Room, Spool, Ticket
 from fastjmix.spool.calling_aes import CallingAEs
@@ -74,9 +74,6 @@ OUTCOME_SLACK_SECS: Final = 60.0
 
 PASSING_ON_SECS: Final = 1
 """Retry-After for an id that is being passed on: an upstream that is well needs less."""
-
-OUTCOME_BYTES_MAX: Final = 64 << 10
-"""An outcome is one datagram of a few hundred bytes."""
 
 AGE_SECS: Final = 5.0
 """How long the oldest envelope is known without another look at outbox/: with 100,000 in it a look
@@ -97,12 +94,12 @@ class Outcomes:
 
     def __init__(self, receiver: socket.socket) -> None:
         self._receiver = receiver
-        self._waiting: dict[str, asyncio.Future[dict[str, Any]]] = {}
+        self._waiting: dict[str, asyncio.Future[EnvelopeOutcome]] = {}
         receiver.setblocking(False)
         asyncio.get_running_loop().add_reader(receiver, self._read)
 
     @contextlib.contextmanager
-    def expect(self, envelope_id: str) -> Iterator[asyncio.Future[dict[str, Any]]]:
+    def expect(self, envelope_id: str) -> Iterator[asyncio.Future[EnvelopeOutcome]]:
         """Returns a future for the outcome of an envelope. Raises HttpError 503 if one waits
         already.
 
@@ -122,8 +119,8 @@ class Outcomes:
     def _read(self) -> None:
         with contextlib.suppress(BlockingIOError):
             while True:
-                outcome = orjson.loads(self._receiver.recv(OUTCOME_BYTES_MAX))
-                future = self._waiting.get(outcome["id"])
+                outcome = EnvelopeOutcome.decode(self._receiver.recv(DATAGRAM_BYTES_MAX))
+                future = self._waiting.get(outcome.envelope_id)
                 if future is not None and not future.done():
                     future.set_result(outcome)
 
@@ -327,7 +324,7 @@ class Listener:
 
     async def _take_in(
         self, request: web.Request, upstream: Upstream, waiting: contextlib.ExitStack
-    ) -> tuple[int, asyncio.Future[dict[str, Any]]]:
+    ) -> tuple[int, asyncio.Future[EnvelopeOutcome]]:
         """Body → building/ → outbox/. Its size, and the outcome's future until `waiting` ends."""
         shared = self._shared
         temporary = shared.spool.new_upload()
@@ -367,18 +364,23 @@ class Listener:
             crc32=received.crc32,
         )
 
-    def _answer(self, outcome: dict[str, Any], upstream: Upstream) -> web.StreamResponse:
-        envelope_id, word = outcome["id"], outcome["outcome"]
-        if word == "delivered":
-            where = {"Location": f"{self._collection}/{envelope_id}"}
-            return json_answer({"id": envelope_id, "status": "stored"}, 201, where)
-        status = outcome.get("status")
-        detail = str(outcome.get("detail") or "")[:SHOWN_DETAIL]
-        if word == "timeout":
-            raise HttpError(504, f"upstream {upstream.name} timed out: {detail}")
-        verb = "refused the envelope" if word == "refused" else "could not be reached or failed"
-        code = f" (HTTP {status})" if status else ""
-        raise HttpError(502, f"upstream {upstream.name} {verb}{code}: {detail}")
+    def _answer(self, outcome: EnvelopeOutcome, upstream: Upstream) -> web.StreamResponse:
+        envelope_id, detail = outcome.envelope_id, outcome.detail[:SHOWN_DETAIL]
+        code = f" (HTTP {outcome.status})" if outcome.status else ""
+        match outcome.result:
+            case Result.DELIVERED:
+                where = {"Location": f"{self._collection}/{envelope_id}"}
+                return json_answer({"id": envelope_id, "status": "stored"}, 201, where)
+            case Result.TIMEOUT:
+                raise HttpError(504, f"upstream {upstream.name} timed out: {detail}")
+            case Result.REFUSED:
+                told = f"upstream {upstream.name} refused the envelope{code}: {detail}"
+                raise HttpError(502, told)
+            case Result.FAILED:
+                told = f"upstream {upstream.name} could not be reached or failed{code}: {detail}"
+                raise HttpError(502, told)
+            case _:
+                assert_never(outcome.result)
 
 
 def _shown(entry: Entry, study: str) -> dict[str, Any]:

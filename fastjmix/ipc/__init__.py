@@ -2,6 +2,7 @@
 
 lane.py          passage 1: receiver → packer, a ring of bytes an association
 wiring.py        the lanes, and an eventfd for each process that is to be woken
+outcome.py       passage: uploader → the process that waits for an envelope
 channels.py      descriptors that the supervisor hands to each child
 metrics.py       counters and gauges: one page, one row a process
 ingest_rules.py  the rules that an instance falls under, as a number that fits in a lane

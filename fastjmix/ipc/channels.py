@@ -21,9 +21,8 @@ class Links:
     `stop` becomes readable when the drain begins (it stays readable: read nothing from it).
     `outbox_bell` is an eventfd: whoever puts an envelope in outbox/ rings it, the uploader reads.
     `outcomes` maps an origin ("packer-0", "api") to its datagram socket: the uploader holds the
-    sending ends of all, every other process the receiving end of its own. A datagram is JSON:
-    {"id", "outcome": "delivered" | "refused" | "failed" | "timeout", "status": int | None,
-    "detail": str}.
+    sending ends of all, every other process the receiving end of its own. A datagram is an
+    EnvelopeOutcome (outcome.py).
     """
 
     stop: int

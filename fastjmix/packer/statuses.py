@@ -10,16 +10,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Final
-
-import orjson
+from typing import assert_never
 
 from fastjmix._core import Intake
 from fastjmix.dicom.dimse import MEANING, Status
+from fastjmix.ipc.outcome import DATAGRAM_BYTES_MAX, EnvelopeOutcome, Result
 from fastjmix.ipc.wiring import Wiring
-
-OUTCOME_BYTES: Final = 4096
-"""Bytes of a datagram of the uploader about one envelope."""
 
 
 class Statuses:
@@ -82,16 +78,21 @@ class Statuses:
         """Statuses of envelopes whose instance waits for the upstream's answer."""
         while True:
             try:
-                outcome = orjson.loads(self._hear(OUTCOME_BYTES))
+                outcome = EnvelopeOutcome.decode(self._hear(DATAGRAM_BYTES_MAX))
             except BlockingIOError:
                 return
-            lane = self._awaiting.pop(outcome["id"], None)
-            if lane is None:
-                continue
-            comment = str(outcome.get("detail", "")).encode("ascii", "replace")
-            if outcome["outcome"] == "delivered":
+            lane = self._awaiting.pop(outcome.envelope_id, None)
+            if lane is not None:
+                self._answer(lane, outcome)
+
+    def _answer(self, lane: int, outcome: EnvelopeOutcome) -> None:
+        comment = outcome.detail.encode("ascii", "replace")
+        match outcome.result:
+            case Result.DELIVERED:
                 self.grant(lane)
-            elif outcome["outcome"] == "refused":
+            case Result.REFUSED:
                 self.grant(lane, Status.CANNOT_UNDERSTAND, comment or b"refused by the upstream")
-            else:
+            case Result.FAILED | Result.TIMEOUT:
                 self.refuse(lane, comment or b"the upstream failed")
+            case _:
+                assert_never(outcome.result)

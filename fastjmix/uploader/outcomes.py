@@ -32,13 +32,14 @@ class Reports:
         if item.origin is None:
             return
         item.told = True
+        datagram = policy.report(outcome, item.id).encode()
         link = self._outcomes.get(item.origin)
         problem = "no such process"
         now = asyncio.get_running_loop().time
         deadline = now() + REPORT_SECS
         while link is not None and now() < deadline:
             try:
-                link.send(policy.report(outcome, item.id), socket.MSG_DONTWAIT)
+                link.send(datagram, socket.MSG_DONTWAIT)
                 return
             except BlockingIOError:
                 problem = "it does not read"

@@ -31,10 +31,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, assert_never
 
-import orjson
-
+from fastjmix.ipc.outcome import EnvelopeOutcome, Result
 from fastjmix.uploader.answers import (
     Answer,
     document,
@@ -132,13 +131,17 @@ class Outcome:
     route: bool = False
 
     @property
-    def word(self) -> str:
-        """The outcome for the process that waits for it: see Links.outcomes."""
-        if self.verdict is Verdict.DELIVERED:
-            return "delivered"
-        if self.verdict is Verdict.REFUSED:
-            return "refused"
-        return "timeout" if self.late else "failed"
+    def result(self) -> Result:
+        """The outcome for a process that waits for the envelope, and hears of no second attempt."""
+        match self.verdict:
+            case Verdict.DELIVERED:
+                return Result.DELIVERED
+            case Verdict.REFUSED:
+                return Result.REFUSED
+            case Verdict.VERIFY | Verdict.HELD | Verdict.RETRY:
+                return Result.TIMEOUT if self.late else Result.FAILED
+            case _:
+                assert_never(self.verdict)
 
 
 # -- what an answer means --------------------------------------------------------------------------
@@ -462,13 +465,7 @@ def refusal(outcome: Outcome, *, url: str, attempts: int, at: float) -> dict[str
     }
 
 
-def report(outcome: Outcome, envelope_id: str) -> bytes:
-    """The datagram for the process that waits for this envelope (Links.outcomes)."""
-    return orjson.dumps(
-        {
-            "id": envelope_id,
-            "outcome": outcome.word,
-            "status": outcome.status,
-            "detail": outcome.reason[:DETAIL_CHARS_MAX],
-        }
-    )
+def report(outcome: Outcome, envelope_id: str) -> EnvelopeOutcome:
+    """Returns what the process that waits for this envelope is sent."""
+    detail = outcome.reason[:DETAIL_CHARS_MAX]
+    return EnvelopeOutcome(envelope_id, outcome.result, outcome.status, detail)

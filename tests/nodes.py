@@ -23,14 +23,14 @@ from fastjmix import config, log
 from fastjmix.ipc.channels import Links
 from fastjmix.ipc.metrics import StatsPage
 from fastjmix.spool import Spool, State, Ticket
-from fastjmix.uploader.client import Patience
-from fastjmix.uploader.loop import Pace, Uploader
-from fastjmix.uploader.policy import Backoff
+from fastjmix.uploader.loop import Uploader
+from fastjmix.uploader.pace import Pace, TimeLimits
+from fastjmix.uploader.retry import Backoff
 
 TOKEN = "the-token-that-is-never-logged"
 MEGABYTE = 1 << 20
 FAST = Pace(
-    patience=Patience(connect=2, stall=0.8, answer=0.5, rate=MEGABYTE),
+    time_limits=TimeLimits(connect=2, stall=0.8, answer=0.5, rate=MEGABYTE),
     backoff=Backoff(base=0.01, cap=0.04),
     hold_secs=0.1,
     stop_secs=0.2,

@@ -33,7 +33,8 @@ from upstreams import (
 )
 
 from fastjmix.config import Credentials, Secret
-from fastjmix.uploader.client import CHUNK_BYTES, Patience
+from fastjmix.uploader.pace import TimeLimits
+from fastjmix.uploader.request_body import CHUNK_BYTES
 
 # -- what is sent ----------------------------------------------------------------------------------
 
@@ -263,7 +264,7 @@ def test_f35_failures_leave_no_descriptor_behind(tmp_path: Path) -> None:
 
     async def test() -> None:
         async with store.open():
-            pace = replace(FAST, patience=replace(FAST.patience, stall=0.05))
+            pace = replace(FAST, time_limits=replace(FAST.time_limits, stall=0.05))
             upstream = to(store.url, transfer_encoding="chunked")
             async with node(tmp_path, upstream, pace) as one:
                 one.seal(big(tmp_path / "big.zip", 16 * MEGABYTE))
@@ -282,7 +283,7 @@ def test_f38_bytes_that_the_kernel_cannot_place_are_no_progress(tmp_path: Path) 
         with socket.create_server(("127.0.0.1", 0)) as listening:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
             url = f"http://127.0.0.1:{listening.getsockname()[1]}{PATH}"
-            pace = replace(FAST, patience=Patience(stall=0.4))
+            pace = replace(FAST, time_limits=TimeLimits(stall=0.4))
             upstream = to(url, transfer_encoding="content-length", timeout_secs=60)
             async with node(tmp_path, upstream, pace) as one:
                 one.seal(envelope(image=bytes(CHUNK_BYTES // 2)))

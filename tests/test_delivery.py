@@ -1,5 +1,5 @@
-"""What answers mean, as tables; uploader/policy.py has no clock, no dice and no socket to
-imitate.
+"""The meaning of an upstream's answers, as tables: policy.py, conflict.py, answers.py, retry.py,
+availability.py, outcome.py and receipts.py of uploader/. They read no clock and open no socket.
 """
 
 from __future__ import annotations
@@ -12,28 +12,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastjmix.uploader import policy
+from fastjmix.uploader import receipts
 from fastjmix.uploader.answers import EXCERPT_BYTES_MAX, Answer, meant_status, remote_id, same_id
-from fastjmix.uploader.policy import (
-    Backoff,
-    Failure,
-    Gate,
-    Kind,
-    Outcome,
-    Verdict,
-    judge,
-    judge_copy,
-    retry_after,
-    weigh,
-)
+from fastjmix.uploader.availability import Availability
+from fastjmix.uploader.conflict import assess_copy
+from fastjmix.uploader.outcome import Disposition, Failure, Kind, Outcome
+from fastjmix.uploader.policy import ExpectedId, assess_answer, assess_failure, reassess
+from fastjmix.uploader.retry import Backoff, retry_after, with_retry_after
 
 ID = "550e8400-e29b-41d4-a716-446655440000"
 NOW = 1_700_000_000.0
 CAP = 300.0
 
 
-def judged(result: Answer | Failure, *, matching: bool = False) -> Outcome:
-    return judge(result, ID, require_matching_id=matching, now=NOW, cap=CAP)
+def assessed(result: Answer | Failure, *, matching: bool = False) -> Outcome:
+    if isinstance(result, Failure):
+        return assess_failure(result)
+    return with_retry_after(assess_answer(result, ExpectedId(ID, required=matching)), NOW, CAP)
 
 
 def body(value: Any) -> bytes:
@@ -41,20 +36,26 @@ def body(value: Any) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("status", "verdict"),
+    ("status", "disposition"),
     [
-        *((status, Verdict.DELIVERED) for status in (201, 202, 204)),
-        *((status, Verdict.HELD) for status in (301, 302, 303, 304, 307, 308, 401, 402, 403, 407)),
-        *((status, Verdict.REFUSED) for status in (400, 413, 415, 422)),
-        *((status, Verdict.RETRY) for status in (408, 425, 429, 500, 501, 502, 503, 504, 507, 599)),
-        *((status, Verdict.RETRY) for status in (0, 101, 600, 999)),
-        (409, Verdict.VERIFY),
-        (511, Verdict.HELD),
+        *((status, Disposition.DELIVERED) for status in (201, 202, 204)),
+        *(
+            (status, Disposition.HELD)
+            for status in (301, 302, 303, 304, 307, 308, 401, 402, 403, 407)
+        ),
+        *((status, Disposition.REFUSED) for status in (400, 413, 415, 422)),
+        *(
+            (status, Disposition.RETRY)
+            for status in (408, 425, 429, 500, 501, 502, 503, 504, 507, 599)
+        ),
+        *((status, Disposition.RETRY) for status in (0, 101, 600, 999)),
+        (409, Disposition.VERIFY),
+        (511, Disposition.HELD),
     ],
 )
-def test_f29_f34_every_status_has_a_verdict(status: int, verdict: Verdict) -> None:
-    outcome = judged(Answer(status))
-    assert outcome.verdict is verdict
+def test_f29_f34_every_status_has_a_verdict(status: int, disposition: Disposition) -> None:
+    outcome = assessed(Answer(status))
+    assert outcome.disposition is disposition
     assert outcome.status == status
     assert outcome.reason
 
@@ -67,20 +68,20 @@ ABOUT_THE_ROUTE = sorted(
 @pytest.mark.parametrize("status", ABOUT_THE_ROUTE)
 def test_f91_a_status_about_the_route_is_no_verdict_until_others_fare_better(status: int) -> None:
     """404, 405, 410, 421, 423, 460, 499, and whatever else is not about an envelope's bytes."""
-    outcome = judged(Answer(status))
-    assert outcome.verdict is Verdict.HELD
+    outcome = assessed(Answer(status))
+    assert outcome.disposition is Disposition.HELD
     assert outcome.route
-    assert weigh(outcome, takes_others=False, final=True) == outcome
-    assert weigh(outcome, takes_others=True, final=False).verdict is Verdict.RETRY
-    refused = weigh(outcome, takes_others=True, final=True)
-    assert refused.verdict is Verdict.REFUSED
+    assert reassess(outcome, takes_others=False, final=True) == outcome
+    assert reassess(outcome, takes_others=True, final=False).disposition is Disposition.RETRY
+    refused = reassess(outcome, takes_others=True, final=True)
+    assert refused.disposition is Disposition.REFUSED
     assert "has taken others since" in refused.reason
 
 
 @pytest.mark.parametrize("status", [301, 401, 402, 403, 407, 511])
 def test_f91_credentials_and_redirects_never_become_a_verdict(status: int) -> None:
-    outcome = weigh(judged(Answer(status)), takes_others=True, final=True)
-    assert outcome.verdict is Verdict.RETRY
+    outcome = reassess(assessed(Answer(status)), takes_others=True, final=True)
+    assert outcome.disposition is Disposition.RETRY
     assert not outcome.shared
 
 
@@ -98,37 +99,37 @@ PAGE = b"<!DOCTYPE html><title>Sign in</title>"
     ],
 )
 def test_f91_a_request_that_went_to_the_wrong_place_is_no_verdict(status: int, said: bytes) -> None:
-    outcome = judged(Answer(status, headers={"content-type": "text/plain"}, body=said))
-    assert outcome.verdict is Verdict.HELD
+    outcome = assessed(Answer(status, headers={"content-type": "text/plain"}, body=said))
+    assert outcome.disposition is Disposition.HELD
     assert outcome.route
-    assert judged(Answer(413, body=said)).verdict is Verdict.REFUSED
+    assert assessed(Answer(413, body=said)).disposition is Disposition.REFUSED
     in_json = body({"error": said.decode(), "hint": "see the manifest"})
-    assert judged(Answer(status, body=in_json)).verdict is Verdict.REFUSED
+    assert assessed(Answer(status, body=in_json)).disposition is Disposition.REFUSED
 
 
 @pytest.mark.parametrize("status", [400, 415, 422])
 def test_f91_a_refusal_worded_as_a_web_page_may_be_a_proxys(status: int) -> None:
     """As nginx's "The plain HTTP request was sent to HTTPS port"."""
     for page in (PAGE, b"\xef\xbb\xbf \n<html>", b"<?xml version='1.0'?><e/>"):
-        assert judged(Answer(status, body=page)).verdict is Verdict.HELD
-    assert judged(Answer(413, body=PAGE)).verdict is Verdict.REFUSED
+        assert assessed(Answer(status, body=page)).disposition is Disposition.HELD
+    assert assessed(Answer(413, body=PAGE)).disposition is Disposition.REFUSED
     plain = Answer(status, headers={"content-type": "text/html"}, body=b'{"error": "no UUID"}')
-    assert judged(plain).verdict is Verdict.REFUSED
+    assert assessed(plain).disposition is Disposition.REFUSED
 
 
 @pytest.mark.parametrize("kind", [kind for kind in Kind if kind is not Kind.DAMAGED])
 def test_f39_no_answer_is_tried_again(kind: Kind) -> None:
-    outcome = judged(Failure(kind, "why"))
-    assert outcome.verdict is Verdict.RETRY
+    outcome = assessed(Failure(kind, "why"))
+    assert outcome.disposition is Disposition.RETRY
     assert kind.value in outcome.reason
-    assert outcome.doubtful is (kind in (Kind.LATE, Kind.STALLED, Kind.BROKEN))
+    assert outcome.maybe_stored is (kind in (Kind.LATE, Kind.STALLED, Kind.BROKEN))
     assert outcome.shared is (kind is not Kind.LOCAL)
     assert not outcome.damaged
 
 
 def test_f24_an_archive_that_is_damaged_is_not_tried_again() -> None:
-    outcome = judged(Failure(Kind.DAMAGED, "bytes 1 to 2"))
-    assert outcome.verdict is Verdict.REFUSED
+    outcome = assessed(Failure(Kind.DAMAGED, "bytes 1 to 2"))
+    assert outcome.disposition is Disposition.REFUSED
     assert outcome.damaged
     assert not outcome.shared
     assert "damaged on our disk: bytes 1 to 2" in outcome.reason
@@ -136,8 +137,8 @@ def test_f24_an_archive_that_is_damaged_is_not_tried_again() -> None:
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
 def test_what_speaks_of_the_upstream(status: int) -> None:
-    assert judged(Answer(status)).shared
-    assert not judged(Answer(500)).shared
+    assert assessed(Answer(status)).shared
+    assert not assessed(Answer(500)).shared
 
 
 def test_a_wrapped_answer_is_judged_by_the_status_inside() -> None:
@@ -145,12 +146,12 @@ def test_a_wrapped_answer_is_judged_by_the_status_inside() -> None:
         return Answer(200, body=body({"response": {"status": status, "body": "text"}}))
 
     stored = {"response": {"status": 201, "json": {"id": ID, "status": "stored"}}}
-    assert judged(Answer(200, body=body(stored))).remote_id == ID
+    assert assessed(Answer(200, body=body(stored))).remote_id == ID
 
-    assert judged(wrapped(400)).verdict is Verdict.REFUSED
-    assert judged(wrapped(409)).verdict is Verdict.VERIFY
-    assert judged(wrapped(500)).verdict is Verdict.RETRY
-    assert judged(wrapped(201)).verdict is Verdict.DELIVERED
+    assert assessed(wrapped(400)).disposition is Disposition.REFUSED
+    assert assessed(wrapped(409)).disposition is Disposition.VERIFY
+    assert assessed(wrapped(500)).disposition is Disposition.RETRY
+    assert assessed(wrapped(201)).disposition is Disposition.DELIVERED
     for nonsense in (None, "400", 40, 4000, True, [400]):
         assert meant_status(wrapped(nonsense)) == 200
     assert meant_status(Answer(503, body=body({"response": {"status": 201}}))) == 503
@@ -260,13 +261,13 @@ def test_f83_a_2xx_that_no_jmix_server_gives_is_no_delivery(
     status: int, found: bytes, named: str | None
 ) -> None:
     headers = {"content-type": named} if named else {}
-    outcome = judged(Answer(status, headers=headers, body=found))
-    assert outcome.verdict is Verdict.HELD
+    outcome = assessed(Answer(status, headers=headers, body=found))
+    assert outcome.disposition is Disposition.HELD
     assert "is the URL right" in outcome.reason
     for secret in ("Sign", "sign", "manifest", ID):
         assert secret not in outcome.reason
-    again = weigh(outcome, takes_others=True, final=True)
-    assert again.verdict is Verdict.RETRY  # a page is never a verdict on an envelope
+    again = reassess(outcome, takes_others=True, final=True)
+    assert again.disposition is Disposition.RETRY  # a page is never a verdict on an envelope
 
 
 JMIX_SERVERS = [
@@ -295,44 +296,46 @@ def test_f83_odd_answers_of_real_servers_are_deliveries(
 ) -> None:
     """Flask, Django and PHP call JSON, and nothing at all, text/html unless told otherwise."""
     headers = {"content-type": named} if named else {}
-    assert judged(Answer(status, headers=headers, body=found)).verdict is Verdict.DELIVERED
+    assert (
+        assessed(Answer(status, headers=headers, body=found)).disposition is Disposition.DELIVERED
+    )
 
 
 def test_f83_an_object_that_goes_on_behind_the_limit_or_broke_off_is_one() -> None:
     for how in ({"cut": True}, {"over": True}):
-        assert judged(Answer(200, body=b'{"files": [', **how)).verdict is Verdict.DELIVERED
-        assert judged(Answer(200, body=PAGE, **how)).verdict is Verdict.HELD
+        assert (
+            assessed(Answer(200, body=b'{"files": [', **how)).disposition is Disposition.DELIVERED
+        )
+        assert assessed(Answer(200, body=PAGE, **how)).disposition is Disposition.HELD
 
 
 def test_f83_another_id_where_ours_were_named_before_is_another_server() -> None:
-    def told(answer: Answer, *, names_ours: bool) -> Verdict:
-        return judge(
-            answer, ID, require_matching_id=False, now=NOW, cap=CAP, names_ours=names_ours
-        ).verdict
+    def disposition(answer: Answer, *, named_before: bool) -> Disposition:
+        return assess_answer(answer, ExpectedId(ID, named_before=named_before)).disposition
 
     other = Answer(201, body=body({"id": "another"}))
-    assert told(other, names_ours=False) is Verdict.DELIVERED
-    assert told(other, names_ours=True) is Verdict.HELD
+    assert disposition(other, named_before=False) is Disposition.DELIVERED
+    assert disposition(other, named_before=True) is Disposition.HELD
     elsewhere = Answer(201, headers={"location": "/x/7c9e6679-7425-40de-944b-e07fc1f90ae7"})
-    assert told(elsewhere, names_ours=True) is Verdict.HELD
+    assert disposition(elsewhere, named_before=True) is Disposition.HELD
     for fine in (Answer(201), Answer(204), Answer(201, body=body({"id": ID.upper()}))):
-        assert told(fine, names_ours=True) is Verdict.DELIVERED
+        assert disposition(fine, named_before=True) is Disposition.DELIVERED
 
 
 def test_f43_another_id_is_recorded_and_believed_unless_a_matching_one_is_required() -> None:
     other = Answer(201, body=body({"id": "another"}))
-    assert judged(other).verdict is Verdict.DELIVERED
-    assert judged(other).remote_id == "another"
-    assert judged(other, matching=True).verdict is Verdict.RETRY
-    assert judged(Answer(204), matching=True).verdict is Verdict.RETRY
+    assert assessed(other).disposition is Disposition.DELIVERED
+    assert assessed(other).remote_id == "another"
+    assert assessed(other, matching=True).disposition is Disposition.RETRY
+    assert assessed(Answer(204), matching=True).disposition is Disposition.RETRY
     same = Answer(201, body=body({"id": ID.upper()}))
-    assert judged(same, matching=True).verdict is Verdict.DELIVERED
+    assert assessed(same, matching=True).disposition is Disposition.DELIVERED
 
 
 def test_f42_a_2xx_before_the_whole_body_is_no_delivery() -> None:
-    early = judged(Answer(201, body=body({"id": ID}), whole=False))
-    assert early.verdict is Verdict.RETRY
-    assert judged(Answer(400, whole=False)).verdict is Verdict.REFUSED
+    early = assessed(Answer(201, body=body({"id": ID}), whole=False))
+    assert early.disposition is Disposition.RETRY
+    assert assessed(Answer(400, whole=False)).disposition is Disposition.REFUSED
 
 
 @pytest.mark.parametrize(
@@ -368,24 +371,24 @@ def test_f33_retry_after_reads_anything(value: str) -> None:
 
 @given(st.binary(max_size=200), st.integers(0, 999), st.booleans())
 def test_any_answer_has_an_outcome(data: bytes, status: int, matching: bool) -> None:
-    assert judged(Answer(status, body=data), matching=matching).verdict in Verdict
+    assert assessed(Answer(status, body=data), matching=matching).disposition in Disposition
 
 
 # -- 409 -------------------------------------------------------------------------------------------
 
-CONFLICT = judged(Answer(409))
+CONFLICT = assessed(Answer(409))
 MANIFEST = body({"id": ID, "type": "envelope", "version": 1})
 
 
-def compared(copy: Answer | Failure, *, doubtful: bool) -> Outcome:
-    return judge_copy(CONFLICT, copy, MANIFEST, ID, doubtful=doubtful)
+def compared(copy: Answer | Failure, *, maybe_stored: bool) -> Outcome:
+    return assess_copy(CONFLICT, copy, MANIFEST, ID, maybe_stored=maybe_stored)
 
 
-@pytest.mark.parametrize("doubtful", [True, False])
-def test_f31_an_equal_copy_is_a_delivery(doubtful: bool) -> None:
+@pytest.mark.parametrize("maybe_stored", [True, False])
+def test_f31_an_equal_copy_is_a_delivery(maybe_stored: bool) -> None:
     theirs = json.dumps({"version": 1, "type": "envelope", "id": ID}, indent=4).encode()
-    outcome = compared(Answer(200, body=theirs), doubtful=doubtful)
-    assert outcome.verdict is Verdict.DELIVERED
+    outcome = compared(Answer(200, body=theirs), maybe_stored=maybe_stored)
+    assert outcome.disposition is Disposition.DELIVERED
     assert outcome.verified
     assert outcome.remote_id == ID
     assert outcome.status == 409
@@ -400,9 +403,9 @@ def test_f31_an_equal_copy_is_a_delivery(doubtful: bool) -> None:
     ],
 )
 def test_f31_another_copy_is_a_refusal(copy: Answer) -> None:
-    for doubtful, words in ((True, "unknown outcome"), (False, "at our first attempt")):
-        outcome = compared(copy, doubtful=doubtful)
-        assert outcome.verdict is Verdict.REFUSED
+    for maybe_stored, words in ((True, "unknown outcome"), (False, "at our first attempt")):
+        outcome = compared(copy, maybe_stored=maybe_stored)
+        assert outcome.disposition is Disposition.REFUSED
         assert words in outcome.reason
 
 
@@ -417,8 +420,8 @@ NO_COPY = [
 
 @pytest.mark.parametrize("copy", NO_COPY)
 def test_f31_none_to_be_had_is_a_refusal_at_our_first_attempt(copy: Answer) -> None:
-    outcome = compared(copy, doubtful=False)
-    assert outcome.verdict is Verdict.REFUSED
+    outcome = compared(copy, maybe_stored=False)
+    assert outcome.disposition is Disposition.REFUSED
     assert "at our first attempt" in outcome.reason
 
 
@@ -439,40 +442,40 @@ UNCLEAR = [
 @pytest.mark.parametrize("copy", [*NO_COPY, *UNCLEAR])
 def test_f93_without_a_copy_an_attempt_of_unknown_outcome_is_no_refusal(copy: Answer) -> None:
     """It may be arriving still; and what a page says is said by something else."""
-    outcome = compared(copy, doubtful=True)
-    assert outcome.verdict is Verdict.RETRY
+    outcome = compared(copy, maybe_stored=True)
+    assert outcome.disposition is Disposition.RETRY
     assert not outcome.shared
     assert "asked for again" in outcome.reason
 
 
 @pytest.mark.parametrize("copy", UNCLEAR)
 def test_f93_what_is_no_manifest_says_nothing_of_one(copy: Answer) -> None:
-    assert compared(copy, doubtful=False).verdict is Verdict.RETRY
+    assert compared(copy, maybe_stored=False).disposition is Disposition.RETRY
 
 
 def test_f31_a_manifest_of_ours_that_is_no_json_proves_nothing() -> None:
     copy = Answer(200, body=b"junk")
-    outcome = judge_copy(CONFLICT, copy, b"junk", ID, doubtful=True)
-    assert outcome.verdict is Verdict.RETRY
+    outcome = assess_copy(CONFLICT, copy, b"junk", ID, maybe_stored=True)
+    assert outcome.disposition is Disposition.RETRY
 
 
 @pytest.mark.parametrize(
-    ("copy", "verdict"),
+    ("copy", "disposition"),
     [
-        (Failure(Kind.BROKEN, "reset"), Verdict.RETRY),
-        (Failure(Kind.LATE, "slow", late=True), Verdict.RETRY),
-        (Answer(429), Verdict.RETRY),
-        (Answer(503), Verdict.RETRY),
-        (Answer(200, body=b'{"id":', cut=True), Verdict.RETRY),
-        (Answer(401), Verdict.HELD),
-        (Answer(403), Verdict.HELD),
-        (Answer(302), Verdict.HELD),
+        (Failure(Kind.BROKEN, "reset"), Disposition.RETRY),
+        (Failure(Kind.LATE, "slow", late=True), Disposition.RETRY),
+        (Answer(429), Disposition.RETRY),
+        (Answer(503), Disposition.RETRY),
+        (Answer(200, body=b'{"id":', cut=True), Disposition.RETRY),
+        (Answer(401), Disposition.HELD),
+        (Answer(403), Disposition.HELD),
+        (Answer(302), Disposition.HELD),
     ],
 )
 def test_f31_a_question_that_failed_is_asked_again(
-    copy: Answer | Failure, verdict: Verdict
+    copy: Answer | Failure, disposition: Disposition
 ) -> None:
-    assert compared(copy, doubtful=True).verdict is verdict
+    assert compared(copy, maybe_stored=True).disposition is disposition
 
 
 # -- back-off --------------------------------------------------------------------------------------
@@ -511,80 +514,80 @@ def test_f33_those_who_fail_together_spread() -> None:
     assert min(delays) >= 60
 
 
-# -- the gate --------------------------------------------------------------------------------------
+# -- the availability of an upstream --------------------------------------------------------------
 
-DOWN = judged(Failure(Kind.UNREACHABLE, "refused"))
-FAILED = judged(Answer(500))
-TAKEN = judged(Answer(201))
-LOCKED = judged(Answer(401))
+DOWN = assessed(Failure(Kind.UNREACHABLE, "refused"))
+FAILED = assessed(Answer(500))
+TAKEN = assessed(Answer(201))
+LOCKED = assessed(Answer(401))
 
 
 def test_a_pause_lets_one_through_at_a_time_until_one_succeeds() -> None:
-    gate = Gate(Backoff(base=1, cap=300), 60)
-    assert gate.admits(0, 3)
-    gate.told(DOWN, 0, 10, 1.0)
-    assert not gate.admits(10.9, 0)
-    assert gate.admits(11, 0)
-    assert not gate.admits(11, 1)
-    gate.told(DOWN, 11, 12, 1.0)
-    assert gate.until == 14
-    gate.told(TAKEN, 14, 15, 1.0)
-    assert gate.open
-    assert gate.admits(15, 3)
+    state = Availability(Backoff(base=1, cap=300), 60)
+    assert state.allows(0, 3)
+    state.record(DOWN, 0, 10, 1.0)
+    assert not state.allows(10.9, 0)
+    assert state.allows(11, 0)
+    assert not state.allows(11, 1)
+    state.record(DOWN, 11, 12, 1.0)
+    assert state.until == 14
+    state.record(TAKEN, 14, 15, 1.0)
+    assert state.available
+    assert state.allows(15, 3)
 
 
 def test_uploads_that_fail_side_by_side_are_one_failure() -> None:
-    gate = Gate(Backoff(base=1, cap=300), 60)
+    state = Availability(Backoff(base=1, cap=300), 60)
     for started in (0, 1, 2, 3):
-        gate.told(DOWN, started, 10, 1.0)
-    assert gate.until == 11
+        state.record(DOWN, started, 10, 1.0)
+    assert state.until == 11
 
 
 def test_one_bad_envelope_does_not_pause_the_upstream_but_many_do() -> None:
-    gate = Gate(Backoff(), 60)
+    state = Availability(Backoff(), 60)
     for now in range(3):
-        gate.told(FAILED, now, now, 1.0)
-    assert gate.open
-    gate.told(FAILED, 3, 3, 1.0)
-    assert not gate.open
-    gate.told(judged(Answer(400)), 4, 5, 1.0)  # an upstream that refuses one envelope works
-    assert gate.open
+        state.record(FAILED, now, now, 1.0)
+    assert state.available
+    state.record(FAILED, 3, 3, 1.0)
+    assert not state.available
+    state.record(assessed(Answer(400)), 4, 5, 1.0)  # an upstream that refuses one envelope works
+    assert state.available
 
 
 def test_f30_a_hold_lasts_until_the_upstream_takes_us() -> None:
-    gate = Gate(Backoff(), 60)
-    gate.told(LOCKED, 0, 0, 0.5)
-    assert gate.held is LOCKED
-    assert not gate.admits(59, 0)
-    assert gate.admits(60, 0)
-    assert not gate.admits(60, 1)
-    gate.told(DOWN, 60, 61, 0.0)
-    assert gate.held is LOCKED
-    gate.told(TAKEN, 70, 71, 0.0)
-    assert gate.open
+    state = Availability(Backoff(), 60)
+    state.record(LOCKED, 0, 0, 0.5)
+    assert state.held is LOCKED
+    assert not state.allows(59, 0)
+    assert state.allows(60, 0)
+    assert not state.allows(60, 1)
+    state.record(DOWN, 60, 61, 0.0)
+    assert state.held is LOCKED
+    state.record(TAKEN, 70, 71, 0.0)
+    assert state.available
 
 
 def test_f91_a_hold_for_the_route_is_probed_soon_and_then_less_often() -> None:
-    gate = Gate(Backoff(base=1, cap=300), 60)
+    state = Availability(Backoff(base=1, cap=300), 60)
     now, pauses = 0.0, []
     for _ in range(9):
-        gate.told(judged(Answer(404)), now, now, 1.0)
-        assert gate.held is not None
-        assert not gate.admits(gate.until - 0.01, 0)
-        assert gate.admits_awaited(now, 3)  # a caller that waits gets an answer
-        pauses.append(gate.until - now)
-        now = gate.until
+        state.record(assessed(Answer(404)), now, now, 1.0)
+        assert state.held is not None
+        assert not state.allows(state.until - 0.01, 0)
+        assert state.allows_awaited(now, 3)  # a caller that waits gets an answer
+        pauses.append(state.until - now)
+        now = state.until
     assert pauses == [1, 2, 4, 8, 16, 32, 60, 60, 60]
-    gate.told(TAKEN, now, now, 0.0)
-    assert gate.open
-    gate.told(LOCKED, now, now, 1.0)
-    assert not gate.admits_awaited(now, 0)
+    state.record(TAKEN, now, now, 0.0)
+    assert state.available
+    state.record(LOCKED, now, now, 1.0)
+    assert not state.allows_awaited(now, 0)
 
 
 def test_f33_retry_after_pauses_the_upstream() -> None:
-    gate = Gate(Backoff(), 60)
-    gate.told(judged(Answer(503, headers={"retry-after": "120"})), 0, 1, 0.0)
-    assert gate.until == 121
+    state = Availability(Backoff(), 60)
+    state.record(assessed(Answer(503, headers={"retry-after": "120"})), 0, 1, 0.0)
+    assert state.until == 121
 
 
 # -- what is kept ----------------------------------------------------------------------------------
@@ -593,13 +596,13 @@ def test_f33_retry_after_pauses_the_upstream() -> None:
 def test_a_receipt_and_a_refusal_are_json_and_bounded() -> None:
     headers = {"content-type": "text/html", "set-cookie": "secret", "server": "s" * 9000}
     answer = Answer(400, headers=headers, body=b"\xff" + b"x" * 60_000)
-    kept = policy.refusal(judged(answer), url="http://u/api/jmix", attempts=2, at=NOW)
+    kept = receipts.refusal(assessed(answer), url="http://u/api/jmix", attempts=2, at=NOW)
     assert kept["status"] == 400
     assert kept["headers"] == {"content-type": "text/html", "server": "s" * 1024}
     assert len(kept["body"]) == EXCERPT_BYTES_MAX
     json.dumps(kept)
-    kept = policy.receipt(
-        judged(Answer(201, body=body({"id": ID}))), url="http://u", attempts=1, at=NOW
+    kept = receipts.receipt(
+        assessed(Answer(201, body=body({"id": ID}))), url="http://u", attempts=1, at=NOW
     )
     assert kept["remote_id"] == ID
     assert kept["verified"] is False
@@ -610,14 +613,14 @@ def test_a_receipt_and_a_refusal_are_json_and_bounded() -> None:
     ("outcome", "word"),
     [
         (TAKEN, "delivered"),
-        (judged(Answer(422)), "refused"),
+        (assessed(Answer(422)), "refused"),
         (LOCKED, "failed"),
         (DOWN, "failed"),
-        (judged(Failure(Kind.LATE, "slow", late=True)), "timeout"),
+        (assessed(Failure(Kind.LATE, "slow", late=True)), "timeout"),
     ],
 )
 def test_the_word_for_whoever_waits(outcome: Outcome, word: str) -> None:
-    told = json.loads(policy.report(outcome, ID).encode())
+    told = json.loads(outcome.report(ID).encode())
     assert told["id"] == ID
     assert told["outcome"] == word
     assert told["status"] == outcome.status

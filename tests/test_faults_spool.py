@@ -30,7 +30,7 @@ from upstreams import Upstream, answer
 
 from fastjmix.errors import DamagedTicket, SpoolError
 from fastjmix.spool import Retention, Spool, Ticket
-from fastjmix.uploader.maintenance import Keep
+from fastjmix.uploader.maintenance import StorageLimits
 
 QUICK = "release_grace_secs = 0.1"
 
@@ -460,9 +460,9 @@ def test_f86_what_is_not_ours_stays_and_keeps_nobody_back(tmp_path: Path) -> Non
 
 
 SOON = """
-import fastjmix.uploader.loop
-from fastjmix.uploader.policy import Backoff
-from fastjmix.uploader.loop import Pace, Uploader
+from fastjmix.uploader.retry import Backoff
+from fastjmix.uploader.loop import Uploader
+from fastjmix.uploader.pace import Pace
 begin = Uploader.__init__
 pace = Pace(rescan_secs=0.2, backoff=Backoff(0.1, 0.2))
 Uploader.__init__ = lambda self, *given, **more: begin(self, *given, **more, pace=pace)
@@ -567,14 +567,16 @@ def test_f95_a_ticket_of_a_living_process_is_not_swept(spool: Spool) -> None:
     draft.close()
 
 
-@pytest.mark.parametrize("keep", [Keep(secs=0), Keep(size=0)])
-def test_f95_retention_acts_when_an_envelope_was_delivered(tmp_path: Path, keep: Keep) -> None:
+@pytest.mark.parametrize("limits", [StorageLimits(secs=0), StorageLimits(size=0)])
+def test_f95_retention_acts_when_an_envelope_was_delivered(
+    tmp_path: Path, limits: StorageLimits
+) -> None:
     """Not at the next minute's look: nothing but the delivery wakes it."""
 
     async def test() -> None:
         async with (
             Upstream().open() as store,
-            node(tmp_path, to(store.url), FAST, keep=keep) as one,
+            node(tmp_path, to(store.url), FAST, limits=limits) as one,
         ):
             for count in (1, 2):
                 one.seal()

@@ -41,7 +41,7 @@ from fastjmix import log
 from fastjmix.errors import SpoolError
 from fastjmix.packer.duplicates import COMPARED_MAX
 from fastjmix.spool import Room, Spool
-from fastjmix.uploader.maintenance import Keep
+from fastjmix.uploader.maintenance import StorageLimits
 
 A700 = 0xA700
 RJ_CONGESTION = (2, 3, 1)
@@ -400,7 +400,9 @@ def test_f88_delivered_envelopes_give_inodes_back(
         pace = replace(FAST, upkeep_secs=0.3)
         async with (
             Upstream().open() as store,
-            node(disk.at, to(store.url), pace, keep=Keep(room=Room(disk.at, 0, 0))) as one,
+            node(
+                disk.at, to(store.url), pace, limits=StorageLimits(room=Room(disk.at, 0, 0))
+            ) as one,
         ):
             ids = []
             for count in range(1, 7):

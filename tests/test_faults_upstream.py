@@ -54,14 +54,13 @@ from upstreams import PATH, Raw, Seen, Upstream, Wire, answer, http_head, taken
 
 from fastjmix.config import Credentials, Secret
 from fastjmix.spool import Ticket
-from fastjmix.uploader import client
+from fastjmix.uploader import client, connections
 from fastjmix.uploader.attempt import MANIFEST_SLACK
-from fastjmix.uploader.client import Patience
 from fastjmix.uploader.content_coding import decoded
-from fastjmix.uploader.integrity import Damaged, Witness, examine
-from fastjmix.uploader.loop import Pace
-from fastjmix.uploader.maintenance import Keep
-from fastjmix.uploader.policy import Backoff
+from fastjmix.uploader.integrity import BodyCheck, Damaged, examine
+from fastjmix.uploader.maintenance import StorageLimits
+from fastjmix.uploader.pace import Pace, TimeLimits
+from fastjmix.uploader.retry import Backoff
 
 BEARER = Credentials(method="bearer", token=Secret(TOKEN))
 CODINGS = ("chunked", "content-length")
@@ -196,10 +195,10 @@ def test_f24_every_bit_of_an_archive_is_watched(tmp_path: Path, origin: str) -> 
 
     def passes(piece: int) -> bool:
         """Also when the structure was well and the bytes went bad afterwards."""
-        witness = Witness(examine(archive, ticket))
+        check = BodyCheck(examine(archive, ticket))
         read = archive.read_bytes()
         for start in range(0, len(read), piece):
-            witness.see(read[start : start + piece])
+            check.update(read[start : start + piece])
         return True
 
     assert all(passes(piece) for piece in (1, 7, 100, len(data), len(data) + 1))
@@ -208,7 +207,7 @@ def test_f24_every_bit_of_an_archive_is_watched(tmp_path: Path, origin: str) -> 
         spoiled = bytearray(data)
         spoiled[bit // 8] ^= 1 << bit % 8
         with pytest.raises(Damaged):
-            Witness(sealed_extents).see(spoiled)
+            BodyCheck(sealed_extents).update(spoiled)
         if bit % by_form(63, 1) == 0:
             archive.write_bytes(spoiled)
             with pytest.raises(Damaged):
@@ -220,9 +219,9 @@ def test_f24_what_goes_on_behind_its_end_is_damaged(tmp_path: Path) -> None:
     archive = tmp_path / "envelope.zip"
     archive.write_bytes(data)
     ticket = Ticket("", "", "", "stored", (), "", 1, len(data), 0.0, "")
-    witness = Witness(examine(archive, ticket))
+    check = BodyCheck(examine(archive, ticket))
     with pytest.raises(Damaged, match="goes on"):
-        witness.see(data + b"x")
+        check.update(data + b"x")
 
 
 # -- F29 to F35: answers, and none -----------------------------------------------------------------
@@ -403,7 +402,7 @@ def test_f35_an_upstream_that_cannot_be_reached_costs_nothing(tmp_path: Path) ->
 
     async def test() -> None:
         for number, host in enumerate(("no-such-host.invalid", "[100::1]")):
-            pace = replace(FAST, patience=replace(FAST.patience, connect=0.2))
+            pace = replace(FAST, time_limits=replace(FAST.time_limits, connect=0.2))
             upstream = to(f"http://{host}:9{PATH}", max_retries=50)
             async with node(tmp_path / str(number), upstream, pace) as one:
                 envelope_id = one.seal()
@@ -487,7 +486,7 @@ def test_f38_progress_counts_and_not_the_whole_time(tmp_path: Path) -> None:
     """An upload that takes many times `timeout_secs` and `stall` arrives at the first attempt."""
 
     async def test() -> None:
-        pace = replace(FAST, patience=Patience(stall=0.3))
+        pace = replace(FAST, time_limits=TimeLimits(stall=0.3))
         plan = in_turn(Plan(up=(Bandwidth(4 * MEGABYTE), Latency(0.01))))
         async with line(tmp_path, plan, pace, timeout_secs=0.3) as here:
             started = time.monotonic()
@@ -504,7 +503,7 @@ def test_f38_a_drip_is_no_progress(tmp_path: Path) -> None:
     """Each pause is short enough; the whole is below the rate."""
 
     async def test() -> None:
-        pace = replace(FAST, patience=Patience(stall=1.2, rate=8 * MEGABYTE))
+        pace = replace(FAST, time_limits=TimeLimits(stall=1.2, rate=8 * MEGABYTE))
         plan = in_turn(Plan(up=(Bandwidth(MEGABYTE),)))
         async with line(tmp_path, plan, pace) as here:
             here.node.seal(sealed_envelope(image=bytes(8 * MEGABYTE)), crc32=None)
@@ -768,12 +767,12 @@ def test_f40_the_limit_of_what_an_answer_unpacks_to(size: int, over: bool) -> No
 @pytest.mark.parametrize(
     ("headers", "fits"),
     [
-        ([b"X: " + b"v" * (client.HEADER_LINE_BYTES_MAX - 1)], True),
-        ([b"X: " + b"v" * client.HEADER_LINE_BYTES_MAX], True),
-        ([b"X: " + b"v" * (client.HEADER_LINE_BYTES_MAX + 1)], False),
-        ([b"X-%d: v" % n for n in range(client.HEADERS_MAX - 2)], True),
-        ([b"X-%d: v" % n for n in range(client.HEADERS_MAX - 1)], True),
-        ([b"X-%d: v" % n for n in range(client.HEADERS_MAX)], False),
+        ([b"X: " + b"v" * (connections.HEADER_LINE_BYTES_MAX - 1)], True),
+        ([b"X: " + b"v" * connections.HEADER_LINE_BYTES_MAX], True),
+        ([b"X: " + b"v" * (connections.HEADER_LINE_BYTES_MAX + 1)], False),
+        ([b"X-%d: v" % n for n in range(connections.HEADERS_MAX - 2)], True),
+        ([b"X-%d: v" % n for n in range(connections.HEADERS_MAX - 1)], True),
+        ([b"X-%d: v" % n for n in range(connections.HEADERS_MAX)], False),
     ],
     ids=[
         "a value under",
@@ -938,7 +937,7 @@ def test_f42_an_early_answer_ends_the_body(
     async def test() -> None:
         early = http_head(f"{status} Early", Content_Length=0)
         plan = in_turn(Plan(up=(Stall(65536), Say(65536, early))))
-        pace = replace(FAST, patience=Patience(stall=8))
+        pace = replace(FAST, time_limits=TimeLimits(stall=8))
         async with line(tmp_path, plan, pace, transfer_encoding=coding) as here:
             archive = big(tmp_path / "big.zip", 64 * MEGABYTE)
             started = time.monotonic()
@@ -1042,7 +1041,7 @@ def test_f44_the_backlog_goes_four_at_once_while_new_ones_come(tmp_path: Path) -
         return taken(request, seen)
 
     async def test() -> None:
-        pace = replace(FAST, patience=replace(FAST.patience, stall=20.0))
+        pace = replace(FAST, time_limits=replace(FAST.time_limits, stall=20.0))
         store = Upstream(take)
         async with store.open(), node(tmp_path, to(store.url, timeout_secs=20.0), pace) as one:
             sealed = [one.seal() for _ in range(backlog + 1)]
@@ -1158,7 +1157,7 @@ def test_f44_retention_takes_what_was_sent_and_nothing_else(tmp_path: Path) -> N
 
         pace = replace(FAST, upkeep_secs=0.02)
         async with Upstream(refuse_some).open() as store:
-            options = {"keep": Keep(1000.0, 0)}
+            options = {"limits": StorageLimits(1000.0, 0)}
             async with node(tmp_path, to(store.url), pace, start=False, **options) as one:
                 draft = one.spool.new_draft({"packer": 0})
                 waiting = one.seal(upstream="nobody configured it")

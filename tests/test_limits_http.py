@@ -30,9 +30,10 @@ from fastjmix.httpd import archive_checks, connection_limit
 from fastjmix.httpd import server as web
 from fastjmix.jmix.limits import Limits
 from fastjmix.jmix.read.admission import EnvelopeSummary, check_envelope
-from fastjmix.uploader import answers, policy
+from fastjmix.uploader import answers, receipts
 from fastjmix.uploader.answers import Answer
-from fastjmix.uploader.policy import Failure, Kind, Outcome
+from fastjmix.uploader.outcome import DETAIL_CHARS_MAX, Failure, Kind, Outcome
+from fastjmix.uploader.policy import ExpectedId, assess_answer, assess_failure
 
 MACHINE_SECS = 10
 """What a machine with other things to do may add to a deadline."""
@@ -130,38 +131,38 @@ def test_the_rest_of_a_refused_body_is_read_for_a_while(
 # -- upstream answers ------------------------------------------------------------------------------
 
 
-def judged(result: Answer | Failure) -> Outcome:
-    return policy.judge(result, ID, require_matching_id=False, now=0.0, cap=300.0)
+def assessed(answer: Answer) -> Outcome:
+    return assess_answer(answer, ExpectedId(ID))
 
 
 @pytest.mark.parametrize("off", [-1, 0, 1])
 def test_characters_of_an_upstreams_id(off: int) -> None:
     found = "x" * (answers.REMOTE_ID_CHARS_MAX + off)
     body = json.dumps({"id": found}).encode()
-    assert judged(Answer(201, body=body)).remote_id == (None if off > 0 else found)
+    assert assessed(Answer(201, body=body)).remote_id == (None if off > 0 else found)
 
 
 @pytest.mark.parametrize("off", [-1, 0, 1])
 def test_bytes_of_an_answer_that_are_kept(off: int) -> None:
     body = b"x" * (answers.EXCERPT_BYTES_MAX + off)
-    outcome = judged(Answer(400, body=body))
-    kept = policy.refusal(outcome, url="http://u", attempts=1, at=0.0)["body"]
+    outcome = assessed(Answer(400, body=body))
+    kept = receipts.refusal(outcome, url="http://u", attempts=1, at=0.0)["body"]
     assert len(kept) == answers.EXCERPT_BYTES_MAX + min(off, 0)
 
 
 @pytest.mark.parametrize("off", [-1, 0, 1])
 def test_characters_of_a_reason(off: int) -> None:
     begins = f"{Kind.BROKEN.value}: "
-    detail = "x" * (policy.DETAIL_CHARS_MAX + off - len(begins))
-    outcome = judged(Failure(Kind.BROKEN, detail))
-    assert len(outcome.reason) == policy.DETAIL_CHARS_MAX + min(off, 0)
+    detail = "x" * (DETAIL_CHARS_MAX + off - len(begins))
+    outcome = assess_failure(Failure(Kind.BROKEN, detail))
+    assert len(outcome.reason) == DETAIL_CHARS_MAX + min(off, 0)
     told = replace(outcome, reason=begins + detail)
-    sent = json.loads(policy.report(told, ID).encode())["detail"]
-    assert len(sent) == policy.DETAIL_CHARS_MAX + min(off, 0)
+    sent = json.loads(told.report(ID).encode())["detail"]
+    assert len(sent) == DETAIL_CHARS_MAX + min(off, 0)
 
 
 def test_an_answers_body_that_does_not_end_is_not_waited_for(tmp_path: Path) -> None:
-    """Patience.answer, and what its size may take: its status is known, and counts."""
+    """TimeLimits.answer, and what its size may take: its status is known, and counts."""
 
     async def serve(wire: Wire) -> None:
         await wire.body(await wire.head())
@@ -175,14 +176,14 @@ def test_an_answers_body_that_does_not_end_is_not_waited_for(tmp_path: Path) -> 
                 began = time.monotonic()
                 envelope_id = one.seal()
                 await one.left()
-                assert time.monotonic() - began >= FAST.patience.answer
+                assert time.monotonic() - began >= FAST.time_limits.answer
                 assert one.receipt(envelope_id)["attempts"] == 1
 
     run(test)
 
 
 def test_a_connection_that_is_not_made_is_not_waited_for(tmp_path: Path) -> None:
-    """Patience.connect: the kernel of an upstream with a full backlog answers no SYN."""
+    """TimeLimits.connect: the kernel of an upstream with a full backlog answers no SYN."""
 
     async def test() -> None:
         with socket.create_server(("127.0.0.1", 0), backlog=0) as full, contextlib.ExitStack() as q:
@@ -191,7 +192,7 @@ def test_a_connection_that_is_not_made_is_not_waited_for(tmp_path: Path) -> None
                 waits = q.enter_context(socket.socket())
                 waits.setblocking(False)
                 waits.connect_ex(("127.0.0.1", port))
-            pace = replace(FAST, patience=replace(FAST.patience, connect=0.2))
+            pace = replace(FAST, time_limits=replace(FAST.time_limits, connect=0.2))
             upstream = to(f"http://127.0.0.1:{port}{PATH}", timeout_secs=3600)
             async with node(tmp_path, upstream, pace) as one:
                 one.seal()

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastjmix.ipc.outcome import DATAGRAM_BYTES_MAX, EnvelopeOutcome, Result
-from fastjmix.uploader.policy import DETAIL_CHARS_MAX
+from fastjmix.uploader.outcome import DETAIL_CHARS_MAX
 
 ID = "550e8400-e29b-41d4-a716-446655440000"
 

@@ -34,12 +34,10 @@ from upstreams import (
 
 from fastjmix.config import Credentials, Secret
 from fastjmix.spool import Room
-from fastjmix.uploader import loop as uploader
-from fastjmix.uploader.client import Courier
-from fastjmix.uploader.maintenance import Keep
-from fastjmix.uploader.policy import Backoff, Gate
-from fastjmix.uploader.queue import Key, Target, key_of, name_of
-from fastjmix.uploader.upstream_facts import UpstreamFacts
+from fastjmix.uploader import finishing
+from fastjmix.uploader.maintenance import StorageLimits
+from fastjmix.uploader.queue import Key, Queue, key_of, name_of
+from fastjmix.uploader.retry import Backoff
 
 # -- what comes back -------------------------------------------------------------------------------
 
@@ -548,7 +546,7 @@ def test_deliveries_that_the_disk_does_not_record_are_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, off: int
 ) -> None:
     """sent/ cannot be written: not all of outbox/ is uploaded for nothing, and kept in memory."""
-    monkeypatch.setattr(uploader, "STEPS_MAX", 3)
+    monkeypatch.setattr(finishing, "MOVES_MAX", 3)
 
     async def test() -> None:
         slow = replace(FAST, at_once=1)
@@ -590,7 +588,7 @@ def test_f28_delivered_envelopes_are_kept_as_long_as_configured(tmp_path: Path) 
         pace = replace(FAST, upkeep_secs=0.01)
         async with (
             Upstream().open() as store,
-            node(tmp_path, to(store.url), pace, keep=Keep(size=0)) as one,
+            node(tmp_path, to(store.url), pace, limits=StorageLimits(size=0)) as one,
         ):
             one.seal()
             await one.left()
@@ -606,10 +604,10 @@ def test_delivered_envelopes_make_room_before_the_mark_and_what_waits_never(tmp_
     async def test() -> None:
         found = os.statvfs(tmp_path)
         soft = 2 * found.f_bavail * found.f_frsize  # twice what is free, whatever others write
-        keep = Keep(secs=1e6, size=1 << 50, room=Room(tmp_path, soft, 0))
+        limits = StorageLimits(secs=1e6, size=1 << 50, room=Room(tmp_path, soft, 0))
         async with (
             Upstream(script(answer(201), answer(503))).open() as store,
-            node(tmp_path, to(store.url), SLOW, keep=keep) as one,
+            node(tmp_path, to(store.url), SLOW, limits=limits) as one,
         ):
             one.seal()
             await one.left()
@@ -637,7 +635,9 @@ def test_f34_an_old_queue_is_an_alarm_once(tmp_path: Path) -> None:
         pace = replace(FAST, upkeep_secs=0.01)
         async with (
             Upstream(away).open() as store,
-            node(tmp_path, to(store.url), pace, start=False, keep=Keep(alarm_secs=900)) as one,
+            node(
+                tmp_path, to(store.url), pace, start=False, limits=StorageLimits(alarm_secs=900)
+            ) as one,
         ):
             young, old = one.seal(), one.seal()
             os.utime(one.spool.path("outbox", old), (time.time() - 1000,) * 2)
@@ -734,22 +734,20 @@ def test_what_a_person_takes_away_is_forgotten_and_welcome_again(tmp_path: Path)
 def test_f81_what_waits_costs_little(tmp_path: Path) -> None:
     """Bytes of memory of an envelope that was never tried, with all that its queue needs."""
     count = 100_000
-    courier = Courier(to("http://127.0.0.1:1"), FAST.patience, 1)
-    facts = UpstreamFacts("auto")
-    target = Target(to("http://127.0.0.1:1"), courier, Gate(FAST.backoff, 1.0), facts)
+    queue = Queue()
     known: set[Key] = set()
     names = [str(uuid.uuid4()) for _ in range(count)]
     tracemalloc.start()
     for name in names:
         known.add(key := key_of(name))
-        target.take_in(key, None, doubtful=True)
+        queue.add(key, None, maybe_stored=True)
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     print(f"{held / count:.0f} bytes each")
     assert held < 120 * count
-    found = [item for _ in range(count) if (item := target.next_item())]
+    found = [item for _ in range(count) if (item := queue.pop_oldest())]
     assert [item.id for item in found] == names
-    assert all(item.doubtful for item in found)
+    assert all(item.maybe_stored for item in found)
 
 
 @pytest.mark.parametrize(

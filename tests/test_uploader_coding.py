@@ -26,7 +26,7 @@ from upstreams import (
     says_ok,
 )
 
-from fastjmix.uploader.policy import Backoff
+from fastjmix.uploader.retry import Backoff
 from fastjmix.uploader.upstream_facts import UNCLEAR_MAX
 
 ONE = replace(FAST, at_once=1)

@@ -33,10 +33,14 @@ from upstreams import (
 )
 
 from fastjmix.uploader.answers import Answer
-from fastjmix.uploader.client import Courier
-from fastjmix.uploader.loop import Pace
-from fastjmix.uploader.policy import Backoff, Gate, Verdict, judge
-from fastjmix.uploader.queue import Target, Waiting
+from fastjmix.uploader.availability import Availability
+from fastjmix.uploader.client import UpstreamClient
+from fastjmix.uploader.outcome import Disposition
+from fastjmix.uploader.pace import Pace
+from fastjmix.uploader.policy import assess_status
+from fastjmix.uploader.queue import Waiting
+from fastjmix.uploader.retry import Backoff
+from fastjmix.uploader.target import Target
 from fastjmix.uploader.upstream_facts import UpstreamFacts
 
 QUICK = replace(FAST, hold_secs=0.05, route_secs=0.05)
@@ -297,21 +301,24 @@ def test_f91_who_waits_is_answered_and_nothing_is_rejected(tmp_path: Path) -> No
 def test_f91_each_finding_needs_an_acceptance_of_its_own() -> None:
     """One good answer says nothing of a hundred envelopes, where good and bad ones alternate."""
     upstream = to("http://127.0.0.1:1")
-    gate = Gate(Backoff(), 60)
-    target = Target(upstream, Courier(upstream, FAST.patience, 1), gate, UpstreamFacts("auto"))
-    items = [Waiting(n, n, doubtful=True) for n in range(100)]
-    not_found = judge(Answer(404), "", require_matching_id=False, now=0, cap=0)
+    client = UpstreamClient(upstream, FAST.time_limits, 1)
+    availability = Availability(Backoff(), 60)
+    target = Target(upstream, client, availability, UpstreamFacts("auto"))
+    items = [Waiting(n, n, maybe_stored=True) for n in range(100)]
+    not_found = assess_status(Answer(404))
 
-    def verdicts(now: float) -> list[Verdict]:
-        return [target.weigh(item, not_found, target.taken, now, 10).verdict for item in items]
+    def dispositions(now: float) -> list[Disposition]:
+        return [
+            target.reassess(item, not_found, target.taken, now, 10).disposition for item in items
+        ]
 
-    assert set(verdicts(0)) == {Verdict.HELD}
-    assert set(verdicts(100)) == {Verdict.HELD}  # nothing was taken since
+    assert set(dispositions(0)) == {Disposition.HELD}
+    assert set(dispositions(100)) == {Disposition.HELD}  # nothing was taken since
     target.taken += 1
-    assert Counter(verdicts(100)) == {Verdict.REFUSED: 1, Verdict.HELD: 99}
+    assert Counter(dispositions(100)) == {Disposition.REFUSED: 1, Disposition.HELD: 99}
     target.taken += 1
-    gate.held = not_found  # and none while it is held, for then the route is at fault again
-    assert set(verdicts(200)) == {Verdict.HELD}
+    availability.held = not_found  # and none while it is held, for then the route is at fault again
+    assert set(dispositions(200)) == {Disposition.HELD}
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 409, 503])

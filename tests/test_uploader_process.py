@@ -18,7 +18,7 @@ from proxy import Plan, Proxy, Reset, Say, in_turn
 from upstreams import Upstream, http_head
 
 from fastjmix import config, log
-from fastjmix.uploader.loop import one_line
+from fastjmix.uploader.loop import log_loop_problem
 
 CHILD = """
 import pickle, sys
@@ -123,7 +123,7 @@ def test_what_nobody_waits_for_any_more_is_one_line_of_the_log(
 
     async def test() -> None:
         loop = asyncio.get_running_loop()
-        loop.set_exception_handler(one_line)
+        loop.set_exception_handler(log_loop_problem)
 
         async def reset() -> None:
             raise ConnectionResetError(104, "Connection reset by peer")

@@ -20,74 +20,74 @@ V11, V10 = (1, 1), (1, 0)
 
 def proved() -> UpstreamFacts:
     facts = UpstreamFacts("auto")
-    facts.heard(V11, named=True, now=NOW)
-    assert facts.coding(first=True, now=NOW) is Coding.CHUNKED
-    facts.confirmed()
+    facts.record_answer(V11, named=True, now=NOW)
+    assert facts.choose_coding(first=True, now=NOW) is Coding.CHUNKED
+    facts.record_proof()
     return facts
 
 
 def test_f82_a_body_goes_by_its_length_until_an_answer_has_named_our_id() -> None:
     facts = UpstreamFacts("auto")
     for version, named in ((V11, False), (V10, True), (V11, False)):
-        assert facts.coding(first=True, now=NOW) is Coding.LENGTH
-        facts.heard(version, named=named, now=NOW)
-    facts.heard(V11, named=True, now=NOW)
-    assert facts.coding(first=False, now=NOW) is Coding.LENGTH
-    assert facts.coding(first=True, now=NOW) is Coding.CHUNKED  # the trial
-    assert facts.coding(first=True, now=NOW) is Coding.LENGTH  # while it is under way
-    facts.confirmed()
-    assert facts.coding(first=True, now=NOW) is Coding.CHUNKED
-    assert facts.coding(first=False, now=NOW) is Coding.LENGTH
+        assert facts.choose_coding(first=True, now=NOW) is Coding.LENGTH
+        facts.record_answer(version, named=named, now=NOW)
+    facts.record_answer(V11, named=True, now=NOW)
+    assert facts.choose_coding(first=False, now=NOW) is Coding.LENGTH
+    assert facts.choose_coding(first=True, now=NOW) is Coding.CHUNKED  # the trial
+    assert facts.choose_coding(first=True, now=NOW) is Coding.LENGTH  # while it is under way
+    facts.record_proof()
+    assert facts.choose_coding(first=True, now=NOW) is Coding.CHUNKED
+    assert facts.choose_coding(first=False, now=NOW) is Coding.LENGTH
 
 
-@pytest.mark.parametrize("how", ["doubted", "unclear", "HTTP/1.0"])
+@pytest.mark.parametrize("how", ["no proof", "unclear", "HTTP/1.0"])
 def test_f82_any_doubt_takes_the_proof_for_a_long_time(how: str) -> None:
     facts = proved()
-    if how == "doubted":
-        facts.doubted(NOW)
+    if how == "no proof":
+        facts.record_no_proof(NOW)
     elif how == "unclear":
         for _ in range(UNCLEAR_MAX):
-            assert facts.coding(first=True, now=NOW) is Coding.CHUNKED
-            facts.unclear(NOW)
+            assert facts.choose_coding(first=True, now=NOW) is Coding.CHUNKED
+            facts.record_unclear(NOW)
     else:
-        facts.heard(V10, named=True, now=NOW)
-    facts.confirmed()  # of a body that was under way
-    facts.heard(V11, named=True, now=NOW)
+        facts.record_answer(V10, named=True, now=NOW)
+    facts.record_proof()  # of a body that was under way
+    facts.record_answer(V11, named=True, now=NOW)
     for later in (0.0, TRIAL_PAUSE_SECS - 1):
-        assert facts.coding(first=True, now=NOW + later) is Coding.LENGTH
-    assert facts.coding(first=True, now=NOW + TRIAL_PAUSE_SECS) is Coding.CHUNKED
+        assert facts.choose_coding(first=True, now=NOW + later) is Coding.LENGTH
+    assert facts.choose_coding(first=True, now=NOW + TRIAL_PAUSE_SECS) is Coding.CHUNKED
 
 
 def test_f82_a_trial_that_breaks_off_is_no_proof_and_one_that_was_not_sent_is_none() -> None:
     facts = UpstreamFacts("auto")
-    facts.heard(V11, named=True, now=NOW)
-    assert facts.coding(first=True, now=NOW) is Coding.CHUNKED
-    facts.unsent()
-    assert facts.coding(first=True, now=NOW) is Coding.CHUNKED
-    facts.unclear(NOW)
-    assert facts.coding(first=True, now=NOW) is Coding.LENGTH
+    facts.record_answer(V11, named=True, now=NOW)
+    assert facts.choose_coding(first=True, now=NOW) is Coding.CHUNKED
+    facts.record_unsent()
+    assert facts.choose_coding(first=True, now=NOW) is Coding.CHUNKED
+    facts.record_unclear(NOW)
+    assert facts.choose_coding(first=True, now=NOW) is Coding.LENGTH
 
 
 @pytest.mark.parametrize("setting", [coding.value for coding in Coding])
 def test_a_coding_by_name_is_kept_whatever_is_heard(setting: str) -> None:
     facts = UpstreamFacts(setting)
     for named in (False, True):
-        facts.heard(V10, named=named, now=NOW)
-        facts.doubted(NOW)
-        assert facts.coding(first=named, now=NOW) is Coding(setting)
+        facts.record_answer(V10, named=named, now=NOW)
+        facts.record_no_proof(NOW)
+        assert facts.choose_coding(first=named, now=NOW) is Coding(setting)
 
 
 def test_f82_a_restart_begins_by_length_and_goes_on_as_it_was() -> None:
     facts = UpstreamFacts("auto", proved().dump())
     assert facts.names_ours
-    assert facts.coding(first=True, now=NOW) is Coding.LENGTH
-    facts.heard(V11, named=True, now=NOW)
-    assert facts.coding(first=True, now=NOW) is Coding.CHUNKED
-    assert facts.coding(first=True, now=NOW) is Coding.CHUNKED
-    facts.doubted(NOW)
+    assert facts.choose_coding(first=True, now=NOW) is Coding.LENGTH
+    facts.record_answer(V11, named=True, now=NOW)
+    assert facts.choose_coding(first=True, now=NOW) is Coding.CHUNKED
+    assert facts.choose_coding(first=True, now=NOW) is Coding.CHUNKED
+    facts.record_no_proof(NOW)
     facts = UpstreamFacts("auto", facts.dump())
-    facts.heard(V11, named=True, now=NOW)
-    assert facts.coding(first=True, now=NOW + 1) is Coding.LENGTH
+    facts.record_answer(V11, named=True, now=NOW)
+    assert facts.choose_coding(first=True, now=NOW + 1) is Coding.LENGTH
     assert UpstreamFacts("auto").dump() == {}
 
 
@@ -103,9 +103,9 @@ JSON = st.recursive(
 @given(st.dictionaries(st.sampled_from(["names_ours", "takes_chunked", "doubted_at"]), JSON))
 def test_f82_whatever_is_remembered_the_first_body_goes_by_length(known: dict[str, object]) -> None:
     facts = UpstreamFacts("auto", known)
-    assert facts.coding(first=True, now=NOW) is Coding.LENGTH
-    facts.heard(V11, named=True, now=NOW)
-    facts.coding(first=True, now=NOW)
+    assert facts.choose_coding(first=True, now=NOW) is Coding.LENGTH
+    facts.record_answer(V11, named=True, now=NOW)
+    facts.choose_coding(first=True, now=NOW)
     facts.dump()
 
 

@@ -1,15 +1,23 @@
 """Process: outbox → upstream → sent. The only process that holds the upstreams' credentials.
 
-loop.py             deliveries under way, waiting, and their ends
+loop.py             the process: wakes, starts, stops
+pace.py             its bounds and intervals
 outbox_watcher.py   finds new envelopes in outbox/
+backlog.py          the envelopes that are known, each put into a queue
+target.py           one upstream, with what is under way there
 queue.py            envelopes that wait for an upstream, oldest first
+deliveries.py       uploads under way
 attempt.py          one attempt to deliver an envelope
-client.py           HTTP with one upstream
+client.py           HTTP with one upstream; connections.py, request_body.py: its parts
 content_coding.py   Content-Encoding of an answer, within a bound
-answers.py          what an upstream answered
-policy.py           what that answer means, and when to ask again
-upstream_facts.py   what an upstream has shown of itself; upstream_memory.py: over restarts
-integrity.py        is the archive still what was sealed?
-outcomes.py         tells the process that waits for an envelope its outcome
-maintenance.py      retention, the marks of the disk, a scrub of what waits
+answers.py          reads an upstream's answer
+outcome.py          the outcome of an attempt, as a value
+policy.py           decides what an answer means; conflict.py: what a 409 means
+retry.py            when to try again; availability.py: whether an upstream may be tried now
+upstream_facts.py   what an upstream's answers have proved; upstream_memory.py: over restarts
+integrity.py        checks an archive against what was sealed
+finishing.py        moves an envelope to sent/ or rejected/; receipts.py: the records kept there
+reports.py          sends an outcome to the process that waits for it
+maintenance.py      retention, the disk's marks, the queue's age
+scrub.py            reads what has waited for long, to find damage in time
 """

@@ -2,15 +2,15 @@
 
 Wanted: a 2xx of a proxy, a portal, a login page or a web server's default site is not taken for a
 delivery, and an odd answer of a real JMIX server is.
-Guaranteed: the body decides, and not its Content-Type: frameworks call JSON text/html, and empty
-bodies too. A Harmony instance wraps its answers, HTTP 200 with {"response": {"status": 400, …}}
-inside; then what is inside is what was meant. Nothing here raises, does I/O, or repeats a word of
-an answer's body.
+Guaranteed: the body decides, and not its Content-Type, since frameworks send JSON, and empty
+bodies, as text/html. A Harmony instance wraps its answers: HTTP 200 with
+{"response": {"status": 400, …}} inside; then the inner answer counts. Nothing here raises, does
+I/O, or repeats a word of an answer's body.
 
-    a 2xx                              what must be in it
+    a 2xx                              its body must hold
     any, naming our id                 nothing else
     any                                no markup, no error: an object with "error" is not "stored"
-    201 202 204                        the status says enough: empty, or not JSON, will do
+    201 202 204                        anything else: empty, or not JSON, will do
     200 203                            a JSON object
     others (205, 206, 207 …)           our id
 """
@@ -37,8 +37,8 @@ _BYTE_ORDER_MARKS: Final = (
     (b"\xfe\xff", "utf-16-be"),
 )
 
-_SPEAKING: Final = frozenset({201, 202, 204})
-"""Statuses that say by themselves that something was taken: no page and no proxy gives them."""
+_STORED_STATUSES: Final = frozenset({201, 202, 204})
+"""Statuses that prove by themselves that something was taken: no page and no proxy gives them."""
 
 _OBJECT_DUE: Final = frozenset({200, 203})
 
@@ -52,20 +52,20 @@ _MISDIRECTED: Final = (
     b"invalid host",  # Starlette, and others that know their own names only
     b"invalid http request",  # uvicorn
 )
-"""Words of a refusal that comes before anything looks at a body: the URL is at fault."""
+"""Words of a refusal that is sent before the body is read: the URL is at fault."""
 
 _FAILURES: Final = (
     "error",
     "errors",
     "error_code",
     "errorCode",
-    "errorMessage",  # of a function behind a gateway that answers 200 whatever became of it
+    "errorMessage",  # of a function behind a gateway that answers 200 in any case
     "errorType",
     "fault",
     "faultstring",
 )
 
-_REFUSES: Final = re.compile(r"[45][0-9]{2}")
+_ERROR_STATUS: Final = re.compile(r"[45][0-9]{2}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class _Meant:
-    """The answer inside any wrapping. `document` is None when the body is no JSON."""
+    """The answer inside any wrapping. `document` is None when the body is not JSON."""
 
     status: int
     body: bytes
@@ -143,7 +143,7 @@ def meant_status(answer: Answer) -> int:
 
 
 def inner_document(answer: Answer) -> Any:
-    """Returns the JSON value of what an answer wraps, or of itself."""
+    """Returns the JSON value of the answer, or of the one that it wraps."""
     return _unwrapped(answer).document
 
 
@@ -156,7 +156,7 @@ def remote_id(answer: Answer) -> str | None:
     """Finds the upstream's id for the envelope: `id`, `response.json.id`, or Location's end."""
     meant = _unwrapped(answer)
     found = _id_in(document(answer.body)) or _id_in(meant.document)
-    if found is not None or meant.status not in _SPEAKING:
+    if found is not None or meant.status not in _STORED_STATUSES:
         return found
     places = (_header(meant.headers, "location"), answer.headers.get("location", ""))
     for place in places:
@@ -181,27 +181,27 @@ def _uuid(text: str) -> uuid.UUID | None:
 
 
 def is_uuid(text: str) -> bool:
-    """Tells whether it is a UUID in any of its usual forms."""
+    """Returns whether it is a UUID in any of its usual forms."""
     return _uuid(text) is not None
 
 
 def same_id(theirs: str | None, ours: str) -> bool:
-    """Tells whether an upstream's id is ours: case, braces and urn:uuid: do not count."""
+    """Returns whether an upstream's id is ours, whatever its case, braces or urn:uuid:."""
     if theirs is None:
         return False
     return theirs.lower() == ours.lower() or (is_uuid(ours) and _uuid(theirs) == _uuid(ours))
 
 
-# -- what is no JMIX server's ----------------------------------------------------------------------
+# -- answers of other servers ----------------------------------------------------------------------
 
 
 def is_markup(answer: Answer) -> bool:
-    """Tells whether it is an HTML or XML document, whatever its Content-Type says."""
+    """Returns whether it is an HTML or XML document, whatever its Content-Type."""
     return _markup(_unwrapped(answer))
 
 
 def is_misdirected(answer: Answer) -> bool:
-    """Tells whether a server says in plain text that the request should not have come to it."""
+    """Returns whether a server answers in plain text that the request was not for it."""
     meant = _unwrapped(answer)
     text = _unmarked(meant.body)[:EXCERPT_BYTES_MAX].lower()
     return meant.document is None and any(words in text for words in _MISDIRECTED)
@@ -219,13 +219,16 @@ def _markup(meant: _Meant) -> bool:
 
 
 def _is_object(meant: _Meant, answer: Answer) -> bool:
-    """Accepts a body that goes on behind the limit, or broke off, too, when it begins like one."""
+    """Returns whether it is a JSON object.
+
+    A body that goes on behind the limit, or broke off, is one when it begins like one.
+    """
     if isinstance(meant.document, dict):
         return True
     return (answer.cut or answer.over) and _unmarked(meant.body).lstrip().startswith(b"{")
 
 
-def _speaks_of_failure(found: Any) -> bool:
+def _reports_failure(found: Any) -> bool:
     """Finds {"error": …}, {"success": false}, {"status": "failed"}, {"code": 401} and the like."""
     if not isinstance(found, dict):
         return False
@@ -237,17 +240,17 @@ def _speaks_of_failure(found: Any) -> bool:
     if isinstance(status, str) and status.lower() in _FAILED_WORDS:
         return True
     codes = (status, found.get("code"), found.get("statusCode"), found.get("status_code"))
-    return any(type(code) in (int, str) and _REFUSES.fullmatch(str(code)) for code in codes)
+    return any(type(code) in (int, str) and _ERROR_STATUS.fullmatch(str(code)) for code in codes)
 
 
 def misfit(answer: Answer, envelope_id: str) -> str | None:
-    """Says why a 2xx cannot be a JMIX server's answer to this envelope; None when it can."""
+    """Returns why a 2xx cannot be a JMIX server's answer to this envelope; None when it can."""
     meant = _unwrapped(answer)
     if _markup(meant):
         return f"answers {meant.status} with a web page"
-    if _speaks_of_failure(meant.document):
+    if _reports_failure(meant.document):
         return f"answers {meant.status} with an error inside"
-    if same_id(remote_id(answer), envelope_id) or meant.status in _SPEAKING:
+    if same_id(remote_id(answer), envelope_id) or meant.status in _STORED_STATUSES:
         return None
     if meant.status not in _OBJECT_DUE:
         return f"answers {meant.status}, which is no answer to an upload"

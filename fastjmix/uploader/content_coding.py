@@ -2,8 +2,8 @@
 
 Wanted: an answer that was compressed unasked, as some servers and proxies do, is understood.
 Guaranteed: no more than `size_max` bytes are made of a body, whatever its ratio; nothing is raised;
-a coding that is not known, and bytes that are not what their coding says, stay as they are.
-Still wrong: br and zstd are not known; we ask for identity, and who ignores that sends gzip.
+an unknown coding, and bytes that are not in the coding they name, stay as they are.
+Still wrong: br and zstd are not known. We ask for identity; servers that ignore that send gzip.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ _WINDOWS: Final[Mapping[str, tuple[int, ...]]] = {
 
 
 def decoded(body: bytes, coding: str, size_max: int) -> bytes:
-    """Returns at most `size_max` decoded bytes of the body. A body that is cut gives what is
-    there."""
+    """Returns at most `size_max` decoded bytes of the body.
+
+    A body that was cut gives its beginning.
+    """
     for window in _WINDOWS.get(coding.strip().lower(), ()):
         try:
             return zlib.decompressobj(window).decompress(body, size_max)

@@ -1,15 +1,16 @@
-"""Whether an archive in outbox/ is still what was sealed, before and while it is sent.
+"""Checks that an archive in outbox/ is still what was sealed, before and while it is sent.
 
-Wants the path of an archive and its ticket. Guarantees: the structure is checked against the
-archive's own central directory before the first byte goes, and every byte of it against a CRC-32
-as it goes; the last bytes are given away only when all before them were right. So a flipped bit,
-wherever it is, leaves the upstream without a whole envelope.
+Wants the path of an archive and its ticket.
+Guaranteed: the structure is checked against the archive's own central directory before the first
+byte goes, and every byte against a CRC-32 as it goes. The last bytes are handed over only when all
+before them were right. So a flipped bit, wherever it is, leaves the upstream without a whole
+envelope.
 
 An archive that was sealed here is made of extents that have a CRC-32 each: its members' data (from
 their headers), and the headers and the directory (from the bytes that the structure's check has
 read). One that the API received has a single extent, whose CRC-32 the ticket has kept.
 
-Still wrong: CRC-32 is for accidents. Whoever can write to the disk can write a CRC-32, too.
+Still wrong: CRC-32 finds accidents. A person who can write to the disk can write a CRC-32, too.
 """
 
 from __future__ import annotations
@@ -31,14 +32,14 @@ from fastjmix.spool import Ticket
 from fastjmix.spool.reading import open_archive
 
 PIECE_BYTES: Final = 1 << 20
-"""Of the central directory in one read."""
+"""Bytes in one read."""
 
 MANIFEST_BYTES_MAX: Final = 64 << 20
-"""Of a manifest read for comparison: 300,000 files listed with their digests."""
+"""Bytes of a manifest read for comparison: 300,000 files listed with their digests."""
 
 
 class Damaged(Exception):
-    """The archive is not what was sealed. The text says what is wrong, and where."""
+    """The archive is not what was sealed. The text names the difference, and its place."""
 
 
 class Extents:
@@ -49,14 +50,14 @@ class Extents:
         self.checksums = array("I")
 
     def add(self, size: int, checksum: int) -> None:
-        """One more part; an empty one says nothing."""
+        """Adds one more part. An empty one is left out."""
         if size:
             self.ends.append((self.ends[-1] if self.ends else 0) + size)
             self.checksums.append(checksum)
 
 
-class Witness:
-    """Sees the bytes of a file go by, once and in order, and objects to what was not sealed."""
+class BodyCheck:
+    """A check of the bytes of a file, once and in order, against its extents."""
 
     def __init__(self, extents: Extents) -> None:
         self._extents = extents
@@ -64,8 +65,11 @@ class Witness:
         self._offset = 0
         self._checksum = 0
 
-    def see(self, piece: bytes | bytearray) -> None:
-        """Before the piece is given away. Raises Damaged when it ends a part that is not right."""
+    def update(self, piece: bytes | bytearray) -> None:
+        """Checks the next piece, before it is handed over.
+
+        Raises Damaged when it ends a part that differs from what was sealed.
+        """
         ends = self._extents.ends
         view = memoryview(piece)
         while view:
@@ -78,8 +82,8 @@ class Witness:
             if self._offset == ends[self._part]:
                 self._end_part()
 
-    def end(self) -> None:
-        """There is no more of it. Raises Damaged when there was to be."""
+    def finish(self) -> None:
+        """Checks that there was no more to come. Raises Damaged."""
         if self._part < len(self._extents.ends):
             raise Damaged(
                 f"it ends at byte {self._offset}, and was to have {self._extents.ends[-1]}"
@@ -93,22 +97,25 @@ class Witness:
         self._checksum = 0
 
 
-class Rereading:
+class ArchiveReader:
     """An archive read from the disk once more, piece by piece. Raises OSError."""
 
     def __init__(self, archive: Path, extents: Extents) -> None:
-        self._witness = Witness(extents)
+        self._check = BodyCheck(extents)
         self._file = open_archive(archive)
-        # What memory still holds of it says nothing about the disk.
+        # Bytes that are still in memory prove nothing about the disk.
         os.posix_fadvise(self._file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
     def step(self) -> int:
-        """Reads and checks the next piece; its size, 0 behind the last. Raises Damaged, OSError."""
+        """Reads and checks the next piece. Returns its size, 0 behind the last.
+
+        Raises Damaged, OSError.
+        """
         try:
             piece = self._file.read(PIECE_BYTES)
-            self._witness.see(piece)
+            self._check.update(piece)
             if not piece:
-                self._witness.end()
+                self._check.finish()
         except BaseException:
             self._file.close()
             raise
@@ -119,7 +126,7 @@ class Rereading:
 
 
 def examine(archive: Path, ticket: Ticket) -> Extents:
-    """Checks an archive's size and structure, and says what its bytes must be.
+    """Checks an archive's size and structure, and returns what its bytes must be.
 
     Reads its headers and its central directory, no member's data. Raises Damaged,
     FileNotFoundError, OSError.
@@ -140,7 +147,7 @@ def examine(archive: Path, ticket: Ticket) -> Extents:
 
 
 def _sealed_here(descriptor: int, size: int) -> Extents:
-    """Raises ValueError, EnvelopeError."""
+    """Returns the extents of an archive that a packer sealed. Raises ValueError, EnvelopeError."""
 
     def read_at(offset: int, length: int) -> bytes:
         return os.pread(descriptor, length, offset)
@@ -169,7 +176,7 @@ def _pieces(descriptor: int, start: int, stop: int) -> Iterator[bytes]:
 
 
 def manifest(archive: Path) -> bytes:
-    """manifest.json of an archive that `examine` found well. Raises OSError, BadZipFile."""
+    """Returns manifest.json of an archive that `examine` accepted. Raises OSError, BadZipFile."""
     with (
         open_archive(archive) as file,
         zipfile.ZipFile(file) as opened,

@@ -5,9 +5,9 @@ believe that it has a chunked body, of which it read nothing.
 Guaranteed, with transfer_encoding = "auto": a body goes by its length until an answer to such a
 body has named our id over HTTP/1.1, in this run. Then one envelope at its first attempt goes
 chunked, as a trial. Only an answer that names its id, or its manifest fetched and equal, makes the
-trial a proof; anything else ends it, and there is no other for TRIAL_PAUSE_SECS. A proof is lost by
-any doubt: an answer that confirms nothing, HTTP/1.0, bodies that break off. A setting by name is
-kept to. No I/O here, and no clock: `now` is Unix seconds.
+trial a proof; anything else ends it, and there is no other for TRIAL_PAUSE_SECS. An answer that
+confirms nothing, HTTP/1.0, or bodies that break off lose the proof. With a setting by name, that
+setting is used. No I/O here, and no clock: `now` is Unix seconds.
 """
 
 from __future__ import annotations
@@ -24,17 +24,21 @@ UNCLEAR_MAX: Final = 2
 """Chunked bodies in a row without a clear answer that lose the proof. One may be the line's fault,
 and each of these envelopes goes by its length next time anyway."""
 
+_REFUTED_AT: Final = "doubted_at"
+"""Name in the file: when a chunked body was last not confirmed."""
+
 
 class Coding(Enum):
-    """How the body's end is told (RFC 9112 §6)."""
+    """Ways to show where a body ends (RFC 9112 §6)."""
 
     CHUNKED = "chunked"
     LENGTH = "content-length"
 
 
 class UpstreamFacts:
-    """Facts about one upstream. `setting` is Upstream.transfer_encoding, `known` the result of
-    `dump`.
+    """Facts about one upstream.
+
+    `setting` is Upstream.transfer_encoding, `known` the result of `dump`.
     """
 
     def __init__(self, setting: str, known: Mapping[str, Any] | None = None) -> None:
@@ -42,25 +46,25 @@ class UpstreamFacts:
         known = known or {}
         self.names_ours = known.get("names_ours") is True
         self.takes_chunked = known.get("takes_chunked") is True
-        doubted = known.get("doubted_at")
-        self._doubted_at = float(doubted) if isinstance(doubted, int | float) else None
+        refuted = known.get(_REFUTED_AT)
+        self._refuted_at = float(refuted) if isinstance(refuted, int | float) else None
         self._named_now = False
         self._trying = False
         self._unclear = 0
 
     def dump(self) -> dict[str, Any]:
-        """Returns what is worth remembering, as JSON values; {} when nothing is known."""
+        """Returns the facts that last, as JSON values; {} when there are none."""
         found = {"names_ours": self.names_ours, "takes_chunked": self.takes_chunked}
-        told: dict[str, Any] = {name: True for name, value in found.items() if value}
-        return told if self._doubted_at is None else {**told, "doubted_at": self._doubted_at}
+        facts: dict[str, Any] = {name: True for name, value in found.items() if value}
+        return facts if self._refuted_at is None else {**facts, _REFUTED_AT: self._refuted_at}
 
     # -- before an attempt -------------------------------------------------------------------
 
-    def coding(self, *, first: bool, now: float) -> Coding:
+    def choose_coding(self, *, first: bool, now: float) -> Coding:
         """Chooses how the next body goes. `first`: nothing of the envelope can have been sent yet.
 
-        Whoever is given CHUNKED under "auto" says what came of it: confirmed, unclear, doubted
-        or unsent.
+        When this returns CHUNKED under "auto", the caller records the result: proof, no proof,
+        unclear or unsent.
         """
         if self.fixed is not None:
             return self.fixed
@@ -68,7 +72,7 @@ class UpstreamFacts:
             return Coding.LENGTH
         if self.takes_chunked:
             return Coding.CHUNKED
-        rested = self._doubted_at is None or abs(now - self._doubted_at) >= TRIAL_PAUSE_SECS
+        rested = self._refuted_at is None or abs(now - self._refuted_at) >= TRIAL_PAUSE_SECS
         if self._trying or not rested:
             return Coding.LENGTH
         self._trying = True
@@ -76,39 +80,38 @@ class UpstreamFacts:
 
     # -- after a body by length --------------------------------------------------------------
 
-    def heard(self, version: tuple[int, int], *, named: bool, now: float) -> None:
-        """Takes in an answer to a body by length; `named`: it took the envelope, and gave our
-        id."""
+    def record_answer(self, version: tuple[int, int], *, named: bool, now: float) -> None:
+        """Records an answer to a body by length. `named`: it took the envelope, and gave our id."""
         if version < (1, 1):
             self._named_now = False
             if self.takes_chunked:
-                self.doubted(now)
+                self.record_no_proof(now)
         elif named:
             self._named_now = True
         self.names_ours = self.names_ours or named
 
     # -- after a chunked body ----------------------------------------------------------------
 
-    def confirmed(self) -> None:
-        """Takes in that the upstream has the whole of it."""
+    def record_proof(self) -> None:
+        """Records that the upstream has the whole of the body."""
         self._unclear = 0
         if self._trying:
             self._trying = False
             self.takes_chunked = True
-            self._doubted_at = None
+            self._refuted_at = None
 
-    def unsent(self) -> None:
-        """Takes in that nothing was learned: it did not get there."""
+    def record_unsent(self) -> None:
+        """Records that the body did not get there, which proves nothing."""
         self._trying = False
 
-    def unclear(self, now: float) -> None:
-        """Takes in that no answer came, or one that may be about anything: 401, 503."""
+    def record_unclear(self, now: float) -> None:
+        """Records that no answer came, or one that may be about anything: 401, 503."""
         self._unclear += 1
         if self._trying or self._unclear >= UNCLEAR_MAX:
-            self.doubted(now)
+            self.record_no_proof(now)
 
-    def doubted(self, now: float) -> None:
-        """Takes in that it may not have been read."""
+    def record_no_proof(self, now: float) -> None:
+        """Records that the body may not have been read."""
         self.takes_chunked = self._trying = False
         self._unclear = 0
-        self._doubted_at = now
+        self._refuted_at = now

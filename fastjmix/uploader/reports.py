@@ -1,8 +1,8 @@
-"""Tells whoever waits for an envelope its outcome.
+"""Sends an envelope's outcome to the process that waits for it.
 
-Wanted: a packer or the API that waits hears each outcome once.
-Guaranteed: a datagram to the process that the ticket names, sent for REPORT_SECS while it does not
-read; then one line in the log. The disk does not depend on it.
+Wanted: a packer, or the API, that waits gets each outcome once.
+Guaranteed: one datagram to the process that the ticket names. While that process does not read, it
+is tried again for REPORT_SECS; then the log gets one line. The disk does not depend on it.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from typing import Final
 
 from fastjmix import log
 from fastjmix.ipc.channels import Links
-from fastjmix.uploader import policy
-from fastjmix.uploader.policy import Outcome
+from fastjmix.uploader.outcome import Outcome
 from fastjmix.uploader.queue import Waiting
 
 REPORT_SECS: Final = 5.0
@@ -28,11 +27,11 @@ class Reports:
         self._outcomes = links.outcomes
 
     async def send(self, item: Waiting, outcome: Outcome) -> None:
-        """Tells the process that waits, if one does."""
+        """Sends the outcome to the process that waits for the envelope, if one does."""
         if item.origin is None:
             return
-        item.told = True
-        datagram = policy.report(outcome, item.id).encode()
+        item.reported = True
+        datagram = outcome.report(item.id).encode()
         link = self._outcomes.get(item.origin)
         problem = "no such process"
         now = asyncio.get_running_loop().time

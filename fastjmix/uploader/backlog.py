@@ -1,0 +1,61 @@
+"""Knows the envelopes of outbox/, and puts each into the queue of its upstream.
+
+Guaranteed: an envelope is put into a queue once, until it is forgotten. One whose upstream is not
+configured stays in outbox/, and is logged. The gauge outbox_envelopes is what is known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from fastjmix import log
+from fastjmix.ipc.metrics import Stats
+from fastjmix.spool import Ticket
+from fastjmix.uploader.queue import Key, key_of
+from fastjmix.uploader.target import Targets
+
+
+class Backlog:
+    """The envelopes of outbox/.
+
+    `known` are those whose tickets were read; `unreadable` are the others, which wait until a
+    person has corrected their tickets. `changed` is called after either has changed.
+    """
+
+    def __init__(self, targets: Targets, stats: Stats, changed: Callable[[], None]) -> None:
+        self._targets = targets
+        self._stats = stats
+        self._changed = changed
+        self.known: set[Key] = set()
+        self.unreadable: set[Key] = set()
+
+    def add(self, found: Sequence[tuple[str, Ticket]], *, maybe_stored: bool) -> None:
+        """Adds new envelopes. `maybe_stored`: they were there when this process began."""
+        unknown: dict[str, list[str]] = {}
+        for envelope_id, ticket in found:
+            key = key_of(envelope_id)
+            self.known.add(key)
+            target = self._targets.of(ticket)
+            if target is not None:
+                origin = ticket.origin if ticket.awaited else None
+                target.queue.add(key, origin, maybe_stored=maybe_stored)
+            else:
+                unknown.setdefault(ticket.upstream, []).append(envelope_id)
+        for upstream, ids in unknown.items():
+            log.get().error(
+                "upstream_unknown",
+                upstream=upstream,
+                envelope=ids[0],
+                count=len(ids),
+                hint="configure an upstream of that name; until then they stay in outbox/",
+            )
+        self._update()
+
+    def forget(self, *keys: Key) -> None:
+        """Forgets envelopes that have left. Their places in a queue are passed over."""
+        self.known.difference_update(keys)
+        self._update()
+
+    def _update(self) -> None:
+        self._stats.set("outbox_envelopes", len(self.known) + len(self.unreadable))
+        self._changed()

@@ -1,0 +1,181 @@
+"""Runs the uploads: starts what may start, and leads each from its ticket to its outcome.
+
+Guaranteed: an envelope runs once at a time. An unavailable upstream is tried by one envelope at a
+time. A fault of ours in one upload costs the others nothing. When the process stops, the envelopes
+under way stay in outbox/, except those for which a process waits: these are withdrawn and reported.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Coroutine
+from typing import Final
+
+from fastjmix import log
+from fastjmix.errors import DamagedTicket, reason
+from fastjmix.ipc.metrics import Stats
+from fastjmix.spool import Spool
+from fastjmix.uploader.attempt import Attempt
+from fastjmix.uploader.backlog import Backlog
+from fastjmix.uploader.finishing import Finishing, log_once
+from fastjmix.uploader.outbox_watcher import read_ticket
+from fastjmix.uploader.outcome import Disposition, Failure, Kind, Outcome
+from fastjmix.uploader.pace import Pace
+from fastjmix.uploader.policy import assess_failure
+from fastjmix.uploader.queue import Key, Waiting, key_of
+from fastjmix.uploader.target import Target, Targets
+
+WIND_UP_SECS: Final = 0.01
+"""An envelope may be due again before the task of its last attempt is over."""
+
+
+class Deliveries:
+    """The uploads under way. `wake` is called when one is over, `learned` after each outcome."""
+
+    def __init__(
+        self,
+        spool: Spool,
+        stats: Stats,
+        targets: Targets,
+        backlog: Backlog,
+        finishing: Finishing,
+        pace: Pace,
+        *,
+        wake: Callable[[], None],
+        learned: Callable[[], None],
+    ) -> None:
+        self._spool = spool
+        self._stats = stats
+        self._targets = targets
+        self._backlog = backlog
+        self._finishing = finishing
+        self._pace = pace
+        self._wake = wake
+        self._learned = learned
+
+    def start(self, target: Target) -> float | None:
+        """Starts what may start; returns when to try again if nothing happens before."""
+        now = asyncio.get_running_loop().time()
+        state, queue = target.availability, target.queue
+        queue.wake(now)
+        while queue.awaited and len(target.running) < self._pace.at_once:
+            item = queue.pop_awaited()
+            held = state.held
+            if held is not None and not state.allows_awaited(now, len(target.running)):
+                self._run(target, item, self._finishing.finish(target, item, held, 0.0))
+            else:
+                self._run(target, item, self._upload(target, item))
+        while self._may_start(target, now):
+            chosen = target.next_item()
+            if chosen is None:
+                break
+            if chosen.key not in self._backlog.known:
+                continue  # it has left outbox/
+            if self.is_busy(chosen.key):
+                queue.put_off(chosen, now + WIND_UP_SECS)
+            else:
+                self._run(target, chosen, self._upload(target, chosen))
+        return target.next_time(now)
+
+    def is_busy(self, key: Key) -> bool:
+        """Returns whether an envelope is uploaded or moved now."""
+        return self._finishing.is_moving(key) or self._targets.is_uploading(key)
+
+    async def reject_damaged(self, envelope_id: str, why: str) -> None:
+        """Rejects an envelope that the scrub has found damaged before its turn came.
+
+        An upload that is under way finds the damage, too.
+        """
+        key = key_of(envelope_id)
+        try:
+            ticket = await asyncio.to_thread(read_ticket, self._spool, envelope_id)
+        except (OSError, DamagedTicket):
+            return  # it left, or the outbox watcher reports its ticket
+        target = self._targets.of(ticket)
+        if target is None or key not in self._backlog.known or self.is_busy(key):
+            return
+        self._backlog.known.discard(key)
+        outcome = assess_failure(Failure(Kind.DAMAGED, why))
+        await self._finishing.finish(target, Waiting(key, 0, maybe_stored=False), outcome, 0.0)
+
+    async def stop(self) -> None:
+        """Gives uploads under way a little time, and withdraws envelopes that are waited for."""
+        running = {t: item for target in self._targets for t, item in target.running.items()}
+        waiting = [item for target in self._targets for _, item in target.queue.awaited]
+        await self._finishing.stop()
+        if running:
+            _, late = await asyncio.wait(running, timeout=self._pace.stop_secs)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+        stopped = Outcome(Disposition.RETRY, "fastjmix is stopping")
+        for item in (*running.values(), *waiting):
+            if item.awaited and not item.reported:
+                await self._finishing.withdraw(item, stopped)
+        for target in self._targets:
+            await target.client.close()
+
+    def _may_start(self, target: Target, now: float) -> bool:
+        """Returns whether another upload may start for which no process waits."""
+        running = len(target.running)
+        free = running < self._pace.at_once and not self._finishing.full
+        return free and target.availability.allows(now, running)
+
+    def _run(self, target: Target, item: Waiting, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        target.running[task] = item
+
+        def over(done: asyncio.Task[None]) -> None:
+            del target.running[done]
+            self._wake()
+            if not done.cancelled() and (problem := done.exception()) is not None:
+                log.get().error("upload_abandoned", envelope=item.id, exc_info=problem)
+                item.maybe_stored = True  # anything may have happened before this fault of ours
+                self._put_off(target, item)
+
+        task.add_done_callback(over)
+
+    async def _upload(self, target: Target, item: Waiting) -> None:
+        now = asyncio.get_running_loop().time
+        started, taken_before = now(), target.taken
+        attempt = Attempt(target, item, self._spool.path("outbox", item.id), self._pace.backoff.cap)
+        ticket = None
+        try:
+            ticket = await asyncio.to_thread(read_ticket, self._spool, item.id)
+            outcome = await attempt.run(ticket)
+        except FileNotFoundError:
+            log.get().warning("envelope_gone", envelope=item.id)
+            self._backlog.forget(item.key)
+            return
+        except (OSError, DamagedTicket) as problem:
+            if not item.awaited:
+                self._skip(target, item, problem)
+                return
+            outcome = assess_failure(Failure(Kind.LOCAL, reason(problem)))
+        except Exception as problem:  # ours; others wait, and this one may do better later
+            log.get().error("upload_fault", envelope=item.id, exc_info=problem)
+            outcome = assess_failure(Failure(Kind.LOCAL, type(problem).__name__))
+        item.maybe_stored = item.maybe_stored or outcome.maybe_stored
+        outcome = target.reassess(item, outcome, taken_before, now(), self._pace.route_secs)
+        self._targets.record(target, outcome, started, now())
+        self._learned()
+        size = ticket.size_bytes if ticket is not None else 0
+        await self._finishing.finish(target, item, outcome, now() - started, size)
+
+    def _skip(self, target: Target, item: Waiting, problem: OSError | DamagedTicket) -> None:
+        """Leaves an envelope that cannot be read now for later, so that the others go.
+
+        The outbox watcher finds one with a damaged ticket, logs it, and looks at it again.
+        """
+        if isinstance(problem, DamagedTicket):
+            self._backlog.forget(item.key)
+            return
+        self._put_off(target, item)
+        self._stats.add("uploads_failed_total")
+        log_once(item, "envelope_unreadable", problem)
+
+    def _put_off(self, target: Target, item: Waiting) -> None:
+        item.failures += 1
+        delay = self._pace.backoff.delay(item.failures, random.random())
+        target.queue.put_off(item, asyncio.get_running_loop().time() + delay)

@@ -1,0 +1,205 @@
+"""Brings an envelope to the place that the outcome of its attempt asks for.
+
+    DELIVERED          outbox/ → sent/, with the receipt
+    REFUSED            outbox/ → rejected/, with the refusal
+    others, awaited    deleted: nothing was promised, and its sender is told to send it again
+    others             back into its queue
+
+Guaranteed: no envelope leaves outbox/ in another way. A process that waits gets the outcome after
+the first try to move the envelope. A move that fails is tried again beside the uploads, until the
+disk lets it through; no more than MOVES_MAX are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Final, assert_never
+
+from fastjmix import log
+from fastjmix.errors import DamagedTicket, reason
+from fastjmix.ipc.metrics import Stats
+from fastjmix.spool import Spool
+from fastjmix.uploader import receipts
+from fastjmix.uploader.backlog import Backlog
+from fastjmix.uploader.outcome import Disposition, Outcome
+from fastjmix.uploader.queue import Key, Waiting
+from fastjmix.uploader.reports import Reports
+from fastjmix.uploader.retry import Backoff
+from fastjmix.uploader.target import Target
+
+MOVES_MAX: Final = 256
+"""Envelopes whose upload is over, and whose move in the spool is tried again. Without this bound a
+spool that cannot be written would have all of outbox/ uploaded, each with a task of 4 KB, and
+uploaded again after a restart."""
+
+
+class Finishing:
+    """Envelopes whose attempt is over.
+
+    `delivered(id)` is called for each envelope that has come to sent/; `wake` when a move that was
+    tried again is over, so that another upload may start.
+    """
+
+    def __init__(
+        self,
+        spool: Spool,
+        stats: Stats,
+        backlog: Backlog,
+        reports: Reports,
+        backoff: Backoff,
+        *,
+        delivered: Callable[[str], None],
+        wake: Callable[[], None],
+    ) -> None:
+        self._spool = spool
+        self._stats = stats
+        self._backlog = backlog
+        self._reports = reports
+        self._backoff = backoff
+        self._delivered = delivered
+        self._wake = wake
+        self._moving: dict[Key, asyncio.Task[None]] = {}
+
+    @property
+    def full(self) -> bool:
+        """True when no other upload may end here, but for those for which a process waits."""
+        return len(self._moving) >= MOVES_MAX
+
+    def is_moving(self, key: Key) -> bool:
+        """Returns whether the move of an envelope is tried again."""
+        return key in self._moving
+
+    async def finish(
+        self, target: Target, item: Waiting, outcome: Outcome, secs: float, size: int = 0
+    ) -> None:
+        """Finishes an attempt that took `secs`, with an archive of `size` bytes."""
+        about = {
+            "envelope": item.id,
+            "upstream": target.upstream.name,
+            "status": outcome.status,
+            "attempt": item.attempts,
+            "secs": f"{secs:.3f}",
+        }
+        url, now = target.upstream.url, time.time()
+        match outcome.disposition:
+            case Disposition.DELIVERED:
+                other = outcome.remote_id if outcome.remote_id != item.id else None
+                log.get().info("envelope_uploaded", **about, bytes=size, remote_id=other)
+                kept = receipts.receipt(outcome, url=url, attempts=item.attempts, at=now)
+                move = partial(self._spool.deliver, item.id, kept)
+                await self._move(item, outcome, move, partial(self._count_delivered, item, size))
+            case Disposition.REFUSED:
+                log.get().error("envelope_rejected", **about, reason=outcome.reason)
+                kept = receipts.refusal(outcome, url=url, attempts=item.attempts, at=now)
+                move = partial(self._spool.reject, item.id, kept)
+                counted = partial(self._stats.add, "envelopes_rejected_total")
+                await self._move(item, outcome, move, counted)
+            case Disposition.HELD | Disposition.RETRY | Disposition.VERIFY if item.awaited:
+                log.get().warning("envelope_withdrawn", **about, reason=outcome.reason)
+                move = partial(self._spool.withdraw, item.id)
+                counted = partial(self._stats.add, "uploads_failed_total")
+                await self._move(item, outcome, move, counted)
+            case Disposition.HELD | Disposition.RETRY | Disposition.VERIFY:
+                again = f"{self._put_off(target, item, outcome):.1f}"
+                log.get().warning("upload_retry", **about, again_in=again, reason=outcome.reason)
+                self._stats.add("uploads_failed_total")
+            case _:
+                assert_never(outcome.disposition)
+
+    async def withdraw(self, item: Waiting, outcome: Outcome) -> None:
+        """Deletes an envelope for which a process waits, and reports the outcome."""
+        await self._try(item, partial(self._spool.withdraw, item.id))
+        await self._reports.send(item, outcome)
+
+    async def stop(self) -> None:
+        """Ends the moves that are tried again: a successor does them, or delivers once more."""
+        moving = list(self._moving.values())
+        for task in moving:
+            task.cancel()
+        await asyncio.gather(*moving, return_exceptions=True)
+
+    def _count_delivered(self, item: Waiting, size: int) -> None:
+        self._delivered(item.id)
+        self._stats.add("envelopes_uploaded_total")
+        self._stats.add("upload_bytes_total", size)
+
+    def _put_off(self, target: Target, item: Waiting, outcome: Outcome) -> float:
+        """Queues the envelope for later; returns in how many seconds it may go.
+
+        It goes earlier when it is its turn to probe the upstream, or when the upstream is back.
+        """
+        now = asyncio.get_running_loop().time()
+        pause = max(0.0, target.availability.until - now)
+        unreachable = outcome.shared and not outcome.maybe_stored
+        target.record_failure(item, now, maybe_its_own=not unreachable)
+        if unreachable or outcome.disposition is Disposition.HELD:
+            delay = pause
+        else:
+            item.failures += 1
+            # max_retries is for an upstream that is down, and not for answers that one envelope
+            # alone gets.
+            quick = target.upstream.max_retries if item.taken_at_hold is None else None
+            delay = self._backoff.delay(
+                item.failures, random.random(), least=outcome.least_secs, quick=quick
+            )
+        target.queue.put_off(item, now + delay)
+        return max(delay, pause)
+
+    # -- moves in the spool ----------------------------------------------------------------------
+
+    async def _move(
+        self, item: Waiting, outcome: Outcome, move: Callable[[], None], done: Callable[[], None]
+    ) -> None:
+        """Moves an envelope, and then calls `done`. The report goes out after the first try."""
+        moved = await self._try(item, move)
+        await self._reports.send(item, outcome)
+        if moved:
+            done()
+            self._backlog.forget(item.key)
+            return
+        task = asyncio.create_task(self._repeat(item, move, done))
+        self._moving[item.key] = task
+
+        def over(_: asyncio.Task[None]) -> None:
+            del self._moving[item.key]
+            self._wake()
+
+        task.add_done_callback(over)
+
+    async def _repeat(
+        self, item: Waiting, move: Callable[[], None], done: Callable[[], None]
+    ) -> None:
+        """Repeats a move until the disk lets it through."""
+        for failures in itertools.count(1):
+            await asyncio.sleep(self._backoff.delay(failures, random.random()))
+            if await self._try(item, move):
+                break
+        done()
+        self._backlog.forget(item.key)
+
+    async def _try(self, item: Waiting, move: Callable[[], None]) -> bool:
+        """Returns False when the move has to be tried again."""
+        try:
+            await asyncio.to_thread(move)
+        except FileNotFoundError:
+            log.get().warning("envelope_gone", envelope=item.id)
+        except (OSError, DamagedTicket) as problem:
+            log_once(item, "spool_step_failed", problem)
+            return False
+        except Exception as problem:  # ours; a process may wait for the outcome
+            log.get().error("spool_step_failed", envelope=item.id, exc_info=problem)
+            return False
+        return True
+
+
+def log_once(item: Waiting, event: str, problem: OSError | DamagedTicket) -> None:
+    """Logs a problem with an envelope once, though it comes back with each attempt."""
+    why = reason(problem)
+    if item.problem != why:
+        item.problem = why
+        log.get().error(event, envelope=item.id, problem=why)

@@ -1,0 +1,178 @@
+"""Upstreams as this process sees them: their clients, their states, and the envelopes for them.
+
+Guaranteed: one Target for all the pipelines that end at the same upstream. While an upstream is
+paused, the oldest envelope whose own time has come probes it. While it is held, each envelope
+probes in turn, since the hold may be due to one of them. When it is available again, what was put
+off is due, except an envelope that failed again although others were taken (queue.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from fastjmix import log
+from fastjmix.config import Config, Upstream
+from fastjmix.ipc.metrics import Stats
+from fastjmix.spool import Ticket
+from fastjmix.uploader import policy
+from fastjmix.uploader.availability import Availability
+from fastjmix.uploader.client import UpstreamClient
+from fastjmix.uploader.outcome import Disposition, Outcome
+from fastjmix.uploader.pace import Pace
+from fastjmix.uploader.queue import Key, Queue, Waiting
+from fastjmix.uploader.upstream_facts import UpstreamFacts
+
+OWN_FAILURES_MIN: Final = 2
+"""Failures of an envelope although others were taken, from which on its failures no longer pause
+the upstream by themselves: one is chance."""
+
+
+@dataclass(slots=True)
+class Target:
+    """One upstream.
+
+    `running` holds the uploads under way. `taken` counts the envelopes that the upstream has
+    accepted; `taken_at_hold` is that count when an answer last held it, or refused an envelope.
+    """
+
+    upstream: Upstream
+    client: UpstreamClient
+    availability: Availability
+    facts: UpstreamFacts
+    queue: Queue = field(default_factory=Queue)
+    running: dict[asyncio.Task[None], Waiting] = field(default_factory=dict)
+    taken: int = 0
+    taken_at_hold: int = -1
+
+    def next_item(self) -> Waiting | None:
+        """Takes the envelope that goes next, beside those for which a process waits."""
+        if self.availability.held is not None:
+            return self.queue.pop_probe()
+        found = self.queue.pop_oldest()
+        if found is None and not self.availability.available:
+            return self.queue.pop_probe()
+        return found
+
+    def next_time(self, now: float) -> float | None:
+        """Returns when there is something to start that no event announces; None for never."""
+        if self.availability.available:
+            return self.queue.next_due
+        waits = self.queue.has_promised and not self.running and self.availability.until > now
+        return self.availability.until if waits else None
+
+    def record_failure(self, item: Waiting, now: float, *, maybe_its_own: bool) -> None:
+        """Records a failure. `maybe_its_own`: the envelope may be the cause; others probe first."""
+        item.failed_at = now
+        if maybe_its_own:
+            item.probes += 1
+            before = item.taken_at_failure
+            item.own_failures += before is not None and self.taken > before
+            item.taken_at_failure = self.taken
+
+    def reassess(
+        self, item: Waiting, outcome: Outcome, taken_before: int, now: float, route_secs: float
+    ) -> Outcome:
+        """Returns the outcome in view of the other envelopes.
+
+        `taken_before` is `taken` when the attempt began. An answer that holds the upstream concerns
+        this envelope alone when the upstream has taken others since the first such answer. Each
+        such finding needs an acceptance of its own: where good and bad answers alternate, one good
+        answer proves nothing about many envelopes. The envelope is refused when it has got such
+        answers for `route_secs`: a roll-out of the upstream takes a while.
+        """
+        if item.own_failures >= OWN_FAILURES_MIN:
+            outcome = replace(outcome, shared=False)
+        if outcome.disposition is not Disposition.HELD or item.awaited:
+            return outcome
+        if item.taken_at_hold is None:
+            item.taken_at_hold, item.held_since = self.taken, now
+        since = max(item.taken_at_hold, self.taken_at_hold)
+        takes_others = self.availability.held is None and taken_before > since
+        final = takes_others and now - item.held_since >= route_secs
+        found = policy.reassess(outcome, takes_others=takes_others, final=final)
+        if found.disposition is not Disposition.RETRY:
+            self.taken_at_hold = self.taken
+        return found
+
+
+class Targets:
+    """The targets of this process, by what tickets say: (pipeline, upstream's name)."""
+
+    def __init__(
+        self,
+        upstreams: Mapping[tuple[str, str], Upstream],
+        stats: Stats,
+        pace: Pace,
+        known_facts: Callable[[str], Mapping[str, Any] | None],
+    ) -> None:
+        """Makes the targets. `known_facts(url)` are those of an earlier run."""
+        self._stats = stats
+        self._backoff = pace.backoff
+        self._each: list[Target] = []
+        self._by_ticket: dict[tuple[str, str], Target] = {}
+        for key, upstream in upstreams.items():
+            same = (one for one in self._each if one.upstream == upstream)
+            self._by_ticket[key] = next(same, None) or self._add(upstream, pace, known_facts)
+
+    def _add(
+        self,
+        upstream: Upstream,
+        pace: Pace,
+        known_facts: Callable[[str], Mapping[str, Any] | None],
+    ) -> Target:
+        target = Target(
+            upstream,
+            UpstreamClient(upstream, pace.time_limits, pace.at_once),
+            Availability(pace.backoff, pace.hold_secs),
+            UpstreamFacts(upstream.transfer_encoding, known_facts(upstream.url)),
+        )
+        self._each.append(target)
+        return target
+
+    def __iter__(self) -> Iterator[Target]:
+        return iter(self._each)
+
+    def of(self, ticket: Ticket) -> Target | None:
+        """Returns the target of a ticket; None when its upstream is not configured."""
+        exact = self._by_ticket.get((ticket.pipeline, ticket.upstream))
+        named = (t for (_, name), t in self._by_ticket.items() if name == ticket.upstream)
+        return exact or next(named, None)
+
+    def is_uploading(self, key: Key) -> bool:
+        """Returns whether an upload of the envelope is under way."""
+        return any(item.key == key for target in self._each for item in target.running.values())
+
+    def record(self, target: Target, outcome: Outcome, started: float, now: float) -> None:
+        """Records an outcome, and logs when it changes whether the upstream may be tried.
+
+        A damaged archive of ours says nothing about the upstream.
+        """
+        if outcome.damaged:
+            return
+        state = target.availability
+        was_available, was_held = state.available, state.held is not None
+        state.record(outcome, started, now, random.random())
+        target.taken += outcome.disposition is Disposition.DELIVERED
+        about = {"upstream": target.upstream.name, "status": outcome.status}
+        if state.held is not None and not was_held:
+            log.get().error("upstream_held", **about, reason=outcome.reason)
+        elif was_available and not state.available:
+            log.get().error("upstream_paused", **about, reason=outcome.reason)
+        elif state.available and not was_available:
+            log.get().info("upstream_resumed", upstream=target.upstream.name)
+            target.queue.make_due(self._backoff)
+        held = sum(one.availability.held is not None for one in self._each)
+        self._stats.set("upstreams_held", held)
+
+
+def upstreams_of(config: Config) -> dict[tuple[str, str], Upstream]:
+    """Returns every upstream of the configuration by (pipeline, upstream's name)."""
+    found = {(one.pipeline, one.upstream.name): one.upstream for one in config.dicom}
+    for listener in config.http:
+        if listener.upstream is not None:
+            found.setdefault((listener.pipeline, listener.upstream.name), listener.upstream)
+    return found

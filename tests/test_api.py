@@ -34,8 +34,7 @@ from upstreams import authority
 
 from fastjmix.config import Credentials, Secret
 from fastjmix.errors import ConfigError
-from fastjmix.httpd import connection_limit
-from fastjmix.httpd import server as web
+from fastjmix.httpd import connection_limit, limits
 from fastjmix.spool import Retention
 
 
@@ -343,7 +342,7 @@ def test_s21_who_never_shakes_hands_counts_and_goes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A TLS connection is bounded from its accept on, and its handshake in time."""
-    monkeypatch.setattr(web, "MAX_CONNECTIONS_EACH", 5)
+    monkeypatch.setattr(limits, "MAX_CONNECTIONS_EACH", 5)
     monkeypatch.setattr(connection_limit, "HANDSHAKE_SECS", 2.0)
     ca_file, _ = authority(tmp_path)
     pair = tmp_path / "upstream.pem"

@@ -28,7 +28,7 @@ from apis import (
 )
 from envelopes import ID, STUDY, envelope, members, zipped
 
-from fastjmix.api import server as api
+from fastjmix.api import outcomes, posting
 from fastjmix.tools import store
 from fastjmix.uploader.loop import Uploader
 
@@ -109,7 +109,7 @@ def test_outcomes(
 
 
 def test_no_outcome_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api, "OUTCOME_SLACK_SECS", 0.05)
+    monkeypatch.setattr(posting, "OUTCOME_SLACK_SECS", 0.05)
     upstream = replace(UPSTREAM, timeout_secs=0.05)
     with running(tmp_path, replace(LISTENER, upstream=upstream)) as gateway:
         answer = gateway.post(envelope(ID))
@@ -150,7 +150,10 @@ def test_f93_what_is_being_passed_on_is_not_here_yet(passing_on: Gateway) -> Non
         os.eventfd_read(passing_on.links.outbox_bell)
         for _ in range(2):
             busy = passing_on.post(envelope(ID))
-            assert (busy.status, busy.headers["Retry-After"]) == (503, str(api.PASSING_ON_SECS))
+            assert (busy.status, busy.headers["Retry-After"]) == (
+                503,
+                str(outcomes.PASSING_ON_SECS),
+            )
         os.eventfd_write(passing_on.links.outbox_bell, 1)
         passing_on.outcome("refused", status=400)
     assert answers[0].status == 502

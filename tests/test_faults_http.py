@@ -35,10 +35,10 @@ from proxy import PIECE_BYTES
 from stores import Client, with_store
 
 from fastjmix import config
-from fastjmix.api import server as api
+from fastjmix.api import posting
 from fastjmix.config import ConfigError, Credentials, Secret
-from fastjmix.httpd import connection_limit
-from fastjmix.httpd import server as web
+from fastjmix.httpd import connection_limit, limits
+from fastjmix.httpd.responses import JSON, ZIP
 from fastjmix.spool import Retention, Room
 
 # -- S20: one request, one reading -----------------------------------------------------------------
@@ -46,9 +46,9 @@ from fastjmix.spool import Retention, Room
 STORE_IN_PYTHON = """
 import sys, pathlib
 from aiohttp import http_parser
-from fastjmix import log; from fastjmix.tools import store; from fastjmix.httpd import server as web
+from fastjmix import log; from fastjmix.tools import store; from fastjmix.httpd import limits
 assert http_parser.HttpRequestParser is http_parser.HttpRequestParserPy
-web.KEEPALIVE_SECS = web.BODY_IDLE_SECS = web.LINGER_SECS = 0.2
+limits.KEEPALIVE_SECS = limits.BODY_IDLE_SECS = limits.LINGER_SECS = 0.2
 log.setup("error", None, "store")
 store.run("127.0.0.1", 0, pathlib.Path(sys.argv[1]), ready=lambda url: print(url, flush=True))
 """
@@ -86,7 +86,7 @@ def never_two(port: int, base: str) -> None:
 
 
 def test_s20_the_store_never_answers_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web, "KEEPALIVE_SECS", 0.2)
+    monkeypatch.setattr(limits, "KEEPALIVE_SECS", 0.2)
 
     async def test(client: Client) -> None:
         await asyncio.to_thread(never_two, client.port, "/api/jmix")
@@ -97,7 +97,7 @@ def test_s20_the_store_never_answers_twice(tmp_path: Path, monkeypatch: pytest.M
 
 def test_s20_the_api_never_answers_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On uvloop, as the process runs; with an upstream, so that POST is read."""
-    monkeypatch.setattr(web, "KEEPALIVE_SECS", 0.2)
+    monkeypatch.setattr(limits, "KEEPALIVE_SECS", 0.2)
     with running(tmp_path, replace(LISTENER, upstream=UPSTREAM)) as gateway:
         never_two(gateway.ports[0], BASE)
         assert gateway.get("/healthz").json == {"status": "live"}
@@ -142,7 +142,7 @@ def test_s13_a_length_over_the_limit_is_refused_before_a_byte_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Four gigabytes to a store that takes less, and more than the API takes at all."""
-    monkeypatch.setattr(web, "LINGER_SECS", 0.05)
+    monkeypatch.setattr(limits, "LINGER_SECS", 0.05)
 
     def ask(port: int, base: str, length: int) -> bytes:
         head = POST.format(base) + f"Content-Length: {length}\r\nConnection: close\r\n\r\n"
@@ -156,7 +156,7 @@ def test_s13_a_length_over_the_limit_is_refused_before_a_byte_is_read(
 
     with_store(tmp_path, test, max_body_bytes=10**6)
     with running(tmp_path, replace(LISTENER, upstream=UPSTREAM)) as gateway:
-        answer = ask(gateway.ports[0], BASE, api.MAX_BODY_BYTES + 1)
+        answer = ask(gateway.ports[0], BASE, posting.MAX_BODY_BYTES + 1)
         assert statuses(answer) == [413]
         assert not list(gateway.spool.building.iterdir())
 
@@ -166,7 +166,7 @@ def test_s13_the_limit_of_a_body(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, over: int
 ) -> None:
     data = envelope(ID)
-    monkeypatch.setattr(api, "MAX_BODY_BYTES", len(data) - over)
+    monkeypatch.setattr(posting, "MAX_BODY_BYTES", len(data) - over)
     with running(tmp_path, replace(LISTENER, upstream=UPSTREAM)) as gateway:
         head = POST.format(BASE) + "Connection: close\r\n"
         ways = [
@@ -189,7 +189,7 @@ def test_s13_a_body_stops_where_room_for_sealing_begins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The hard mark is asked for while the body comes, not only before it."""
-    monkeypatch.setattr(web, "LINGER_SECS", 0.5)
+    monkeypatch.setattr(limits, "LINGER_SECS", 0.5)
     with running(tmp_path, replace(LISTENER, upstream=UPSTREAM)) as gateway:
         asked = 0
 
@@ -254,11 +254,11 @@ def test_s19_what_peers_wrote_comes_back_as_json_only(tmp_path: Path) -> None:
         html = {"Accept": "text/html, */*;q=0.1"}
         asked = [
             gateway.ask("GET", f"{BASE}/{ID}/manifest", headers=html),
-            gateway.ask("GET", f"{BASE}?studyInstanceUid={STUDY}", headers={"Accept": web.JSON}),
+            gateway.ask("GET", f"{BASE}?studyInstanceUid={STUDY}", headers={"Accept": JSON}),
             gateway.ask("GET", f"{BASE}/%3Cscript%3E", headers=html),
             gateway.ask("GET", f"{BASE}?studyInstanceUid=%3Cscript%3E", headers=html),
             gateway.ask("POST", BASE, b"x", {"Content-Type": script, **html}),
-            gateway.ask("POST", BASE, zipped({script: b""}), {"Content-Type": web.ZIP, **html}),
+            gateway.ask("POST", BASE, zipped({script: b""}), {"Content-Type": ZIP, **html}),
             gateway.ask("GET", "/%3Cscript%3E", headers=html),
         ]
         for answer in asked:
@@ -363,15 +363,15 @@ HEADER = b"GET /api/jmix/x HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
 @pytest.mark.parametrize(
     ("request_bytes", "fits"),
     [
-        (HEADER + b"A: " + b"v" * (web.MAX_LINE_BYTES - 1) + b"\r\n\r\n", True),
-        (HEADER + b"A: " + b"v" * web.MAX_LINE_BYTES + b"\r\n\r\n", True),
-        (HEADER + b"A: " + b"v" * (web.MAX_LINE_BYTES + 1) + b"\r\n\r\n", False),
-        (HEADER + b"A: v\r\n" * (web.MAX_HEADERS - 3) + b"\r\n", True),
-        (HEADER + b"A: v\r\n" * (web.MAX_HEADERS - 2) + b"\r\n", True),
-        (HEADER + b"A: v\r\n" * (web.MAX_HEADERS - 1) + b"\r\n", False),
-        (HEADER.replace(b"/x", b"/" + b"x" * (web.MAX_LINE_BYTES - 11)) + b"\r\n", True),
-        (HEADER.replace(b"/x", b"/" + b"x" * (web.MAX_LINE_BYTES - 10)) + b"\r\n", True),
-        (HEADER.replace(b"/x", b"/" + b"x" * (web.MAX_LINE_BYTES - 9)) + b"\r\n", False),
+        (HEADER + b"A: " + b"v" * (limits.MAX_LINE_BYTES - 1) + b"\r\n\r\n", True),
+        (HEADER + b"A: " + b"v" * limits.MAX_LINE_BYTES + b"\r\n\r\n", True),
+        (HEADER + b"A: " + b"v" * (limits.MAX_LINE_BYTES + 1) + b"\r\n\r\n", False),
+        (HEADER + b"A: v\r\n" * (limits.MAX_HEADERS - 3) + b"\r\n", True),
+        (HEADER + b"A: v\r\n" * (limits.MAX_HEADERS - 2) + b"\r\n", True),
+        (HEADER + b"A: v\r\n" * (limits.MAX_HEADERS - 1) + b"\r\n", False),
+        (HEADER.replace(b"/x", b"/" + b"x" * (limits.MAX_LINE_BYTES - 11)) + b"\r\n", True),
+        (HEADER.replace(b"/x", b"/" + b"x" * (limits.MAX_LINE_BYTES - 10)) + b"\r\n", True),
+        (HEADER.replace(b"/x", b"/" + b"x" * (limits.MAX_LINE_BYTES - 9)) + b"\r\n", False),
     ],
     ids=[f"{what} {where}" for what in ("value", "headers", "target") for where in "-0+"],
 )
@@ -396,7 +396,7 @@ def test_s23_the_limits_of_a_head(
         # Bytes that come behind the refusal may cost the client the refusal, never more.
         refused: list[list[int]] = [[400], []]
         # aiohttp counts the end of a line with a value that it got in several reads.
-        edge = step is not None and b"v" * web.MAX_LINE_BYTES in request_bytes
+        edge = step is not None and b"v" * limits.MAX_LINE_BYTES in request_bytes
         assert found in ([[404]] if fits else refused) or (edge and found in refused)
 
     with_store(tmp_path, test)
@@ -404,7 +404,7 @@ def test_s23_the_limits_of_a_head(
 
 def test_s23_a_head_that_drips_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The time is for the whole head: no byte begins it anew. Also after a first request."""
-    monkeypatch.setattr(web, "KEEPALIVE_SECS", 0.4)
+    monkeypatch.setattr(limits, "KEEPALIVE_SECS", 0.4)
 
     def drip(port: int, first: bytes) -> float:
         with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
@@ -436,8 +436,8 @@ def test_s21_an_answer_that_nobody_takes_is_not_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """JSON is held in memory until it has gone: a client that takes none of it is cut off."""
-    monkeypatch.setattr(web, "WRITE_STALL_SECS", 0.2)
-    monkeypatch.setattr(web, "ANSWER_RATE_MIN", 1 << 30)
+    monkeypatch.setattr(limits, "WRITE_STALL_SECS", 0.2)
+    monkeypatch.setattr(limits, "ANSWER_RATE_MIN", 1 << 30)
     content = envelope_members(ID)
     manifest = json.loads(content["manifest.json"])
     content["manifest.json"] = json.dumps({**manifest, "note": "x" * (12 << 20)}).encode()
@@ -492,7 +492,7 @@ def test_s21_connections_of_one_address(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, over: int
 ) -> None:
     """One address cannot take all of them: others are served beside it."""
-    monkeypatch.setattr(web, "MAX_CONNECTIONS_EACH", 5)
+    monkeypatch.setattr(limits, "MAX_CONNECTIONS_EACH", 5)
 
     async def test(client: Client) -> None:
         def ask() -> None:
@@ -517,8 +517,8 @@ def test_s21_connections_in_all_are_bounded_without_a_request(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ten thousand that ask nothing cannot take the descriptors: they are closed at the door."""
-    monkeypatch.setattr(web, "MAX_CONNECTIONS", 8)
-    monkeypatch.setattr(web, "SPARE_CONNECTIONS", 2)
+    monkeypatch.setattr(limits, "MAX_CONNECTIONS", 8)
+    monkeypatch.setattr(limits, "SPARE_CONNECTIONS", 2)
     monkeypatch.setattr(connection_limit, "TOLD_SECS", 1000.0)
 
     async def test(client: Client) -> None:

@@ -26,8 +26,7 @@ from test_check import check
 from upstreams import PATH, Raw, Wire, http_head
 
 from fastjmix.errors import EnvelopeError
-from fastjmix.httpd import archive_checks, connection_limit
-from fastjmix.httpd import server as web
+from fastjmix.httpd import archive_checks, connection_limit, limits
 from fastjmix.jmix.limits import Limits
 from fastjmix.jmix.read.admission import EnvelopeSummary, check_envelope
 from fastjmix.uploader import answers, receipts
@@ -56,14 +55,14 @@ def log_lines() -> Iterator[list[EventDict]]:
 
 @pytest.mark.parametrize("off", [-1, 0, 1])
 def test_characters_of_a_path_in_the_log(tmp_path: Path, off: int) -> None:
-    path = "/" + "x" * (web.SHOWN_PATH + off - len("/api/jmix/"))
+    path = "/" + "x" * (limits.SHOWN_PATH + off - len("/api/jmix/"))
 
     async def test(client: Client) -> None:
         with log_lines() as lines:
             assert (await client.ask("GET", path))[0] == 404
             (line,) = [line for line in lines if line["event"] == "http_request"]
-            assert line["path"] == f"/api/jmix{path}"[: web.SHOWN_PATH]
-            assert len(line["path"]) == web.SHOWN_PATH + min(off, 0)
+            assert line["path"] == f"/api/jmix{path}"[: limits.SHOWN_PATH]
+            assert len(line["path"]) == limits.SHOWN_PATH + min(off, 0)
 
     with_store(tmp_path, test)
 
@@ -72,7 +71,7 @@ def test_refused_connections_are_told_of_once_in_a_while(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One line at the first, which counts it; the next one, when it is time, counts all since."""
-    monkeypatch.setattr(web, "MAX_CONNECTIONS_EACH", 1)
+    monkeypatch.setattr(limits, "MAX_CONNECTIONS_EACH", 1)
 
     async def refused(client: Client) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
@@ -102,7 +101,7 @@ def test_the_rest_of_a_refused_body_is_read_for_a_while(
 ) -> None:
     """The refusal comes at once; who then sends nothing more of the body is cut off, and not
     before its time."""
-    monkeypatch.setattr(web, "LINGER_SECS", linger)
+    monkeypatch.setattr(limits, "LINGER_SECS", linger)
 
     async def test(client: Client) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
@@ -220,12 +219,12 @@ EXACT = {
 @pytest.mark.parametrize("name", EXACT)
 def test_bounds_of_a_posted_envelope(name: str, off: int) -> None:
     """The same envelope, and a bound that is just wide enough, or not."""
-    limits = replace(Limits(), **{name: EXACT[name] + off})
+    bounds = replace(Limits(), **{name: EXACT[name] + off})
     if off >= 0:
-        assert check(GOOD, limits=limits).id == ID
+        assert check(GOOD, limits=bounds).id == ID
         return
     with pytest.raises(EnvelopeError, match=f"{name}(,| is) {EXACT[name] - 1}"):
-        check(GOOD, limits=limits)
+        check(GOOD, limits=bounds)
 
 
 @pytest.mark.parametrize("off", [-1, 0, 1])

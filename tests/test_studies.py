@@ -14,7 +14,7 @@ import wire
 from dicom_peers import archives, new_uid
 from gateway import Gateway, Peer, Store, get, members, run_command, running, until
 
-from fastjmix.httpd.parts import parts_headers
+from fastjmix.httpd.study_query import list_headers
 
 BUILDER = "release_grace_secs = 0.2"
 SR = "1.2.840.10008.5.1.4.1.1.88.67"
@@ -245,7 +245,7 @@ def test_f103_a_format_that_is_none_is_refused(gateway: Gateway, query: str) -> 
 
 @pytest.mark.parametrize("study", ['1>"; a', "1\r\nX-Evil: 1", "ü &x=1", "\udcff"])
 def test_f103_no_study_writes_headers(study: str) -> None:
-    told = parts_headers("/jmix/api/jmix", study, 2)["Link"]
+    told = list_headers("/jmix/api/jmix", study, 2)["Link"]
     assert told.isascii()
     assert told.isprintable()
     url = told.removeprefix("</jmix/api/jmix?").partition(">")[0]

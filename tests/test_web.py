@@ -18,7 +18,8 @@ import pytest
 from envelopes import ID, STUDY, envelope
 from stores import Client, left_behind, with_store
 
-from fastjmix.httpd import server as web
+from fastjmix.httpd import limits, receiving
+from fastjmix.httpd.credentials import is_loopback
 
 
 @pytest.mark.parametrize(
@@ -125,22 +126,22 @@ HEAD = b"POST /api/jmix HTTP/1.1\r\nHost: x\r\nContent-Type: application/zip\r\n
 
 
 def test_s23_a_body_that_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web, "BODY_IDLE_SECS", 0.05)
+    monkeypatch.setattr(limits, "BODY_IDLE_SECS", 0.05)
 
     async def test(client: Client) -> None:
         answer = await client.raw(HEAD + b"Content-Length: 100\r\n\r\nPK")
         assert answer.startswith(b"HTTP/1.1 408 ")
         assert b"nothing of the body came" in answer
 
-    monkeypatch.setattr(web, "LINGER_SECS", 0.05)
+    monkeypatch.setattr(limits, "LINGER_SECS", 0.05)
     with_store(tmp_path, test)
 
 
 def test_s23_a_body_that_drips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each pause is short enough, the whole is too slow."""
-    monkeypatch.setattr(web, "BODY_IDLE_SECS", 0.2)
-    monkeypatch.setattr(web, "BODY_RATE_MIN", 1 << 20)
-    monkeypatch.setattr(web, "LINGER_SECS", 2.0)  # long enough to read the answer
+    monkeypatch.setattr(limits, "BODY_IDLE_SECS", 0.2)
+    monkeypatch.setattr(limits, "BODY_RATE_MIN", 1 << 20)
+    monkeypatch.setattr(limits, "LINGER_SECS", 2.0)  # long enough to read the answer
 
     async def test(client: Client) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
@@ -162,7 +163,7 @@ def test_s23_a_body_that_drips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_a_request_that_never_comes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: bytes
 ) -> None:
-    monkeypatch.setattr(web, "KEEPALIVE_SECS", 0.05)
+    monkeypatch.setattr(limits, "KEEPALIVE_SECS", 0.05)
 
     async def test(client: Client) -> None:
         assert await client.raw(data) == b""
@@ -171,7 +172,7 @@ def test_a_request_that_never_comes(
 
 
 def test_a_client_that_takes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web, "WRITE_STALL_SECS", 0.05)
+    monkeypatch.setattr(limits, "WRITE_STALL_SECS", 0.05)
     data = envelope(ID, image=bytes(32 << 20))
 
     async def test(client: Client) -> None:
@@ -192,7 +193,7 @@ def test_a_client_that_takes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_s21_connections_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web, "MAX_CONNECTIONS", 2)
+    monkeypatch.setattr(limits, "MAX_CONNECTIONS", 2)
 
     async def test(client: Client) -> None:
         held = [await asyncio.open_connection("127.0.0.1", client.port) for _ in range(2)]
@@ -209,7 +210,7 @@ def test_s21_connections_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_uploads_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web, "MAX_UPLOADS", 1)
+    monkeypatch.setattr(limits, "MAX_UPLOADS", 1)
 
     async def test(client: Client) -> None:
         started, go_on = asyncio.Event(), asyncio.Event()
@@ -240,7 +241,7 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_: Path) -> BinaryIO:
         return os.fdopen(os.open("/dev/full", os.O_RDWR), "r+b", buffering=0)
 
-    monkeypatch.setattr(web, "create_private", full)
+    monkeypatch.setattr(receiving, "create_private", full)
 
     async def test(client: Client) -> None:
         status, answer, _ = await client.post(envelope())
@@ -284,4 +285,4 @@ def test_a_refusal_reaches_a_sender_in_full_flow(tmp_path: Path) -> None:
     ],
 )
 def test_s14_loopback(host: str, expected: bool) -> None:
-    assert web.is_loopback(host) is expected
+    assert is_loopback(host) is expected

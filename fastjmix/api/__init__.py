@@ -1,5 +1,12 @@
 """Process: HTTP listeners. They serve envelopes, health and metrics; POST passes one on.
 
-server.py        the listeners and their routes
-study_index.py   the envelopes of a study: an index in memory over outbox/ and sent/
+server.py       the process: sets up the listeners, ends them
+routes.py       the routes of one listener
+serving.py      GET: envelopes of a study, an archive, a manifest
+posting.py      POST: receives an envelope, and passes it on
+study_index.py  the envelopes of a study: an index in memory over outbox/ and sent/
+outcomes.py     the uploader's outcomes, for the requests that wait
+node_state.py   is this node ready?
+exposition.py   counters and gauges for Prometheus
+shared.py       what the listeners share
 """

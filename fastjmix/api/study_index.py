@@ -1,11 +1,11 @@
 """Finds the envelopes of a study: an index in memory over outbox/ and sent/.
 
 Wanted: a query by Study Instance UID among 100,000 envelopes without opening 100,000 tickets.
-Guaranteed: an answer holds every envelope that was in outbox/ or sent/ when the question came, and
-none that had left before. The files are the truth: the index is read from them, only names not seen
-before are opened, and it is forgotten when the process ends. One whose ticket cannot be read is
+Guaranteed: an answer holds every envelope that was in outbox/ or sent/ when the query came, and
+none that had left before. The index is a cache of the files: it is read from them, only names not
+seen before are opened, and it ends with the process. An envelope whose ticket cannot be read is
 left out, and looked at again after UNREADABLE_SECS. All disk work is done in a thread.
-Still wrong: while envelopes arrive, each question lists the directories again (about 0.1 s for
+Still wrong: while envelopes arrive, each query lists the directories again (about 0.1 s for
 100,000 names); an entry takes about 800 bytes.
 """
 
@@ -28,7 +28,7 @@ SETTLE_NS: Final = 50_000_000
 kernel's file clock ticks every 1 to 10 ms."""
 
 UNREADABLE_SECS: Final = 60.0
-"""Seconds for which a ticket that could not be read is not tried again: a person has to mend it."""
+"""Seconds for which an unreadable ticket is not tried again: a person has to correct it."""
 
 SEARCHED: Final[tuple[State, ...]] = ("outbox", "sent")
 """In the direction in which envelopes move, so that one on its way is seen at least once."""
@@ -47,7 +47,7 @@ class Entry(NamedTuple):
 
 @dataclass(slots=True)
 class _Listing:
-    """Ids of the archives in a directory, and how long that can be believed."""
+    """Ids of the archives in a directory, and when they were listed."""
 
     path: Path
     changed_ns: int = -1
@@ -55,7 +55,7 @@ class _Listing:
     ids: frozenset[str] = frozenset()
 
     def refresh(self) -> bool:
-        """Lists the directory if it may have changed; True when it was listed."""
+        """Lists the directory if it may have changed. Returns True when it was listed."""
         changed_ns = self.path.stat().st_mtime_ns
         if changed_ns == self.changed_ns and self.listed_ns - changed_ns > SETTLE_NS:
             return False
@@ -67,15 +67,15 @@ class _Listing:
 
 
 def _archive_id(entry: os.DirEntry[str]) -> str | None:
-    """Returns the id of an archive; None for a name that is none of ours."""
+    """Returns the id of an archive; None for another name."""
     found = names.sealed(entry.name)
     if found is None or found[1] != "zip" or not entry.is_file(follow_symlinks=False):
         return None
     return found[0]
 
 
-class Catalogue:
-    """Ask `of_study`; everything else follows."""
+class StudyIndex:
+    """The envelopes of each study. `of_study` brings the index up to date first."""
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
@@ -87,14 +87,14 @@ class Catalogue:
         self._lock = asyncio.Lock()
 
     async def of_study(self, study: str) -> list[Entry]:
-        """Envelopes with instances of this study, newest first. Raises OSError."""
+        """Returns envelopes with instances of this study, newest first. Raises OSError."""
         async with self._lock:
             await asyncio.to_thread(self._refresh)
             found = [self._entry(envelope_id) for envelope_id in self._by_study.get(study, ())]
         return sorted(found, key=lambda entry: (entry.sealed_at, entry.id), reverse=True)
 
     async def warm(self) -> None:
-        """Reads the tickets before the first question. Raises OSError."""
+        """Reads the tickets before the first query. Raises OSError."""
         async with self._lock:
             await asyncio.to_thread(self._refresh)
 
@@ -112,10 +112,10 @@ class Catalogue:
             self._forget(envelope_id)
         self._unreadable &= here
         for envelope_id in self._unreadable if retry else ():
-            self._learn(envelope_id)
+            self._add(envelope_id)
         self._unreadable -= self._tickets.keys()
         new = here - self._tickets.keys() - self._unreadable
-        problems = {one: why for one in new if (why := self._learn(one)) is not None}
+        problems = {one: why for one in new if (why := self._add(one)) is not None}
         if retry or problems:
             self._retry_at = time.monotonic() + UNREADABLE_SECS
         self._unreadable |= problems.keys()
@@ -124,8 +124,8 @@ class Catalogue:
                 "ticket_damaged", envelope=envelope_id, problem=why, count=len(problems)
             )
 
-    def _learn(self, envelope_id: str) -> str | None:
-        """Takes an envelope into the index; why not, if its ticket cannot be read."""
+    def _add(self, envelope_id: str) -> str | None:
+        """Adds an envelope to the index. Returns the problem when its ticket cannot be read."""
         try:
             ticket = self._read(envelope_id)
         except DamagedTicket as problem:
@@ -133,7 +133,9 @@ class Catalogue:
         except OSError as problem:
             return problem.strerror or str(problem)
         if ticket is None:
-            return None  # it left while we looked, which changes a directory: listed again then
+            return (
+                None  # it left since the listing; that changes a directory, which is listed again
+            )
         held = (ticket.studies, ticket.instances, ticket.size_bytes, ticket.sealed_at)
         self._tickets[envelope_id] = Entry(envelope_id, *held, "outbox")
         for study in ticket.studies:
@@ -141,7 +143,7 @@ class Catalogue:
         return None
 
     def _read(self, envelope_id: str) -> Ticket | None:
-        """Raises OSError, DamagedTicket when it is there, and in no state can be read."""
+        """Returns a ticket; None when it has left. Raises OSError, DamagedTicket."""
         problem: OSError | DamagedTicket | None = None
         for state in SEARCHED:
             try:

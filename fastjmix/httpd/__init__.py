@@ -1,9 +1,16 @@
-"""Parts of every HTTP server of ours: the API's listeners and the embedded store.
+"""The parts of an HTTP server that the API's listeners and the embedded store share. No routes.
 
-server.py            negotiation, conditions, ranges, credentials, errors, one log line a request
-connection_limit.py  how many connections there may be
-upload_body.py       a request body on its way to a file
+server.py            the application around the routes, and its runner
+middleware.py        errors, bounds, one log line a request
+connection_limit.py  limits connections where they are accepted
+limits.py            every bound, as a named number
+credentials.py       RFC 9110 §11.4, and §7.4 where no credentials are configured
+negotiation.py       §12.5.1: Accept
+conditions.py        §13.1: If-Match, If-None-Match
+ranges.py            §14.2: Range, If-Range
+responses.py         JSON, refusals, OPTIONS
+sending.py           an archive as a response; manifest.py: its manifest
+receiving.py         the archive of a POST; upload_body.py: on its way to a file
 archive_checks.py    checks posted archives, a few at a time
-manifest.py          GET …/manifest
-parts.py             says that an answer is one of several envelopes of a study
+study_query.py       the query for a study, and links between its envelopes
 """

@@ -1,9 +1,8 @@
 """Checks posted archives, a few at a time.
 
 Wanted: archives that are cheap to send and costly to check fill no memory, however many come.
-Guaranteed: of one process no more than CHECKS_AT_ONCE are under way; the others wait for their
-turn, in the order in which they came whole. A check runs in a thread, and ends before its turn
-does, also when nobody waits for it any more.
+Guaranteed: one process runs no more than CHECKS_AT_ONCE; the others wait in the order in which they
+came whole. A check runs in a thread, and its turn ends with it, also when its request has ended.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from fastjmix.jmix.read.admission import EnvelopeSummary, check_envelope
 
 CHECKS_AT_ONCE: Final = 2
 """A check takes 0.3 GB at the most, and reads a large archive for minutes. Two of them fit beside
-the gateway on a small machine, and a long one does not keep the others back."""
+the gateway on a small machine, and a long one does not delay all others."""
 
 
 class Checks:

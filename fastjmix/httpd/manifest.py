@@ -1,9 +1,10 @@
-"""Answers GET …/manifest: manifest.json as it is in an archive, sent as it is unpacked.
+"""Responds to GET …/manifest with manifest.json as it is in an archive, sent as it is unpacked.
 
-Wanted: a manifest of many MB, which a stranger's archive of a few KB may hold, costs a connection
-no more memory than an archive does, however many ask for it and however slowly they read.
-Guaranteed: the manifest was whole before the first header is sent. One that is damaged from then
-on, or not taken in time, ends with its connection, and looks like no whole one.
+Wanted: a manifest of many MB, which an unknown sender's archive of a few KB may hold, costs a
+connection no more memory than an archive does, however many ask for it and however slowly they
+read.
+Guaranteed: the manifest was whole before the first header is sent. If it is damaged from then on,
+or not taken in time, the connection ends, and the response does not look whole.
 """
 
 from __future__ import annotations
@@ -14,17 +15,18 @@ from typing import BinaryIO
 from aiohttp import web
 
 from fastjmix.errors import EnvelopeError
-from fastjmix.httpd.server import JSON, with_peer, write_in_time
+from fastjmix.httpd.responses import JSON
+from fastjmix.httpd.sending import connection_errors, write_in_time
 from fastjmix.jmix.read.admission import open_manifest
 
 
 async def send_manifest(request: web.Request, file: BinaryIO) -> web.StreamResponse:
-    """Answers GET or HEAD with the manifest of an archive that is open. Raises EnvelopeError."""
+    """Responds to GET or HEAD with the manifest of an open archive. Raises EnvelopeError."""
     member = await asyncio.to_thread(open_manifest, file)
     response = web.StreamResponse()
     response.content_type = JSON
     response.content_length = left = member.size
-    with with_peer():
+    with connection_errors():
         await response.prepare(request)
     pieces = member.pieces()
     while left and request.method != "HEAD":
@@ -34,6 +36,6 @@ async def send_manifest(request: web.Request, file: BinaryIO) -> web.StreamRespo
             piece = b""
         await write_in_time(request, response, piece)
         left -= len(piece)
-    with with_peer():
+    with connection_errors():
         await response.write_eof()
     return response

@@ -1,9 +1,9 @@
-"""A body on its way from a connection to a file: one part gathers while another is written.
+"""Writes a request body to a file: one part gathers while another is written.
 
 Wanted: receiving and writing go on at once, and little is left to do when the last byte has come.
 Guaranteed: no piece is copied; two parts of PIECE_BYTES and a piece each at most are held, of
-PIECES_MAX pieces; they are written in their order; no thread touches the file once `close` has
-returned. The disk is told to begin early, so that the fsync(2) which makes the file durable (the
+PIECES_MAX pieces; they are written in their order; no thread uses the file once `close` has
+returned. The disk begins to write early, so that the fsync(2) which makes the file durable (the
 caller's) finds most of it written.
 """
 
@@ -19,26 +19,26 @@ from fastjmix._core import begin_writeback
 from fastjmix.spool.files import write_all
 
 PIECE_BYTES: Final = 1 << 20
-"""Bytes of a part, which is written at once by a worker thread."""
+"""Bytes of a part, which a worker thread writes at once."""
 
 PIECES_MAX: Final = 256
 """Pieces of a part, however small they are."""
 
 AHEAD_BYTES: Final = 8 << 20
-"""The disk is told of so many at a time."""
+"""Bytes between two calls that make the disk begin."""
 
 
 class BodyFile:
-    """What is `put` is written to `file`, from its start on; `size` and `crc32` are of what was.
+    """A file that is written from its start on, by `put`. `size` and `crc32` are of those bytes.
 
-    `file` is asked for its descriptor only: nothing may wait in a buffer of its own.
+    Only the descriptor of `file` is used: nothing may wait in a buffer of its own.
     """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._gathered: list[bytes] = []
         self._gathered_bytes = 0
-        self._told = 0
+        self._begun = 0
         self._writing: asyncio.Future[None] | None = None
         self.size = 0
         self.crc32 = 0
@@ -51,16 +51,16 @@ class BodyFile:
             await self._hand_over()
 
     async def flush(self) -> None:
-        """Everything is with the kernel when this returns. Raises OSError."""
+        """Hands everything to the kernel. Raises OSError."""
         if self._gathered:
             await self._hand_over()
         await self._written()
 
     async def close(self) -> None:
-        """Waits for the thread that may still write; what it has to say is of no interest."""
+        """Waits for the thread that may still write, and ignores its error."""
         if self._writing is not None:
             await asyncio.wait([self._writing])
-            self._writing.exception()  # asked for, so that nobody is told of it
+            self._writing.exception()  # retrieved, so that asyncio does not log it
 
     async def _hand_over(self) -> None:
         await self._written()
@@ -75,11 +75,11 @@ class BodyFile:
             self._writing = None
 
     def _write(self, part: Sequence[bytes]) -> None:
-        """Here and not in the loop: it may wait for the disk."""
+        """Writes a part. Runs in a thread, since it may wait for the disk."""
         descriptor = self._file.fileno()
         for piece in part:
             self.crc32 = crc32(piece, self.crc32)
         self.size = write_all(descriptor, part, self.size)
-        if self.size - self._told >= AHEAD_BYTES:
-            begin_writeback(descriptor, self._told, self.size - self._told)
-            self._told = self.size
+        if self.size - self._begun >= AHEAD_BYTES:
+            begin_writeback(descriptor, self._begun, self.size - self._begun)
+            self._begun = self.size

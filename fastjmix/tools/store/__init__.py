@@ -33,10 +33,15 @@ from aiohttp import web
 
 from fastjmix import log
 from fastjmix.errors import ConfigError, PlatformError
-from fastjmix.httpd import server as manners
+from fastjmix.httpd import limits as http_limits
+from fastjmix.httpd import receiving
+from fastjmix.httpd.credentials import AccessCheck, is_loopback
 from fastjmix.httpd.manifest import send_manifest
-from fastjmix.httpd.parts import parts_headers, wanted_of
-from fastjmix.httpd.server import HttpError, json_answer
+from fastjmix.httpd.negotiation import negotiate
+from fastjmix.httpd.responses import JSON, ZIP, HttpError, allow, json_response
+from fastjmix.httpd.sending import send_archive
+from fastjmix.httpd.server import make_runner
+from fastjmix.httpd.study_query import list_headers, study_of, wanted_type
 from fastjmix.jmix.limits import Limits
 from fastjmix.tools.store.directory import Held, StoreDirectory
 from fastjmix.tools.store.page import HTML, list_page
@@ -61,7 +66,7 @@ class _Store:
         self._directory = directory
         self._max_body_bytes = max_body_bytes
         self._may_delete = may_delete
-        self._uploads = manners.Slots(manners.MAX_UPLOADS)
+        self._uploads = receiving.UploadSlots(http_limits.MAX_UPLOADS)
 
     def routes(self) -> list[web.RouteDef]:
         """Returns all of the above; GET routes answer HEAD too."""
@@ -69,30 +74,30 @@ class _Store:
         return [
             web.get(COLLECTION, self._query),
             web.post(COLLECTION, self._store),
-            web.options(COLLECTION, manners.allow(*READING, "POST")),
+            web.options(COLLECTION, allow(*READING, "POST")),
             web.get(one, self._archive),
             web.delete(one, self._delete),
-            web.options(one, manners.allow(*READING, *(["DELETE"] if self._may_delete else []))),
+            web.options(one, allow(*READING, *(["DELETE"] if self._may_delete else []))),
             web.get(f"{one}/manifest", self._manifest),
-            web.options(f"{one}/manifest", manners.allow(*READING)),
+            web.options(f"{one}/manifest", allow(*READING)),
             web.get("/", self._page),
             web.get("/healthz", self._live),
         ]
 
     async def _query(self, request: web.Request) -> web.StreamResponse:
-        study = manners.study_asked(request)
+        study = study_of(request)
         page = asked(request)
-        offers = (manners.JSON, manners.ZIP) if page.named else (manners.ZIP, manners.JSON)
-        wanted = wanted_of(request, offers)
-        if study is None and wanted != manners.JSON:
+        offers = (JSON, ZIP) if page.named else (ZIP, JSON)
+        wanted = wanted_type(request, offers)
+        if study is None and wanted != JSON:
             raise HttpError(400, "studyInstanceUid is missing: add ?studyInstanceUid=…")
-        if wanted == manners.JSON:
+        if wanted == JSON:
             return self._list(study, page)
         found = self._of_study(study)
         newest = page_of(found, Asked(1, None, named=False)).entries[0].id
-        more = parts_headers(COLLECTION, study or "", len(found))
+        more = list_headers(COLLECTION, study or "", len(found))
         with self._directory.open_archive(newest) as file:
-            return await manners.send_archive(request, file, newest, more)
+            return await send_archive(request, file, newest, more)
 
     def _of_study(self, study: str | None) -> list[Held]:
         """Raises HttpError 404 when there is none of this study at all."""
@@ -109,27 +114,27 @@ class _Store:
             answer["nextCursor"] = cursor
             url = next_url(COLLECTION, cursor, wanted, study)
             headers["Link"] = f'<{url}>; rel="next"'  # RFC 8288
-        return json_answer(answer, headers=headers)
+        return json_response(answer, headers=headers)
 
     async def _page(self, request: web.Request) -> web.StreamResponse:
-        study, wanted = manners.study_asked(request), asked(request)
-        manners.negotiate(request, HTML)
+        study, wanted = study_of(request), asked(request)
+        negotiate(request, HTML)
         entries, cursor = page_of(self._directory.of_study(study), wanted)
         later = None if cursor is None else next_url("/", cursor, wanted, study)
         return list_page(COLLECTION, entries, later)
 
     async def _live(self, _: web.Request) -> web.StreamResponse:
-        return json_answer({"status": "live"})
+        return json_response({"status": "live"})
 
     async def _archive(self, request: web.Request) -> web.StreamResponse:
         envelope_id = request.match_info["id"]
         with self._directory.open_archive(envelope_id) as file:
-            manners.negotiate(request, manners.ZIP)
-            return await manners.send_archive(request, file, envelope_id.lower())
+            negotiate(request, ZIP)
+            return await send_archive(request, file, envelope_id.lower())
 
     async def _manifest(self, request: web.Request) -> web.StreamResponse:
         with self._directory.open_archive(request.match_info["id"]) as file:
-            manners.negotiate(request, manners.JSON)
+            negotiate(request, JSON)
             return await send_manifest(request, file)
 
     async def _delete(self, request: web.Request) -> web.StreamResponse:
@@ -142,16 +147,16 @@ class _Store:
         return web.Response(status=204)
 
     async def _store(self, request: web.Request) -> web.StreamResponse:
-        manners.require_zip(request)
+        receiving.require_zip(request)
         temporary = self._directory.new_upload()
         with self._uploads.take(), contextlib.ExitStack() as cleanup:
             cleanup.callback(temporary.unlink, missing_ok=True)
-            file = cleanup.enter_context(manners.create_private(temporary))
-            received = await manners.receive(request, file, self._max_body_bytes)
+            file = cleanup.enter_context(receiving.create_private(temporary))
+            received = await receiving.receive(request, file, self._max_body_bytes)
             summary = await self._directory.keep(file, temporary)
         log.get().info("envelope_stored", envelope=summary.id, bytes=received.size)
         where = {"Location": f"{COLLECTION}/{summary.id}"}
-        return json_answer({"id": summary.id, "status": "stored"}, 201, where)
+        return json_response({"id": summary.id, "status": "stored"}, 201, where)
 
 
 async def start(
@@ -173,16 +178,16 @@ async def start(
     Raises SpoolError (the directory), PlatformError (the port), and ConfigError for an address
     beyond this machine without a token.
     """
-    if token is None and not allow_unauthenticated and not manners.is_loopback(host):
+    if token is None and not allow_unauthenticated and not is_loopback(host):
         told = f"the store would give patients' images to everyone who can reach {host}"
         raise ConfigError(told, "Give it a token, bind it to 127.0.0.1, or allow it explicitly.")
     stored = StoreDirectory(
         directory, limits=limits or Limits(), verify_hashes=verify_hashes, key=key
     )
     await asyncio.to_thread(stored.open)
-    guard = manners.Guard(None if token is None else ("Authorization", f"Bearer {token}"))
+    access = AccessCheck(None if token is None else ("Authorization", f"Bearer {token}"))
     routes = _Store(stored, max_body_bytes, may_delete=token is not None).routes()
-    runner = manners.make_runner(routes, guard, open_paths=OPEN_PATHS, shutdown_secs=SHUTDOWN_SECS)
+    runner = make_runner(routes, access, open_paths=OPEN_PATHS, shutdown_secs=SHUTDOWN_SECS)
 
     async def close(_: web.Application) -> None:
         stored.close()

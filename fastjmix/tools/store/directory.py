@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 from fastjmix import log
 from fastjmix.errors import EnvelopeError, SpoolError, printable
 from fastjmix.httpd.archive_checks import Checks
-from fastjmix.httpd.server import HttpError
+from fastjmix.httpd.responses import HttpError
 from fastjmix.jmix.read.admission import EnvelopeSummary, Limits, check_envelope
 from fastjmix.spool import sync_directory
 from fastjmix.spool.reading import open_archive

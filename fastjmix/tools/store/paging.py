@@ -17,7 +17,7 @@ from urllib.parse import urlencode
 
 from aiohttp import web
 
-from fastjmix.httpd.server import HttpError
+from fastjmix.httpd.responses import HttpError
 
 if TYPE_CHECKING:
     from fastjmix.tools.store.directory import Held

@@ -1,0 +1,81 @@
+"""Lists the routes of one listener.
+
+Under its path_prefix:
+
+    GET|HEAD|OPTIONS  /api/jmix?studyInstanceUid=    the newest envelope of a study, or a JSON list;
+                                                     headers say when there are several
+                                                     (httpd/study_query.py)
+    GET|HEAD|OPTIONS  /api/jmix/{id}                 the archive: ranges, entity tag, conditions
+    GET|HEAD|OPTIONS  /api/jmix/{id}/manifest        manifest.json, as it is in the archive
+    POST              /api/jmix                      validated, put in outbox/, answered when the
+                                                     upstream has: 201, 400, 409, 415, 502, 503, 504
+and outside it /healthz, /readyz, /metrics.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from fastjmix.api.exposition import StatsCollector
+from fastjmix.api.posting import Posting
+from fastjmix.api.serving import Serving
+from fastjmix.api.shared import Shared
+from fastjmix.config import HttpListener
+from fastjmix.httpd.responses import allow, json_response
+
+if TYPE_CHECKING:
+    from fastjmix.jmix.keys import RecipientKey
+
+READING: Final = ("GET", "HEAD", "OPTIONS")
+
+OPEN_PATHS: Final = ("/healthz", "/readyz")
+"""Paths that need no credentials."""
+
+
+def routes(
+    settings: HttpListener, shared: Shared, key: RecipientKey | None
+) -> Sequence[web.RouteDef]:
+    """Returns the routes of a listener. `key` decrypts posted envelopes, to check them inside."""
+    collection = f"/{settings.path_prefix.strip('/')}/api/jmix".replace("//", "/")
+    one = f"{collection}/{{id}}"
+    serving = Serving(shared, collection)
+    node = _NodeRoutes(shared)
+    return [
+        web.get(collection, serving.query),
+        web.post(collection, Posting(settings, shared, collection, key).post),
+        web.options(collection, allow(*READING, "POST")),
+        web.get(one, serving.archive),
+        web.options(one, allow(*READING)),
+        web.get(f"{one}/manifest", serving.manifest),
+        web.options(f"{one}/manifest", allow(*READING)),
+        web.get("/healthz", node.live),
+        web.get("/readyz", node.ready),
+        web.get("/metrics", node.metrics),
+    ]
+
+
+class _NodeRoutes:
+    """The routes about the node itself."""
+
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+
+    async def live(self, _: web.Request) -> web.StreamResponse:
+        return json_response({"status": "live"})
+
+    async def ready(self, _: web.Request) -> web.StreamResponse:
+        state = self._shared.state
+        reasons = await asyncio.to_thread(state.not_ready_reasons)
+        if reasons:
+            return json_response({"status": "not ready", "reasons": reasons}, 503)
+        warnings = await asyncio.to_thread(state.warnings)
+        return json_response({"status": "ready"} | ({"warnings": warnings} if warnings else {}))
+
+    async def metrics(self, _: web.Request) -> web.StreamResponse:
+        text = await asyncio.to_thread(generate_latest, StatsCollector(self._shared))
+        return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})

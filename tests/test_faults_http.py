@@ -484,7 +484,7 @@ def alive(connection: socket.socket) -> bool:
 
 
 def served(connections: list[socket.socket]) -> int:
-    return sum(alive(one) for one in connection_limit)
+    return sum(alive(one) for one in connections)
 
 
 @pytest.mark.parametrize("over", [-1, 0, 1])

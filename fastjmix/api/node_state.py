@@ -1,4 +1,4 @@
-"""Tells whether this node is ready, and what a person should look at: /readyz."""
+"""Finds out whether this node is ready, and what a person should look at: /readyz."""
 
 from __future__ import annotations
 

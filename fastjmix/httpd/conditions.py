@@ -1,6 +1,6 @@
 """Evaluates the preconditions of a request: If-Match and If-None-Match (RFC 9110 §13.1).
 
-An archive never changes, so that its entity tag (§8.8.3) is strong, and a date says nothing more.
+An archive never changes, so that its entity tag (§8.8.3) is strong, and a date adds nothing.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 Wants an Upstream from the configuration, the path of an archive and what its bytes must be.
 Guaranteed: the answer is bounded in size and in time; redirects are not followed; the token leaves
 this process in one header and in no log line. `post` and `manifest` never raise for what an
-upstream does: they return a Failure. This module decides nothing: policy.py says what an answer
-means.
+upstream does: they return a Failure. This module decides nothing: the meaning of an answer
+is in policy.py.
 
 Time is counted three ways. Until the body flows, and from its last byte to the answer's headers:
 Upstream.timeout_secs each. While it flows: TimeLimits.stall without progress, and
@@ -189,7 +189,7 @@ class UpstreamClient:
                     kept += piece
             cut = False
         if not whole or not response.content.at_eof():
-            response.close()  # nobody waits for the rest, of either body
+            response.close()  # the rest of either body is not waited for
         version = response.version or (1, 1)
         coding = response.headers.get("Content-Encoding", "")
         body = decoded(bytes(kept), coding, size_max + 1)

@@ -2,7 +2,7 @@
 
     DELIVERED          outbox/ → sent/, with the receipt
     REFUSED            outbox/ → rejected/, with the refusal
-    others, awaited    deleted: nothing was promised, and its sender is told to send it again
+    others, awaited    deleted: nothing was promised, and its sender gets a failure
     others             back into its queue
 
 Guaranteed: no envelope leaves outbox/ in another way. A process that waits gets the outcome after

@@ -156,7 +156,7 @@ def run(config: Config, spool: Spool, links: Links) -> None:
 
 
 def log_loop_problem(_: asyncio.AbstractEventLoop, context: Mapping[str, Any]) -> None:
-    """Logs in one line a problem of a task or a future that nobody waits for any more.
+    """Logs in one line a problem of a task or a future that is no longer waited for.
 
     An example is a connection that was reset while its body was sent. asyncio prints a traceback.
     """

@@ -22,7 +22,7 @@ REST: Final = 4.0
 """Times as long as a look took pass before the next one."""
 
 ALARM_SECS: Final = 3600.0
-"""Where the configuration says nothing: an upstream that is away for an hour is news."""
+"""The default: an upstream that is unreachable for an hour needs a person."""
 
 EXPIRY_SECS_MIN: Final = 0.1
 """Seconds between two looks for envelopes that have become too old."""

@@ -1,6 +1,6 @@
 """Finds new envelopes in outbox/: it lists the directory when woken, or once in a while.
 
-Wanted: an envelope is known a moment after it was sealed, whoever sealed it, also among 100,000.
+Wanted: an envelope is known a moment after it was sealed, by any process, also among 100,000.
 Guaranteed: oldest first; each is added to the backlog once, with its ticket, unless it has left
 meanwhile. An envelope whose ticket is missing, damaged or cannot be read delays no other; it is
 logged once, and looked at again after `rescan_secs` or sooner. Files in outbox/ that are not

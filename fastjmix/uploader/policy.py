@@ -11,7 +11,7 @@ Guaranteed: any answer, and any failure to get one, has an Outcome. No socket, f
                                                     HELD where the upstream named our ids before
     3xx                                HELD         redirects are never followed
     401 402 403 407 511                HELD         the credentials are at fault, not the envelope
-    404 405 410 421 and other 4xx      HELD         the route is at fault, as far as one can tell
+    404 405 410 421 and other 4xx      HELD         the route is probably at fault
     408 425 429 5xx, no answer         RETRY        without end; Retry-After is honoured
     none: our archive is damaged       REFUSED      the upstream has not got the whole of it
     409                                VERIFY       conflict.py compares the manifests
@@ -74,7 +74,7 @@ SHARED_STATUSES: Final = frozenset({429, 502, 503, 504})
 
 _ANY_SIZE: Final = frozenset({400, 415, 422})
 """Refusals that a proxy words as a web page for reasons of its own. 413 is about this envelope's
-size, whoever sends it."""
+size, also when a proxy sends it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -139,7 +139,7 @@ class Queue:
         """Takes the envelope that probes an unavailable upstream, whether its time has come or not.
 
         It is the one with the fewest probes; of those the oldest. One that failed although others
-        were taken comes last: its answer says little about the upstream.
+        were taken comes last: its answer may be about itself.
         """
         tried = [item for _, item in self.again] + [item for _, _, item in self.later]
         chosen = min(

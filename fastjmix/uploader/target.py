@@ -149,7 +149,7 @@ class Targets:
     def record(self, target: Target, outcome: Outcome, started: float, now: float) -> None:
         """Records an outcome, and logs when it changes whether the upstream may be tried.
 
-        A damaged archive of ours says nothing about the upstream.
+        A damaged archive of ours is no fault of the upstream.
         """
         if outcome.damaged:
             return

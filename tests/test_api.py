@@ -1,4 +1,4 @@
-"""api/server.py: the process's real entry point on real sockets, asked by http.client, curl and
+"""The process api through its entry point, on real sockets, with http.client, curl and raw
 bytes.
 """
 
@@ -161,7 +161,7 @@ def test_options_and_methods(gateway: Gateway) -> None:
 
 
 def test_f80_a_download_survives_delivery_and_removal(gateway: Gateway) -> None:
-    """The archive was open before the 200: what happens to its name no longer matters."""
+    """The archive was open before the 200, so that its name may change."""
     data = envelope(ID, image=os.urandom(24 << 20))
     gateway.put(data)
     with socket.create_connection(("127.0.0.1", gateway.ports[0])) as connection:
@@ -188,7 +188,7 @@ def test_f80_a_download_survives_delivery_and_removal(gateway: Gateway) -> None:
 
 @pytest.mark.parametrize("path", [f"{BASE}/{ID}", f"{BASE}/{ID}/manifest", "/metrics", BASE, "/x"])
 def test_a_host_name_that_a_stranger_chose_is_not_served(gateway: Gateway, path: str) -> None:
-    """DNS rebinding: a browser here asks for http://attacker.example:8086/…, which is 127.0.0.1."""
+    """DNS rebinding: a browser here requests http://attacker.example:8086/…, which is 127.0.0.1."""
     gateway.put(envelope(ID))
     for host in ("attacker.example", "127.0.0.1.attacker.example:80", "10.0.0.1", "localhost.", ""):
         answer = gateway.get(path, Host=host)
@@ -235,7 +235,7 @@ def test_health(gateway: Gateway) -> None:
 def test_f34_the_oldest_that_waits_is_shown_and_warned_of(
     gateway: Gateway, age: int, warned: bool
 ) -> None:
-    """The node is ready all the same: it can take what comes."""
+    """The node is ready all the same: it can receive."""
     gateway.put(envelope(ID))
     os.utime(gateway.spool.path("outbox", ID), (time.time() - age,) * 2)
     text = gateway.get("/metrics").body.decode()
@@ -341,7 +341,7 @@ def test_https(tmp_path: Path) -> None:
 def test_s21_who_never_shakes_hands_counts_and_goes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A TLS connection is bounded from its accept on, and its handshake in time."""
+    """A TLS connection is counted from its accept on, and its handshake is limited in time."""
     monkeypatch.setattr(limits, "MAX_CONNECTIONS_EACH", 5)
     monkeypatch.setattr(connection_limit, "HANDSHAKE_SECS", 2.0)
     ca_file, _ = authority(tmp_path)
@@ -350,10 +350,10 @@ def test_s21_who_never_shakes_hands_counts_and_goes(
         address = ("127.0.0.1", gateway.ports[0])
         with contextlib.ExitStack() as held:
             silent = [held.enter_context(socket.create_connection(address, 20)) for _ in range(8)]
-            for one in silent[5:]:  # turned away at once
+            for one in silent[5:]:  # closed at once
                 with contextlib.suppress(ConnectionResetError):
                     assert one.recv(1) == b""
-            for one in silent[:5]:  # those that were let in are there until their time is over
+            for one in silent[:5]:  # the accepted ones stay until their time is over
                 one.setblocking(False)
                 with pytest.raises(BlockingIOError):
                     one.recv(1)

@@ -1,4 +1,4 @@
-"""api/server.py, POST of encrypted envelopes: checked as far as the key that is there allows."""
+"""POST of encrypted envelopes: checked as far as the configured key allows."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def with_key(tmp_path: Path) -> Iterator[Gateway]:
 
 
 def passed_on(gateway: Gateway, data: bytes) -> Answer:
-    """Returns the answer to an envelope that the upstream takes."""
+    """Returns the response to an envelope that the upstream takes."""
     with in_thread(lambda: gateway.outcome("delivered", status=201)):
         return gateway.post(data)
 
@@ -157,7 +157,9 @@ def test_f92_an_envelope_for_another_receiver_is_refused_with_a_key(tmp_path: Pa
         answer = gateway.post(encrypted_envelope())
         assert answer.status == 400
         assert "another key" in answer.json["error"]
-        assert passed_on(gateway, envelope(ID)).status == 201  # open ones are checked as ever
+        assert (
+            passed_on(gateway, envelope(ID)).status == 201
+        )  # unencrypted ones are checked as before
 
 
 TAKEN = [
@@ -207,7 +209,7 @@ def test_a_decryption_key_is_found_beside_its_file(tmp_path: Path) -> None:
 
 
 def configured(home: Path, key: bytes | None) -> Path:
-    """Returns the configuration that ships, whose query API names a key beside its file."""
+    """Returns the shipped configuration, whose query API names a key beside its file."""
     shipped = Path(__file__).parent.parent
     pipelines = home / "pipelines"
     pipelines.mkdir()

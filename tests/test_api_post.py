@@ -1,4 +1,6 @@
-"""api/server.py, POST: validated, put in outbox/, answered with what the upstream said."""
+"""api/posting.py: a posted envelope is validated, put in outbox/, and answered when the upstream
+has.
+"""
 
 from __future__ import annotations
 
@@ -41,13 +43,13 @@ def gateway(tmp_path: Path) -> Iterator[Gateway]:
 
 @pytest.fixture
 def passing_on(tmp_path: Path) -> Iterator[Gateway]:
-    """A gateway whose listener has an upstream; the test plays the uploader."""
+    """Makes a gateway whose listener has an upstream; the test acts as the uploader."""
     with running(tmp_path, replace(LISTENER, upstream=UPSTREAM)) as found:
         yield found
 
 
 def test_post_end_to_end(tmp_path: Path) -> None:
-    """Client → API → outbox → uploader → a real store; the answer comes after the store's."""
+    """Client → API → outbox → uploader → a real store; the response comes after the store's."""
     data = envelope(ID)
     ready: queue.SimpleQueue[str] = queue.SimpleQueue()
     stopped = threading.Event()
@@ -116,12 +118,14 @@ def test_no_outcome_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         assert answer.status == 504
         assert "stays queued" in answer.json["error"]
         assert gateway.post(envelope(ID)).status == 409
-        gateway.outcome("delivered")  # too late, and for nobody
+        gateway.outcome("delivered")  # too late: no request waits
         assert gateway.get("/healthz").status == 200
 
 
 def test_outcomes_find_their_requests(passing_on: Gateway) -> None:
-    """Two wait at once; the answers come in the other order, with a stranger's between them."""
+    """Two wait at once; the outcomes come in the other order, with one of another id
+    between them.
+    """
     answers: dict[str, Answer] = {}
 
     def post(envelope_id: str) -> Callable[[], None]:
@@ -133,18 +137,20 @@ def test_outcomes_find_their_requests(passing_on: Gateway) -> None:
     with in_thread(post(ID)):
         os.eventfd_read(passing_on.links.outbox_bell)
         busy = passing_on.post(envelope(ID))
-        assert (busy.status, busy.headers["Retry-After"]) == (503, "1")  # its end is unknown
+        assert (busy.status, busy.headers["Retry-After"]) == (503, "1")  # its outcome is unknown
         with in_thread(post(OTHER)):
             passing_on.outcome("refused", OTHER, status=422)
-        stranger = {"id": str(uuid.uuid4()), "outcome": "delivered", "status": 201, "detail": ""}
-        passing_on.uploader_end.send(json.dumps(stranger).encode())
+        unknown = {"id": str(uuid.uuid4()), "outcome": "delivered", "status": 201, "detail": ""}
+        passing_on.uploader_end.send(json.dumps(unknown).encode())
         os.eventfd_write(passing_on.links.outbox_bell, 1)
         passing_on.outcome("delivered")
     assert (answers[ID].status, answers[OTHER].status) == (201, 502)
 
 
 def test_f93_what_is_being_passed_on_is_not_here_yet(passing_on: Gateway) -> None:
-    """Neither before it is in outbox/ nor behind that: the upstream may refuse it."""
+    """A second POST gets no 409, before or after the first is in outbox/: the upstream may refuse
+    it.
+    """
     answers: list[Answer] = []
     with in_thread(lambda: answers.append(passing_on.post(envelope(ID)))):
         os.eventfd_read(passing_on.links.outbox_bell)

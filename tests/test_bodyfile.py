@@ -1,4 +1,6 @@
-"""A body's way to its file: in order, whole, and nothing touches the file afterwards."""
+"""httpd/upload_body.py: a body is written in order and whole, and the file is left alone
+afterwards.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +67,7 @@ def test_a_disk_that_is_full_is_told_of(tmp_path: Path) -> None:
 
 
 def test_pieces_are_not_gathered_without_end(tmp_path: Path) -> None:
-    """A peer may send a byte at a time, and an object of Python is forty times as large."""
+    """A peer may send a byte at a time, and a Python object is forty times as large."""
 
     async def dribble() -> None:
         with (tmp_path / "file").open("wb") as file:
@@ -82,7 +84,7 @@ def test_pieces_are_not_gathered_without_end(tmp_path: Path) -> None:
 
 
 def test_a_cancelled_body_leaves_the_file_alone(tmp_path: Path) -> None:
-    """Its writer has not come to its turn yet: `close` waits for it, since the file closes next."""
+    """Its writer has yet to run: `close` waits for it, since the file closes next."""
 
     async def cancelled() -> None:
         loop = asyncio.get_running_loop()

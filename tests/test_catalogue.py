@@ -1,4 +1,4 @@
-"""api/study_index.py through the API's study query: what is found, and that it follows the disk."""
+"""api/study_index.py through the API's study query: the envelopes found follow the disk."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_the_index_follows_the_directories(gateway: Gateway) -> None:
     assert states() == {ID: "sent", OTHER: "outbox"}
     gateway.spool.withdraw(OTHER)
     assert states() == {ID: "sent"}
-    # a ticket is read once: neither asking again nor a change beside it opens it again
+    # a ticket is read once: no later query and no change beside it opens it again
     (gateway.spool.sent / f"{ID}.json").unlink()
     gateway.put(envelope(OTHER), id=OTHER)
     assert states() == {ID: "sent", OTHER: "outbox"}
@@ -104,7 +104,7 @@ def test_a_damaged_ticket_hides_only_its_envelope(gateway: Gateway) -> None:
 
 
 def test_questions_while_envelopes_come_and_go(gateway: Gateway) -> None:
-    """An envelope that stays is found by each question, whatever moves around it."""
+    """An envelope that stays is found by each query, whatever else moves."""
     gateway.put(envelope(ID))
     done = threading.Event()
 

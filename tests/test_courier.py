@@ -1,4 +1,4 @@
-"""What goes over the wire, with real servers, and what misbehaving ones make of it."""
+"""The bytes on the wire, with real servers, and the effect of misbehaving ones."""
 
 from __future__ import annotations
 
@@ -239,7 +239,7 @@ def test_f39_misbehaviour_is_no_delivery_and_the_next_attempt_is(
 
     async def test() -> None:
         async with Raw(serve).open() as store:
-            # The total is what ends silence; it stays well above the time without progress.
+            # timeout_secs ends silence; it stays well above the time without progress.
             upstream = to(store.url, timeout_secs=2.0, transfer_encoding="chunked")
             async with node(tmp_path, upstream) as one:
                 envelope_id = one.seal(big(tmp_path / "big.zip", 16 * MEGABYTE))
@@ -301,7 +301,7 @@ def test_f42_an_early_refusal_ends_the_body(tmp_path: Path, closes: bool) -> Non
         await wire.say(http_head("413 Content Too Large", Content_Length=0, Connection="close"))
         if not closes:
             with contextlib.suppress(asyncio.IncompleteReadError):
-                await wire.take(1 << 40)  # what was under way when it spoke
+                await wire.take(1 << 40)  # what was under way when it answered
 
     async def test() -> None:
         async with Raw(serve).open() as store, node(tmp_path, to(store.url)) as one:
@@ -315,12 +315,12 @@ def test_f42_an_early_refusal_ends_the_body(tmp_path: Path, closes: bool) -> Non
 
 
 def test_a_kept_connection_that_was_closed_costs_no_failure(tmp_path: Path) -> None:
-    """But its body was sent twice, and is counted so."""
+    """The body was sent twice, and both are counted."""
 
     async def serve(wire: Wire) -> None:
         await wire.body(await wire.head())
         await wire.say(http_head("201 Created", Content_Length=0))
-        await wire.head()  # the next request, for which it is too tired
+        await wire.head()  # the next request, which it does not answer
         wire.reset()
 
     async def test() -> None:
@@ -367,7 +367,7 @@ TLS_FAULTS = (
 
 
 def faulty_tls(directory: Path, fault: str) -> tuple[Path | None, ssl.SSLContext]:
-    """What the uploader is told to trust, and how the server presents itself."""
+    """Returns the authority that the uploader trusts, and the server's TLS settings."""
     ca_file, tls = authority(
         directory,
         "127.0.0.2" if fault == "wrong host" else "127.0.0.1",
@@ -435,7 +435,7 @@ def test_f36_an_upstream_that_cannot_be_trusted_gets_not_one_byte(
             async with node(tmp_path, upstream) as one:
                 envelope_id = one.seal()
                 lines = await one.logged("upload_retry", 2)
-                # A server that does not want us may end the handshake without a word.
+                # A server that rejects us may end the handshake without an alert.
                 by_them = fault.startswith(("TLS", "wants"))
                 words = "TLS|handshake|connection broken" if by_them else "TLS refused"
                 assert re.search(words, lines[0])

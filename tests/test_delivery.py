@@ -109,7 +109,7 @@ def test_f91_a_request_that_went_to_the_wrong_place_is_no_verdict(status: int, s
 
 @pytest.mark.parametrize("status", [400, 415, 422])
 def test_f91_a_refusal_worded_as_a_web_page_may_be_a_proxys(status: int) -> None:
-    """As nginx's "The plain HTTP request was sent to HTTPS port"."""
+    """An example is nginx's "The plain HTTP request was sent to HTTPS port"."""
     for page in (PAGE, b"\xef\xbb\xbf \n<html>", b"<?xml version='1.0'?><e/>"):
         assert assessed(Answer(status, body=page)).disposition is Disposition.HELD
     assert assessed(Answer(413, body=PAGE)).disposition is Disposition.REFUSED
@@ -267,7 +267,7 @@ def test_f83_a_2xx_that_no_jmix_server_gives_is_no_delivery(
     for secret in ("Sign", "sign", "manifest", ID):
         assert secret not in outcome.reason
     again = reassess(outcome, takes_others=True, final=True)
-    assert again.disposition is Disposition.RETRY  # a page is never a verdict on an envelope
+    assert again.disposition is Disposition.RETRY  # a page never refuses an envelope
 
 
 JMIX_SERVERS = [
@@ -294,7 +294,7 @@ JMIX_SERVERS = [
 def test_f83_odd_answers_of_real_servers_are_deliveries(
     status: int, found: bytes, named: str | None
 ) -> None:
-    """Flask, Django and PHP call JSON, and nothing at all, text/html unless told otherwise."""
+    """Flask, Django and PHP send JSON, and an empty body, as text/html by default."""
     headers = {"content-type": named} if named else {}
     assert (
         assessed(Answer(status, headers=headers, body=found)).disposition is Disposition.DELIVERED
@@ -441,7 +441,7 @@ UNCLEAR = [
 
 @pytest.mark.parametrize("copy", [*NO_COPY, *UNCLEAR])
 def test_f93_without_a_copy_an_attempt_of_unknown_outcome_is_no_refusal(copy: Answer) -> None:
-    """It may be arriving still; and what a page says is said by something else."""
+    """The envelope may still be arriving, and a page comes from something else."""
     outcome = compared(copy, maybe_stored=True)
     assert outcome.disposition is Disposition.RETRY
     assert not outcome.shared
@@ -574,7 +574,7 @@ def test_f91_a_hold_for_the_route_is_probed_soon_and_then_less_often() -> None:
         state.record(assessed(Answer(404)), now, now, 1.0)
         assert state.held is not None
         assert not state.allows(state.until - 0.01, 0)
-        assert state.allows_awaited(now, 3)  # a caller that waits gets an answer
+        assert state.allows_awaited(now, 3)  # an awaited envelope is tried
         pauses.append(state.until - now)
         now = state.until
     assert pauses == [1, 2, 4, 8, 16, 32, 60, 60, 60]

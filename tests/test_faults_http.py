@@ -1,7 +1,7 @@
-"""The HTTP servers under clients that mean no good: S13, S14, S19 to S21, S23, S24, and F80.
+"""The HTTP servers under hostile clients: S13, S14, S19 to S21, S23, S24, and F80.
 
-The API's listeners and the embedded store have their manners from one room (httpd/server.py), so
-most of this is asked of the store; what differs is asked of both.
+The API's listeners and the embedded store share httpd/, so most of this is tested with the store;
+what differs is tested with both.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ store.run("127.0.0.1", 0, pathlib.Path(sys.argv[1]), ready=lambda url: print(url
 
 
 def raw(port: int, data: bytes) -> bytes:
-    """What comes back for these bytes, until the server closes."""
+    """Returns the reply to these bytes, until the server closes."""
     with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
         received = bytearray()
         with contextlib.suppress(ConnectionError):
@@ -66,13 +66,13 @@ def raw(port: int, data: bytes) -> bytes:
 
 
 def statuses(received: bytes) -> list[int]:
-    """Of all answers in there but the interim ones."""
+    """Returns the statuses of all responses but the interim ones."""
     found = [int(status) for status in re.findall(rb"HTTP/\d\.\d (\d{3}) ", received)]
     return [status for status in found if status >= 200]
 
 
 def never_two(port: int, base: str) -> None:
-    """The whole table: a refusal or one well-formed answer."""
+    """Sends the whole table: each request gets a refusal or one well-formed response."""
     assert len(smuggling.TEMPLATES) >= 40
     for name, data in smuggling.requests(base).items():
         received = raw(port, data)
@@ -104,8 +104,8 @@ def test_s20_the_api_never_answers_twice(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_s20_the_parser_in_python_never_answers_twice(tmp_path: Path) -> None:
-    """Where aiohttp comes without its compiled parser: the same verdict, but for what it waits for
-    or answers with another 4xx."""
+    """Without aiohttp's compiled parser the result is the same, but for requests that it waits for
+    or refuses with another 4xx."""
     arguments = [sys.executable, "-c", STORE_IN_PYTHON, str(tmp_path / "store")]
     with subprocess.Popen(
         arguments,
@@ -188,7 +188,7 @@ def test_s13_the_limit_of_a_body(
 def test_s13_a_body_stops_where_room_for_sealing_begins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The hard mark is asked for while the body comes, not only before it."""
+    """The hard mark is checked while the body comes, not only before it."""
     monkeypatch.setattr(limits, "LINGER_SECS", 0.5)
     with running(tmp_path, replace(LISTENER, upstream=UPSTREAM)) as gateway:
         asked = 0
@@ -227,7 +227,7 @@ def test_s14_an_open_listener_beyond_this_machine_does_not_start(
 
 
 def test_s14_the_api_reads_and_the_store_reads(tmp_path: Path) -> None:
-    """Nothing but POST to the collection changes anything; all other methods are refused."""
+    """Only POST to the collection changes anything; all other methods are refused."""
     methods = ("PUT", "PATCH", "DELETE", "TRACE", "CONNECT", "PROPFIND", "MKCOL", "MOVE")
     with running(tmp_path) as gateway:
         gateway.put(envelope(ID))
@@ -241,7 +241,7 @@ def test_s14_the_api_reads_and_the_store_reads(tmp_path: Path) -> None:
 
 
 def test_s19_what_peers_wrote_comes_back_as_json_only(tmp_path: Path) -> None:
-    """A patient's name that is a script; paths, headers and queries that are one."""
+    """A script as a patient's name, a path, a header and a query."""
     script = "<script>alert(1)</script>"
     content = envelope_members(ID)
     metadata = json.loads(content["payload/metadata.json"])
@@ -275,7 +275,7 @@ def test_s19_what_peers_wrote_comes_back_as_json_only(tmp_path: Path) -> None:
 
 
 def resident() -> int:
-    """Bytes that this process has in memory now."""
+    """Returns the bytes that this process has in memory now."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
@@ -305,7 +305,7 @@ def test_s21_many_paths_that_are_not_there_leave_nothing(tmp_path: Path) -> None
 
 
 def test_s21_a_body_in_chunks_of_one_byte_holds_nobody_up(tmp_path: Path) -> None:
-    """Others are answered meanwhile, and soon."""
+    """Other clients are served meanwhile, and soon."""
     data = envelope(ID, image=bytes(by_form(100_000, 2_000_000)))
     body = b"".join(b"1\r\n%c\r\n" % byte for byte in data) + b"0\r\n\r\n"
 
@@ -332,7 +332,7 @@ def test_s21_a_body_in_chunks_of_one_byte_holds_nobody_up(tmp_path: Path) -> Non
 
 
 def test_s21_pipelined_requests_wait_their_turn(tmp_path: Path) -> None:
-    """A client that asks for ever and reads nothing is not read any further."""
+    """A client that sends requests and reads nothing is not read any further."""
 
     async def test(client: Client) -> None:
         await client.post(io.BytesIO(envelope(ID, image=bytes(1 << 20))))
@@ -393,7 +393,7 @@ def test_s23_the_limits_of_a_head(
 
     async def test(client: Client) -> None:
         found = await asyncio.to_thread(ask, client.port)
-        # Bytes that come behind the refusal may cost the client the refusal, never more.
+        # Bytes that come behind the refusal may cost the client the refusal, and nothing else.
         refused: list[list[int]] = [[400], []]
         # aiohttp counts the end of a line with a value that it got in several reads.
         edge = step is not None and b"v" * limits.MAX_LINE_BYTES in request_bytes
@@ -403,7 +403,7 @@ def test_s23_the_limits_of_a_head(
 
 
 def test_s23_a_head_that_drips_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The time is for the whole head: no byte begins it anew. Also after a first request."""
+    """The time is for the whole head: no byte restarts it. Also after a first request."""
     monkeypatch.setattr(limits, "KEEPALIVE_SECS", 0.4)
 
     def drip(port: int, first: bytes) -> float:
@@ -435,7 +435,7 @@ def test_s23_a_head_that_drips_is_cut_off(tmp_path: Path, monkeypatch: pytest.Mo
 def test_s21_an_answer_that_nobody_takes_is_not_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """JSON is held in memory until it has gone: a client that takes none of it is cut off."""
+    """JSON is held in memory until it is sent: a client that takes none of it is cut off."""
     monkeypatch.setattr(limits, "WRITE_STALL_SECS", 0.2)
     monkeypatch.setattr(limits, "ANSWER_RATE_MIN", 1 << 30)
     content = envelope_members(ID)
@@ -462,7 +462,7 @@ def test_s21_an_answer_that_nobody_takes_is_not_kept(
 
 @contextlib.contextmanager
 def held(port: int, count: int, address: str = "127.0.0.1") -> Iterator[list[socket.socket]]:
-    """So many connections of one address, which ask nothing."""
+    """Opens so many connections of one address, which send nothing."""
     made: list[socket.socket] = []
     try:
         for _ in range(count):
@@ -474,7 +474,7 @@ def held(port: int, count: int, address: str = "127.0.0.1") -> Iterator[list[soc
 
 
 def alive(connection: socket.socket) -> bool:
-    """Is it served?"""
+    """Returns whether the connection is served."""
     connection.settimeout(10)
     try:
         connection.sendall(b"GET /api/jmix/x HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -491,7 +491,7 @@ def served(connections: list[socket.socket]) -> int:
 def test_s21_connections_of_one_address(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, over: int
 ) -> None:
-    """One address cannot take all of them: others are served beside it."""
+    """One address cannot take all connections: others are served beside it."""
     monkeypatch.setattr(limits, "MAX_CONNECTIONS_EACH", 5)
 
     async def test(client: Client) -> None:
@@ -516,7 +516,7 @@ def test_s21_connections_of_one_address(
 def test_s21_connections_in_all_are_bounded_without_a_request(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ten thousand that ask nothing cannot take the descriptors: they are closed at the door."""
+    """Ten thousand that send nothing cannot take the descriptors: they are closed when accepted."""
     monkeypatch.setattr(limits, "MAX_CONNECTIONS", 8)
     monkeypatch.setattr(limits, "SPARE_CONNECTIONS", 2)
     monkeypatch.setattr(connection_limit, "TOLD_SECS", 1000.0)
@@ -584,7 +584,7 @@ def test_s24_an_upstream_has_a_name_or_an_address_in_its_usual_form(
 
 
 def whole(status: int, headers: Message, body: bytes) -> bool:
-    """A 404, or a 200 with a whole valid archive of the length that it announced."""
+    """Checks a response: a 404, or a 200 with a whole valid archive. Returns whether it is a 200."""
     if status == 404:
         return False
     assert status == 200
@@ -595,7 +595,7 @@ def whole(status: int, headers: Message, body: bytes) -> bool:
 
 
 def test_f80_a_download_while_envelopes_are_sealed_moved_and_deleted(tmp_path: Path) -> None:
-    """Readers ask for each envelope, by id and by study, through all its states."""
+    """Clients read each envelope, by id and by study, through all its states."""
     with running(tmp_path) as gateway:
         ids = [str(uuid.uuid4()) for _ in range(by_form(12, 200))]
         image = os.urandom(1 << 20)
@@ -637,7 +637,7 @@ def test_f80_a_download_while_envelopes_are_sealed_moved_and_deleted(tmp_path: P
 
 
 def test_s14_a_token_is_asked_for_before_anything_is_told(tmp_path: Path) -> None:
-    """An id that is here and one that is not look the same to a stranger."""
+    """An id that is here and one that is not look the same without credentials."""
     credentials = Credentials(method="bearer", token=Secret("s3cret"))
     with running(tmp_path, replace(LISTENER, credentials=credentials)) as gateway:
         gateway.put(envelope(ID))

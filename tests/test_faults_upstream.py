@@ -1,6 +1,6 @@
-"""The fault matrix's rows F24 and F28 to F44: a real uploader, a real store, a bad line between.
+"""Rows F24 and F28 to F44 of the fault matrix: a real uploader, a real store, a bad line between.
 
-Rows that need no line of the tests' own are in test_courier.py, test_uploader.py and
+Rows that need no proxy are in test_courier.py, test_uploader.py and
 test_delivery.py, under the same names.
 """
 
@@ -77,13 +77,13 @@ class Line:
     root: Path
 
     def stored(self) -> dict[str, bytes]:
-        """What the store holds, by id."""
+        """Returns the store's envelopes, by id."""
         return {path.stem: path.read_bytes() for path in (self.root / "store").glob("*.zip")}
 
     async def delivered(self, *envelope_ids: str) -> None:
-        """Until these are in sent/; the store then has them, byte for byte, and nothing else.
+        """Waits until these are in sent/; the store then has them, byte for byte, and nothing else.
 
-        What it had begun to receive it drops when it sees the connection end.
+        The store drops a body that it had begun to receive when the connection ends.
         """
         await until(lambda: all(self.node.spool.path("sent", i).exists() for i in envelope_ids))
         kept = {i: self.node.spool.path("sent", i).read_bytes() for i in envelope_ids}
@@ -156,7 +156,7 @@ def test_f24_a_flipped_bit_is_set_aside_and_not_delivered(
 
 @pytest.mark.parametrize("coding", CODINGS)
 def test_f24_the_end_of_a_damaged_body_is_never_sent(tmp_path: Path, coding: str) -> None:
-    """Not even an upstream that checks nothing can take what it got for a whole body."""
+    """Even an upstream that checks nothing sees that the body is not whole."""
     received: list[bytes] = []
 
     async def serve(wire: Wire) -> None:
@@ -186,7 +186,9 @@ def test_f24_the_end_of_a_damaged_body_is_never_sent(tmp_path: Path, coding: str
 
 @pytest.mark.parametrize("origin", ["sealed here", "received"])
 def test_f24_every_bit_of_an_archive_is_watched(tmp_path: Path, origin: str) -> None:
-    """Before the last byte has gone, wherever the bit is and however the bytes are split."""
+    """Damage is found before the last byte has gone, wherever it is and however the bytes are
+    split.
+    """
     data = sealed_envelope() if origin == "sealed here" else envelope()
     archive = tmp_path / "envelope.zip"
     archive.write_bytes(data)
@@ -195,7 +197,7 @@ def test_f24_every_bit_of_an_archive_is_watched(tmp_path: Path, origin: str) -> 
         ticket = replace(ticket, crc32=zlib.crc32(data))
 
     def passes(piece: int) -> bool:
-        """Also when the structure was well and the bytes went bad afterwards."""
+        """Also holds when the structure was right and the bytes were damaged afterwards."""
         check = BodyCheck(examine(archive, ticket))
         read = archive.read_bytes()
         for start in range(0, len(read), piece):
@@ -255,7 +257,7 @@ def test_f32_an_envelope_too_large_for_its_upstream_is_kept_and_says_what_to_do(
 @pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize("form", ["seconds", "date", "absurd", "negative", "past", "nonsense"])
 def test_f33_retry_after_in_every_form(tmp_path: Path, form: str, status: int) -> None:
-    """Waits min(what it says, the cap), and at least nothing."""
+    """Waits for Retry-After, within 0 and the cap."""
     value, least = {
         "seconds": ("1", 0.3),
         "date": (formatdate(time.time() + 3600, usegmt=True), 0.3),
@@ -328,8 +330,10 @@ def test_f33_a_hundred_that_were_told_the_same_do_not_come_back_together(tmp_pat
 def test_f43_a_2xx_with_another_id_or_none(
     tmp_path: Path, status: int, body: bytes, matching: bool
 ) -> None:
-    """Delivered, as the reference has it, unless require_matching_id: then it stays and is tried
-    again until the answer names it."""
+    """The envelope is delivered, as in the reference.
+
+    Under require_matching_id it stays, and is tried again until the answer names its id.
+    """
     answered = 0
 
     def respond(request: web.BaseRequest, seen: Seen) -> web.Response:
@@ -357,7 +361,7 @@ def test_f43_a_2xx_with_another_id_or_none(
 
 @pytest.mark.parametrize("size", [-1, 0, 1])
 def test_f31_a_manifest_is_compared_up_to_its_limit(tmp_path: Path, size: int) -> None:
-    """What is equal up to the limit and goes on behind it is another manifest."""
+    """A manifest that is equal up to the limit and goes on behind it is another one."""
 
     async def test() -> None:
         data = sealed_envelope()
@@ -399,7 +403,7 @@ def test_f31_a_copy_that_is_not_ours_is_not_taken_for_a_delivery(tmp_path: Path)
 
 
 def test_f35_an_upstream_that_cannot_be_reached_costs_nothing(tmp_path: Path) -> None:
-    """No such host, no route: retried for ever, and no descriptor is left behind."""
+    """No such host, no route: tried again without end, and no descriptor is left behind."""
 
     async def test() -> None:
         for number, host in enumerate(("no-such-host.invalid", "[100::1]")):
@@ -413,7 +417,7 @@ def test_f35_an_upstream_that_cannot_be_reached_costs_nothing(tmp_path: Path) ->
                 await one.logged("upload_retry", 8)
                 await until(
                     lambda most=before: descriptors() <= most
-                )  # not while an attempt has its own
+                )  # not while an attempt has descriptors of its own
                 assert one.spool.waiting() == [envelope_id]
 
     run(test)
@@ -423,7 +427,7 @@ def test_f35_an_upstream_that_cannot_be_reached_costs_nothing(tmp_path: Path) ->
 
 
 async def request_bytes(root: Path, data: bytes, coding: str) -> int:
-    """How many bytes one POST of an archive of that size is."""
+    """Returns how many bytes one POST of an archive of that size takes."""
     async with line(root, transfer_encoding=coding) as here:
         envelope_id = here.node.seal(data, crc32=None)
         await here.node.left()
@@ -477,7 +481,7 @@ def test_f38_a_line_that_stands_still_is_given_up_and_tried_again(
             if isinstance(fault, Stall):
                 assert "no progress: none for 0.8 s" in first
             await here.node.left()
-            # Not a valid envelope, but whole: the store was given every byte, and says no.
+            # Not a valid envelope, but whole: the store got every byte, and refuses it.
             assert here.node.refusal(envelope_id)["status"] == 400
 
     run(test)
@@ -718,7 +722,7 @@ def without_header(data: bytes) -> bytes:
         ("X-GZip", gzipped),
         ("deflate", zlib.compress),
         ("deflate", without_header),
-        ("gzip", bytes),  # it says so, and is not
+        ("gzip", bytes),  # declared, and not true
         ("br", bytes),
         ("identity", bytes),
     ],
@@ -726,7 +730,7 @@ def without_header(data: bytes) -> bytes:
 def test_f40_an_answer_compressed_unasked_is_understood(
     tmp_path: Path, coding: str, encode: Callable[[bytes], bytes]
 ) -> None:
-    """An id, a page that is none, and a manifest after a 409: each as if it were not compressed."""
+    """An id, a web page, and a manifest after a 409 count as if they were not compressed."""
 
     def say(status: int, told: bytes) -> web.Response:
         answered = web.Response(status=status, body=encode(told))
@@ -853,7 +857,7 @@ def test_f40_an_answer_spoilt_on_the_way(tmp_path: Path, plan: Plan, words: str)
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_f41_a_redirect_is_followed_nowhere(tmp_path: Path, status: int) -> None:
-    """Another host, plain HTTP, the cloud's own address, a file: nothing is asked, no token goes.
+    """Another host, plain HTTP, the cloud's metadata address, a file: no request, no token.
 
     Row S22 as well.
     """
@@ -898,7 +902,7 @@ def test_f41_a_redirect_is_followed_nowhere(tmp_path: Path, status: int) -> None
 
 
 def test_s22_the_manifest_of_a_conflict_is_not_fetched_elsewhere(tmp_path: Path) -> None:
-    """The second request that carries the token: GET after 409."""
+    """GET after 409 is the second request that carries the token."""
 
     async def test() -> None:
         async with Upstream().open() as elsewhere:
@@ -1003,7 +1007,7 @@ def test_f44_an_outage_at_full_intake_drops_nothing_and_drains_oldest_first(
             await here.node.logged("upload_retry", 30)
             assert len(here.node.spool.waiting()) == backlog
             assert not here.stored()
-            # One at a time asks an upstream that is away, however much is waiting.
+            # One at a time probes an unavailable upstream, however much is waiting.
             assert len(here.proxy.passages) <= len(here.node.lines("upload_retry")) + 4
 
             here.proxy.plan = ALL_PLAIN
@@ -1028,7 +1032,9 @@ def test_f44_an_outage_at_full_intake_drops_nothing_and_drains_oldest_first(
 
 
 def test_f44_the_backlog_goes_four_at_once_while_new_ones_come(tmp_path: Path) -> None:
-    """No wave of four is answered before all four have arrived: fewer at once would never end."""
+    """No four are answered before all four have arrived: with fewer at once the test would
+    not end.
+    """
     backlog, at_once = 24, 4
     assert Pace().at_once == at_once
     wave = asyncio.Condition()
@@ -1042,7 +1048,7 @@ def test_f44_the_backlog_goes_four_at_once_while_new_ones_come(tmp_path: Path) -
             arrived.append(seen.sha256)
             wave.notify_all()
             number = len(arrived)
-            if number > 1:  # the first one alone asks whether the upstream is back
+            if number > 1:  # the first alone probes the upstream
                 last = 1 + at_once * ((number - 2) // at_once + 1)
                 await wave.wait_for(lambda: len(arrived) >= last)
         return taken(request, seen)
@@ -1106,7 +1112,7 @@ def test_f30_a_restart_with_another_token_resumes(tmp_path: Path) -> None:
 
 
 def test_f38_who_waits_for_a_slow_upload_is_given_its_time(tmp_path: Path) -> None:
-    """ack = "uploaded": the sender's patience grows with the instance, as the uploader's does.
+    """ack = "uploaded": the sender waits longer for a larger instance, as the uploader does.
 
     Beside the 60 s of two answers it has one second here, instead of two minutes.
     """
@@ -1156,7 +1162,9 @@ def test_f24_a_bit_that_flips_in_the_outbox_of_a_gateway(tmp_path: Path) -> None
 
 
 def test_f44_retention_takes_what_was_sent_and_nothing_else(tmp_path: Path) -> None:
-    """Age and size bound sent/; what waits, is being built or was rejected is older and stays."""
+    """Age and size bound sent/; older envelopes that wait, are being built or were rejected
+    stay.
+    """
 
     async def test() -> None:
         def refuse_some(request: web.BaseRequest, seen: Seen) -> web.Response:

@@ -1,4 +1,4 @@
-"""Bounds of HTTP callers, of what upstreams answer and of posted envelopes, at limit - 1, limit
+"""Bounds of HTTP clients, of upstreams' answers and of posted envelopes, at limit - 1, limit
 and limit + 1, where no other test has all three: docs/limits.md."""
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from fastjmix.uploader.outcome import DETAIL_CHARS_MAX, Failure, Kind, Outcome
 from fastjmix.uploader.policy import ExpectedId, assess_answer, assess_failure
 
 MACHINE_SECS = 10
-"""What a machine with other things to do may add to a deadline."""
+"""Seconds that a busy machine may add to a deadline."""
 
 
 @contextlib.contextmanager
 def log_lines() -> Iterator[list[EventDict]]:
-    """What is logged, whatever a test before this one has set."""
+    """Returns the log's lines, whatever a test before this one has set."""
     before = structlog.get_config()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(0))
     try:
@@ -70,7 +70,7 @@ def test_characters_of_a_path_in_the_log(tmp_path: Path, off: int) -> None:
 def test_refused_connections_are_told_of_once_in_a_while(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One line at the first, which counts it; the next one, when it is time, counts all since."""
+    """The first is logged at once; the next line, after a while, counts all since."""
     monkeypatch.setattr(limits, "MAX_CONNECTIONS_EACH", 1)
 
     async def refused(client: Client) -> None:
@@ -99,8 +99,8 @@ def test_refused_connections_are_told_of_once_in_a_while(
 def test_the_rest_of_a_refused_body_is_read_for_a_while(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, linger: float
 ) -> None:
-    """The refusal comes at once; who then sends nothing more of the body is cut off, and not
-    before its time."""
+    """The refusal comes at once. A client that then sends no more of the body is cut off when its
+    time is over."""
     monkeypatch.setattr(limits, "LINGER_SECS", linger)
 
     async def test(client: Client) -> None:
@@ -161,7 +161,7 @@ def test_characters_of_a_reason(off: int) -> None:
 
 
 def test_an_answers_body_that_does_not_end_is_not_waited_for(tmp_path: Path) -> None:
-    """TimeLimits.answer, and what its size may take: its status is known, and counts."""
+    """TimeLimits.answer, and the time for its size: the status is known, and counts."""
 
     async def serve(wire: Wire) -> None:
         await wire.body(await wire.head())
@@ -218,7 +218,7 @@ EXACT = {
 @pytest.mark.parametrize("off", [-1, 0, 1])
 @pytest.mark.parametrize("name", EXACT)
 def test_bounds_of_a_posted_envelope(name: str, off: int) -> None:
-    """The same envelope, and a bound that is just wide enough, or not."""
+    """Checks the same envelope with a bound that is just wide enough, or not."""
     bounds = replace(Limits(), **{name: EXACT[name] + off})
     if off >= 0:
         assert check(GOOD, limits=bounds).id == ID
@@ -229,7 +229,7 @@ def test_bounds_of_a_posted_envelope(name: str, off: int) -> None:
 
 @pytest.mark.parametrize("off", [-1, 0, 1])
 def test_s31_checks_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, off: int) -> None:
-    """An archive that comes whole while so many are checked waits, and is checked then."""
+    """An archive that comes whole while CHECKS_AT_ONCE are checked waits, and is checked then."""
     count = archive_checks.CHECKS_AT_ONCE + off
     most = under_way = 0
     entered, go_on = threading.Condition(), threading.Event()
@@ -271,7 +271,7 @@ def test_s31_checks_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, off
 
 
 def test_s31_a_check_keeps_its_turn_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever waits for it may go away: the thread that checks cannot be stopped."""
+    """Its request may end first: the thread that checks cannot be stopped."""
     began, go_on = threading.Semaphore(0), threading.Event()
 
     def waits(_: BinaryIO) -> None:

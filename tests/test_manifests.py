@@ -1,4 +1,4 @@
-"""Row S21: what a manifest that is fetched costs. A real store, real sockets."""
+"""Row S21: the cost of fetching a manifest. A real store, real sockets."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def resident_megabytes(pid: int) -> int:
 
 
 def test_s21_a_large_manifest_costs_a_connection_no_memory(tmp_path: Path) -> None:
-    """Forty ask for it, and read the first byte of the answer."""
+    """Forty clients request it, and read the first byte of the response."""
     body, manifest = with_large_manifest()
     with running(Store(tmp_path)) as store, contextlib.ExitStack() as peers:
         request = urllib.request.Request(store.url, body, ZIP)
@@ -58,7 +58,7 @@ def test_s21_a_large_manifest_costs_a_connection_no_memory(tmp_path: Path) -> No
 def test_s21_a_manifest_that_is_damaged_while_it_is_sent_looks_like_no_whole_one(
     tmp_path: Path,
 ) -> None:
-    """It is longer than what connection and client hold of it before somebody reads."""
+    """It is longer than connection and client hold before the client reads."""
     body, manifest = with_large_manifest(zipfile.ZIP_STORED)
 
     async def test(client: Client) -> None:

@@ -158,7 +158,7 @@ def test_f31_a_conflict_is_verified(
             return taken(request, seen)  # later arrivals were not there at the start
         if ambiguous and len(store.posts) == 2:
             assert request.transport is not None
-            request.transport.close()  # it has the whole body, and says nothing
+            request.transport.close()  # it has the whole body, and gives no answer
         return answer(409, {"error": "exists"})
 
     def manifest(request: web.BaseRequest, seen: Seen) -> web.Response:
@@ -232,7 +232,7 @@ def test_f30_credentials_at_fault_hold_the_upstream_and_drop_nothing(
             sealed = {one.seal() for _ in range(12)}
             started = time.monotonic()
             posts = await store.wait(6)
-            # Four at once found it out; from then on one at a time, and not before hold_secs.
+            # Four got the answer at once; from then on one at a time, and not before hold_secs.
             assert time.monotonic() - started >= 2 * FAST.hold_secs
             assert len(posts) == 6
             assert one.page.totals()["upstreams_held"] == 1
@@ -375,7 +375,7 @@ def test_whoever_waits_hears_of_the_one_attempt(
             assert told["outcome"] == word
             assert told["status"] == status
             assert told["detail"]
-            # Whoever hears of it finds the disk as it was told.
+            # The disk is in that state when the report comes.
             assert not one.spool.waiting()
             assert (await one.left(2))[1] == (where, envelope_id)
             assert len(store.posts) == 2
@@ -524,10 +524,12 @@ def test_a_delivery_is_recorded_when_the_disk_lets_it(tmp_path: Path) -> None:
             sent = one.spool.sent.rename(tmp_path / "taken away")
             one.spool.sent.write_bytes(b"no directory")
             one.start()
-            # Upstream has it: whoever waits need not wait for our disk.
+            # The upstream has it: the report need not wait for our disk.
             assert (await one.outcome())["outcome"] == "delivered"
             await one.logged("spool_step_failed")
-            ids = [one.seal() for _ in range(FAST.at_once)]  # nor need the others wait for this one
+            ids = [
+                one.seal() for _ in range(FAST.at_once)
+            ]  # and the other envelopes need not wait, either
             await until(lambda: len(store.posts) == 1 + len(ids))
             await until(lambda: len(one.lines("spool_step_failed")) == 1 + len(ids))
             one.spool.sent.unlink()
@@ -545,7 +547,9 @@ def test_a_delivery_is_recorded_when_the_disk_lets_it(tmp_path: Path) -> None:
 def test_deliveries_that_the_disk_does_not_record_are_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, off: int
 ) -> None:
-    """sent/ cannot be written: not all of outbox/ is uploaded for nothing, and kept in memory."""
+    """While sent/ cannot be written, no more than a few envelopes are uploaded and kept in
+    memory.
+    """
     monkeypatch.setattr(finishing, "MOVES_MAX", 3)
 
     async def test() -> None:
@@ -560,11 +564,11 @@ def test_deliveries_that_the_disk_does_not_record_are_bounded(
             one.start()
             await one.logged("spool_step_failed", min(3, 3 + off))
             awaited = one.seal(ack="uploaded")
-            assert (await one.outcome())["outcome"] == "delivered"  # somebody waits for this one
+            assert (await one.outcome())["outcome"] == "delivered"  # a process waits for this one
             assert len(store.posts) == min(3, 3 + off) + 1
             one.spool.sent.unlink()
             sent.rename(one.spool.sent)
-            left = await one.left(len(ids) + 1)  # the others go when there is place
+            left = await one.left(len(ids) + 1)  # the others go when a move is over
             assert {name for _, name in left} == {*ids, awaited}
             assert len(store.posts) == len(ids) + 1
 
@@ -599,7 +603,7 @@ def test_f28_delivered_envelopes_are_kept_as_long_as_configured(tmp_path: Path) 
 
 
 def test_delivered_envelopes_make_room_before_the_mark_and_what_waits_never(tmp_path: Path) -> None:
-    """Within age and size, and gone all the same: the disk is smaller than `max_bytes` says."""
+    """Envelopes within age and size are removed when the disk is smaller than `size`."""
 
     async def test() -> None:
         found = os.statvfs(tmp_path)
@@ -653,7 +657,7 @@ def test_f34_an_old_queue_is_an_alarm_once(tmp_path: Path) -> None:
 
 
 SLOW = replace(FAST, backoff=Backoff(base=60, cap=60), hold_secs=60)
-"""After a failure nothing is tried again while a test looks."""
+"""A pace at which nothing is tried again during a test."""
 
 
 def test_f24_the_scrub_finds_what_rots_while_the_upstream_is_away(tmp_path: Path) -> None:
@@ -691,7 +695,7 @@ def flip(path: Path, at: int) -> None:
 
 
 def test_what_a_person_puts_back_is_kept_though_it_fails(tmp_path: Path) -> None:
-    """Nobody waits for its outcome any more, so that nobody would hear of its deletion."""
+    """No process waits for its outcome any more, so that it must not be deleted unreported."""
 
     async def test() -> None:
         async with (
@@ -732,7 +736,7 @@ def test_what_a_person_takes_away_is_forgotten_and_welcome_again(tmp_path: Path)
 
 
 def test_f81_what_waits_costs_little(tmp_path: Path) -> None:
-    """Bytes of memory of an envelope that was never tried, with all that its queue needs."""
+    """Measures the memory of an envelope that was never tried, with all that its queue needs."""
     count = 100_000
     queue = Queue()
     known: set[Key] = set()

@@ -33,7 +33,7 @@ ONE = replace(FAST, at_once=1)
 
 
 async def deliver(one: Node, count: int, before: int = 0) -> list[str]:
-    """Delivers one after the other, so that each one's lesson is known before the next."""
+    """Delivers one after the other, so that each one's result is known before the next."""
     made = []
     for n in range(count):
         made.append(one.seal())
@@ -42,7 +42,7 @@ async def deliver(one: Node, count: int, before: int = 0) -> list[str]:
 
 
 def read_whole(server: Small, one: Node, envelope_id: str) -> bool:
-    """Tells whether the server has read all of an envelope in sent/ at least once."""
+    """Returns whether the server has read all of an envelope in sent/ at least once."""
     digest = hashlib.sha256(one.spool.path("sent", envelope_id).read_bytes()).hexdigest()
     return digest in {seen.sha256 for seen in server.seen}
 
@@ -96,7 +96,7 @@ def test_f82_an_upstream_that_reads_chunked_bodies_proves_it_and_gets_them(tmp_p
 
 
 def test_f82_a_manifest_that_is_equal_proves_a_trial(tmp_path: Path) -> None:
-    """Where the answer to a chunked body names nothing, and the upstream is asked for its copy."""
+    """The answer to a chunked body names nothing, and the upstream's copy is fetched."""
     server = Small(names_it, chunked=True)
 
     async def test() -> None:
@@ -128,7 +128,7 @@ def test_f82_a_proof_is_lost_when_the_upstream_changes_its_manners(tmp_path: Pat
 
 
 def test_f82_what_was_learned_survives_a_restart(tmp_path: Path) -> None:
-    """No empty body for a WSGI upstream at each start; and a proof that is still one."""
+    """A WSGI upstream gets no empty body at each start, and a proof stays one."""
     for name, chunked in (("small", False), ("full", True)):
         server = Small(names_it, chunked=chunked)
         root = tmp_path / name
@@ -161,7 +161,7 @@ def test_f82_what_cannot_be_remembered_delivers_all_the_same(tmp_path: Path) -> 
 
 
 def test_f82_a_coding_by_name_is_kept_to(tmp_path: Path) -> None:
-    """The operator vouches for "chunked"; nothing is sent again by its length."""
+    """With "chunked" in the configuration, nothing is sent again by its length."""
     server = Small(refuses_the_empty(400))
 
     async def test() -> None:
@@ -175,10 +175,12 @@ def test_f82_a_coding_by_name_is_kept_to(tmp_path: Path) -> None:
 
 
 class Erratic(Small):
-    """Does something else with each POST, from a seed: reads it by its length or in chunks, or
-    breaks off within it; names it, itself, nothing; refuses it; answers as HTTP/1.0.
+    """A server that treats each POST in another way, from a seed.
 
-    A body whose length is told is read whole before a 2xx. `whole` holds digests of what it read.
+    It reads the body by its length or in chunks, or breaks off within it; names its id, another,
+    none; refuses it; answers as HTTP/1.0.
+
+    A body with Content-Length is read whole before a 2xx. `whole` holds digests of what it read.
     """
 
     def __init__(self, seed: int) -> None:
@@ -209,7 +211,7 @@ class Erratic(Small):
 def test_f82_whatever_an_upstream_does_what_counts_as_delivered_it_has_read(
     tmp_path: Path, seed: int, coding: str
 ) -> None:
-    """A property: sent/ holds no envelope that the upstream has not read to its last byte."""
+    """Property: sent/ holds no envelope that the upstream has not read to its last byte."""
     server = Erratic(seed)
     count = 16
 

@@ -1,4 +1,4 @@
-"""Rows F83, F91, F93, F94: answers that speak of the way and not of the envelope; what waits.
+"""Rows F83, F91, F93, F94: answers about the route and not about the envelope; what waits.
 
 Real servers, real files, real sockets; a scaled Pace.
 """
@@ -96,7 +96,7 @@ def test_f83_an_answer_of_something_else_holds_the_upstream(tmp_path: Path, mann
 def test_f83_another_id_where_ours_were_named_holds_the_upstream(
     tmp_path: Path, restart: bool
 ) -> None:
-    """Another server answers at that address; also when it came while fastjmix was away."""
+    """Another server answers at that address, also one that came while fastjmix was stopped."""
     server = Small(names_it)
 
     async def cuckoo(one: Node) -> None:
@@ -193,7 +193,9 @@ def test_f91_a_misspelt_url_rejects_nothing(tmp_path: Path) -> None:
 def test_f91_an_envelope_that_alone_is_answered_so_holds_nobody_and_is_rejected(
     tmp_path: Path, status: int, bad: int
 ) -> None:
-    """The oldest are the bad ones: each probe is another's, so that the good ones have a turn."""
+    """The oldest are the bad ones. Each probe is another envelope, so that the good ones get a
+    turn.
+    """
     outcasts: set[str | None] = set()
 
     def choosy(body: bytes, envelope_id: str | None) -> Reply:
@@ -228,7 +230,7 @@ def test_f91_an_envelope_that_alone_is_answered_so_holds_nobody_and_is_rejected(
 def test_f91_an_envelope_that_alone_is_forbidden_holds_nobody_and_is_kept(
     tmp_path: Path, status: int
 ) -> None:
-    """A web application firewall that dislikes one body: others go on, and it is never given up."""
+    """A web application firewall blocks one body: others go on, and that one is never given up."""
     outcast: str | None = None
 
     def choosy(body: bytes, envelope_id: str | None) -> Reply:
@@ -274,7 +276,9 @@ def test_f91_answers_that_alternate_do_not_reject_many(tmp_path: Path) -> None:
 
 
 def test_f91_who_waits_is_answered_and_nothing_is_rejected(tmp_path: Path) -> None:
-    """A hold for the route bars nobody who waits: a bad POST does not fail the next caller's."""
+    """A hold for the route stops no awaited envelope: a bad POST does not fail the next
+    caller's.
+    """
     bad = True
 
     def choosy(body: bytes, envelope_id: str | None) -> Reply:
@@ -299,7 +303,9 @@ def test_f91_who_waits_is_answered_and_nothing_is_rejected(tmp_path: Path) -> No
 
 
 def test_f91_each_finding_needs_an_acceptance_of_its_own() -> None:
-    """One good answer says nothing of a hundred envelopes, where good and bad ones alternate."""
+    """One good answer proves nothing about a hundred envelopes, where good and bad ones
+    alternate.
+    """
     upstream = to("http://127.0.0.1:1")
     client = UpstreamClient(upstream, FAST.time_limits, 1)
     availability = Availability(Backoff(), 60)
@@ -317,7 +323,7 @@ def test_f91_each_finding_needs_an_acceptance_of_its_own() -> None:
     target.taken += 1
     assert Counter(dispositions(100)) == {Disposition.REFUSED: 1, Disposition.HELD: 99}
     target.taken += 1
-    availability.held = not_found  # and none while it is held, for then the route is at fault again
+    availability.held = not_found  # none while it is held: then the route is at fault again
     assert set(dispositions(200)) == {Disposition.HELD}
 
 
@@ -325,7 +331,7 @@ def test_f91_each_finding_needs_an_acceptance_of_its_own() -> None:
 def test_f91_what_a_server_makes_of_a_body_it_has_not_read_is_no_answer_to_another(
     tmp_path: Path, status: int
 ) -> None:
-    """It refuses without a look at the body, and takes the body for the next request."""
+    """The server refuses without reading the body, and takes the body for the next request."""
 
     async def serve(wire: Wire) -> None:
         head = await wire.head()
@@ -361,7 +367,7 @@ def test_f91_what_a_server_makes_of_a_body_it_has_not_read_is_no_answer_to_anoth
 def test_f91_a_body_left_unread_behind_a_2xx_is_not_the_beginning_of_the_next(
     tmp_path: Path, sick: str
 ) -> None:
-    """A page comes without a look at the body, which the server then takes for a request's head."""
+    """A page comes before the body is read, which the server then takes for a request's head."""
     page = b"<html>Sign in</html>"
 
     async def serve(wire: Wire) -> None:
@@ -402,7 +408,7 @@ MANIFEST = {"type": "envelope", "version": 1, "content": {"type": "directory", "
 def test_f93_after_an_attempt_of_unknown_outcome_a_409_without_a_copy_is_asked_again(
     tmp_path: Path, first: str, copy: int, then: str
 ) -> None:
-    """It may be arriving still; or the one that was arriving is dropped, and the id is free."""
+    """The envelope may still be arriving; or it is dropped, and the id is free."""
     arriving = True
 
     async def post(request: web.BaseRequest, seen: Seen) -> web.StreamResponse:
@@ -471,7 +477,9 @@ async def outage(wire: Wire, wrong: Wrong) -> None:
 def test_f94_what_waits_is_due_when_the_upstream_is_back_the_oldest_first(
     tmp_path: Path, wrong: Wrong
 ) -> None:
-    """Each has failed so often that it would wait for up to a minute; fresh ones came meanwhile."""
+    """Each has failed so often that it would wait for up to a minute, and new ones came
+    meanwhile.
+    """
     away = True
     came: list[str] = []
     tried: Counter[bytes] = Counter()
@@ -502,7 +510,7 @@ def test_f94_what_waits_is_due_when_the_upstream_is_back_the_oldest_first(
                 await one.left(12)
                 assert time.monotonic() - began < 8  # one pause of the upstream's, and no more
                 order = [*old, *young]
-                asked, *rest = came  # the first asked whether it is back
+                asked, *rest = came  # the first was the probe
                 assert rest == [each for each in order if each != asked]
 
     run(test)
@@ -517,7 +525,7 @@ def ids(count: int, letter: str = "a") -> list[str]:
 def test_f94_an_envelope_that_alone_fails_does_not_spin(
     tmp_path: Path, status: int, flapping: bool
 ) -> None:
-    """Its pauses double, however often others are taken, or the upstream is away and back."""
+    """Its pauses double, however often others are taken or the upstream comes back."""
     outcast = str(uuid.uuid4())
     seen_once: set[str | None] = set()
 

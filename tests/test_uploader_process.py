@@ -1,4 +1,4 @@
-"""The uploader as the process that it is: started, told to stop, gone."""
+"""The uploader as a process: it starts, is stopped, and ends."""
 
 from __future__ import annotations
 
@@ -118,7 +118,9 @@ def test_the_process_delivers_until_it_is_told_to_stop(tmp_path: Path, way: str)
 def test_what_nobody_waits_for_any_more_is_one_line_of_the_log(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """As of a connection that is reset when its attempt is over; and no traceback anywhere."""
+    """An example is a connection that is reset when its attempt is over. No traceback is
+    printed.
+    """
     log.setup("info", tmp_path / "log", "uploader")
 
     async def test() -> None:
@@ -141,8 +143,8 @@ def test_what_nobody_waits_for_any_more_is_one_line_of_the_log(
 
 
 def test_a_reset_while_a_body_is_sent_is_one_line_an_attempt(tmp_path: Path) -> None:
-    """The whole gateway is tried, wherever in the body, whoever speaks last; stderr is the log
-    here.
+    """Resets a connection anywhere in the body, before or after an answer. stderr is the
+    log here.
     """
     places = (0, 1, 3000, 65536, 700_000)
     late = http_head("500 X", Content_Length=0)

@@ -1,5 +1,4 @@
-"""Tests the facts about an upstream: which coding its next body has, and what a restart
-remembers."""
+"""Facts about an upstream: the coding of its next body, and what a restart keeps."""
 
 from __future__ import annotations
 
@@ -138,7 +137,7 @@ def test_f82_a_file_that_a_power_cut_emptied_or_a_kill_left_is_made_anew(tmp_pat
     ["folder", "pipe", "link", "words", "list", "another form", "too large", "deep", "binary"],
 )
 def test_f82_a_foreign_file_in_its_place_is_left_alone(tmp_path: Path, kind: str) -> None:
-    """Nothing is known then, and nothing is kept: no error, no wait, no loss of a person's file."""
+    """There are no facts then, and none are kept: no error, no wait, no loss of a person's file."""
     path = tmp_path / "upstreams.json"
     texts = {
         "words": b"my upstreams",

@@ -1,6 +1,4 @@
-"""httpd/server.py through the embedded store: negotiation, ranges, conditions, bytes nobody
-should send.
-"""
+"""httpd/ through the embedded store: negotiation, ranges, conditions, malformed requests."""
 
 from __future__ import annotations
 
@@ -251,7 +249,9 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_refusal_reaches_a_sender_in_full_flow(tmp_path: Path) -> None:
-    """One that reads only when it has sent everything; the connection stays in step."""
+    """A sender that reads only when it has sent everything gets it, and the connection stays
+    usable.
+    """
 
     def send(port: int) -> list[int]:
         with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port)) as connection:

@@ -19,13 +19,22 @@ class Backlog:
     """The envelopes of outbox/.
 
     `known` are those whose tickets were read; `unreadable` are the others, which wait until a
-    person has corrected their tickets. `changed` is called after either has changed.
+    person has corrected their tickets. `added` is called when envelopes came, `left` when some
+    left.
     """
 
-    def __init__(self, targets: Targets, stats: Stats, changed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        targets: Targets,
+        stats: Stats,
+        *,
+        added: Callable[[], None],
+        left: Callable[[], None],
+    ) -> None:
         self._targets = targets
         self._stats = stats
-        self._changed = changed
+        self._added = added
+        self._left = left
         self.known: set[Key] = set()
         self.unreadable: set[Key] = set()
 
@@ -49,13 +58,14 @@ class Backlog:
                 count=len(ids),
                 hint="configure an upstream of that name; until then they stay in outbox/",
             )
-        self._update()
+        self._count()
+        self._added()
 
     def forget(self, *keys: Key) -> None:
         """Forgets envelopes that have left. Their places in a queue are passed over."""
         self.known.difference_update(keys)
-        self._update()
+        self._count()
+        self._left()
 
-    def _update(self) -> None:
+    def _count(self) -> None:
         self._stats.set("outbox_envelopes", len(self.known) + len(self.unreadable))
-        self._changed()

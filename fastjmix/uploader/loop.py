@@ -64,7 +64,9 @@ class Uploader:
         self._maintenance = Maintenance(
             spool, limits or StorageLimits(), pace.upkeep_secs, aged=self._scrub.note_age
         )
-        backlog = Backlog(self._targets, links.stats, self._backlog_changed)
+        backlog = Backlog(
+            self._targets, links.stats, added=self._envelopes_came, left=self._maintenance.wake
+        )
         finishing = Finishing(
             spool,
             links.stats,
@@ -138,7 +140,7 @@ class Uploader:
             os.eventfd_read(self._links.outbox_bell)
         self._watcher.wake()
 
-    def _backlog_changed(self) -> None:
+    def _envelopes_came(self) -> None:
         self._changed.set()
         self._maintenance.wake()
 

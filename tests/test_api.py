@@ -263,7 +263,7 @@ def test_metrics(gateway: Gateway) -> None:
     assert samples["fastjmix_build"] == 1
 
 
-# -- who may ask ---------------------------------------------------------------------------------
+# -- access -------------------------------------------------------------------------------------
 
 BASIC = "Basic " + base64.b64encode(b"user:pass:word").decode()
 

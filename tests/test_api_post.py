@@ -87,7 +87,7 @@ def test_post_end_to_end(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "status", "words"),
+    ("outcome", "status", "words"),
     [
         ({"word": "delivered", "status": 201}, 201, ()),
         ({"word": "refused", "status": 400, "detail": "bad"}, 502, ("refused", "400", "bad")),
@@ -97,9 +97,9 @@ def test_post_end_to_end(tmp_path: Path) -> None:
     ],
 )
 def test_outcomes(
-    passing_on: Gateway, told: dict[str, Any], status: int, words: tuple[str, ...]
+    passing_on: Gateway, outcome: dict[str, Any], status: int, words: tuple[str, ...]
 ) -> None:
-    with in_thread(lambda: passing_on.outcome(**told)):
+    with in_thread(lambda: passing_on.outcome(**outcome)):
         answer = passing_on.post(envelope(ID))
     assert answer.status == status
     for word in (*words, *(["upstream_jmix"] if words else [])):

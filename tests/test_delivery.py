@@ -620,8 +620,8 @@ def test_a_receipt_and_a_refusal_are_json_and_bounded() -> None:
     ],
 )
 def test_the_word_for_whoever_waits(outcome: Outcome, word: str) -> None:
-    told = json.loads(outcome.report(ID).encode())
-    assert told["id"] == ID
-    assert told["outcome"] == word
-    assert told["status"] == outcome.status
-    assert told["detail"]
+    datagram = json.loads(outcome.report(ID).encode())
+    assert datagram["id"] == ID
+    assert datagram["outcome"] == word
+    assert datagram["status"] == outcome.status
+    assert datagram["detail"]

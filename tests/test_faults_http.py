@@ -129,9 +129,9 @@ POST = "POST {} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/zip\r\n
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd", "x-gzip", "gzip, identity"])
 def test_s13_no_body_is_inflated(tmp_path: Path, coding: str) -> None:
     async def test(client: Client) -> None:
-        status, told, _ = await client.post(envelope(), **{"Content-Encoding": coding})
+        status, refusal, _ = await client.post(envelope(), **{"Content-Encoding": coding})
         assert status == 415
-        assert "Content-Encoding" in told["error"]
+        assert "Content-Encoding" in refusal["error"]
 
     with_store(tmp_path, test)
     with running(tmp_path, replace(LISTENER, upstream=UPSTREAM)) as gateway:
@@ -205,7 +205,7 @@ def test_s13_a_body_stops_where_room_for_sealing_begins(
         assert not gateway.spool.waiting()
 
 
-# -- S14: who may ask ------------------------------------------------------------------------------
+# -- S14: who has access ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0", "::"])
@@ -584,7 +584,7 @@ def test_s24_an_upstream_has_a_name_or_an_address_in_its_usual_form(
 
 
 def whole(status: int, headers: Message, body: bytes) -> bool:
-    """Checks a response: a 404, or a 200 with a whole valid archive. Returns whether it is a 200."""
+    """Checks a response: 404, or 200 with a whole valid archive. Returns True for 200."""
     if status == 404:
         return False
     assert status == 200

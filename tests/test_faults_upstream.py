@@ -290,13 +290,13 @@ def test_f33_a_hundred_that_were_told_the_same_do_not_come_back_together(tmp_pat
     back: list[float] = []
 
     async def test() -> None:
-        told = asyncio.get_running_loop().time()
+        sent_at = asyncio.get_running_loop().time()
 
         def busy(request: web.BaseRequest, seen: Seen) -> web.Response:
             if seen.sha256 not in refused:
                 refused.add(seen.sha256)
                 return answer(503, None, Retry_After="1")
-            back.append(asyncio.get_running_loop().time() - told)
+            back.append(asyncio.get_running_loop().time() - sent_at)
             return taken(request, seen)
 
         pace = replace(FAST, backoff=Backoff(base=window, cap=window))
@@ -594,8 +594,8 @@ async def another_protocol(wire: Wire) -> None:
 
 
 async def length_and_chunks(wire: Wire) -> None:
-    told = b"HTTP/1.1 201 Created\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n"
-    await wire.say(told + b"0\r\n\r\n")
+    head = b"HTTP/1.1 201 Created\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n"
+    await wire.say(head + b"0\r\n\r\n")
 
 
 async def binary(wire: Wire) -> None:
@@ -637,8 +637,8 @@ def bomb() -> bytes:
 
 
 async def a_gzip_bomb(wire: Wire) -> None:
-    told = http_head("201 Created", Content_Encoding="gzip", Content_Length=len(bomb()))
-    await wire.say(told + bomb())
+    head = http_head("201 Created", Content_Encoding="gzip", Content_Length=len(bomb()))
+    await wire.say(head + bomb())
 
 
 async def a_body_cut_short(wire: Wire) -> None:
@@ -732,8 +732,8 @@ def test_f40_an_answer_compressed_unasked_is_understood(
 ) -> None:
     """An id, a web page, and a manifest after a 409 count as if they were not compressed."""
 
-    def say(status: int, told: bytes) -> web.Response:
-        answered = web.Response(status=status, body=encode(told))
+    def say(status: int, text: bytes) -> web.Response:
+        answered = web.Response(status=status, body=encode(text))
         answered.headers["Content-Encoding"] = coding
         return answered
 
@@ -953,9 +953,9 @@ def test_f42_an_early_answer_ends_the_body(
             archive = big(tmp_path / "big.zip", 64 * MEGABYTE)
             started = time.monotonic()
             here.node.seal(archive)
-            (told, *_) = await here.node.logged(event)
+            (logged, *_) = await here.node.logged(event)
             assert time.monotonic() - started < 4  # the stall is twice as long
-            assert f"status={status}" in told
+            assert f"status={status}" in logged
             passage = here.proxy.passages[0]
             assert passage.up < 8 * MEGABYTE
 
@@ -1093,10 +1093,10 @@ def test_f30_a_restart_with_another_token_resumes(tmp_path: Path) -> None:
     file is watched): so another token takes a restart, and nothing is lost by it."""
     token_file = tmp_path / "token"
     token_file.write_text("right")
-    told = {"backend": 'authentication_ref = "upstream"', "builder": "release_grace_secs = 0.1"}
+    options = {"backend": 'authentication_ref = "upstream"', "builder": "release_grace_secs = 0.1"}
     with running(Store(tmp_path, "--token-file", str(token_file))) as store:
         wrong = AUTHORIZED.format(token="wrong")
-        with running(Gateway(tmp_path / "node", store.port, fastjmix=wrong, **told)) as gateway:
+        with running(Gateway(tmp_path / "node", store.port, fastjmix=wrong, **options)) as gateway:
             send_one(gateway, "1.2.3.30")
             gateway.wait_for(r"error .* upstream_held .*status=401")
             (held,) = gateway.envelopes("outbox")
@@ -1104,7 +1104,7 @@ def test_f30_a_restart_with_another_token_resumes(tmp_path: Path) -> None:
         asked = [line for line in store.lines if "method=POST" in line]
         assert len(asked) == 1  # the next would come after a minute
         right = AUTHORIZED.format(token="right")
-        with running(Gateway(tmp_path / "node", store.port, fastjmix=right, **told)) as gateway:
+        with running(Gateway(tmp_path / "node", store.port, fastjmix=right, **options)) as gateway:
             (sent,) = gateway.wait_sent()
             assert sent.name == held.name
             assert gateway.stop() == 0
@@ -1118,12 +1118,12 @@ def test_f38_who_waits_for_a_slow_upload_is_given_its_time(tmp_path: Path) -> No
     """
     slow = in_turn(Plan(up=(Bandwidth(MEGABYTE // 2),)))
     with running(Store(tmp_path)) as store, Proxy(store.port, slow).running() as proxy:
-        told = {
+        options = {
             "endpoint": 'ack = "uploaded"',
             "first": "from fastjmix.receiver import loop; loop.GRANT_SECS = 1.0 - 60.0",
         }
         with (
-            running(Gateway(tmp_path / "node", proxy.port, **told)) as gateway,
+            running(Gateway(tmp_path / "node", proxy.port, **options)) as gateway,
             Peer(gateway.dicom_port) as peer,
         ):
             assert peer.associate()[0] == 2

@@ -155,8 +155,8 @@ def test_characters_of_a_reason(off: int) -> None:
     detail = "x" * (DETAIL_CHARS_MAX + off - len(begins))
     outcome = assess_failure(Failure(Kind.BROKEN, detail))
     assert len(outcome.reason) == DETAIL_CHARS_MAX + min(off, 0)
-    told = replace(outcome, reason=begins + detail)
-    sent = json.loads(told.report(ID).encode())["detail"]
+    longer = replace(outcome, reason=begins + detail)
+    sent = json.loads(longer.report(ID).encode())["detail"]
     assert len(sent) == DETAIL_CHARS_MAX + min(off, 0)
 
 

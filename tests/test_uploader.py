@@ -370,11 +370,11 @@ def test_whoever_waits_hears_of_the_one_attempt(
             one.seal()
             await one.left()  # later arrivals were not there at the start
             envelope_id = one.seal(ack="uploaded")
-            told = await one.outcome()
-            assert told["id"] == envelope_id
-            assert told["outcome"] == word
-            assert told["status"] == status
-            assert told["detail"]
+            report = await one.outcome()
+            assert report["id"] == envelope_id
+            assert report["outcome"] == word
+            assert report["status"] == status
+            assert report["detail"]
             # The disk is in that state when the report comes.
             assert not one.spool.waiting()
             assert (await one.left(2))[1] == (where, envelope_id)
@@ -392,10 +392,10 @@ def test_whoever_waits_hears_of_a_timeout_and_of_a_closed_port(tmp_path: Path) -
                 assert (await one.outcome())["outcome"] == "timeout"
         async with node(tmp_path / "gone", to(store.url)) as one:
             one.seal(ack="uploaded")
-            told = await one.outcome()
-            assert told["outcome"] == "failed"
-            assert told["status"] is None
-            assert "no connection" in told["detail"]
+            report = await one.outcome()
+            assert report["outcome"] == "failed"
+            assert report["status"] is None
+            assert "no connection" in report["detail"]
             assert not one.spool.waiting()
 
     run(test)
@@ -410,8 +410,8 @@ def test_a_hold_is_told_at_once_and_without_an_upload(tmp_path: Path) -> None:
         ):
             for _ in range(3):
                 one.seal(ack="uploaded")
-                told = await one.outcome()
-                assert (told["outcome"], told["status"]) == ("failed", 401)
+                report = await one.outcome()
+                assert (report["outcome"], report["status"]) == ("failed", 401)
             assert len(store.posts) == 1
 
     run(test)

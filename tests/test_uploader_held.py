@@ -54,19 +54,19 @@ def name(envelope_id: str) -> bytes:
 # -- F83: a 2xx that no JMIX server gives ----------------------------------------------------------
 
 
-def says(status: int, body: bytes) -> Manner:
+def always(status: int, body: bytes) -> Manner:
     return lambda _, __: (status, body)
 
 
 PORTALS: dict[str, Manner] = {
     "a page": shows_a_page,
-    "a page, created": says(201, b"<html>Welcome</html>"),
-    "nothing": says(200, b""),
-    "a list": says(200, b"[]"),
-    "a word": says(200, b'"OK"'),
-    "an error": says(200, b'{"error": "token secret-7 has expired"}'),
-    "a wrapped page": says(200, b'{"response": {"status": 200, "body": "<html>secret-7"}}'),
-    "a part": says(206, b"{}"),
+    "a page, created": always(201, b"<html>Welcome</html>"),
+    "nothing": always(200, b""),
+    "a list": always(200, b"[]"),
+    "a word": always(200, b'"OK"'),
+    "an error": always(200, b'{"error": "token secret-7 has expired"}'),
+    "a wrapped page": always(200, b'{"response": {"status": 200, "body": "<html>secret-7"}}'),
+    "a part": always(206, b"{}"),
 }
 
 
@@ -130,9 +130,9 @@ def test_f83_who_waits_is_told_at_once_that_something_else_answers(tmp_path: Pat
             async with node(tmp_path, to(url), QUICK) as one:
                 for _ in range(3):
                     one.seal(ack="uploaded")
-                    told = await one.outcome()
-                    assert told["outcome"] == "failed"
-                    assert "web page" in told["detail"]
+                    report = await one.outcome()
+                    assert report["outcome"] == "failed"
+                    assert "web page" in report["detail"]
                 assert not one.spool.waiting()
 
     run(test)
@@ -292,8 +292,8 @@ def test_f91_who_waits_is_answered_and_nothing_is_rejected(tmp_path: Path) -> No
             pace = replace(QUICK, hold_secs=60, backoff=Backoff(base=60, cap=60))
             async with node(tmp_path, to(url), pace) as one:
                 one.seal(ack="uploaded")
-                told = await one.outcome()
-                assert (told["outcome"], told["status"]) == ("failed", 404)
+                report = await one.outcome()
+                assert (report["outcome"], report["status"]) == ("failed", 404)
                 bad = False
                 one.seal(ack="uploaded")
                 assert (await one.outcome())["outcome"] == "delivered"

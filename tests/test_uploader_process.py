@@ -85,7 +85,7 @@ def test_the_process_delivers_until_it_is_told_to_stop(tmp_path: Path, way: str)
             async with node(tmp_path, upstream, start=False) as one:
                 first = one.seal()
                 inherited = (one.links.stop, one.links.outbox_bell)
-                told = pickle.dumps((whole_config(tmp_path, upstream), *inherited))
+                settings = pickle.dumps((whole_config(tmp_path, upstream), *inherited))
                 child = await asyncio.create_subprocess_exec(
                     sys.executable,
                     "-c",
@@ -95,7 +95,7 @@ def test_the_process_delivers_until_it_is_told_to_stop(tmp_path: Path, way: str)
                     pass_fds=inherited,
                 )
                 assert child.stdin is not None
-                child.stdin.write(told)
+                child.stdin.write(settings)
                 child.stdin.write_eof()
                 await store.wait(1)
                 second = one.seal()
@@ -151,9 +151,9 @@ def test_a_reset_while_a_body_is_sent_is_one_line_an_attempt(tmp_path: Path) -> 
     plans = [Plan(up=(Reset(place),)) for place in places]
     plans += [Plan(up=(Say(place, late), Reset(place + 65536))) for place in places[2:]]
     with running(Store(tmp_path)) as store, Proxy(store.port, in_turn(*plans)).running() as proxy:
-        told = {"builder": "release_grace_secs = 0.1"}
+        options = {"builder": "release_grace_secs = 0.1"}
         with (
-            running(Gateway(tmp_path / "node", proxy.port, **told)) as gateway,
+            running(Gateway(tmp_path / "node", proxy.port, **options)) as gateway,
             Peer(gateway.dicom_port) as peer,
         ):
             assert peer.associate()[0] == 2

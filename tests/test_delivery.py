@@ -13,7 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastjmix.uploader import receipts
-from fastjmix.uploader.answers import EXCERPT_BYTES_MAX, Answer, meant_status, remote_id, same_id
+from fastjmix.uploader.answers import (
+    EXCERPT_BYTES_MAX,
+    Answer,
+    effective_status,
+    remote_id,
+    same_id,
+)
 from fastjmix.uploader.availability import Availability
 from fastjmix.uploader.conflict import assess_copy
 from fastjmix.uploader.outcome import Disposition, Failure, Kind, Outcome
@@ -153,8 +159,8 @@ def test_a_wrapped_answer_is_judged_by_the_status_inside() -> None:
     assert assessed(wrapped(500)).disposition is Disposition.RETRY
     assert assessed(wrapped(201)).disposition is Disposition.DELIVERED
     for nonsense in (None, "400", 40, 4000, True, [400]):
-        assert meant_status(wrapped(nonsense)) == 200
-    assert meant_status(Answer(503, body=body({"response": {"status": 201}}))) == 503
+        assert effective_status(wrapped(nonsense)) == 200
+    assert effective_status(Answer(503, body=body({"response": {"status": 201}}))) == 503
 
 
 @pytest.mark.parametrize(

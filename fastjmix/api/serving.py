@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from datetime import UTC, datetime
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from aiohttp import web
 
@@ -63,7 +63,7 @@ class Serving:
             raise FileNotFoundError from gone
 
 
-def _shown(entry: Entry, study: str) -> dict[str, Any]:
+def _shown(entry: Entry, study: str) -> dict[str, object]:
     sealed_at = datetime.fromtimestamp(entry.sealed_at, UTC)
     return {
         "id": entry.id,

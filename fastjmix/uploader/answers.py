@@ -21,7 +21,7 @@ import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import orjson
 
@@ -92,13 +92,13 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class _Meant:
+class _Effective:
     """The answer inside any wrapping. `document` is None when the body is not JSON."""
 
     status: int
     body: bytes
-    document: Any
-    headers: Mapping[str, Any]
+    document: object
+    headers: Mapping[str, object]
 
 
 def _unmarked(body: bytes) -> bytes:
@@ -113,7 +113,7 @@ def _unmarked(body: bytes) -> bytes:
     return body
 
 
-def document(body: bytes) -> Any:
+def document(body: bytes) -> object:
     """Returns a JSON text's value; None for a text that is not JSON."""
     try:
         return orjson.loads(_unmarked(body))
@@ -121,9 +121,9 @@ def document(body: bytes) -> Any:
         return None
 
 
-def _unwrapped(answer: Answer) -> _Meant:
+def _unwrapped(answer: Answer) -> _Effective:
     found = document(answer.body)
-    outer = _Meant(answer.status, answer.body, found, answer.headers)
+    outer = _Effective(answer.status, answer.body, found, answer.headers)
     inner = found.get("response") if isinstance(found, dict) else None
     if answer.status // 100 != 2 or not isinstance(inner, dict):
         return outer
@@ -134,31 +134,31 @@ def _unwrapped(answer: Answer) -> _Meant:
     value = inner.get("json", body if isinstance(body, dict) else document(text))
     if value is None and not text and "status" not in inner:
         return outer  # an object that happens to have this key
-    return _Meant(status, text, value, headers if isinstance(headers, dict) else {})
+    return _Effective(status, text, value, headers if isinstance(headers, dict) else {})
 
 
-def meant_status(answer: Answer) -> int:
+def effective_status(answer: Answer) -> int:
     """Returns the status, or the one inside when a 2xx answer wraps another (Harmony does)."""
     return _unwrapped(answer).status
 
 
-def inner_document(answer: Answer) -> Any:
+def effective_document(answer: Answer) -> object:
     """Returns the JSON value of the answer, or of the one that it wraps."""
     return _unwrapped(answer).document
 
 
-def _id_in(found: Any) -> str | None:
+def _id_in(found: object) -> str | None:
     value = found.get("id") if isinstance(found, dict) else None
     return value if isinstance(value, str) and 0 < len(value) <= REMOTE_ID_CHARS_MAX else None
 
 
 def remote_id(answer: Answer) -> str | None:
     """Finds the upstream's id for the envelope: `id`, `response.json.id`, or Location's end."""
-    meant = _unwrapped(answer)
-    found = _id_in(document(answer.body)) or _id_in(meant.document)
-    if found is not None or meant.status not in _STORED_STATUSES:
+    effective = _unwrapped(answer)
+    found = _id_in(document(answer.body)) or _id_in(effective.document)
+    if found is not None or effective.status not in _STORED_STATUSES:
         return found
-    places = (_header(meant.headers, "location"), answer.headers.get("location", ""))
+    places = (_header(effective.headers, "location"), answer.headers.get("location", ""))
     for place in places:
         last = place.split("?")[0].split("#")[0].rstrip("/").rpartition("/")[2]
         if is_uuid(last):
@@ -166,7 +166,7 @@ def remote_id(answer: Answer) -> str | None:
     return None
 
 
-def _header(headers: Mapping[str, Any], name: str) -> str:
+def _header(headers: Mapping[str, object], name: str) -> str:
     for each, value in headers.items():
         if each.lower() == name and isinstance(value, str):
             return value
@@ -202,33 +202,33 @@ def is_markup(answer: Answer) -> bool:
 
 def is_misdirected(answer: Answer) -> bool:
     """Returns whether a server answers in plain text that the request was not for it."""
-    meant = _unwrapped(answer)
-    text = _unmarked(meant.body)[:EXCERPT_BYTES_MAX].lower()
-    return meant.document is None and any(words in text for words in _MISDIRECTED)
+    effective = _unwrapped(answer)
+    text = _unmarked(effective.body)[:EXCERPT_BYTES_MAX].lower()
+    return effective.document is None and any(words in text for words in _MISDIRECTED)
 
 
-def _markup(meant: _Meant) -> bool:
-    if isinstance(meant.document, str):
-        text = meant.document.encode("utf-8", "replace")
-    elif meant.document is not None:
+def _markup(effective: _Effective) -> bool:
+    if isinstance(effective.document, str):
+        text = effective.document.encode("utf-8", "replace")
+    elif effective.document is not None:
         return False
     else:
-        text = _unmarked(meant.body)
+        text = _unmarked(effective.body)
     text = text[:EXCERPT_BYTES_MAX].strip().lower()
     return text.startswith(b"<") or b"<html" in text
 
 
-def _is_object(meant: _Meant, answer: Answer) -> bool:
+def _is_object(effective: _Effective, answer: Answer) -> bool:
     """Returns whether it is a JSON object.
 
     A body that goes on behind the limit, or broke off, is one when it begins like one.
     """
-    if isinstance(meant.document, dict):
+    if isinstance(effective.document, dict):
         return True
-    return (answer.cut or answer.over) and _unmarked(meant.body).lstrip().startswith(b"{")
+    return (answer.cut or answer.over) and _unmarked(effective.body).lstrip().startswith(b"{")
 
 
-def _reports_failure(found: Any) -> bool:
+def _reports_failure(found: object) -> bool:
     """Finds {"error": …}, {"success": false}, {"status": "failed"}, {"code": 401} and the like."""
     if not isinstance(found, dict):
         return False
@@ -243,18 +243,18 @@ def _reports_failure(found: Any) -> bool:
     return any(type(code) in (int, str) and _ERROR_STATUS.fullmatch(str(code)) for code in codes)
 
 
-def misfit(answer: Answer, envelope_id: str) -> str | None:
+def mismatch(answer: Answer, envelope_id: str) -> str | None:
     """Returns why a 2xx cannot be a JMIX server's answer to this envelope; None when it can."""
-    meant = _unwrapped(answer)
-    if _markup(meant):
-        return f"answers {meant.status} with a web page"
-    if _reports_failure(meant.document):
-        return f"answers {meant.status} with an error inside"
-    if same_id(remote_id(answer), envelope_id) or meant.status in _STORED_STATUSES:
+    effective = _unwrapped(answer)
+    if _markup(effective):
+        return f"answers {effective.status} with a web page"
+    if _reports_failure(effective.document):
+        return f"answers {effective.status} with an error inside"
+    if same_id(remote_id(answer), envelope_id) or effective.status in _STORED_STATUSES:
         return None
-    if meant.status not in _OBJECT_DUE:
-        return f"answers {meant.status}, which is no answer to an upload"
-    if _is_object(meant, answer):
+    if effective.status not in _OBJECT_DUE:
+        return f"answers {effective.status}, which is no answer to an upload"
+    if _is_object(effective, answer):
         return None
-    found = "nothing" if not meant.body.strip() else "something else"
-    return f"answers {meant.status} with {found} where a JSON object is due"
+    found = "nothing" if not effective.body.strip() else "something else"
+    return f"answers {effective.status} with {found} where a JSON object is due"

@@ -17,7 +17,7 @@ from typing import Final
 
 from fastjmix.failpoints import reach
 from fastjmix.spool import Ticket
-from fastjmix.uploader.answers import Answer, meant_status, remote_id, same_id
+from fastjmix.uploader.answers import Answer, effective_status, remote_id, same_id
 from fastjmix.uploader.client import Sent
 from fastjmix.uploader.conflict import assess_copy, equals
 from fastjmix.uploader.integrity import Damaged, Extents, examine, manifest
@@ -136,7 +136,7 @@ class Attempt:
 
     async def _confirm(self, answer: Answer, outcome: Outcome) -> Outcome | None:
         """Records whether the answer proves that the chunked body was read; returns as above."""
-        now, status = time.time(), meant_status(answer)
+        now, status = time.time(), effective_status(answer)
         if status in _BUSY and answer.version >= (1, 1):
             self._facts.record_unclear(now)
             return outcome

@@ -21,9 +21,9 @@ from typing import Final
 from fastjmix.uploader.answers import (
     Answer,
     document,
-    inner_document,
+    effective_document,
+    effective_status,
     is_markup,
-    meant_status,
     remote_id,
     same_id,
 )
@@ -38,10 +38,10 @@ _CREDENTIALS: Final = frozenset({401, 403, 407})
 
 def equals(copy: Answer | Failure, manifest: bytes) -> bool:
     """Returns whether the answer to GET {url}/{id}/manifest is our manifest, as JSON."""
-    if isinstance(copy, Failure) or copy.cut or copy.over or meant_status(copy) // 100 != 2:
+    if isinstance(copy, Failure) or copy.cut or copy.over or effective_status(copy) // 100 != 2:
         return False
     ours = document(manifest)
-    return isinstance(ours, dict) and ours in (document(copy.body), inner_document(copy))
+    return isinstance(ours, dict) and ours in (document(copy.body), effective_document(copy))
 
 
 def assess_copy(
@@ -58,7 +58,7 @@ def assess_copy(
     """
     if isinstance(copy, Failure):
         return replace(assess_failure(copy), answer=conflict.answer)
-    status = meant_status(copy)
+    status = effective_status(copy)
     if equals(copy, manifest):
         return replace(
             conflict,

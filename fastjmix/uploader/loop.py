@@ -20,7 +20,6 @@ import contextlib
 import os
 import signal
 from collections.abc import Coroutine, Mapping
-from typing import Any
 
 import uvloop
 
@@ -157,7 +156,7 @@ def run(config: Config, spool: Spool, links: Links) -> None:
     uvloop.run(_main(config, spool, links))
 
 
-def log_loop_problem(_: asyncio.AbstractEventLoop, context: Mapping[str, Any]) -> None:
+def log_loop_problem(_: asyncio.AbstractEventLoop, context: Mapping[str, object]) -> None:
     """Logs in one line a problem of a task or a future that is no longer waited for.
 
     An example is a connection that was reset while its body was sent. asyncio prints a traceback.

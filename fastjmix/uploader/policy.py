@@ -32,10 +32,10 @@ from typing import Final
 
 from fastjmix.uploader.answers import (
     Answer,
+    effective_status,
     is_markup,
     is_misdirected,
-    meant_status,
-    misfit,
+    mismatch,
     remote_id,
     same_id,
 )
@@ -97,7 +97,7 @@ def meaning(status: int) -> tuple[Disposition, str]:
 
 def assess_status(answer: Answer) -> Outcome:
     """Returns the outcome that the answer's status stands for, whatever id the answer names."""
-    status = meant_status(answer)
+    status = effective_status(answer)
     disposition, reason = meaning(status)
     route = status // 100 == 4 and status not in _BY_STATUS
     if status in _ANY_SIZE and is_markup(answer):
@@ -129,7 +129,7 @@ def _assess_success(outcome: Outcome, answer: Answer, expected: ExpectedId) -> O
     if not answer.whole:
         reason = "the upstream answered before it had the whole body"
         return replace(outcome, disposition=Disposition.RETRY, reason=reason)
-    why = misfit(answer, expected.envelope_id)
+    why = mismatch(answer, expected.envelope_id)
     if why is not None:
         reason = f"it {why}: is the URL right, or is a login or a proxy before the upstream?"
         return replace(outcome, disposition=Disposition.HELD, reason=reason, route=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from fastjmix.uploader.outcome import Outcome
 
@@ -22,7 +22,7 @@ HEADER_CHARS_MAX: Final = 1024
 """Characters of each of them that are kept."""
 
 
-def receipt(outcome: Outcome, *, url: str, attempts: int, at: float) -> dict[str, Any]:
+def receipt(outcome: Outcome, *, url: str, attempts: int, at: float) -> dict[str, object]:
     """Returns the record of a delivery. `at` is Unix seconds."""
     return {
         "status": outcome.status,
@@ -35,7 +35,7 @@ def receipt(outcome: Outcome, *, url: str, attempts: int, at: float) -> dict[str
     }
 
 
-def refusal(outcome: Outcome, *, url: str, attempts: int, at: float) -> dict[str, Any]:
+def refusal(outcome: Outcome, *, url: str, attempts: int, at: float) -> dict[str, object]:
     """Returns the record of a refusal, for a person to read. `at` is Unix seconds."""
     answer = outcome.answer
     headers = answer.headers if answer else {}

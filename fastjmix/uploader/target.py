@@ -12,7 +12,7 @@ import asyncio
 import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Final
 
 from fastjmix import log
 from fastjmix.config import Config, Upstream
@@ -107,7 +107,7 @@ class Targets:
         upstreams: Mapping[tuple[str, str], Upstream],
         stats: Stats,
         pace: Pace,
-        known_facts: Callable[[str], Mapping[str, Any] | None],
+        known_facts: Callable[[str], Mapping[str, object] | None],
     ) -> None:
         """Makes the targets. `known_facts(url)` are those of an earlier run."""
         self._stats = stats
@@ -122,7 +122,7 @@ class Targets:
         self,
         upstream: Upstream,
         pace: Pace,
-        known_facts: Callable[[str], Mapping[str, Any] | None],
+        known_facts: Callable[[str], Mapping[str, object] | None],
     ) -> Target:
         target = Target(
             upstream,

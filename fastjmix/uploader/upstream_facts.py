@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
-from typing import Any, Final
+from typing import Final
 
 TRIAL_PAUSE_SECS: Final = 30 * 86400.0
 """Seconds between two trials. Each may leave an empty entry in an upstream that cannot read it, and
@@ -41,7 +41,7 @@ class UpstreamFacts:
     `setting` is Upstream.transfer_encoding, `known` the result of `dump`.
     """
 
-    def __init__(self, setting: str, known: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, setting: str, known: Mapping[str, object] | None = None) -> None:
         self.fixed = None if setting == "auto" else Coding(setting)
         known = known or {}
         self.names_ours = known.get("names_ours") is True
@@ -52,10 +52,10 @@ class UpstreamFacts:
         self._trying = False
         self._unclear = 0
 
-    def dump(self) -> dict[str, Any]:
+    def dump(self) -> dict[str, object]:
         """Returns the facts that last, as JSON values; {} when there are none."""
         found = {"names_ours": self.names_ours, "takes_chunked": self.takes_chunked}
-        facts: dict[str, Any] = {name: True for name, value in found.items() if value}
+        facts: dict[str, object] = {name: True for name, value in found.items() if value}
         return facts if self._refuted_at is None else {**facts, _REFUTED_AT: self._refuted_at}
 
     # -- before an attempt -------------------------------------------------------------------

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Final
 
 from fastjmix import log
 from fastjmix.spool import Remembered, Spool
@@ -27,7 +27,7 @@ class UpstreamMemory:
         self._known = self._file.load()
         self.learned = asyncio.Event()
 
-    def of(self, url: str) -> Mapping[str, Any] | None:
+    def of(self, url: str) -> Mapping[str, object] | None:
         """Returns the facts about the upstream at a URL; None where there are none."""
         found = self._known.get(url)
         return found if isinstance(found, dict) else None
@@ -41,7 +41,7 @@ class UpstreamMemory:
 
     async def save(self, targets: Iterable[Target]) -> None:
         """Writes the facts about these upstreams, if they changed."""
-        known: dict[str, dict[str, Any]] = {}
+        known: dict[str, dict[str, object]] = {}
         for target in targets:  # two may differ in more than the URL
             if found := target.facts.dump():
                 known.setdefault(target.upstream.url, found)

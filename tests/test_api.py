@@ -209,7 +209,7 @@ def test_names_of_a_proxy_are_allowed_by_name(tmp_path: Path) -> None:
             assert one.get(f"{BASE}/{ID}", Host=host).status == status
 
 
-def test_who_presents_credentials_may_name_any_host(tmp_path: Path) -> None:
+def test_with_credentials_any_host_may_be_named(tmp_path: Path) -> None:
     credentials = Credentials(method="bearer", token=Secret("a-token"))
     with running(tmp_path, replace(LISTENER, credentials=credentials)) as one:
         one.put(envelope(ID))

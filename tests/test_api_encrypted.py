@@ -195,7 +195,7 @@ def test_f92_what_is_called_something_else_is_refused(gateway: Gateway, given: s
     [(b"", "X25519"), (b"no key", "X25519"), (None, "cannot be read")],
     ids=["empty", "text", "missing"],
 )
-def test_a_decryption_key_that_is_none_is_a_fault_of_the_configuration(
+def test_an_invalid_decryption_key_is_a_fault_of_the_configuration(
     tmp_path: Path, key: bytes | None, words: str
 ) -> None:
     with pytest.raises(ConfigError, match="decryption_key_file") as caught:

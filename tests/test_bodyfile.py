@@ -50,7 +50,7 @@ def test_at_the_edges_of_a_part(tmp_path: Path, size: int, off: int) -> None:
     assert body.crc32 == zlib.crc32(data)
 
 
-def test_a_disk_that_is_full_is_told_of(tmp_path: Path) -> None:
+def test_a_full_disk_is_an_error(tmp_path: Path) -> None:
     async def fill() -> None:
         with Path("/dev/full").open("wb", buffering=0) as file:
             body = BodyFile(file)

@@ -103,7 +103,7 @@ def test_a_damaged_ticket_hides_only_its_envelope(gateway: Gateway) -> None:
     assert [entry["id"] for entry in answer.json["jmixEnvelopes"]] == [ID]
 
 
-def test_questions_while_envelopes_come_and_go(gateway: Gateway) -> None:
+def test_queries_while_envelopes_come_and_go(gateway: Gateway) -> None:
     """An envelope that stays is found by each query, whatever else moves."""
     gateway.put(envelope(ID))
     done = threading.Event()

@@ -142,12 +142,12 @@ def test_f24_an_archive_that_is_damaged_is_not_tried_again() -> None:
 
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
-def test_what_speaks_of_the_upstream(status: int) -> None:
+def test_statuses_about_the_upstream(status: int) -> None:
     assert assessed(Answer(status)).shared
     assert not assessed(Answer(500)).shared
 
 
-def test_a_wrapped_answer_is_judged_by_the_status_inside() -> None:
+def test_a_wrapped_answer_counts_by_the_status_inside() -> None:
     def wrapped(status: object) -> Answer:
         return Answer(200, body=body({"response": {"status": status, "body": "text"}}))
 
@@ -625,7 +625,7 @@ def test_a_receipt_and_a_refusal_are_json_and_bounded() -> None:
         (assessed(Failure(Kind.LATE, "slow", late=True)), "timeout"),
     ],
 )
-def test_the_word_for_whoever_waits(outcome: Outcome, word: str) -> None:
+def test_the_report_for_the_process_that_waits(outcome: Outcome, word: str) -> None:
     datagram = json.loads(outcome.report(ID).encode())
     assert datagram["id"] == ID
     assert datagram["outcome"] == word

@@ -67,7 +67,7 @@ def test_characters_of_a_path_in_the_log(tmp_path: Path, off: int) -> None:
     with_store(tmp_path, test)
 
 
-def test_refused_connections_are_told_of_once_in_a_while(
+def test_refused_connections_are_logged_once_in_a_while(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first is logged at once; the next line, after a while, counts all since."""

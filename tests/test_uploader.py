@@ -359,7 +359,7 @@ def archive(one: Node, envelope_id: str) -> bytes:
         (302, "failed", "withdrawn"),
     ],
 )
-def test_whoever_waits_hears_of_the_one_attempt(
+def test_the_process_that_waits_gets_the_outcome_of_the_one_attempt(
     tmp_path: Path, status: int, word: str, where: str
 ) -> None:
     async def test() -> None:
@@ -383,7 +383,7 @@ def test_whoever_waits_hears_of_the_one_attempt(
     run(test)
 
 
-def test_whoever_waits_hears_of_a_timeout_and_of_a_closed_port(tmp_path: Path) -> None:
+def test_the_process_that_waits_gets_a_timeout_and_a_closed_port(tmp_path: Path) -> None:
     async def test() -> None:
         async with Raw(says_nothing_for_ever).open() as store:
             upstream = to(store.url, timeout_secs=0.3)
@@ -401,7 +401,7 @@ def test_whoever_waits_hears_of_a_timeout_and_of_a_closed_port(tmp_path: Path) -
     run(test)
 
 
-def test_a_hold_is_told_at_once_and_without_an_upload(tmp_path: Path) -> None:
+def test_a_hold_is_reported_at_once_and_without_an_upload(tmp_path: Path) -> None:
     async def test() -> None:
         pace = replace(FAST, hold_secs=60)
         async with (
@@ -417,7 +417,7 @@ def test_a_hold_is_told_at_once_and_without_an_upload(tmp_path: Path) -> None:
     run(test)
 
 
-def test_whoever_waits_goes_before_those_who_do_not(tmp_path: Path) -> None:
+def test_an_awaited_envelope_goes_first(tmp_path: Path) -> None:
     async def test() -> None:
         async with Upstream().open() as store:
             pace = replace(FAST, at_once=1)
@@ -575,7 +575,7 @@ def test_deliveries_that_the_disk_does_not_record_are_bounded(
     run(test)
 
 
-def test_an_envelope_for_an_upstream_nobody_configured_stays(tmp_path: Path) -> None:
+def test_an_envelope_for_an_upstream_that_is_not_configured_stays(tmp_path: Path) -> None:
     async def test() -> None:
         async with Upstream().open() as store, node(tmp_path, to(store.url)) as one:
             strange = one.seal(upstream="elsewhere")
@@ -602,7 +602,9 @@ def test_f28_delivered_envelopes_are_kept_as_long_as_configured(tmp_path: Path) 
     run(test)
 
 
-def test_delivered_envelopes_make_room_before_the_mark_and_what_waits_never(tmp_path: Path) -> None:
+def test_delivered_envelopes_are_removed_before_the_mark_and_waiting_ones_never(
+    tmp_path: Path,
+) -> None:
     """Envelopes within age and size are removed when the disk is smaller than `size`."""
 
     async def test() -> None:
@@ -625,7 +627,7 @@ def test_delivered_envelopes_make_room_before_the_mark_and_what_waits_never(tmp_
     run(test)
 
 
-def test_room_is_made_in_good_portions_between_the_marks(tmp_path: Path) -> None:
+def test_space_is_freed_in_large_portions_between_the_marks(tmp_path: Path) -> None:
     found = os.statvfs(tmp_path)
     free = found.f_bavail * found.f_frsize
     assert Room(tmp_path, free // 2, 0).wanted() == 0
@@ -713,7 +715,7 @@ def test_what_a_person_puts_back_is_kept_though_it_fails(tmp_path: Path) -> None
     run(test)
 
 
-def test_what_a_person_takes_away_is_forgotten_and_welcome_again(tmp_path: Path) -> None:
+def test_what_a_person_takes_away_is_forgotten_and_may_come_again(tmp_path: Path) -> None:
     async def test() -> None:
         pace = replace(SLOW, rescan_secs=0.02)
         async with (
@@ -761,7 +763,7 @@ def test_a_name_that_is_no_id_of_ours_keeps_its_form(name: str) -> None:
     assert name_of(key_of(name)) == name
 
 
-def test_a_lost_bell_is_made_up_for(tmp_path: Path) -> None:
+def test_a_lost_wake_up_is_made_up_for(tmp_path: Path) -> None:
     async def test() -> None:
         pace = replace(FAST, rescan_secs=0.02)
         async with Upstream().open() as store, node(tmp_path, to(store.url), pace) as one:

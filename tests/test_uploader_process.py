@@ -78,7 +78,7 @@ def whole_config(root: Path, upstream: config.Upstream) -> config.Config:
 
 
 @pytest.mark.parametrize("way", ["the stop link", "SIGTERM"])
-def test_the_process_delivers_until_it_is_told_to_stop(tmp_path: Path, way: str) -> None:
+def test_the_process_delivers_until_it_is_stopped(tmp_path: Path, way: str) -> None:
     async def test() -> None:
         async with Upstream().open() as store:
             upstream = to(store.url)
@@ -115,7 +115,7 @@ def test_the_process_delivers_until_it_is_told_to_stop(tmp_path: Path, way: str)
     run(test)
 
 
-def test_what_nobody_waits_for_any_more_is_one_line_of_the_log(
+def test_an_abandoned_task_that_fails_is_one_line_of_the_log(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """An example is a connection that is reset when its attempt is over. No traceback is

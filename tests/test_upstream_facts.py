@@ -68,7 +68,7 @@ def test_f82_a_trial_that_breaks_off_is_no_proof_and_one_that_was_not_sent_is_no
 
 
 @pytest.mark.parametrize("setting", [coding.value for coding in Coding])
-def test_a_coding_by_name_is_kept_whatever_is_heard(setting: str) -> None:
+def test_a_coding_by_name_is_kept_whatever_the_answers(setting: str) -> None:
     facts = UpstreamFacts(setting)
     for named in (False, True):
         facts.record_answer(V10, named=named, now=NOW)

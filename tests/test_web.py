@@ -248,7 +248,7 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with_store(tmp_path, test)
 
 
-def test_a_refusal_reaches_a_sender_in_full_flow(tmp_path: Path) -> None:
+def test_a_refusal_reaches_a_client_that_is_still_sending(tmp_path: Path) -> None:
     """A sender that reads only when it has sent everything gets it, and the connection stays
     usable.
     """

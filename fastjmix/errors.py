@@ -6,6 +6,14 @@
     ├── PlatformError            exit 2   the operator's: this machine cannot run fastjmix
     ├── SpoolError               exit 2   the operator's: the storage directory
     │   └── DamagedTicket                 a record beside an envelope cannot be read
+    ├── StorageError                      the storage's, and an OSError: a read or a write failed
+    │   ├── StorageFull                   no free space for more; all that is there is unharmed
+    │   ├── LimitReached                  this process or machine has no descriptor or memory left
+    │   ├── NameTaken                     another file has the name
+    │   ├── KeyMissing                    a key that signs or encrypts an envelope cannot be read
+    │   └── StorageFailed                 any other error: the storage does not work
+    │       ├── StorageGone               a directory of it is not where it was
+    │       └── MemberDamaged             a member's bytes are not those that were written
     ├── PeerError                         the DICOM peer's
     │   ├── NoAssociation    exit 3   (send/) the peer we call did not accept us
     │   ├── ProtocolError                 PS3.8 was broken: answered with A-ABORT
@@ -17,17 +25,18 @@
 A message and its hint speak to a caller of the function: they name arguments (`force=True`). The
 command line puts its options in their place (tools/envelope/options.py).
 
-Imports nothing of ours, so that every room may use it.
+This module imports no other module of fastjmix, so that every one of them can import it.
 """
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
+from typing import ClassVar, Final, NoReturn
 
 
 class FastjmixError(Exception):
-    """Base of all. `hint` is one sentence that tells the reader what to do. `faults`: where there
-    may be several, each of them."""
+    """Base of all. `hint` is one sentence: the reader's next step. `faults`: each of several."""
 
     exit_code = 1
     faults: Sequence[object] = ()
@@ -42,7 +51,7 @@ class FastjmixError(Exception):
 
 
 class UsageError(FastjmixError):
-    """The caller's: a path that does not exist, no sendable file, an AE title that is none."""
+    """The caller's: a path that does not exist, no file to send, an AE title that is not valid."""
 
     exit_code = 2
 
@@ -66,7 +75,92 @@ class SpoolError(FastjmixError):
 
 
 class DamagedTicket(SpoolError):
-    """The record beside an envelope is not what we wrote."""
+    """The record beside an envelope is not what fastjmix wrote."""
+
+
+class StorageError(FastjmixError, OSError):
+    """The storage did not read or write something.
+
+    It is an OSError, as FileNotFoundError is one (PEP 3151): whoever only needs to know that the
+    storage failed catches OSError, and whoever acts on the kind catches the type. `errno` is None
+    where no error of the system says it. `storage_error` finds the type of a system call's error.
+    """
+
+    numbers: ClassVar[tuple[int, ...]] = ()
+    """The errors of system calls that mean this. The first is `errno` where none is given."""
+
+    def __init__(self, message: str, number: int | None = None) -> None:
+        super().__init__(message)
+        self.errno = number if number is not None else next(iter(self.numbers), None)
+        self.strerror = message
+
+
+class StorageFull(StorageError):
+    """There is no free space for more: of the disk, of a quota, or below the largest file.
+
+    ENOSPC from pwrite(2) leaves existing data intact.
+    """
+
+    numbers = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class LimitReached(StorageError):
+    """This process or machine has no descriptor or memory left. The storage is not the cause."""
+
+    numbers = (errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+
+
+class NameTaken(StorageError):
+    """Another file has the name that one of ours is to get."""
+
+    numbers = (errno.EEXIST,)
+
+
+class KeyMissing(StorageError):
+    """A key that signs or encrypts an envelope cannot be read. It may come back."""
+
+    numbers = (errno.ENOKEY,)
+
+
+class StorageFailed(StorageError):
+    """The storage does not work: an error of the system that none of the other types names."""
+
+    numbers: ClassVar[tuple[int, ...]] = (errno.EIO,)
+
+
+class StorageGone(StorageFailed):
+    """A directory of the storage is not where it was, or another one is there."""
+
+    numbers = (errno.ESTALE, errno.ENOENT, errno.ENOTDIR, errno.EXDEV)
+
+
+class MemberDamaged(StorageFailed):
+    """The bytes of a member that was written whole are not those that were written."""
+
+
+_TYPES: Final = {
+    number: kind
+    for kind in (StorageFull, LimitReached, NameTaken, KeyMissing, StorageGone)
+    for number in kind.numbers
+}
+
+
+def storage_error(problem: OSError) -> StorageError:
+    """Returns the typed error for an error of a system call; a typed one as it is.
+
+    An error without errno is not the system's: it becomes a StorageError of no particular type.
+    """
+    if isinstance(problem, StorageError):
+        return problem
+    kind = StorageError if problem.errno is None else _TYPES.get(problem.errno, StorageFailed)
+    return kind(problem.strerror or str(problem), problem.errno)
+
+
+def raise_typed(problem: OSError) -> NoReturn:
+    """Raises the typed error for an error of a system call, from that."""
+    if isinstance(problem, StorageError):
+        raise problem
+    raise storage_error(problem) from problem
 
 
 class PeerError(FastjmixError):
@@ -93,10 +187,10 @@ def reason(problem: Exception) -> str:
     """Returns the words for a failure in the log: the system's, or which exception it was."""
     if isinstance(problem, FastjmixError):
         return problem.message
-    told = problem.strerror or str(problem) if isinstance(problem, OSError) else ""
-    return told or repr(problem)
+    words = problem.strerror or str(problem) if isinstance(problem, OSError) else ""
+    return words or repr(problem)
 
 
 def printable(text: object) -> str:
-    """Text of a stranger without control characters, so that it cannot draw a lie."""
+    """Returns a peer's text with its control characters escaped: it cannot forge a log line."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))

@@ -13,8 +13,9 @@ from disks import Disk, Ledger, as_root, opened, settled
 from gateway import Gateway, Peer, running
 from reception import Reception
 
+from fastjmix.errors import StorageGone
 from fastjmix.packer.recovery import recover
-from fastjmix.spool import Leftover, Spool, files, states
+from fastjmix.spool import Leftover, Spool, drop, files
 
 NOBODY = 9
 """A port on which no upstream listens."""
@@ -94,7 +95,7 @@ def test_f87_a_draft_that_is_away_for_now_is_not_forgotten(tmp_path: Path) -> No
     away = spool.building.rename(tmp_path / "away")
     for make in (lambda: None, spool.building.mkdir):
         make()
-        with pytest.raises(FileNotFoundError):
+        with pytest.raises(StorageGone):
             recover(spool, leftover, "test")
     spool.building.rmdir()
     away.rename(spool.building)
@@ -120,7 +121,7 @@ def test_f87_an_original_that_cannot_leave_durably_counts(
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         files.sync_directory(path)
 
-    monkeypatch.setattr(states, "sync_directory", fails_once)
+    monkeypatch.setattr(drop, "sync_directory", fails_once)
     with pytest.raises(OSError, match="Too many open files"):
         recover(spool, leftover, "test")
     assert failed

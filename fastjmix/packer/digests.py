@@ -13,7 +13,6 @@ A packer that dies leaves digests unmade: recovery.py makes them all from the me
 
 from __future__ import annotations
 
-import errno
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from isal.isal_zlib import crc32
 
 from fastjmix._core import FileDigest
 from fastjmix.config import Builder
+from fastjmix.errors import MemberDamaged
 from fastjmix.failpoints import reach
 from fastjmix.jmix.digests import Hash, new_hash
 from fastjmix.jmix.write.archive import Member, data_offset
@@ -99,7 +99,7 @@ class Digests:
                 one.hasher, one.crc, packing.draft.descriptor, one.at, length
             )
             if length == one.left and one.crc != one.member.crc:
-                raise OSError(errno.EIO, "a member of the envelope is not what was written")
+                raise MemberDamaged("a member of the envelope is not what was written")
         except OSError:
             packing.draft.suspect = True  # recovery looks where the damage is
             raise

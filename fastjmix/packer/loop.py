@@ -18,7 +18,6 @@ packer wait for it.
 from __future__ import annotations
 
 import contextlib
-import errno
 import math
 import os
 import select
@@ -34,7 +33,14 @@ from fastjmix import _core, log
 from fastjmix._core import Arrival, Intake
 from fastjmix.config import Config
 from fastjmix.dicom.dimse import Status
-from fastjmix.errors import reason
+from fastjmix.errors import (
+    LimitReached,
+    StorageError,
+    StorageFailed,
+    StorageGone,
+    reason,
+    storage_error,
+)
 from fastjmix.failpoints import reach
 from fastjmix.ipc.channels import Links
 from fastjmix.ipc.ingest_rules import Settings, tabulate
@@ -52,7 +58,7 @@ from fastjmix.packer.spills import Spilling, Spills
 from fastjmix.packer.statuses import Statuses
 from fastjmix.packer.storage_health import Health
 from fastjmix.packer.worker import Aside
-from fastjmix.spool import DRAFT_INODES, MISSING, OPEN_INODES, OWN, Room, Spool, Ticket, seal_bytes
+from fastjmix.spool import DRAFT_INODES, OPEN_INODES, Room, Spool, Ticket, seal_bytes
 
 SPIN_TURNS: Final = 20_000
 """Looks at the lanes before sleeping, a sched_yield every 50: the measured optimum of a hand-over
@@ -243,7 +249,7 @@ class Packer:
             return
         try:
             if self._health.stopped:
-                raise OSError(errno.EIO, "the storage has failed")
+                raise StorageFailed("the storage has failed")
             if lane in self._spills:
                 self._take_spilled(lane, packing, arrival, settings)
                 return
@@ -357,7 +363,7 @@ class Packer:
                 twice = encrypts(settings.builder)
                 self._spills.begin(lane, twice=twice)
                 if self._health.stopped:
-                    raise OSError(errno.EIO, "the storage has failed")
+                    raise StorageFailed("the storage has failed")
                 self._spills.open(lane)
             self._spills.append(lane, self._intake.buffers(lane))
         except Exception as problem:
@@ -381,7 +387,7 @@ class Packer:
         packing = self._packing_for(packing, lane, arrival, settings, 0)
         self._commit_now(packing)  # while it is joined, a sync would wait for that
         if packing not in self._open:
-            raise OSError("the envelope could not keep an earlier instance")
+            raise StorageError("the envelope could not keep an earlier instance")
         work = packing.join(arrival, spill)
         self._senders.arrived(lane, packing, arrival)
         self._spills.take(lane)
@@ -447,10 +453,10 @@ class Packer:
         for packing in dict.fromkeys(p.packing for p in pending):
             try:
                 packing.draft.commit()
-            except OSError as problem:
+            except StorageError as problem:
                 failed.add(packing)
-                self._log.error("commit_failed", envelope=packing.draft.id, why=problem.strerror)
-                if problem.errno not in OWN:  # a full disk, too: its pages are lost
+                self._log.error("commit_failed", envelope=packing.draft.id, why=problem.message)
+                if not isinstance(problem, LimitReached):  # a full disk, too: its pages are lost
                     self._health.failed(problem)
         reach("packer.synced")
         for one in pending:
@@ -470,8 +476,8 @@ class Packer:
     def _give_up_if(self, packing: Packing, problem: Exception) -> None:
         """Gives the draft up after a failure that says that the file is not to be written again,
         or when memory does not say any more what the file holds."""
-        missing = isinstance(problem, OSError) and problem.errno in MISSING
-        if packing.draft.suspect or missing:
+        failure = storage_error(problem) if isinstance(problem, OSError) else None
+        if packing.draft.suspect or isinstance(failure, StorageGone):
             self._give_up(packing)
         elif packing.draft.end != packing.end:
             self._commit_now(packing)  # others' instances in it get their status first

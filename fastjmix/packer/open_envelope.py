@@ -25,6 +25,7 @@ from typing import Any, Final
 from fastjmix._core import Arrival
 from fastjmix.config import Builder
 from fastjmix.dicom.dataset import describe_series
+from fastjmix.errors import StorageFull
 from fastjmix.failpoints import reach
 from fastjmix.ipc.ingest_rules import Settings
 from fastjmix.jmix.write import profiles
@@ -195,7 +196,7 @@ class Packing:
 
     def _check_size(self, arrival: Arrival) -> None:
         if arrival.size > CIPHER_BYTES_MAX and self.encrypts:
-            raise OSError(errno.EFBIG, "an instance is larger than what AES-GCM can encrypt")
+            raise StorageFull("an instance is larger than what AES-GCM can encrypt", errno.EFBIG)
 
     def _header(self, arrival: Arrival) -> tuple[bytes, bytes]:
         """Returns name and local file header of the member that comes next."""

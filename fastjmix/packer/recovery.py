@@ -35,7 +35,7 @@ from typing import Final, NamedTuple
 from isal.isal_zlib import crc32
 
 from fastjmix.dicom.dataset import describe_series
-from fastjmix.errors import DamagedTicket
+from fastjmix.errors import DamagedTicket, MemberDamaged, StorageGone
 from fastjmix.failpoints import reach
 from fastjmix.jmix.digests import new_hash
 from fastjmix.jmix.write import profiles
@@ -77,7 +77,7 @@ def recover(spool: Spool, leftover: Leftover, origin: str) -> Outcome:
         return Outcome(fresh=save(spool, leftover))
     if not leftover.directory.exists():
         if leftover.recipe.get("ack") == "stored" and not _is_sealed(spool, leftover):
-            raise FileNotFoundError(errno.ENOENT, "the draft is not in building/ now")
+            raise StorageGone("the draft is not in building/ now", errno.ENOENT)
         return Outcome()  # its seal failed behind its end
     if leftover.recipe.get("ack") == "stored" and (ticket := spool.finish(leftover)) is not None:
         reach("recovery.sealed")
@@ -159,7 +159,7 @@ def _verified(source: Draft, member: Member, header: bytes) -> Iterator[bytes]:
         checksum = crc32(block, checksum)
         yield block
     if checksum != member.crc:
-        raise OSError(errno.EIO, "a member that was read whole reads differently now")
+        raise MemberDamaged("a member that was read whole reads differently now")
 
 
 def _raw(draft: Draft, start: int, end: int) -> Iterator[bytes]:

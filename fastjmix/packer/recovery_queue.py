@@ -11,7 +11,6 @@ Still wrong: while it reads, it takes turns with the loop at the interpreter, a 
 
 from __future__ import annotations
 
-import errno
 import math
 import time
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from functools import partial
 from typing import Final
 
 from fastjmix import log
-from fastjmix.errors import reason
+from fastjmix.errors import LimitReached, reason
 from fastjmix.ipc.channels import Links
 from fastjmix.packer.recovery import Outcome, recover
 from fastjmix.packer.seal import encrypted
@@ -146,7 +145,7 @@ class Mending:
         except OSError as problem:
             self._failed(case, problem)
         except MemoryError:
-            self._failed(case, OSError(errno.ENOMEM, "no memory for it"))
+            self._failed(case, LimitReached("no memory for it"))
         except Exception as problem:
             self._fault(case, problem)
         else:

@@ -13,17 +13,16 @@ needs a disk that encrypts.
 
 from __future__ import annotations
 
-import errno
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from isal.isal_zlib import crc32
 
 from fastjmix import log
 from fastjmix.config import Builder
 from fastjmix.config.key_files import signing_keys
-from fastjmix.errors import ConfigError
+from fastjmix.errors import ConfigError, KeyMissing, MemberDamaged
 from fastjmix.jmix.write import parties, profiles
 from fastjmix.jmix.write.archive import Member, data_offset
 from fastjmix.jmix.write.documents import write_documents
@@ -32,9 +31,6 @@ from fastjmix.jmix.write.envelope import Contents, Options
 from fastjmix.jmix.write.parties import Encryption
 from fastjmix.spool import Draft, Ticket
 from fastjmix.spool.files import read_pieces
-
-if TYPE_CHECKING:
-    pass
 
 
 def seal(
@@ -46,7 +42,7 @@ def seal(
 ) -> Ticket:
     """Writes the documents, encrypts the payload if so configured, and moves it to outbox/.
 
-    Raises OSError; with ENOKEY when the envelope cannot be signed as its recipe says.
+    Raises KeyMissing when it cannot be signed as its recipe says, OSError.
     `sealed_at` is the time of an earlier attempt, whose bytes these will be (a ciphertext excepted:
     nobody has seen that one).
     """
@@ -59,7 +55,7 @@ def seal(
             return _encrypted(draft, contents, options, options.published.encryption, ticket)
         documents = profiles.get(draft.recipe["profile"]).documents(contents, options)
     except ConfigError as problem:
-        raise OSError(errno.ENOKEY, problem.message) from problem
+        raise KeyMissing(problem.message) from problem
     return draft.seal(write_documents(documents, members, draft.end), ticket)
 
 
@@ -118,7 +114,7 @@ class _Again:
             yield piece
         if checksum != member.crc:
             self._draft.suspect = True  # recovery looks where the damage is
-            raise OSError(errno.EIO, "a member of the envelope is not what was written")
+            raise MemberDamaged("a member of the envelope is not what was written")
 
 
 def try_keys(builders: Iterable[Builder]) -> None:

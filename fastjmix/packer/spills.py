@@ -10,11 +10,11 @@ joins: gigabytes take their time.
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from fastjmix.errors import StorageFull
 from fastjmix.failpoints import reach
 from fastjmix.spool import Room, Spill, Spool, seal_bytes
 
@@ -36,7 +36,7 @@ class Spilling:
     def file(self) -> Spill:
         """Raises OSError when it was refused."""
         if self.spill is None:
-            raise OSError(errno.ENOSPC, "the instance's spill file could not be written")
+            raise StorageFull("the instance's spill file could not be written")
         return self.spill
 
     @property
@@ -96,10 +96,10 @@ class Spills:
         self._room.spend(size)
         reach("packer.spilled")
 
-    def full(self) -> OSError:
+    def full(self) -> StorageFull:
         """Returns the error to raise when a mark would be passed."""
         what = "nearly full" if self._room.lacking == "space" else "nearly out of inodes"
-        return OSError(errno.ENOSPC, f"the storage directory is {what}")
+        return StorageFull(f"the storage directory is {what}")
 
     def whole(self, lane: int) -> Spilling:
         """Returns one that has arrived."""

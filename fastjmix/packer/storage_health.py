@@ -2,8 +2,8 @@
 
 Wanted: a broken disk is told to the modalities at the door, not instance by instance.
 Guaranteed: the first failure costs what it touched; a second one within STORM_SECS, the first that
-says that a directory of the storage is gone (MISSING), or a start on storage that has no room or
-fails, stops the intake: receivers reject associations (transient), /readyz says why. While it is
+says that a directory of the storage is gone (StorageGone), or a start on storage that has no room
+or fails, stops the intake: receivers reject associations (transient), /readyz says why. While it is
 stopped, directories that are gone are made again where the storage directory itself is there
 (Spool.reclaim), and a small file goes each PROBE_SECS all the way that a promise goes; when one
 arrives, the intake resumes. The log says each time what is in the way when that has changed.
@@ -14,21 +14,33 @@ Still wrong: a disk that takes small files and fails large ones is found out by 
 
 from __future__ import annotations
 
-import errno
 import math
 import time
 from typing import Final
 
 from fastjmix import log
-from fastjmix.errors import SpoolError
+from fastjmix.errors import (
+    LimitReached,
+    NameTaken,
+    SpoolError,
+    StorageFailed,
+    StorageFull,
+    StorageGone,
+    reason,
+    storage_error,
+)
 from fastjmix.ipc.metrics import Stats
-from fastjmix.spool import MISSING, SCARCE, Spool
+from fastjmix.spool import Spool
 
 STORM_SECS: Final = 60.0
 """Two failures on two files within a minute are not an accident of one file."""
 
 PROBE_SECS: Final = 1.0
 """How often storage that failed is tried: an answer within a second of its recovery."""
+
+SCARCE: Final = (StorageFull, LimitReached, NameTaken)
+"""Something has run out for now, or another file has the name that one of ours is to get: the
+storage itself works."""
 
 PUT_BACK: Final = (
     "Make the directory of [storage.options] path again, empty, with its owner and mode, or mount"
@@ -57,29 +69,28 @@ class Health:
         now = time.monotonic()
         repeated, self._failed_at = now - self._failed_at < STORM_SECS, now
         self._stats.add("storage_failures_total")
-        if (repeated or problem.errno in MISSING) and not self.stopped:
-            self._stop(problem.strerror or str(problem))
+        failure = storage_error(problem)
+        if (repeated or isinstance(failure, StorageGone)) and not self.stopped:
+            self._stop(failure.message)
 
     def blame(self, problem: Exception) -> None:
         """Takes a failure of anything that writes. A resource that has run out comes back, and so
         may a key that signs envelopes; any other error of the system says that the storage is
         unwell."""
-        if not isinstance(problem, OSError):
-            return
-        if problem.errno is not None and problem.errno not in (*SCARCE, errno.ENOKEY):
+        if isinstance(problem, OSError) and isinstance(storage_error(problem), StorageFailed):
             self.failed(problem)
 
     def doubted(self, problem: OSError) -> None:
         """Tries the storage at once, since the remains of an envelope could not be recovered. If
         the storage is well, the fault is the draft's: one draft that nobody can read is no
         reason to take nothing."""
-        if self.stopped or problem.errno in SCARCE:
+        if self.stopped or isinstance(storage_error(problem), SCARCE):
             return
         try:
             self._spool.reclaim()
             self._spool.probe()
         except (OSError, SpoolError) as unwell:
-            if isinstance(unwell, SpoolError) or unwell.errno not in SCARCE:
+            if isinstance(unwell, SpoolError) or not isinstance(storage_error(unwell), SCARCE):
                 self._stats.add("storage_failures_total")
                 self._stop(_told(unwell)[0])
 
@@ -136,4 +147,5 @@ def _told(problem: OSError | SpoolError) -> tuple[str, str | None]:
     """Returns the reason, and what a person can do."""
     if isinstance(problem, SpoolError):
         return problem.message, problem.hint
-    return problem.strerror or str(problem), PUT_BACK if problem.errno in MISSING else None
+    gone = isinstance(storage_error(problem), StorageGone)
+    return reason(problem), PUT_BACK if gone else None

@@ -11,12 +11,13 @@ Still wrong: one thread. Work behind a large envelope waits for all of it.
 
 from __future__ import annotations
 
-import errno
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from queue import Empty, PriorityQueue, SimpleQueue
 from typing import Any
+
+from fastjmix.errors import LimitReached
 
 Work = Callable[[], Any]
 Then = Callable[[Work], object]
@@ -45,7 +46,7 @@ class Aside:
         self._begun += 1
         if self._thread is None and not self._start():
             failed: Future[Any] = Future()
-            failed.set_exception(OSError(errno.ENOMEM, "no thread can be started"))
+            failed.set_exception(LimitReached("no thread can be started"))
             self._finished(failed, then)
             return
         self._todo.put((again, self._begun, work, then))

@@ -75,7 +75,7 @@ Still wrong: a spool on a file system without atomic rename (some network mounts
 
 from fastjmix.spool.directories import State
 from fastjmix.spool.draft import Draft, Leftover
-from fastjmix.spool.files import MISSING, OWN, SCARCE, sync_directory
+from fastjmix.spool.files import sync_directory
 from fastjmix.spool.free_space import (
     DRAFT_INODES,
     OPEN_INODES,
@@ -94,11 +94,8 @@ from fastjmix.spool.ticket import Ticket
 
 __all__ = [
     "DRAFT_INODES",
-    "MISSING",
     "OPEN_INODES",
-    "OWN",
     "POST_INODES",
-    "SCARCE",
     "SENT_INODES",
     "Draft",
     "Leftover",

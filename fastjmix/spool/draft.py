@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from fastjmix._core import begin_writeback, finish_writeback
+from fastjmix.errors import StorageFailed, StorageGone, raise_typed
 from fastjmix.failpoints import reach
 from fastjmix.spool import journal, move
 from fastjmix.spool.directories import Directories
@@ -115,8 +116,8 @@ class Draft:
         try:
             end = write_all(self.descriptor, buffers, start)
         except OSError as problem:
-            self._judge(problem)
-            raise
+            self._note_failure(problem)
+            raise_typed(problem)
         self._take(start, end, note)
         return start
 
@@ -127,8 +128,8 @@ class Draft:
             try:
                 offset = write_all(self.descriptor, [piece], offset)
             except OSError as problem:
-                self._judge(problem)
-                raise
+                self._note_failure(problem)
+                raise_typed(problem)
         self._take(start, offset, note)
         return start
 
@@ -140,11 +141,11 @@ class Draft:
             reach("packer.joining")
             offset = self._join(spill, offset)
         except OSError as problem:
-            self._judge(problem)
+            self._note_failure(problem)
             if not self.suspect:
                 with contextlib.suppress(OSError):  # it may be gigabytes that nobody was promised
                     os.ftruncate(self.descriptor, start)
-            raise
+            raise_typed(problem)
         self._take(start, offset, note)
         return start
 
@@ -176,7 +177,7 @@ class Draft:
         already.
         """
         if self.suspect:
-            raise OSError(errno.EIO, "an earlier sync of this envelope failed")
+            raise StorageFailed("an earlier sync of this envelope failed")
         self.suspect = True
 
     def _take(self, start: int, end: int, note: bytes) -> None:
@@ -185,29 +186,32 @@ class Draft:
             self._records += journal.note(start, note)
         self.end = end
 
-    def _judge(self, problem: OSError) -> None:
-        """A full disk harms nothing that is there; EIO may have."""
+    def _note_failure(self, problem: OSError) -> None:
+        """Makes the file suspect after EIO. A full disk harms nothing that is there."""
         self.suspect = self.suspect or problem.errno == errno.EIO
 
     def commit(self) -> None:
         """Makes everything appended so far durable, and promises it, before this returns.
 
-        The first commit also makes the names durable. Raises OSError: then the draft is suspect, or
-        no path leads to it any more (one of MISSING).
+        The first commit also makes the names durable. Raises StorageError: then the draft is
+        suspect, or no path leads to it any more (StorageGone).
         """
-        if self._durable:
-            self._sync(names=not self._names_durable)
-            self._names_durable = True
-        self._see_place()
+        try:
+            if self._durable:
+                self._sync(names=not self._names_durable)
+                self._names_durable = True
+            self._check_place()
+        except OSError as problem:
+            raise_typed(problem)
         self.promised = self.end
         self._journal_end = self._note(self._journal_end)
 
-    def _see_place(self) -> None:
-        """Compares the path with the file: one lstat(2), some 2 µs. Raises OSError (ESTALE) when
-        its path leads elsewhere.
+    def _check_place(self) -> None:
+        """Compares the path with the file: one lstat(2), some 2 µs. Raises StorageGone when the
+        path leads elsewhere, OSError.
         """
         if not leads_to(self._path, self._identity):
-            raise OSError(errno.ESTALE, "the envelope is not in the storage directory any more")
+            raise StorageGone("the envelope is not in the storage directory any more")
 
     def _sync(self, *, names: bool) -> None:
         """fdatasync(2), once more only if it never failed."""
@@ -240,14 +244,14 @@ class Draft:
             if self._durable:
                 self._sync(names=False)
             reach("seal.synced")
-            self._see_place()
+            self._check_place()
             self._close_written()
             ticket = replace(ticket, size_bytes=size)
             move.publish(self._spool, self.archive, ticket, durable=self._durable)
             reach("seal.published")
         except OSError as problem:
-            self._judge(problem)
-            raise
+            self._note_failure(problem)
+            raise_typed(problem)
         self._end()
         return ticket
 
@@ -271,7 +275,7 @@ class Draft:
     def remake(self) -> Remade:
         """A file for the archive in another form: fill it, then `seal_remade`. Raises OSError."""
         if self.suspect:
-            raise OSError(errno.EIO, "an earlier sync of this envelope failed")
+            raise StorageFailed("an earlier sync of this envelope failed")
         return Remade(self.directory, f"{SEALED}.new")
 
     def seal_remade(self, remade: Remade, ticket: Ticket) -> Ticket:
@@ -286,7 +290,7 @@ class Draft:
             os.fdatasync(remade.descriptor)
         descriptor, remade.descriptor = remade.descriptor, -1
         os.close(descriptor)  # the last call that may tell of a failed write
-        self._see_place()
+        self._check_place()
         move.settle(self._spool, remade.path, self.directory, ticket, durable=self._durable)
         move.move_settled(self._spool, self.directory, ticket, durable=self._durable)
         self._end()
@@ -337,7 +341,7 @@ class Draft:
         for piece in read_pieces(held.archive, 0, end):
             self.end = write_all(self.descriptor, [piece], self.end)
         if self.end != end:
-            raise OSError(errno.EIO, "a file without a name is shorter than what was promised")
+            raise StorageFailed("a file without a name is shorter than what was promised")
         if held.promises >= 0:
             self._records += os.pread(held.promises, journal.READ_MAX, 0)
 

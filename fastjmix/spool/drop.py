@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
+from fastjmix.errors import LimitReached, storage_error
 from fastjmix.failpoints import reach
 from fastjmix.spool import names
 from fastjmix.spool.directories import Directories
-from fastjmix.spool.files import OWN, sync_directory
+from fastjmix.spool.files import sync_directory
 from fastjmix.spool.reading import is_directory
 from fastjmix.spool.rename import rename_new
 
@@ -43,7 +44,7 @@ def remove_draft(directory: Path) -> bool:
     try:
         found = list(directory.iterdir())
     except OSError as problem:
-        if problem.errno not in OWN:
+        if not isinstance(storage_error(problem), LimitReached):
             raise
         found = [directory / name for name in names.DRAFT_FILES]  # no descriptor to list it with
     for one in found:

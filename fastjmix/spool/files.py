@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import uuid
 from collections.abc import Iterator, Sequence
@@ -20,23 +19,6 @@ IOV_MAX: Final = 1024
 
 PIECE_BYTES: Final = 1 << 20
 """Bytes read at a time: large enough to make the call itself cheap."""
-
-FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-"""There is no room for more. What pwrite(2) says so of has harmed nothing that was there."""
-
-OWN: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
-"""Something of this process or machine has run out, and the storage is not the cause."""
-
-SCARCE: Final = FULL | OWN | {errno.EEXIST}
-"""Something has run out for now, or somebody's file has the name that one of ours is to get; any
-other error says that the storage itself is unwell."""
-
-PASSING: Final = FULL | OWN | {errno.EIO, errno.ESTALE, errno.ETIMEDOUT}
-"""A start does not end for these: what waits can be delivered, which makes room; and the storage
-may be well again without a person."""
-
-MISSING: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.EXDEV})
-"""A directory of the storage is not where it was, or another one is."""
 
 
 def sync_directory(path: Path) -> None:

@@ -19,14 +19,18 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from fastjmix.errors import SpoolError
+from fastjmix.errors import LimitReached, SpoolError, StorageFull, storage_error
 from fastjmix.spool.directories import Directories
-from fastjmix.spool.files import PASSING, sync_directory
+from fastjmix.spool.files import sync_directory
 from fastjmix.spool.filesystem import standing_on
 from fastjmix.spool.reading import read_small
 from fastjmix.spool.rename import rename_new
 
 PROBE: Final = b"fastjmix was here"
+
+PASSING: Final = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT})
+"""Failures of the storage that may pass without a person. A start does not end for them, nor for
+want of space or of descriptors: envelopes that wait can be delivered, which frees space."""
 
 
 def make_ready(spool: Directories, claim: Callable[[], None]) -> OSError | None:
@@ -65,9 +69,14 @@ def _attempt(step: Callable[[], object], lacks: list[OSError]) -> None:
             raise
         lacks.append(problem)
     except OSError as problem:
-        if problem.errno not in PASSING:
+        if not _passes(problem):
             raise
         lacks.append(problem)
+
+
+def _passes(problem: OSError) -> bool:
+    out = isinstance(storage_error(problem), StorageFull | LimitReached)
+    return out or problem.errno in PASSING
 
 
 def _make_root(spool: Directories) -> None:

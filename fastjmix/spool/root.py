@@ -15,6 +15,7 @@ import os
 import uuid
 from pathlib import Path
 
+from fastjmix.errors import StorageGone
 from fastjmix.spool.linked import identity, leads_to
 from fastjmix.spool.lock import LOCK, claim, join
 
@@ -45,15 +46,15 @@ class Root:
             self._lock = None
 
     def check(self) -> None:
-        """Raises OSError (ESTALE) when the path leads to another directory, or to none."""
+        """Raises StorageGone when the path leads to another directory, or to none."""
         if self._lock is not None and not leads_to(self.path / LOCK, identity(self._lock)):
-            raise OSError(errno.ESTALE, "the storage directory is gone, or another one")
+            raise StorageGone("the storage directory is gone, or another one")
 
     def reclaim(self) -> None:
         """Claims the directory that the path leads to now. Raises OSError, SpoolError."""
         device = self.path.stat().st_dev
         if self._lock is not None and device != self._device:
-            raise OSError(errno.EXDEV, "the storage directory is on another file system now")
+            raise StorageGone("the storage directory is on another file system now", errno.EXDEV)
         if self._lock is None or not leads_to(self.path / LOCK, identity(self._lock)):
             joined = join(self.path, self._run)
             self.release()

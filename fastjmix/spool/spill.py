@@ -9,13 +9,13 @@ Still wrong: where the file system punches no holes, its space is needed twice.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from fastjmix._core import punch_hole
+from fastjmix.errors import StorageFailed
 from fastjmix.spool.files import Bytes, write_all
 
 JOIN_BYTES: Final = 4 << 20
@@ -59,7 +59,7 @@ class Spill:
                 self.descriptor, target, length - done, at + done, offset + done
             )
             if not copied:
-                raise OSError(errno.EIO, "a spill is shorter than what was written to it")
+                raise StorageFailed("a spill is shorter than what was written to it")
             done += copied
         if self.shrinks:
             punch_hole(self.descriptor, at, length)

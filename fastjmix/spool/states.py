@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from fastjmix import log
+from fastjmix.errors import StorageFull, storage_error
 from fastjmix.spool import move, names, prepare
 from fastjmix.spool.building import Building
 from fastjmix.spool.directories import SEALED_STATES, State
-from fastjmix.spool.files import FULL, sync_directory
+from fastjmix.spool.files import sync_directory
 from fastjmix.spool.reading import is_file, open_archive, open_regular
 from fastjmix.spool.rename import rename_new
 from fastjmix.spool.sweep import Sweep
@@ -211,7 +212,8 @@ class Spool(Building):
         try:
             move.move(self, "sent", replace(ticket, receipt=receipt))
         except OSError as problem:
-            if problem.errno not in FULL or not is_file(self.path("outbox", envelope_id)):
+            full = isinstance(storage_error(problem), StorageFull)
+            if not (full and is_file(self.path("outbox", envelope_id))):
                 raise
             self.withdraw(envelope_id)
             log.get().warning(

@@ -22,6 +22,7 @@ from fastjmix.jmix.write.envelope import Contents, Instance
 from fastjmix.packer.digests import BEHIND_BYTES, STEP_BYTES, Digests
 from fastjmix.packer.open_envelope import Packing
 from fastjmix.spool import Spool
+from fastjmix.spool.recipe import UNKNOWN
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 
@@ -30,7 +31,7 @@ class Envelope:
     """An envelope being packed, on a real spool."""
 
     def __init__(self, spool: Spool, digest: str = "sha256") -> None:
-        self.draft = spool.new_draft({"packer": 0}, durable=False)
+        self.draft = spool.new_draft(UNKNOWN, durable=False)
         rules = SimpleNamespace(builder=SimpleNamespace(digest=digest))
         contents = Contents(profiles.get("harmony").member_name)
         self.packing = Packing(self.draft, "1.2", rules, contents, 0.0)  # type: ignore[arg-type]

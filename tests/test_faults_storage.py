@@ -41,6 +41,7 @@ from fastjmix import log
 from fastjmix.errors import SpoolError
 from fastjmix.packer.duplicates import COMPARED_MAX
 from fastjmix.spool import Room, Spool
+from fastjmix.spool.recipe import UNKNOWN
 from fastjmix.uploader.maintenance import StorageLimits
 
 A700 = 0xA700
@@ -247,7 +248,7 @@ def test_f87_a_packer_that_starts_anew_asks_whose_the_directory_is(
     own.spool.rename(own.spool.with_name("elsewhere"))
     stranger = Spool(own.spool)
     stranger.prepare()
-    draft = stranger.new_draft({"packer": 0, "ack": "uploaded"})
+    draft = stranger.new_draft(replace(UNKNOWN, ack="uploaded"))
     os.kill(own.children()["packer-0"], 9)
     own.wait_for("child_restarted")
     own.wait_for("intake_stopped")

@@ -55,6 +55,7 @@ from upstreams import PATH, Raw, Seen, Upstream, Wire, answer, http_head, taken
 
 from fastjmix.config import Credentials, Secret
 from fastjmix.spool import Ticket
+from fastjmix.spool.recipe import UNKNOWN
 from fastjmix.uploader import client, connections
 from fastjmix.uploader.attempt import MANIFEST_SLACK
 from fastjmix.uploader.content_coding import decoded
@@ -1174,7 +1175,7 @@ def test_f44_retention_takes_what_was_sent_and_nothing_else(tmp_path: Path) -> N
         async with Upstream(refuse_some).open() as store:
             options = {"limits": StorageLimits(1000.0, 0)}
             async with node(tmp_path, to(store.url), pace, start=False, **options) as one:
-                draft = one.spool.new_draft({"packer": 0})
+                draft = one.spool.new_draft(UNKNOWN)
                 waiting = one.seal(upstream="nobody configured it")
                 rejected = one.seal(sealed_envelope(image=bytes(4000)), crc32=None)
                 for path in (one.spool.path("outbox", waiting), one.spool.path("outbox", rejected)):

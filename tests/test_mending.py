@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -164,12 +165,18 @@ def test_f85_a_draft_that_names_no_draft_is_kept(site, replaces: object) -> None
 
 @pytest.mark.parametrize(
     "changed",
-    [{"published": "x"}, {"published": [1]}, {"profile": 7}, {"digest": None}, {"study": {}}],
+    [
+        {"published": {"sender": 1}},
+        {"published": {"encryption": 1}},
+        {"profile": "another version's"},
+        {"digest": "another version's"},
+        {"study": "{}"},
+    ],
 )
 def test_f85_a_recipe_that_is_none_of_ours_costs_its_draft(site, changed) -> None:
     """Sealed, or kept after two attempts; the loop goes on."""
-    told = {**site.leftover.recipe, **changed}
-    case = _Case(Leftover(site.leftover.id, site.leftover.directory, told))
+    recipe = replace(site.leftover.recipe, **changed)
+    case = _Case(Leftover(site.leftover.id, site.leftover.directory, recipe))
     site.mending._count(case.leftover)
     for _ in range(FAULTS_MAX):
         site.mending._begin(case)
@@ -177,10 +184,24 @@ def test_f85_a_recipe_that_is_none_of_ours_costs_its_draft(site, changed) -> Non
     assert len([*site.spool.outbox.glob("*.zip"), *site.spool.rejected.glob("*.zip")]) == 1
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [{"published": "x"}, {"published": [1]}, {"profile": 7}, {"digest": None}, {"packer": None}],
+)
+def test_f85_a_draft_whose_recipe_has_bad_values_is_kept(site, changed) -> None:
+    """The start keeps it in rejected/: no packer ever takes it up."""
+    path = site.leftover.directory / "draft.json"
+    path.write_bytes(orjson.dumps({**orjson.loads(path.read_bytes()), **changed}))
+    held = site.leftover.archive.read_bytes()
+    site.spool.release()
+    site.spool.prepare()
+    assert site.spool.leftovers() == []
+    assert site.spool.path("rejected", site.leftover.id).read_bytes() == held
+
+
 def test_f85_a_leftover_without_a_recipe_costs_itself(site, tmp_path) -> None:
-    """Its recipe lacks a key that recovery asks for: two attempts, and it is kept."""
-    broken = Leftover(site.leftover.id, site.leftover.directory, {"ack": "stored", "packer": 0})
-    case = _Case(broken)
+    """Its recipe names no profile: two attempts, and it is kept."""
+    case = _Case(Leftover(site.leftover.id, site.leftover.directory))
     for _ in range(FAULTS_MAX):
         site.mending._begin(case)
         until_settled(site.aside, site.rung)

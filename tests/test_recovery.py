@@ -12,6 +12,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from fastjmix.jmix.write.archive import data_offset, local_header, walk
 from fastjmix.packer import instances
 from fastjmix.packer.recovery import Outcome, recover
 from fastjmix.spool import Spool, journal
+from fastjmix.spool.recipe import UNKNOWN
 
 SYNTAX = {0: wire.IMPLICIT, 1: wire.EXPLICIT, 2: wire.BIG, 3: wire.DEFLATED}
 METADATA = "payload/metadata.json"
@@ -508,11 +510,7 @@ def left_draft(root: Path, members: list[bytes], promised: bytes) -> Spool:
     """Makes a spool with one draft of these bytes and this journal."""
     spool = Spool(root, durable=False)
     spool.prepare()
-    recipe = {
-        "format": 1, "packer": 0, "pipeline": "p", "upstream": "u", "ack": "stored",
-        "profile": "harmony", "digest": "sha256", "payload_hash": "tree", "skip_hashing": False,
-        "skip_listing": False, "calling_ae": "PEER", "created": 0.0, "published": None,
-    }  # fmt: skip
+    recipe = replace(UNKNOWN, pipeline="p", upstream="u", profile="harmony", calling_ae="PEER")
     draft = spool.new_draft(recipe)
     draft.append(members)
     draft.close()

@@ -8,12 +8,14 @@ import subprocess
 import sys
 import time
 import uuid
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fastjmix.errors import DamagedTicket, SpoolError
-from fastjmix.spool import Retention, Room, Spool, Ticket
+from fastjmix.spool import Recipe, Retention, Room, Spool, Ticket
+from fastjmix.spool.recipe import UNKNOWN
 
 
 @pytest.fixture
@@ -41,7 +43,7 @@ def ticket(envelope_id: str, **changes) -> Ticket:
 
 
 def sealed(spool: Spool, content: bytes = b"member") -> str:
-    draft = spool.new_draft({"ack": "stored"})
+    draft = spool.new_draft(UNKNOWN)
     draft.append([content[:2], memoryview(content[2:])])
     draft.commit()
     return draft.seal([b"tail"], ticket(draft.id)).id
@@ -78,7 +80,7 @@ def test_oldest_first(spool) -> None:
 
 
 def test_a_failed_append_leaves_no_trace(spool, tmp_path) -> None:
-    draft = spool.new_draft({})
+    draft = spool.new_draft(UNKNOWN)
     draft.append([b"whole"])
     os.close(draft.descriptor)
     with pytest.raises(OSError, match="Bad file descriptor"):
@@ -92,7 +94,7 @@ def test_a_failed_append_leaves_no_trace(spool, tmp_path) -> None:
 
 
 def test_many_buffers_are_written_in_order(spool) -> None:
-    draft = spool.new_draft({})
+    draft = spool.new_draft(UNKNOWN)
     parts = [b"%04d" % n for n in range(3000)]
     assert draft.append(parts) == 0
     assert draft.append([b"", b"end"]) == 12000
@@ -100,7 +102,7 @@ def test_many_buffers_are_written_in_order(spool) -> None:
 
 
 def test_spilled_instances_are_joined(spool) -> None:
-    draft = spool.new_draft({})
+    draft = spool.new_draft(UNKNOWN)
     draft.append([b"first"])
     spill = spool.new_spill("packer-0")
     spill.append([b"x" * 100000])
@@ -116,21 +118,8 @@ def start_again(spool: Spool) -> None:
     spool.prepare()
 
 
-def recipe(packer: int) -> dict[str, object]:
-    """Returns the content of draft.json, as a packer writes it."""
-    return {
-        "format": 1,
-        "packer": packer,
-        "pipeline": "p",
-        "upstream": "u",
-        "ack": "stored",
-        "profile": "harmony",
-        "digest": "sha256",
-        "skip_hashing": False,
-        "skip_listing": False,
-        "calling_ae": "CT",
-        "published": None,
-    }
+def recipe(packer: int) -> Recipe:
+    return replace(UNKNOWN, packer=packer, pipeline="p", upstream="u", calling_ae="CT")
 
 
 def test_leftovers_of_a_crash(spool) -> None:
@@ -265,8 +254,9 @@ def test_page_cache_never_syncs(tmp_path) -> None:
     """strace is the witness: durable spools sync, page-cache ones do not."""
     code = (
         "import sys; from pathlib import Path; from fastjmix.spool import Spool, Ticket;"
+        "from fastjmix.spool.recipe import UNKNOWN;"
         "s = Spool(Path(sys.argv[1]), durable=sys.argv[2] == 'True'); s.prepare();"
-        "d = s.new_draft({}); d.append([b'x']); d.commit();"
+        "d = s.new_draft(UNKNOWN); d.append([b'x']); d.commit();"
         "d.seal([b'y'], Ticket(d.id, '', '', 'stored', (), '', 1, 0, 0.0, ''));"
         "s.deliver(d.id, {})"
     )
@@ -307,7 +297,8 @@ def test_room(tmp_path) -> None:
 
 
 def test_draft_recipe_is_json(spool) -> None:
-    draft = spool.new_draft({"a": 1})
-    assert json.loads((draft.directory / "draft.json").read_text()) == {"a": 1}
+    draft = spool.new_draft(recipe(7))
+    assert (draft.directory / "draft.json").read_bytes() == recipe(7).dump()
+    assert json.loads(recipe(7).dump())["packer"] == 7
     assert Path(draft.archive).exists()
     draft.abandon()

@@ -32,7 +32,7 @@ def _warn_of_patient(packing: Packing, taken: Instance) -> None:
     log.get().warning(
         "patient_conflict",
         envelope=packing.draft.id,
-        calling_ae=packing.draft.recipe["calling_ae"],
+        calling_ae=packing.draft.recipe.calling_ae,
         study=packing.study_uid,
         instance=taken.sop_instance_uid,
         why="its patient is not the one of the instances before it",

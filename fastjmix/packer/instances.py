@@ -11,8 +11,8 @@ Most instances have no note: their UIDs stand plainly in the first bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable
+from typing import Final, NamedTuple
 
 from fastjmix import _core
 from fastjmix._core import Arrival
@@ -21,6 +21,7 @@ from fastjmix.dicom.head import data_set_head, has_uids
 from fastjmix.dicom.syntaxes import DEFLATED_KIND, kind_of
 from fastjmix.errors import UnreadableHead
 from fastjmix.jmix.write.archive import Member, data_offset
+from fastjmix.spool import Recipe
 
 META_BYTES: Final = 4096
 """File Meta Information is at most 1 KB: it fitted in a lane's control block."""
@@ -53,7 +54,7 @@ def note_of(arrival: Arrival) -> bytes:
 
 
 def facts_of(
-    read_at: Callable[[int, int], bytes], member: Member, recipe: Mapping[str, Any], note: bytes
+    read_at: Callable[[int, int], bytes], member: Member, recipe: Recipe, note: bytes
 ) -> Facts:
     """Returns the facts of a member whose CRC-32 is right. `read_at` is as pread(2); `note` is b""
     where there is none.
@@ -70,7 +71,7 @@ def facts_of(
         if not has_uids(head):
             raise UnreadableHead("its data set lacks a UID")
     except UnreadableHead:
-        study, (series, _, number) = str(recipe.get("study", "")), note.partition(_SEPARATOR)
+        study, (series, _, number) = recipe.study, note.partition(_SEPARATOR)
         if not study or not series:
             raise
         return Facts(study, series.decode(), *sop, integer_string(number), b"", "")

@@ -33,8 +33,7 @@ from fastjmix.jmix.write.archive import Member, data_offset, local_header
 from fastjmix.jmix.write.envelope import Contents, Instance
 from fastjmix.packer.duplicates import Key, Twins, data_set_crc
 from fastjmix.packer.instances import note_of
-from fastjmix.spool import Draft, Spill, Spool
-from fastjmix.spool.lock import FORMAT
+from fastjmix.spool import Draft, Recipe, Spill, Spool
 
 CIPHER_BYTES_MAX: Final = (1 << 36) - (1 << 28)
 """Bytes of an envelope that is to be encrypted: what AES-GCM can, less the documents (256 MB)."""
@@ -45,25 +44,24 @@ COMPARE_BYTES: Final = 1 << 20
 """Bytes compared at a time when an instance comes again."""
 
 
-def recipe(settings: Settings, packer: int, study: str, calling_ae: str) -> dict[str, Any]:
-    """Returns the content of draft.json: how any process can finish the envelope."""
+def recipe(settings: Settings, packer: int, study: str, calling_ae: str) -> Recipe:
+    """Returns how any process can finish the envelope."""
     builder = settings.builder
-    return {
-        "format": FORMAT,
-        "packer": packer,
-        "pipeline": settings.listener.pipeline,
-        "upstream": settings.listener.upstream.name,
-        "ack": settings.listener.ack,
-        "profile": builder.profile,
-        "digest": builder.digest,
-        "payload_hash": builder.payload_hash,
-        "skip_hashing": builder.skip_hashing,
-        "skip_listing": builder.skip_listing,
-        "calling_ae": calling_ae,
-        "study": study,
-        "created": time.time(),
-        "published": builder.published.dump() if builder.published is not None else None,
-    }
+    return Recipe(
+        packer=packer,
+        pipeline=settings.listener.pipeline,
+        upstream=settings.listener.upstream.name,
+        ack=settings.listener.ack,
+        profile=builder.profile,
+        digest=builder.digest,
+        payload_hash=builder.payload_hash,
+        skip_hashing=builder.skip_hashing,
+        skip_listing=builder.skip_listing,
+        calling_ae=calling_ae,
+        study=study,
+        created=time.time(),
+        published=builder.published.dump() if builder.published is not None else None,
+    )
 
 
 @dataclass(slots=True, eq=False)

@@ -29,7 +29,7 @@ import errno
 import os
 from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
 from isal.isal_zlib import crc32
@@ -76,17 +76,17 @@ def recover(spool: Spool, leftover: Leftover, origin: str) -> Outcome:
     if leftover.held is not None:  # no path led to it
         return Outcome(fresh=save(spool, leftover))
     if not leftover.directory.exists():
-        if leftover.recipe.get("ack") == "stored" and not _is_sealed(spool, leftover):
+        if leftover.recipe.ack == "stored" and not _is_sealed(spool, leftover):
             raise StorageGone("the draft is not in building/ now", errno.ENOENT)
         return Outcome()  # its seal failed behind its end
-    if leftover.recipe.get("ack") == "stored" and (ticket := spool.finish(leftover)) is not None:
+    if leftover.recipe.ack == "stored" and (ticket := spool.finish(leftover)) is not None:
         reach("recovery.sealed")
         return Outcome(ticket)
-    if leftover.recipe.get("ack") != "stored" or not leftover.archive.exists():
+    if leftover.recipe.ack != "stored" or not leftover.archive.exists():
         spool.discard(leftover)
         return Outcome()
-    replaced = leftover.recipe.get("replaces")
-    if isinstance(replaced, str) and spool.leftover(replaced) is not None:
+    replaced = leftover.recipe.replaces
+    if replaced is not None and spool.leftover(replaced) is not None:
         spool.discard(leftover)  # a copy that was not finished: its original counts
         return Outcome()
     draft = spool.reopen(leftover)
@@ -133,7 +133,8 @@ def _copy_out(
     """What is whole goes to a fresh draft, what is damaged to rejected/, and the old one away."""
     fresh = None
     if reading.taken:
-        fresh = spool.new_draft({**leftover.recipe, "replaces": leftover.id}, durable=spool.durable)
+        copy = replace(leftover.recipe, replaces=leftover.id)
+        fresh = spool.new_draft(copy, durable=spool.durable)
     try:
         if fresh is not None:
             reading.copy(fresh)
@@ -275,7 +276,7 @@ class _Reading:
         self._draft = draft
         self._recipe = draft.recipe
         self._notes = promises.notes
-        self.contents = Contents(profiles.get(draft.recipe["profile"]).member_name)
+        self.contents = Contents(profiles.get(draft.recipe.profile).member_name)
         self.taken: list[tuple[Member, Instance]] = []
         for member in found.members:
             try:
@@ -321,9 +322,9 @@ class _Reading:
 
     def digest(self, member: Member) -> bytes | None:
         """As the recipe wants it. Raises OSError."""
-        if self._recipe["skip_hashing"]:
+        if self._recipe.skip_hashing:
             return None
-        hasher = new_hash(self._recipe["digest"])
+        hasher = new_hash(self._recipe.digest)
         for block in read_pieces(self._draft.descriptor, data_offset(member), member.size):
             hasher.update(block)
         return hasher.digest()

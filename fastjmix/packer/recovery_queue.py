@@ -22,7 +22,6 @@ from fastjmix import log
 from fastjmix.errors import LimitReached, reason
 from fastjmix.ipc.channels import Links
 from fastjmix.packer.recovery import Outcome, recover
-from fastjmix.packer.seal import encrypted
 from fastjmix.packer.worker import Aside
 from fastjmix.spool import Leftover, Spool
 
@@ -79,7 +78,7 @@ class Mending:
 
     def _count(self, leftover: Leftover) -> None:
         self._given.add(leftover.id)
-        if encrypted(leftover.recipe):
+        if leftover.recipe.encrypts:
             self._sizes.setdefault(leftover.id, leftover.size)
 
     @property

@@ -14,8 +14,7 @@ needs a disk that encrypts.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 from isal.isal_zlib import crc32
 
@@ -53,7 +52,7 @@ def seal(
         options = _options(draft, members, sealed_at)
         if options.published is not None and options.published.encryption is not None:
             return _encrypted(draft, contents, options, options.published.encryption, ticket)
-        documents = profiles.get(draft.recipe["profile"]).documents(contents, options)
+        documents = profiles.get(draft.recipe.profile).documents(contents, options)
     except ConfigError as problem:
         raise KeyMissing(problem.message) from problem
     return draft.seal(write_documents(documents, members, draft.end), ticket)
@@ -63,33 +62,27 @@ def _ticket(
     draft: Draft, contents: Contents, members: list[Member], origin: str, sealed_at: float
 ) -> Ticket:
     """What is known of the envelope but for its final size."""
-    recipe = draft.recipe
-    return Ticket(
-        id=draft.id,
-        pipeline=recipe["pipeline"],
-        upstream=recipe["upstream"],
-        ack=recipe["ack"],
-        studies=tuple(contents.studies),
-        calling_ae=recipe["calling_ae"],
-        instances=len(members),
+    return draft.recipe.ticket(
+        draft.id,
         size_bytes=draft.end,
         sealed_at=sealed_at,
         origin=origin,
+        studies=tuple(contents.studies),
+        instances=len(members),
     )
 
 
 def _options(draft: Draft, members: list[Member], sealed_at: float) -> Options:
     """What the recipe says of the documents, for an envelope of these members."""
     recipe = draft.recipe
-    told = recipe.get("published")
-    published = parties.load(told) if told else None
+    published = parties.load(recipe.published) if recipe.published else None
     return Options(
         draft.id,
         sealed_at,
-        recipe["digest"],
-        recipe["skip_hashing"],
-        recipe["skip_listing"],
-        payload_hash=recipe.get("payload_hash", "tree"),
+        recipe.digest,
+        recipe.skip_hashing,
+        recipe.skip_listing,
+        payload_hash=recipe.payload_hash,
         published=published,
         keys=signing_keys(published),
         read=_Again(draft, members),
@@ -127,13 +120,6 @@ def try_keys(builders: Iterable[Builder]) -> None:
 
 
 # -- encryption ----------------------------------------------------------------------------------
-
-
-def encrypted(recipe: Mapping[str, Any]) -> bool:
-    """Tells whether a draft's recipe wants its payload encrypted. False for one that is none of
-    ours."""
-    told = recipe.get("published")
-    return isinstance(told, Mapping) and bool(told.get("encryption"))
 
 
 def _encrypted(

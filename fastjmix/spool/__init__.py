@@ -85,6 +85,7 @@ from fastjmix.spool.free_space import (
     seal_bytes,
 )
 from fastjmix.spool.journal import Promises
+from fastjmix.spool.recipe import Recipe
 from fastjmix.spool.remembered import Remembered
 from fastjmix.spool.rescue import save
 from fastjmix.spool.retention import Retention
@@ -100,6 +101,7 @@ __all__ = [
     "Draft",
     "Leftover",
     "Promises",
+    "Recipe",
     "Remade",
     "Remembered",
     "Retention",

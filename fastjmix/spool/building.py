@@ -10,11 +10,8 @@ import contextlib
 import os
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
-
-import orjson
 
 from fastjmix.errors import DamagedTicket
 from fastjmix.spool import journal, move, names
@@ -25,6 +22,7 @@ from fastjmix.spool.drop import drop, remove_draft
 from fastjmix.spool.files import sync_directory, write_all, write_new
 from fastjmix.spool.names import ARCHIVE, SEALED, SUSPECT, TICKET
 from fastjmix.spool.reading import is_directory, is_file, open_regular
+from fastjmix.spool.recipe import Recipe
 from fastjmix.spool.rename import rename_new, same_file
 from fastjmix.spool.spill import Spill
 from fastjmix.spool.ticket import Ticket
@@ -35,7 +33,7 @@ class Building(Directories):
 
     # -- new -----------------------------------------------------------------------------------
 
-    def new_draft(self, recipe: Mapping[str, Any], *, durable: bool | None = None) -> Draft:
+    def new_draft(self, recipe: Recipe, *, durable: bool | None = None) -> Draft:
         """A new envelope in building/. `recipe` tells a later process how to finish it.
 
         Raises OSError.
@@ -49,7 +47,7 @@ class Building(Directories):
         try:
             unfinished.mkdir(mode=0o700)
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            write_new(unfinished / recipes.NAME, orjson.dumps(recipe), self.owner, durable=keep)
+            write_new(unfinished / recipes.NAME, recipe.dump(), self.owner, durable=keep)
             opened.extend(
                 os.open(unfinished / name, flags, 0o600) for name in (ARCHIVE, journal.NAME)
             )
@@ -94,7 +92,7 @@ class Building(Directories):
             for name in (ARCHIVE, SEALED, TICKET, journal.NAME):
                 if os.path.lexists(directory / name) and not is_file(directory / name):
                     return None
-            recipe = recipes.read(directory)
+            recipe = Recipe.read(directory)
             if recipe is not None:
                 suspect = os.path.lexists(directory / SUSPECT)
                 return Leftover(envelope_id, directory, recipe, suspect)
@@ -187,18 +185,11 @@ class Building(Directories):
             kept.unlink(missing_ok=True)
 
     def _keep(self, leftover: Leftover, file: Path, why: str) -> None:
-        recipe = leftover.recipe
-        ticket = Ticket(
+        ticket = leftover.recipe.ticket(
             leftover.id,
-            str(recipe.get("pipeline", "")),
-            str(recipe.get("upstream", "")),
-            str(recipe.get("ack", "stored")),
-            (),
-            str(recipe.get("calling_ae", "")),
-            0,
-            file.lstat().st_size,
-            time.time(),
-            "recovery",
+            size_bytes=file.lstat().st_size,
+            sealed_at=time.time(),
+            origin="recovery",
             refusal={"why": f"damaged: {why}"},
         )
         move.put(self, file, "rejected", ticket)

@@ -16,10 +16,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from fastjmix._core import begin_writeback, finish_writeback
 from fastjmix.errors import StorageFailed, StorageGone, raise_typed
@@ -30,6 +29,7 @@ from fastjmix.spool.drop import drop
 from fastjmix.spool.files import Bytes, read_pieces, sync_directory, write_all
 from fastjmix.spool.linked import Held, identity, leads_to
 from fastjmix.spool.names import ARCHIVE, SEALED, SUSPECT
+from fastjmix.spool.recipe import UNKNOWN, Recipe
 from fastjmix.spool.spill import JOIN_BYTES, Remade, Spill
 from fastjmix.spool.ticket import Ticket
 
@@ -45,7 +45,7 @@ class Leftover:
 
     id: str
     directory: Path
-    recipe: Mapping[str, Any] = field(default_factory=dict)
+    recipe: Recipe = UNKNOWN
     suspect: bool = False
     end: int | None = None
     held: Held | None = None
@@ -80,7 +80,7 @@ class Draft:
         self,
         spool: Directories,
         envelope_id: str,
-        recipe: Mapping[str, Any],
+        recipe: Recipe,
         descriptor: int,
         *,
         promises: int = -1,

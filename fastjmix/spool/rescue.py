@@ -28,7 +28,7 @@ def save(spool: Building, leftover: Leftover) -> Leftover:
     if _is_there(spool, leftover, held):
         saved = replace(leftover, held=None)
     else:
-        recipe = {key: value for key, value in leftover.recipe.items() if key != "replaces"}
+        recipe = replace(leftover.recipe, replaces=None)
         draft = spool.new_draft(recipe, durable=spool.durable)
         end = os.fstat(held.archive).st_size if leftover.end is None else leftover.end
         try:

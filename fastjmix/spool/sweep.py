@@ -18,13 +18,14 @@ from typing import Final
 
 from fastjmix import log
 from fastjmix.errors import DamagedTicket
-from fastjmix.spool import journal, names, recipe
+from fastjmix.spool import journal, names
 from fastjmix.spool.building import Building
 from fastjmix.spool.directories import State
 from fastjmix.spool.draft import Leftover
 from fastjmix.spool.drop import remove_draft
 from fastjmix.spool.files import rename_synced
 from fastjmix.spool.reading import is_file, read_small
+from fastjmix.spool.recipe import Recipe
 from fastjmix.spool.rename import same_file
 from fastjmix.spool.ticket import Ticket
 
@@ -130,7 +131,7 @@ class Sweep:
     def _has_recipe(self, directory: Path) -> bool:
         """Raises OSError: it cannot be read now, and may be later."""
         try:
-            return recipe.read(directory) is not None
+            return Recipe.read(directory) is not None
         except FileNotFoundError:
             return False
 

@@ -14,7 +14,7 @@ from fastjmix.httpd.archive_checks import Checks
 from fastjmix.httpd.receiving import UploadSlots
 from fastjmix.httpd.responses import HttpError
 from fastjmix.ipc.channels import Links
-from fastjmix.jmix.read.admission import UUID
+from fastjmix.jmix.ids import canonical_id
 from fastjmix.spool import Room, Spool
 from fastjmix.spool.calling_aes import CallingAEs
 
@@ -44,9 +44,9 @@ class Shared:
 
         Raises HttpError 404, 500. An id becomes a file name only when it is a UUID.
         """
-        if UUID.fullmatch(envelope_id):
+        if (known := canonical_id(envelope_id)) is not None:
             try:
-                found = self.spool.open_served(envelope_id.lower())
+                found = self.spool.open_served(known)
             except OSError as problem:
                 raise HttpError(500, f"the envelope cannot be read: {problem.strerror}") from None
             if found is not None:

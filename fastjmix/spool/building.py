@@ -14,7 +14,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from fastjmix.errors import DamagedTicket
-from fastjmix.spool import journal, move, names
+from fastjmix.jmix.ids import is_id
+from fastjmix.spool import journal, move
 from fastjmix.spool import recipe as recipes
 from fastjmix.spool.directories import SEALED_STATES, Directories
 from fastjmix.spool.draft import Draft, Leftover
@@ -84,7 +85,7 @@ class Building(Directories):
     def leftover(self, envelope_id: str) -> Leftover | None:
         """Returns a draft as a successor sees it; None when there is no readable one of ours."""
         directory = self.building / envelope_id
-        if not names.is_id(envelope_id):
+        if not is_id(envelope_id):
             return None
         with contextlib.suppress(OSError):
             if not is_directory(directory):

@@ -11,12 +11,10 @@ from __future__ import annotations
 import re
 from typing import Final
 
-ID: Final = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
-"""The one form of an id: as str(uuid.UUID(id)) prints it."""
+from fastjmix.jmix.ids import PATTERN
 
-_id = re.compile(ID)
-_sealed = re.compile(rf"({ID})\.(zip|json)")
-_unfinished = re.compile(rf"(?:([a-z]+(?:-[0-9]{{1,4}})?)-)?({ID})\.(new|upload|spill|draft)")
+_sealed = re.compile(rf"({PATTERN})\.(zip|json)")
+_unfinished = re.compile(rf"(?:([a-z]+(?:-[0-9]{{1,4}})?)-)?({PATTERN})\.(new|upload|spill|draft)")
 
 ARCHIVE: Final = "envelope.zip"
 SEALED: Final = "sealed.zip"
@@ -42,11 +40,6 @@ DRAFT_FILES: Final = frozenset(
 )
 """Files in a draft's directory, beside files that are being made. Only these are deleted with it: a
 new kind of file in a draft has to be named here. (The two with .new are an earlier version's.)"""
-
-
-def is_id(name: str) -> bool:
-    """True for an id in its one form: it becomes part of a path and of a URL."""
-    return _id.fullmatch(name) is not None
 
 
 def sealed(name: str) -> tuple[str, str] | None:

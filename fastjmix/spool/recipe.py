@@ -15,8 +15,8 @@ from typing import Any, Final
 import orjson
 
 from fastjmix.config.tree import Digest, PayloadHash
+from fastjmix.jmix.ids import is_id
 from fastjmix.spool.lock import FORMAT
-from fastjmix.spool.names import is_id
 from fastjmix.spool.reading import read_small
 from fastjmix.spool.ticket import Ticket
 

@@ -18,6 +18,7 @@ from typing import Final
 
 from fastjmix import log
 from fastjmix.errors import DamagedTicket
+from fastjmix.jmix.ids import is_id
 from fastjmix.spool import journal, names
 from fastjmix.spool.building import Building
 from fastjmix.spool.directories import State
@@ -102,7 +103,7 @@ class Sweep:
             if names.unfinished(entry.name):
                 continue
             with self._about(path):
-                if not names.is_id(entry.name) or not entry.is_dir(follow_symlinks=False):
+                if not is_id(entry.name) or not entry.is_dir(follow_symlinks=False):
                     self._foreign.add(path)
                 elif self._spool.leftover(entry.name) is None:
                     self._without_recipe(path)
@@ -176,7 +177,7 @@ class Sweep:
         there = _ours(record)
         envelope_id = str((there.refusal or {}).get("envelope", there.id))
         waiting = self._spool.path("outbox", envelope_id)
-        if names.is_id(envelope_id) and is_file(waiting):
+        if is_id(envelope_id) and is_file(waiting):
             ticket = self._spool.ticket("outbox", envelope_id)
             if ticket.unended() == replace(there.unended(), id=envelope_id):
                 rename_synced(waiting, record.with_suffix(".zip"), durable=self._spool.durable)
@@ -251,7 +252,7 @@ def _ours(record: Path) -> Ticket:
 
 def _made(name: str) -> str | None:
     """Returns the id of a draft in building/, or of an upload on its way; None for another name."""
-    if names.is_id(name):
+    if is_id(name):
         return name
     found = names.unfinished(name)
     return found[1] if found is not None and found[2] == "upload" else None

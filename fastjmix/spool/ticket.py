@@ -11,8 +11,8 @@ from typing import Any, Final
 import orjson
 
 from fastjmix.errors import DamagedTicket
+from fastjmix.jmix.ids import is_id
 from fastjmix.spool.lock import FORMAT
-from fastjmix.spool.names import is_id
 from fastjmix.spool.reading import read_small
 
 TICKET_BYTES_MAX: Final = 1 << 20

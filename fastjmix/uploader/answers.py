@@ -181,7 +181,12 @@ def _uuid(text: str) -> uuid.UUID | None:
 
 
 def is_uuid(text: str) -> bool:
-    """Returns whether it is a UUID in any of its usual forms."""
+    """Returns whether it is a UUID in any form that uuid.UUID reads.
+
+    An upstream makes and writes its ids as it likes: in upper case, in braces, without hyphens, or
+    as urn:uuid: (RFC 9562 §4). Such an id is kept in a receipt and compared, and never becomes a
+    path. Ids of envelopes have one strict form (jmix/ids.py).
+    """
     return _uuid(text) is not None
 
 

@@ -24,6 +24,7 @@ from fastjmix.errors import EnvelopeError
 from fastjmix.jmix import strict_json
 from fastjmix.jmix.digests import Member, digest_of, payload_hashes
 from fastjmix.jmix.faults import Fault, Tell, foreseen, refuse, strict
+from fastjmix.jmix.ids import canonical_id
 from fastjmix.jmix.limits import DEFAULT_LIMITS, Limits
 from fastjmix.jmix.read.container import (
     ENCRYPTED,
@@ -33,13 +34,13 @@ from fastjmix.jmix.read.container import (
     json_object,
     root_of,
 )
-from fastjmix.jmix.read.rules import UUID, kind, shown
+from fastjmix.jmix.read.rules import kind, shown
 from fastjmix.jmix.read.unzip import Archive, PackedMember
 
 if TYPE_CHECKING:
     from fastjmix.jmix.keys import RecipientKey
 
-__all__ = ["UUID", "EnvelopeSummary", "Limits", "check_envelope", "open_manifest", "read_manifest"]
+__all__ = ["EnvelopeSummary", "Limits", "check_envelope", "open_manifest", "read_manifest"]
 
 UID_MAX: Final = 128
 """Characters of a Study Instance UID: twice what PS3.5 §9.1 allows, as `tolerate_uids` does."""
@@ -288,10 +289,10 @@ def identity(manifest: Mapping[str, Any], tell: Tell) -> str | None:
     if found is None:
         tell(Fault("manifest.json", 'has no "id"'))
         return None
-    if not isinstance(found, str) or not UUID.fullmatch(found):
+    envelope_id = canonical_id(found) if isinstance(found, str) else None
+    if envelope_id is None:
         tell(Fault("manifest.json", f'"id" must be a UUID, not {shown(found)}'))
-        return None
-    return found.lower()
+    return envelope_id
 
 
 def profile_of(manifest: Mapping[str, Any], tell: Tell) -> tuple[str, str] | None:

@@ -20,9 +20,7 @@ from datetime import date, datetime
 from typing import Final, Protocol
 
 from fastjmix.jmix.faults import escaped, shortened
-
-UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
-"""The 8-4-4-4-12 form only (RFC 9562 §4): the id becomes a file name."""
+from fastjmix.jmix.ids import canonical_id
 
 _time: Final = re.compile(
     r"\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(?:\.\d+)?(?:[Zz]|[+-]\d{2}:\d{2})", re.ASCII
@@ -47,8 +45,8 @@ class Rule(Protocol):
 
 
 def is_uuid(text: str) -> bool:
-    """As the published schemas have it."""
-    return UUID.fullmatch(text) is not None
+    """As the published schemas have it, in either case."""
+    return canonical_id(text) is not None
 
 
 def is_time(text: str) -> bool:

@@ -18,6 +18,7 @@ from urllib.parse import urlencode
 from aiohttp import web
 
 from fastjmix.httpd.responses import HttpError
+from fastjmix.jmix.ids import PATTERN
 
 if TYPE_CHECKING:
     from fastjmix.tools.store.directory import Held
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 PAGE_MAX: Final = 1000
 """Envelopes of one answer, and its default: some 250 KB of JSON, which is built in milliseconds."""
 
-_cursor: Final = re.compile(r"(\d{1,19})\.([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
+_cursor: Final = re.compile(rf"(\d{{1,19}})\.({PATTERN})")
 
 
 @dataclass(frozen=True, slots=True)

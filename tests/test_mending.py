@@ -19,13 +19,13 @@ from test_aside import until_settled
 
 from fastjmix.ipc.channels import Links
 from fastjmix.ipc.metrics import StatsPage
-from fastjmix.packer.recovery_queue import FAULTS_MAX, RETRY_MAX_SECS, Mending, _Case
+from fastjmix.packer.recovery_queue import FAULTS_MAX, RETRY_MAX_SECS, Recovery, RecoveryQueue
 from fastjmix.packer.worker import Aside
 from fastjmix.spool import Leftover, Spool
 
 
 class Site:
-    """A spool with a draft of strange instances, and the mending of a packer that finds it."""
+    """A spool with a draft of odd instances, and the recovery queue of a packer that finds it."""
 
     def __init__(self, root: Path) -> None:
         reception = Reception(root / "reception")
@@ -33,32 +33,32 @@ class Site:
             assert reception.store(data, uid) == 0
         self.spool: Spool = reception.as_a_kill_leaves_it(root / "left")
         reception.close()
-        self.bell = os.eventfd(0, os.EFD_NONBLOCK)
-        self.rung = threading.Semaphore(0)
-        self.aside = Aside(self.rung.release)
-        self.blamed: list[OSError] = []
+        self.outbox_event = os.eventfd(0, os.EFD_NONBLOCK)
+        self.woken = threading.Semaphore(0)
+        self.worker = Aside(self.woken.release)
+        self.failures: list[OSError] = []
         self.stats = StatsPage(1).row(0)
-        links = Links(self.bell, self.bell, {}, self.stats)
-        self.mending = Mending(self.spool, links, "packer-0", self.aside, self.blamed.append)
+        links = Links(self.outbox_event, self.outbox_event, {}, self.stats)
+        self.queue = RecoveryQueue(self.spool, links, "packer-0", self.worker, self.failures.append)
         (self.leftover,) = self.spool.leftovers()
 
-    def judged(self, case: _Case, problem: BaseException) -> None:
-        """Judges an attempt that ended with this problem."""
+    def ends(self, recovery: Recovery, problem: BaseException) -> None:
+        """Handles an attempt that ended with this problem."""
 
         def work() -> Any:
             raise problem
 
-        self.mending._judge(case, work)
+        self.queue._ended(recovery, work)
 
     def is_recovered(self) -> None:
-        self.mending.give(self.leftover)
-        until_settled(self.aside, self.rung)
+        self.queue.submit(self.leftover)
+        until_settled(self.worker, self.woken)
         assert len(list(self.spool.outbox.glob("*.zip"))) == 1
         assert not list(self.spool.building.iterdir())
 
     def close(self) -> None:
         self.spool.release()
-        os.close(self.bell)
+        os.close(self.outbox_event)
 
 
 @pytest.fixture
@@ -70,48 +70,48 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 def test_f85_a_draft_that_fails_for_days_is_tried_for_days(site) -> None:
     """Each pause is known, however many there were: 2,000 are more than a day."""
-    case = _Case(site.leftover)
+    recovery = Recovery(site.leftover)
     for _ in range(2000):
-        site.judged(case, OSError(28, "No space left on device"))
-        assert 0 < case.pause() <= RETRY_MAX_SECS
-    assert case.pause() == RETRY_MAX_SECS
-    assert len(site.blamed) == 2000
-    assert len(site.mending.due) == 2000
+        site.ends(recovery, OSError(28, "No space left on device"))
+        assert 0 < recovery.pause() <= RETRY_MAX_SECS
+    assert recovery.pause() == RETRY_MAX_SECS
+    assert len(site.failures) == 2000
+    assert len(site.queue.due) == 2000
     assert site.leftover.archive.exists()
     site.is_recovered()
 
 
 def test_f85_want_of_memory_is_no_verdict_on_a_draft(site) -> None:
-    case = _Case(site.leftover)
+    recovery = Recovery(site.leftover)
     for _ in range(10 * FAULTS_MAX):
-        site.judged(case, MemoryError())
+        site.ends(recovery, MemoryError())
     assert not list(site.spool.rejected.iterdir())
-    assert {problem.errno for problem in site.blamed} == {12}
+    assert {problem.errno for problem in site.failures} == {12}
     site.is_recovered()
 
 
 @pytest.mark.parametrize("problem", [RecursionError("deep"), KeyError("profile"), EOFError()])
 def test_f85_a_fault_of_ours_is_tried_once_more_and_then_kept(site, problem: Exception) -> None:
     """Failures of the disk before it do not count."""
-    case = _Case(site.leftover)
-    site.judged(case, OSError(5, "Input/output error"))
+    recovery = Recovery(site.leftover)
+    site.ends(recovery, OSError(5, "Input/output error"))
     for _ in range(FAULTS_MAX - 1):
-        site.judged(case, problem)
+        site.ends(recovery, problem)
     assert site.leftover.archive.exists()
     whole = site.leftover.archive.read_bytes()
-    site.judged(case, problem)
+    site.ends(recovery, problem)
     assert site.spool.path("rejected", site.leftover.id).read_bytes() == whole
     assert site.stats.total("envelopes_rejected_total") == 1
 
 
 def test_f85_what_cannot_even_be_kept_is_tried_again(site) -> None:
     """rejected/ cannot be written: nothing is deleted, and the loop goes on."""
-    case = _Case(site.leftover, faults=FAULTS_MAX)
+    recovery = Recovery(site.leftover, faults=FAULTS_MAX)
     site.spool.rejected.rmdir()
     site.spool.rejected.touch()
-    site.judged(case, ValueError("a fault of ours"))
+    site.ends(recovery, ValueError("a fault of ours"))
     assert site.leftover.archive.exists()
-    assert len(site.mending.due) == 1
+    assert len(site.queue.due) == 1
     site.spool.rejected.unlink()
     site.spool.rejected.mkdir()
     site.is_recovered()
@@ -125,10 +125,10 @@ def test_f85_no_thread_is_no_end_of_the_loop(site, monkeypatch) -> None:
 
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", fails)
-        site.mending.give(site.leftover)
-        site.aside.settle()
-    assert [problem.errno for problem in site.blamed] == [12]
-    assert len(site.mending.due) == 1
+        site.queue.submit(site.leftover)
+        site.worker.settle()
+    assert [problem.errno for problem in site.failures] == [12]
+    assert len(site.queue.due) == 1
     site.is_recovered()
 
 
@@ -140,13 +140,13 @@ def test_f85_drafts_that_failed_wait_behind_those_that_did_not(site) -> None:
     def doing(name: str) -> Callable[[], str]:
         return lambda: order.append(name) or name
 
-    site.aside.begin(lambda: gate.wait(20), lambda work: work())
-    site.aside.begin(doing("failed"), lambda work: work(), again=True)
-    site.aside.begin(doing("first"), lambda work: work())
-    site.aside.begin(doing("failed too"), lambda work: work(), again=True)
-    site.aside.begin(doing("second"), lambda work: work())
+    site.worker.begin(lambda: gate.wait(20), lambda work: work())
+    site.worker.begin(doing("failed"), lambda work: work(), again=True)
+    site.worker.begin(doing("first"), lambda work: work())
+    site.worker.begin(doing("failed too"), lambda work: work(), again=True)
+    site.worker.begin(doing("second"), lambda work: work())
     gate.set()
-    site.aside.finish()
+    site.worker.finish()
     assert order == ["first", "second", "failed", "failed too"]
 
 
@@ -176,11 +176,11 @@ def test_f85_a_draft_that_names_no_draft_is_kept(site, replaces: object) -> None
 def test_f85_a_recipe_that_is_none_of_ours_costs_its_draft(site, changed) -> None:
     """Sealed, or kept after two attempts; the loop goes on."""
     recipe = replace(site.leftover.recipe, **changed)
-    case = _Case(Leftover(site.leftover.id, site.leftover.directory, recipe))
-    site.mending._count(case.leftover)
+    recovery = Recovery(Leftover(site.leftover.id, site.leftover.directory, recipe))
+    site.queue._backlog.add(recovery.leftover)
     for _ in range(FAULTS_MAX):
-        site.mending._begin(case)
-        until_settled(site.aside, site.rung)
+        site.queue._begin(recovery)
+        until_settled(site.worker, site.woken)
     assert len([*site.spool.outbox.glob("*.zip"), *site.spool.rejected.glob("*.zip")]) == 1
 
 
@@ -201,8 +201,8 @@ def test_f85_a_draft_whose_recipe_has_bad_values_is_kept(site, changed) -> None:
 
 def test_f85_a_leftover_without_a_recipe_costs_itself(site, tmp_path) -> None:
     """Its recipe names no profile: two attempts, and it is kept."""
-    case = _Case(Leftover(site.leftover.id, site.leftover.directory))
+    recovery = Recovery(Leftover(site.leftover.id, site.leftover.directory))
     for _ in range(FAULTS_MAX):
-        site.mending._begin(case)
-        until_settled(site.aside, site.rung)
+        site.queue._begin(recovery)
+        until_settled(site.worker, site.woken)
     assert list(site.spool.rejected.glob("*.zip"))

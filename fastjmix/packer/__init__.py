@@ -11,6 +11,7 @@ digests.py         SHA-256 or BLAKE3 of instances that are written
 statuses.py        C-STORE statuses on their way to the lanes
 seal.py            documents, central directory, the way to outbox/
 recovery.py        what a crash or a failed sync left → an envelope, or nothing
+member_survey.py   the whole and the damaged members of a leftover archive
 recovery_queue.py  recovers drafts beside the loop, one at a time
 instances.py       which instance a member of a draft holds
 storage_health.py  stops the intake while storage fails

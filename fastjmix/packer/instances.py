@@ -1,12 +1,12 @@
 """Finds the instance that a member of a draft holds: from its own bytes, or else from its note.
 
-Wanted: recovery gives every member the place that reception gave it.
-Guaranteed: the head is read by the reader that reception had (dicom/head.py). Should it ever not be
-understood, it is placed by what reception noted:
-the study in the recipe, series and number in the journal (`note_of`), SOP class and instance in the
-member's own File Meta Information. So no version of this program refuses what another took.
+Wanted: recovery puts every member into the study and series into which reception put it.
+Guaranteed: the head is read by the reader that reception used (dicom/head.py). If that cannot read
+it, the facts are those that reception noted: the study in the recipe, series and number in the
+journal (`note_of`), SOP class and instance in the member's own File Meta Information. So no version
+of this program refuses an instance that another accepted.
 
-Most instances have no note: their UIDs stand plainly in the first bytes.
+Most instances have no note: their UIDs can be read in the first bytes.
 """
 
 from __future__ import annotations
@@ -30,8 +30,10 @@ _SEPARATOR: Final = b"\\"
 
 
 class Facts(NamedTuple):
-    """Where an instance belongs; `elements` are what `describe` describes, `fault` is
-    what is wrong with the data set."""
+    """Study and series of an instance, and what else the envelope needs of it.
+
+    `elements` are the argument of dataset.describe; `fault` says what is wrong with the data set.
+    """
 
     study_instance_uid: str
     series_instance_uid: str
@@ -44,22 +46,22 @@ class Facts(NamedTuple):
 
 
 def note_of(arrival: Arrival) -> bytes:
-    """Returns the journal's note of an instance; none for one whose head is easy to read."""
+    """Returns the journal's note of an instance; b"" for one whose head is easy to read."""
     plain = arrival.head_length <= _core.HEAD_FIRST_LOOK
     if plain and kind_of(arrival.transfer_syntax_uid.decode()) != DEFLATED_KIND:
         return b""
     number = arrival.instance_number
-    told = b"" if number is None else b"%d" % number
-    return arrival.series_instance_uid + _SEPARATOR + told
+    digits = b"" if number is None else b"%d" % number
+    return arrival.series_instance_uid + _SEPARATOR + digits
 
 
 def facts_of(
     read_at: Callable[[int, int], bytes], member: Member, recipe: Recipe, note: bytes
 ) -> Facts:
-    """Returns the facts of a member whose CRC-32 is right. `read_at` is as pread(2); `note` is b""
-    where there is none.
+    """Returns the facts of a member whose CRC-32 is right.
 
-    Raises UnreadableHead when neither its bytes nor what was noted say it, OSError.
+    `read_at` takes an offset and a length. `note` is b"" where there is none. Raises UnreadableHead
+    when neither the member's bytes nor recipe and note give the facts, OSError.
     """
     start = data_offset(member)
     meta, length = read_file_meta(read_at(start, min(META_BYTES, member.size)))

@@ -50,7 +50,7 @@ from fastjmix.packer import conflicts
 from fastjmix.packer.digests import Digests, hasher_for
 from fastjmix.packer.open_envelope import Packing, encrypts, key_of
 from fastjmix.packer.open_envelopes import OpenEnvelopes
-from fastjmix.packer.recovery_queue import Mending
+from fastjmix.packer.recovery_queue import RecoveryQueue
 from fastjmix.packer.reservation import Reservation
 from fastjmix.packer.seal import seal, try_keys
 from fastjmix.packer.senders import Senders
@@ -112,8 +112,10 @@ class Packer:
         self._aside = Aside(ring)
         self._joins = Aside(ring)
         self._spills = Spills(spool, self._room, self._name, self._joins.do)
-        self._mending = Mending(spool, links, self._name, self._aside, self._health.doubted)
-        self._reservation = Reservation(links.stats, self._open, self._mending, self._spills)
+        self._recoveries = RecoveryQueue(
+            spool, links, self._name, self._aside, self._health.doubted
+        )
+        self._reservation = Reservation(links.stats, self._open, self._recoveries, self._spills)
         self._answered = outcomes.fileno()
         self._poll = select.poll()
         for descriptor in (wiring.wake[self._process], links.stop, self._answered):
@@ -150,7 +152,7 @@ class Packer:
                 self._answer(ready)
             self._aside.settle()
             self._seal_due()
-            self._mending.tend()
+            self._recoveries.retry_due()
             self._reservation.tell()
             if self._health.probe_due():
                 self._resume()
@@ -160,7 +162,7 @@ class Packer:
                 self._sleep()
         for packing in self._open:
             self._seal(packing, "shutting down")
-        self._mending.finish()
+        self._recoveries.finish()
         self._joins.finish()
 
     def _turns(self) -> int:
@@ -171,7 +173,7 @@ class Packer:
         return self._next_due() <= time.monotonic()
 
     def _next_due(self) -> float:
-        return min([*self._mending.due, self._open.due, self._health.due])
+        return min([*self._recoveries.due, self._open.due, self._health.due])
 
     def _sleep(self) -> None:
         seconds = max(0.0, self._next_due() - time.monotonic())
@@ -225,7 +227,7 @@ class Packer:
         found = sorted(self._spool.leftovers(), key=lambda one: one.recipe.replaces is None)
         for leftover in found:
             if leftover.recipe.packer % self._wiring.packers == self._number:
-                self._mending.give(leftover)
+                self._recoveries.submit(leftover)
 
     def _resume(self) -> None:
         """Resumes when the storage is well again. Work that waited for it is tried at once.
@@ -235,7 +237,7 @@ class Packer:
         for packing in self._open:
             if not packing.joining and not packing.draft.is_there():
                 self._give_up(packing)
-        self._mending.hurry()
+        self._recoveries.make_due()
 
     # -- instances ---------------------------------------------------------------------------
 
@@ -494,7 +496,7 @@ class Packer:
         self._digests.forget(packing)
         leftover = packing.draft.leave()
         if packing.draft.promised:
-            self._mending.give(leftover)
+            self._recoveries.submit(leftover)
         else:
             packing.draft.abandon()
 
@@ -556,9 +558,9 @@ class Packer:
         self._health.blame(problem)
         self._statuses.give_up(packing.draft.id)
         if leftover.suspect:
-            self._mending.give(leftover)
+            self._recoveries.submit(leftover)
         else:
-            self._mending.give_later(leftover)
+            self._recoveries.submit_later(leftover)
 
 
 def run(config: Config, number: int, wiring: Wiring, links: Links, spool: Spool) -> None:

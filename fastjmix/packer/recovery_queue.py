@@ -1,12 +1,13 @@
-"""Recovers the drafts left in building/ beside the packer's loop, one at a time.
+"""Recovers the drafts left in building/, one at a time, on a thread beside the packer's loop.
 
 Wanted: no association waits while gigabytes are read back, verified and copied.
-Guaranteed: recover() runs aside (worker.py), in the order of `give`; what comes of it is judged in
-the loop, which is woken for it, and which no failure of it ends. A draft that the disk or the
-memory did not let through is tried again as long as it takes, with a pause that grows, and behind
-those that have not failed; one that a fault of ours befell, once more, and then it is kept for a
-person. The next start recovers the drafts that are left when the process ends.
-Still wrong: while it reads, it takes turns with the loop at the interpreter, a few ms each.
+Guaranteed: recover() runs on the worker's thread (worker.py), in the order of `submit`. Its results
+and its failures are handled in the loop, and no failure ends the loop. A draft that the storage or
+want of memory stopped is tried again without an end: the pauses grow, and drafts that have not
+failed go before it. A draft that a fault of fastjmix stopped is tried once more, and then kept for
+a person. The next start recovers the drafts that are left when the process ends.
+Still wrong: while it reads, the thread takes turns with the loop at the interpreter, some
+milliseconds each.
 """
 
 from __future__ import annotations
@@ -21,113 +22,157 @@ from typing import Final
 from fastjmix import log
 from fastjmix.errors import LimitReached, reason
 from fastjmix.ipc.channels import Links
+from fastjmix.packer.member_survey import Damage
 from fastjmix.packer.recovery import Outcome, recover
 from fastjmix.packer.worker import Aside
 from fastjmix.spool import Leftover, Spool
 
 RETRY_SECS: Final = 2.0
 RETRY_MAX_SECS: Final = 60.0
-"""An envelope that could not be sealed (a full disk) is tried again: after the first, doubling up
-to the second."""
+"""The pauses before a draft that could not be sealed is tried again: the first, doubling up to the
+second."""
 
 FAULTS_MAX: Final = 2
-"""Attempts that may end in a fault of ours before a draft is kept for a person: it may have been
-the moment's, and is the draft's if it comes again."""
+"""Attempts that may end in a fault of fastjmix before a draft is kept for a person. The first may
+have a passing cause; the cause of the second is the draft."""
 
 
 @dataclass(slots=True)
-class _Case:
-    """A draft that was left, and how often its recovery failed: for the disk or for memory, and by
-    a fault of ours."""
+class Recovery:
+    """The recovery of one draft.
+
+    `failures`: attempts that the storage or want of memory stopped. `faults`: attempts that a fault
+    of fastjmix stopped.
+    """
 
     leftover: Leftover
     failures: int = 0
     faults: int = 0
 
+    @property
+    def is_retry(self) -> bool:
+        """True when an attempt has failed."""
+        return bool(self.failures or self.faults)
+
     def pause(self) -> float:
-        """Seconds until it is tried again."""
+        """Returns the seconds until the next attempt after a failure."""
         return min(RETRY_SECS * 2.0 ** min(self.failures, 16), RETRY_MAX_SECS)
 
 
-class Mending:
-    """Of the packer called `name`, whose loop settles `aside`. `blame` hears of each failure of the
-    disk, in the loop."""
+class _Backlog:
+    """The drafts that are still to be sealed, by id, and the bytes of those to be encrypted."""
+
+    def __init__(self) -> None:
+        self._ids: set[str] = set()
+        self._to_encrypt: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    @property
+    def bytes_to_encrypt(self) -> int:
+        return sum(self._to_encrypt.values())
+
+    def add(self, leftover: Leftover) -> None:
+        self._ids.add(leftover.id)
+        if leftover.recipe.encrypts:
+            self._to_encrypt.setdefault(leftover.id, leftover.size)
+
+    def remove(self, leftover: Leftover) -> None:
+        self._ids.discard(leftover.id)
+        self._to_encrypt.pop(leftover.id, None)
+
+
+class _Retries:
+    """Recoveries that wait for their next attempt, each until a time in monotonic seconds."""
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[float, Recovery]] = []
+
+    @property
+    def due(self) -> list[float]:
+        return [when for when, _ in self._waiting]
+
+    def add(self, recovery: Recovery, pause: float) -> None:
+        self._waiting.append((time.monotonic() + pause, recovery))
+
+    def make_due(self) -> None:
+        self._waiting = [(-math.inf, recovery) for _, recovery in self._waiting]
+
+    def take(self, now: float = math.inf) -> list[Recovery]:
+        """Removes and returns the recoveries that are due by `now`."""
+        taken = [recovery for when, recovery in self._waiting if when <= now]
+        self._waiting = [one for one in self._waiting if one[0] > now]
+        return taken
+
+
+class RecoveryQueue:
+    """The recoveries of the packer called `name`, whose loop settles `worker`.
+
+    `on_failure` is called in the loop with each failure of the storage or want of memory.
+    """
 
     def __init__(
-        self, spool: Spool, links: Links, name: str, aside: Aside, blame: Callable[[OSError], None]
+        self,
+        spool: Spool,
+        links: Links,
+        name: str,
+        worker: Aside,
+        on_failure: Callable[[OSError], None],
     ) -> None:
         self._spool = spool
         self._links = links
         self._name = name
-        self._aside = aside
-        self._blame = blame
+        self._worker = worker
+        self._on_failure = on_failure
         self._log = log.get()
-        self._sizes: dict[str, int] = {}
-        self._given: set[str] = set()
-        self._retries: list[tuple[float, _Case]] = []
+        self._backlog = _Backlog()
+        self._retries = _Retries()
 
-    def give(self, leftover: Leftover) -> None:
-        """Seals a draft that was left, soon."""
-        self._count(leftover)
-        self._begin(_Case(leftover))
+    # -- what is to be recovered -----------------------------------------------------------------
 
-    def _begin(self, case: _Case) -> None:
-        work = partial(recover, self._spool, case.leftover, self._name)
-        again = bool(case.failures or case.faults)
-        self._aside.begin(work, partial(self._judge, case), again=again)
+    def submit(self, leftover: Leftover) -> None:
+        """Recovers a draft as soon as the thread is free."""
+        self._backlog.add(leftover)
+        self._begin(Recovery(leftover))
 
-    def _count(self, leftover: Leftover) -> None:
-        self._given.add(leftover.id)
-        if leftover.recipe.encrypts:
-            self._sizes.setdefault(leftover.id, leftover.size)
-
-    @property
-    def to_encrypt(self) -> int:
-        """Bytes of the drafts that will be there a second time while they are sealed."""
-        return sum(self._sizes.values())
+    def submit_later(self, leftover: Leftover) -> None:
+        """Recovers a draft after RETRY_SECS."""
+        self._backlog.add(leftover)
+        self._retries.add(Recovery(leftover), RETRY_SECS)
 
     @property
     def count(self) -> int:
-        """Number of drafts that are to be sealed."""
-        return len(self._given)
+        """The number of drafts that are still to be sealed."""
+        return len(self._backlog)
 
-    def hurry(self) -> None:
-        """Makes those that wait for another try due at the next `tend`: the storage is well
-        again."""
-        self._retries = [(-math.inf, case) for _, case in self._retries]
-
-    def give_later(self, leftover: Leftover) -> None:
-        """Does the same after RETRY_SECS."""
-        self._count(leftover)
-        self._wait(_Case(leftover), RETRY_SECS)
-
-    def _wait(self, case: _Case, pause: float) -> None:
-        self._retries.append((time.monotonic() + pause, case))
+    @property
+    def to_encrypt(self) -> int:
+        """The bytes of those drafts that are on the disk twice while they are sealed."""
+        return self._backlog.bytes_to_encrypt
 
     @property
     def due(self) -> list[float]:
-        """When there is something to do again, in monotonic seconds; nothing wakes for it."""
-        return [when for when, _ in self._retries]
+        """When attempts are due, in monotonic seconds: nothing wakes the loop for them."""
+        return self._retries.due
 
-    def tend(self) -> None:
-        """What is to be tried again by now."""
-        if not self._retries:
-            return
-        now = time.monotonic()
-        due = [one for one in self._retries if one[0] <= now]
-        self._retries = [one for one in self._retries if one[0] > now]
-        for _, case in due:
-            self._begin(case)
+    def retry_due(self) -> None:
+        """Begins the attempts that are due by now."""
+        for recovery in self._retries.take(time.monotonic()):
+            self._begin(recovery)
+
+    def make_due(self) -> None:
+        """Makes all attempts due: the storage works again."""
+        self._retries.make_due()
 
     def finish(self) -> None:
-        """Waits for all that is aside, and tries what failed once more."""
-        self._aside.finish()
-        retries, self._retries = self._retries, []
-        for _, case in retries:
-            self._begin(case)
-        self._aside.finish()
-        for _, case in self._retries:
-            leftover = case.leftover
+        """Waits for the thread, and makes one more attempt at each draft that failed."""
+        self._worker.finish()
+        for recovery in self._retries.take():
+            self._begin(recovery)
+        self._worker.finish()
+        for recovery in self._retries.take():
+            leftover = recovery.leftover
             if leftover.held is not None:
                 self._log.error(
                     "envelope_lost",
@@ -136,68 +181,57 @@ class Mending:
                     why="its directory is gone, and there was none to save it in",
                 )
 
-    # -- what came of it ---------------------------------------------------------------------
+    def _begin(self, recovery: Recovery) -> None:
+        work = partial(recover, self._spool, recovery.leftover, self._name)
+        self._worker.begin(work, partial(self._ended, recovery), again=recovery.is_retry)
 
-    def _judge(self, case: _Case, work: Callable[[], Outcome]) -> None:
+    # -- how an attempt ended --------------------------------------------------------------------
+
+    def _ended(self, recovery: Recovery, result: Callable[[], Outcome]) -> None:
         try:
-            outcome = work()
+            outcome = result()
         except OSError as problem:
-            self._failed(case, problem)
+            self._failed(recovery, problem)
         except MemoryError:
-            self._failed(case, LimitReached("no memory for it"))
+            self._failed(recovery, LimitReached("no memory for it"))
         except Exception as problem:
-            self._fault(case, problem)
+            self._faulted(recovery, problem)
         else:
-            self._tell(case.leftover, outcome)
+            self._succeeded(recovery.leftover, outcome)
 
-    def _failed(self, case: _Case, problem: OSError) -> None:
-        """Handles a failure of the disk, or for want of memory: the draft is to be tried again."""
-        case.failures += 1
-        pause = case.pause()
-        about = {"envelope": case.leftover.id, "again_in": pause}
+    def _failed(self, recovery: Recovery, problem: OSError) -> None:
+        recovery.failures += 1
+        pause = recovery.pause()
+        about = {"envelope": recovery.leftover.id, "again_in": pause}
         self._log.error("recovery_failed", **about, why=reason(problem))
-        self._wait(case, pause)
-        self._blame(problem)
+        self._retries.add(recovery, pause)
+        self._on_failure(problem)
 
-    def _fault(self, case: _Case, problem: Exception) -> None:
-        """Tries a draft again after a fault of ours, which may pass. Damage stays."""
-        leftover = case.leftover
-        case.faults += 1
-        if case.faults < FAULTS_MAX:
+    def _faulted(self, recovery: Recovery, problem: Exception) -> None:
+        leftover = recovery.leftover
+        recovery.faults += 1
+        if recovery.faults < FAULTS_MAX:
             about = {"envelope": leftover.id, "again_in": RETRY_SECS}
             self._log.error("recovery_failed", **about, exc_info=problem)
-            self._wait(case, RETRY_SECS)
+            self._retries.add(recovery, RETRY_SECS)
             return
         self._log.error("envelope_damaged", envelope=leftover.id, exc_info=problem)
         try:
-            self._spool.set_aside(leftover, repr(problem))
+            self._spool.reject_draft(leftover, repr(problem))
         except OSError as failure:
-            self._failed(case, failure)
+            self._failed(recovery, failure)
             return
-        self._done(leftover)
+        self._backlog.remove(leftover)
         self._links.stats.add("envelopes_rejected_total")
 
-    def _done(self, leftover: Leftover) -> None:
-        self._sizes.pop(leftover.id, None)
-        self._given.discard(leftover.id)
-
-    def _tell(self, leftover: Leftover, outcome: Outcome) -> None:
-        self._done(leftover)
+    def _succeeded(self, leftover: Leftover, outcome: Outcome) -> None:
+        self._backlog.remove(leftover)
         for damage in outcome.damages:
-            self._links.stats.add("members_damaged_total")
-            self._log.error(
-                "member_damaged",
-                envelope=leftover.id,
-                member=damage.name or None,
-                offset=damage.start,
-                bytes=damage.end - damage.start,
-                why=damage.why,
-                kept=f"rejected/{leftover.id}.zip",
-            )
+            self._report_damage(leftover, damage)
         if outcome.fresh is not None:
             if outcome.fresh.id != leftover.id:
                 self._log.warning("envelope_moved", envelope=leftover.id, to=outcome.fresh.id)
-            self.give(outcome.fresh)
+            self.submit(outcome.fresh)
         elif outcome.ticket is not None:
             self._links.stats.add("envelopes_recovered_total")
             self._log.warning(
@@ -206,4 +240,17 @@ class Mending:
                 instances=outcome.ticket.instances,
                 bytes=outcome.ticket.size_bytes,
             )
-        self._links.ring_outbox()  # a seal that failed behind its last rename has told nobody
+        # Always: a seal that failed after its last rename has not woken the outbox watcher.
+        self._links.ring_outbox()
+
+    def _report_damage(self, leftover: Leftover, damage: Damage) -> None:
+        self._links.stats.add("members_damaged_total")
+        self._log.error(
+            "member_damaged",
+            envelope=leftover.id,
+            member=damage.name or None,
+            offset=damage.start,
+            bytes=damage.end - damage.start,
+            why=damage.why,
+            kept=f"rejected/{leftover.id}.zip",
+        )

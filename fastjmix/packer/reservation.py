@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from fastjmix.ipc.metrics import Stats
 from fastjmix.packer.open_envelopes import OpenEnvelopes
-from fastjmix.packer.recovery_queue import Mending
+from fastjmix.packer.recovery_queue import RecoveryQueue
 from fastjmix.packer.spills import Spills
 from fastjmix.spool import OPEN_INODES
 
@@ -21,10 +21,12 @@ class Reservation:
     their ids.
     """
 
-    def __init__(self, stats: Stats, opened: OpenEnvelopes, mending: Mending, spills: Spills):
+    def __init__(
+        self, stats: Stats, opened: OpenEnvelopes, recoveries: RecoveryQueue, spills: Spills
+    ):
         self._stats = stats
         self._open = opened
-        self._mending = mending
+        self._recoveries = recoveries
         self._spills = spills
         self.encrypting: dict[str, int] = {}
 
@@ -32,7 +34,7 @@ class Reservation:
         """Tells the other processes: all of it."""
         self._stats.set("bytes_to_encrypt", self._to_encrypt())
         self.tell_bytes()
-        sealing = len(self._open) + len(self.encrypting) + self._mending.count
+        sealing = len(self._open) + len(self.encrypting) + self._recoveries.count
         self._stats.set("inodes_reserved", sealing * OPEN_INODES)
 
     def tell_bytes(self) -> None:
@@ -41,5 +43,5 @@ class Reservation:
         self._stats.set("bytes_reserved", size)
 
     def _to_encrypt(self) -> int:
-        waiting = self._mending.to_encrypt + sum(self.encrypting.values())
+        waiting = self._recoveries.to_encrypt + sum(self.encrypting.values())
         return self._open.plain_bytes + waiting

@@ -1,14 +1,14 @@
-"""The end of an envelope: its documents, and its way to outbox/.
+"""Seals an envelope: writes its documents, and moves it to outbox/.
 
-Wanted: whoever seals an envelope, its packer or a later process, writes the same from draft.json.
+Wanted: the packer of an envelope and a later process write the same from draft.json.
 Guaranteed: an encrypted envelope is written beside the draft's plain archive, which stays complete
-until it is durable; the plaintext never leaves the draft's directory, and is gone before the
-envelope is in outbox/. Each attempt has its own ephemeral key and iv. Members are compared with
-their CRC-32 while they are read again: damage is not encrypted, but found.
+until the encrypted one is durable. The plaintext never leaves the draft's directory, and is deleted
+before the envelope is in outbox/. Each attempt has its own ephemeral key and iv. Members that are
+read again are compared with their CRC-32: damage is not encrypted, but found.
 Still wrong: with `payload_hash` = "stream" the seal reads everything once more
 (jmix/write/payload_hash.py), and other studies wait for it, unless the envelope is encrypted.
-Deleted plaintext may be read from the disk's blocks until they are used again: what must not be,
-needs a disk that encrypts.
+Deleted plaintext can be read from the disk's blocks until they are used again. A site that must
+exclude that needs a disk that encrypts.
 """
 
 from __future__ import annotations
@@ -41,39 +41,44 @@ def seal(
 ) -> Ticket:
     """Writes the documents, encrypts the payload if so configured, and moves it to outbox/.
 
-    Raises KeyMissing when it cannot be signed as its recipe says, OSError.
-    `sealed_at` is the time of an earlier attempt, whose bytes these will be (a ciphertext excepted:
-    nobody has seen that one).
+    `sealed_at` is the time of an earlier attempt: the bytes will be the same, but for a ciphertext,
+    which nobody has seen yet. Raises KeyMissing when the envelope cannot be signed or encrypted as
+    its recipe says, OSError.
     """
     if sealed_at is None:
         sealed_at = time.time()
-    ticket = _ticket(draft, contents, members, origin, sealed_at)
+    ticket = draft.recipe.ticket(
+        draft.id,
+        size_bytes=draft.end,  # without the documents, until they are written
+        sealed_at=sealed_at,
+        origin=origin,
+        studies=tuple(contents.studies),
+        instances=len(members),
+    )
     try:
         options = _options(draft, members, sealed_at)
         if options.published is not None and options.published.encryption is not None:
-            return _encrypted(draft, contents, options, options.published.encryption, ticket)
+            return _seal_encrypted(draft, contents, options, options.published.encryption, ticket)
         documents = profiles.get(draft.recipe.profile).documents(contents, options)
     except ConfigError as problem:
         raise KeyMissing(problem.message) from problem
     return draft.seal(write_documents(documents, members, draft.end), ticket)
 
 
-def _ticket(
-    draft: Draft, contents: Contents, members: list[Member], origin: str, sealed_at: float
+def _seal_encrypted(
+    draft: Draft, contents: Contents, options: Options, encryption: Encryption, ticket: Ticket
 ) -> Ticket:
-    """What is known of the envelope but for its final size."""
-    return draft.recipe.ticket(
-        draft.id,
-        size_bytes=draft.end,
-        sealed_at=sealed_at,
-        origin=origin,
-        studies=tuple(contents.studies),
-        instances=len(members),
-    )
+    """Writes the encrypted archive beside the draft's own, and seals that. Raises OSError."""
+    remade = draft.remake()
+    try:
+        write_encrypted(remade, contents, options, encryption)
+        return draft.seal_remade(remade, ticket)
+    finally:
+        remade.drop()
 
 
 def _options(draft: Draft, members: list[Member], sealed_at: float) -> Options:
-    """What the recipe says of the documents, for an envelope of these members."""
+    """Returns the recipe's options of the documents, for an envelope of these members."""
     recipe = draft.recipe
     published = parties.load(recipe.published) if recipe.published else None
     return Options(
@@ -85,12 +90,12 @@ def _options(draft: Draft, members: list[Member], sealed_at: float) -> Options:
         payload_hash=recipe.payload_hash,
         published=published,
         keys=signing_keys(published),
-        read=_Again(draft, members),
+        read=_MemberReader(draft, members),
     )
 
 
-class _Again:
-    """Members' data once more, by name; from the page cache as a rule. Raises OSError."""
+class _MemberReader:
+    """Reads a member's data again, by its name; from the page cache as a rule. Raises OSError."""
 
     def __init__(self, draft: Draft, members: list[Member]) -> None:
         self._draft = draft
@@ -98,7 +103,7 @@ class _Again:
         self._by_name: dict[bytes, Member] = {}
 
     def __call__(self, name: bytes) -> Iterator[bytes]:
-        if not self._by_name:  # for whoever asks: most envelopes are never read again
+        if not self._by_name:  # made at the first call: most envelopes are never read again
             self._by_name = {member.name: member for member in self._members}
         member = self._by_name[name]
         checksum = 0
@@ -106,29 +111,14 @@ class _Again:
             checksum = crc32(piece, checksum)
             yield piece
         if checksum != member.crc:
-            self._draft.suspect = True  # recovery looks where the damage is
+            self._draft.suspect = True  # recovery finds where the damage is
             raise MemberDamaged("a member of the envelope is not what was written")
 
 
 def try_keys(builders: Iterable[Builder]) -> None:
-    """Reads the keys before the first seal: an operator is looking."""
+    """Logs each key that cannot be read, at the start: an operator is watching then."""
     for builder in builders:
         try:
             signing_keys(builder.published)
         except ConfigError as problem:
             log.get().error("key_unreadable", why=problem.message)
-
-
-# -- encryption ----------------------------------------------------------------------------------
-
-
-def _encrypted(
-    draft: Draft, contents: Contents, options: Options, encryption: Encryption, ticket: Ticket
-) -> Ticket:
-    """Writes the encrypted form beside the draft's archive, and seals that. Raises OSError."""
-    remade = draft.remake()
-    try:
-        write_encrypted(remade, contents, options, encryption)
-        return draft.seal_remade(remade, ticket)
-    finally:
-        remade.drop()

@@ -159,7 +159,7 @@ class Building(Directories):
             self.ticket("outbox", envelope_id)
             (self.outbox / f"{envelope_id}.json").unlink()
 
-    def set_aside(self, leftover: Leftover, why: str) -> None:
+    def reject_draft(self, leftover: Leftover, why: str) -> None:
         """A draft that cannot be sealed: S1 → S4, for a person. Raises OSError."""
         sealed = leftover.sealed
         self._keep(leftover, sealed if is_file(sealed) else leftover.archive, why)

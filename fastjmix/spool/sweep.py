@@ -123,7 +123,7 @@ class Sweep:
             self._foreign.add(directory)
         elif any(is_file(one) and one.lstat().st_size for one in archives):
             why = "its draft.json cannot be read"
-            self._spool.set_aside(leftover, why)
+            self._spool.reject_draft(leftover, why)
             kept = f"rejected/{leftover.id}.zip"
             log.get().error("envelope_damaged", envelope=leftover.id, why=why, kept=kept)
         else:

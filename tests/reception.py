@@ -157,7 +157,7 @@ def recovered(spool: Spool) -> list[Outcome]:
     """Returns a packer's result from all that was left: it runs until nothing is left."""
     outcomes = []
     deadline = time.monotonic() + 60
-    while left := spool.leftovers():
+    while left := spool.drafts.leftovers():
         assert time.monotonic() < deadline
         outcomes += [recover(spool, one, "packer-0") for one in left]
     return outcomes

@@ -119,7 +119,7 @@ def test_delivered_envelopes_are_served_and_rejected_ones_are_not(gateway: Gatew
 
 
 def test_what_is_being_built_is_not_served(gateway: Gateway) -> None:
-    draft = gateway.spool.new_draft(UNKNOWN)
+    draft = gateway.spool.drafts.new(UNKNOWN)
     draft.append([envelope(draft.id)])
     assert gateway.get(f"{BASE}/{draft.id}").status == 404
     draft.abandon()

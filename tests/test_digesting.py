@@ -31,7 +31,7 @@ class Envelope:
     """An envelope being packed, on a real spool."""
 
     def __init__(self, spool: Spool, digest: str = "sha256") -> None:
-        self.draft = spool.new_draft(UNKNOWN, durable=False)
+        self.draft = spool.drafts.new(UNKNOWN, durable=False)
         rules = SimpleNamespace(builder=SimpleNamespace(digest=digest))
         contents = Contents(profiles.get("harmony").member_name)
         self.packing = Packing(self.draft, "1.2", rules, contents, 0.0)  # type: ignore[arg-type]

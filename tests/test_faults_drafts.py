@@ -84,7 +84,7 @@ def left_by_a_kill(tmp_path: Path, ledger: Ledger) -> tuple[Spool, Leftover]:
     ledger.promised[uid] = data
     spool: Spool = reception.as_a_kill_leaves_it(tmp_path / "left")
     reception.close()
-    (leftover,) = spool.leftovers()
+    (leftover,) = spool.drafts.leftovers()
     return spool, leftover
 
 
@@ -125,7 +125,7 @@ def test_f87_an_original_that_cannot_leave_durably_counts(
     with pytest.raises(OSError, match="Too many open files"):
         recover(spool, leftover, "test")
     assert failed
-    assert [one.id for one in spool.leftovers()] == [leftover.id]  # a kill now loses nothing
+    assert [one.id for one in spool.drafts.leftovers()] == [leftover.id]  # a kill now loses nothing
     fresh = recover(spool, leftover, "test").fresh
     assert fresh is not None
     assert recover(spool, fresh, "test").ticket is not None

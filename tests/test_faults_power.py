@@ -225,7 +225,7 @@ def recovered(spool: Spool) -> None:
     """A start, as supervisor and packer make it."""
     spool.release()
     spool.prepare()
-    for leftover in spool.leftovers():
+    for leftover in spool.drafts.leftovers():
         fresh = recover(spool, leftover, "packer-0").fresh
         if fresh is not None:
             recover(spool, fresh, "packer-0")

@@ -62,7 +62,7 @@ def spool(tmp_path: Path) -> Iterator[Spool]:
 
 
 def sealed(spool: Spool, content: bytes = b"member") -> str:
-    draft = spool.new_draft(UNKNOWN)
+    draft = spool.drafts.new(UNKNOWN)
     draft.append([content])
     draft.commit()
     return draft.seal([], ticket(draft.id)).id
@@ -557,7 +557,7 @@ def test_f95_a_successor_sweeps_what_a_killed_process_left(tmp_path: Path) -> No
 
 def test_f95_a_ticket_of_a_living_process_is_not_swept(spool: Spool) -> None:
     """Between its ticket and its archive an envelope has its id in building/."""
-    draft = spool.new_draft(UNKNOWN)
+    draft = spool.drafts.new(UNKNOWN)
     posted = str(uuid.uuid4())
     (spool.building / f"api-{posted}.upload").write_bytes(b"x")
     for one in (draft.id, posted):

@@ -248,7 +248,7 @@ def test_f87_a_packer_that_starts_anew_asks_whose_the_directory_is(
     own.spool.rename(own.spool.with_name("elsewhere"))
     stranger = Spool(own.spool)
     stranger.prepare()
-    draft = stranger.new_draft(replace(UNKNOWN, ack="uploaded"))
+    draft = stranger.drafts.new(replace(UNKNOWN, ack="uploaded"))
     os.kill(own.children()["packer-0"], 9)
     own.wait_for("child_restarted")
     own.wait_for("intake_stopped")

@@ -144,7 +144,7 @@ from fastjmix.spool import Retention, Spool, Ticket
 from fastjmix.spool.recipe import UNKNOWN
 spool = Spool(Path(sys.argv[1]))
 spool.prepare()
-draft = spool.new_draft(UNKNOWN)
+draft = spool.drafts.new(UNKNOWN)
 draft.append([b"x" * 1000])
 ticket = draft.seal([], Ticket(draft.id, "p", "u", "stored", (), "", 1, 0, time.time(), "t"))
 spool.deliver(ticket.id, {"status": 201})

@@ -1175,7 +1175,7 @@ def test_f44_retention_takes_what_was_sent_and_nothing_else(tmp_path: Path) -> N
         async with Upstream(refuse_some).open() as store:
             options = {"limits": StorageLimits(1000.0, 0)}
             async with node(tmp_path, to(store.url), pace, start=False, **options) as one:
-                draft = one.spool.new_draft(UNKNOWN)
+                draft = one.spool.drafts.new(UNKNOWN)
                 waiting = one.seal(upstream="nobody configured it")
                 rejected = one.seal(sealed_envelope(image=bytes(4000)), crc32=None)
                 for path in (one.spool.path("outbox", waiting), one.spool.path("outbox", rejected)):

@@ -40,7 +40,7 @@ class Site:
         self.stats = StatsPage(1).row(0)
         links = Links(self.outbox_event, self.outbox_event, {}, self.stats)
         self.queue = RecoveryQueue(self.spool, links, "packer-0", self.worker, self.failures.append)
-        (self.leftover,) = self.spool.leftovers()
+        (self.leftover,) = self.spool.drafts.leftovers()
 
     def ends(self, recovery: Recovery, problem: BaseException) -> None:
         """Handles an attempt that ended with this problem."""
@@ -159,7 +159,7 @@ def test_f85_a_draft_that_names_no_draft_is_kept(site, replaces: object) -> None
     held = site.leftover.archive.read_bytes()
     site.spool.release()
     site.spool.prepare()
-    assert site.spool.leftovers() == []
+    assert site.spool.drafts.leftovers() == []
     assert (site.spool.rejected / f"{site.leftover.id}.zip").read_bytes() == held
 
 
@@ -195,7 +195,7 @@ def test_f85_a_draft_whose_recipe_has_bad_values_is_kept(site, changed) -> None:
     held = site.leftover.archive.read_bytes()
     site.spool.release()
     site.spool.prepare()
-    assert site.spool.leftovers() == []
+    assert site.spool.drafts.leftovers() == []
     assert site.spool.path("rejected", site.leftover.id).read_bytes() == held
 
 

@@ -408,7 +408,7 @@ spool.prepare()
 pages = int(open("/proc/self/statm").read().split()[0])
 most = pages * resource.getpagesize() + (48 << 20)
 resource.setrlimit(resource.RLIMIT_AS, (most, most))
-for left in spool.leftovers():
+for left in spool.drafts.leftovers():
     assert not recover(spool, left, "packer-0").damages
 """
 
@@ -511,7 +511,7 @@ def left_draft(root: Path, members: list[bytes], promised: bytes) -> Spool:
     spool = Spool(root, durable=False)
     spool.prepare()
     recipe = replace(UNKNOWN, pipeline="p", upstream="u", profile="harmony", calling_ae="PEER")
-    draft = spool.new_draft(recipe)
+    draft = spool.drafts.new(recipe)
     draft.append(members)
     draft.close()
     (draft.directory / journal.NAME).write_bytes(promised)
@@ -551,7 +551,7 @@ def test_f85_a_member_with_another_name_than_it_would_get_is_copied(tmp_path) ->
 
 def test_f85_a_draft_that_has_gone_is_over(reception, mixed, tmp_path) -> None:
     left = reception.as_a_kill_leaves_it(tmp_path / "left")
-    (leftover,) = left.leftovers()
+    (leftover,) = left.drafts.leftovers()
     assert recover(left, leftover, "packer-0").ticket is not None
     assert not leftover.directory.exists()
     assert recover(left, leftover, "packer-0") == Outcome()

@@ -43,7 +43,7 @@ def ticket(envelope_id: str, **changes) -> Ticket:
 
 
 def sealed(spool: Spool, content: bytes = b"member") -> str:
-    draft = spool.new_draft(UNKNOWN)
+    draft = spool.drafts.new(UNKNOWN)
     draft.append([content[:2], memoryview(content[2:])])
     draft.commit()
     return draft.seal([b"tail"], ticket(draft.id)).id
@@ -80,7 +80,7 @@ def test_oldest_first(spool) -> None:
 
 
 def test_a_failed_append_leaves_no_trace(spool, tmp_path) -> None:
-    draft = spool.new_draft(UNKNOWN)
+    draft = spool.drafts.new(UNKNOWN)
     draft.append([b"whole"])
     os.close(draft.descriptor)
     with pytest.raises(OSError, match="Bad file descriptor"):
@@ -94,7 +94,7 @@ def test_a_failed_append_leaves_no_trace(spool, tmp_path) -> None:
 
 
 def test_many_buffers_are_written_in_order(spool) -> None:
-    draft = spool.new_draft(UNKNOWN)
+    draft = spool.drafts.new(UNKNOWN)
     parts = [b"%04d" % n for n in range(3000)]
     assert draft.append(parts) == 0
     assert draft.append([b"", b"end"]) == 12000
@@ -102,9 +102,9 @@ def test_many_buffers_are_written_in_order(spool) -> None:
 
 
 def test_spilled_instances_are_joined(spool) -> None:
-    draft = spool.new_draft(UNKNOWN)
+    draft = spool.drafts.new(UNKNOWN)
     draft.append([b"first"])
-    spill = spool.new_spill("packer-0")
+    spill = spool.drafts.new_spill("packer-0")
     spill.append([b"x" * 100000])
     spill.append([b"y" * 7])
     assert draft.join(b"header", spill) == 5
@@ -124,12 +124,12 @@ def recipe(packer: int) -> Recipe:
 
 def test_leftovers_of_a_crash(spool) -> None:
     """Each line of the state table at the top of spool.py, made by hand."""
-    draft = spool.new_draft(recipe(3))
+    draft = spool.drafts.new(recipe(3))
     draft.append([b"member"])
     draft.close()
     uploading = spool.new_upload()
     uploading.write_bytes(b"half")
-    spill = spool.new_spill("packer-0")
+    spill = spool.drafts.new_spill("packer-0")
     lonely = str(uuid.uuid4())
     (spool.outbox / f"{lonely}.json").write_bytes(ticket(lonely).dump())
     one, two, three = sealed(spool), sealed(spool), sealed(spool)
@@ -147,7 +147,7 @@ def test_leftovers_of_a_crash(spool) -> None:
     assert not spill.path.exists()
     assert not list(spool.outbox.iterdir())
     assert {spool.find(one)[0], spool.find(two)[0]} == {"sent"}
-    (leftover,) = spool.leftovers()
+    (leftover,) = spool.drafts.leftovers()
     assert (leftover.id, leftover.recipe) == (draft.id, recipe(3))
     assert {path.stem for path in spool.sent.iterdir()} == {one, two}
 
@@ -165,7 +165,7 @@ def test_a_draft_without_a_recipe_is_kept_for_a_person(spool) -> None:
         (spool.building / name / "envelope.zip").write_bytes(archive)
         (spool.building / name / "promised").touch()
     (spool.building / f"packer-7-{uuid.uuid4()}.draft").mkdir()
-    assert spool.leftovers() == []  # while others run, it may be one that is being made
+    assert spool.drafts.leftovers() == []  # while others run, it may be one that is being made
     start_again(spool)
     assert not list(spool.building.iterdir())
     assert spool.path("rejected", member).read_bytes() == b"PK\3\4member"
@@ -174,8 +174,8 @@ def test_a_draft_without_a_recipe_is_kept_for_a_person(spool) -> None:
 
 
 def test_a_successor_sweeps_what_its_predecessor_left_unpromised(spool) -> None:
-    mine, other = spool.new_spill("packer-0"), spool.new_spill("packer-1")
-    drafts = [spool.new_draft(recipe(number)).leave().directory for number in (0, 1)]
+    mine, other = spool.drafts.new_spill("packer-0"), spool.drafts.new_spill("packer-1")
+    drafts = [spool.drafts.new(recipe(number)).leave().directory for number in (0, 1)]
     gone = []
     for number, directory in enumerate(drafts):  # killed between mkdir and rename
         gone.append(spool.building / f"packer-{number}-{uuid.uuid4()}.draft")
@@ -256,7 +256,7 @@ def test_page_cache_never_syncs(tmp_path) -> None:
         "import sys; from pathlib import Path; from fastjmix.spool import Spool, Ticket;"
         "from fastjmix.spool.recipe import UNKNOWN;"
         "s = Spool(Path(sys.argv[1]), durable=sys.argv[2] == 'True'); s.prepare();"
-        "d = s.new_draft(UNKNOWN); d.append([b'x']); d.commit();"
+        "d = s.drafts.new(UNKNOWN); d.append([b'x']); d.commit();"
         "d.seal([b'y'], Ticket(d.id, '', '', 'stored', (), '', 1, 0, 0.0, ''));"
         "s.deliver(d.id, {})"
     )
@@ -297,7 +297,7 @@ def test_room(tmp_path) -> None:
 
 
 def test_draft_recipe_is_json(spool) -> None:
-    draft = spool.new_draft(recipe(7))
+    draft = spool.drafts.new(recipe(7))
     assert (draft.directory / "draft.json").read_bytes() == recipe(7).dump()
     assert json.loads(recipe(7).dump())["packer"] == 7
     assert Path(draft.archive).exists()

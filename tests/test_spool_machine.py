@@ -313,7 +313,7 @@ class SpoolMachine(RuleBasedStateMachine):
         self.stop()
         self.spool = Spool(self.root / "spool")
         self.spool.prepare()
-        for leftover in self.spool.leftovers():
+        for leftover in self.spool.drafts.leftovers():
             try:
                 outcome = recover(self.spool, leftover, "packer-0")
                 fresh = getattr(outcome, "fresh", None)

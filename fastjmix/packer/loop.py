@@ -224,7 +224,7 @@ class Packer:
         self._recovered = True
         self._spool.take_over(self._name)
         # Copies first: whether one counts is asked while its original is still there.
-        found = sorted(self._spool.leftovers(), key=lambda one: one.recipe.replaces is None)
+        found = sorted(self._spool.drafts.leftovers(), key=lambda one: one.recipe.replaces is None)
         for leftover in found:
             if leftover.recipe.packer % self._wiring.packers == self._number:
                 self._recoveries.submit(leftover)

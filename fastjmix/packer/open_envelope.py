@@ -103,7 +103,7 @@ class Packing:
         builder = settings.builder
         now = time.monotonic()
         study = arrival.study_instance_uid.decode()
-        draft = spool.new_draft(
+        draft = spool.drafts.new(
             recipe(settings, packer, study, ae),
             durable=builder.durability == "fsync",
         )

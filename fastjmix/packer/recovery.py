@@ -60,13 +60,13 @@ def recover(spool: Spool, leftover: Leftover, origin: str) -> Outcome:
         if stored and not _is_sealed(spool, leftover):
             raise StorageGone("the draft is not in building/ now", errno.ENOENT)
         return Outcome()  # its seal failed after its last rename
-    if stored and (ticket := spool.finish(leftover)) is not None:
+    if stored and (ticket := spool.drafts.finish(leftover)) is not None:
         reach("recovery.sealed")
         return Outcome(ticket)
     if not stored or not leftover.archive.exists() or _is_unfinished_copy(spool, leftover):
-        spool.discard(leftover)
+        spool.drafts.discard(leftover)
         return Outcome()
-    draft = spool.reopen(leftover)
+    draft = spool.drafts.reopen(leftover)
     try:
         return _recover_archive(spool, draft, leftover, origin)
     except OSError:
@@ -85,7 +85,7 @@ def _is_sealed(spool: Spool, leftover: Leftover) -> bool:
 def _is_unfinished_copy(spool: Spool, leftover: Leftover) -> bool:
     """Returns True while the original of a copy is there: only the original counts."""
     original = leftover.recipe.replaces
-    return original is not None and spool.leftover(original) is not None
+    return original is not None and spool.drafts.leftover(original) is not None
 
 
 def _recover_archive(spool: Spool, draft: Draft, leftover: Leftover, origin: str) -> Outcome:
@@ -121,15 +121,15 @@ def _copy_out(
     fresh = None
     if contents.taken:
         recipe = replace(leftover.recipe, replaces=leftover.id)
-        fresh = spool.new_draft(recipe, durable=spool.durable)
+        fresh = spool.drafts.new(recipe, durable=spool.durable)
     try:
         if fresh is not None:
             contents.copy(fresh)
             fresh.commit()
         if survey.damages:
             pieces = (p for d in survey.damages for p in _raw(draft, d.start, d.end))
-            spool.keep_damaged(leftover, pieces, _summary(survey.damages))
-        spool.drop(leftover, durable=True)
+            spool.drafts.keep_damaged(leftover, pieces, _summary(survey.damages))
+        spool.drafts.drop(leftover, durable=True)
     except BaseException:
         if fresh is not None and leftover.directory.exists():
             fresh.abandon()

@@ -217,7 +217,7 @@ class RecoveryQueue:
             return
         self._log.error("envelope_damaged", envelope=leftover.id, exc_info=problem)
         try:
-            self._spool.reject_draft(leftover, repr(problem))
+            self._spool.drafts.reject(leftover, repr(problem))
         except OSError as failure:
             self._failed(recovery, failure)
             return

@@ -78,7 +78,7 @@ class Spills:
         """Makes its file. Raises OSError."""
         if not self._room.fits(seal_bytes(1, 1), SPILL_INODES):
             raise self.full()
-        self._of[lane].spill = self._spool.new_spill(self._name)
+        self._of[lane].spill = self._spool.drafts.new_spill(self._name)
         self._room.spend(0, files=SPILL_INODES)
 
     def append(self, lane: int, buffers: Sequence[memoryview]) -> None:

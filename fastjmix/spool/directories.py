@@ -1,11 +1,13 @@
-"""Names the directories under the storage path, and where an envelope is in each."""
+"""Names the directories under the storage path, and the place of an envelope in each."""
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from pathlib import Path
 from typing import Final, Literal
 
+from fastjmix.errors import DamagedTicket
 from fastjmix.spool.root import Root
 from fastjmix.spool.ticket import Ticket
 
@@ -14,14 +16,14 @@ State = Literal["outbox", "sent", "rejected"]
 SEALED_STATES: Final[tuple[State, ...]] = ("outbox", "sent", "rejected")
 
 SUPERVISOR: Final = "supervisor"
-"""Owner of the names of a process that has taken over from nobody."""
+"""The owner of new files until a process takes over (`Spool.take_over`)."""
 
 
 class Directories:
     """The four directories under the storage path.
 
     `durable=False` (durability = "page-cache") leaves out every fsync. `create=False`: `root` is
-    never made. `unproved`: something had run out when it was prepared (prepare.py). `owner` is the
+    never made. `unproved`: the storage could not be tried at the start (prepare.py). `owner` is the
     process in whose name files are made.
     """
 
@@ -38,14 +40,19 @@ class Directories:
         self.unproved = False
 
     def draft_name(self) -> Path:
-        """Returns where a draft is before it counts, and after it counts no more: see
-        `Spool.take_over`."""
+        """Returns a path for a draft that does not count yet, or no longer; see take_over."""
         return self.building / f"{self.owner}-{uuid.uuid4()}.draft"
 
     def path(self, state: State, envelope_id: str) -> Path:
-        """Where the archive is, or would be."""
+        """Returns the path of an archive, whether or not it is there."""
         return self.root / state / f"{envelope_id}.zip"
 
     def ticket(self, state: State, envelope_id: str) -> Ticket:
-        """Raises FileNotFoundError, DamagedTicket, OSError."""
+        """Returns a ticket. Raises FileNotFoundError, DamagedTicket, OSError."""
         return Ticket.read(self.root / state / f"{envelope_id}.json", envelope_id)
+
+    def remove_ticket(self, envelope_id: str) -> None:
+        """Deletes a ticket in outbox/ that no archive followed; not a file of somebody else's."""
+        with contextlib.suppress(FileNotFoundError, DamagedTicket):
+            self.ticket("outbox", envelope_id)
+            (self.outbox / f"{envelope_id}.json").unlink()

@@ -1,4 +1,4 @@
-"""Deletes drafts: by one rename first, so that what is half deleted never counts again."""
+"""Deletes drafts. The first step is one rename: a draft that is half deleted never counts again."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from fastjmix.spool.rename import rename_new
 
 
 def drop(spool: Directories, directory: Path, *, durable: bool = False) -> None:
-    """Deletes a draft that counts no more. Raises OSError while it looks as if it did.
+    """Deletes a draft that no longer counts. Raises OSError while its name says that it does.
 
-    One rename decides: a `.draft` is swept by a successor. So a process that ends between two of
-    its files leaves nothing that stays until the next start; and of two drafts with the same
-    promises (`durable`, for a copy that is) one is recovered.
+    One rename decides: the successor of this process deletes a `.draft` (sweep.py), so that nothing
+    stays until the next start when this process ends in between. `durable` is for a draft whose
+    durable copy has the same promises: only one of the two is recovered.
     """
     gone = spool.draft_name()
     rename_new(directory, gone)
@@ -32,14 +32,14 @@ def drop(spool: Directories, directory: Path, *, durable: bool = False) -> None:
     try:
         reach("spool.dropping")
     finally:
-        with contextlib.suppress(OSError):  # what stays is deleted by a successor
+        with contextlib.suppress(OSError):  # the successor deletes the remains
             remove_draft(gone)
 
 
 def remove_draft(directory: Path) -> bool:
-    """Deletes a draft's directory and what of ours is in it; False when something else was, too.
+    """Deletes a draft's directory and our files in it.
 
-    Raises OSError.
+    Returns False when other files are in it: those stay, and so does the directory. Raises OSError.
     """
     try:
         found = list(directory.iterdir())

@@ -1,8 +1,9 @@
-"""Holds the four directories and the steps between them. The states are listed in __init__.py.
+"""Moves envelopes between the four directories. The states are listed in __init__.py.
 
-Wanted: each step is one rename, and whatever a crash leaves of a step is finished or undone.
-Guaranteed: a record is durable before the archive that it is about moves; no rename replaces
-(renaming.py); nothing is opened, moved or deleted that is not ours (names.py, reading.py).
+Wanted: each step is one rename, and the remains of a step that a crash cut off are finished or
+undone.
+Guaranteed: a record is durable before its archive moves. No rename replaces a file (rename.py). No
+file that is not ours is opened, moved or deleted (names.py, reading.py).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import contextlib
 import errno
 import heapq
 import os
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,8 +21,8 @@ from typing import Any, BinaryIO
 from fastjmix import log
 from fastjmix.errors import StorageFull, storage_error
 from fastjmix.spool import move, names, prepare
-from fastjmix.spool.building import Building
-from fastjmix.spool.directories import SEALED_STATES, State
+from fastjmix.spool.directories import SEALED_STATES, Directories, State
+from fastjmix.spool.drafts import Drafts
 from fastjmix.spool.files import sync_directory
 from fastjmix.spool.reading import is_file, open_archive, open_regular
 from fastjmix.spool.rename import rename_new
@@ -29,7 +31,7 @@ from fastjmix.spool.ticket import Ticket
 
 
 def _sealed_at(entry: os.DirEntry[str]) -> tuple[float, str] | None:
-    """When an archive was sealed, and its id; None for another file, or one that has left."""
+    """Returns when an archive was sealed, and its id; None for another file, or a moved one."""
     found = names.sealed(entry.name)
     if found is None or found[1] != "zip" or not entry.is_file(follow_symlinks=False):
         return None
@@ -39,24 +41,31 @@ def _sealed_at(entry: os.DirEntry[str]) -> tuple[float, str] | None:
 
 
 def _is_ours(entry: os.DirEntry[str]) -> bool:
-    """True for what has a name of ours and is a regular file, or has just left."""
+    """Returns True for a regular file with a name of ours, or one that has just been moved."""
     ours = names.sealed(entry.name) or names.unfinished(entry.name)
     return ours is not None and (
         entry.is_file(follow_symlinks=False) or not os.path.lexists(entry.path)
     )
 
 
-class Spool(Building):
-    """The four directories under the storage path, and every step between them."""
+class Spool(Directories):
+    """The four directories under the storage path, and every step between them.
+
+    `drafts` are those in building/.
+    """
+
+    def __init__(self, root: Path, *, durable: bool = True, create: bool = True) -> None:
+        super().__init__(root, durable=durable, create=create)
+        self.drafts = Drafts(self)
 
     # -- start -------------------------------------------------------------------------------
 
     def prepare(self) -> None:
-        """Makes the directories, takes the lock, and finishes what a crash left half-done.
+        """Makes the directories, takes the lock, and ends the steps that a crash cut off.
 
-        Raises SpoolError: a symbolic link, not writable, not ours, in memory, on several file
-        systems, or another fastjmix is using it. Where something has only run out, `unproved` is
-        true afterwards.
+        Raises SpoolError when the storage directory is a symbolic link, not writable, another
+        user's, in memory, on several file systems, or used by another fastjmix. After a failure
+        that may pass, such as a full disk, `unproved` is True.
         """
         lacks = prepare.make_ready(self, self.claimed.claim)
         self.unproved = lacks is not None
@@ -66,16 +75,16 @@ class Spool(Building):
                 why=lacks.strerror or str(lacks),
                 hint="nothing is taken until that has passed; what is here is delivered meanwhile",
             )
-        Sweep(self).at_start()
+        Sweep(self, self.drafts).at_start()
 
     def take_over(self, owner: str) -> None:
-        """Takes over: from now on files are made here in the name of `owner`, a process. Files
-        that a former one of that name left are finished or deleted."""
+        """Makes files in the name of the process `owner` from now on, and finishes or deletes the
+        files of its predecessor."""
         self.owner = owner
-        Sweep(self).after(owner)
+        Sweep(self, self.drafts).after(owner)
 
     def inherited(self) -> Spool:
-        """Does the same for a forked process, which has a part in the lock."""
+        """Returns a spool for a forked process, which shares the lock."""
         child = Spool(self.root, durable=self.durable, create=self.create)
         child.claimed = self.claimed
         child.unproved = self.unproved
@@ -86,21 +95,26 @@ class Spool(Building):
         self.claimed.release()
 
     def reclaim(self) -> None:
-        """Makes the directories whole again where they, or all of the storage, were made anew, or
-        could not be made at the start. Raises OSError, SpoolError.
-        """
+        """Completes the directories where they, or all of the storage, were made anew, or could
+        not be made at the start. Raises OSError, SpoolError."""
         if self.claimed.claimed or self.unproved:
             prepare.make_again(self, self.claimed.reclaim)
 
     def probe(self) -> None:
-        """Everything that a promise needs of the disk, once, with a small file. Raises OSError."""
+        """Writes, syncs, renames and reads back a small file. Raises OSError."""
         prepare.probe(self)
 
-    def admit(self, temporary: Path, ticket: Ticket) -> None:
-        """Moves an archive received whole (see `new_upload`) to outbox/.
+    # -- S2 ----------------------------------------------------------------------------------
 
-        Raises FileExistsError when its id is here in any state, OSError. Nothing of it is then in
-        outbox/, and the archive is where it was, unless only a sync failed.
+    def new_upload(self) -> Path:
+        """Returns a path in building/ for an archive that the API is receiving."""
+        return self.building / f"{self.owner}-{uuid.uuid4()}.upload"
+
+    def admit(self, temporary: Path, ticket: Ticket) -> None:
+        """Moves an archive that was received whole (see `new_upload`) to outbox/.
+
+        Raises FileExistsError when its id is in any state, OSError. The archive is then where it
+        was and outbox/ is unchanged, unless only a sync failed.
         """
         if self.durable:
             descriptor = open_regular(temporary)
@@ -118,23 +132,21 @@ class Spool(Building):
                 move.publish(self, coming, ticket, durable=self.durable)
             except OSError:
                 if os.path.lexists(coming):
-                    self.forget_ticket(ticket.id)
+                    self.remove_ticket(ticket.id)
                 raise
         except BaseException:
             with contextlib.suppress(FileNotFoundError):  # it is in outbox/
                 rename_new(coming, temporary)
             raise
 
-    # -- S2 and on ---------------------------------------------------------------------------
-
     def waiting(
         self,
         known: Callable[[str], bool] | None = None,
         foreign: Callable[[str], object] | None = None,
     ) -> list[str]:
-        """Ids in outbox/, oldest first; without those that are `known`. Raises OSError.
+        """Returns the ids in outbox/ that are not `known`, oldest first. Raises OSError.
 
-        `foreign` hears of each name there that is not ours.
+        Calls `foreign` with each name there that is not ours.
         """
         new = []
         with os.scandir(self.outbox) as entries:
@@ -149,10 +161,8 @@ class Spool(Building):
         return [name for _, name in sorted(new)]
 
     def oldest_waiting(self) -> float | None:
-        """When the oldest envelope in outbox/ was sealed, in Unix seconds; None when it is empty.
-
-        Raises OSError.
-        """
+        """Returns when the oldest envelope in outbox/ was sealed, in Unix seconds; None when there
+        is none. Raises OSError."""
         with os.scandir(self.outbox) as entries:
             return min(
                 (one[0] for one in map(_sealed_at, entries) if one is not None), default=None
@@ -161,19 +171,16 @@ class Spool(Building):
     def some_waiting(
         self, after: tuple[float, str], before: float, count: int
     ) -> list[tuple[float, str]]:
-        """Of outbox/ the `count` oldest behind `after`, sealed before `before`: (Unix s, id) each.
-
-        Raises OSError.
-        """
+        """Returns the `count` oldest envelopes in outbox/ behind `after` that were sealed before
+        `before`: (Unix seconds, id) each. Raises OSError."""
         with os.scandir(self.outbox) as entries:
             found = (one for one in map(_sealed_at, entries) if one is not None)
             return heapq.nsmallest(count, (one for one in found if after < one < (before, "")))
 
     def find(self, envelope_id: str) -> tuple[str, Path] | None:
-        """Returns (state, path) of the file that has this id, in any state; None when nothing has
-        it.
+        """Returns (state, path) of a file with this id in any state; None when there is none.
 
-        In the direction in which envelopes move, so that one on its way is seen.
+        Looks in the direction in which envelopes move, so that one that is being moved is found.
         """
         draft = self.building / envelope_id
         if os.path.lexists(draft):
@@ -186,11 +193,11 @@ class Spool(Building):
         return None
 
     def open_served(self, envelope_id: str) -> BinaryIO | None:
-        """Opens the archive of an envelope that may be served: it stays whole however it is moved.
+        """Opens an archive in outbox/ or sent/; None when there is none. Raises OSError.
 
-        None when there is none in outbox/ or sent/. Raises OSError.
+        The open file stays whole wherever the archive is moved.
         """
-        states: tuple[State, ...] = ("sent", "outbox", "sent")  # it may move while we look
+        states: tuple[State, ...] = ("sent", "outbox", "sent")  # it may be moved meanwhile
         problem: OSError | None = None
         for state in states:
             try:
@@ -206,7 +213,7 @@ class Spool(Building):
     def deliver(self, envelope_id: str, receipt: Mapping[str, Any]) -> None:
         """Moves S2 → S3, with the receipt beside it. Raises OSError, DamagedTicket.
 
-        Where there is no room even for the receipt, the envelope is the one that makes some.
+        Where there is no space even for the receipt, the delivered envelope is deleted instead.
         """
         ticket = self.ticket("outbox", envelope_id)
         try:
@@ -225,7 +232,7 @@ class Spool(Building):
             )
 
     def reject(self, envelope_id: str, refusal: Mapping[str, Any]) -> None:
-        """Moves S2 → S4, with the reason kept beside it. Raises OSError, DamagedTicket."""
+        """Moves S2 → S4, with the refusal beside it. Raises OSError, DamagedTicket."""
         ticket = self.ticket("outbox", envelope_id)
         move.move(self, "rejected", replace(ticket, refusal=refusal))
 

@@ -1,10 +1,11 @@
-"""Finishes, undoes or deletes the half-done work of a process that ended.
+"""Finishes, undoes or deletes the unfinished work of a process that ended.
 
-Wanted: a successor finds what its predecessor left, and a start what everybody left; neither fails
-for anything that lies there.
-Guaranteed: only names of ours (names.py), only regular files and our own directories, only what
-nothing was promised of; nothing of a process that lives. An error is about one file: it is logged,
-and the next sweep tries again. Foreign files stay, and a start names them in one warning.
+Wanted: a process handles the remains of its predecessor, and a start those of all processes. No
+file in a directory makes either fail.
+Guaranteed: only files with names of ours are touched (names.py), and of these only regular files
+and our own directories in which nothing was promised. Files of a running process are not touched.
+An error concerns one file: it is logged, and the next sweep tries again. Foreign files stay, and a
+start names them in one warning.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from fastjmix import log
 from fastjmix.errors import DamagedTicket
 from fastjmix.jmix.ids import is_id
 from fastjmix.spool import journal, names
-from fastjmix.spool.building import Building
-from fastjmix.spool.directories import State
+from fastjmix.spool.directories import Directories, State
 from fastjmix.spool.draft import Leftover
+from fastjmix.spool.drafts import Drafts
 from fastjmix.spool.drop import remove_draft
 from fastjmix.spool.files import rename_synced
 from fastjmix.spool.reading import is_file, read_small
@@ -38,16 +39,17 @@ LOCAL_HEADER: Final = b"PK\3\4"
 
 
 class Sweep:
-    """One look at everything that lies in the spool. It raises only errors that end the process."""
+    """One pass over all files in the spool. It raises only errors that end the process."""
 
-    def __init__(self, spool: Building) -> None:
+    def __init__(self, spool: Directories, drafts: Drafts) -> None:
         self._spool = spool
+        self._drafts = drafts
         self._foreign = _Names()
         self._failed = _Names()
 
     def at_start(self) -> None:
-        """Sweeps while nobody else uses the spool, whoever left the files. Foreign files are
-        named."""
+        """Sweeps the files of all processes, while no other process uses the spool; names foreign
+        files."""
         self._unfinished(None)
         self._drafts_without_recipe()
         self._steps()
@@ -55,23 +57,23 @@ class Sweep:
         if self._foreign.count:
             hint = "they are not fastjmix's, and are left alone"
             log.get().warning("foreign_files", **self._foreign.shown(), hint=hint)
-        self._tell_failures()
+        self._log_failures()
 
     def after(self, owner: str) -> None:
-        """Sweeps the files that a former process of this name left, while the others run."""
+        """Sweeps the files of an earlier process of this name, while the others run."""
         self._unfinished(owner)
         if owner in ("uploader", "api"):
             self._steps()
-        self._tell_failures()
+        self._log_failures()
 
-    def _tell_failures(self) -> None:
+    def _log_failures(self) -> None:
         if self._failed.count:
             log.get().error("leftovers_unreadable", **self._failed.shown())
 
-    # -- files of no worth ---------------------------------------------------------------------
+    # -- unfinished files ----------------------------------------------------------------------
 
     def _unfinished(self, owner: str | None) -> None:
-        """Files that were being made, by `owner` or (None) by anybody."""
+        """Deletes files that were being made, by `owner` or (None) by any process."""
         spool = self._spool
         for directory in (spool.building, spool.outbox, spool.sent, spool.rejected):
             for entry in self._entries(directory):
@@ -105,14 +107,14 @@ class Sweep:
             with self._about(path):
                 if not is_id(entry.name) or not entry.is_dir(follow_symlinks=False):
                     self._foreign.add(path)
-                elif self._spool.leftover(entry.name) is None:
+                elif self._drafts.leftover(entry.name) is None:
                     self._without_recipe(path)
 
     def _without_recipe(self, directory: Path) -> None:
-        """Keeps a draft that may hold acknowledged instances for a person; deletes one that holds
-        nothing.
+        """Keeps a draft that may hold acknowledged instances for a person; deletes an empty one.
 
-        Ours has a journal from its first moment on, or an archive that begins as ours do.
+        A draft of ours has a journal from its first moment on, or an archive that begins with a
+        local file header.
         """
         leftover = Leftover(directory.name, directory)
         archives = (leftover.archive, leftover.sealed)
@@ -123,14 +125,14 @@ class Sweep:
             self._foreign.add(directory)
         elif any(is_file(one) and one.lstat().st_size for one in archives):
             why = "its draft.json cannot be read"
-            self._spool.reject_draft(leftover, why)
+            self._drafts.reject(leftover, why)
             kept = f"rejected/{leftover.id}.zip"
             log.get().error("envelope_damaged", envelope=leftover.id, why=why, kept=kept)
         else:
             remove_draft(directory)
 
     def _has_recipe(self, directory: Path) -> bool:
-        """Raises OSError: it cannot be read now, and may be later."""
+        """Returns whether draft.json is one of ours. Raises OSError: it may be readable later."""
         try:
             return Recipe.read(directory) is not None
         except FileNotFoundError:
@@ -139,11 +141,11 @@ class Sweep:
     # -- steps ---------------------------------------------------------------------------------
 
     def _steps(self) -> None:
-        """Ends steps whose archive did not follow its record: the archive goes on, or the record
-        goes.
+        """Ends steps whose archive did not follow its record: moves the archive, or deletes the
+        record.
 
-        A ticket of a live packer or API may stand alone for a moment: its archive is then in
-        building/. The sweep looks there after outbox/, and in outbox/ once more.
+        A ticket of a running packer or API may be alone for a moment, while its archive is in
+        building/. So the sweep lists building/ after outbox/, and looks into outbox/ once more.
         """
         states: tuple[State, ...] = ("sent", "rejected")
         waiting = self._sealed(self._spool.outbox)["zip"]
@@ -167,7 +169,7 @@ class Sweep:
                         record.unlink()
 
     def _end_link(self, state: State, envelope_id: str) -> None:
-        """Ends a rename that takes two steps (renaming.py), and whose second was not taken."""
+        """Ends a rename of two steps (rename.py) whose second step was not taken."""
         waiting, there = (self._spool.path(one, envelope_id) for one in ("outbox", state))
         if same_file(waiting, there):
             _ours(there.with_suffix(".json"))
@@ -189,12 +191,12 @@ class Sweep:
         found: dict[str, set[str]] = {"zip": set(), "json": set()}
         for entry in self._entries(directory):
             ours = names.sealed(entry.name)
-            # Whatever has an archive's name stands in its place.
+            # Any file with an archive's name occupies its place.
             if ours is not None and (ours[1] == "zip" or entry.is_file(follow_symlinks=False)):
                 found[ours[1]].add(ours[0])
         return found
 
-    # -- what is not ours ----------------------------------------------------------------------
+    # -- foreign files --------------------------------------------------------------------------
 
     def _foreign_records(self) -> None:
         spool = self._spool
@@ -213,11 +215,11 @@ class Sweep:
 
     @contextlib.contextmanager
     def _about(self, path: Path) -> Iterator[None]:
-        """Confines an error of this file to this file."""
+        """Confines an error to this file."""
         try:
             yield
         except FileNotFoundError:
-            pass  # it has gone on meanwhile
+            pass  # another process has moved it
         except DamagedTicket:
             self._foreign.add(path)
         except OSError as problem:
@@ -225,7 +227,7 @@ class Sweep:
 
 
 class _Names:
-    """The first of many paths, and how many there are."""
+    """The first SHOWN of many paths, and their count."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -246,12 +248,12 @@ class _Names:
 
 
 def _ours(record: Path) -> Ticket:
-    """Raises OSError, DamagedTicket for what is no record of ours."""
+    """Returns a record. Raises OSError, DamagedTicket when it is not one of ours."""
     return Ticket.read(record, record.stem)
 
 
 def _made(name: str) -> str | None:
-    """Returns the id of a draft in building/, or of an upload on its way; None for another name."""
+    """Returns the id of a draft or of an upload in building/; None for another name."""
     if is_id(name):
         return name
     found = names.unfinished(name)
@@ -259,5 +261,5 @@ def _made(name: str) -> str | None:
 
 
 def _is_archive(path: Path) -> bool:
-    """True for a file that begins as our archives do. Raises OSError."""
+    """Returns True for a file that begins with a local file header. Raises OSError."""
     return is_file(path) and read_small(path, len(LOCAL_HEADER)) == LOCAL_HEADER

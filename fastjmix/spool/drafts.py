@@ -1,7 +1,7 @@
-"""Keeps S1: drafts in building/, those that are made and those that were left.
+"""Keeps S1: the drafts in building/, those being made and those left by an earlier process.
 
-`leftover` reads a draft as a successor sees it; every other step is one rename, so that a process
-that ends between two of them leaves something with a name that says what it is.
+Guaranteed: each step is one rename. A process that ends between two steps leaves a name that says
+what the remains are.
 """
 
 from __future__ import annotations
@@ -29,53 +29,50 @@ from fastjmix.spool.spill import Spill
 from fastjmix.spool.ticket import Ticket
 
 
-class Building(Directories):
-    """building/, and what is done in it."""
+class Drafts:
+    """The drafts of one spool."""
+
+    def __init__(self, spool: Directories) -> None:
+        self._spool = spool
 
     # -- new -----------------------------------------------------------------------------------
 
-    def new_draft(self, recipe: Recipe, *, durable: bool | None = None) -> Draft:
-        """A new envelope in building/. `recipe` tells a later process how to finish it.
-
-        Raises OSError.
-        """
+    def new(self, recipe: Recipe, *, durable: bool | None = None) -> Draft:
+        """Makes a draft. `durable=None`: as durable as the spool. Raises OSError."""
+        spool = self._spool
         envelope_id = str(uuid.uuid4())
-        keep = self.durable if durable is None else durable
-        # Made under another name: whoever finds building/<id> finds it whole.
-        unfinished = self.draft_name()
+        durable = spool.durable if durable is None else durable
+        # Made under another name, so that building/<id> is whole from its first moment.
+        unfinished = spool.draft_name()
         opened: list[int] = []
-        self.claimed.check()
+        spool.claimed.check()
         try:
             unfinished.mkdir(mode=0o700)
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            write_new(unfinished / recipes.NAME, recipe.dump(), self.owner, durable=keep)
+            write_new(unfinished / recipes.NAME, recipe.dump(), spool.owner, durable=durable)
             opened.extend(
                 os.open(unfinished / name, flags, 0o600) for name in (ARCHIVE, journal.NAME)
             )
-            rename_new(unfinished, self.building / envelope_id)
+            rename_new(unfinished, spool.building / envelope_id)
         except BaseException:
             for descriptor in opened:
                 os.close(descriptor)
-            with contextlib.suppress(OSError):  # what stays is deleted by a successor
+            with contextlib.suppress(OSError):  # the successor deletes the remains
                 remove_draft(unfinished)
             raise
         archive, promises = opened
-        return Draft(self, envelope_id, recipe, archive, promises=promises, durable=keep)
+        return Draft(spool, envelope_id, recipe, archive, promises=promises, durable=durable)
 
     def new_spill(self, owner: str) -> Spill:
-        """A file in building/ for an instance larger than its lane. Raises OSError."""
-        return Spill(self.building / f"{owner}-{uuid.uuid4()}.spill")
-
-    def new_upload(self) -> Path:
-        """A name in building/ for an archive that the API is receiving."""
-        return self.building / f"{self.owner}-{uuid.uuid4()}.upload"
+        """Makes a file in building/ for an instance larger than its lane. Raises OSError."""
+        return Spill(self._spool.building / f"{owner}-{uuid.uuid4()}.spill")
 
     # -- left ----------------------------------------------------------------------------------
 
     def leftovers(self) -> list[Leftover]:
-        """Drafts that an earlier process left, oldest first."""
+        """Returns the drafts that an earlier process left, oldest first. Raises OSError."""
         found = []
-        for directory in self.building.iterdir():
+        for directory in self._spool.building.iterdir():
             leftover = self.leftover(directory.name)
             if leftover is not None:
                 with contextlib.suppress(FileNotFoundError):  # another packer sealed it just now
@@ -83,8 +80,8 @@ class Building(Directories):
         return [leftover for _, leftover in sorted(found, key=lambda one: one[0])]
 
     def leftover(self, envelope_id: str) -> Leftover | None:
-        """Returns a draft as a successor sees it; None when there is no readable one of ours."""
-        directory = self.building / envelope_id
+        """Returns a draft as its successor sees it; None when it is not there, or is not ours."""
+        directory = self._spool.building / envelope_id
         if not is_id(envelope_id):
             return None
         with contextlib.suppress(OSError):
@@ -99,8 +96,20 @@ class Building(Directories):
                 return Leftover(envelope_id, directory, recipe, suspect)
         return None
 
+    def reopen(self, leftover: Leftover) -> Draft:
+        """Opens a leftover to be read and sealed. Raises OSError.
+
+        First drops its clean pages from the page cache: after a failed sync they may hold bytes
+        that the disk never got. Pages that were not yet written stay, as they must.
+        """
+        descriptor = open_regular(leftover.archive, os.O_RDWR)
+        with contextlib.suppress(OSError):
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        durable = self._spool.durable
+        return Draft(self._spool, leftover.id, leftover.recipe, descriptor, durable=durable)
+
     def finish(self, leftover: Leftover) -> Ticket | None:
-        """Moves a leftover on whose archive is there in its other form; None when it is not.
+        """Moves a leftover to outbox/ if its archive is complete in another form; else None.
 
         Raises OSError, DamagedTicket.
         """
@@ -114,70 +123,62 @@ class Building(Directories):
                 raise
             leftover.sealed.unlink()  # it is made anew from the acknowledged bytes
             return None
-        move.move_settled(self, leftover.directory, ticket, durable=self.durable)
+        durable = self._spool.durable
+        move.move_settled(self._spool, leftover.directory, ticket, durable=durable)
         with contextlib.suppress(OSError):  # a draft that stays is recovered, and found in outbox/
             self.drop(leftover)
         return ticket
 
     def _end_links(self, leftover: Leftover) -> None:
-        """Ends renames that take two steps (renaming.py). A draft's archive that has its name in
-        a later state, too, has been sealed, and is nobody's to write to."""
+        """Ends renames that take two steps (rename.py).
+
+        An archive that has a name in a later state, too, is sealed: the draft loses its name.
+        """
         for state in SEALED_STATES:
-            path = self.path(state, leftover.id)
+            path = self._spool.path(state, leftover.id)
             for archive in (leftover.archive, leftover.sealed):
                 with contextlib.suppress(FileNotFoundError):
                     if same_file(archive, path):
                         archive.unlink()
 
-    def reopen(self, leftover: Leftover) -> Draft:
-        """The draft of a leftover, to be read and sealed. Raises OSError.
-
-        What the page cache holds of it is dropped first: after a failed sync it may be what the
-        disk never got. (Pages that were not yet written stay, as they must.)
-        """
-        descriptor = open_regular(leftover.archive, os.O_RDWR)
-        with contextlib.suppress(OSError):
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-        return Draft(self, leftover.id, leftover.recipe, descriptor, durable=self.durable)
+    # -- away ----------------------------------------------------------------------------------
 
     def drop(self, leftover: Leftover, *, durable: bool = False) -> None:
-        """Deletes a draft that counts no more (drop.py). Raises OSError while it is there."""
-        drop(self, leftover.directory, durable=durable)
+        """Deletes a draft that no longer counts (drop.py). Raises OSError while it is there."""
+        drop(self._spool, leftover.directory, durable=durable)
 
     def discard(self, leftover: Leftover) -> None:
-        """A draft in which nothing was promised, or whose archive is in outbox/. Raises OSError."""
+        """Deletes a draft in which nothing was promised, or whose archive is in outbox/.
+
+        Raises OSError.
+        """
+        spool = self._spool
         if not is_file(leftover.archive):
-            if self.durable:
-                sync_directory(self.outbox)  # the seal may have ended before it could do that
-        elif not os.path.lexists(self.path("outbox", leftover.id)):
-            self.forget_ticket(leftover.id)  # the seal had begun
+            if spool.durable:
+                sync_directory(spool.outbox)  # the seal may have ended before it could do that
+        elif not os.path.lexists(spool.path("outbox", leftover.id)):
+            spool.remove_ticket(leftover.id)  # the seal had begun
         self.drop(leftover)
 
-    def forget_ticket(self, envelope_id: str) -> None:
-        """Deletes a ticket that no archive followed; what is none of ours stays."""
-        with contextlib.suppress(FileNotFoundError, DamagedTicket):
-            self.ticket("outbox", envelope_id)
-            (self.outbox / f"{envelope_id}.json").unlink()
-
-    def reject_draft(self, leftover: Leftover, why: str) -> None:
-        """A draft that cannot be sealed: S1 → S4, for a person. Raises OSError."""
+    def reject(self, leftover: Leftover, why: str) -> None:
+        """Moves S1 → S4: a draft that cannot be sealed is kept for a person. Raises OSError."""
         sealed = leftover.sealed
         self._keep(leftover, sealed if is_file(sealed) else leftover.archive, why)
         self.drop(leftover)
 
     def keep_damaged(self, leftover: Leftover, pieces: Iterable[bytes], why: str) -> None:
-        """Bytes of a draft that could not be verified → S4, under the draft's id. Raises OSError.
+        """Keeps damaged bytes of a draft in S4, under the draft's id. Raises OSError.
 
-        The draft itself stays where it is; doing this again keeps the same bytes once.
+        The draft itself stays where it is. A repetition keeps the same bytes once.
         """
-        kept = leftover.directory / f"{self.owner}-{uuid.uuid4()}.new"
+        kept = leftover.directory / f"{self._spool.owner}-{uuid.uuid4()}.new"
         try:
             descriptor = os.open(kept, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             try:
                 end = 0
                 for piece in pieces:
                     end = write_all(descriptor, [piece], end)
-                if self.durable:
+                if self._spool.durable:
                     os.fdatasync(descriptor)
             finally:
                 os.close(descriptor)
@@ -193,4 +194,4 @@ class Building(Directories):
             origin="recovery",
             refusal={"why": f"damaged: {why}"},
         )
-        move.put(self, file, "rejected", ticket)
+        move.put(self._spool, file, "rejected", ticket)

@@ -28,6 +28,7 @@ from fastjmix.ipc.lane import Passage
 from fastjmix.ipc.metrics import StatsPage
 from fastjmix.ipc.wiring import Wiring
 from fastjmix.packer.loop import Packer
+from fastjmix.packer.parts import connect
 from fastjmix.packer.recovery import Outcome, recover
 from fastjmix.receiver.connection import Connection, State
 from fastjmix.receiver.messages import Messages
@@ -52,7 +53,8 @@ class Reception:
         self._outcomes = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         links = Links(stop, bell, {"packer-0": self._outcomes[1]}, StatsPage(1).row(0))
         wiring = Wiring(self.passage, wake, 1, 1)
-        self.packer = Packer(config, 0, wiring, links, self.spool)
+        self.parts = connect(config, 0, wiring, links, self.spool)
+        self.packer = Packer(self.parts, 0, wiring, links)
         self._messages = Messages(wiring, links.stats, self)
         lanes = self.passage.lanes
         lane = lanes.lease(0)
@@ -112,11 +114,11 @@ class Reception:
         return self._statuses.pop()
 
     def _pack(self) -> None:
-        while (report := self.packer._intake.poll(0)) is not None:
-            self.packer._handle(*report)
-        self.packer._joins.finish()
-        if self.packer._pending:
-            self.packer._commit()
+        while (report := self.parts.intake.poll(0)) is not None:
+            self.packer.handle(*report)
+        self.parts.joins.drain()
+        if self.parts.commit.waiting:
+            self.parts.commit.commit()
         if self._waits and self._scanner.granted:
             self._waits = False
             self._messages.granted(self._connection, self._scanner)
@@ -137,17 +139,17 @@ class Reception:
 
     def seal(self) -> list[Path]:
         """Seals all that is open; returns the archives that are in outbox/ then."""
-        for packing in list(self.packer._open):
-            self.packer._seal(packing, "the test says so")
+        for envelope in self.parts.envelopes:
+            self.parts.sealer.seal(envelope, "the test says so")
         return sorted(self.spool.outbox.glob("*.zip"))
 
     def close(self) -> None:
-        for packing in list(self.packer._open):
-            packing.draft.close()
+        for envelope in self.parts.envelopes:
+            envelope.draft.close()
         self.spool.release()
         for end in self._outcomes:
             end.close()
-        del self.packer, self._messages, self._scanner
+        del self.packer, self.parts, self._messages, self._scanner
         self.passage.close()
         for descriptor in self._descriptors:
             os.close(descriptor)

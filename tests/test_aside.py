@@ -1,4 +1,4 @@
-"""packer/worker.py: order, where results and exceptions come out, and what `finish` waits for."""
+"""packer/worker.py: the order of work, its results and exceptions, and the end of `drain`."""
 
 from __future__ import annotations
 
@@ -6,49 +6,49 @@ import threading
 
 import pytest
 
-from fastjmix.packer.worker import Aside, Work
+from fastjmix.packer.worker import Work, Worker
 
 
 def test_the_loop_gets_results_in_order_when_it_asks() -> None:
     rung, gate = threading.Semaphore(0), threading.Event()
-    aside = Aside(rung.release)
+    worker = Worker(rung.release)
     where: list[tuple[int, threading.Thread]] = []
 
     def then(work: Work) -> None:
         where.append((work(), threading.current_thread()))
 
-    aside.begin(lambda: gate.wait(20) and 1, then)
-    aside.begin(lambda: 2, then)
-    aside.settle()
-    assert aside.busy
+    worker.submit(lambda: gate.wait(20) and 1, then)
+    worker.submit(lambda: 2, then)
+    worker.settle()
+    assert worker.busy
     assert not where
     gate.set()
     for _ in range(2):
         assert rung.acquire(timeout=20)
-    aside.settle()
+    worker.settle()
     assert where == [(1, threading.current_thread()), (2, threading.current_thread())]
-    assert not aside.busy
+    assert not worker.busy
 
 
 def test_an_exception_is_raised_where_the_result_is_asked_for() -> None:
-    aside = Aside(lambda: None)
-    aside.begin(lambda: 1 // 0, lambda work: work())
+    worker = Worker(lambda: None)
+    worker.submit(lambda: 1 // 0, lambda work: work())
     with pytest.raises(ZeroDivisionError):
-        aside.finish()
-    aside.begin(lambda: 1, lambda work: work())
-    aside.finish()
+        worker.drain()
+    worker.submit(lambda: 1, lambda work: work())
+    worker.drain()
 
 
-def test_finish_waits_for_what_follows() -> None:
-    aside = Aside(lambda: None)
+def test_drain_waits_for_what_follows() -> None:
+    worker = Worker(lambda: None)
     found: list[int] = []
-    aside.begin(lambda: 1, lambda _: aside.begin(lambda: 2, lambda work: found.append(work())))
-    aside.finish()
+    worker.submit(lambda: 1, lambda _: worker.submit(lambda: 2, lambda work: found.append(work())))
+    worker.drain()
     assert found == [2]
 
 
-def until_settled(aside: Aside, rung: threading.Semaphore) -> None:
+def until_settled(worker: Worker, rung: threading.Semaphore) -> None:
     """Settles as a loop does, when it is woken."""
-    while aside.busy:
+    while worker.busy:
         assert rung.acquire(timeout=20)
-        aside.settle()
+        worker.settle()

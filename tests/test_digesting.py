@@ -1,4 +1,5 @@
-"""Digests behind the answers: bounded, complete before a seal, of what the file holds."""
+"""packer/digests.py: digests behind the statuses are bounded, complete before a seal, and of the
+bytes in the file."""
 
 from __future__ import annotations
 
@@ -16,11 +17,10 @@ import pytest
 from blake3 import blake3
 
 from fastjmix.dicom.dataset import Description
-from fastjmix.jmix.write import profiles
 from fastjmix.jmix.write.archive import Member, data_offset, local_header
-from fastjmix.jmix.write.envelope import Contents, Instance
+from fastjmix.jmix.write.envelope import Instance
 from fastjmix.packer.digests import BEHIND_BYTES, STEP_BYTES, Digests
-from fastjmix.packer.open_envelope import Packing
+from fastjmix.packer.open_envelope import OpenEnvelope
 from fastjmix.spool import Spool
 from fastjmix.spool.recipe import UNKNOWN
 
@@ -28,22 +28,24 @@ CT = "1.2.840.10008.5.1.4.1.1.2"
 
 
 class Envelope:
-    """An envelope being packed, on a real spool."""
+    """An open envelope in a real spool."""
 
     def __init__(self, spool: Spool, digest: str = "sha256") -> None:
         self.draft = spool.drafts.new(UNKNOWN, durable=False)
-        rules = SimpleNamespace(builder=SimpleNamespace(digest=digest))
-        contents = Contents(profiles.get("harmony").member_name)
-        self.packing = Packing(self.draft, "1.2", rules, contents, 0.0)  # type: ignore[arg-type]
+        rules: Any = SimpleNamespace(
+            builder=SimpleNamespace(digest=digest, profile="harmony"),
+            listener=SimpleNamespace(endpoint="/"),
+        )
+        self.open = OpenEnvelope(self.draft, "1.2", rules)
 
     def put(self, data: bytes) -> Instance:
-        one = self.packing.contents.add(
-            "1.2", "1.2.1", CT, f"1.2.{len(self.packing.members)}", "1.2.840.10008.1.2.1", None,
+        one = self.open.contents.add(
+            "1.2", "1.2.1", CT, f"1.2.{len(self.open.members)}", "1.2.840.10008.1.2.1", None,
             len(data), None, Description(),
         )  # fmt: skip
         crc = zlib.crc32(data)
         offset = self.draft.append([local_header(one.name, crc, len(data)), data])
-        self.packing.members.append(Member(one.name, crc, len(data), offset))
+        self.open.members.append(Member(one.name, crc, len(data), offset))
         return one
 
 
@@ -54,10 +56,10 @@ def spool(tmp_path: Path) -> Spool:
     return one
 
 
-def owing(spool: Spool, *data: bytes, digest: str = "sha256") -> tuple[Digests, Envelope]:
+def waiting(spool: Spool, *data: bytes, digest: str = "sha256") -> tuple[Digests, Envelope]:
     digests, envelope = Digests(), Envelope(spool, digest)
     for one in data:
-        digests.owe(envelope.packing, envelope.put(one))
+        digests.add(envelope.open, envelope.put(one))
     return digests, envelope
 
 
@@ -67,49 +69,49 @@ def test_steps_are_bounded_and_digests_are_of_the_members(
     spool: Spool, size: int, digest: str, make: Callable[[bytes], Any]
 ) -> None:
     members = [random.Random(size).randbytes(size), b"another"]
-    digests, envelope = owing(spool, *members, digest=digest)
-    while digests.oldest is envelope.packing:
+    digests, envelope = waiting(spool, *members, digest=digest)
+    while digests.oldest is envelope.open:
         before = digests.bytes
-        digests.step(envelope.packing)
+        digests.step(envelope.open)
         assert 0 < before - digests.bytes <= STEP_BYTES
     assert (digests.oldest, digests.bytes) == (None, 0)
-    found = [one.digest for one in envelope.packing.contents.instances()]
+    found = [one.digest for one in envelope.open.contents.instances()]
     assert found == [make(data).digest() for data in members]
 
 
 @pytest.mark.parametrize("off", [-1, 0, 1])
 def test_bytes_that_may_wait(spool: Spool, off: int) -> None:
-    digests, _ = owing(spool, bytes(BEHIND_BYTES // 2), bytes(BEHIND_BYTES // 2 + off))
+    digests, _ = waiting(spool, bytes(BEHIND_BYTES // 2), bytes(BEHIND_BYTES // 2 + off))
     assert digests.too_many == (off > 0)
 
 
 def test_an_envelope_is_finished_before_its_seal_and_others_wait(spool: Spool) -> None:
-    digests, first = owing(spool, bytes(STEP_BYTES * 2))
+    digests, first = waiting(spool, bytes(STEP_BYTES * 2))
     second = Envelope(spool)
-    digests.owe(second.packing, second.put(b"second"))
-    digests.finish(second.packing)
-    assert [one.digest for one in second.packing.contents.instances()] == [
+    digests.add(second.open, second.put(b"second"))
+    digests.finish(second.open)
+    assert [one.digest for one in second.open.contents.instances()] == [
         hashlib.sha256(b"second").digest()
     ]
-    assert digests.oldest is first.packing
-    digests.forget(first.packing)
+    assert digests.oldest is first.open
+    digests.forget(first.open)
     assert (digests.oldest, digests.bytes) == (None, 0)
 
 
 def test_a_member_that_is_not_what_arrived_makes_its_file_suspect(spool: Spool) -> None:
-    digests, envelope = owing(spool, b"as it arrived")
-    member = envelope.packing.members[0]
+    digests, envelope = waiting(spool, b"as it arrived")
+    member = envelope.open.members[0]
     os.pwrite(envelope.draft.descriptor, b"A", data_offset(member))
     with pytest.raises(OSError, match="not what was written") as caught:
-        digests.finish(envelope.packing)
+        digests.finish(envelope.open)
     assert caught.value.errno == errno.EIO
     assert envelope.draft.suspect
-    assert next(envelope.packing.contents.instances()).digest is None
+    assert next(envelope.open.contents.instances()).digest is None
 
 
 def test_a_file_that_lost_its_end_is_suspect(spool: Spool) -> None:
-    digests, envelope = owing(spool, bytes(1000))
+    digests, envelope = waiting(spool, bytes(1000))
     os.ftruncate(envelope.draft.descriptor, 500)
     with pytest.raises(OSError, match="shorter"):
-        digests.finish(envelope.packing)
+        digests.finish(envelope.open)
     assert envelope.draft.suspect

@@ -1,4 +1,4 @@
-"""What docs/durability.md tells an administrator to do, done."""
+"""The instructions of docs/durability.md to an administrator, carried out."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gateway import Gateway, Peer, Store, images, running, until
 
 @contextlib.contextmanager
 def refusing(status: int) -> Iterator[int]:
-    """An upstream that takes each body and refuses it; its port."""
+    """Runs an upstream that reads each body and answers with this status; yields its port."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -22,7 +22,7 @@ def refusing(status: int) -> Iterator[int]:
             self.send_error(status)
 
         def log_message(self, *_: object) -> None:
-            """Says nothing."""
+            """Writes nothing to stderr."""
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -35,7 +35,7 @@ def refusing(status: int) -> Iterator[int]:
 
 
 def test_a_rejected_envelope_goes_back_once_the_cause_is_mended(tmp_path) -> None:
-    """A refusal, the record, the correction, and the two files moved in their order."""
+    """After a refusal: the record says why; both files are moved back, the record first."""
     data = wire.data_set("1.2.3.4")
     builder = "release_grace_secs = 0.1"
     with (
@@ -50,9 +50,9 @@ def test_a_rejected_envelope_goes_back_once_the_cause_is_mended(tmp_path) -> Non
         assert own.stop() == 0
     [archive] = own.envelopes("rejected")
     record = archive.with_suffix(".json")
-    told = json.loads(record.read_text())
-    assert (told["refusal"]["status"], told["calling_ae"]) == (413, "PEER")
-    assert told["instances"] == 1
+    kept = json.loads(record.read_text())
+    assert (kept["refusal"]["status"], kept["calling_ae"]) == (413, "PEER")
+    assert kept["instances"] == 1
     with (
         running(Store(tmp_path / "upstream")) as upstream,
         running(Gateway(tmp_path / "own", upstream.port, builder=builder)) as own,

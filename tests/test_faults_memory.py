@@ -1,4 +1,4 @@
-"""Row F97: a memory limit. The lanes are given within it, and the kernel kills nobody."""
+"""Row F97, a memory limit: it bounds the lanes, and the kernel kills no process."""
 
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ def test_f97_two_listeners_that_ask_for_more_than_there_can_be_are_told(tmp_path
 
 @pytest.mark.parametrize("associations", [1, 2, 4, 64])
 def test_f97_lanes_are_smaller_before_there_are_none(tmp_path, associations: int) -> None:
-    """From plenty down to nothing: never more bytes than there are, never a lane below its least,
-    and never fewer associations for more memory."""
+    """With ever less memory: the lanes never take more than there is, none is smaller than the
+    least size, and more memory never means fewer associations."""
     whole = config(tmp_path, associations)
     least = max(memory.LANE_BYTES_MIN, memory.LANE_PDUS * whole.dicom[0].max_pdu)
     counts = []
@@ -117,7 +117,7 @@ def test_f97_more_associations_than_lanes_can_be_numbered(tmp_path) -> None:
 
 
 def a_system(at: Path, kind: str, own: str, root: str, **limits: str) -> Path:
-    """Makes a /proc/self with one mount of control groups; `limits` by file, of the group named."""
+    """Makes a /proc/self with one mount of control groups; `limits` by "group:file"."""
     mount = at / "sys with blank"
     for name, value in limits.items():
         group, _, file = name.rpartition(":")
@@ -155,7 +155,7 @@ V1, V2 = "memory.limit_in_bytes", "memory.max"
     ],
 )
 def test_f97_the_limit_of_a_control_group(tmp_path, kind, own, root, limits, least) -> None:
-    """In the group itself, above it, in a container that sees its own group only."""
+    """Set in the group itself, above it, or in a container that sees its own group only."""
     found = found_limits(a_system(tmp_path, kind, own, root, **limits))
     machine = found[0].size
     assert min(one.size for one in found) == (least or machine)
@@ -176,8 +176,8 @@ def test_f97_a_proc_that_tells_nothing(tmp_path, lost: str) -> None:
 
 @contextlib.contextmanager
 def limited(size: int) -> Iterator[tuple[str, object] | None]:
-    """Yields Python that puts its process into a group with that limit, and the group's count of
-    kills; None where no group can be made."""
+    """Yields Python code that puts its process into a group with that limit, and a function that
+    counts the group's kills; None where no group can be made."""
     with memory_group(f"fastjmix-test-{os.getpid()}-{threading.get_native_id()}") as found:
         if found is None:
             yield None
@@ -192,8 +192,8 @@ def lanes_of(own: Gateway) -> int:
 
 
 def test_f97_senders_beyond_a_memory_limit_are_rejected_and_nobody_is_killed(tmp_path) -> None:
-    """More senders than fit, each with an instance that is larger than its lane; again and again,
-    until each of them was taken."""
+    """More senders than fit, each with an instance that is larger than its lane. Each tries until
+    that is stored."""
     with running(Store(tmp_path / "up", "--verify-hashes")) as store, limited(200 * MIB) as found:
         first, kills = found or (RLIMITED, lambda: 0)
         own = Gateway(tmp_path / "own", store.port, builder="release_grace_secs = 0.1", first=first)
@@ -256,15 +256,15 @@ def test_f97_each_process_needs_no_more_addresses_than_planned(tmp_path) -> None
 
 @pytest.mark.parametrize("size", [16 * MIB, 64 * MIB, 110 * MIB])
 def test_f97_too_little_for_one_association_is_said_at_the_start(tmp_path, size: int) -> None:
-    """With the numbers, exit code 2, and nothing begun; `check` says the same of this shell."""
+    """The error has the numbers, the exit code is 2, nothing is begun; `check` says the same."""
     write_config(tmp_path, 9)
     with limited(size) as found:
         if found is None or size < 32 * MIB:
             first = f"import resource; resource.setrlimit(resource.RLIMIT_AS, ({150 * MIB}, -1))"
-            told = r"memory limit 150 MiB \(RLIMIT_AS\): too little for one association"
+            said = r"memory limit 150 MiB \(RLIMIT_AS\): too little for one association"
         else:
             first = found[0]
-            told = rf"memory limit {size // MIB} MiB \(memory.*\): too little for one association"
+            said = rf"memory limit {size // MIB} MiB \(memory.*\): too little for one association"
         program = first + THE_COMMAND
         for command, code in (("run", 2), ("check", 0)):
             done = subprocess.run(
@@ -272,7 +272,7 @@ def test_f97_too_little_for_one_association_is_said_at_the_start(tmp_path, size:
                 cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
             )  # fmt: skip
             assert done.returncode == code, done.stderr
-            assert re.search(told + r".* [0-9.]+ MiB or more are needed", done.stdout + done.stderr)
+            assert re.search(said + r".* [0-9.]+ MiB or more are needed", done.stdout + done.stderr)
     assert not (tmp_path / "spool").exists()
 
 

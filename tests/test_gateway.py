@@ -35,7 +35,7 @@ from pydicom.uid import generate_uid
 from pynetdicom import AE
 from pynetdicom.sop_class import CTImageStorage, Verification
 
-from fastjmix.packer.loop import OPEN_MAX
+from fastjmix.packer.seal_schedule import OPEN_MAX
 from fastjmix.tools import send
 
 DEAD_PORT = 9  # discard: nothing listens there
@@ -467,7 +467,7 @@ def test_the_envelope_that_was_quiet_longest_makes_place(start) -> None:
 @pytest.mark.parametrize("off", [-1, 0, 1])
 def test_s39_the_largest_envelope_makes_place_for_instances(start, off: int) -> None:
     """Studies that are kept open, each with many instances, cannot take all memory."""
-    few = "from fastjmix.packer import open_envelopes; open_envelopes.HELD_MAX = 20"
+    few = "from fastjmix.packer import seal_schedule; seal_schedule.HELD_MAX = 20"
     own = start(
         fastjmix="packers = 1", builder='release_grace_secs = 60\ndurability = "page-cache"',
         first=few,

@@ -1,4 +1,4 @@
-"""What a bad peer, a bad disk or a kill at a bad moment must not do to anyone else."""
+"""A bad peer, a bad disk or a kill at a bad moment harms nobody else."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def start(tmp_path):
 
 @pytest.fixture
 def silent():
-    """An upstream that takes connections and never answers; its port."""
+    """Runs an upstream that takes connections and never answers; yields its port."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         yield listening.getsockname()[1]
 
@@ -102,7 +102,7 @@ def test_fragments_that_end_where_the_lane_ends(start, pdv: int) -> None:
 
 
 def large_head() -> bytes:
-    """A private element of 1 MB before the Study Instance UID."""
+    """Returns a data set with a private element of 1 MB before the Study Instance UID."""
     plain = wire.data_set()
     cut = plain.index(struct.pack("<HH", 0x0010, 0x0010))
     return plain[:cut] + wire.element(0x00091010, b"OB", os.urandom(1_040_000)) + plain[cut:]
@@ -124,10 +124,10 @@ WAITS = """
 from pathlib import Path
 from fastjmix.spool import journal
 read = journal.read
-def when_told(directory):
+def when_released(directory):
     Path("go on").read_bytes()
     return read(directory)
-journal.read = when_told
+journal.read = when_released
 """
 """Code by which the process that recovers a draft waits until the test has written to a pipe."""
 
@@ -234,7 +234,7 @@ def ticks(pid: int) -> int:
 
 
 def push(peer: Peer, data: bytes, seconds: float) -> int:
-    """Sends until the other side takes no more; bytes taken."""
+    """Sends until the other side takes no more; returns the number of bytes taken."""
     peer.socket.setblocking(False)
     taken, last = 0, time.monotonic()
     while time.monotonic() - last < seconds:
@@ -259,7 +259,7 @@ def test_a_peer_that_runs_ahead_costs_no_processor(start, silent) -> None:
 
 
 def test_an_idle_node_sleeps(start) -> None:
-    """In three seconds no process of it wakes (once a minute the uploader looks around)."""
+    """No process of it wakes in three seconds (the uploader looks at outbox/ once a minute)."""
     own = start()
     own.wait_for("http_listening")
     pids = [own.child.pid, *own.children().values()]
@@ -274,14 +274,14 @@ def wakings_in(seconds: float, pids: list[int]) -> int:
 
 
 def wakings(pids: list[int]) -> int:
-    """How often their threads have gone to sleep again."""
+    """Returns how often their threads have gone to sleep again."""
     texts = [p.read_text() for pid in pids for p in Path(f"/proc/{pid}/task").glob("*/status")]
     found = [re.search(r"^voluntary_ctxt_switches:\s+(\d+)", text, re.M) for text in texts]
     return sum(int(one[1]) for one in found if one)
 
 
 def test_systemd_signals_everyone(start) -> None:
-    """Its default: SIGTERM to each process of the group. Only the supervisor acts on it."""
+    """By default systemd sends SIGTERM to each process of the group. Only the supervisor stops."""
     own = start()
     names = {"receiver-0", "packer-0", "uploader", "api"}
     until(lambda: set(own.children()) == names, "the children have their names")
@@ -316,7 +316,7 @@ def test_more_connections_than_max_half_open_is_no_line_in_the_log(start, tmp_pa
     until(lambda: any(_closed(p) for p in peers[512:]), "the last ones are closed at once")
     for peer in peers:
         peer.close()
-    until(lambda: is_let_in(own), "there is room at the door again")
+    until(lambda: is_let_in(own), "a connection is accepted again")
     assert sum("accept_failed" in line for line in own.lines) == 0
 
 

@@ -131,7 +131,7 @@ def receiver(world: World, how: Protocol) -> Iterator[World]:
 
 
 def packer(world: World, how: Protocol) -> Iterator[World]:
-    """intake.pxi `_answer_bells`, `_look`; packer/loop.py `_grant`, `_sleep`."""
+    """intake.pxi `_answer_bells`, `_look`; packer/statuses.py `give`; packer/loop.py `_sleep`."""
     match world.at[P]:
         case "look" | "look again":
             again = "" if world.at[P] == "look" else " again"

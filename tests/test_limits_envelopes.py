@@ -19,7 +19,7 @@ from test_uploader_process import whole_config
 
 from fastjmix.ipc.ingest_rules import Settings
 from fastjmix.jmix.write.parties import Encryption, Entity, Published
-from fastjmix.packer.open_envelope import CIPHER_BYTES_EACH, CIPHER_BYTES_MAX, Packing
+from fastjmix.packer.open_envelope import CIPHER_BYTES_EACH, CIPHER_BYTES_MAX, OpenEnvelope
 from fastjmix.spool import Spool
 
 STUDY = "1.2.826.0.1.1234567"
@@ -95,7 +95,7 @@ def test_instances_of_an_envelope(start, off: int) -> None:
 
 
 @pytest.fixture
-def packing(tmp_path: Path) -> Iterator[Callable[[Published | None], Packing]]:
+def open_envelope(tmp_path: Path) -> Iterator[Callable[[Published | None], OpenEnvelope]]:
     """Makes open envelopes with one member, in a spool of their own."""
     spool = Spool(tmp_path, durable=False)
     spool.prepare()
@@ -103,14 +103,14 @@ def packing(tmp_path: Path) -> Iterator[Callable[[Published | None], Packing]]:
     pair = Pair()
     pair.feed(core_message(wire.data_set()))
     data, arrival = pair.stored[0]
-    made: list[Packing] = []
+    made: list[OpenEnvelope] = []
 
-    def one(published: Published | None) -> Packing:
+    def one(published: Published | None) -> OpenEnvelope:
         profile = "harmony" if published is None else "jmix-1.0"
         builder = replace(
             listener.builder, durability="page-cache", profile=profile, published=published
         )
-        opened = Packing.open(spool, Settings(listener, builder, None), 0, arrival, "PEER")
+        opened = OpenEnvelope.create(spool, Settings(listener, builder, None), 0, arrival, "PEER")
         made.append(opened)
         assert opened.full_with(1 << 60) is False  # the first member is always taken
         opened.append(arrival, [memoryview(data)])
@@ -129,12 +129,12 @@ ENCRYPTED = Published(
 
 @pytest.mark.parametrize("off", [-1, 0, 1])
 def test_bytes_of_an_envelope_that_one_key_encrypts(
-    packing: Callable[[Published | None], Packing], off: int
+    open_envelope: Callable[[Published | None], OpenEnvelope], off: int
 ) -> None:
     """Less than max_envelope_bytes allows here: of what AES-GCM can, each member's share of the
     tar is kept free. What is not encrypted has no such bound."""
     most = CIPHER_BYTES_MAX - CIPHER_BYTES_EACH
-    encrypted, plain = packing(ENCRYPTED), packing(None)
+    encrypted, plain = open_envelope(ENCRYPTED), open_envelope(None)
     assert encrypted.builder.max_envelope_bytes > CIPHER_BYTES_MAX
     assert encrypted.full_with(most - encrypted.draft.end + off) == (off > 0)
     assert not plain.full_with(most - plain.draft.end + off)

@@ -20,7 +20,7 @@ from test_aside import until_settled
 from fastjmix.ipc.channels import Links
 from fastjmix.ipc.metrics import StatsPage
 from fastjmix.packer.recovery_queue import FAULTS_MAX, RETRY_MAX_SECS, Recovery, RecoveryQueue
-from fastjmix.packer.worker import Aside
+from fastjmix.packer.worker import Worker
 from fastjmix.spool import Leftover, Spool
 
 
@@ -35,7 +35,7 @@ class Site:
         reception.close()
         self.outbox_event = os.eventfd(0, os.EFD_NONBLOCK)
         self.woken = threading.Semaphore(0)
-        self.worker = Aside(self.woken.release)
+        self.worker = Worker(self.woken.release)
         self.failures: list[OSError] = []
         self.stats = StatsPage(1).row(0)
         links = Links(self.outbox_event, self.outbox_event, {}, self.stats)
@@ -140,13 +140,13 @@ def test_f85_drafts_that_failed_wait_behind_those_that_did_not(site) -> None:
     def doing(name: str) -> Callable[[], str]:
         return lambda: order.append(name) or name
 
-    site.worker.begin(lambda: gate.wait(20), lambda work: work())
-    site.worker.begin(doing("failed"), lambda work: work(), again=True)
-    site.worker.begin(doing("first"), lambda work: work())
-    site.worker.begin(doing("failed too"), lambda work: work(), again=True)
-    site.worker.begin(doing("second"), lambda work: work())
+    site.worker.submit(lambda: gate.wait(20), lambda work: work())
+    site.worker.submit(doing("failed"), lambda work: work(), retry=True)
+    site.worker.submit(doing("first"), lambda work: work())
+    site.worker.submit(doing("failed too"), lambda work: work(), retry=True)
+    site.worker.submit(doing("second"), lambda work: work())
     gate.set()
-    site.worker.finish()
+    site.worker.drain()
     assert order == ["first", "second", "failed", "failed too"]
 
 

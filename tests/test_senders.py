@@ -1,6 +1,6 @@
-"""packer/senders.py, spool/calling_aes.py: whom an open envelope waits for.
+"""packer/senders.py, spool/calling_aes.py: the associations that an open envelope waits for.
 
-Time that must pass is not slept away: another study, whose timer is due later, is sealed first.
+Tests do not sleep until a timer is due: they wait for the seal of another study that is due later.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 
 @pytest.fixture(scope="module")
 def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """Two packers: what one learns, the other knows."""
+    """Two packers: a calling AE title that one remembers is known to the other."""
     directory = tmp_path_factory.mktemp("patient")
     with gateway_with(directory, PATIENT, fastjmix="packers = 2") as own:
         yield own
@@ -75,14 +75,14 @@ def begin(peer: Peer, one: tuple[str, bytes], share: float = 0.5) -> bytes:
 
 
 def wait_released(own: Gateway) -> None:
-    """Returns when an association that was released now would have had its grace."""
+    """Returns when the grace of an association that was released now would have ended."""
     study = new_uid()
     send(own, instance(study))
     sealed(own, study)
 
 
 def wait_quiet(own: Gateway) -> None:
-    """Returns when a study would be quiet whose last instance came before now."""
+    """Returns when a study whose last instance came before now would be quiet."""
     study = new_uid()
     with association(own) as peer:
         store(peer, instance(study))
@@ -94,21 +94,21 @@ def uids_of(found: list[Path]) -> list[set[str]]:
     return [set(images(archive)) for archive in found]
 
 
-# -- an instance on the wire ---------------------------------------------------------------------
+# -- an instance that is arriving ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("pixels", [60_000, 9_000_000])
 def test_f101_an_instance_longer_than_quiet_secs_does_not_tear_its_study(
     gateway: Gateway, pixels: int
 ) -> None:
-    """Also one that goes to a file of its own, being larger than its lane."""
+    """Larger than its lane, too, so that it goes to a file."""
     study = new_uid()
     first, second = instance(study), instance(study, pixels=pixels)
     with association(gateway) as peer:
         store(peer, first)
         rest = begin(peer, second, 0.9)
         wait_quiet(gateway)
-        wait_quiet(gateway)  # twice: it is asked again each time
+        wait_quiet(gateway)  # twice: the lanes are asked each time
         assert archives(gateway, study) == []
         peer.send(rest)
         assert peer.status() == 0
@@ -134,7 +134,7 @@ def test_f101_a_release_does_not_seal_what_another_association_is_sending(
 
 
 def test_f101_the_grace_begins_when_the_last_one_broke_off(gateway: Gateway) -> None:
-    """It is likely to come again."""
+    """A sender that broke off is likely to come again."""
     study = new_uid()
     first, second = instance(study), instance(study, pixels=60_000)
     with ExitStack() as stack:
@@ -162,7 +162,7 @@ def test_f101_who_breaks_off_and_stays_away_is_not_waited_for(gateway: Gateway) 
 
 
 def test_f101_the_envelope_that_makes_place_is_not_one_on_the_wire(tmp_path: Path) -> None:
-    few = "import fastjmix.packer.loop as packer; packer.OPEN_MAX = 2"
+    few = "from fastjmix.packer import seal_schedule; seal_schedule.OPEN_MAX = 2"
     with gateway_with(tmp_path, "quiet_secs = 60", first=few) as own, ExitStack() as stack:
         studies = [new_uid() for _ in range(3)]
         peers = [stack.enter_context(association(own)) for _ in range(4)]
@@ -177,11 +177,11 @@ def test_f101_the_envelope_that_makes_place_is_not_one_on_the_wire(tmp_path: Pat
         assert peers[1].status() == 0
 
 
-# -- one association an image --------------------------------------------------------------------
+# -- an association for each instance ------------------------------------------------------------
 
 
 def study_of(packer: int) -> str:
-    """A Study Instance UID whose packer, of two, has this number."""
+    """Returns a Study Instance UID whose packer, of two, has this number."""
     while True:
         study = new_uid()
         if xxhash.xxh3_64_intdigest(study.encode()) % 2 == packer:
@@ -189,7 +189,7 @@ def study_of(packer: int) -> str:
 
 
 def send_apart(own: Gateway, title: str, count: int, study: str) -> list[tuple[str, bytes]]:
-    """Sends images of a study, each in an association of its own, the grace between two."""
+    """Sends instances of a study, each in an association of its own, with the grace in between."""
     sent = [instance(study) for _ in range(count)]
     for number, one in enumerate(sent):
         if number:
@@ -199,7 +199,7 @@ def send_apart(own: Gateway, title: str, count: int, study: str) -> list[tuple[s
 
 
 def seals_of(own: Gateway, title: str) -> list[str]:
-    """Why the envelopes of a calling AE title were sealed."""
+    """Returns the reasons of the seals of a calling AE title's envelopes."""
     lines = [one for one in own.lines if "envelope_sealed " in one and f"={title} " in one]
     return [one.split(" why=")[1].split(" of_")[0].strip('"') for one in lines]
 
@@ -207,7 +207,7 @@ def seals_of(own: Gateway, title: str) -> list[str]:
 def test_f102_who_sends_each_image_in_an_association_has_one_envelope_a_study(
     patient: Gateway,
 ) -> None:
-    """The first study may be torn. Whichever packer learns, the other one knows."""
+    """The first study may come in two envelopes. Either packer knows what the other remembers."""
     before = metric(patient, "fastjmix_calling_aes_returning")
     title, first = "APART", study_of(0)
     send_apart(patient, title, 2, first)
@@ -237,7 +237,7 @@ def test_f102_what_was_learned_is_kept_over_a_restart(tmp_path: Path) -> None:
 
 
 def test_f102_a_study_with_more_returns_is_torn_once(patient: Gateway) -> None:
-    """From the second return on the study that teaches us is waited for, too."""
+    """From the second return on, the study with the first return is waited for, too."""
     study = new_uid()
     sent = send_apart(patient, "MORE", 4, study)
     found = uids_of(sealed(patient, study, 3))
@@ -246,7 +246,7 @@ def test_f102_a_study_with_more_returns_is_torn_once(patient: Gateway) -> None:
 
 
 def parallel(own: Gateway, title: str) -> None:
-    """Two associations at once: the second was open when the first was released."""
+    """Opens two associations at once: the second is open when the first is released."""
     study = new_uid()
     with association(own, title) as one, association(own, title) as other:
         store(one, instance(study))
@@ -257,16 +257,16 @@ def parallel(own: Gateway, title: str) -> None:
 
 
 def repetition(own: Gateway, title: str) -> None:
-    """The same images again: somebody sends a study twice."""
+    """Sends a study twice."""
     study = new_uid()
-    images = [instance(study) for _ in range(2)]
-    send(own, *images, calling=title)
+    both = [instance(study) for _ in range(2)]
+    send(own, *both, calling=title)
     wait_released(own)
-    send(own, *images, calling=title)
+    send(own, *both, calling=title)
 
 
 def other_title(own: Gateway, title: str) -> None:
-    """Two devices send to one study."""
+    """Sends to one study from two devices."""
     study = new_uid()
     send(own, instance(study), calling=title)
     wait_released(own)
@@ -274,7 +274,7 @@ def other_title(own: Gateway, title: str) -> None:
 
 
 def broken_off(own: Gateway, title: str) -> None:
-    """The connection was lost inside an instance, and the rest is sent again."""
+    """Loses the connection inside an instance, and sends the rest again."""
     study = new_uid()
     second = instance(study, pixels=60_000)
     with association(own, title) as peer:
@@ -286,7 +286,7 @@ def broken_off(own: Gateway, title: str) -> None:
 
 
 def too_late(own: Gateway, title: str) -> None:
-    """It comes back after `quiet_secs`."""
+    """Returns after `quiet_secs`."""
     study = new_uid()
     send(own, instance(study), calling=title)
     sealed(own, study)
@@ -313,18 +313,18 @@ def test_f102_who_does_not_come_back_is_not_waited_for(patient: Gateway, scenari
 def test_f102_who_comes_back_within_the_grace_needs_no_more(
     tmp_path: Path, after: float, learns: bool
 ) -> None:
-    """Nor does who comes back too late. The grace is 1 s, `quiet_secs` 30."""
+    """A return that is too late does not count either. The grace is 1 s, `quiet_secs` 30."""
     reception = Reception(tmp_path)
-    lanes, whom = reception.passage.lanes, reception.packer._senders
+    lanes, known = reception.passage.lanes, reception.parts.senders
     (first, second), study = (new_uid(), new_uid()), new_uid()
     assert reception.store(instance(study, uid=first)[1], first) == 0
     lanes.open(0, 0, 0, b"MODALITY")
     reception._pack()
-    ((key, left),) = whom._released.items()
-    whom._released[key] = left._replace(at=left.at - after)
+    ((key, left),) = known._released.items()
+    known._released[key] = left._replace(at=left.at - after)
     lanes.open(0, lanes.new_association(), 0, b"MODALITY")
     assert reception.store(instance(study, uid=second)[1], second) == 0
-    assert whom._known.returns("MODALITY") == learns
+    assert known._known.returns("MODALITY") == learns
     reception.close()
 
 
@@ -346,7 +346,7 @@ def test_f102_while_another_association_sends_to_the_study_nobody_has_left_it(
 def test_f102_a_file_that_is_not_ours_costs_no_instance(
     tmp_path: Path, content: str | None
 ) -> None:
-    """None: a directory stands there."""
+    """None: a directory has that name."""
     spool = Spool(tmp_path / "spool", durable=False)
     spool.prepare()
     path = spool.root / RETURNING_FILE
@@ -378,7 +378,7 @@ def spool(tmp_path: Path) -> Iterator[Spool]:
 
 @pytest.mark.parametrize("over", [-1, 0, 1])
 def test_calling_ae_titles_that_are_remembered(spool: Spool, over: int) -> None:
-    """However they are escaped, they fit; the one that came back first goes."""
+    """They fit, however they are escaped; the one that returned first is forgotten."""
     titles = [f"{chr(1) * 12}{n:04}" for n in range(calling_aes.TITLES_MAX + over)]
     known = CallingAEs(spool)
     for title in titles:
@@ -392,8 +392,8 @@ def test_calling_ae_titles_that_are_remembered(spool: Spool, over: int) -> None:
 @pytest.mark.parametrize("off", [-60, 60])
 def test_a_title_that_stays_away_is_forgotten(spool: Spool, off: float) -> None:
     at = time.time() - calling_aes.FORGET_SECS - off
-    told = {"fastjmix": 1, "entries": {"CR1": {"returned": at}, "CR2": {"returned": "x"}}}
-    (spool.root / RETURNING_FILE).write_text(json.dumps(told))
+    content = {"fastjmix": 1, "entries": {"CR1": {"returned": at}, "CR2": {"returned": "x"}}}
+    (spool.root / RETURNING_FILE).write_text(json.dumps(content))
     assert CallingAEs(spool).returns("CR1") == (off < 0)
     assert not CallingAEs(spool).returns("CR2")
 
@@ -446,10 +446,10 @@ def test_studies_of_an_association_that_are_remembered(tmp_path: Path, over: int
     for n in range(count):
         uid, data = instance(f"1.2.{n}")
         assert reception.store(data, uid) == 0
-    (sending,) = reception.packer._senders._sending.values()
+    (sending,) = reception.parts.senders._sending.values()
     assert len(sending.first) == min(count, senders.STUDIES_MAX)
-    reception.packer._senders.ended(1)
-    assert not reception.packer._senders._sending
+    reception.parts.senders.association_ended(1)
+    assert not reception.parts.senders._sending
     reception.close()
 
 
@@ -462,6 +462,6 @@ def test_studies_of_released_associations_that_are_remembered(
     for n in range(5 + over):
         uid, data = instance(f"1.2.{n}")
         assert reception.store(data, uid) == 0
-    reception.packer._senders.ended(1)
-    assert len(reception.packer._senders._released) == min(5 + over, 5)
+    reception.parts.senders.association_ended(1)
+    assert len(reception.parts.senders._released) == min(5 + over, 5)
     reception.close()

@@ -45,7 +45,7 @@ from nightly import by_form
 from fastjmix.dicom.dataset import file_meta_prefix
 from fastjmix.ipc.ingest_rules import tabulate
 from fastjmix.packer import seal as sealing
-from fastjmix.packer.open_envelope import Packing
+from fastjmix.packer.open_envelope import OpenEnvelope
 from fastjmix.packer.recovery import recover
 from fastjmix.spool import Retention, Spool
 from fastjmix.spool import rename as renaming
@@ -159,7 +159,7 @@ class SpoolMachine(RuleBasedStateMachine):
         self.rules = tabulate(configs.loaded(self.root / "config")).rows[0]
         self.spool = Spool(self.root / "spool")
         self.spool.prepare()
-        self.open: dict[str, Packing] = {}
+        self.open: dict[str, OpenEnvelope] = {}
         self.committed: dict[str, int] = {}
         self.pending: dict[str, list[bytes]] = {}
         self.received: set[bytes] = set()
@@ -218,7 +218,7 @@ class SpoolMachine(RuleBasedStateMachine):
         data = wire.data_set(instance, study=study, pixels=filler * 40 + b"\1")
         announced, buffers = arrival(study, instance, data)
         if study not in self.open:
-            self.open[study] = Packing.open(self.spool, self.rules, 0, announced, "PEER")
+            self.open[study] = OpenEnvelope.create(self.spool, self.rules, 0, announced, "PEER")
             self.drafts.append(self.open[study].draft.id)
             self.committed[study] = 0
             self.pending[study] = []
@@ -238,7 +238,7 @@ class SpoolMachine(RuleBasedStateMachine):
         self.acknowledged.update(self.pending[study])
         self.pending[study] = []
 
-    def seal_packing(self, one: Packing) -> object:
+    def seal_envelope(self, one: OpenEnvelope) -> object:
         return sealing.seal(one.draft, one.contents, one.members, "packer-0")
 
     @precondition(lambda self: self.open)
@@ -248,12 +248,12 @@ class SpoolMachine(RuleBasedStateMachine):
         self.commit_study(study)
         one = self.open[study]
         if changes:
-            if dies_at_change(lambda: self.seal_packing(one), changes):
+            if dies_at_change(lambda: self.seal_envelope(one), changes):
                 self.start_again()
                 return
         else:
             with contextlib.suppress(FileExistsError):  # it stays in building/
-                self.seal_packing(one)
+                self.seal_envelope(one)
         one.draft.close()
         del self.open[study], self.committed[study], self.pending[study]
 

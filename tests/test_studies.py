@@ -1,4 +1,4 @@
-"""Studies as a whole gateway tells them: real associations, real files."""
+"""Studies through a whole gateway: metadata of their envelopes, and answers to queries."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ import pytest
 import wire
 from dicom_peers import archives, new_uid
 from gateway import Gateway, Peer, Store, get, members, run_command, running, until
-
-from fastjmix.httpd.study_query import list_headers
 
 BUILDER = "release_grace_secs = 0.2"
 SR = "1.2.840.10008.5.1.4.1.1.88.67"
@@ -41,7 +39,7 @@ def instance(
     number: int = 1,
     pixels: int = 64,
 ) -> tuple[str, bytes]:
-    """(SOP Instance UID, data set)"""
+    """Returns (SOP Instance UID, data set)."""
     uid = uid or new_uid()
     parts = [
         (0x00080016, b"UI", sop_class),
@@ -64,7 +62,7 @@ def instance(
 def send(
     own: Gateway, *instances: tuple[str, bytes], calling: str = "", sop_class: str = wire.CT
 ) -> None:
-    """Sends instances in one association, of a calling AE title of their own."""
+    """Sends instances in one association; without `calling`, its calling AE title is a new one."""
     with Peer(own.dicom_port) as peer:
         title = calling or f"AE{new_uid()[-12:]}"
         assert peer.associate(*CONTEXTS, calling=title.encode())[0] == 2
@@ -104,11 +102,11 @@ def test_f100_two_patients_under_one_study_are_told(gateway: Gateway, same_serie
         instance(study, series=series, name="BETA^TWO", patient="B2"),
     )
     (archive,) = sealed(gateway, study)
-    told = metadata_of(archive)["studies"][study]
-    assert told["patient_name"] == "ALPHA^ONE"
-    assert told["patient_conflict"] is True
-    assert [one["patient_name"] for one in told["patients"]] == ["ALPHA^ONE", "BETA^TWO"]
-    assert [one["instance_count"] for one in told["patients"]] == [1, 2]
+    found = metadata_of(archive)["studies"][study]
+    assert found["patient_name"] == "ALPHA^ONE"
+    assert found["patient_conflict"] is True
+    assert [one["patient_name"] for one in found["patients"]] == ["ALPHA^ONE", "BETA^TWO"]
+    assert [one["instance_count"] for one in found["patients"]] == [1, 2]
     gateway.wait_for(rf"patient_conflict .*{study}")
     lines = [one for one in gateway.lines if study in one and "patient_conflict" in one]
     assert len(lines) == 1
@@ -128,12 +126,12 @@ def test_f100_a_dose_report_describes_no_study_of_images(
     images = [instance(study, series=series, number=n) for n in (9, 7)]
     send(gateway, *([report, *images] if report_first else [*images, report]))
     (archive,) = sealed(gateway, study)
-    told = metadata_of(archive)["studies"][study]
-    shown = told["modality"], told["patient_name"], told["study_date"]
+    found = metadata_of(archive)["studies"][study]
+    shown = found["modality"], found["patient_name"], found["study_date"]
     assert shown == ("CT", "SYN^TH", "20260101")
-    assert "patient_conflict" not in told
-    series_of = {one["modality"]: one for one in told["series"]}
-    # By arrival, whatever their numbers are; and the numbers are there.
+    assert "patient_conflict" not in found
+    series_of = {one["modality"]: one for one in found["series"]}
+    # The files are in order of arrival, not of the instance numbers.
     assert [one["file"][-7:-4] for one in series_of["CT"]["instances"]] == ["001", "002"]
     assert [one["instance_number"] for one in series_of["CT"]["instances"]] == [9, 7]
     assert series_of["CT"]["series_number"] == 4
@@ -150,9 +148,9 @@ def test_f100_a_crash_changes_nothing_of_what_is_told(tmp_path: Path) -> None:
             instance(study, series=series, name="BETA^TWO", patient="B2"),
         )
         (archive,) = sealed(own, study)
-        told = metadata_of(archive)["studies"][study]
-    assert (told["modality"], told["patient_name"]) == ("CT", "ALPHA^ONE")
-    assert [one["instance_count"] for one in told["patients"]] == [2, 1]
+        found = metadata_of(archive)["studies"][study]
+    assert (found["modality"], found["patient_name"]) == ("CT", "ALPHA^ONE")
+    assert [one["instance_count"] for one in found["patients"]] == [2, 1]
 
 
 def test_f100_control_characters_reach_no_document(gateway: Gateway) -> None:
@@ -184,7 +182,7 @@ def test_f100_a_uid_with_a_control_character_makes_no_envelope(tmp_path: Path) -
 
 
 def check_parts(base: str, study: str, count: int) -> None:
-    """The answer to a query counts the envelopes, and its link gives their list."""
+    """Checks that the answer to a query counts the envelopes, and links to their list."""
     url = f"{base}/api/jmix?studyInstanceUid={study}"
     status, headers, body = get(url)
     assert (status, headers["Content-Type"]) == (200, "application/zip")
@@ -198,10 +196,10 @@ def check_parts(base: str, study: str, count: int) -> None:
     for accept in ("*/*", "application/json"):
         listed = get(urljoin(url, target.strip("<>")), Accept=accept)[2]
         assert len(json.loads(listed)["jmixEnvelopes"]) == count
-    partial, told, _ = get(url, Range="bytes=0-9")
-    assert (partial, told["X-Envelopes"]) == (206, str(count))
-    unchanged, told, _ = get(url, **{"If-None-Match": headers["ETag"]})
-    assert (unchanged, told["X-Envelopes"]) == (304, str(count))
+    partial, shown, _ = get(url, Range="bytes=0-9")
+    assert (partial, shown["X-Envelopes"]) == (206, str(count))
+    unchanged, shown, _ = get(url, **{"If-None-Match": headers["ETag"]})
+    assert (unchanged, shown["X-Envelopes"]) == (304, str(count))
     request = urllib.request.Request(url, method="HEAD")
     with urllib.request.urlopen(request, timeout=10) as answer:
         assert answer.headers["X-Envelopes"] == str(count)
@@ -209,7 +207,7 @@ def check_parts(base: str, study: str, count: int) -> None:
 
 
 def test_f103_an_answer_with_one_of_several_says_so(gateway: Gateway) -> None:
-    """A late image."""
+    """A late instance makes one more envelope."""
     study = new_uid()
     for count in (1, 2, 3):
         send(gateway, instance(study))
@@ -218,7 +216,7 @@ def test_f103_an_answer_with_one_of_several_says_so(gateway: Gateway) -> None:
 
 
 def test_f103_the_store_says_so_too(tmp_path: Path) -> None:
-    """Full envelopes, delivered to the store."""
+    """The store says so of full envelopes that were delivered."""
     study = new_uid()
     with (
         running(Store(tmp_path / "upstream")) as store,
@@ -245,8 +243,8 @@ def test_f103_a_format_that_is_none_is_refused(gateway: Gateway, query: str) -> 
 
 @pytest.mark.parametrize("study", ['1>"; a', "1\r\nX-Evil: 1", "ü &x=1", "\udcff"])
 def test_f103_no_study_writes_headers(study: str) -> None:
-    told = list_headers("/jmix/api/jmix", study, 2)["Link"]
-    assert told.isascii()
-    assert told.isprintable()
-    url = told.removeprefix("</jmix/api/jmix?").partition(">")[0]
+    link = list_headers("/jmix/api/jmix", study, 2)["Link"]
+    assert link.isascii()
+    assert link.isprintable()
+    url = link.removeprefix("</jmix/api/jmix?").partition(">")[0]
     assert url.count("&") == 1

@@ -36,8 +36,7 @@ cdef struct intake_lane:
     uint32_t prefix_length
     uint32_t settings
     uint32_t crc
-    uint64_t held_bytes # in the lane, not written away
-    uint32_t held       # pieces
+    uint32_t held       # pieces in the lane, not written away
     bint spilled
     fj_piece pieces[HELD_PIECES]
 
@@ -291,7 +290,7 @@ cdef class Intake:
         mine.association = association
         mine.began = fj_now()
         mine.state = TAKING
-        mine.data_bytes = mine.held_bytes = 0
+        mine.data_bytes = 0
         mine.held = 0
         mine.spilled = False
         if settings >= <uint32_t>len(self._hashers):
@@ -365,7 +364,6 @@ cdef class Intake:
 
     cdef void _hold(self, intake_lane* mine, fj_piece piece) noexcept:
         cdef fj_piece* last
-        mine.held_bytes += piece.length
         mine.data_bytes += piece.length
         if mine.held:
             last = &mine.pieces[mine.held - 1]
@@ -460,7 +458,6 @@ cdef class Intake:
             fj_store_u64(&lane.released, mine.pieces[mine.held - 1].position
                          + mine.pieces[mine.held - 1].length)
         mine.held = 0
-        mine.held_bytes = 0
         mine.spilled = True
         mine.state = TAKING
         return self._wake_receiver(lane)

@@ -1,14 +1,12 @@
-"""Digests of instances that are written: what a sender does not wait for, unless it is the seal.
+"""Makes digests of instances that are written. The sender does not wait for them; the seal does.
 
-Wanted: a packer digests while nothing else is to be done, in small steps, so that the next
-instance is written and answered as soon as it is whole.
-Guaranteed: a digest is of what the file holds: the member is read back, from the page cache as a
-rule, and its CRC-32 is compared with that of the bytes that arrived. Of what waits there are
-BEHIND_BYTES, and one instance more until its status is given. An envelope is sealed with all its
-digests, or not at all.
-Still wrong: the reading back is one more copy of each instance.
-
-A packer that dies leaves digests unmade: recovery.py makes them all from the members.
+Wanted: a packer digests in small steps while it has nothing else to do, so that the next instance
+is written and answered as soon as it is whole.
+Guaranteed: a digest is of the bytes in the file: the member is read back, from the page cache as a
+rule, and its CRC-32 is compared with that of the bytes that arrived. At most BEHIND_BYTES wait, and
+one instance more until its status is given. An envelope is sealed with all its digests, or not at
+all. When a packer dies, recovery.py makes the digests from the members.
+Still wrong: reading back is one more copy of each instance.
 """
 
 from __future__ import annotations
@@ -28,7 +26,7 @@ from fastjmix.failpoints import reach
 from fastjmix.jmix.digests import Hash, new_hash
 from fastjmix.jmix.write.archive import Member, data_offset
 from fastjmix.jmix.write.envelope import Instance
-from fastjmix.packer.open_envelope import Packing
+from fastjmix.packer.open_envelope import OpenEnvelope
 
 BEHIND_BYTES: Final = 16 << 20
 """Bytes that may wait: some 10 ms of SHA-256 before a seal, and in the page cache as a rule."""
@@ -38,8 +36,8 @@ STEP_BYTES: Final = 131072
 
 
 @dataclass(slots=True)
-class _Owed:
-    """What is left of a member: `left` bytes of the file from `at` on."""
+class _Undigested:
+    """The rest of a member: `left` bytes of the file from offset `at` on."""
 
     instance: Instance
     member: Member
@@ -50,58 +48,58 @@ class _Owed:
 
 
 def hasher_for(builder: Builder) -> Callable[[], Hash] | None:
-    """Makes the hash object of an instance; None when it is not hashed."""
+    """Returns the function that makes an instance's hash object; None when it is not hashed."""
     return None if builder.skip_hashing else partial(new_hash, builder.digest)
 
 
 class Digests:
-    """What one packer has yet to digest, by envelope, oldest first."""
+    """The digests that one packer has yet to make, by envelope, oldest first."""
 
     def __init__(self) -> None:
-        self._owed: dict[Packing, deque[_Owed]] = {}
+        self._undigested: dict[OpenEnvelope, deque[_Undigested]] = {}
         self._file = FileDigest(crc32)
         self.bytes = 0
 
-    def owe(self, packing: Packing, instance: Instance) -> None:
-        """The instance that was appended last is to be digested."""
-        member = packing.members[-1]
-        owed = _Owed(
+    def add(self, envelope: OpenEnvelope, instance: Instance) -> None:
+        """Adds the instance that was appended last."""
+        member = envelope.members[-1]
+        undigested = _Undigested(
             instance,
             member,
-            new_hash(packing.builder.digest),
+            new_hash(envelope.builder.digest),
             data_offset(member),
             member.size,
         )
-        self._owed.setdefault(packing, deque()).append(owed)
+        self._undigested.setdefault(envelope, deque()).append(undigested)
         self.bytes += member.size
 
     @property
     def too_many(self) -> bool:
-        """More than BEHIND_BYTES wait: go on with them before anything else is taken."""
+        """True when more than BEHIND_BYTES wait: digest before anything else is taken."""
         return self.bytes > BEHIND_BYTES
 
     @property
-    def oldest(self) -> Packing | None:
-        """Returns the envelope to go on with; None when nothing waits.
+    def oldest(self) -> OpenEnvelope | None:
+        """The envelope to go on with; None when nothing waits.
 
-        Not one that another thread writes into (Packing.joining).
+        An envelope that another thread writes into (OpenEnvelope.joining) is passed over.
         """
-        return next((packing for packing in self._owed if not packing.joining), None)
+        return next((envelope for envelope in self._undigested if not envelope.joining), None)
 
-    def step(self, packing: Packing) -> None:
-        """A little of an envelope that waits. Raises OSError; its file is then suspect."""
-        waiting = self._owed[packing]
+    def step(self, envelope: OpenEnvelope) -> None:
+        """Digests a step of an envelope that waits. Raises OSError; its file is then suspect."""
+        waiting = self._undigested[envelope]
         one = waiting[0]
         length = min(one.left, STEP_BYTES)
         try:
             reach("packer.digesting")
             one.crc = self._file.update(
-                one.hasher, one.crc, packing.draft.descriptor, one.at, length
+                one.hasher, one.crc, envelope.draft.descriptor, one.at, length
             )
             if length == one.left and one.crc != one.member.crc:
                 raise MemberDamaged("a member of the envelope is not what was written")
         except OSError:
-            packing.draft.suspect = True  # recovery looks where the damage is
+            envelope.draft.suspect = True  # recovery looks where the damage is
             raise
         one.at += length
         one.left -= length
@@ -110,16 +108,16 @@ class Digests:
             one.instance.digest = one.hasher.digest()
             waiting.popleft()
             if not waiting:
-                del self._owed[packing]
+                del self._undigested[envelope]
 
-    def finish(self, packing: Packing) -> None:
-        """All that is left of an envelope. Raises OSError; its file is then suspect."""
+    def finish(self, envelope: OpenEnvelope) -> None:
+        """Digests all that is left of an envelope. Raises OSError; its file is then suspect."""
         try:
-            while packing in self._owed:
-                self.step(packing)
+            while envelope in self._undigested:
+                self.step(envelope)
         finally:
-            self.forget(packing)
+            self.forget(envelope)
 
-    def forget(self, packing: Packing) -> None:
-        """An envelope that somebody else will read from the disk, or nobody."""
-        self.bytes -= sum(one.left for one in self._owed.pop(packing, ()))
+    def forget(self, envelope: OpenEnvelope) -> None:
+        """Removes an envelope whose digests are not to be made here."""
+        self.bytes -= sum(one.left for one in self._undigested.pop(envelope, ()))

@@ -1,32 +1,38 @@
-"""Finds the instances of an envelope that may have come again: by length and CRC-32.
+"""Finds instances whose bytes are in the envelope already: by length and CRC-32, then by bytes.
 
-Wanted: the same bytes are kept once, and a peer that sends one SOP Instance UID with ever other
-bytes makes nobody wait.
-Guaranteed: a new instance is compared, byte by byte, with COMPARED_MAX others at most, and only
+Wanted: the same bytes are kept once. A peer that sends one SOP Instance UID with ever other bytes
+delays nobody.
+Guaranteed: a new instance is compared, byte by byte, with at most COMPARED_MAX others, and only
 with those whose data sets have its length and its CRC-32. Beyond that it is kept as another copy:
-nothing is lost by not comparing. The CRC-32 of a data set follows from that of its member and that
-of the File Meta Information before it, without another pass. An instance whose UID is new costs a
-look in a dictionary.
+nothing is lost by not comparing. Only data sets are compared, since the File Meta Information
+differs between calling AE titles. The CRC-32 of a data set follows from that of its member and that
+of the File Meta Information before it, without another pass. An instance whose UID is new costs one
+look into a dictionary.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from isal.isal_zlib import crc32, crc32_combine
 
+from fastjmix._core import Arrival
 from fastjmix.jmix.write.envelope import Contents, Instance
-from fastjmix.spool import Draft
+from fastjmix.spool import Draft, Spill
 
 COMPARED_MAX: Final = 4
-"""Instances that a new one is compared with. Data sets of one length that differ have one CRC-32
-once in 2**32 times, or because somebody makes them so."""
+"""Instances that a new one is compared with. Different data sets of one length share a CRC-32 once
+in 2**32 times, or where a peer makes them so."""
+
+COMPARE_BYTES: Final = 1 << 20
+"""Bytes compared at a time with an instance that is in a file."""
 
 
 class Key(NamedTuple):
-    """Properties that equal data sets have in common, and others hardly ever."""
+    """The properties that equal data sets share, and others hardly ever."""
 
     length: int
     crc: int
@@ -35,46 +41,86 @@ class Key(NamedTuple):
 def data_set_crc(member_crc: int, prefix: bytes, length: int) -> int:
     """Returns the CRC-32 of the last `length` bytes of a member that begins with `prefix`.
 
-    A CRC-32 of two parts is that of the first, moved past the second, XOR that of the second.
+    The CRC-32 of two parts is that of the first, moved past the second, XOR that of the second.
     """
     return member_crc ^ crc32_combine(crc32(prefix), 0, length)
 
 
-class Twins:
-    """The instances of UIDs that came more than once, in the archive of `draft`."""
+class Duplicates:
+    """The data sets in the archive of `draft` whose SOP Instance UIDs came more than once."""
 
     def __init__(self, draft: Draft, contents: Contents) -> None:
         self._draft = draft
         self._contents = contents
         self._known: dict[str, dict[Key, list[int]]] = {}
 
-    def candidates(self, uid: str, key: Key) -> tuple[int, ...]:
-        """Offsets of data sets that may equal one of this key; COMPARED_MAX at most.
+    def holds(self, arrival: Arrival, buffers: Sequence[memoryview]) -> bool:
+        """Returns True when the archive holds the data set of an instance.
 
-        `uid` stands in the envelope already. Raises OSError.
+        `buffers` are its member: the first is the File Meta Information. Raises OSError.
         """
+        uid = arrival.sop_instance_uid.decode()
+        if not self._contents.holds(uid):
+            return False
+        candidates = self._candidates(uid, arrival, bytes(buffers[0]))
+        return any(self._equals_buffers(start, buffers[1:]) for start in candidates)
+
+    def candidates_for_spill(self, arrival: Arrival, spill: Spill) -> tuple[int, ...]:
+        """Returns the offsets of the data sets that may equal that of a spilled instance.
+
+        There are at most COMPARED_MAX. Raises OSError.
+        """
+        uid = arrival.sop_instance_uid.decode()
+        if not self._contents.holds(uid):
+            return ()
+        prefix = os.pread(spill.descriptor, arrival.prefix_length, 0)
+        return self._candidates(uid, arrival, prefix)
+
+    def equals_spill(self, start: int, arrival: Arrival, spill: Spill) -> bool:
+        """Returns True when the data set at `start` is that of the spilled instance.
+
+        May run on any thread. Raises OSError.
+        """
+        for at in range(0, arrival.data_bytes, COMPARE_BYTES):
+            size = min(COMPARE_BYTES, arrival.data_bytes - at)
+            theirs = os.pread(spill.descriptor, size, arrival.prefix_length + at)
+            if os.pread(self._draft.descriptor, size, start + at) != theirs:
+                return False
+        return True
+
+    def add(self, instance: Instance) -> None:
+        """Notes an instance that was kept although its SOP Instance UID was in the envelope."""
+        with contextlib.suppress(OSError):  # one that cannot be read again is not compared with
+            self._enter(self._of(instance.sop_instance_uid), instance)
+
+    def _candidates(self, uid: str, arrival: Arrival, prefix: bytes) -> tuple[int, ...]:
+        length = arrival.data_bytes
+        key = Key(length, data_set_crc(arrival.crc, prefix, length))
         return tuple(self._of(uid).get(key, ()))
+
+    def _equals_buffers(self, start: int, buffers: Sequence[memoryview]) -> bool:
+        at = start
+        for view in buffers:
+            if os.pread(self._draft.descriptor, len(view), at) != bytes(view):
+                return False
+            at += len(view)
+        return True
 
     def _of(self, uid: str) -> dict[Key, list[int]]:
         known = self._known.get(uid)
         if known is None:
             known = self._known[uid] = {}
-            for one in self._contents.twins(uid):
-                self._enter(known, one)
+            for instance in self._contents.twins(uid):
+                self._enter(known, instance)
         return known
 
-    def entered(self, one: Instance) -> None:
-        """Notes that an instance was kept whose UID stood here before."""
-        with contextlib.suppress(OSError):  # one that cannot be read again is not compared with
-            self._enter(self._of(one.sop_instance_uid), one)
+    def _enter(self, known: dict[Key, list[int]], instance: Instance) -> None:
+        offsets = known.setdefault(self._key_of(instance), [])
+        if len(offsets) < COMPARED_MAX and instance.data[0] not in offsets:
+            offsets.append(instance.data[0])
 
-    def _enter(self, known: dict[Key, list[int]], one: Instance) -> None:
-        offsets = known.setdefault(self._key_of(one), [])
-        if len(offsets) < COMPARED_MAX and one.data[0] not in offsets:
-            offsets.append(one.data[0])
-
-    def _key_of(self, one: Instance) -> Key:
-        start, length = one.data
-        before = one.size - length
+    def _key_of(self, instance: Instance) -> Key:
+        start, length = instance.data
+        before = instance.size - length
         prefix = os.pread(self._draft.descriptor, before, start - before)
-        return Key(length, data_set_crc(one.crc, prefix, length))
+        return Key(length, data_set_crc(instance.crc, prefix, length))

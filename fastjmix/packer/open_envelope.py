@@ -1,24 +1,21 @@
-"""Packs an envelope: draft on disk, contents in memory, timers.
+"""Holds an envelope that is being packed: its draft on disk, its contents in memory.
 
-Wanted: one writer per study; an instance is appended once, when it is whole.
-Guaranteed: a member is written with its final header; the same bytes again are kept once
-(duplicates.py says how far that is looked for); other bytes under the same SOP Instance UID are
-both kept; an append that fails leaves no trace. While a spilled instance is joined, on another
-thread, nothing else touches the draft (`joining`), and those that come meanwhile are `waiting`.
+Wanted: a study has one writer. An instance is appended once, when it is whole.
+Guaranteed: a member is written with its final header. The same bytes are kept once (duplicates.py
+says how far that is looked for). Other bytes under the same SOP Instance UID are kept as well. An
+append that fails leaves nothing in the envelope. While a spilled instance is joined, on another
+thread, nothing else touches the draft; the lanes of instances that come meanwhile wait.
 Still wrong: the contents stay in memory until the seal (see jmix/write/envelope.py).
 
-The packer process (loop.py) drives this; nothing here knows of lanes or of other processes. Its
-end is seal.py.
+Nothing here knows of lanes' memory or of other processes.
 """
 
 from __future__ import annotations
 
 import errno
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
@@ -31,17 +28,18 @@ from fastjmix.ipc.ingest_rules import Settings
 from fastjmix.jmix.write import profiles
 from fastjmix.jmix.write.archive import Member, data_offset, local_header
 from fastjmix.jmix.write.envelope import Contents, Instance
-from fastjmix.packer.duplicates import Key, Twins, data_set_crc
+from fastjmix.packer.conflicts import Conflicts
+from fastjmix.packer.duplicates import Duplicates
 from fastjmix.packer.instances import note_of
+from fastjmix.packer.seal_timers import SealTimers
 from fastjmix.spool import Draft, Recipe, Spill, Spool
 
 CIPHER_BYTES_MAX: Final = (1 << 36) - (1 << 28)
-"""Bytes of an envelope that is to be encrypted: what AES-GCM can, less the documents (256 MB)."""
+"""Bytes of an envelope that is to be encrypted: what AES-GCM can encrypt, less the documents
+(256 MB)."""
 CIPHER_BYTES_EACH: Final = 1024
-"""And less what a member takes in a tar beyond what it took in the archive, at most."""
-
-COMPARE_BYTES: Final = 1 << 20
-"""Bytes compared at a time when an instance comes again."""
+"""Also subtracted, for each member: the most that it takes in a tar beyond its bytes in the
+archive."""
 
 
 def recipe(settings: Settings, packer: int, study: str, calling_ae: str) -> Recipe:
@@ -64,72 +62,79 @@ def recipe(settings: Settings, packer: int, study: str, calling_ae: str) -> Reci
     )
 
 
-@dataclass(slots=True, eq=False)
-class Packing:
-    """An open envelope. Times are monotonic seconds; `associations` those that may still send.
+class OpenEnvelope:
+    """An envelope that takes instances of the study `study_uid`, packed by `settings`.
 
-    `awaits_return`: a calling AE title sends to it that comes back for its studies (senders.py).
-    `key`: see key_of. `waiting`: lanes whose instances come after the one that is being joined.
-    `conflicts`: instances whose SOP Instance UID was there, with other bytes. `strangers`: those
-    whose patient is not the study's. Both are counted by conflicts.py.
+    `key`: see key_of. `joining`: a spilled instance is being joined, on another thread.
+    `waiting_lanes`: those whose instances come after it.
     """
 
-    draft: Draft
-    study_uid: str
-    settings: Settings
-    contents: Contents
-    last_arrival: float
-    members: list[Member] = field(default_factory=list)
-    associations: set[int] = field(default_factory=set)
-    released_at: float | None = None
-    awaits_return: bool = False
-    key: tuple[Any, ...] = ()
-    joining: bool = False
-    waiting: list[int] = field(default_factory=list)
-    conflicts: int = 0
-    strangers: int = 0
-    _twins: Twins | None = None
+    __slots__ = (
+        "conflicts",
+        "contents",
+        "draft",
+        "duplicates",
+        "joining",
+        "key",
+        "members",
+        "settings",
+        "study_uid",
+        "timers",
+        "waiting_lanes",
+    )
+
+    def __init__(
+        self, draft: Draft, study_uid: str, settings: Settings, calling_ae: str = ""
+    ) -> None:
+        naming = profiles.get(settings.builder.profile).member_name
+        self.draft = draft
+        self.study_uid = study_uid
+        self.settings = settings
+        self.key = key_of(settings, study_uid.encode())
+        self.contents = Contents(naming)
+        self.members: list[Member] = []
+        self.timers = SealTimers(settings.builder, time.monotonic())
+        self.duplicates = Duplicates(draft, self.contents)
+        self.conflicts = Conflicts(draft.id, calling_ae, study_uid)
+        self.joining = False
+        self.waiting_lanes: list[int] = []
 
     @classmethod
-    def open(
-        cls,
-        spool: Spool,
-        settings: Settings,
-        packer: int,
-        arrival: Arrival,
-        ae: str,
-    ) -> Packing:
-        """A new envelope for the study of an instance. Raises OSError."""
-        builder = settings.builder
-        now = time.monotonic()
+    def create(
+        cls, spool: Spool, settings: Settings, packer: int, arrival: Arrival, calling_ae: str
+    ) -> OpenEnvelope:
+        """Creates an envelope for the study of an instance. Raises OSError."""
         study = arrival.study_instance_uid.decode()
         draft = spool.drafts.new(
-            recipe(settings, packer, study, ae),
-            durable=builder.durability == "fsync",
+            recipe(settings, packer, study, calling_ae),
+            durable=settings.builder.durability == "fsync",
         )
-        naming = profiles.get(builder.profile).member_name
-        key = key_of(settings, arrival.study_instance_uid)
-        return cls(draft, study, settings, Contents(naming), now, key=key)
+        return cls(draft, study, settings, calling_ae)
 
     @property
     def builder(self) -> Builder:
-        """The rules it is packed by."""
+        """The rules by which it is packed."""
         return self.settings.builder
 
     @property
+    def encrypts(self) -> bool:
+        """True when its payload will be encrypted."""
+        return encrypts(self.builder)
+
+    @property
+    def due(self) -> float:
+        """When it is to be sealed, if nothing more arrives (monotonic seconds)."""
+        return math.inf if self.joining else self.timers.due
+
+    @property
     def end(self) -> int:
-        """Bytes of the archive as far as its last member that was entered here."""
+        """Bytes of the archive up to the end of its last member in `members`."""
         if not self.members:
             return 0
         return data_offset(self.members[-1]) + self.members[-1].size
 
-    @property
-    def encrypts(self) -> bool:
-        """Will its payload be encrypted?"""
-        return encrypts(self.builder)
-
     def full_with(self, size: int) -> bool:
-        """True when one more member of this size would pass a bound: seal first."""
+        """Returns True when one more member of this size would pass a bound: seal first."""
         if not self.members:
             return False
         most = self.builder.max_envelope_bytes
@@ -145,59 +150,70 @@ class Packing:
         buffers: Sequence[memoryview],
         written: Callable[[], object] | None = None,
     ) -> Instance | None:
-        """Takes an instance whose member is `buffers`, the File Meta Information first.
+        """Appends an instance whose member is `buffers`, the File Meta Information first.
 
-        `written` is called as soon as its bytes are with the kernel, before they are entered here:
+        `written` is called as soon as the kernel has its bytes, before it is added to `contents`:
         `buffers` are not read after that. Returns None when the same bytes are here already. Raises
         OSError. The envelope is then as it was if `draft.end` is; else it must be read back.
         """
         self._check_size(arrival)
-        same = self._same(arrival, lambda: bytes(buffers[0]))
-        if any(self._equal(start, buffers) for start in same):
+        if self.duplicates.holds(arrival, buffers):
             return None
         name, header = self._header(arrival)
         offset = self.draft.append([header, *buffers], note_of(arrival))
         reach("packer.appended")
         if written is not None:
             written()
-        return self._enter(arrival, name, offset)
+        return self._add(arrival, name, offset)
 
-    def join(self, arrival: Arrival, spill: Spill) -> Callable[[], int | None]:
-        """Does the same for an instance that is whole in `spill`. Returns the work for a thread.
+    # -- spilled instances -----------------------------------------------------------------------
 
-        Then `joined` gets the result of that work; until then the envelope is `joining`. Raises
-        OSError.
+    def begin_join(self, arrival: Arrival, spill: Spill) -> Callable[[], int | None]:
+        """Returns the work, for another thread, that appends an instance which is whole in `spill`.
+
+        The work returns the member's offset; None when the same bytes are here already. Until
+        `end_join` the envelope is `joining`. Raises OSError.
         """
         self._check_size(arrival)
-        prefix = arrival.prefix_length
-        same = self._same(arrival, lambda: os.pread(spill.descriptor, prefix, 0))
+        candidates = self.duplicates.candidates_for_spill(arrival, spill)
         _, header = self._header(arrival)
         note = note_of(arrival)
         self.joining = True
-        return partial(self._join, arrival, spill, header, note, same)
-
-    def joined(self, arrival: Arrival, offset: int | None) -> Instance | None:
-        """Enters what was joined at `offset`; None: the same bytes are here already."""
-        if offset is None:
-            return None
-        name, _ = self._header(arrival)
-        return self._enter(arrival, name, offset)
+        return partial(self._join, arrival, spill, header, note, candidates)
 
     def _join(
-        self, arrival: Arrival, spill: Spill, header: bytes, note: bytes, same: tuple[int, ...]
+        self,
+        arrival: Arrival,
+        spill: Spill,
+        header: bytes,
+        note: bytes,
+        candidates: tuple[int, ...],
     ) -> int | None:
-        if any(self._equals_spill(start, arrival, spill) for start in same):
+        if any(self.duplicates.equals_spill(start, arrival, spill) for start in candidates):
             return None
         offset = self.draft.join(header, spill, note)
         reach("packer.appended")
         return offset
+
+    def end_join(self) -> list[int]:
+        """Ends `joining`; returns the lanes that waited for it."""
+        self.joining = False
+        lanes, self.waiting_lanes = self.waiting_lanes, []
+        return lanes
+
+    def add_joined(self, arrival: Arrival, offset: int) -> Instance:
+        """Adds an instance that was joined at `offset`."""
+        name, _ = self._header(arrival)
+        return self._add(arrival, name, offset)
+
+    # -- members ---------------------------------------------------------------------------------
 
     def _check_size(self, arrival: Arrival) -> None:
         if arrival.size > CIPHER_BYTES_MAX and self.encrypts:
             raise StorageFull("an instance is larger than what AES-GCM can encrypt", errno.EFBIG)
 
     def _header(self, arrival: Arrival) -> tuple[bytes, bytes]:
-        """Returns name and local file header of the member that comes next."""
+        """Returns the name and the local file header of the next member."""
         name = self.contents.next_name(
             arrival.study_instance_uid.decode(),
             arrival.series_instance_uid.decode(),
@@ -205,7 +221,7 @@ class Packing:
         )
         return name, local_header(name, arrival.crc, arrival.size)
 
-    def _enter(self, arrival: Arrival, name: bytes, offset: int) -> Instance:
+    def _add(self, arrival: Arrival, name: bytes, offset: int) -> Instance:
         member = Member(name, arrival.crc, arrival.size, offset)
         instance = self.contents.add(
             arrival.study_instance_uid.decode(),
@@ -222,77 +238,16 @@ class Packing:
             arrival.fault.decode(),
         )
         self.members.append(member)
-        if instance.conflict and self._twins is not None:
-            self._twins.entered(instance)
+        if instance.conflict:
+            self.duplicates.add(instance)
         return instance
-
-    # -- the same again ----------------------------------------------------------------------
-
-    def _same(self, arrival: Arrival, prefix: Callable[[], bytes]) -> tuple[int, ...]:
-        """Returns where data sets begin that may be that of this instance. Raises OSError."""
-        uid = arrival.sop_instance_uid.decode()
-        if not self.contents.holds(uid):
-            return ()
-        if self._twins is None:
-            self._twins = Twins(self.draft, self.contents)
-        crc = data_set_crc(arrival.crc, prefix(), arrival.data_bytes)
-        return self._twins.candidates(uid, Key(arrival.data_bytes, crc))
-
-    def _equal(self, start: int, buffers: Sequence[memoryview]) -> bool:
-        """Data sets only: the File Meta Information differs between calling AE titles."""
-        at = start
-        for view in buffers[1:]:
-            if os.pread(self.draft.descriptor, len(view), at) != bytes(view):
-                return False
-            at += len(view)
-        return True
-
-    def _equals_spill(self, start: int, arrival: Arrival, spill: Spill) -> bool:
-        for at in range(0, arrival.data_bytes, COMPARE_BYTES):
-            size = min(COMPARE_BYTES, arrival.data_bytes - at)
-            theirs = os.pread(spill.descriptor, size, arrival.prefix_length + at)
-            if os.pread(self.draft.descriptor, size, start + at) != theirs:
-                return False
-        return True
-
-    # -- timers ------------------------------------------------------------------------------
-
-    def due(self) -> float:
-        """When the envelope is to be sealed, as things stand now (monotonic seconds)."""
-        if self.joining:
-            return math.inf
-        quiet = self.last_arrival + self.builder.quiet_secs
-        if self.released_at is None:
-            return quiet
-        if self.awaits_return:
-            return self.released_at + self.builder.quiet_secs
-        return min(quiet, self.released_at + self.builder.release_grace_secs)
-
-    @property
-    def why_due(self) -> str:
-        """Says which timer seals it, for the log."""
-        if self.released_at is None:
-            return "quiet"
-        return "not returned" if self.awaits_return else "released"
-
-    def association_ended(self, association: int, now: float) -> None:
-        """An association that sent to this study is over; after the last one the grace begins."""
-        self.associations.discard(association)
-        if not self.associations and self.released_at is None:
-            self.released_at = now
-
-    def instance_arrived(self, association: int, now: float) -> None:
-        """The timers begin anew."""
-        self.associations.add(association)
-        self.last_arrival = now
-        self.released_at = None
 
 
 def encrypts(builder: Builder) -> bool:
-    """Do these rules of packing encrypt payloads?"""
+    """Returns True when these rules of packing encrypt payloads."""
     return builder.published is not None and builder.published.encryption is not None
 
 
 def key_of(settings: Settings, study_instance_uid: bytes) -> tuple[Any, ...]:
-    """Instances with equal keys share an envelope: study, pipeline and rules of packing."""
+    """Returns the key of an envelope: instances of one study, pipeline and rules share it."""
     return settings.listener.endpoint, settings.builder, study_instance_uid

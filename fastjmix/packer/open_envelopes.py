@@ -1,119 +1,105 @@
-"""Keeps the envelopes that one packer has open: by study, by association, and which is due next.
+"""Keeps the open envelopes of one packer: by study, by association, and which is due next.
 
-Wanted: the cost of an instance does not grow with the envelopes that are open, nor that of a turn
-of the loop.
-Guaranteed: `due` is never later than the first envelope's time (it may be earlier, and is looked at
-again then). `too_large` says when they hold too many instances together. The bytes that the
-envelopes will still take of the disk are counted as they grow, not summed.
+Wanted: neither the cost of an instance nor that of a turn of the loop grows with the number of open
+envelopes.
+Guaranteed: `due` is never later than the first envelope's time. It may be earlier, and is looked at
+again then. The bytes that the envelopes will still take of the disk are counted as they grow, not
+summed.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any
 
-from fastjmix.packer.open_envelope import Packing
+from fastjmix.ipc.metrics import Stats
+from fastjmix.packer.open_envelope import OpenEnvelope
 from fastjmix.spool import seal_bytes
-
-HELD_MAX: Final = 100_000
-"""Instances in all open envelopes of one packer. Each is in memory until its envelope is sealed:
-0.6 KB, or 3 KB where a peer gives each a series with long texts. More of them, and the envelope
-with the most is sealed early; its study goes on in another. Without this bound 512 open envelopes
-could hold five million."""
 
 
 class OpenEnvelopes:
-    """Iterated over, it gives those that were open when that began."""
+    """The open envelopes of one packer. Iteration gives those that were open when it began."""
 
-    def __init__(self) -> None:
-        self._by_key: dict[tuple[Any, ...], Packing] = {}
-        self._sent_by: dict[int, set[Packing]] = {}
-        self._instances = 0
-        self._plain: dict[Packing, int] = {}
+    def __init__(self, stats: Stats) -> None:
+        self._stats = stats
+        self._by_key: dict[tuple[Any, ...], OpenEnvelope] = {}
+        self._sent_by: dict[int, set[OpenEnvelope]] = {}
+        self._plain: dict[OpenEnvelope, int] = {}
         self._plain_bytes = 0
+        self.instances = 0
+        """Instances in all of them."""
         self.due = math.inf
-        """When one may have to be sealed, in monotonic seconds."""
+        """When an envelope may have to be sealed, in monotonic seconds."""
 
     def __len__(self) -> int:
         return len(self._by_key)
 
-    def __iter__(self) -> Iterator[Packing]:
+    def __iter__(self) -> Iterator[OpenEnvelope]:
         return iter(list(self._by_key.values()))
 
-    def __contains__(self, packing: Packing) -> bool:
-        return self._by_key.get(packing.key) is packing
-
-    def get(self, key: tuple[Any, ...]) -> Packing | None:
-        """Returns the open envelope of a study (packing.key_of)."""
+    def get(self, key: tuple[Any, ...]) -> OpenEnvelope | None:
+        """Returns the open envelope of a study (open_envelope.key_of)."""
         return self._by_key.get(key)
 
-    def add(self, packing: Packing) -> None:
+    def add(self, envelope: OpenEnvelope) -> None:
         """Adds a new envelope."""
-        self._by_key[packing.key] = packing
-        self.due = min(self.due, packing.due())
+        self._by_key[envelope.key] = envelope
+        self.due = min(self.due, envelope.due)
+        self._stats.set("envelopes_building", len(self._by_key))
 
-    def remove(self, packing: Packing) -> None:
-        """Removes an envelope that is sealed, or left to recovery. It must not be asked for
-        again."""
-        self._by_key.pop(packing.key, None)
-        self._instances -= len(packing.members)
-        self._plain_bytes -= self._plain.pop(packing, 0)
-        for association in packing.associations:
-            self._sent_by.get(association, set()).discard(packing)
+    def remove(self, envelope: OpenEnvelope) -> None:
+        """Removes an envelope that is to be sealed, or left to recovery."""
+        self._by_key.pop(envelope.key, None)
+        self.instances -= len(envelope.members)
+        self._plain_bytes -= self._plain.pop(envelope, 0)
+        for association in envelope.timers.associations:
+            self._sent_by.get(association, set()).discard(envelope)
+        self._stats.set("envelopes_building", len(self._by_key))
 
-    def quietest(self) -> Packing | None:
-        """Returns the one to seal first when no more may be open. One that is being joined cannot
-        be.
-        """
-        idle = (one for one in self._by_key.values() if not one.joining)
-        return min(idle, key=lambda one: one.last_arrival, default=None)
+    # -- timers ----------------------------------------------------------------------------------
 
-    def too_large(self) -> Packing | None:
-        """Returns the one to seal when all together hold more than HELD_MAX; None when they do
-        not."""
-        if self._instances <= HELD_MAX:
-            return None
-        idle = (one for one in self._by_key.values() if not one.joining)
-        return max(idle, key=lambda one: len(one.members), default=None)
-
-    def arriving(self, packing: Packing, association: int, now: float) -> None:
-        """Notes that an instance of this association goes into it: its timers begin anew."""
-        packing.instance_arrived(association, now)
-        self._sent_by.setdefault(association, set()).add(packing)
-
-    def grown(self, packing: Packing, instances: int) -> None:
-        """Notes that so many instances were entered."""
-        self._instances += instances
-        if packing.encrypts:
-            before = self._plain.get(packing, 0)
-            self._plain[packing] = packing.draft.end
-            self._plain_bytes += packing.draft.end - before
-        self.due = min(self.due, packing.due())
+    def instance_arrived(self, envelope: OpenEnvelope, association: int, now: float) -> None:
+        """Starts the timers of an envelope anew: an instance of this association goes into it."""
+        envelope.timers.instance_arrived(association, now)
+        self._sent_by.setdefault(association, set()).add(envelope)
 
     def association_ended(self, association: int, now: float) -> None:
-        """Notes that no more comes of this association."""
-        for packing in self._sent_by.pop(association, ()):
-            packing.association_ended(association, now)
-            self.due = min(self.due, packing.due())
+        """Notes in all envelopes to which it sent that an association has ended."""
+        for envelope in self._sent_by.pop(association, ()):
+            envelope.timers.association_ended(association, now)
+            self.due = min(self.due, envelope.due)
 
-    def take_due(self, now: float) -> list[Packing]:
-        """Takes those to be sealed by now."""
+    def take_due(self, now: float) -> list[OpenEnvelope]:
+        """Returns the envelopes that are to be sealed by now, and notes when the next is due."""
         if now < self.due:
             return []
-        found = [one for one in self._by_key.values() if one.due() <= now]
-        later = (one.due() for one in self._by_key.values())
+        found = [one for one in self._by_key.values() if one.due <= now]
+        later = (one.due for one in self._by_key.values())
         self.due = min((due for due in later if due > now), default=math.inf)
         return found
 
-    # -- what they will still take ---------------------------------------------------------------
+    # -- the disk --------------------------------------------------------------------------------
+
+    def instance_added(self, envelope: OpenEnvelope) -> None:
+        """Counts an instance that was added to an envelope."""
+        self.instances += 1
+        self.changed(envelope)
+
+    def changed(self, envelope: OpenEnvelope) -> None:
+        """Reads the size of an envelope's draft, and when it is due, again."""
+        if envelope.encrypts:
+            before = self._plain.get(envelope, 0)
+            self._plain[envelope] = envelope.draft.end
+            self._plain_bytes += envelope.draft.end - before
+        self.due = min(self.due, envelope.due)
 
     @property
     def seal_bytes(self) -> int:
-        """Bytes that their ends may take."""
-        return seal_bytes(len(self._by_key), self._instances)
+        """Bytes of the disk that their seals may take."""
+        return seal_bytes(len(self._by_key), self.instances)
 
     @property
     def plain_bytes(self) -> int:
-        """Bytes of those that are to be encrypted: they will be there twice."""
+        """Bytes of the envelopes that will be encrypted: the disk will hold them twice."""
         return self._plain_bytes

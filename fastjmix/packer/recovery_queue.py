@@ -24,7 +24,7 @@ from fastjmix.errors import LimitReached, reason
 from fastjmix.ipc.channels import Links
 from fastjmix.packer.member_survey import Damage
 from fastjmix.packer.recovery import Outcome, recover
-from fastjmix.packer.worker import Aside
+from fastjmix.packer.worker import Worker
 from fastjmix.spool import Leftover, Spool
 
 RETRY_SECS: Final = 2.0
@@ -117,7 +117,7 @@ class RecoveryQueue:
         spool: Spool,
         links: Links,
         name: str,
-        worker: Aside,
+        worker: Worker,
         on_failure: Callable[[OSError], None],
     ) -> None:
         self._spool = spool
@@ -167,10 +167,10 @@ class RecoveryQueue:
 
     def finish(self) -> None:
         """Waits for the thread, and makes one more attempt at each draft that failed."""
-        self._worker.finish()
+        self._worker.drain()
         for recovery in self._retries.take():
             self._begin(recovery)
-        self._worker.finish()
+        self._worker.drain()
         for recovery in self._retries.take():
             leftover = recovery.leftover
             if leftover.held is not None:
@@ -183,7 +183,7 @@ class RecoveryQueue:
 
     def _begin(self, recovery: Recovery) -> None:
         work = partial(recover, self._spool, recovery.leftover, self._name)
-        self._worker.begin(work, partial(self._ended, recovery), again=recovery.is_retry)
+        self._worker.submit(work, partial(self._ended, recovery), retry=recovery.is_retry)
 
     # -- how an attempt ended --------------------------------------------------------------------
 

@@ -1,10 +1,9 @@
-"""Counts the bytes and inodes that one packer will still take, for all processes that share the
-disk.
+"""Publishes the bytes and inodes that one packer will still take of the disk.
 
-Wanted: what was promised can always be sealed, whoever writes beside it.
+Wanted: what was promised can always be sealed, whichever process writes beside it.
 Guaranteed: the gauges hold what open envelopes, their encrypted forms, spilled instances and drafts
-that are recovered will take beyond what is written; spool/free_space.py subtracts them from what is
-free.
+in recovery will take beyond what is written. All processes that share the disk read them:
+spool/free_space.py subtracts them from what is free.
 """
 
 from __future__ import annotations
@@ -12,36 +11,40 @@ from __future__ import annotations
 from fastjmix.ipc.metrics import Stats
 from fastjmix.packer.open_envelopes import OpenEnvelopes
 from fastjmix.packer.recovery_queue import RecoveryQueue
-from fastjmix.packer.spills import Spills
+from fastjmix.packer.sealer import Sealer
+from fastjmix.packer.spilled_instances import SpilledInstances
 from fastjmix.spool import OPEN_INODES
 
 
 class Reservation:
-    """The reservation of one packer. `encrypting`: bytes of the drafts that are being encrypted, by
-    their ids.
-    """
+    """The reservation of one packer."""
 
     def __init__(
-        self, stats: Stats, opened: OpenEnvelopes, recoveries: RecoveryQueue, spills: Spills
-    ):
+        self,
+        stats: Stats,
+        envelopes: OpenEnvelopes,
+        sealer: Sealer,
+        recoveries: RecoveryQueue,
+        spilled: SpilledInstances,
+    ) -> None:
         self._stats = stats
-        self._open = opened
+        self._open = envelopes
+        self._sealer = sealer
         self._recoveries = recoveries
-        self._spills = spills
-        self.encrypting: dict[str, int] = {}
+        self._spilled = spilled
 
-    def tell(self) -> None:
-        """Tells the other processes: all of it."""
+    def publish(self) -> None:
+        """Sets all gauges."""
         self._stats.set("bytes_to_encrypt", self._to_encrypt())
-        self.tell_bytes()
-        sealing = len(self._open) + len(self.encrypting) + self._recoveries.count
-        self._stats.set("inodes_reserved", sealing * OPEN_INODES)
+        self.publish_bytes()
+        unsealed = len(self._open) + self._sealer.encrypting + self._recoveries.count
+        self._stats.set("inodes_reserved", unsealed * OPEN_INODES)
 
-    def tell_bytes(self) -> None:
-        """Tells what an instance more has changed."""
-        size = self._to_encrypt() + self._open.seal_bytes + self._spills.reserved
+    def publish_bytes(self) -> None:
+        """Sets the gauge that each instance changes."""
+        size = self._to_encrypt() + self._open.seal_bytes + self._spilled.reserved
         self._stats.set("bytes_reserved", size)
 
     def _to_encrypt(self) -> int:
-        waiting = self._recoveries.to_encrypt + sum(self.encrypting.values())
+        waiting = self._recoveries.to_encrypt + self._sealer.encrypting_bytes
         return self._open.plain_bytes + waiting

@@ -1,15 +1,16 @@
-"""Stops the intake when storage fails twice, or at a start, until a probe says that it is well.
+"""Stops the intake when the storage fails, until a probe shows that it works again.
 
-Wanted: a broken disk is told to the modalities at the door, not instance by instance.
-Guaranteed: the first failure costs what it touched; a second one within STORM_SECS, the first that
-says that a directory of the storage is gone (StorageGone), or a start on storage that has no room
-or fails, stops the intake: receivers reject associations (transient), /readyz says why. While it is
-stopped, directories that are gone are made again where the storage directory itself is there
-(Spool.reclaim), and a small file goes each PROBE_SECS all the way that a promise goes; when one
-arrives, the intake resumes. The log says each time what is in the way when that has changed.
-Nothing of this stops the uploader. A draft that cannot be recovered is no failure of the storage,
-unless the small file fails, too.
-Still wrong: a disk that takes small files and fails large ones is found out by the instances.
+Wanted: modalities learn of a broken disk when they ask for an association, not instance by
+instance.
+Guaranteed: the first failure costs only what it touched. Three things stop the intake: a second
+failure within STORM_SECS, a directory of the storage that is gone (StorageGone), and a start on
+storage that has no free space or fails. While it is stopped, receivers reject associations
+(transient), and /readyz says why. Each PROBE_SECS the directories that are gone are made again,
+where the storage directory itself is there (Spool.reclaim), and a small file is written, synced,
+renamed and read back; when that works, the intake resumes. The log names the obstacle whenever it
+has changed. The uploader is never stopped. A draft that cannot be recovered is no failure of the
+storage, unless the small file fails, too.
+Still wrong: a disk that takes small files and fails large ones is noticed only by the instances.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ STORM_SECS: Final = 60.0
 """Two failures on two files within a minute are not an accident of one file."""
 
 PROBE_SECS: Final = 1.0
-"""How often storage that failed is tried: an answer within a second of its recovery."""
+"""How often storage that failed is probed: the intake resumes within a second of its recovery."""
 
 SCARCE: Final = (StorageFull, LimitReached, NameTaken)
 """Something has run out for now, or another file has the name that one of ours is to get: the
@@ -48,24 +49,31 @@ PUT_BACK: Final = (
 )
 
 
-class Health:
+class StorageHealth:
     """What one packer knows of the storage; `stats` shows it to the other processes."""
 
     def __init__(self, spool: Spool, stats: Stats) -> None:
         self._spool = spool
         self._stats = stats
         self._failed_at = -math.inf
-        self._in_the_way = ""
+        self._logged_reason = ""
         self.due = math.inf
         """When the next probe is due, in monotonic seconds."""
 
     @property
     def stopped(self) -> bool:
-        """True while nothing is to be taken."""
+        """True while the intake is stopped."""
         return self.due < math.inf
 
-    def failed(self, problem: OSError) -> None:
-        """Something that was to be on the disk is not."""
+    def require_running(self) -> None:
+        """Raises StorageFailed while the intake is stopped."""
+        if self.stopped:
+            raise StorageFailed("the storage has failed")
+
+    # -- failures --------------------------------------------------------------------------------
+
+    def count_failure(self, problem: OSError) -> None:
+        """Counts a failure of the storage; the second one stops the intake."""
         now = time.monotonic()
         repeated, self._failed_at = now - self._failed_at < STORM_SECS, now
         self._stats.add("storage_failures_total")
@@ -73,62 +81,65 @@ class Health:
         if (repeated or isinstance(failure, StorageGone)) and not self.stopped:
             self._stop(failure.message)
 
-    def blame(self, problem: Exception) -> None:
-        """Takes a failure of anything that writes. A resource that has run out comes back, and so
-        may a key that signs envelopes; any other error of the system says that the storage is
-        unwell."""
-        if isinstance(problem, OSError) and isinstance(storage_error(problem), StorageFailed):
-            self.failed(problem)
+    def count_if_storage_failed(self, problem: Exception) -> None:
+        """Counts a failure of anything that writes, if it is one of the storage.
 
-    def doubted(self, problem: OSError) -> None:
-        """Tries the storage at once, since the remains of an envelope could not be recovered. If
-        the storage is well, the fault is the draft's: one draft that nobody can read is no
-        reason to take nothing."""
+        A resource that has run out comes back, and so may a key that signs envelopes. Any other
+        error of the system is a failure of the storage.
+        """
+        if isinstance(problem, OSError) and isinstance(storage_error(problem), StorageFailed):
+            self.count_failure(problem)
+
+    def recovery_failed(self, problem: OSError) -> None:
+        """Probes the storage at once, since a draft could not be recovered.
+
+        If the probe works, the fault is the draft's: one draft that cannot be read does not stop
+        the intake.
+        """
         if self.stopped or isinstance(storage_error(problem), SCARCE):
             return
         try:
-            self._spool.reclaim()
-            self._spool.probe()
-        except (OSError, SpoolError) as unwell:
-            if isinstance(unwell, SpoolError) or not isinstance(storage_error(unwell), SCARCE):
+            self._probe()
+        except (OSError, SpoolError) as failure:
+            if isinstance(failure, SpoolError) or not isinstance(storage_error(failure), SCARCE):
                 self._stats.add("storage_failures_total")
-                self._stop(_told(unwell)[0])
+                self._stop(_explained(failure)[0])
 
     def _stop(self, why: str) -> None:
         self._stats.set("intake_stopped", 1)
         self.due = time.monotonic() + PROBE_SECS
-        self._in_the_way = why
+        self._logged_reason = why
         log.get().error("intake_stopped", why=why)
 
-    def reclaim(self) -> bool:
-        """Tells whether the directories are those that were claimed, all of them. If not, the
-        intake stops; so it does where they could not be tried when fastjmix started, and cannot
-        now."""
+    # -- probes ----------------------------------------------------------------------------------
+
+    def check_at_start(self) -> bool:
+        """Returns True when all directories are those that fastjmix claimed at its start.
+
+        Stops the intake if they are not. Stops it, too, where they could not be probed when
+        fastjmix started and cannot be now; the directories are then still ours.
+        """
         try:
             self._spool.reclaim()
         except (OSError, SpoolError) as problem:
-            self._stop(_told(problem)[0])
+            self._stop(_explained(problem)[0])
             return False
         if self._spool.unproved:
-            self._prove()
+            try:
+                self._spool.probe()
+            except OSError as problem:
+                self._stop(_explained(problem)[0])
         return True
 
-    def _prove(self) -> None:
-        try:
-            self._spool.probe()
-        except OSError as problem:
-            self._stop(_told(problem)[0])
-
-    def probe_due(self) -> bool:
-        """Tries the storage when it is time; the intake resumes when that works. True: just now."""
+    def resume_if_recovered(self) -> bool:
+        """Probes the storage when that is due; returns True when the intake resumes now."""
         if time.monotonic() < self.due:
             return False
         try:
-            self._spool.reclaim()
-            self._spool.probe()
+            self._probe()
         except (OSError, SpoolError) as problem:
             self.due = time.monotonic() + PROBE_SECS
-            self._tell(problem)
+            self._log_if_changed(problem)
             return False
         self.due = math.inf
         self._failed_at = -math.inf
@@ -136,15 +147,20 @@ class Health:
         log.get().warning("intake_resumed")
         return True
 
-    def _tell(self, problem: OSError | SpoolError) -> None:
-        why, hint = _told(problem)
-        if why != self._in_the_way:
-            self._in_the_way = why
+    def _probe(self) -> None:
+        """Writes and reads back a small file. Raises OSError, SpoolError."""
+        self._spool.reclaim()
+        self._spool.probe()
+
+    def _log_if_changed(self, problem: OSError | SpoolError) -> None:
+        why, hint = _explained(problem)
+        if why != self._logged_reason:
+            self._logged_reason = why
             log.get().error("intake_still_stopped", why=why, hint=hint)
 
 
-def _told(problem: OSError | SpoolError) -> tuple[str, str | None]:
-    """Returns the reason, and what a person can do."""
+def _explained(problem: OSError | SpoolError) -> tuple[str, str | None]:
+    """Returns the reason, and the operator's remedy where there is one."""
     if isinstance(problem, SpoolError):
         return problem.message, problem.hint
     gone = isinstance(storage_error(problem), StorageGone)

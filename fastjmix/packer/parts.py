@@ -1,0 +1,128 @@
+"""Makes the parts of one packer and connects them. Nothing runs here.
+
+A part gets the parts that it calls, which are made before it: no two call each other. The
+docstring of this package shows how an instance goes from one to the next.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import partial
+
+from isal.isal_zlib import crc32
+
+from fastjmix._core import Intake
+from fastjmix.config import Config
+from fastjmix.ipc.channels import Links
+from fastjmix.ipc.ingest_rules import tabulate
+from fastjmix.ipc.wiring import Wiring
+from fastjmix.packer.appender import Appender
+from fastjmix.packer.arrivals import Arrivals
+from fastjmix.packer.awaiting_upstream import AwaitingUpstream
+from fastjmix.packer.background_digests import BackgroundDigests
+from fastjmix.packer.digests import Digests, hasher_for
+from fastjmix.packer.envelope_choice import EnvelopeChoice
+from fastjmix.packer.failed_envelopes import FailedEnvelopes
+from fastjmix.packer.group_commit import GroupCommit
+from fastjmix.packer.joiner import Joiner
+from fastjmix.packer.open_envelopes import OpenEnvelopes
+from fastjmix.packer.recovery_queue import RecoveryQueue
+from fastjmix.packer.refusals import Refusals
+from fastjmix.packer.reservation import Reservation
+from fastjmix.packer.seal_schedule import SealSchedule
+from fastjmix.packer.sealer import Sealer
+from fastjmix.packer.senders import Senders
+from fastjmix.packer.spill_writer import SpillWriter
+from fastjmix.packer.spilled_instances import SpilledInstances
+from fastjmix.packer.statuses import Statuses
+from fastjmix.packer.storage_health import StorageHealth
+from fastjmix.packer.takeover import Takeover
+from fastjmix.packer.worker import Worker
+from fastjmix.spool import Room, Spool
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The parts that the loop runs. `joins` is the thread that joins spilled instances; `sealing`
+    the one that encrypts and recovers."""
+
+    intake: Intake
+    envelopes: OpenEnvelopes
+    statuses: Statuses
+    senders: Senders
+    arrivals: Arrivals
+    spill_writer: SpillWriter
+    spilled: SpilledInstances
+    joins: Worker
+    commit: GroupCommit
+    awaiting: AwaitingUpstream
+    digests: BackgroundDigests
+    sealer: Sealer
+    schedule: SealSchedule
+    sealing: Worker
+    recoveries: RecoveryQueue
+    reservation: Reservation
+    health: StorageHealth
+    takeover: Takeover
+
+
+def connect(config: Config, number: int, wiring: Wiring, links: Links, spool: Spool) -> Parts:
+    """Returns the connected parts of the packer `number`."""
+    name = f"packer-{number}"
+    process = wiring.receivers + number
+    lanes, stats = wiring.passage.lanes, links.stats
+    rules = tabulate(config).rows
+    wake = partial(os.eventfd_write, wiring.wake[process], 1)
+    space = Room.of(config, stats)
+
+    intake = Intake(lanes, process, [hasher_for(row.builder) for row in rules], crc32)
+    statuses = Statuses(intake, wiring)
+    awaiting = AwaitingUpstream(statuses, links.outcomes[name].recv)
+    health = StorageHealth(spool, stats)
+    sealing, joins = Worker(wake), Worker(wake)
+
+    envelopes, digests = OpenEnvelopes(stats), Digests()
+    recoveries = RecoveryQueue(spool, links, name, sealing, health.recovery_failed)
+    failed = FailedEnvelopes(envelopes, digests, recoveries, health, awaiting)
+    commit = GroupCommit(statuses, health, failed)
+
+    senders = Senders(intake, lanes, rules, envelopes, spool, stats)
+    sealer = Sealer(name, links, envelopes, digests, failed, sealing)
+    schedule = SealSchedule(envelopes, senders, commit, sealer)
+
+    spilled = SpilledInstances(spool, space, name, joins)
+    reservation = Reservation(stats, envelopes, sealer, recoveries, spilled)
+    choice = EnvelopeChoice(number, lanes, spool, space, envelopes, schedule, reservation)
+    refusals = Refusals(statuses, spilled, health)
+    appender = Appender(
+        intake, stats, space, envelopes, senders, digests, reservation, commit, sealer, awaiting
+    )
+    joiner = Joiner(
+        intake, joins, spilled, envelopes, choice, commit, appender, refusals, senders, reservation
+    )
+    arrivals = Arrivals(
+        intake, rules, health, envelopes, spilled, choice, appender, joiner, refusals
+    )
+    writer = SpillWriter(intake, rules, spilled, health, refusals, reservation, statuses)
+    takeover = Takeover(number, wiring.packers, name, spool, health, envelopes, commit, recoveries)
+    return Parts(
+        intake=intake,
+        envelopes=envelopes,
+        statuses=statuses,
+        senders=senders,
+        arrivals=arrivals,
+        spill_writer=writer,
+        spilled=spilled,
+        joins=joins,
+        commit=commit,
+        awaiting=awaiting,
+        digests=BackgroundDigests(digests, commit, health),
+        sealer=sealer,
+        schedule=schedule,
+        sealing=sealing,
+        recoveries=recoveries,
+        reservation=reservation,
+        health=health,
+        takeover=takeover,
+    )

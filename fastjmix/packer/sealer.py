@@ -1,0 +1,95 @@
+"""Seals open envelopes: the last digests, then the documents and the way to outbox/ (seal.py).
+
+Guaranteed: an encrypted envelope is sealed on a thread of its own, since that takes as long as
+reading all of it. The log has a line for each seal, with its reason. An envelope that cannot be
+sealed is tried again from the disk.
+Still wrong: a seal that does not encrypt is made in the loop, and the other associations of this
+packer wait for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from fastjmix import log
+from fastjmix.ipc.channels import Links
+from fastjmix.packer.digests import Digests
+from fastjmix.packer.failed_envelopes import FailedEnvelopes
+from fastjmix.packer.open_envelope import OpenEnvelope
+from fastjmix.packer.open_envelopes import OpenEnvelopes
+from fastjmix.packer.seal import seal
+from fastjmix.packer.worker import Worker
+from fastjmix.spool import Ticket
+
+
+class Sealer:
+    """The sealer of the packer called `name`; `worker` encrypts."""
+
+    def __init__(
+        self,
+        name: str,
+        links: Links,
+        envelopes: OpenEnvelopes,
+        digests: Digests,
+        failed_envelopes: FailedEnvelopes,
+        worker: Worker,
+    ) -> None:
+        self._name = name
+        self._links = links
+        self._open = envelopes
+        self._digests = digests
+        self._failed_envelopes = failed_envelopes
+        self._worker = worker
+        self._encrypting: dict[str, int] = {}
+
+    @property
+    def encrypting(self) -> int:
+        """Number of envelopes that are being encrypted."""
+        return len(self._encrypting)
+
+    @property
+    def encrypting_bytes(self) -> int:
+        """Bytes of these: the disk holds each of them twice."""
+        return sum(self._encrypting.values())
+
+    def seal(self, envelope: OpenEnvelope, why: str) -> None:
+        """Seals an envelope; deletes it when it holds no instance. `why` is for the log."""
+        self._open.remove(envelope)
+        draft = envelope.draft
+        if not envelope.members:
+            draft.abandon()
+            return
+        try:
+            self._digests.finish(envelope)
+        except Exception as problem:
+            self._failed_envelopes.seal_failed(envelope, problem)
+            return
+        work = partial(seal, draft, envelope.contents, envelope.members, self._name)
+        if envelope.encrypts:
+            self._encrypting[draft.id] = draft.end
+            self._worker.submit(work, partial(self._encrypted, envelope, why))
+        else:
+            self._finish(envelope, why, work)
+
+    def _encrypted(self, envelope: OpenEnvelope, why: str, work: Callable[[], Ticket]) -> None:
+        del self._encrypting[envelope.draft.id]
+        self._finish(envelope, why, work)
+
+    def _finish(self, envelope: OpenEnvelope, why: str, work: Callable[[], Ticket]) -> None:
+        try:
+            ticket = work()
+        except Exception as problem:
+            self._failed_envelopes.seal_failed(envelope, problem)
+            return
+        self._links.stats.add("envelopes_sealed_total")
+        log.get().info(
+            "envelope_sealed",
+            envelope=ticket.id,
+            calling_ae=ticket.calling_ae,
+            instances=ticket.instances,
+            bytes=ticket.size_bytes,
+            why=why,
+            **envelope.conflicts.log_fields(),
+        )
+        self._links.ring_outbox()

@@ -13,7 +13,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import configs
@@ -22,7 +21,7 @@ import wire
 
 from fastjmix import _core
 from fastjmix._core import PdvScanner
-from fastjmix.dicom.association import Acceptor, Policy
+from fastjmix.dicom.association import Accepted, Acceptor, Policy
 from fastjmix.ipc.channels import Links
 from fastjmix.ipc.lane import Passage
 from fastjmix.ipc.metrics import StatsPage
@@ -30,8 +29,8 @@ from fastjmix.ipc.wiring import Wiring
 from fastjmix.packer.loop import Packer
 from fastjmix.packer.parts import connect
 from fastjmix.packer.recovery import Outcome, recover
-from fastjmix.receiver.connection import Connection, State
-from fastjmix.receiver.messages import Messages
+from fastjmix.receiver.connection import Association
+from fastjmix.receiver.messages import Messages, Need
 from fastjmix.spool import Spool
 
 POLICY = Policy("JMIX_RECEIVER", True, None, 131072, True, True)
@@ -55,7 +54,7 @@ class Reception:
         wiring = Wiring(self.passage, wake, 1, 1)
         self.parts = connect(config, 0, wiring, links, self.spool)
         self.packer = Packer(self.parts, 0, wiring, links)
-        self._messages = Messages(wiring, links.stats, self)
+        self._messages = Messages(wiring, links.stats)
         lanes = self.passage.lanes
         lane = lanes.lease(0)
         assert self.passage.back(lane)
@@ -64,29 +63,24 @@ class Reception:
         answer = Acceptor(POLICY).answer(
             wire.associate_rq(*strange.contexts(), calling=b"MODALITY")
         )
-        nobody: Any = None
-        door: Any = SimpleNamespace(listener=config.dicom[0])
-        self._connection = Connection(nobody, "", "", door, nobody, 0, State.OPEN)
-        self._connection.accepted = answer
+        assert isinstance(answer, Accepted)
+        self._association = Association(1, "", config.dicom[0], answer, self._scanner)
         self._statuses: list[int] = []
         self._waits = False
 
-    # -- what messages ask of the loop -------------------------------------------------------
+    # -- the loop's part ---------------------------------------------------------------------
 
-    def send(self, _: Connection, data: bytes) -> None:
-        told = wire.parse_command(data[12:])
-        self._statuses.append(int.from_bytes(told[0x0900], "little"))
+    def _advance(self) -> None:
+        need = self._messages.advance(self._association, self._scanner.scan())
+        while need is Need.SEND:
+            self._answered(self._association.response)
+            need = self._messages.advance(self._association, self._scanner.scan())
+        assert isinstance(need, Need), (need, self._association.violation)
+        self._waits = self._waits or need is Need.STATUS
 
-    def await_grant(self, _: Connection) -> None:
-        self._waits = True
-
-    def abort(self, _: Connection, _source: int, _reason: int, why: str) -> None:
-        raise AssertionError(why)
-
-    def released(self, _: Connection) -> None:
-        raise AssertionError("released")
-
-    aborted_by_peer = released
+    def _answered(self, response: bytes) -> None:
+        command = wire.parse_command(response[12:])
+        self._statuses.append(int.from_bytes(command[0x0900], "little"))
 
     # -- what a test does --------------------------------------------------------------------
 
@@ -102,15 +96,15 @@ class Reception:
             view[: len(part)] = part
             self._scanner.commit(len(part))
             left = left[len(part) :]
-            self._messages.advance(self._connection, self._scanner, self._scanner.scan())
+            self._advance()
             self._pack()
             while self._scanner.unscanned and not self._scanner.stalled:
                 before = self._scanner.unscanned
-                self._messages.advance(self._connection, self._scanner, self._scanner.scan())
+                self._advance()
                 self._pack()
                 if self._scanner.unscanned == before:
                     break
-        self._connection.answered = 0
+        self._association.answered = 0
         return self._statuses.pop()
 
     def _pack(self) -> None:
@@ -121,7 +115,8 @@ class Reception:
             self.parts.commit.commit()
         if self._waits and self._scanner.granted:
             self._waits = False
-            self._messages.granted(self._connection, self._scanner)
+            self._answered(self._messages.granted(self._association))
+            self._advance()
 
     def as_a_kill_leaves_it(self, root: Path, changed: Mapping[str, Any] | None = None) -> Spool:
         """Makes another spool with a copy of what is in building/ now; `changed` keys of the

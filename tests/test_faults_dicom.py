@@ -50,7 +50,7 @@ from nightly import by_form
 from test_gateway import study_files
 
 SMALL_LANES = "lane_bytes = 1048576"
-SOON_IDLE = "from fastjmix.receiver import leases; leases.IDLE_SECS = 0.5"
+SOON_IDLE = "from fastjmix.receiver import lane_pool; lane_pool.IDLE_SECS = 0.5"
 """A lane's memory is given back when it was idle for ten seconds: half a second here."""
 
 

@@ -574,7 +574,7 @@ def test_f14_a_packer_that_stands_still_for_too_long(start, store, size: int, wh
         builder=QUICK,
         fastjmix=SMALL_LANES,
         endpoint="max_associations = 1",
-        first="from fastjmix.receiver import loop; loop.GRANT_SECS = 1.0",
+        first="from fastjmix.receiver import upper_layer; upper_layer.GRANT_SECS = 1.0",
     )
     data = wire.data_set(pixels=os.urandom(size))
     packer = until(lambda: own.children().get("packer-0"), "the packer has its name")

@@ -1121,7 +1121,7 @@ def test_f38_who_waits_for_a_slow_upload_is_given_its_time(tmp_path: Path) -> No
     with running(Store(tmp_path)) as store, Proxy(store.port, slow).running() as proxy:
         options = {
             "endpoint": 'ack = "uploaded"',
-            "first": "from fastjmix.receiver import loop; loop.GRANT_SECS = 1.0 - 60.0",
+            "first": "from fastjmix.receiver import upper_layer as u; u.GRANT_SECS = 1.0 - 60.0",
         }
         with (
             running(Gateway(tmp_path / "node", proxy.port, **options)) as gateway,

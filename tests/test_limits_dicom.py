@@ -268,19 +268,21 @@ def test_inflated_bytes_that_are_searched(gateway, filler: bytes | None, off: in
 def test_bytes_per_second_inside_a_message(off: int) -> None:
     limits = PeerLimits(30, 60, 300, 1000, 512)
     pair = Pair()
-    with socket.socket() as unused:
-        one = connection.Connection(unused, "", "", None, limits, 0.0)  # type: ignore[arg-type]
-        one.scanner = pair.scanner
-        assert one.keeps_pace(0.0)  # between messages
-        data = message(b"x" * 200_000)[: 1000 * 60 + off]
-        view = pair.scanner.reserve(len(data))
-        view[:] = data
-        pair.scanner.commit(len(data))
-        assert pair.scanner.hungry
-        assert one.keeps_pace(59.9)  # not a whole dimse_timeout_secs yet
-        assert one.keeps_pace(60.0) == (off >= 0)
-        assert one.keeps_pace(119.9)  # and from there anew
-        assert not one.keeps_pace(120.0)
+    pace = connection.Pace()
+
+    def is_kept(now: float) -> bool:
+        return pace.is_kept(limits, pair.scanner, now)
+
+    assert is_kept(0.0)  # between messages
+    data = message(b"x" * 200_000)[: 1000 * 60 + off]
+    view = pair.scanner.reserve(len(data))
+    view[:] = data
+    pair.scanner.commit(len(data))
+    assert pair.scanner.hungry
+    assert is_kept(59.9)  # not a whole dimse_timeout_secs yet
+    assert is_kept(60.0) == (off >= 0)
+    assert is_kept(119.9)  # and from there anew
+    assert not is_kept(120.0)
 
 
 async def how_it_ends(caller: Caller) -> bytes:

@@ -31,9 +31,11 @@ from fastjmix.ipc.lane import Passage
 from fastjmix.ipc.metrics import Stats, StatsPage
 from fastjmix.ipc.wiring import Wiring
 from fastjmix.receiver import listener
-from fastjmix.receiver.connection import ANSWERS_A_TURN, Connection, State
-from fastjmix.receiver.listener import ACCEPT_BURST, NOTICES_A_SECOND, Notices
+from fastjmix.receiver.connection import ANSWERS_A_TURN, Connection
+from fastjmix.receiver.listener import ACCEPT_BURST
 from fastjmix.receiver.loop import Receiver
+from fastjmix.receiver.peer_log import LINES_A_SECOND, PeerLog
+from fastjmix.receiver.states import State
 
 BACKLOG = 2 * ACCEPT_BURST
 
@@ -57,7 +59,7 @@ class Stepped:
 
     def accept(self) -> None:
         """The door's turn."""
-        self.receiver._listeners.accept(self.listening.fileno())
+        self.receiver._accept(self.listening.fileno())
 
     def serve(self, connection: Connection) -> None:
         """That connection's turn, and what it leaves to be collected is left."""
@@ -65,11 +67,14 @@ class Stepped:
 
     def collect(self) -> None:
         """The end of a turn: who had to wait may go on in the next."""
-        self.receiver._collect()
+        self.receiver._serve_granted()
+
+    def is_paused(self, connection: Connection) -> bool:
+        return connection in self.receiver._upper_layer.paused
 
     @property
     def connections(self) -> list[Connection]:
-        return list(self.receiver._connections.values())
+        return list(self.receiver._upper_layer.connections.values())
 
     @property
     def waiting_to_be_accepted(self) -> int:
@@ -79,7 +84,7 @@ class Stepped:
 
     def close(self) -> None:
         for connection in self.connections:
-            self.receiver._close(connection, "the test is over")
+            self.receiver._upper_layer.lost(connection, "the test is over")
         self.receiver._epoll.close()
         self.listening.close()
         for descriptor in self.descriptors:
@@ -152,22 +157,22 @@ def test_every_connection_notices_a_machine_that_is_gone(stepped: Stepped) -> No
 
 @pytest.mark.parametrize("off", [-1, 0, 1, 2])
 def test_strangers_that_are_listed_in_one_second(off: int) -> None:
-    count = NOTICES_A_SECOND + off
+    count = LINES_A_SECOND + off
     with log_lines() as lines:
-        notices = Notices()
+        peer_log = PeerLog()
         for number in range(count):
-            notices.give("association_rejected", peer=str(number))
+            peer_log.warning("association_rejected", peer=str(number))
         assert [line["peer"] for line in lines] == [
-            str(number) for number in range(min(count, NOTICES_A_SECOND))
+            str(number) for number in range(min(count, LINES_A_SECOND))
         ]
-        assert notices.untold == max(off, 0)
+        assert peer_log.unlisted == max(off, 0)
         now = time.monotonic()
-        notices.tick(now + 1.0)  # the next second: the others are counted in one line
+        peer_log.tick(now + 1.0)  # the next second: the others are counted in one line
         told = [line["count"] for line in lines if line["event"] == "peers_not_listed"]
         assert told == [off][: max(off, 0)]
-        assert notices.untold == 0
+        assert peer_log.unlisted == 0
         del lines[:]
-        notices.give("association_rejected", peer="again")
+        peer_log.warning("association_rejected", peer="again")
         assert [line["peer"] for line in lines] == ["again"]
 
 
@@ -192,10 +197,10 @@ def test_messages_answered_in_one_turn(stepped: Stepped, off: int) -> None:
         until(lambda: arrived(connection) == len(sent), "all of them are here")
         stepped.serve(connection)
         assert stepped.stats.total("echoes_total") == min(count, ANSWERS_A_TURN)
-        assert connection.stalled == (off >= 0)  # it had its turn
+        assert stepped.is_paused(connection) == (off >= 0)  # it had its turn
         stepped.collect()
         assert stepped.stats.total("echoes_total") == count
-        assert not connection.stalled
+        assert not stepped.is_paused(connection)
         numbers = [struct.unpack("<H", peer.response()[0x0120])[0] for _ in echoes]
         assert numbers == list(range(count))
 
@@ -216,7 +221,7 @@ def test_messages_passed_over_in_one_turn(stepped: Stepped, field: int) -> None:
         peer.send(sent)
         until(lambda: arrived(connection) == len(sent), "all of them are here")
         stepped.serve(connection)
-        assert connection.stalled  # it had its turn
+        assert stepped.is_paused(connection)  # it had its turn
         assert stepped.stats.total("echoes_total") == 0
         stepped.collect()
         assert peer.response()[0x0120] == wire.us(7)
@@ -237,7 +242,7 @@ def test_f13_a_listening_socket_that_another_receiver_ended(stepped: Stepped) ->
     stepped.listening.shutdown(socket.SHUT_RDWR)
     ((descriptor, _),) = stepped.receiver._epoll.poll(5)
     with log_lines() as lines:
-        stepped.receiver._listeners.accept(descriptor)
+        stepped.receiver._accept(descriptor)
     assert lines == []
     assert stepped.receiver._epoll.poll(0) == []
 

@@ -17,14 +17,14 @@ import wire
 from dicom_peers import CONGESTED, message
 from gateway import Gateway, Peer, get, running, until
 
-from fastjmix.config import PeerLimits
 from fastjmix.ipc.metrics import StatsPage
 from fastjmix.receiver import displacement
-from fastjmix.receiver.connection import Connection, Door, State
-from fastjmix.receiver.displacement import HOLD_SECS, Places, gives_way
+from fastjmix.receiver.connection import Association, Connection
+from fastjmix.receiver.displacement import HOLD_SECS, FullRejections, to_displace
+from fastjmix.receiver.states import State
 
 PLACES = 3
-QUICK = "from fastjmix.receiver import places; places.HOLD_SECS = 1.0; places.MEASURED_SECS = 0.5"
+QUICK = "from fastjmix.receiver import displacement as d; d.HOLD_SECS = 1.0; d.MEASURED_SECS = 0.5"
 ABORTED = (7, b"\0\0\0\0")
 ECHO = wire.p_data(wire.pdvs(3, wire.echo_rq(), True))
 
@@ -294,24 +294,21 @@ def test_s33_another_receivers_associations_give_way(start) -> None:
 
 # -- the choice ------------------------------------------------------------------------------------
 
-LIMITS = PeerLimits(30, 60, 300, 1000, 512)
+
+def an_association(host: str, stored_at: float, listener: Any = None) -> Connection:
+    unused: Any = None
+    association = Association(1, f"{host}:1", listener, unused, unused, stored_at=stored_at)
+    return Connection(unused, host, f"{host}:1", unused, 0.0, State.OPEN, association)
 
 
-def an_association(host: str, stored_at: float, door: Any = None) -> Connection:
-    found = Connection(socket.socket(), host, f"{host}:1", door, LIMITS, 0.0, State.OPEN)
-    found.socket.close()
-    found.stored_at = stored_at
-    return found
-
-
-def anyone(_: Connection) -> bool:
+def anyone(_: Association) -> bool:
     return True
 
 
 @pytest.mark.parametrize("off", [-1, 0, 1])
 def test_s33_seconds_without_a_store(off: int) -> None:
     one = an_association("a", 0.0)
-    assert (gives_way([one], HOLD_SECS + off, anyone, "b") is one) == (off >= 0)
+    assert (to_displace([one], HOLD_SECS + off, anyone, "b") is one) == (off >= 0)
 
 
 @pytest.mark.parametrize("off", [-1, 0, 1])
@@ -319,32 +316,30 @@ def test_s33_associations_of_the_newcomers_address(off: int) -> None:
     """It must have fewer than the address that gives way; or it is that address."""
     held = [an_association("a", 0.0) for _ in range(3)]
     own = [an_association("b", 1000.0) for _ in range(3 + off)]
-    assert (gives_way([*held, *own], 1000.0, anyone, "b") is not None) == (off < 0)
-    assert gives_way([*held, *own], 1000.0, anyone, "a") is not None
-    assert gives_way(held[:1], 1000.0, anyone, None) is None
-    assert gives_way(held[:2], 1000.0, anyone, None) is not None
+    assert (to_displace([*held, *own], 1000.0, anyone, "b") is not None) == (off < 0)
+    assert to_displace([*held, *own], 1000.0, anyone, "a") is not None
+    assert to_displace(held[:1], 1000.0, anyone, None) is None
+    assert to_displace(held[:2], 1000.0, anyone, None) is not None
 
 
 def test_s33_the_one_without_a_store_for_longest_of_the_address_with_most() -> None:
     few = [an_association("a", 1.0)]
-    many = [an_association("b", at) for at in (9.0, 5.0, 7.0)]
-    doors = [Door(n, None, None, None) for n in range(2)]  # type: ignore[arg-type]
-    many[1].door = doors[1]
-    assert gives_way([*few, *many], 1000.0, anyone, "c") is many[1]
-    assert gives_way([*few, *many], 1000.0, lambda one: one.door is not doors[1], "c") is many[2]
-    assert gives_way([*few, *many], 1000.0, lambda one: False, "c") is None
+    many = [an_association("b", at, listener) for at, listener in ((9.0, 1), (5.0, 2), (7.0, 1))]
+    assert to_displace([*few, *many], 1000.0, anyone, "c") is many[1]
+    assert to_displace([*few, *many], 1000.0, lambda one: one.listener != 2, "c") is many[2]
+    assert to_displace([*few, *many], 1000.0, lambda one: False, "c") is None
     many[0].state = State.CLOSING
-    assert gives_way([many[0]], 1000.0, anyone, "c") is None
+    assert to_displace([many[0]], 1000.0, anyone, "c") is None
 
 
 def test_s33_rejections_of_other_receivers_are_seen_once() -> None:
     page = StatsPage(2)
-    mine, theirs = (Places(page.row(n)) for n in range(2))
+    mine, theirs = (FullRejections(page.row(n)) for n in range(2))
     assert not mine.others_rejected()
-    mine.rejected()
+    mine.add()
     assert not mine.others_rejected()
-    theirs.rejected()
-    theirs.rejected()
+    theirs.add()
+    theirs.add()
     assert mine.others_rejected()
     assert not mine.others_rejected()
     assert theirs.others_rejected()

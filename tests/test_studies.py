@@ -14,6 +14,8 @@ import wire
 from dicom_peers import archives, new_uid
 from gateway import Gateway, Peer, Store, get, members, run_command, running, until
 
+from fastjmix.httpd.study_query import list_headers
+
 BUILDER = "release_grace_secs = 0.2"
 SR = "1.2.840.10008.5.1.4.1.1.88.67"
 CONTEXTS = (wire.context(1, wire.CT, wire.EXPLICIT), wire.context(3, SR, wire.EXPLICIT))

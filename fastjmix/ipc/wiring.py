@@ -24,6 +24,13 @@ class Wiring:
         with contextlib.suppress(BlockingIOError):
             os.eventfd_write(self.wake[process], 1)
 
+    def wake_packers(self) -> None:
+        """Wakes all of them. A lane does not say which packer sleeps; waking one too many is
+        harmless.
+        """
+        for process in range(self.receivers, len(self.wake)):
+            self.wake_up(process)
+
     def close(self) -> None:
         """This process has nothing to do with lanes: their memory is not its to see."""
         self.passage.close()

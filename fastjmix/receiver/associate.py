@@ -1,16 +1,18 @@
-"""Leads from a connection to an association: the A-ASSOCIATE-RQ is awaited and answered (Sta2).
+"""Decides about A-ASSOCIATE-RQs (Sta2 and Sta3): from a peer's first bytes to the answer.
 
-Wanted: a peer is let in by the listener's policy and by what is left of lanes, memory and disk.
+Wanted: a peer is accepted by the listener's policy, and by what is left of lanes, memory and disk.
 Guaranteed: no more of a request is kept than ASSOCIATE_RQ_MAX bytes; a longer one is refused by its
-header; an association has a lane with memory before it is accepted, if need be that of one which
-stores nothing (places.py). No socket is closed here: the loop does that.
+header. An association has a lane with memory before it is accepted. Nothing is sent and no socket
+is closed here: an `Answer` says what the loop is to do. Where no place is free, `NoPlace` says
+whose end would free one (displacement.py); the loop may end that association, and asks again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from dataclasses import dataclass
 
+from fastjmix import log
 from fastjmix.config import Config
 from fastjmix.dicom.associate_rq import ASSOCIATE_RQ_MAX
 from fastjmix.dicom.association import CONGESTION, LOCAL_LIMIT, Accepted, Rejected
@@ -19,94 +21,145 @@ from fastjmix.errors import ProtocolError
 from fastjmix.ipc.ingest_rules import tabulate
 from fastjmix.ipc.metrics import Stats
 from fastjmix.ipc.wiring import Wiring
-from fastjmix.receiver.connection import Connection, Door
-from fastjmix.receiver.displacement import Places
-from fastjmix.receiver.lane_pool import Leases
-from fastjmix.receiver.listener import Notices
+from fastjmix.receiver.connection import Association, Connection
+from fastjmix.receiver.displacement import FullRejections
+from fastjmix.receiver.lane_pool import LanePool
+from fastjmix.receiver.peer_log import PeerLog
 from fastjmix.spool import Room
 
 
-class Loop(Protocol):
-    """What the entrance may ask of the event loop."""
+@dataclass(frozen=True, slots=True)
+class Invalid:
+    """The bytes are no valid A-ASSOCIATE-RQ. `reason` is of PS3.8 Table 9-26."""
 
-    @property
-    def stopping(self) -> bool: ...
-    def open(self, connection: Connection, answer: Accepted, lane: int, rest: bytes) -> None: ...
-    def abort(self, connection: Connection, source: int, reason: int, why: str) -> None: ...
-    def make_place(self, newcomer: Connection, among: Callable[[Connection], bool]) -> bool: ...
-    def last_words(self, connection: Connection, pdu: bytes, why: str) -> None: ...
-    def lost(self, connection: Connection, why: str) -> None: ...
+    reason: int
+    why: str
 
 
-class Entrance:
-    """Answers the A-ASSOCIATE-RQs of all doors of one receiver."""
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """An A-ASSOCIATE-RJ is to be sent."""
+
+    pdu: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """The association is accepted: it has the lane `lane` and the rules `rules`. `rest` are the
+    bytes that came behind the request."""
+
+    accepted: Accepted
+    rules: int
+    lane: int
+    rest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class NoPlace:
+    """No place is free, for the reason `why`. The end of an association for which `among` returns
+    True would free one."""
+
+    accepted: Accepted
+    rules: int
+    rest: bytes
+    why: str
+    among: Callable[[Association], bool]
+
+
+Answer = Invalid | Rejection | Opening | NoPlace
+
+
+class AssociateRequests:
+    """Answers the A-ASSOCIATE-RQs at all listeners of one receiver."""
 
     def __init__(
         self,
         config: Config,
         wiring: Wiring,
         stats: Stats,
-        leases: Leases,
-        places: Places,
-        loop: Loop,
+        pool: LanePool,
+        peer_log: PeerLog,
+        rejections: FullRejections,
     ) -> None:
         self._lanes = wiring.passage.lanes
-        self._leases = leases
-        self._places = places
-        self._loop = loop
+        self._pool = pool
+        self._rejections = rejections
         self._room = Room.of(config, stats)
         self._stats = stats
-        self._table = tabulate(config)
-        self.notices = Notices()
+        self._rules = tabulate(config)
+        self._peer_log = peer_log
 
-    def request(self, connection: Connection) -> None:
-        """Sta2: an A-ASSOCIATE-RQ, in as many pieces as the peer likes."""
-        data = connection.socket.recv(65536)
-        if not data:
-            self._loop.lost(connection, "closed before an A-ASSOCIATE-RQ")
-            return
+    def receive(self, connection: Connection, data: bytes, *, draining: bool) -> Answer | None:
+        """Takes the next bytes of a connection in Sta2. Returns the answer to its request; None
+        while that is incomplete.
+        """
         buffer = connection.received
         buffer += data
         if buffer[0] != 0x01:
             known = 0x02 <= buffer[0] <= 0x07
             foreign = foreign_protocol(bytes(buffer[:16]))
             why = f"not an A-ASSOCIATE-RQ but {foreign}" if foreign else "not an A-ASSOCIATE-RQ"
-            self._loop.abort(connection, 2, 2 if known else 1, why)
-            return
+            return Invalid(2 if known else 1, why)
         if len(buffer) < 6:
-            return
+            return None
         length = int.from_bytes(buffer[2:6], "big")
         if length > ASSOCIATE_RQ_MAX:
-            self._loop.abort(connection, 2, 6, f"an A-ASSOCIATE-RQ of {length} bytes")
-        elif len(buffer) >= 6 + length:
-            self._associate(connection, bytes(buffer[: 6 + length]), bytes(buffer[6 + length :]))
+            return Invalid(6, f"an A-ASSOCIATE-RQ of {length} bytes")
+        if len(buffer) < 6 + length:
+            return None
+        request, rest = bytes(buffer[: 6 + length]), bytes(buffer[6 + length :])
+        return self._answer(connection, request, rest, draining)
 
-    def _associate(self, connection: Connection, request: bytes, rest: bytes) -> None:
-        door = connection.door
+    def _answer(
+        self, connection: Connection, request: bytes, rest: bytes, draining: bool
+    ) -> Answer:
+        listener = connection.listener
         try:
-            answer = door.acceptor.answer(request)
+            answer = listener.acceptor.answer(request)
         except ProtocolError as problem:
-            self._loop.abort(connection, 2, problem.reason, problem.message)
-            return
-        connection.received.clear()
+            return Invalid(problem.reason, problem.message)
         if isinstance(answer, Rejected):
-            self._reject(connection, answer, answer.pdu, answer.why)
-            return
-        connection.settings = self._table.number(door.index, answer.calling_ae)
-        congestion = self._congestion()
-        if congestion:
-            self._reject(connection, answer, CONGESTION, congestion)
-            return
-        lane = self._lane(connection, answer.calling_ae)
-        if isinstance(lane, int):
-            self._loop.open(connection, answer, lane, rest)
-        else:
-            self._places.rejected()
-            self._reject(connection, answer, LOCAL_LIMIT, lane)
+            return self._reject(connection, answer, answer.pdu, answer.why)
+        rules = self._rules.number(listener.index, answer.calling_ae)
+        if congestion := self._congestion(draining):
+            return self._reject(connection, answer, CONGESTION, congestion)
+        return self.place(connection, answer, rules, rest)
 
-    def _congestion(self) -> str:
-        """Returns the reason why nobody is let in; "" when somebody may be."""
-        if self._loop.stopping:
+    def place(
+        self, connection: Connection, accepted: Accepted, rules: int, rest: bytes
+    ) -> Opening | NoPlace:
+        """Returns the opening of an association that may be accepted, where there is a place."""
+        listener, calling_ae = connection.listener, accepted.calling_ae
+
+        def at_listener(other: Association) -> bool:
+            return other.listener is listener.config
+
+        def of_caller(other: Association) -> bool:
+            return other.listener is listener.config and other.accepted.calling_ae == calling_ae
+
+        def no_place(why: str, among: Callable[[Association], bool]) -> NoPlace:
+            return NoPlace(accepted, rules, rest, why, among)
+
+        if self._lanes.associations(listener.index) >= listener.config.max_associations:
+            return no_place("max_associations of the listener", at_listener)
+        most = self._rules.rows[rules].max_associations
+        if most is not None:
+            of_title = self._lanes.associations(listener.index, calling_ae.encode())
+            if of_title >= most:
+                return no_place("max_associations of the calling AE title", of_caller)
+        lane = self._pool.lease()
+        if lane < 0:
+            return no_place("no lane is free (max_associations, memory)", lambda _: True)
+        return Opening(accepted, rules, lane, rest)
+
+    def reject(self, connection: Connection, asked: NoPlace) -> Rejection:
+        """Returns the rejection of a peer for which no place could be freed."""
+        self._rejections.add()
+        return self._reject(connection, asked.accepted, LOCAL_LIMIT, asked.why)
+
+    def _congestion(self, draining: bool) -> str:
+        """Returns the reason why nobody is accepted now; "" when there is none."""
+        if draining:
             return "shutting down"
         if scarce := self._storage():
             return scarce
@@ -114,42 +167,8 @@ class Entrance:
             return "the storage failed repeatedly"
         return ""
 
-    def _lane(self, connection: Connection, calling_ae: str) -> int | str:
-        """Returns a lane for the newcomer, perhaps of one that stores nothing; else why there is
-        none.
-        """
-        found = self._free_lane(connection.door, connection.settings, calling_ae)
-        if isinstance(found, int):
-            return found
-        why, among = found
-        if self._loop.make_place(connection, among):
-            found = self._free_lane(connection.door, connection.settings, calling_ae)
-        return found if isinstance(found, int) else why
-
-    def _free_lane(
-        self, door: Door, settings: int, calling_ae: str
-    ) -> int | tuple[str, Callable[[Connection], bool]]:
-        """Returns a lane, with memory; else why there is none, and whose end would change that."""
-
-        def same_door(other: Connection) -> bool:
-            return other.door is door
-
-        def same_caller(other: Connection) -> bool:
-            accepted = other.accepted
-            return other.door is door and accepted is not None and accepted.calling_ae == calling_ae
-
-        if self._lanes.associations(door.index) >= door.listener.max_associations:
-            return "max_associations of the listener", same_door
-        most = self._table.rows[settings].max_associations
-        if most is not None and self._lanes.associations(door.index, calling_ae.encode()) >= most:
-            return "max_associations of the calling AE title", same_caller
-        lane = self._leases.take()
-        if lane < 0:
-            return "no lane is free (max_associations, memory)", lambda _: True
-        return lane
-
     def _storage(self) -> str:
-        """Names the resource that the storage directory lacks; empty when it has enough."""
+        """Returns in words what the storage directory lacks; "" when it has enough."""
         try:
             if not self._room.low():
                 return ""
@@ -160,13 +179,35 @@ class Entrance:
 
     def _reject(
         self, connection: Connection, asked: Accepted | Rejected, pdu: bytes, why: str
-    ) -> None:
+    ) -> Rejection:
         self._stats.add("associations_rejected_total")
-        self.notices.give(
+        self._peer_log.warning(
             "association_rejected",
             calling_ae=asked.calling_ae,
             called_ae=asked.called_ae,
             peer=connection.peer,
             why=why,
         )
-        self._loop.last_words(connection, pdu, why)
+        return Rejection(pdu)
+
+
+def log_accepted(association: Association) -> None:
+    """Logs a new association, and the presentation contexts that were not accepted."""
+    accepted = association.accepted
+    log.get().info(
+        "association_accepted",
+        association=association.number,
+        calling_ae=accepted.calling_ae,
+        called_ae=accepted.called_ae,
+        peer=association.peer,
+        contexts=len(accepted.contexts),
+        implementation=accepted.peer_implementation,
+    )
+    if accepted.refused:
+        log.get().warning(
+            "contexts_refused",
+            association=association.number,
+            calling_ae=accepted.calling_ae,
+            peer=association.peer,
+            abstract_syntaxes=",".join(sorted(set(accepted.refused))),
+        )

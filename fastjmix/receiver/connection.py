@@ -1,124 +1,115 @@
-"""What the receiver knows of one peer, and the bounds that every peer has.
+"""A connection, and the association on it: what the receiver knows of one peer.
 
-A connection's states are PS3.8's: AWAITING (Sta2) → OPEN (Sta6) → CLOSING (Sta13) → CLOSED (Sta1).
-Its lane may linger after that, until the packer has let go of it.
+A `Connection` has the socket and the state (states.py); only the loop touches the socket. An
+`Association` exists while the state is Sta6. It has no socket, so that messages.py can be driven
+without one.
 """
 
 from __future__ import annotations
 
 import socket
 import time
-from collections import Counter
 from dataclasses import dataclass, field
-from enum import Enum, auto
 from typing import Final
 
 from fastjmix._core import Command, PdvScanner
 from fastjmix.config import DicomListener, PeerLimits
-from fastjmix.dicom.association import Accepted, Acceptor
+from fastjmix.dicom.association import Accepted
+from fastjmix.receiver.listener import Listener
+from fastjmix.receiver.states import State
 
 GRANT_SECS: Final = 120.0
-"""From the last byte of an instance to its status, and for room in a full lane: a disk that takes
-longer is not a disk."""
+"""Seconds from the last byte of an instance to its status, and seconds that a full lane may take to
+have room again. A disk that takes longer does not work."""
 
 ANSWERS_A_TURN: Final = 64
-"""Messages of one peer that are answered at once (C-ECHO, refused instances), or passed over
-(C-CANCEL, responses), before the other peers have their turn: about a millisecond."""
+"""Messages of one peer that are answered at once (C-ECHO, refused instances) or passed over
+(C-CANCEL, responses) before the other peers have their turn: about a millisecond."""
 
 
-class State(Enum):
-    """PS3.8 §9.2: Sta2, Sta6, Sta13, Sta1."""
+@dataclass(slots=True)
+class Pace:
+    """How fast a message arrives: `since` is when the measurement began, `arrived` how many bytes
+    of the association had arrived then."""
 
-    AWAITING = auto()
-    OPEN = auto()
-    CLOSING = auto()
-    CLOSED = auto()
+    since: float = field(default_factory=time.monotonic)
+    arrived: int = 0
+
+    def is_kept(
+        self, limits: PeerLimits, scanner: PdvScanner, now: float, *, paused: bool = False
+    ) -> bool:
+        """Returns False when a whole dimse_timeout_secs of a message came slower than
+        min_bytes_per_sec. Called at each tick.
+
+        Time between messages does not count, nor time in which the peer waits for fastjmix: for a
+        status, or (`paused`) because it is not read.
+        """
+        if paused or not scanner.hungry:
+            self.since, self.arrived = now, scanner.arrived
+            return True
+        elapsed = now - self.since
+        if elapsed < limits.dimse_timeout_secs:
+            return True
+        came = scanner.arrived - self.arrived
+        self.since, self.arrived = now, scanner.arrived
+        return came >= limits.min_bytes_per_sec * elapsed
+
+
+@dataclass(slots=True, eq=False)
+class Association:
+    """One association (Sta6), and the message that is at hand.
+
+    `rules` is the number of its rules (ipc/ingest_rules.py). `packer` has the instance at hand, or
+    had the last one. `request` is the request whose response is due; `refusal` is its status, Error
+    Comment and Offending Element where the request is refused; `prepared` is its response if the
+    packer gives Success. `response` is the response to be sent, `violation` the reason (PS3.8 Table
+    9-26) and the words for an A-ABORT. `stored_at` is when it stored its last instance, or began.
+    `answered` counts the messages answered or passed over in this turn.
+    """
+
+    number: int
+    peer: str
+    listener: DicomListener
+    accepted: Accepted
+    scanner: PdvScanner
+    rules: int = 0
+    packer: int = -1
+    request: Command | None = None
+    refusal: tuple[int, bytes, int | None] | None = None
+    prepared: bytes = b""
+    response: bytes = b""
+    violation: tuple[int, str] = (0, "")
+    stored: int = 0
+    stored_at: float = field(default_factory=time.monotonic)
+    refused: int = 0
+    answered: int = 0
+    pace: Pace = field(default_factory=Pace)
+
+    @property
+    def is_between_messages(self) -> bool:
+        """True when no message is arriving, and no response is due."""
+        return self.request is None and not self.scanner.midway
 
 
 @dataclass(slots=True, eq=False)
 class Connection:
-    """One peer. `request` is the C-STORE or other request whose answer is due, `prepared` that
-    answer if it is Success; `answered` counts the messages answered, or passed over, since others
-    were looked at; `stored_at` is when it stored its last instance, or came; `paced_at` and
-    `paced_bytes` say where the measuring of its pace began."""
+    """One peer's connection.
+
+    `deadline` is when the wait that the state implies is over. `received` holds the first bytes of
+    an A-ASSOCIATE-RQ (Sta2), `outgoing` what the kernel has not taken yet.
+    """
 
     socket: socket.socket
     host: str
     peer: str
-    door: Door
-    limits: PeerLimits
+    listener: Listener
     deadline: float
-    state: State = State.AWAITING
+    state: State = State.AWAITING_RQ
+    association: Association | None = None
     received: bytearray = field(default_factory=bytearray)
     outgoing: bytearray = field(default_factory=bytearray)
-    accepted: Accepted | None = None
-    scanner: PdvScanner | None = None
-    settings: int = 0
-    packer: int = -1
-    association: int = 0
-    request: Command | None = None
-    refusal: tuple[int, bytes, int | None] | None = None
-    prepared: bytes = b""
-    stored: int = 0
-    stored_at: float = field(default_factory=time.monotonic)
-    refused: int = 0
-    stalled: bool = False
-    answered: int = 0
-    paced_at: float = field(default_factory=time.monotonic)
-    paced_bytes: int = 0
-    ended: bool = False
-    why: str = ""
-
-    def keeps_pace(self, now: float) -> bool:
-        """False when a whole dimse_timeout_secs of a message came slower than min_bytes_per_sec.
-
-        Asked at each tick of an open association. Time in which the peer waits for us, or between
-        messages, does not count.
-        """
-        scanner = self.scanner
-        if scanner is None or self.stalled or not scanner.hungry:
-            self.paced_at, self.paced_bytes = now, 0 if scanner is None else scanner.arrived
-            return True
-        elapsed = now - self.paced_at
-        if elapsed < self.limits.dimse_timeout_secs:
-            return True
-        came = scanner.arrived - self.paced_bytes
-        self.paced_at, self.paced_bytes = now, scanner.arrived
-        return came >= self.limits.min_bytes_per_sec * elapsed
-
-
-@dataclass(slots=True)
-class Door:
-    """A listening socket, what it accepts, and who has not come in yet (oldest first)."""
-
-    index: int
-    socket: socket.socket
-    listener: DicomListener
-    acceptor: Acceptor
-    half_open: dict[Connection, None] = field(default_factory=dict)
-    by_host: Counter[str] = field(default_factory=Counter)
-
-    def enter(self, connection: Connection) -> None:
-        """A connection is half-open now."""
-        self.half_open[connection] = None
-        self.by_host[connection.host] += 1
-
-    def leave(self, connection: Connection) -> None:
-        """It is not any more, if it was: it has an association, or its last words."""
-        if connection in self.half_open:
-            del self.half_open[connection]
-            self.by_host[connection.host] -= 1
-            if not self.by_host[connection.host]:
-                del self.by_host[connection.host]
 
     @property
-    def full(self) -> bool:
-        """True: somebody must go before another may stand here."""
-        return len(self.half_open) >= self.listener.limits.max_half_open
-
-    def gives_way(self, host: str) -> Connection | None:
-        """Who gives its place to a newcomer from `host`; None: nobody, the newcomer goes."""
-        greediest = max(self.by_host, key=lambda one: self.by_host[one])
-        if self.by_host[host] + 1 >= self.by_host[greediest]:
-            return None
-        return next(one for one in self.half_open if one.host == greediest)
+    def limits(self) -> PeerLimits:
+        """The listener's bounds for its peers."""
+        return self.listener.config.limits

@@ -1,20 +1,21 @@
 """The lanes that one receiver holds: leased, given back, and their memory with them.
 
-Guaranteed: a lane is given back only when no packer looks at it; packers are told of each end,
-because they seal a study some time after its last association; a lane that was free for a while
-loses its memory.
+Guaranteed: a lane is given back only when no packer looks at it. Packers are notified of each lane
+that is given back, because they seal a study some time after its last association. A lane that has
+been free for IDLE_SECS loses its memory.
 """
 
 from __future__ import annotations
 
 import time
 
+from fastjmix._core import PdvScanner
 from fastjmix.ipc.lane import IDLE_SECS
 from fastjmix.ipc.wiring import Wiring
 
 
-class Leases:
-    """Leases of the receiver with this number."""
+class LanePool:
+    """The lanes of the receiver with this number."""
 
     def __init__(self, wiring: Wiring, number: int) -> None:
         self._wiring = wiring
@@ -22,25 +23,27 @@ class Leases:
         self._lanes = wiring.passage.lanes
         self._number = number
         self._freed: dict[int, float] = {}
-        self._orphans: list[int] = []
+        self._reclaimed: list[int] = []
+        self._retiring: list[PdvScanner] = []
 
     def reclaim(self) -> None:
-        """Lanes of a receiver of this number that died: what was arriving is forgotten."""
-        self._orphans = self._lanes.leased_by(self._number)
-        for index in self._orphans:
+        """Takes over the lanes of a receiver of this number that died: what was arriving in them is
+        forgotten.
+        """
+        self._reclaimed = self._lanes.leased_by(self._number)
+        for index in self._reclaimed:
             packer = self._lanes.forget(index)
             if packer >= 0:
                 self._wiring.wake_up(packer)
-        self.settle()
+        self._free_reclaimed()
 
-    def settle(self) -> None:
-        """Gives back the reclaimed lanes that packers have let go of."""
-        for index in [i for i in self._orphans if self._lanes.quiet(i)]:
-            self._orphans.remove(index)
-            self.give_back(index)
+    def _free_reclaimed(self) -> None:
+        for index in [i for i in self._reclaimed if self._lanes.quiet(i)]:
+            self._reclaimed.remove(index)
+            self._free(index)
 
-    def take(self) -> int:
-        """A lane with memory; -1 when there is none to be had."""
+    def lease(self) -> int:
+        """Returns a lane with memory; -1 when there is none."""
         index = self._lanes.lease(self._number)
         if index >= 0:
             self._freed.pop(index, None)
@@ -49,8 +52,36 @@ class Leases:
                 return -1
         return index
 
-    def give_back(self, index: int) -> None:
-        """The association in this lane is over, and no packer looks at it."""
+    def retire(self, scanner: PdvScanner) -> None:
+        """Gives back the lane of an association that has ended, at once or (`settle`) when its
+        packer has let go of the instance that was arriving.
+        """
+        held = scanner.abort()
+        if scanner.wake:
+            scanner.wake = False
+            self._wiring.wake_packers()
+        if held:
+            self._retiring.append(scanner)
+        else:
+            self._free(scanner.index)
+
+    @property
+    def retiring(self) -> bool:
+        """True while a packer has yet to let go of a lane."""
+        return bool(self._retiring)
+
+    @property
+    def can_settle(self) -> bool:
+        """True when a packer has let go of a lane that is to be given back."""
+        return any(scanner.granted for scanner in self._retiring)
+
+    def settle(self) -> None:
+        """Gives back the lanes that packers have let go of."""
+        for scanner in [one for one in self._retiring if one.granted]:
+            self._retiring.remove(scanner)
+            self._free(scanner.index)
+
+    def _free(self, index: int) -> None:
         self._lanes.give_back(index)
         self._freed[index] = time.monotonic()
         for packer in range(self._wiring.receivers, self._wiring.receivers + self._wiring.packers):
@@ -58,13 +89,13 @@ class Leases:
                 self._wiring.wake_up(packer)
 
     @property
-    def busy(self) -> bool:
+    def needs_tick(self) -> bool:
         """True while something here waits for time to pass."""
-        return bool(self._freed or self._orphans)
+        return bool(self._freed or self._reclaimed)
 
     def tick(self, now: float) -> None:
         """Takes the memory of lanes that have been free for IDLE_SECS."""
-        self.settle()
+        self._free_reclaimed()
         for index in [i for i, freed in self._freed.items() if now - freed >= IDLE_SECS]:
             del self._freed[index]
             if self._lanes.lease_this(index, self._number):

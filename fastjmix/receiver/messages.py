@@ -1,20 +1,34 @@
-"""DIMSE messages of an open association (Sta6): what each event of the PDV scanner asks for.
+"""DIMSE messages of an open association (Sta6): what each finding of the PDV scanner asks for.
 
 Wanted: an instance is routed to its study's packer as soon as its head is known, or refused with
-the status that says why (PS3.4 Table B.2-1); whatever else is asked is answered civilly.
-Guaranteed: exactly one response a request, in order; a refused instance's data set is passed over,
-so that the association stays usable. No socket here: the loop sends.
+the status that says why (PS3.4 Table B.2-1); every other request gets the response of PS3.7.
+Guaranteed: exactly one response a request, in order. A refused instance's data set is passed over,
+so that the association stays usable. Nothing is sent here: the loop learns what is needed next
+(`Need`), or which event ends the association (states.py), and sends.
 """
 
 from __future__ import annotations
 
 import time
-from typing import Final, Protocol
+from enum import Enum, auto
+from typing import Final
 
 import xxhash
 
-from fastjmix import _core, log
-from fastjmix._core import Command, Head, PdvScanner
+from fastjmix import log
+from fastjmix._core import (
+    ABORTED,
+    BAD_HEAD,
+    COMMAND,
+    END,
+    HEAD,
+    LONG_HEAD,
+    MORE,
+    RELEASE,
+    Command,
+    Head,
+    parse_command,
+)
 from fastjmix.dicom import dimse
 from fastjmix.dicom.association import PADDING, Context, is_storage, is_uid
 from fastjmix.dicom.dataset import file_meta_prefix
@@ -23,89 +37,87 @@ from fastjmix.dicom.refusals import why_malformed, why_uids, why_unreadable
 from fastjmix.failpoints import reach
 from fastjmix.ipc.metrics import Stats
 from fastjmix.ipc.wiring import Wiring
-from fastjmix.receiver.connection import ANSWERS_A_TURN, Connection, State
+from fastjmix.receiver.connection import ANSWERS_A_TURN, Association
+from fastjmix.receiver.states import Event
 
 UID_SHOWN_MAX: Final = 128
 """Characters of a refused instance's UID in the log: twice what a UID may have, so that one that is
 too long can be found at its sender."""
 
 
-class Loop(Protocol):
-    """What a message may ask of the event loop."""
+class Need(Enum):
+    """What an association needs before its messages go on."""
 
-    def send(self, connection: Connection, data: bytes) -> None: ...
-    def abort(self, connection: Connection, source: int, reason: int, why: str) -> None: ...
-    def released(self, connection: Connection) -> None: ...
-    def aborted_by_peer(self, connection: Connection) -> None: ...
-    def await_grant(self, connection: Connection) -> None: ...
+    DATA = auto()
+    """The peer's next bytes, or (with `answered` at ANSWERS_A_TURN) its next turn."""
+
+    SEND = auto()
+    """Its `response` is to be sent."""
+
+    STATUS = auto()
+    """The packer's status for the instance that is complete."""
 
 
 class Messages:
     """Handles the messages of all associations of one receiver."""
 
-    def __init__(self, wiring: Wiring, stats: Stats, loop: Loop) -> None:
+    def __init__(self, wiring: Wiring, stats: Stats) -> None:
         self._wiring = wiring
         self._stats = stats
-        self._loop = loop
         self._log = log.get()
 
-    def advance(self, connection: Connection, scanner: PdvScanner, event: int) -> None:
-        """Does what each event of the scanner asks for, until more bytes are needed."""
-        while event != _core.MORE:
-            if event == _core.COMMAND:
-                event = self._command(connection, scanner)
-            elif event == _core.HEAD:
-                event = self._head(connection, scanner)
-            elif event == _core.END:
-                event = self._end(connection, scanner)
-            elif event == _core.LONG_HEAD:
-                event = self._long_head(connection, scanner)
-            elif event == _core.BAD_HEAD:
-                event = self._unreadable(connection, scanner)
+    def advance(self, association: Association, found: int) -> Need | Event:
+        """Does what each finding of the scanner asks for, until something is needed, or until an
+        event of the peer's ends the association.
+        """
+        outcome: int | Need | Event = found
+        while isinstance(outcome, int) and outcome != MORE:
+            if outcome == COMMAND:
+                outcome = self._command(association)
+            elif outcome == HEAD:
+                outcome = self._head(association)
+            elif outcome == END:
+                outcome = self._end(association)
+            elif outcome == LONG_HEAD:
+                outcome = self._long_head(association)
+            elif outcome == BAD_HEAD:
+                outcome = self._unreadable(association)
+            elif outcome == RELEASE:
+                outcome = Event.RELEASE_RQ
+            elif outcome == ABORTED:
+                outcome = Event.ABORT_RECEIVED
             else:
-                self._leave(connection, scanner, event)
-                return
-        if scanner.wake:
-            self.wake_packers(scanner)
+                scanner = association.scanner
+                outcome = _violation(association, scanner.problem, scanner.reason)
+        if association.scanner.wake:
+            association.scanner.wake = False
+            self._wiring.wake_packers()
+        return Need.DATA if isinstance(outcome, int) else outcome
 
-    def wake_packers(self, scanner: PdvScanner) -> None:
-        """A packer sleeps, and something is in its lane."""
-        scanner.wake = False
-        # All of them: waking one too many is harmless, one too few is not.
-        for packer in range(self._wiring.receivers, len(self._wiring.wake)):
-            self._wiring.wake_up(packer)
-
-    def _leave(self, connection: Connection, scanner: PdvScanner, event: int) -> None:
-        if event == _core.RELEASE:
-            self._loop.released(connection)
-        elif event == _core.ABORTED:
-            self._loop.aborted_by_peer(connection)
-        else:
-            self._loop.abort(connection, 2, scanner.reason, scanner.problem)
-
-    def _command(self, connection: Connection, scanner: PdvScanner) -> int:
-        """A command set is complete: PS3.7 §9."""
-        assert connection.accepted is not None
-        context = connection.accepted.contexts.get(scanner.context)
+    def _command(self, association: Association) -> int | Need | Event:
+        """Handles a complete command set: PS3.7 §9."""
+        scanner = association.scanner
+        context = association.accepted.contexts.get(scanner.context)
         if context is None:
-            return self._broken(
-                connection, f"presentation context {scanner.context} was not accepted"
+            return _violation(
+                association, f"presentation context {scanner.context} was not accepted"
             )
         try:
-            request = _core.parse_command(scanner.take_command())
+            request = parse_command(scanner.take_command())
         except ValueError as problem:
-            return self._broken(connection, str(problem))
+            return _violation(association, str(problem))
         if request.field == dimse.C_CANCEL_RQ or request.field & dimse.RESPONSE:
-            return self._next(connection, scanner)
+            association.answered += 1
+            return scanner.scan() if association.answered < ANSWERS_A_TURN else MORE
         if request.message_id < 0 or request.data_set_type < 0:
-            return self._broken(connection, "a command set without Message ID or Data Set Type")
-        connection.request = request
-        listener = connection.door.listener
-        connection.refusal = _refusal(request, context, tolerant=listener.tolerate_uids)
+            return _violation(association, "a command set without Message ID or Data Set Type")
+        association.request = request
+        listener = association.listener
+        association.refusal = _refusal(request, context, tolerant=listener.tolerate_uids)
         if request.data_set_type == dimse.NO_DATA_SET:
-            return self._answer(connection, scanner)
-        # What a C-ECHO or a refused request carries is passed over.
-        wanted = connection.refusal is None and request.field == dimse.C_STORE_RQ
+            return self._answer(association)
+        # The data set of a C-ECHO or of a refused request is passed over.
+        wanted = association.refusal is None and request.field == dimse.C_STORE_RQ
         scanner.expect_data_set(
             context.encoding.kind if wanted else -1,
             context.encoding.pixels,
@@ -114,46 +126,40 @@ class Messages:
         )
         return scanner.scan()
 
-    def _broken(self, connection: Connection, why: str) -> int:
-        self._loop.abort(connection, 2, 6, why)
-        return _core.MORE
-
-    def _head(self, connection: Connection, scanner: PdvScanner) -> int:
-        """The data set's head is known: the instance gets its packer, or is refused."""
-        assert connection.request is not None
+    def _head(self, association: Association) -> int:
+        """Gives the instance its packer, now that the data set's head is known, or refuses it."""
+        assert association.request is not None
+        scanner = association.scanner
         head = scanner.head
-        problem = _mismatch(connection.request, head)
+        problem = _mismatch(association.request, head)
         if problem is not None and problem[0] is Status.MISSING_UID:
-            tolerant = connection.door.listener.tolerate_uids
+            tolerant = association.listener.tolerate_uids
             problem = Status.MISSING_UID, *why_uids(head.elements, tolerant=tolerant)
         if problem is not None:
-            return self._refuse(connection, scanner, *problem)
+            return _refuse(association, *problem)
         if scanner.late:
             scanner.describe(head)
         else:
-            self._route(connection, scanner, self._packer(head.study_instance_uid), head)
+            self._route(association, self._packer(head.study_instance_uid), head)
         return scanner.accept()
 
-    def _long_head(self, connection: Connection, scanner: PdvScanner) -> int:
-        """No UIDs in as much as the lane should hold: a packer keeps the data set meanwhile.
+    def _long_head(self, association: Association) -> int:
+        """Lets a packer keep the data set, whose UIDs are not in as much as the lane should hold.
 
         Most likely it is of the same study as the instance before it, whose packer keeps its
         envelope.
         """
-        assert connection.request is not None
-        packer = connection.packer
+        assert association.request is not None
+        packer = association.packer
         if packer < 0:
-            packer = self._packer(connection.request.sop_instance_uid)
-        self._route(connection, scanner, packer, None)
-        return scanner.seek()
+            packer = self._packer(association.request.sop_instance_uid)
+        self._route(association, packer, None)
+        return association.scanner.seek()
 
-    def _route(
-        self, connection: Connection, scanner: PdvScanner, packer: int, head: Head | None
-    ) -> None:
-        request, accepted = connection.request, connection.accepted
+    def _route(self, association: Association, packer: int, head: Head | None) -> None:
+        request, accepted = association.request, association.accepted
         assert request is not None
-        assert accepted is not None
-        context = accepted.contexts[scanner.context]
+        context = accepted.contexts[association.scanner.context]
         meta = file_meta_prefix(
             request.sop_class_uid.decode(),
             context.transfer_syntax.decode(),
@@ -161,9 +167,9 @@ class Messages:
             accepted.called_ae,
         )
         sop_instance = request.sop_instance_uid.strip(PADDING)
-        scanner.route(
+        association.scanner.route(
             packer,
-            connection.settings,
+            association.rules,
             request.message_id,
             head,
             meta.render(sop_instance),
@@ -171,166 +177,137 @@ class Messages:
             sop_instance,
             context.transfer_syntax,
         )
-        connection.packer = packer
+        association.packer = packer
         reach("receiver.pdv")
 
     def _packer(self, study_instance_uid: bytes) -> int:
-        """A study has one packer, so that an envelope has one writer and needs no locks."""
+        """Returns the packer of a study. It is one, so that an envelope has one writer and needs no
+        locks.
+        """
         which = xxhash.xxh3_64_intdigest(study_instance_uid) % self._wiring.packers
         return self._wiring.receivers + which
 
-    def _unreadable(self, connection: Connection, scanner: PdvScanner) -> int:
+    def _unreadable(self, association: Association) -> int:
         """Refuses an instance whose elements cannot be followed, and says which."""
+        scanner = association.scanner
         reason = why_unreadable(scanner.fault, scanner.broken_at)
-        return self._refuse(connection, scanner, Status.UNREADABLE_HEAD, *reason)
+        return _refuse(association, Status.UNREADABLE_HEAD, *reason)
 
-    def _refuse(
-        self,
-        connection: Connection,
-        scanner: PdvScanner,
-        status: Status,
-        comment: bytes = b"",
-        offending: int | None = None,
-    ) -> int:
-        connection.refusal = (status, comment or dimse.MEANING[status].encode(), offending)
-        return scanner.refuse()
-
-    def _end(self, connection: Connection, scanner: PdvScanner) -> int:
-        """The data set is complete: its status is known already, or the packer will grant it."""
-        request = connection.request
+    def _end(self, association: Association) -> Need:
+        """Handles the end of a data set: its status is known, or the packer will give it."""
+        request, scanner = association.request, association.scanner
         if scanner.retracted:
-            if connection.refusal is None:
+            if association.refusal is None:
                 reason = why_malformed(scanner.fault, scanner.broken_at)
-                connection.refusal = (Status.CANNOT_UNDERSTAND, *reason)
-            self._loop.await_grant(connection)
-            return _core.MORE
-        if connection.refusal is not None or (request and request.field != dimse.C_STORE_RQ):
-            return self._answer(connection, scanner)
+                association.refusal = (Status.CANNOT_UNDERSTAND, *reason)
+            return Need.STATUS
+        if association.refusal is not None or (request and request.field != dimse.C_STORE_RQ):
+            return self._answer(association)
         assert request is not None
-        # While the packer works: what will most likely be answered.
-        connection.prepared = self._encoded(connection, scanner, request, Status.SUCCESS)
-        self._loop.await_grant(connection)
-        return _core.MORE
+        # While the packer works, the response that is most likely is encoded.
+        association.prepared = _encoded(association, request, Status.SUCCESS)
+        return Need.STATUS
 
-    def _answer(self, connection: Connection, scanner: PdvScanner) -> int:
-        """Answers the request at hand with `refusal`, or with success, and goes on scanning."""
-        request = connection.request
-        assert request is not None
-        status, comment, offending = connection.refusal or (Status.SUCCESS, b"", None)
-        self._respond(connection, scanner, request, status, comment, offending)
-        scanner.resume()
-        return self._next(connection, scanner)
+    def _answer(self, association: Association) -> Need:
+        """Answers the request at hand with its refusal, or with success."""
+        status, comment, offending = association.refusal or (Status.SUCCESS, b"", None)
+        association.response = self._respond(association, status, comment, offending)
+        association.answered += 1
+        return Need.SEND
 
-    def _next(self, connection: Connection, scanner: PdvScanner) -> int:
-        """Goes on scanning behind a message that is done with, if it is still this peer's turn."""
-        connection.answered += 1
-        return scanner.scan() if self._goes_on(connection) else _core.MORE
-
-    def _goes_on(self, connection: Connection) -> bool:
-        """False: who does not read its responses, or has had its turn, waits with what it sent."""
-        return (
-            connection.state is State.OPEN
-            and not connection.outgoing
-            and connection.answered < ANSWERS_A_TURN
-        )
-
-    def granted(self, connection: Connection, scanner: PdvScanner) -> None:
-        """The packer has given the instance its status: the response goes out, and on it goes."""
-        request = connection.request
-        assert request is not None
+    def granted(self, association: Association) -> bytes:
+        """Returns the response for an instance to which the packer has given its status."""
         reach("receiver.granted")
-        status, comment, offending = connection.refusal or (*scanner.grant(), None)
-        self._respond(connection, scanner, request, status, comment, offending)
-        if connection.state is not State.OPEN:
-            return
-        scanner.resume()
-        if self._goes_on(connection):
-            self.advance(connection, scanner, scanner.scan())
+        status, comment, offending = association.refusal or (*association.scanner.grant(), None)
+        return self._respond(association, status, comment, offending)
 
     def _respond(
-        self,
-        connection: Connection,
-        scanner: PdvScanner,
-        request: Command,
-        status: int,
-        comment: bytes,
-        offending: int | None = None,
-    ) -> None:
-        prepared = b"" if status else connection.prepared
-        connection.request = connection.refusal = None
-        connection.prepared = b""
+        self, association: Association, status: int, comment: bytes, offending: int | None
+    ) -> bytes:
+        """Returns the response to the request at hand, which is done with then."""
+        request, prepared = association.request, b"" if status else association.prepared
+        assert request is not None
+        association.request = association.refusal = None
+        association.prepared = b""
         if request.field == dimse.C_STORE_RQ and status == Status.SUCCESS:
-            self._count(connection, scanner)
+            self._count(association)
         elif request.field == dimse.C_ECHO_RQ and not status:
             self._stats.add("echoes_total")
         else:
-            self._log_refusal(connection, request, status, comment)
-        self._loop.send(
-            connection,
-            prepared or self._encoded(connection, scanner, request, status, comment, offending),
-        )
+            self._log_refusal(association, request, status, comment)
+        association.scanner.resume()
+        return prepared or _encoded(association, request, status, comment, offending)
 
-    def _encoded(
-        self,
-        connection: Connection,
-        scanner: PdvScanner,
-        request: Command,
-        status: int,
-        comment: bytes = b"",
-        offending: int | None = None,
-    ) -> bytes:
-        assert connection.accepted is not None
-        command = dimse.response(request, status, comment, offending)
-        return dimse.p_data(scanner.context, command, connection.accepted.peer_max_pdu)
-
-    def _count(self, connection: Connection, scanner: PdvScanner) -> None:
-        connection.stored += 1
-        connection.stored_at = time.monotonic()
+    def _count(self, association: Association) -> None:
+        association.stored += 1
+        association.stored_at = time.monotonic()
         self._stats.add("instances_received_total")
-        self._stats.add("instance_bytes_total", scanner.data_bytes)
-        if scanner.fault:
-            self._tell_malformed(connection, scanner)
+        self._stats.add("instance_bytes_total", association.scanner.data_bytes)
+        if association.scanner.fault:
+            self._log.warning(
+                "instance_malformed",
+                association=association.number,
+                calling_ae=association.accepted.calling_ae,
+                sop_instance=association.scanner.head.sop_instance_uid.decode(),
+                why=association.scanner.fault.decode(),
+            )
 
     def _log_refusal(
-        self, connection: Connection, request: Command, status: int, comment: bytes
+        self, association: Association, request: Command, status: int, comment: bytes
     ) -> None:
-        """Logs which request was refused, of whom, and why; log/rates.py bounds the lines."""
+        """Logs which request was refused, of which peer, and why; log/rates.py bounds the lines."""
         of = {
-            "association": connection.association,
-            "calling_ae": connection.accepted.calling_ae if connection.accepted else "",
-            "peer": connection.peer,
+            "association": association.number,
+            "calling_ae": association.accepted.calling_ae,
+            "peer": association.peer,
             "status": f"{status:04X}H",
             "why": comment.decode("latin-1"),
             "sop_instance": _shown(request.sop_instance_uid),
             "sop_class": _shown(request.sop_class_uid),
         }
         if request.field == dimse.C_STORE_RQ:
-            connection.refused += 1
+            association.refused += 1
             self._stats.add("instances_refused_total")
             self._log.warning("instance_refused", **of)
         else:
             name = dimse.OPERATIONS.get(request.field, "unknown")
             self._log.warning("operation_refused", operation=f"{name} ({request.field:04X}H)", **of)
 
-    def _tell_malformed(self, connection: Connection, scanner: PdvScanner) -> None:
-        self._log.warning(
-            "instance_malformed",
-            association=connection.association,
-            calling_ae=connection.accepted.calling_ae if connection.accepted else "",
-            sop_instance=scanner.head.sop_instance_uid.decode(),
-            why=scanner.fault.decode(),
-        )
+
+def _violation(association: Association, why: str, reason: int = 6) -> Event:
+    """Notes how the peer has broken PS3.8 or PS3.7. Reason 6: invalid PDU parameter value."""
+    association.violation = reason, why
+    return Event.INVALID_PDU
+
+
+def _refuse(
+    association: Association, status: Status, comment: bytes = b"", offending: int | None = None
+) -> int:
+    """Refuses the instance that is arriving; returns the scanner's next finding."""
+    association.refusal = (status, comment or dimse.MEANING[status].encode(), offending)
+    return association.scanner.refuse()
+
+
+def _encoded(
+    association: Association,
+    request: Command,
+    status: int,
+    comment: bytes = b"",
+    offending: int | None = None,
+) -> bytes:
+    command = dimse.response(request, status, comment, offending)
+    return dimse.p_data(association.scanner.context, command, association.accepted.peer_max_pdu)
 
 
 def _shown(uid: bytes) -> str | None:
-    """A peer's UID for the log, cut to UID_SHOWN_MAX; None where there is none."""
+    """Returns a peer's UID for the log, cut to UID_SHOWN_MAX; None where there is none."""
     return uid[:UID_SHOWN_MAX].decode("latin-1") or None
 
 
 def _refusal(
     request: Command, context: Context, *, tolerant: bool
 ) -> tuple[int, bytes, int | None] | None:
-    """The status of a request that is refused whatever its data set holds."""
+    """Returns the status of a request that is refused whatever its data set holds."""
     status: Status | None = None
     if request.field == dimse.C_ECHO_RQ:
         return None
@@ -347,15 +324,18 @@ def _refusal(
 
 
 def _stores(sop_class_uid: bytes, context: Context) -> bool:
-    """Tells whether instances of a SOP class may come in a storage context. Senders are known to
-    use the context of another storage SOP class, and are taken by others."""
+    """Returns True when instances of a SOP class may come in a storage context. Some senders use
+    the context of another storage SOP class; other receivers accept that.
+    """
     if sop_class_uid == context.abstract_syntax:
         return True
     return is_uid(sop_class_uid) and is_storage(sop_class_uid.decode())
 
 
 def _mismatch(request: Command, head: Head) -> tuple[Status, bytes, int | None] | None:
-    """PS3.4 Table B.2-1: A900 when data set and command disagree, C000 when a UID is missing."""
+    """Returns why an instance is refused by its head (PS3.4 Table B.2-1): A900 when data set and
+    command disagree, C000 when a UID is missing.
+    """
     if not head.study_instance_uid or not head.series_instance_uid:
         return Status.MISSING_UID, b"", None
     if not head.sop_instance_uid or not head.sop_class_uid:

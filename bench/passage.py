@@ -70,7 +70,7 @@ class OneLane:
                 head, request = scanner.head, self._request
                 assert request is not None
                 scanner.route(
-                    1, 0, request.message_id, head, PREFIX,
+                    1, 0, head, PREFIX,
                     request.sop_class_uid, request.sop_instance_uid, EXPLICIT.encode(),
                 )  # fmt: skip
                 if scanner.accept() == _core.END:

@@ -1,12 +1,9 @@
-"""What leaves the compiled room. Semantics are in the docstrings of _core/*.pxi."""
+"""The types of the compiled core. The docstrings are in _core/*.pxi."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 LANES_MAX: Final[int]
-CONTROL_BYTES: Final[int]
-PROCESS_BYTES: Final[int]
-PREFIX_MAX: Final[int]
 COMMAND_BYTES_MAX: Final[int]
 HEAD_DEPTH_MAX: Final[int]
 HEAD_FIRST_LOOK: Final[int]
@@ -54,7 +51,8 @@ class Lanes:
     def leased_by(self, owner: int) -> list[int]: ...
     def quiet(self, index: int) -> bool: ...
     def forget(self, index: int) -> int: ...
-    def backed(self, index: int, value: bool = True, change: bool = False) -> bool: ...
+    def is_backed(self, index: int) -> bool: ...
+    def set_backed(self, index: int, value: bool) -> None: ...
     def open(self, index: int, association: int, listener: int, calling_ae: bytes) -> None: ...
     def association(self, index: int) -> int: ...
     def calling_ae(self, index: int) -> bytes: ...
@@ -117,7 +115,6 @@ class LaneWriter:
         self,
         packer: int,
         settings: int,
-        message_id: int,
         head: Head | None,
         prefix: bytes,
         sop_class: bytes,
@@ -168,7 +165,6 @@ class PdvScanner(LaneWriter):
 
 class Arrival:
     settings: Final[int]
-    message_id: Final[int]
     association: Final[int]
     began: Final[float]
     study_instance_uid: Final[bytes]

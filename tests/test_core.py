@@ -80,7 +80,7 @@ class Pair:
             elif event in (_core.HEAD, _core.LONG_HEAD):
                 head = scanner.head if event == _core.HEAD else None
                 scanner.route(
-                    1, 0, self.request.message_id, head, PREFIX,
+                    1, 0, head, PREFIX,
                     self.request.sop_class_uid, self.request.sop_instance_uid,
                     wire.EXPLICIT.encode(),
                 )  # fmt: skip

@@ -127,7 +127,7 @@ class Association:
                 event = scanner.scan()
             elif event == _core.HEAD:
                 head = scanner.head
-                scanner.route(PACKER, 0, 1, head, b"P", b"1", b"2", b"3")
+                scanner.route(PACKER, 0, head, b"P", b"1", b"2", b"3")
                 event = scanner.accept()
             elif event == _core.END:
                 self.awaiting = True

@@ -298,7 +298,7 @@ def test_s33_another_receivers_associations_give_way(start) -> None:
 def an_association(host: str, stored_at: float, listener: Any = None) -> Connection:
     unused: Any = None
     association = Association(1, f"{host}:1", listener, unused, unused, stored_at=stored_at)
-    return Connection(unused, host, f"{host}:1", unused, 0.0, State.OPEN, association)
+    return Connection(unused, host, f"{host}:1", unused, unused, 0.0, State.OPEN, association)
 
 
 def anyone(_: Association) -> bool:

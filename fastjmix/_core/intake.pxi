@@ -45,7 +45,6 @@ cdef class Arrival:
     """An instance, as its lane announced it. UIDs are bytes; sizes in bytes."""
 
     cdef readonly uint32_t settings
-    cdef readonly uint32_t message_id
     cdef readonly uint64_t association
     cdef readonly double began              # monotonic seconds: when its head was here
     cdef readonly bytes study_instance_uid
@@ -395,7 +394,6 @@ cdef class Intake:
         cdef fj_lane* lane = self._lanes.lane(index)
         cdef Arrival arrival = Arrival.__new__(Arrival)
         arrival.settings = mine.settings
-        arrival.message_id = lane.message_id
         arrival.association = mine.association
         arrival.began = mine.began
         arrival.study_instance_uid = _get_uid(&lane.study)

@@ -173,7 +173,7 @@ cdef class LaneWriter:
             self._flush()
         return True
 
-    def route(self, uint32_t packer, uint32_t settings, uint32_t message_id, Head head, bytes prefix,
+    def route(self, uint32_t packer, uint32_t settings, Head head, bytes prefix,
               bytes sop_class, bytes sop_instance, bytes transfer_syntax):
         """Names the packer of the instance, and what it must know. Pieces flow from now on.
 
@@ -194,7 +194,6 @@ cdef class LaneWriter:
         if head is not None:
             self.describe(head)
         lane.settings = settings
-        lane.message_id = message_id
         lane.prefix_length = <uint32_t>len(prefix)
         memcpy(lane.prefix, <const char*>prefix, len(prefix))
         lane.start = lane.released = self._piece

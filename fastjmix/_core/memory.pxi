@@ -44,7 +44,6 @@ cdef extern from *:
         /* the instance: written by the receiver before `begun` */
         _Alignas(64) fj_uid study, series, sop_class, sop_instance, transfer_syntax;
         uint32_t settings;              /* which listener, calling AE and builder: see ipc/ingest_rules.py */
-        uint32_t message_id;
         uint64_t start;                 /* position of the first data set byte */
         uint64_t first_piece;           /* `published` when the instance began */
         int64_t instance_number;        /* INT64_MIN: none */
@@ -144,7 +143,7 @@ cdef extern from *:
         uint32_t done, status, adopted, starved
         char* comment
         fj_uid study, series, sop_class, sop_instance, transfer_syntax
-        uint32_t settings, message_id
+        uint32_t settings
         uint64_t start, first_piece
         int64_t instance_number
         uint64_t head_length
@@ -181,12 +180,6 @@ cdef int64_t NO_NUMBER = <int64_t>-9223372036854775807 - 1
 
 LANES_MAX = 1024
 """Lanes that one bell can name; the most associations of one node."""
-CONTROL_BYTES = FJ_CONTROL
-"""Bytes of one lane's control block."""
-PROCESS_BYTES = sizeof(fj_process)
-"""Bytes of one process's words."""
-PREFIX_MAX = FJ_PREFIX
-"""Bytes of preamble, prefix and File Meta Information that a lane can announce."""
 
 
 cdef object _pointer(object buffer, Py_ssize_t needed, uint8_t** out):
@@ -293,12 +286,15 @@ cdef class Lanes:
         cdef uint32_t packer = fj_load_u32(&lane.packer)
         return <int64_t>packer if self.ring_bell(packer, index) else -1
 
-    def backed(self, Py_ssize_t index, bint value=True, bint change=False):
-        """Whether a lane's ring has memory; with `change`, says so for every process."""
+    def is_backed(self, Py_ssize_t index):
+        """Returns True when a lane's ring has memory."""
         self._check(index)
-        if change:
-            fj_store_u32(&self.lane(index).backed, value)
         return fj_load_u32(&self.lane(index).backed) != 0
+
+    def set_backed(self, Py_ssize_t index, bint value):
+        """Notes, for every process, whether a lane's ring has memory."""
+        self._check(index)
+        fj_store_u32(&self.lane(index).backed, value)
 
     def open(self, Py_ssize_t index, uint64_t association, uint32_t listener, bytes calling_ae):
         """Announces the association that a leased lane carries."""

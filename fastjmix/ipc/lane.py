@@ -1,11 +1,12 @@
-"""Passage 1, memory: reserve → commit → peek → release. Knows no DICOM.
+"""The memory of the lanes: rings of bytes from a receiver to a packer. Knows no DICOM.
 
-Wanted: bytes of an association cross from its receiver to its packer without being copied.
+Wanted: the bytes of an association cross from its receiver to its packer without being copied.
 Guaranteed: nothing here has a name in the file system, so nothing is left behind, however the
 processes end. A lane's ring gets its memory before the first byte (posix_fallocate): too little
-memory is an answer, never a SIGBUS. The size is sealed, so that no process can take away what
-another has mapped. A lane that was idle for a while gives its memory back.
-The layout and the cursors are in _core/memory.pxi; this module owns the memory itself.
+memory is a return value, never a SIGBUS. The size is sealed (F_SEAL_SHRINK), so that no process can
+take memory from another that has mapped it. A lane that has been idle for IDLE_SECS gives its
+memory back (receiver/lane_pool.py).
+The layout and the cursors are in _core/memory.pxi.
 
 Still wrong: memory is given by whole lanes, so 64 open associations hold 64 × lane_bytes until
 they have been idle for IDLE_SECS, even if each used a little of it.
@@ -23,8 +24,7 @@ from fastjmix._core import Lanes
 from fastjmix.errors import PlatformError
 
 IDLE_SECS: Final = 10.0
-"""A free lane keeps its memory for so long: modalities often come back within seconds."""
-
+"""Seconds that a free lane keeps its memory: modalities often come back within seconds."""
 
 FLAGS: Final = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
 SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
@@ -33,7 +33,8 @@ SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 class Passage:
     """The shared memory of all lanes; made by the supervisor before it forks.
 
-    `processes` counts receivers first, then packers: the numbers by which bells are rung.
+    `processes` is the number of receivers and packers. A process is named by its number: receivers
+    first, then packers. Raises PlatformError when the memory cannot be had.
     """
 
     def __init__(self, lanes: int, capacity: int, processes: int) -> None:
@@ -57,25 +58,25 @@ class Passage:
         self.lanes = Lanes(self._control, self._ring, lanes, capacity, processes)
 
     def close(self) -> None:
-        """Unmaps everything: `lanes` must not be used any more in this process."""
+        """Unmaps the memory: `lanes` must not be used any more in this process."""
         self._control.close()
         self._ring.close()
         os.close(self._control_file)
         os.close(self._ring_file)
 
     def back(self, index: int) -> bool:
-        """Gives a leased lane its memory. False: there is none to be had."""
-        if self.lanes.backed(index):
+        """Gives a leased lane its memory. Returns False when there is none."""
+        if self.lanes.is_backed(index):
             return True
         try:
             os.posix_fallocate(self._ring_file, index * self._capacity, self._capacity)
-        except OSError:  # ENOSPC, ENOMEM; whatever it is, it must not cost the lane
+        except OSError:  # ENOSPC, ENOMEM: the lane stays usable
             return False
-        self.lanes.backed(index, value=True, change=True)
+        self.lanes.set_backed(index, True)
         return True
 
     def unback(self, index: int) -> None:
-        """Gives the memory of a leased lane back to the system (a hole is punched)."""
-        self.lanes.backed(index, value=False, change=True)
-        with contextlib.suppress(OSError):  # then it keeps it until the next time
+        """Gives the memory of a leased lane back to the system, by a hole in the file."""
+        self.lanes.set_backed(index, False)
+        with contextlib.suppress(OSError):  # then the lane keeps its memory until the next time
             self._ring.madvise(mmap.MADV_REMOVE, index * self._capacity, self._capacity)

@@ -103,13 +103,9 @@ class Connection:
     host: str
     peer: str
     listener: Listener
+    limits: PeerLimits
     deadline: float
     state: State = State.AWAITING_RQ
     association: Association | None = None
     received: bytearray = field(default_factory=bytearray)
     outgoing: bytearray = field(default_factory=bytearray)
-
-    @property
-    def limits(self) -> PeerLimits:
-        """The listener's bounds for its peers."""
-        return self.listener.config.limits

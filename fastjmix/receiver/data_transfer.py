@@ -31,6 +31,8 @@ FINDINGS: Final = 4
 """Findings of one connection before the others are served: command, head and end of an instance,
 and the next command."""
 
+DATA, STATUS = Need.DATA, Need.STATUS  # Python 3.11 takes 0.1 µs to find an enum's member
+
 USER, PROVIDER = 0, 2
 """PS3.8 Table 9-26: sources of an A-ABORT, the service user and the service provider."""
 
@@ -117,9 +119,9 @@ class DataTransfer:
         """Handles messages until one needs something that is not there, or ends the association."""
         while True:
             need = self._messages.advance(association, found)
-            if need is Need.DATA:
+            if need is DATA:
                 return True
-            if need is Need.STATUS:
+            if need is STATUS:
                 self._upper_layer.await_status(connection, association)
                 return True
             if isinstance(need, Event):

@@ -117,7 +117,7 @@ class Receiver:
     def _serve(self, connection: Connection, events: int) -> None:
         """Handles what epoll(7) reports of a connection; the rest of it is reported again."""
         try:
-            if connection.state is State.OPEN:
+            if connection.association is not None:  # Sta6
                 if events & select.EPOLLOUT:
                     self._transfer.flush(connection)
                 elif connection in self._upper_layer.paused:  # EPOLLHUP, EPOLLERR

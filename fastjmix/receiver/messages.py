@@ -10,6 +10,7 @@ so that the association stays usable. Nothing is sent here: the loop learns what
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from enum import Enum, auto
 from typing import Final
 
@@ -19,6 +20,7 @@ from fastjmix import log
 from fastjmix._core import (
     ABORTED,
     BAD_HEAD,
+    BROKEN,
     COMMAND,
     END,
     HEAD,
@@ -58,6 +60,19 @@ class Need(Enum):
     """The packer's status for the instance that is complete."""
 
 
+_SEND, _STATUS, _VIOLATION = -1, -2, -3
+"""Beside the scanner's findings, which are positive: what a message may come to."""
+
+_OUTCOMES: Final[Mapping[int, Need | Event]] = {
+    MORE: Need.DATA,
+    _SEND: Need.SEND,
+    _STATUS: Need.STATUS,
+    _VIOLATION: Event.INVALID_PDU,
+    RELEASE: Event.RELEASE_RQ,
+    ABORTED: Event.ABORT_RECEIVED,
+}
+
+
 class Messages:
     """Handles the messages of all associations of one receiver."""
 
@@ -70,31 +85,28 @@ class Messages:
         """Does what each finding of the scanner asks for, until something is needed, or until an
         event of the peer's ends the association.
         """
-        outcome: int | Need | Event = found
-        while isinstance(outcome, int) and outcome != MORE:
-            if outcome == COMMAND:
-                outcome = self._command(association)
-            elif outcome == HEAD:
-                outcome = self._head(association)
-            elif outcome == END:
-                outcome = self._end(association)
-            elif outcome == LONG_HEAD:
-                outcome = self._long_head(association)
-            elif outcome == BAD_HEAD:
-                outcome = self._unreadable(association)
-            elif outcome == RELEASE:
-                outcome = Event.RELEASE_RQ
-            elif outcome == ABORTED:
-                outcome = Event.ABORT_RECEIVED
-            else:
+        while found > MORE:
+            if found == COMMAND:
+                found = self._command(association)
+            elif found == HEAD:
+                found = self._head(association)
+            elif found == END:
+                found = self._end(association)
+            elif found == LONG_HEAD:
+                found = self._long_head(association)
+            elif found == BAD_HEAD:
+                found = self._unreadable(association)
+            elif found == BROKEN:
                 scanner = association.scanner
-                outcome = _violation(association, scanner.problem, scanner.reason)
+                found = _violation(association, scanner.problem, scanner.reason)
+            else:
+                break
         if association.scanner.wake:
             association.scanner.wake = False
             self._wiring.wake_packers()
-        return Need.DATA if isinstance(outcome, int) else outcome
+        return _OUTCOMES[found]
 
-    def _command(self, association: Association) -> int | Need | Event:
+    def _command(self, association: Association) -> int:
         """Handles a complete command set: PS3.7 §9."""
         scanner = association.scanner
         context = association.accepted.contexts.get(scanner.context)
@@ -170,7 +182,6 @@ class Messages:
         association.scanner.route(
             packer,
             association.rules,
-            request.message_id,
             head,
             meta.render(sop_instance),
             request.sop_class_uid,
@@ -193,27 +204,27 @@ class Messages:
         reason = why_unreadable(scanner.fault, scanner.broken_at)
         return _refuse(association, Status.UNREADABLE_HEAD, *reason)
 
-    def _end(self, association: Association) -> Need:
+    def _end(self, association: Association) -> int:
         """Handles the end of a data set: its status is known, or the packer will give it."""
         request, scanner = association.request, association.scanner
         if scanner.retracted:
             if association.refusal is None:
                 reason = why_malformed(scanner.fault, scanner.broken_at)
                 association.refusal = (Status.CANNOT_UNDERSTAND, *reason)
-            return Need.STATUS
+            return _STATUS
         if association.refusal is not None or (request and request.field != dimse.C_STORE_RQ):
             return self._answer(association)
         assert request is not None
         # While the packer works, the response that is most likely is encoded.
         association.prepared = _encoded(association, request, Status.SUCCESS)
-        return Need.STATUS
+        return _STATUS
 
-    def _answer(self, association: Association) -> Need:
+    def _answer(self, association: Association) -> int:
         """Answers the request at hand with its refusal, or with success."""
         status, comment, offending = association.refusal or (Status.SUCCESS, b"", None)
         association.response = self._respond(association, status, comment, offending)
         association.answered += 1
-        return Need.SEND
+        return _SEND
 
     def granted(self, association: Association) -> bytes:
         """Returns the response for an instance to which the packer has given its status."""
@@ -274,10 +285,10 @@ class Messages:
             self._log.warning("operation_refused", operation=f"{name} ({request.field:04X}H)", **of)
 
 
-def _violation(association: Association, why: str, reason: int = 6) -> Event:
+def _violation(association: Association, why: str, reason: int = 6) -> int:
     """Notes how the peer has broken PS3.8 or PS3.7. Reason 6: invalid PDU parameter value."""
     association.violation = reason, why
-    return Event.INVALID_PDU
+    return _VIOLATION
 
 
 def _refuse(

@@ -68,8 +68,9 @@ class UpperLayer:
         set_options(accepted)
         self._epoll.register(accepted.fileno(), select.EPOLLIN)
         host, port = address[:2]
-        deadline = time.monotonic() + listener.config.limits.acse_timeout_secs
-        connection = Connection(accepted, host, f"{host}:{port}", listener, deadline)
+        limits = listener.config.limits
+        deadline = time.monotonic() + limits.acse_timeout_secs
+        connection = Connection(accepted, host, f"{host}:{port}", listener, limits, deadline)
         self.half_open[listener.index].add(connection)
         self.connections[accepted.fileno()] = connection
 

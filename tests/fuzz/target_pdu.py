@@ -109,7 +109,7 @@ class Pair:
         if event == _core.HEAD:
             return self._head(scanner.head)
         if event == _core.LONG_HEAD:
-            scanner.route(1, 0, 7, None, PREFIX, b"1.2", b"1.2.3", b"1.2")
+            scanner.route(1, 0, None, PREFIX, b"1.2", b"1.2.3", b"1.2")
             return scanner.seek()
         if event == _core.BAD_HEAD:
             self.events.append(("bad head",))
@@ -139,7 +139,7 @@ class Pair:
             self.scanner.describe(head)
         else:
             self.scanner.route(
-                1, 0, 7, head, PREFIX, head.sop_class_uid, head.sop_instance_uid, b"1.2"
+                1, 0, head, PREFIX, head.sop_class_uid, head.sop_instance_uid, b"1.2"
             )
         return self.scanner.accept()
 

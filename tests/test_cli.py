@@ -314,7 +314,7 @@ def test_send_through_a_gateway_into_a_store(tmp_path: Path) -> None:
 
 AS_NOBODY = """
 import ctypes, os
-from fastjmix.supervisor.loop import listen
+from fastjmix.supervisor.sockets import listen
 if os.geteuid() == 0:
     ctypes.CDLL(None).unshare(0x40000000)  # CLONE_NEWNET: a network with the kernel's own defaults
     os.setuid(65534)

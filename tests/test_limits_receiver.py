@@ -1,7 +1,7 @@
 """Bounds of one turn of the receiver's loop, at limit - 1, limit and limit + 1: docs/limits.md.
 
-A whole gateway takes its turns as fast as they come, so that nobody outside can tell one turn from
-two. Here the real loop has real sockets, and is given one turn at a time.
+A whole gateway takes its turns as fast as they come, so that one turn and two look the same from
+outside. Here the real loop has real sockets, and takes one turn at a time.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ BACKLOG = 2 * ACCEPT_BURST
 
 
 class Stepped:
-    """A receiver with one door, whose turns are taken by the test."""
+    """A receiver with one listening socket, whose turns are taken by the test."""
 
     def __init__(self, root: Path) -> None:
         config = whole_config(root, to("http://127.0.0.1:9/"))
@@ -58,15 +58,16 @@ class Stepped:
         self.receiver = Receiver(config, 0, wiring, links, [self.listening])
 
     def accept(self) -> None:
-        """The door's turn."""
-        self.receiver._accept(self.listening.fileno())
+        """Takes the listening socket's turn."""
+        for accepted in self.receiver._listeners.accept(self.listening.fileno()):
+            self.receiver._establishment.connect(*accepted)
 
     def serve(self, connection: Connection) -> None:
-        """That connection's turn, and what it leaves to be collected is left."""
+        """Takes that connection's turn only."""
         self.receiver._serve(connection, select.EPOLLIN)
 
     def collect(self) -> None:
-        """The end of a turn: who had to wait may go on in the next."""
+        """Ends a turn: a connection that had to wait goes on in the next."""
         self.receiver._serve_granted()
 
     def is_paused(self, connection: Connection) -> bool:
@@ -101,8 +102,8 @@ def stepped(tmp_path: Path) -> Iterator[Stepped]:
 
 
 @contextmanager
-def knocking(one: Stepped, count: int) -> Iterator[list[Peer]]:
-    """So many peers, who all wait to be accepted."""
+def waiting_peers(one: Stepped, count: int) -> Iterator[list[Peer]]:
+    """Yields so many peers that wait to be accepted."""
     peers = [Peer(one.port) for _ in range(count)]
     try:
         until(lambda: one.waiting_to_be_accepted == count, "all are in the accept queue")
@@ -118,13 +119,13 @@ def arrived(connection: Connection) -> int:
     return int.from_bytes(found, "little")
 
 
-# -- the door --------------------------------------------------------------------------------------
+# -- the listening socket --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("off", [-1, 0, 1])
 def test_connections_accepted_in_one_turn(stepped: Stepped, off: int) -> None:
     count = ACCEPT_BURST + off
-    with knocking(stepped, count):
+    with waiting_peers(stepped, count):
         stepped.accept()
         assert len(stepped.connections) == min(count, ACCEPT_BURST)
         assert stepped.waiting_to_be_accepted == max(off, 0)
@@ -133,8 +134,8 @@ def test_connections_accepted_in_one_turn(stepped: Stepped, off: int) -> None:
 
 
 def test_every_connection_notices_a_machine_that_is_gone(stepped: Stepped) -> None:
-    """What the kernel was told of a connection that came through the door."""
-    with knocking(stepped, 1):
+    """Checks the socket options of an accepted connection."""
+    with waiting_peers(stepped, 1):
         stepped.accept()
         (connection,) = stepped.connections
         tcp = [
@@ -183,7 +184,7 @@ def test_strangers_that_are_listed_in_one_second(off: int) -> None:
 def test_messages_answered_in_one_turn(stepped: Stepped, off: int) -> None:
     """The answers are counted where they are sent: what the peer has of them is the kernel's."""
     count = ANSWERS_A_TURN + off
-    with knocking(stepped, 1) as (peer,):
+    with waiting_peers(stepped, 1) as (peer,):
         stepped.accept()
         (connection,) = stepped.connections
         peer.send(wire.associate_rq(wire.context(3, wire.VERIFICATION, wire.IMPLICIT)))
@@ -209,7 +210,7 @@ def test_messages_answered_in_one_turn(stepped: Stepped, off: int) -> None:
 def test_messages_passed_over_in_one_turn(stepped: Stepped, field: int) -> None:
     """C-CANCEL-RQs, and responses to nothing, are not answered; they take turns all the same."""
     ignored = {0x0100: wire.us(field), 0x0120: wire.us(5), 0x0800: wire.us(wire.NO_DATA_SET)}
-    with knocking(stepped, 1) as (peer,):
+    with waiting_peers(stepped, 1) as (peer,):
         stepped.accept()
         (connection,) = stepped.connections
         peer.send(wire.associate_rq(wire.context(3, wire.VERIFICATION, wire.IMPLICIT)))
@@ -242,7 +243,7 @@ def test_f13_a_listening_socket_that_another_receiver_ended(stepped: Stepped) ->
     stepped.listening.shutdown(socket.SHUT_RDWR)
     ((descriptor, _),) = stepped.receiver._epoll.poll(5)
     with log_lines() as lines:
-        stepped.receiver._accept(descriptor)
+        assert list(stepped.receiver._listeners.accept(descriptor)) == []
     assert lines == []
     assert stepped.receiver._epoll.poll(0) == []
 

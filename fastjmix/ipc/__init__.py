@@ -1,4 +1,4 @@
-"""Memory and descriptors that processes share. All of it is unnamed and inherited over fork.
+"""Memory and descriptors that processes share. All of it is unnamed, and inherited over fork(2).
 
 lane.py          passage 1: receiver → packer, a ring of bytes an association
 wiring.py        the lanes, and an eventfd for each process that is to be woken

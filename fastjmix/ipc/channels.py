@@ -1,6 +1,6 @@
-"""What the supervisor hands to each child: descriptors and shared pages, all without names.
+"""The descriptors and shared pages that the supervisor hands to each child.
 
-Everything here is inherited over fork; nothing is left behind in the file system.
+They are inherited over fork(2) and have no names; nothing is left behind in the file system.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from fastjmix.ipc.metrics import Stats
 
 @dataclass(frozen=True, slots=True)
 class Links:
-    """A child's links to the others.
+    """A child's channels to the other processes, and its row of metrics.
 
     `stop` becomes readable when the drain begins (it stays readable: read nothing from it).
-    `outbox_bell` is an eventfd: whoever puts an envelope in outbox/ rings it, the uploader reads.
-    `outcomes` maps an origin ("packer-0", "api") to its datagram socket: the uploader holds the
-    sending ends of all, every other process the receiving end of its own. A datagram is an
-    EnvelopeOutcome (outcome.py).
+    `outbox_bell` is an eventfd: a process that puts an envelope in outbox/ writes it, the uploader
+    reads it. `outcomes` maps an origin ("packer-0", "api") to its datagram socket: the uploader
+    holds the sending ends of all, every other process the receiving end of its own. A datagram is
+    an EnvelopeOutcome (outcome.py).
     """
 
     stop: int
@@ -31,6 +31,6 @@ class Links:
     stats: Stats
 
     def ring_outbox(self) -> None:
-        """Tells the uploader that an envelope is waiting."""
-        with contextlib.suppress(BlockingIOError):  # it has been rung more often than it can count
+        """Wakes the uploader: an envelope is waiting in outbox/."""
+        with contextlib.suppress(BlockingIOError):  # it can count no further
             os.eventfd_write(self.outbox_bell, 1)

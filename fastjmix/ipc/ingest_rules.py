@@ -1,7 +1,7 @@
-"""Which rules an instance falls under, as one small number that fits in a lane.
+"""Numbers the rules that instances fall under, so that a lane carries one small number.
 
-Receiver and packer number the same frozen configuration in the same way: per DICOM listener first
-its own rules, then those of each calling AE title in its aet_table.
+Receiver and packer number the same frozen configuration in the same way: for each DICOM listener
+first its own rules, then those of each calling AE title in its aet_table.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class SettingsTable:
     _calling: Mapping[tuple[int, str], int]
 
     def number(self, listener: int, calling_ae: str) -> int:
-        """The row for `calling_ae` at the listener with this index."""
+        """Returns the number of the rules for `calling_ae` at the listener with this index."""
         return self._calling.get((listener, calling_ae), self._default[listener])
 
 

@@ -1,7 +1,8 @@
-"""Counters that every process adds to and the API shows: one shared page, one row a process.
+"""Counters and gauges of all processes: one shared page, one row for each process.
 
-A row has one writer (the process that holds it, and its successor after a restart), so that adding
-needs no lock; readers sum the rows. Values are 64-bit and start at zero with the supervisor.
+Guaranteed: adding needs no lock, because a row has one writer (the process that holds it, and its
+successor after a restart); readers sum the rows. Values have 64 bits and start at zero with the
+supervisor.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ COUNTERS: Final[Mapping[str, str]] = {
     "storage_bytes_total": "Bytes of instances and posted envelopes written to the storage.",
     "storage_files_total": "Files and directories made there for them.",
 }
-"""Names and meanings of what only ever grows."""
+"""Names and meanings of the values that only grow."""
 
 GAUGES: Final[Mapping[str, str]] = {
     "associations_open": "Associations open now.",
@@ -51,7 +52,7 @@ GAUGES: Final[Mapping[str, str]] = {
     "intake_stopped": "Packers whose storage failed twice: no associations are accepted.",
     "upstreams_held": "Upstreams on hold after 401, 403 or a redirect.",
 }
-"""Names and meanings of what goes up and down; the sum over the processes is shown."""
+"""Names and meanings of the values that rise and fall; the API shows their sums."""
 
 _INDEX: Final = {name: index for index, name in enumerate([*COUNTERS, *GAUGES])}
 _ROW: Final = 64
@@ -68,18 +69,18 @@ class StatsPage:
         self.rows = rows
 
     def row(self, index: int) -> Stats:
-        """The row of one process. Gauges of a dead predecessor start again at zero."""
+        """Returns the row of one process. Its gauges begin at zero, whatever a predecessor left."""
         cells = self._cells[index * _ROW : (index + 1) * _ROW]
         for name in GAUGES:
             cells[_INDEX[name]] = 0
         return Stats(self, cells)
 
     def total(self, name: str) -> int:
-        """One counter or gauge, summed over the processes."""
+        """Returns one counter or gauge, summed over the processes."""
         return sum(self._cells[_INDEX[name] :: _ROW])
 
     def totals(self) -> dict[str, int]:
-        """Every counter and gauge, summed over the processes."""
+        """Returns every counter and gauge, summed over the processes."""
         return {name: self.total(name) for name in _INDEX}
 
 
@@ -93,7 +94,7 @@ class Stats:
     def add(self, name: str, amount: int = 1) -> None:
         """Adds to a counter. Raises KeyError for a name that is not in COUNTERS or GAUGES.
 
-        A gauge does not fall below zero: a number that is wrong must not end who counts.
+        A gauge does not fall below zero: a wrong number must not end the process that counts.
         """
         value = self._cells[_INDEX[name]] + amount
         self._cells[_INDEX[name]] = value if 0 <= value <= _CELL_MAX else 0
@@ -103,9 +104,9 @@ class Stats:
         self._cells[_INDEX[name]] = value
 
     def total(self, name: str) -> int:
-        """The sum of one counter or gauge over all processes."""
+        """Returns one counter or gauge, summed over the processes."""
         return self._page.total(name)
 
     def totals(self) -> dict[str, int]:
-        """Sums over all processes."""
+        """Returns every counter and gauge, summed over the processes."""
         return self._page.totals()

@@ -1,4 +1,4 @@
-"""What receivers and packers share, and nobody else: the lanes, and who wakes whom."""
+"""What receivers and packers share, and no other process: the lanes, and how one wakes another."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fastjmix.ipc.lane import Passage
 
 @dataclass(frozen=True, slots=True)
 class Wiring:
-    """`wake` holds an eventfd a process: receivers first, then packers."""
+    """The lanes, and `wake`: an eventfd for each process, receivers first, then packers."""
 
     passage: Passage
     wake: Sequence[int]
@@ -20,7 +20,7 @@ class Wiring:
     packers: int
 
     def wake_up(self, process: int) -> None:
-        """Wakes that process; nothing is lost where its eventfd can count no further."""
+        """Wakes that process. An eventfd that can count no further is readable already."""
         with contextlib.suppress(BlockingIOError):
             os.eventfd_write(self.wake[process], 1)
 
@@ -32,7 +32,7 @@ class Wiring:
             self.wake_up(process)
 
     def close(self) -> None:
-        """This process has nothing to do with lanes: their memory is not its to see."""
+        """Closes all of it, in a process that has nothing to do with lanes."""
         self.passage.close()
         for descriptor in self.wake:
             os.close(descriptor)

@@ -11,6 +11,7 @@ Still wrong: DICOM over TLS is not offered (put stunnel in front); the C-STORE-R
 looked at.
 
     loop.py           the process: what happened, and which part handles it; deadlines; the drain
+    establishment.py  Sta2 and Sta3: from an accepted connection to an association
     states.py         the states of a connection, as PS3.8 §9.2 has them: one table
     upper_layer.py    the connections' sockets and states; the only place that sends and closes
     data_transfer.py  Sta6: from the socket into the lane, from the packer's status to a response

@@ -1,8 +1,8 @@
 """The upper layer of one receiver (PS3.8): its connections, their sockets and their states.
 
-Guaranteed: this module alone sends, closes, and tells epoll(7) what to watch. A connection's state
-changes in `UpperLayer.transition` alone, by the table in states.py; leaving Sta6 always ends the
-association and retires its lane, entering Sta13 always starts the ARTIM timer, and entering Sta1
+Guaranteed: this module alone sends, closes, and has epoll(7) watch connections. A connection's
+state changes in `UpperLayer.transition` alone, by the table in states.py. Leaving Sta6 always ends
+the association and retires its lane; entering Sta13 always starts the ARTIM timer; entering Sta1
 always closes the socket. A response leaves in one send(2).
 """
 
@@ -12,7 +12,7 @@ import contextlib
 import select
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from fastjmix import log
 from fastjmix._core import PdvScanner
@@ -25,6 +25,9 @@ from fastjmix.receiver.lane_pool import LanePool
 from fastjmix.receiver.listener import CLOSING_MAX, Listener, set_options
 from fastjmix.receiver.peer_log import PeerLog
 from fastjmix.receiver.states import TRANSITIONS, Event, State
+
+USER, PROVIDER = 0, 2
+"""PS3.8 Table 9-26: sources of an A-ABORT, the service user and the service provider."""
 
 
 class UpperLayer:
@@ -225,3 +228,22 @@ class UpperLayer:
         """Takes what still arrives in Sta13, and does not look at it (AA-6, AA-7)."""
         if not connection.socket.recv(65536):
             self.transition(connection, Event.TRANSPORT_CLOSED)
+
+
+def guarded(upper: UpperLayer, step: Callable[[Connection], None], connection: Connection) -> None:
+    """Runs a step for one connection; a fault of fastjmix in it ends that connection only."""
+    try:
+        step(connection)
+    except Exception as problem:
+        fail(upper, connection, problem)
+
+
+def fail(upper: UpperLayer, connection: Connection, problem: Exception) -> None:
+    """Ends a connection after a fault of fastjmix."""
+    log.get().exception("connection_failed", peer=connection.peer, why=repr(problem))
+    possible = TRANSITIONS[connection.state]
+    with contextlib.suppress(OSError):
+        if Event.ABORT in possible:
+            upper.abort(connection, PROVIDER, 0, "a fault of fastjmix")
+        elif Event.CLOSE in possible:
+            upper.transition(connection, Event.CLOSE)

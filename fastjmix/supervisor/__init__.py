@@ -1,7 +1,10 @@
 """The parent process: reads the configuration, forks the children, and ends them in order.
 
-loop.py           owns shared memory and listening sockets; starts, watches, restarts, drains
+loop.py           starts, watches, restarts, drains
+shared.py         what the children share: listening sockets, lanes, descriptors
 children.py       the children: forked, collected, started again
+signals.py        SIGTERM, SIGINT, SIGHUP
+sockets.py        opens the listening sockets
 configuration.py  reads the configuration in a child; secrets go to two processes only
 memory.py         how much memory there is, and how many associations fit in it
 """

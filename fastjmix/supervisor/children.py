@@ -1,11 +1,12 @@
-"""The supervisor's children: forked, collected, and started again for as long as it takes.
+"""Forks the supervisor's children, collects them, and starts them again for as long as it takes.
 
-Wanted: a process that cannot be had now is had later, and its lack ends nothing else.
+Wanted: a process that cannot be made now is made later, and ends nothing else meanwhile.
 Guaranteed: a child that died, or for which no process could be made (RLIMIT_NPROC, a cgroup's
 pids.max, no memory), is tried again after a pause that doubles from RESTART_SECS to
-RESTART_MAX_SECS. Trouble with one child keeps no other from being started or collected. In a forked
-process nothing of the parent goes on: it ends in os._exit, whatever happens. A child without its
-log file logs to stderr. The kernel, out of memory, takes children before the supervisor.
+RESTART_MAX_SECS. An error with one child does not keep the others from being started or collected.
+A forked process runs nothing else of the parent: it ends in os._exit, whatever happens. A child
+without its log file logs to stderr. Out of memory, the kernel kills children before the supervisor.
+A child may gain no privilege.
 """
 
 from __future__ import annotations
@@ -33,18 +34,18 @@ PR_SET_NO_NEW_PRIVS: Final = 38
 
 RESTART_SECS: Final = 0.1
 RESTART_MAX_SECS: Final = 10.0
-"""The pause before a restart doubles from the first to the second while a child keeps dying, or no
-process can be made for it."""
+"""The pause before a restart doubles from RESTART_SECS to RESTART_MAX_SECS while a child keeps
+dying, or no process can be made for it."""
 
 HEALTHY_SECS: Final = 60.0
-"""A child that lived so long starts with the short pause again."""
+"""A child that has lived for so long is started again after the short pause."""
 
-# Found before anything is forked: a child may have no memory or descriptor left to look for it.
+# Loaded before anything is forked: a child may have no memory or descriptor left to load it.
 _LIBC: Final = ctypes.CDLL(None)
 
 
 class Stage(IntEnum):
-    """The order of the drain: a later stage is stopped when the earlier has ended."""
+    """The order of the drain: a stage is stopped when the one before it has ended."""
 
     RECEIVE = 0
     PACK = 1
@@ -58,12 +59,13 @@ OOM_SCORES: Final[Mapping[Stage, int]] = {
     Stage.RECEIVE: 250,
     Stage.PACK: 150,
 }
-"""Added to the supervisor's oom_score_adj, in thousandths of the memory limit. The kernel kills by
-what a process has mapped and this. With the supervisor everything ends; without a packer what it
-holds must be recovered; without a receiver associations break; without the uploader delivery waits;
-without the API queries do. Receivers and packers map the lanes, which their death does not free: so
-the other two are far ahead. A program beside fastjmix that has most of the machine's memory still
-comes first."""
+"""Added to the supervisor's oom_score_adj, in thousandths of the memory limit. The kernel adds this
+to the memory that a process has mapped, and kills the process with the highest sum. Without the
+supervisor everything ends. Without a packer its open envelopes must be recovered; without a
+receiver associations break; without the uploader delivery waits; without the API queries do.
+Receivers and packers map the lanes, which their death does not free: so the other two have far
+higher scores. A program beside fastjmix that has most of the machine's memory is still killed
+first."""
 
 
 @dataclass(slots=True, eq=False)
@@ -82,7 +84,7 @@ class Child:
 
 class Children:
     """All children. `died` is called in the parent when one has ended; `unwanted` are
-    descriptors that only the parent uses."""
+    the descriptors that only the parent uses."""
 
     def __init__(
         self,
@@ -103,7 +105,7 @@ class Children:
         return iter(self._children)
 
     def start(self, child: Child) -> None:
-        """Forks it. When no process can be made it is due again after its pause."""
+        """Forks a child. When no process can be made, the child is due again after its pause."""
         parent = os.getpid()
         try:
             pid = os.fork()
@@ -115,7 +117,7 @@ class Children:
             return
         if not pid:
             try:
-                _be(child, parent, self._settings, self._unwanted)
+                _run(child, parent, self._settings, self._unwanted)
             finally:
                 os._exit(1)
         child.pid, child.started, child.due = pid, time.monotonic(), None
@@ -124,7 +126,7 @@ class Children:
             self._log.warning("child_restarted", child=child.name)
 
     def start_due(self) -> None:
-        """Starts those whose pause is over."""
+        """Starts the children whose pause is over."""
         now = time.monotonic()
         for child in self._children:
             if child.due is not None and child.due <= now:
@@ -132,7 +134,7 @@ class Children:
         self._count()
 
     def collect(self, *, stopping: bool) -> None:
-        """Notes which have ended, and when each is to be started again."""
+        """Notes which children have ended, and when each is to be started again."""
         for child in self._children:
             if child.pid:
                 self._guarded(lambda child: self._collect(child, stopping=stopping), child)
@@ -159,7 +161,7 @@ class Children:
         child.pause = min(child.pause * 2, RESTART_MAX_SECS)
 
     def _guarded(self, step: Callable[[Child], None], child: Child) -> None:
-        """Keeps one child's trouble from the others."""
+        """Runs a step for one child; an error in it does not concern the others."""
         try:
             step(child)
         except Exception:
@@ -168,21 +170,21 @@ class Children:
                 self._put_off(child)
 
     def _count(self) -> None:
-        """Counts, for /readyz, the receivers and packers that are not there."""
+        """Counts the receivers and packers that do not run, for /readyz."""
         for name, stage in (("receivers_down", Stage.RECEIVE), ("packers_down", Stage.PACK)):
             self._stats.set(name, sum(c.stage == stage and not c.pid for c in self._children))
 
     def wait_secs(self) -> float | None:
-        """Returns the seconds until the next one is due; None when none is."""
+        """Returns the seconds until the next child is due; None when none is."""
         due = [child.due for child in self._children if child.due is not None]
         return max(0.0, min(due) - time.monotonic()) if due else None
 
     def alive(self, stage: Stage) -> bool:
-        """True while one of that stage has not ended."""
+        """Returns True while a child of that stage has not ended."""
         return any(child.pid for child in self._children if child.stage == stage)
 
     def kill(self, stage: Stage | None) -> None:
-        """Sends SIGKILL to the children of a stage; to all of them when it is None."""
+        """Sends SIGKILL to the children of a stage, or (None) of all stages."""
         for child in self._children:
             if child.pid and (stage is None or child.stage == stage):
                 self._log.warning("child_killed", child=child.name)
@@ -190,13 +192,13 @@ class Children:
                     os.kill(child.pid, signal.SIGKILL)
 
 
-def _be(child: Child, parent: int, settings: LogSettings, unwanted: Iterable[int]) -> NoReturn:
-    """Runs the verb of the forked process. Never returns."""
+def _run(child: Child, parent: int, settings: LogSettings, unwanted: Iterable[int]) -> NoReturn:
+    """Runs the forked process. Never returns."""
     code = 1
     try:
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)  # the parent drains us in order
+            signal.signal(number, signal.SIG_IGN)  # the parent ends its children in order
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         _LIBC.prctl(PR_SET_NAME, child.name.encode())
@@ -221,16 +223,18 @@ def _be(child: Child, parent: int, settings: LogSettings, unwanted: Iterable[int
 
 
 def _raise_oom_score(by: int) -> None:
-    """Offers this process to the kernel, out of memory, before the supervisor. Where that may not
-    be said, the kernel chooses by size."""
+    """Lets the kernel, out of memory, kill this process before the supervisor. Where the score may
+    not be set, the kernel chooses by size.
+    """
     file = Path("/proc/self/oom_score_adj")
     with contextlib.suppress(OSError, ValueError):
         file.write_text(str(min(int(file.read_text()) + by, 1000)))
 
 
-def hide() -> None:
-    """Protects a process that has a secret: no core file, and no look into its memory but for
-    root."""
+def protect_memory() -> None:
+    """Protects a process that has a secret: it writes no core file, and only root can read its
+    memory.
+    """
     _LIBC.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 

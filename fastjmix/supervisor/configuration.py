@@ -1,15 +1,16 @@
-"""Keeps the configuration with its secrets where only two children look.
+"""Reads the configuration in a child, so that its secrets reach two processes only.
 
-Wanted: tokens and passwords are in the uploader and, for callers', in the API; nowhere else.
-Guaranteed: the files are read by a child of its own, which writes the tree to unnamed memory files,
-one a reader, and ends; the supervisor, from which every other process is forked, never has a secret
-in its memory. Each child closes what it does not read before it serves anyone. A secret that came
-from the environment would stay in every process's environment, where it can be read for as long as
-the process lives: the program begins again without the variables that the files named.
+Wanted: tokens and passwords are in the uploader and, those of callers, in the API; nowhere else.
+Guaranteed: a child of its own reads the files, writes the tree to unnamed memory files, one for
+each reader, and ends. The supervisor, from which every other process is forked, never has a secret
+in its memory. Each child closes the memory files that it does not read before it serves anyone. A
+secret that came from the environment would stay in every process's environment, where it can be
+read for as long as the process lives: so the program executes itself again without the variables
+that the files named.
 Where no process can be made, the start waits FORK_SECS for one; then it ends with exit code 1, so
-that whoever started it tries again.
-Still wrong: root, and anyone who may debug our processes, can read the files; a user of its own for
-fastjmix is the operator's part.
+that a service manager tries again.
+Still wrong: root, and any user who may debug these processes, can read the memory files. To run
+fastjmix under a user of its own is the operator's part.
 """
 
 from __future__ import annotations
@@ -27,78 +28,79 @@ from fastjmix.config import Config, load
 from fastjmix.errors import ConfigError, FastjmixError, PlatformError
 
 READERS: Final = ("uploader", "api")
-"""Who reads a file of the vault."""
+"""The processes that read a configuration with secrets."""
 
 HANDED_OVER: Final = "FASTJMIX_VAULT"
-"""Set by us for ourselves, when we begin again: the descriptors of the answer and of the files."""
-
+"""The environment variable that passes the descriptors of the memory files when the program
+executes itself again."""
 
 FORK_SECS: Final = 10.0
-"""Seconds that a start waits for its first process: limits of processes are reached for moments,
-while others start too."""
+"""Seconds that a start waits for its first process. A limit of processes may be reached for a
+moment, while other services start too."""
 
 FORK_PAUSE_SECS: Final = 0.1
 
 
-class Vault:
-    """Pickled configurations with secrets: the uploader's, and the API's (callers' only)."""
+class SecretConfigs:
+    """The configurations with secrets, pickled: the uploader's, and the API's (callers' secrets
+    only). `files` maps each reader to the descriptor of its memory file."""
 
     def __init__(self, files: Mapping[str, int]) -> None:
         self._files = dict(files)
 
     @classmethod
-    def new(cls) -> Vault:
-        """An empty one."""
+    def new(cls) -> SecretConfigs:
+        """Makes empty memory files."""
         return cls({n: os.memfd_create(f"fastjmix-{n}", os.MFD_CLOEXEC) for n in READERS})
 
     @property
     def descriptors(self) -> list[int]:
-        """In the order of READERS."""
+        """The descriptors, in the order of READERS."""
         return [self._files[name] for name in READERS]
 
     def fill(self, config: Config) -> None:
-        """Writes what each reader may know."""
+        """Writes the part of the configuration that each reader may know."""
         os.write(self._files["uploader"], pickle.dumps(config))
         os.write(self._files["api"], pickle.dumps(config.without_upstream_secrets()))
 
     def open(self, name: str) -> Config:
-        """The configuration for that reader; everything is closed then, in this process."""
+        """Returns the configuration for that reader, and closes all memory files."""
         descriptor = self._files[name]
         config = pickle.loads(os.pread(descriptor, os.fstat(descriptor).st_size, 0))
         self.close()
         return cast(Config, config)
 
     def close(self) -> None:
-        """This process will not need it (again)."""
+        """Closes all memory files in this process."""
         for descriptor in self._files.values():
             os.close(descriptor)
         self._files = {}
 
 
-def read(path: Path) -> tuple[Config, Vault]:
-    """The configuration without its secrets, and the vault that has them.
+def read(path: Path) -> tuple[Config, SecretConfigs]:
+    """Returns the configuration without its secrets, and the configurations with them.
 
-    Does not return when the files named environment variables: the program begins again without
-    them, and then this gives what was read the first time. Raises ConfigError with every fault, as
-    `config.load` does.
+    Does not return when the files named environment variables: the program executes itself again
+    without them, and then this returns what was read the first time. Raises ConfigError with every
+    fault, as `config.load` does.
     """
     handed_over = os.environ.pop(HANDED_OVER, None)
     if handed_over is not None:
-        answer, vault = _taken_over(handed_over)
-        config, _ = _answered(answer, vault)
+        answer, secrets = _taken_over(handed_over)
+        config, _ = _answered(answer, secrets)
         os.close(answer)
-        return config, vault
-    vault = Vault.new()
+        return config, secrets
+    secrets = SecretConfigs.new()
     answer = os.memfd_create("fastjmix-answer", os.MFD_CLOEXEC)
     pid = _fork()
     if pid == 0:
-        _read_and_exit(path, vault, answer)
+        _read_and_exit(path, secrets, answer)
     os.waitpid(pid, 0)
-    config, named = _answered(answer, vault)
+    config, named = _answered(answer, secrets)
     if named:
-        _begin_again(named, [answer, *vault.descriptors])
+        _execute_again(named, [answer, *secrets.descriptors])
     os.close(answer)
-    return config, vault
+    return config, secrets
 
 
 def _fork() -> int:
@@ -117,21 +119,23 @@ def _fork() -> int:
         time.sleep(FORK_PAUSE_SECS)
 
 
-def _answered(answer: int, vault: Vault) -> tuple[Config, list[str]]:
-    """What the child found, and the variables that the files named. Raises what it raised."""
+def _answered(answer: int, secrets: SecretConfigs) -> tuple[Config, list[str]]:
+    """Returns what the child read, and the variables that the files named. Raises the error that
+    the child raised.
+    """
     try:
         found, named = pickle.loads(os.pread(answer, os.fstat(answer).st_size, 0))
-    except (EOFError, pickle.UnpicklingError):  # it said nothing, or not all of it
+    except (EOFError, pickle.UnpicklingError):  # it wrote nothing, or not all of it
         found, named = FastjmixError("the process that reads the configuration was killed"), []
     if isinstance(found, BaseException):
-        vault.close()
+        secrets.close()
         os.close(answer)
         raise found
     return cast(Config, found), named
 
 
-def _begin_again(without: list[str], kept: list[int]) -> None:
-    """The same command in a fresh image of this process, without these variables."""
+def _execute_again(without: list[str], kept: list[int]) -> None:
+    """Executes the same command in this process again, without these variables."""
     environment = {name: value for name, value in os.environ.items() if name not in without}
     environment[HANDED_OVER] = ",".join(map(str, kept))
     for descriptor in kept:
@@ -147,8 +151,10 @@ def _begin_again(without: list[str], kept: list[int]) -> None:
         ) from problem
 
 
-def _taken_over(handed_over: str) -> tuple[int, Vault]:
-    """The answer and the vault that `_begin_again` kept. Raises ConfigError for anything else."""
+def _taken_over(handed_over: str) -> tuple[int, SecretConfigs]:
+    """Returns the answer and the memory files that `_execute_again` kept. Raises ConfigError for
+    anything else.
+    """
     try:
         answer, *files = [int(one) for one in handed_over.split(",")]
         for descriptor in (answer, *files):
@@ -156,7 +162,7 @@ def _taken_over(handed_over: str) -> tuple[int, Vault]:
             link = Path(f"/proc/self/fd/{descriptor}").readlink()
             if not str(link).startswith("/memfd:fastjmix-"):
                 raise ValueError
-        return answer, Vault(dict(zip(READERS, files, strict=True)))
+        return answer, SecretConfigs(dict(zip(READERS, files, strict=True)))
     except (OSError, ValueError):
         raise ConfigError(
             f"{HANDED_OVER} is set in the environment, and not by fastjmix", "Unset it."
@@ -164,7 +170,7 @@ def _taken_over(handed_over: str) -> tuple[int, Vault]:
 
 
 class _Recorded(Mapping[str, str]):
-    """The environment, and which of its variables were asked for."""
+    """The environment, and which of its variables were read (`asked`)."""
 
     def __init__(self) -> None:
         self.asked: set[str] = set()
@@ -180,20 +186,22 @@ class _Recorded(Mapping[str, str]):
         return len(os.environ)
 
 
-def _read_and_exit(path: Path, vault: Vault, answer: int) -> None:
-    """The child: both forms of the tree, or the error that `load` raised."""
+def _read_and_exit(path: Path, secrets: SecretConfigs, answer: int) -> None:
+    """Writes both forms of the tree, or the error that `load` raised: the child's part."""
     try:
         environment = _Recorded()
-        found = _read(path, vault, environment)
+        found = _read(path, secrets, environment)
         os.write(answer, pickle.dumps((found, sorted(environment.asked))))
     finally:
         os._exit(0)  # whatever happens: this is not the process that was called
 
 
-def _read(path: Path, vault: Vault, environment: Mapping[str, str]) -> Config | FastjmixError:
+def _read(
+    path: Path, secrets: SecretConfigs, environment: Mapping[str, str]
+) -> Config | FastjmixError:
     try:
         whole = load(path, environment)
-        vault.fill(whole)
+        secrets.fill(whole)
         return whole.without_secrets()
     except FastjmixError as problem:
         return problem

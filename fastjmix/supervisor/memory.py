@@ -2,13 +2,14 @@
 
 Wanted: a container or a service with a memory limit serves as many modalities as it can, and the
 kernel kills none of its processes.
-Guaranteed: the limit is the least of those that this process is under, at the start: of its control
-group and that group's ancestors (version 2: memory.max and memory.high; version 1:
-memory.limit_in_bytes), and of the machine. The processes, the kernel and the page cache get their
-part of it first; there are as many lanes as fit in the rest. Where that is fewer than FEWEST_LANES,
-lanes are smaller than lane_bytes; where it is none, fastjmix does not start.
-Still wrong: a limit that is changed counts from the next start on; what other programs use within
-the same limit is not known.
+Guaranteed: the limit is the least of all limits that apply to this process at the start: those of
+its control group and of that group's ancestors (version 2: memory.max and memory.high; version 1:
+memory.limit_in_bytes), and the machine's memory. The processes, the kernel and the page cache get
+their part of it first; there are as many lanes as fit in the rest. Where that is fewer than
+FEWEST_LANES, lanes are smaller than lane_bytes; where it is none, fastjmix does not start. There
+are never more lanes than _core.LANES_MAX, whatever the listeners' max_associations add up to.
+Still wrong: a limit that is changed counts from the next start on. The memory that other programs
+use within the same limit is not known.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from fastjmix.errors import PlatformError
 MIB: Final = 1 << 20
 
 SUPERVISOR_BYTES: Final = 60 * MIB
-"""The interpreter and all that is imported: measured 56 MB, shared with the children."""
+"""Bytes of the interpreter and all imported modules: measured 56 MB, shared with the children."""
 
 CHILD_BYTES: Final = 12 * MIB
 """Bytes that a child does not share with the supervisor: measured 9 MB when it is idle, 10 under
@@ -45,12 +46,12 @@ CACHE_BYTES: Final = 16 * MIB
 CACHE_SHARE: Final = 8
 """CACHE_BYTES are left for the page cache, or the limit divided by CACHE_SHARE, if that is more.
 Written bytes wait there for the disk. With too little of it the kernel makes writers wait; with
-none it kills. Programs and libraries lie there, too, and are read from the disk again and again
-below this."""
+none it kills. It holds programs and libraries, too: with less than this they are read from the disk
+again and again."""
 
 FEWEST_LANES: Final = 4
-"""Lanes are made smaller to have so many: a department's modalities send in turns, but not one by
-one."""
+"""Lanes are made smaller where there would be fewer than this: a department's modalities send in
+turns, but not one by one."""
 
 LANE_BYTES_MIN: Final = MIB
 """Lanes are not made smaller than this; lane_bytes may not be less either."""
@@ -67,7 +68,9 @@ PAGE: Final = 4096
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """A limit in bytes, and its source. `each`: of every process's address space, not of all."""
+    """A limit in bytes, and its source. With `each` it limits the address space of every process,
+    and not the memory of all.
+    """
 
     size: int
     source: str
@@ -77,8 +80,8 @@ class Limit:
         return f"{_mib(self.size)} ({self.source})"
 
     def left_for_lanes(self, config: Config) -> int:
-        """Returns the bytes that the processes and the kernel leave; less than nothing, if they do
-        not fit.
+        """Returns the bytes that the processes and the kernel leave for lanes; a negative number
+        when they do not fit themselves.
         """
         if self.each:
             return self.size - ADDRESS_BYTES
@@ -90,7 +93,7 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The lanes that there will be, and those that the configuration asks for."""
+    """The lanes that there will be, and (`wanted`) those that the configuration asks for."""
 
     lanes: int
     lane_bytes: int
@@ -104,10 +107,10 @@ class Plan:
         return (self.lanes, self.lane_bytes) == (self.wanted, self.wanted_bytes)
 
     def __str__(self) -> str:
-        told = f"memory limit {self.limit}: {self.lanes} of {self.wanted} associations at once"
+        text = f"memory limit {self.limit}: {self.lanes} of {self.wanted} associations at once"
         if self.lane_bytes != self.wanted_bytes:
-            told += f", with lanes of {_mib(self.lane_bytes)} instead of {_mib(self.wanted_bytes)}"
-        return told if self.is_whole else f"{told}; {self._hint}"
+            text += f", with lanes of {_mib(self.lane_bytes)} instead of {_mib(self.wanted_bytes)}"
+        return text if self.is_whole else f"{text}; {self._hint}"
 
     @property
     def _hint(self) -> str:
@@ -117,8 +120,8 @@ class Plan:
 
     def announce(self, log: FilteringBoundLogger) -> None:
         """Logs one line: a warning, if the plan is less than the configuration allows."""
-        tell = log.info if self.is_whole else log.warning
-        tell(
+        write = log.info if self.is_whole else log.warning
+        write(
             "memory_limit",
             limit=_mib(self.limit.size),
             source=self.limit.source,
@@ -173,10 +176,10 @@ def _mib(size: int) -> str:
 
 
 def found_limits(proc: Path = Path("/proc/self")) -> list[Limit]:
-    """Returns every limit of this process: the machine's memory is always one."""
+    """Returns every limit of this process; the machine's memory is always one of them."""
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     found = [Limit(machine, "of this machine"), *_groups(proc)]
-    with contextlib.suppress(OSError):  # a sandbox may forbid the question
+    with contextlib.suppress(OSError):  # a sandbox may forbid the call
         space, _ = resource.getrlimit(resource.RLIMIT_AS)
         if space != resource.RLIM_INFINITY:
             found.append(Limit(space, "RLIMIT_AS", each=True))
@@ -201,7 +204,7 @@ def _groups(proc: Path) -> Iterator[Limit]:
 
 
 _FILES_V2: Final = ("memory.max", "memory.high")
-"""cgroup v2: beyond the second every allocation waits, until nothing moves."""
+"""cgroup v2: above memory.high every allocation is throttled, until nothing moves."""
 
 _FILES_V1: Final = ("memory.limit_in_bytes",)
 
@@ -236,15 +239,15 @@ class _Mount:
         return cls(root, Path(_unescaped(point)), kind, tuple(options.split(",")))
 
     def holds(self, names: tuple[str, ...]) -> bool:
-        """Tells whether the groups with such files are here."""
+        """Returns True when groups with files of these names are below this mount."""
         if names is _FILES_V2:
             return self.kind == "cgroup2"
         return self.kind == "cgroup" and "memory" in self.options
 
     def directory(self, path: str) -> Path:
-        """Returns the directory of a group, by its path in /proc/self/cgroup. A group outside of
-        the mount (a container sees its own group only) gives the directory where the mount
-        begins."""
+        """Returns the directory of a group, by its path in /proc/self/cgroup. For a group outside
+        the mount (a container sees its own group only) it is the directory where the mount begins.
+        """
         root = self.root.rstrip("/")
         inside = path[len(root) :] if path == root or path.startswith(f"{root}/") else ""
         steps = [step for step in inside.split("/") if step]

@@ -1,0 +1,176 @@
+"""Makes what the children share, and starts each of them with its part.
+
+Guaranteed: everything is made before the first fork. A child keeps only the sockets and the memory
+that its work needs, and closes the rest before it serves anyone; a child without need of a secret
+never sees one (configuration.py). Those that write in the spool hold its lock with the supervisor:
+the lock is free when the last of them is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Callable, Mapping, Sequence
+
+from fastjmix.config import Config
+from fastjmix.ipc.channels import Links
+from fastjmix.ipc.lane import Passage
+from fastjmix.ipc.metrics import StatsPage
+from fastjmix.ipc.wiring import Wiring
+from fastjmix.packer import loop as packer
+from fastjmix.receiver import loop as receiver
+from fastjmix.spool import Spool
+from fastjmix.supervisor.children import Child, Stage, protect_memory
+from fastjmix.supervisor.configuration import SecretConfigs
+from fastjmix.supervisor.memory import Plan
+from fastjmix.supervisor.sockets import listen
+
+
+class Shared:
+    """The listening sockets, the lanes, and the descriptors between the processes.
+
+    `own` is the supervisor's row of counters. Raises PlatformError where one of them cannot be had.
+    """
+
+    def __init__(self, config: Config, secrets: SecretConfigs, spool: Spool, plan: Plan) -> None:
+        runtime = config.runtime
+        self._config = config
+        self._secrets = secrets
+        self._spool = spool
+        self.dicom = [listen(d.host, d.port, f"DICOM endpoint {d.endpoint}") for d in config.dicom]
+        self.http = [listen(h.host, h.port, f"HTTP endpoint {h.endpoint}") for h in config.http]
+        processes = runtime.receivers + runtime.packers
+        self._wiring = Wiring(
+            passage=Passage(plan.lanes, plan.lane_bytes, processes),
+            wake=[_eventfd() for _ in range(processes)],
+            receivers=runtime.receivers,
+            packers=runtime.packers,
+        )
+        self._stats = StatsPage(processes + 3)
+        self.own = self._stats.row(self._stats.rows - 1)
+        self._outbox_bell = _eventfd()
+        self._stops = {stage: _eventfd() for stage in Stage}
+        origins = [f"packer-{n}" for n in range(runtime.packers)] + ["api"]
+        self._outcomes = {origin: _datagrams() for origin in origins}
+
+    def children(self) -> list[Child]:
+        """Returns the children, in the order in which they are started."""
+        runtime = self._config.runtime
+        children = [
+            Child(f"receiver-{n}", Stage.RECEIVE, self._receiver(n, row=n))
+            for n in range(runtime.receivers)
+        ]
+        rows = runtime.receivers
+        children += [
+            Child(f"packer-{n}", Stage.PACK, self._packer(n, row=rows + n))
+            for n in range(runtime.packers)
+        ]
+        rows += runtime.packers
+        children.append(Child("uploader", Stage.UPLOAD, self._uploader(rows)))
+        if self._config.http:
+            children.append(Child("api", Stage.SERVE, self._api(rows + 1)))
+        return children
+
+    def stop(self, stage: Stage) -> None:
+        """Makes the children of a stage drain."""
+        with contextlib.suppress(OSError):  # it is readable already
+            os.eventfd_write(self._stops[stage], 1)
+
+    def stop_listening(self) -> None:
+        """Closes the supervisor's listening sockets. The children have theirs: when they close
+        them, nobody can connect.
+        """
+        for listening in (*self.dicom, *self.http):
+            listening.close()
+
+    def wake_all(self) -> None:
+        """Wakes receivers, packers and the uploader after a child has died. It may have cleared the
+        flag by which a process says that it sleeps, and not have woken it; or have put an envelope
+        in outbox/ without waking the uploader.
+        """
+        for wake in (*self._wiring.wake, self._outbox_bell):
+            with contextlib.suppress(OSError):
+                os.eventfd_write(wake, 1)
+
+    # -- in a child --------------------------------------------------------------------------
+
+    def _links(self, stage: Stage, row: int, outcomes: Mapping[str, socket.socket]) -> Links:
+        return Links(self._stops[stage], self._outbox_bell, outcomes, self._stats.row(row))
+
+    def _keep(
+        self,
+        *,
+        sockets: Sequence[socket.socket] = (),
+        outcome: str = "",
+        senders: bool = False,
+        lanes: bool = False,
+    ) -> None:
+        """Closes what a child does not need. `outcome` is the origin whose receiving end is its
+        own.
+        """
+        for listening in (*self.dicom, *self.http):
+            if listening not in sockets:
+                listening.close()
+        for name, (receiving, sending) in self._outcomes.items():
+            if not senders:
+                sending.close()
+            if name != outcome:
+                receiving.close()
+        if not lanes:
+            self._wiring.close()
+
+    def _receiver(self, number: int, row: int) -> Callable[[], None]:
+        def start() -> None:
+            self._secrets.close()
+            self._keep(sockets=self.dicom, lanes=True)
+            self._spool.release()  # it writes nothing there
+            links = self._links(Stage.RECEIVE, row, {})
+            receiver.run(self._config, number, self._wiring, links, self.dicom)
+
+        return start
+
+    def _packer(self, number: int, row: int) -> Callable[[], None]:
+        def start() -> None:
+            self._secrets.close()
+            name = f"packer-{number}"
+            self._keep(outcome=name, lanes=True)
+            links = self._links(Stage.PACK, row, {name: self._outcomes[name][0]})
+            packer.run(self._config, number, self._wiring, links, self._spool.inherited())
+
+        return start
+
+    def _uploader(self, row: int) -> Callable[[], None]:
+        def start() -> None:
+            from fastjmix.uploader import loop as uploader
+
+            senders = {origin: pair[1] for origin, pair in self._outcomes.items()}
+            self._keep(senders=True)
+            protect_memory()
+            links = self._links(Stage.UPLOAD, row, senders)
+            uploader.run(self._secrets.open("uploader"), self._spool.inherited(), links)
+
+        return start
+
+    def _api(self, row: int) -> Callable[[], None]:
+        def start() -> None:
+            from fastjmix.api import server as api
+
+            self._keep(sockets=self.http, outcome="api")
+            protect_memory()
+            links = self._links(Stage.SERVE, row, {"api": self._outcomes["api"][0]})
+            api.run(self._secrets.open("api"), self._spool.inherited(), links, self.http)
+
+        return start
+
+
+def _eventfd() -> int:
+    return os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+
+def _datagrams() -> tuple[socket.socket, socket.socket]:
+    """Returns a non-blocking pair: receiving end, sending end."""
+    pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    for end in pair:
+        end.setblocking(False)
+    return pair

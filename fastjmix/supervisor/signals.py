@@ -1,0 +1,57 @@
+"""The signals that the supervisor acts on: SIGTERM and SIGINT end fastjmix, SIGHUP does not."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+
+class Signals:
+    """The signals that have arrived. `descriptor` becomes readable at each, and when a child ends
+    (SIGCHLD), so that the loop waits for one thing.
+
+    `pipe` are both ends of the pipe, which only the supervisor uses.
+    """
+
+    def __init__(self) -> None:
+        self.pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.descriptor = self.pipe[0]
+        self._ending: list[int] = []
+        self._hangups = 0
+
+    def watch(self) -> None:
+        """Installs the handlers."""
+        signal.set_wakeup_fd(self.pipe[1], warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda number, _: self._ending.append(number))
+        signal.signal(signal.SIGHUP, self._hang_up)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+
+    def _hang_up(self, *_: object) -> None:
+        self._hangups += 1
+
+    def take(self) -> None:
+        """Empties the pipe."""
+        try:
+            while os.read(self.descriptor, 512):
+                pass
+        except BlockingIOError:
+            pass
+
+    def take_hangup(self) -> bool:
+        """Returns True once for each SIGHUP."""
+        if not self._hangups:
+            return False
+        self._hangups -= 1
+        return True
+
+    @property
+    def stop(self) -> bool:
+        """True after SIGTERM or SIGINT."""
+        return bool(self._ending)
+
+    @property
+    def stop_at_once(self) -> bool:
+        """True after a second SIGINT."""
+        return self._ending.count(signal.SIGINT) > 1

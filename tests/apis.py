@@ -19,8 +19,8 @@ from envelopes import ID, STUDY
 
 from fastjmix.api import server as api
 from fastjmix.config import Config, HttpListener, LogSettings, Runtime, Upstream
-from fastjmix.ipc.channels import Links
-from fastjmix.ipc.metrics import StatsPage
+from fastjmix.ipc.channels import Channels
+from fastjmix.ipc.metrics import MetricsPage
 from fastjmix.spool import Spool, Ticket
 
 BASE = "/jmix/api/jmix"
@@ -67,7 +67,7 @@ class Gateway:
     """The API over a spool, and the other ends of its links."""
 
     spool: Spool
-    links: Links
+    channels: Channels
     uploader_end: socket.socket
     ports: list[int] = field(default_factory=list)
 
@@ -115,11 +115,11 @@ class Gateway:
         return Ticket(**{**usual, **changes})
 
     def stop(self) -> None:
-        os.eventfd_write(self.links.stop, 1)
+        os.eventfd_write(self.channels.stop, 1)
 
     def outcome(self, word: str, envelope_id: str = ID, **more: Any) -> None:
         """Waits until something is in outbox/, then answers as the uploader does."""
-        os.eventfd_read(self.links.outbox_bell)
+        os.eventfd_read(self.channels.outbox_wake)
         told = {"id": envelope_id, "outcome": word, "status": None, "detail": "", **more}
         self.uploader_end.send(json.dumps(told).encode())
 
@@ -149,18 +149,20 @@ def in_thread(work: Callable[[], None]) -> Iterator[threading.Thread]:
 @contextlib.contextmanager
 def running(root: Path, *listeners: HttpListener, grace_secs: float = 5.0) -> Iterator[Gateway]:
     """Runs api.run in a thread, with a spool of its own as a process has; stopped through
-    Links.stop.
+    Channels.stop.
     """
     spool = Spool(root / "spool", durable=False)
     spool.prepare()
     mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     stop, bell = os.eventfd(0), os.eventfd(0)
-    links = Links(stop, bell, {"api": mine}, StatsPage(2).row(0))
+    channels = Channels(stop, bell, {"api": mine}, MetricsPage(2).row(0))
     config = settings(root, listeners or (LISTENER,), grace_secs)
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in config.http]
-    gateway = Gateway(spool, links, theirs, [s.getsockname()[1] for s in sockets])
+    gateway = Gateway(spool, channels, theirs, [s.getsockname()[1] for s in sockets])
     try:
-        with in_thread(lambda: api.run(config, Spool(spool.root, durable=False), links, sockets)):
+        with in_thread(
+            lambda: api.run(config, Spool(spool.root, durable=False), channels, sockets)
+        ):
             try:
                 yield gateway
             finally:

@@ -20,8 +20,8 @@ from isal.isal_zlib import crc32
 from sealed import sealed_envelope
 
 from fastjmix import config, log
-from fastjmix.ipc.channels import Links
-from fastjmix.ipc.metrics import StatsPage
+from fastjmix.ipc.channels import Channels
+from fastjmix.ipc.metrics import MetricsPage
 from fastjmix.spool import Spool, State, Ticket
 from fastjmix.uploader.loop import Uploader
 from fastjmix.uploader.pace import Pace, TimeLimits
@@ -73,17 +73,17 @@ class Node:
     def __init__(self, root: Path, upstream: config.Upstream, pace: Pace, **options: Any) -> None:
         self.spool = BelledSpool(root)
         self.spool.prepare()
-        self.page = StatsPage(1)
+        self.page = MetricsPage(1)
         self.outcomes, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.outcomes.setblocking(False)
-        self.links = Links(
+        self.channels = Channels(
             stop=os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK),
-            outbox_bell=os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK),
+            outbox_wake=os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK),
             outcomes={"packer-0": far},
-            stats=self.page.row(0),
+            metrics=self.page.row(0),
         )
         upstreams = {("dicom_to_jmix", upstream.name): upstream}
-        self.uploader = Uploader(upstreams, self.spool, self.links, pace=pace, **options)
+        self.uploader = Uploader(upstreams, self.spool, self.channels, pace=pace, **options)
         self._task: asyncio.Task[None] | None = None
         self.log = root / "log"
         log.setup("debug", self.log, "uploader")
@@ -115,7 +115,7 @@ class Node:
             origin="packer-0",
         )
         self.spool.admit(made, replace(ticket, **said))
-        self.links.ring_outbox()
+        self.channels.wake_uploader()
         return envelope_id
 
     def start(self) -> None:
@@ -156,14 +156,14 @@ class Node:
 
     async def stop(self) -> None:
         """The drain; raises what the uploader raised."""
-        os.eventfd_write(self.links.stop, 1)
+        os.eventfd_write(self.channels.stop, 1)
         if self._task is not None:
             async with asyncio.timeout(10):
                 await self._task
-        for link in (self.outcomes, *self.links.outcomes.values()):
+        for link in (self.outcomes, *self.channels.outcomes.values()):
             link.close()
-        os.close(self.links.stop)
-        os.close(self.links.outbox_bell)
+        os.close(self.channels.stop)
+        os.close(self.channels.outbox_wake)
         self.spool.release()
         assert TOKEN not in self.log.read_text()
         assert not self.lines("upload_fault")

@@ -22,10 +22,10 @@ import wire
 from fastjmix import _core
 from fastjmix._core import PdvScanner
 from fastjmix.dicom.association import Accepted, Acceptor, Policy
-from fastjmix.ipc.channels import Links
+from fastjmix.ipc.channels import Channels
 from fastjmix.ipc.lane import Passage
-from fastjmix.ipc.metrics import StatsPage
-from fastjmix.ipc.wiring import Wiring
+from fastjmix.ipc.metrics import MetricsPage
+from fastjmix.ipc.shared_lanes import SharedLanes
 from fastjmix.packer.loop import Packer
 from fastjmix.packer.parts import connect
 from fastjmix.packer.recovery import Outcome, recover
@@ -50,11 +50,11 @@ class Reception:
         self._descriptors = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(4)]
         *wake, stop, bell = self._descriptors
         self._outcomes = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-        links = Links(stop, bell, {"packer-0": self._outcomes[1]}, StatsPage(1).row(0))
-        wiring = Wiring(self.passage, wake, 1, 1)
-        self.parts = connect(config, 0, wiring, links, self.spool)
-        self.packer = Packer(self.parts, 0, wiring, links)
-        self._messages = Messages(wiring, links.stats)
+        channels = Channels(stop, bell, {"packer-0": self._outcomes[1]}, MetricsPage(1).row(0))
+        shared_lanes = SharedLanes(self.passage, wake, 1, 1)
+        self.parts = connect(config, 0, shared_lanes, channels, self.spool)
+        self.packer = Packer(self.parts, 0, shared_lanes, channels)
+        self._messages = Messages(shared_lanes, channels.metrics)
         lanes = self.passage.lanes
         lane = lanes.lease(0)
         assert self.passage.back(lane)

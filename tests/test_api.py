@@ -248,8 +248,8 @@ def test_f34_the_oldest_that_waits_is_shown_and_warned_of(
 
 
 def test_metrics(gateway: Gateway) -> None:
-    gateway.links.stats.add("instances_received_total", 41)
-    gateway.links.stats.set("outbox_envelopes", 3)
+    gateway.channels.metrics.add("instances_received_total", 41)
+    gateway.channels.metrics.set("outbox_envelopes", 3)
     answer = gateway.get("/metrics")
     assert answer.status == 200
     assert answer.headers["Content-Type"].startswith("text/plain; version=")
@@ -385,16 +385,16 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from apis import LISTENER, settings
 from fastjmix.api import server as api; from fastjmix import log
-from fastjmix.ipc.channels import Links
+from fastjmix.ipc.channels import Channels
 from fastjmix.spool import Spool
-from fastjmix.ipc.metrics import StatsPage
+from fastjmix.ipc.metrics import MetricsPage
 root = Path(sys.argv[2])
 config = settings(root, (LISTENER,), 1.0)
 log.setup("info", root / "log", "api")
 spool = Spool(config.storage_dir)
 spool.prepare()
 mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-links = Links(os.eventfd(0), os.eventfd(0), {"api": mine}, StatsPage(1).row(0))
+links = Channels(os.eventfd(0), os.eventfd(0), {"api": mine}, MetricsPage(1).row(0))
 listening = socket.create_server(("127.0.0.1", 0))
 print(listening.getsockname()[1], flush=True)
 api.run(config, spool, links, [listening])

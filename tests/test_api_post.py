@@ -67,7 +67,7 @@ def test_post_end_to_end(tmp_path: Path) -> None:
         try:
             upstream = replace(UPSTREAM, url=ready.get(timeout=20))
             with running(tmp_path, replace(LISTENER, upstream=upstream)) as gateway:
-                outward = replace(gateway.links, outcomes={"api": gateway.uploader_end})
+                outward = replace(gateway.channels, outcomes={"api": gateway.uploader_end})
                 key = (LISTENER.pipeline, upstream.name)
 
                 async def upload() -> None:
@@ -135,14 +135,14 @@ def test_outcomes_find_their_requests(passing_on: Gateway) -> None:
         return work
 
     with in_thread(post(ID)):
-        os.eventfd_read(passing_on.links.outbox_bell)
+        os.eventfd_read(passing_on.channels.outbox_wake)
         busy = passing_on.post(envelope(ID))
         assert (busy.status, busy.headers["Retry-After"]) == (503, "1")  # its outcome is unknown
         with in_thread(post(OTHER)):
             passing_on.outcome("refused", OTHER, status=422)
         unknown = {"id": str(uuid.uuid4()), "outcome": "delivered", "status": 201, "detail": ""}
         passing_on.uploader_end.send(json.dumps(unknown).encode())
-        os.eventfd_write(passing_on.links.outbox_bell, 1)
+        os.eventfd_write(passing_on.channels.outbox_wake, 1)
         passing_on.outcome("delivered")
     assert (answers[ID].status, answers[OTHER].status) == (201, 502)
 
@@ -153,14 +153,14 @@ def test_f93_what_is_being_passed_on_is_not_here_yet(passing_on: Gateway) -> Non
     """
     answers: list[Answer] = []
     with in_thread(lambda: answers.append(passing_on.post(envelope(ID)))):
-        os.eventfd_read(passing_on.links.outbox_bell)
+        os.eventfd_read(passing_on.channels.outbox_wake)
         for _ in range(2):
             busy = passing_on.post(envelope(ID))
             assert (busy.status, busy.headers["Retry-After"]) == (
                 503,
                 str(outcomes.PASSING_ON_SECS),
             )
-        os.eventfd_write(passing_on.links.outbox_bell, 1)
+        os.eventfd_write(passing_on.channels.outbox_wake, 1)
         passing_on.outcome("refused", status=400)
     assert answers[0].status == 502
 
@@ -223,8 +223,8 @@ def test_a_drain_ends_what_is_in_flight(tmp_path: Path) -> None:
         running(tmp_path, listener) as gateway,
         in_thread(lambda: answers.append(gateway.post(envelope(ID)))),
     ):
-        os.eventfd_read(gateway.links.outbox_bell)
+        os.eventfd_read(gateway.channels.outbox_wake)
         gateway.stop()
-        os.eventfd_write(gateway.links.outbox_bell, 1)
+        os.eventfd_write(gateway.channels.outbox_wake, 1)
         gateway.outcome("delivered")
     assert [answer.status for answer in answers] == [201]

@@ -17,7 +17,7 @@ from test_core import Pair
 from test_core import message as core_message
 from test_uploader_process import whole_config
 
-from fastjmix.ipc.ingest_rules import Settings
+from fastjmix.ipc.ingest_rules import IngestRules
 from fastjmix.jmix.write.parties import Encryption, Entity, Published
 from fastjmix.packer.open_envelope import CIPHER_BYTES_EACH, CIPHER_BYTES_MAX, OpenEnvelope
 from fastjmix.spool import Spool
@@ -110,7 +110,9 @@ def open_envelope(tmp_path: Path) -> Iterator[Callable[[Published | None], OpenE
         builder = replace(
             listener.builder, durability="page-cache", profile=profile, published=published
         )
-        opened = OpenEnvelope.create(spool, Settings(listener, builder, None), 0, arrival, "PEER")
+        opened = OpenEnvelope.create(
+            spool, IngestRules(listener, builder, None), 0, arrival, "PEER"
+        )
         made.append(opened)
         assert opened.full_with(1 << 60) is False  # the first member is always taken
         opened.append(arrival, [memoryview(data)])

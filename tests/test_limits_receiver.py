@@ -26,10 +26,10 @@ from test_limits_http import log_lines
 from test_uploader_process import whole_config
 
 from fastjmix.dicom.dataset import TEMPLATES_KEPT, file_meta_prefix
-from fastjmix.ipc.channels import Links
+from fastjmix.ipc.channels import Channels
 from fastjmix.ipc.lane import Passage
-from fastjmix.ipc.metrics import Stats, StatsPage
-from fastjmix.ipc.wiring import Wiring
+from fastjmix.ipc.metrics import Metrics, MetricsPage
+from fastjmix.ipc.shared_lanes import SharedLanes
 from fastjmix.receiver import listener
 from fastjmix.receiver.connection import ANSWERS_A_TURN, Connection
 from fastjmix.receiver.listener import ACCEPT_BURST
@@ -52,10 +52,10 @@ class Stepped:
         self.listening = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
         self.listening.setblocking(False)
         self.port: int = self.listening.getsockname()[1]
-        self.stats: Stats = StatsPage(1).row(0)
-        links = Links(stop, bell, {}, self.stats)
-        wiring = Wiring(self.passage, wake, 1, 1)
-        self.receiver = Receiver(config, 0, wiring, links, [self.listening])
+        self.metrics: Metrics = MetricsPage(1).row(0)
+        channels = Channels(stop, bell, {}, self.metrics)
+        shared_lanes = SharedLanes(self.passage, wake, 1, 1)
+        self.receiver = Receiver(config, 0, shared_lanes, channels, [self.listening])
 
     def accept(self) -> None:
         """Takes the listening socket's turn."""
@@ -197,10 +197,10 @@ def test_messages_answered_in_one_turn(stepped: Stepped, off: int) -> None:
         peer.send(sent)
         until(lambda: arrived(connection) == len(sent), "all of them are here")
         stepped.serve(connection)
-        assert stepped.stats.total("echoes_total") == min(count, ANSWERS_A_TURN)
+        assert stepped.metrics.total("echoes_total") == min(count, ANSWERS_A_TURN)
         assert stepped.is_paused(connection) == (off >= 0)  # it had its turn
         stepped.collect()
-        assert stepped.stats.total("echoes_total") == count
+        assert stepped.metrics.total("echoes_total") == count
         assert not stepped.is_paused(connection)
         numbers = [struct.unpack("<H", peer.response()[0x0120])[0] for _ in echoes]
         assert numbers == list(range(count))
@@ -223,7 +223,7 @@ def test_messages_passed_over_in_one_turn(stepped: Stepped, field: int) -> None:
         until(lambda: arrived(connection) == len(sent), "all of them are here")
         stepped.serve(connection)
         assert stepped.is_paused(connection)  # it had its turn
-        assert stepped.stats.total("echoes_total") == 0
+        assert stepped.metrics.total("echoes_total") == 0
         stepped.collect()
         assert peer.response()[0x0120] == wire.us(7)
 

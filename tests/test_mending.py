@@ -17,8 +17,8 @@ import strange
 from reception import Reception
 from test_aside import until_settled
 
-from fastjmix.ipc.channels import Links
-from fastjmix.ipc.metrics import StatsPage
+from fastjmix.ipc.channels import Channels
+from fastjmix.ipc.metrics import MetricsPage
 from fastjmix.packer.recovery_queue import FAULTS_MAX, RETRY_MAX_SECS, Recovery, RecoveryQueue
 from fastjmix.packer.worker import Worker
 from fastjmix.spool import Leftover, Spool
@@ -37,9 +37,11 @@ class Site:
         self.woken = threading.Semaphore(0)
         self.worker = Worker(self.woken.release)
         self.failures: list[OSError] = []
-        self.stats = StatsPage(1).row(0)
-        links = Links(self.outbox_event, self.outbox_event, {}, self.stats)
-        self.queue = RecoveryQueue(self.spool, links, "packer-0", self.worker, self.failures.append)
+        self.metrics = MetricsPage(1).row(0)
+        channels = Channels(self.outbox_event, self.outbox_event, {}, self.metrics)
+        self.queue = RecoveryQueue(
+            self.spool, channels, "packer-0", self.worker, self.failures.append
+        )
         (self.leftover,) = self.spool.drafts.leftovers()
 
     def ends(self, recovery: Recovery, problem: BaseException) -> None:
@@ -101,7 +103,7 @@ def test_f85_a_fault_of_ours_is_tried_once_more_and_then_kept(site, problem: Exc
     whole = site.leftover.archive.read_bytes()
     site.ends(recovery, problem)
     assert site.spool.path("rejected", site.leftover.id).read_bytes() == whole
-    assert site.stats.total("envelopes_rejected_total") == 1
+    assert site.metrics.total("envelopes_rejected_total") == 1
 
 
 def test_f85_what_cannot_even_be_kept_is_tried_again(site) -> None:

@@ -17,7 +17,7 @@ import wire
 from dicom_peers import CONGESTED, message
 from gateway import Gateway, Peer, get, running, until
 
-from fastjmix.ipc.metrics import StatsPage
+from fastjmix.ipc.metrics import MetricsPage
 from fastjmix.receiver import displacement
 from fastjmix.receiver.connection import Association, Connection
 from fastjmix.receiver.displacement import HOLD_SECS, FullRejections, to_displace
@@ -333,7 +333,7 @@ def test_s33_the_one_without_a_store_for_longest_of_the_address_with_most() -> N
 
 
 def test_s33_rejections_of_other_receivers_are_seen_once() -> None:
-    page = StatsPage(2)
+    page = MetricsPage(2)
     mine, theirs = (FullRejections(page.row(n)) for n in range(2))
     assert not mine.others_rejected()
     mine.add()

@@ -456,7 +456,7 @@ def test_a_stop_withdraws_what_was_never_promised(tmp_path: Path) -> None:
             one.start()
             awaited, stored = one.seal(ack="uploaded"), one.seal()
             await until(lambda: len(store.connections) == 2)
-            os.eventfd_write(one.links.stop, 1)
+            os.eventfd_write(one.channels.stop, 1)
             assert (await one.outcome())["id"] == awaited
             await one.stop()
             assert one.spool.waiting() == [stored]
@@ -708,7 +708,7 @@ def test_what_a_person_puts_back_is_kept_though_it_fails(tmp_path: Path) -> None
             assert await one.left() == [("rejected", envelope_id)]
             for name in (f"{envelope_id}.json", f"{envelope_id}.zip"):
                 (one.spool.rejected / name).rename(one.spool.outbox / name)
-            one.links.ring_outbox()
+            one.channels.wake_uploader()
             assert await one.left(2) == [("rejected", envelope_id), ("sent", envelope_id)]
             assert len(one.lines("upload_retry")) == 1
 
@@ -769,7 +769,7 @@ def test_a_lost_wake_up_is_made_up_for(tmp_path: Path) -> None:
         async with Upstream().open() as store, node(tmp_path, to(store.url), pace) as one:
             await until(lambda: one.uploader is not None)
             one.seal()
-            os.eventfd_read(one.links.outbox_bell)
+            os.eventfd_read(one.channels.outbox_wake)
             await one.left()
 
     run(test)

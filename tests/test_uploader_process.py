@@ -24,13 +24,13 @@ CHILD = """
 import pickle, sys
 from pathlib import Path
 from fastjmix import log; from fastjmix.uploader import loop as uploader
-from fastjmix.ipc.channels import Links
+from fastjmix.ipc.channels import Channels
 from fastjmix.spool import Spool
-from fastjmix.ipc.metrics import StatsPage
+from fastjmix.ipc.metrics import MetricsPage
 
 config, stop, bell = pickle.load(sys.stdin.buffer)
 log.setup("info", None, "uploader")
-links = Links(stop, bell, {}, StatsPage(1).row(0))
+links = Channels(stop, bell, {}, MetricsPage(1).row(0))
 uploader.run(config, Spool(config.storage_dir), links)
 """
 
@@ -84,7 +84,7 @@ def test_the_process_delivers_until_it_is_stopped(tmp_path: Path, way: str) -> N
             upstream = to(store.url)
             async with node(tmp_path, upstream, start=False) as one:
                 first = one.seal()
-                inherited = (one.links.stop, one.links.outbox_bell)
+                inherited = (one.channels.stop, one.channels.outbox_wake)
                 settings = pickle.dumps((whole_config(tmp_path, upstream), *inherited))
                 child = await asyncio.create_subprocess_exec(
                     sys.executable,
@@ -105,7 +105,7 @@ def test_the_process_delivers_until_it_is_stopped(tmp_path: Path, way: str) -> N
                 if way == "SIGTERM":
                     child.send_signal(signal.SIGTERM)
                 else:
-                    os.eventfd_write(one.links.stop, 1)
+                    os.eventfd_write(one.channels.stop, 1)
                 async with asyncio.timeout(10):
                     _, errors = await child.communicate()
                 assert child.returncode == 0

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from fastjmix.config import PeerLimits
-from fastjmix.ipc.metrics import StatsPage
+from fastjmix.ipc.metrics import MetricsPage
 from fastjmix.receiver import upper_layer
 from fastjmix.receiver.connection import Association, Connection
 from fastjmix.receiver.half_open import HalfOpen
@@ -43,7 +43,7 @@ class Side:
         config: Any = SimpleNamespace(dicom=[part])
         self.pool: Any = Pool()
         self.epoll = select.epoll()
-        self.metrics = StatsPage(1).row(0)
+        self.metrics = MetricsPage(1).row(0)
         self.layer = UpperLayer(config, self.epoll, self.metrics, self.pool, PeerLog())
         self._listening = socket.create_server(("127.0.0.1", 0))
         unused: Any = None

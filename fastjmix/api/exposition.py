@@ -22,7 +22,7 @@ class StatsCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yields every counter and gauge of ipc/metrics.py, the state of the disk, the version."""
-        totals = self._shared.links.stats.totals()
+        totals = self._shared.channels.metrics.totals()
         for name, meaning in metrics.COUNTERS.items():
             yield CounterMetricFamily(f"fastjmix_{name}", meaning, totals[name])
         for name, meaning in metrics.GAUGES.items():

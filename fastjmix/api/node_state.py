@@ -8,7 +8,7 @@ import os
 import time
 from typing import Final
 
-from fastjmix.ipc.metrics import Stats
+from fastjmix.ipc.metrics import Metrics
 from fastjmix.spool import Room, Spool
 
 AGE_SECS: Final = 5.0
@@ -20,10 +20,10 @@ class NodeState:
     """The state of this node. Its methods may wait for the disk: they belong in a thread."""
 
     def __init__(
-        self, spool: Spool, stats: Stats, room: Room, stopping: asyncio.Event, alarm_secs: float
+        self, spool: Spool, metrics: Metrics, room: Room, stopping: asyncio.Event, alarm_secs: float
     ) -> None:
         self._spool = spool
-        self._stats = stats
+        self._metrics = metrics
         self._room = room
         self._stopping = stopping
         self._alarm_secs = alarm_secs
@@ -33,7 +33,7 @@ class NodeState:
     def not_ready_reasons(self) -> list[str]:
         """Returns why this node is not ready; an empty list when it is."""
         found = ["fastjmix is stopping"] if self._stopping.is_set() else []
-        totals = self._stats.totals()
+        totals = self._metrics.totals()
         if totals["receivers_down"]:
             found.append("a receiver died and is being restarted")
         if totals["packers_down"]:

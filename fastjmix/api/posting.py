@@ -76,7 +76,7 @@ class Posting:
         if room.exhausted() or not room.fits(request.content_length or 0, POST_INODES):
             reason = f"the storage is nearly full ({room.lacking}): nothing is accepted"
             raise HttpError(507, reason)
-        if self._shared.links.stats.total("intake_stopped"):
+        if self._shared.channels.metrics.total("intake_stopped"):
             raise HttpError(507, "the storage has failed: nothing is accepted")
 
     async def _take_in(
@@ -103,7 +103,7 @@ class Posting:
                 reason = f"envelope {summary.id} is here already; nothing was changed"
                 raise HttpError(409, reason) from None
             reach("api.admitted")
-        shared.links.ring_outbox()
+        shared.channels.wake_uploader()
         log.get().info("envelope_taken_in", envelope=summary.id, bytes=received.size, origin=ORIGIN)
         return received.size, future
 

@@ -27,15 +27,15 @@ from fastjmix.config.certificates import server_context
 from fastjmix.errors import ConfigError
 from fastjmix.httpd.credentials import AccessCheck, is_loopback
 from fastjmix.httpd.server import Runner, make_runner
-from fastjmix.ipc.channels import Links
+from fastjmix.ipc.channels import Channels
 from fastjmix.spool import Spool
 
 if TYPE_CHECKING:
     from fastjmix.jmix.keys import RecipientKey
 
 
-def run(config: Config, spool: Spool, links: Links, sockets: Sequence[socket.socket]) -> None:
-    """Runs the forked child: serves until Links.stop or SIGTERM, then ends what is in flight.
+def run(config: Config, spool: Spool, channels: Channels, sockets: Sequence[socket.socket]) -> None:
+    """Runs the forked child: serves until Channels.stop or SIGTERM, then ends what is in flight.
 
     `sockets` are bound, one for each of `config.http`, in its order. Logging is set up by the
     caller. SIGINT, which a terminal sends to the whole group, is left to the supervisor. Raises
@@ -43,14 +43,14 @@ def run(config: Config, spool: Spool, links: Links, sockets: Sequence[socket.soc
     """
     spool.take_over(ORIGIN)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(config, spool, links, sockets))
+        runner.run(_serve(config, spool, channels, sockets))
 
 
 async def _serve(
-    config: Config, spool: Spool, links: Links, sockets: Sequence[socket.socket]
+    config: Config, spool: Spool, channels: Channels, sockets: Sequence[socket.socket]
 ) -> None:
-    shared = Shared(config, spool, links)
-    _connect_stop(links, shared.stopping)
+    shared = Shared(config, spool, channels)
+    _connect_stop(channels, shared.stopping)
     runners: list[Runner] = []
     warming = asyncio.create_task(_warm(shared.study_index))
     try:
@@ -64,15 +64,15 @@ async def _serve(
         shared.outcomes.close()  # last: requests in flight may be waiting for one
 
 
-def _connect_stop(links: Links, stopping: asyncio.Event) -> None:
-    """Sets `stopping` when Links.stop is readable, or SIGTERM comes."""
+def _connect_stop(channels: Channels, stopping: asyncio.Event) -> None:
+    """Sets `stopping` when Channels.stop is readable, or SIGTERM comes."""
     loop = asyncio.get_running_loop()
 
     def stop() -> None:
-        loop.remove_reader(links.stop)
+        loop.remove_reader(channels.stop)
         stopping.set()
 
-    loop.add_reader(links.stop, stop)
+    loop.add_reader(channels.stop, stop)
     if threading.current_thread() is threading.main_thread():
         if signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:  # the supervisor drains in order
             loop.add_signal_handler(signal.SIGTERM, stopping.set)

@@ -13,30 +13,30 @@ from fastjmix.httpd import limits
 from fastjmix.httpd.archive_checks import Checks
 from fastjmix.httpd.receiving import UploadSlots
 from fastjmix.httpd.responses import HttpError
-from fastjmix.ipc.channels import Links
+from fastjmix.ipc.channels import Channels
 from fastjmix.jmix.ids import canonical_id
 from fastjmix.spool import Room, Spool
 from fastjmix.spool.calling_aes import CallingAEs
 
 ORIGIN: Final = "api"
-"""This process's name in tickets and in Links.outcomes."""
+"""This process's name in tickets and in Channels.outcomes."""
 
 
 class Shared:
     """The parts of the process that its listeners share. Made in the loop that uses them."""
 
-    def __init__(self, config: Config, spool: Spool, links: Links) -> None:
+    def __init__(self, config: Config, spool: Spool, channels: Channels) -> None:
         self.spool = spool
-        self.links = links
-        self.room = Room.of(config, links.stats)
+        self.channels = channels
+        self.room = Room.of(config, channels.metrics)
         self.study_index = StudyIndex(spool)
         self.calling_aes = CallingAEs(spool)
-        self.outcomes = PendingOutcomes(links.outcomes[ORIGIN])
+        self.outcomes = PendingOutcomes(channels.outcomes[ORIGIN])
         self.uploads = UploadSlots(limits.MAX_UPLOADS)
         self.checks = Checks()
         self.stopping = asyncio.Event()
         self.state = NodeState(
-            spool, links.stats, self.room, self.stopping, config.runtime.queue_alarm_secs
+            spool, channels.metrics, self.room, self.stopping, config.runtime.queue_alarm_secs
         )
 
     def open_archive(self, envelope_id: str) -> BinaryIO:

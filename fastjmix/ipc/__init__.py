@@ -1,9 +1,9 @@
 """Memory and descriptors that processes share. All of it is unnamed, and inherited over fork(2).
 
-lane.py          passage 1: receiver → packer, a ring of bytes an association
-wiring.py        the lanes, and an eventfd for each process that is to be woken
-outcome.py       passage: uploader → the process that waits for an envelope
+lane.py          receiver → packer: a ring of bytes for each association
+shared_lanes.py  the lanes, and an eventfd for each process that is to be woken
+outcome.py       uploader → the process that waits for an envelope
 channels.py      descriptors that the supervisor hands to each child
-metrics.py       counters and gauges: one page, one row a process
+metrics.py       counters and gauges: one page, one row for each process
 ingest_rules.py  the rules that an instance falls under, as a number that fits in a lane
 """

@@ -11,26 +11,26 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fastjmix.ipc.metrics import Stats
+from fastjmix.ipc.metrics import Metrics
 
 
 @dataclass(frozen=True, slots=True)
-class Links:
+class Channels:
     """A child's channels to the other processes, and its row of metrics.
 
     `stop` becomes readable when the drain begins (it stays readable: read nothing from it).
-    `outbox_bell` is an eventfd: a process that puts an envelope in outbox/ writes it, the uploader
+    `outbox_wake` is an eventfd: a process that puts an envelope in outbox/ writes it, the uploader
     reads it. `outcomes` maps an origin ("packer-0", "api") to its datagram socket: the uploader
     holds the sending ends of all, every other process the receiving end of its own. A datagram is
     an EnvelopeOutcome (outcome.py).
     """
 
     stop: int
-    outbox_bell: int
+    outbox_wake: int
     outcomes: Mapping[str, socket.socket]
-    stats: Stats
+    metrics: Metrics
 
-    def ring_outbox(self) -> None:
+    def wake_uploader(self) -> None:
         """Wakes the uploader: an envelope is waiting in outbox/."""
         with contextlib.suppress(BlockingIOError):  # it can count no further
-            os.eventfd_write(self.outbox_bell, 1)
+            os.eventfd_write(self.outbox_wake, 1)

@@ -13,7 +13,7 @@ from fastjmix.config import Builder, Config, DicomListener
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class IngestRules:
     """The rules for the instances of one calling AE title (or any) at one listener."""
 
     listener: DicomListener
@@ -22,10 +22,10 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
-class SettingsTable:
+class IngestRulesTable:
     """Every `Settings`, by number; and the number for a listener and a calling AE title."""
 
-    rows: tuple[Settings, ...]
+    rows: tuple[IngestRules, ...]
     _default: tuple[int, ...]
     _calling: Mapping[tuple[int, str], int]
 
@@ -34,15 +34,15 @@ class SettingsTable:
         return self._calling.get((listener, calling_ae), self._default[listener])
 
 
-def tabulate(config: Config) -> SettingsTable:
+def tabulate(config: Config) -> IngestRulesTable:
     """Numbers the rules of a configuration."""
-    rows: list[Settings] = []
+    rows: list[IngestRules] = []
     default: list[int] = []
     calling: dict[tuple[int, str], int] = {}
     for index, listener in enumerate(config.dicom):
         default.append(len(rows))
-        rows.append(Settings(listener, listener.builder, None))
+        rows.append(IngestRules(listener, listener.builder, None))
         for title, entry in (listener.calling or {}).items():
             calling[index, title] = len(rows)
-            rows.append(Settings(listener, entry.builder, entry.max_associations))
-    return SettingsTable(tuple(rows), tuple(default), calling)
+            rows.append(IngestRules(listener, entry.builder, entry.max_associations))
+    return IngestRulesTable(tuple(rows), tuple(default), calling)

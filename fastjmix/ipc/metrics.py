@@ -60,7 +60,7 @@ _CELL_MAX: Final = 2**64 - 1
 assert len(_INDEX) <= _ROW
 
 
-class StatsPage:
+class MetricsPage:
     """The shared page. Made by the supervisor before it forks; `row(n)` is for process n."""
 
     def __init__(self, rows: int) -> None:
@@ -68,12 +68,12 @@ class StatsPage:
         self._cells = memoryview(self._map).cast("Q")
         self.rows = rows
 
-    def row(self, index: int) -> Stats:
+    def row(self, index: int) -> Metrics:
         """Returns the row of one process. Its gauges begin at zero, whatever a predecessor left."""
         cells = self._cells[index * _ROW : (index + 1) * _ROW]
         for name in GAUGES:
             cells[_INDEX[name]] = 0
-        return Stats(self, cells)
+        return Metrics(self, cells)
 
     def total(self, name: str) -> int:
         """Returns one counter or gauge, summed over the processes."""
@@ -84,10 +84,10 @@ class StatsPage:
         return {name: self.total(name) for name in _INDEX}
 
 
-class Stats:
+class Metrics:
     """One process's row."""
 
-    def __init__(self, page: StatsPage, cells: memoryview) -> None:
+    def __init__(self, page: MetricsPage, cells: memoryview) -> None:
         self._page = page
         self._cells = cells
 

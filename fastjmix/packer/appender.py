@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import partial
 
 from fastjmix._core import Arrival, Intake
-from fastjmix.ipc.metrics import Stats
+from fastjmix.ipc.metrics import Metrics
 from fastjmix.jmix.write.envelope import Instance
 from fastjmix.packer.awaiting_upstream import AwaitingUpstream
 from fastjmix.packer.digests import Digests
@@ -29,7 +29,7 @@ class Appender:
     def __init__(
         self,
         intake: Intake,
-        stats: Stats,
+        metrics: Metrics,
         space: Room,
         envelopes: OpenEnvelopes,
         senders: Senders,
@@ -40,7 +40,7 @@ class Appender:
         awaiting: AwaitingUpstream,
     ) -> None:
         self._intake = intake
-        self._stats = stats
+        self._metrics = metrics
         self._space = space
         self._open = envelopes
         self._senders = senders
@@ -79,13 +79,13 @@ class Appender:
 
         The earlier copy is in the same file, and the status needs the same commit.
         """
-        self._stats.add("instances_duplicate_total")
+        self._metrics.add("instances_duplicate_total")
         self._reservation.publish_bytes()
         self._await_status(lane, envelope)
 
     def _count(self, envelope: OpenEnvelope, instance: Instance) -> None:
         self._open.instance_added(envelope)
-        envelope.conflicts.count(instance, self._stats)
+        envelope.conflicts.count(instance, self._metrics)
         if instance.digest is None and not envelope.builder.skip_hashing:
             self._digests.add(envelope, instance)
         self._reservation.publish_bytes()

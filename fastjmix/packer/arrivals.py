@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fastjmix._core import Intake
-from fastjmix.ipc.ingest_rules import Settings
+from fastjmix.ipc.ingest_rules import IngestRules
 from fastjmix.packer.appender import Appender
 from fastjmix.packer.envelope_choice import EnvelopeChoice
 from fastjmix.packer.joiner import Joiner
@@ -26,7 +26,7 @@ class Arrivals:
     def __init__(
         self,
         intake: Intake,
-        rules: Sequence[Settings],
+        rules: Sequence[IngestRules],
         health: StorageHealth,
         envelopes: OpenEnvelopes,
         spilled: SpilledInstances,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fastjmix import log
-from fastjmix.ipc.metrics import Stats
+from fastjmix.ipc.metrics import Metrics
 from fastjmix.jmix.write.envelope import Instance
 
 
@@ -28,16 +28,16 @@ class Conflicts:
     conflicting: int = 0
     of_another_patient: int = 0
 
-    def count(self, instance: Instance, stats: Stats) -> None:
+    def count(self, instance: Instance, metrics: Metrics) -> None:
         """Counts an instance that was added to the envelope, if it is in conflict."""
         if instance.conflict:
             self.conflicting += 1
-            stats.add("instances_conflicting_total")
+            metrics.add("instances_conflicting_total")
             if self.conflicting == 1:
                 log.get().warning("instance_conflict", envelope=self.envelope)
         if instance.patient:
             self.of_another_patient += 1
-            stats.add("instances_of_another_patient_total")
+            metrics.add("instances_of_another_patient_total")
             if self.of_another_patient == 1:
                 self._warn_of_patient(instance)
 

@@ -8,7 +8,7 @@ that was quiet for longest, where no more may be open.
 from __future__ import annotations
 
 from fastjmix._core import Arrival, Lanes
-from fastjmix.ipc.ingest_rules import Settings
+from fastjmix.ipc.ingest_rules import IngestRules
 from fastjmix.packer.free_space import require_space
 from fastjmix.packer.open_envelope import OpenEnvelope
 from fastjmix.packer.open_envelopes import OpenEnvelopes
@@ -42,7 +42,7 @@ class EnvelopeChoice:
         self,
         lane: int,
         arrival: Arrival,
-        settings: Settings,
+        settings: IngestRules,
         current: OpenEnvelope | None,
         size: int,
     ) -> OpenEnvelope:
@@ -62,7 +62,7 @@ class EnvelopeChoice:
         self._schedule.seal_before_another()
         return self._create(lane, arrival, settings)
 
-    def _create(self, lane: int, arrival: Arrival, settings: Settings) -> OpenEnvelope:
+    def _create(self, lane: int, arrival: Arrival, settings: IngestRules) -> OpenEnvelope:
         calling_ae = self._lanes.calling_ae(lane).decode("latin-1").strip()
         envelope = OpenEnvelope.create(self._spool, settings, self._number, arrival, calling_ae)
         self._space.spend(0, files=DRAFT_INODES)

@@ -14,7 +14,7 @@ from functools import partial
 
 from fastjmix._core import Arrival, Intake
 from fastjmix.errors import StorageError
-from fastjmix.ipc.ingest_rules import Settings
+from fastjmix.ipc.ingest_rules import IngestRules
 from fastjmix.packer.appender import Appender
 from fastjmix.packer.envelope_choice import EnvelopeChoice
 from fastjmix.packer.group_commit import GroupCommit
@@ -69,7 +69,7 @@ class Joiner:
         self,
         lane: int,
         arrival: Arrival,
-        settings: Settings,
+        settings: IngestRules,
         current: OpenEnvelope | None,
         take: Callable[[int], None],
     ) -> None:

@@ -19,9 +19,9 @@ from typing import Final
 from fastjmix import _core, log
 from fastjmix.config import Config
 from fastjmix.dicom.dimse import Status
-from fastjmix.ipc.channels import Links
+from fastjmix.ipc.channels import Channels
 from fastjmix.ipc.ingest_rules import tabulate
-from fastjmix.ipc.wiring import Wiring
+from fastjmix.ipc.shared_lanes import SharedLanes
 from fastjmix.packer.parts import Parts, connect
 from fastjmix.packer.seal import try_keys
 from fastjmix.spool import Spool
@@ -37,14 +37,16 @@ NAP_SECS: Final = 1.0
 class Packer:
     """The loop of the packer `number`, counted from 0, around its parts."""
 
-    def __init__(self, parts: Parts, number: int, wiring: Wiring, links: Links) -> None:
+    def __init__(
+        self, parts: Parts, number: int, shared_lanes: SharedLanes, channels: Channels
+    ) -> None:
         self._parts = parts
-        self._process = wiring.receivers + number
-        self._lanes = wiring.passage.lanes
-        self._stop = links.stop
-        self._outcomes = links.outcomes[f"packer-{number}"].fileno()
+        self._process = shared_lanes.receivers + number
+        self._lanes = shared_lanes.passage.lanes
+        self._stop = channels.stop
+        self._outcomes = channels.outcomes[f"packer-{number}"].fileno()
         self._poll = select.poll()
-        for descriptor in (wiring.wake[self._process], self._stop, self._outcomes):
+        for descriptor in (shared_lanes.wake[self._process], self._stop, self._outcomes):
             self._poll.register(descriptor, select.POLLIN)
         self._stopping = False
 
@@ -169,7 +171,11 @@ class Packer:
                 os.eventfd_read(descriptor)
 
 
-def run(config: Config, number: int, wiring: Wiring, links: Links, spool: Spool) -> None:
+def run(
+    config: Config, number: int, shared_lanes: SharedLanes, channels: Channels, spool: Spool
+) -> None:
     """Runs the packer process: returns when it has sealed everything."""
     try_keys(row.builder for row in tabulate(config).rows)
-    Packer(connect(config, number, wiring, links, spool), number, wiring, links).run()
+    Packer(
+        connect(config, number, shared_lanes, channels, spool), number, shared_lanes, channels
+    ).run()

@@ -24,7 +24,7 @@ from fastjmix.config import Builder
 from fastjmix.dicom.dataset import describe_series
 from fastjmix.errors import StorageFull
 from fastjmix.failpoints import reach
-from fastjmix.ipc.ingest_rules import Settings
+from fastjmix.ipc.ingest_rules import IngestRules
 from fastjmix.jmix.write import profiles
 from fastjmix.jmix.write.archive import Member, data_offset, local_header
 from fastjmix.jmix.write.envelope import Contents, Instance
@@ -42,7 +42,7 @@ CIPHER_BYTES_EACH: Final = 1024
 archive."""
 
 
-def recipe(settings: Settings, packer: int, study: str, calling_ae: str) -> Recipe:
+def recipe(settings: IngestRules, packer: int, study: str, calling_ae: str) -> Recipe:
     """Returns how any process can finish the envelope."""
     builder = settings.builder
     return Recipe(
@@ -84,7 +84,7 @@ class OpenEnvelope:
     )
 
     def __init__(
-        self, draft: Draft, study_uid: str, settings: Settings, calling_ae: str = ""
+        self, draft: Draft, study_uid: str, settings: IngestRules, calling_ae: str = ""
     ) -> None:
         naming = profiles.get(settings.builder.profile).member_name
         self.draft = draft
@@ -101,7 +101,7 @@ class OpenEnvelope:
 
     @classmethod
     def create(
-        cls, spool: Spool, settings: Settings, packer: int, arrival: Arrival, calling_ae: str
+        cls, spool: Spool, settings: IngestRules, packer: int, arrival: Arrival, calling_ae: str
     ) -> OpenEnvelope:
         """Creates an envelope for the study of an instance. Raises OSError."""
         study = arrival.study_instance_uid.decode()
@@ -248,6 +248,6 @@ def encrypts(builder: Builder) -> bool:
     return builder.published is not None and builder.published.encryption is not None
 
 
-def key_of(settings: Settings, study_instance_uid: bytes) -> tuple[Any, ...]:
+def key_of(settings: IngestRules, study_instance_uid: bytes) -> tuple[Any, ...]:
     """Returns the key of an envelope: instances of one study, pipeline and rules share it."""
     return settings.listener.endpoint, settings.builder, study_instance_uid

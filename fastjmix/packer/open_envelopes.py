@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from fastjmix.ipc.metrics import Stats
+from fastjmix.ipc.metrics import Metrics
 from fastjmix.packer.open_envelope import OpenEnvelope
 from fastjmix.spool import seal_bytes
 
@@ -21,8 +21,8 @@ from fastjmix.spool import seal_bytes
 class OpenEnvelopes:
     """The open envelopes of one packer. Iteration gives those that were open when it began."""
 
-    def __init__(self, stats: Stats) -> None:
-        self._stats = stats
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
         self._by_key: dict[tuple[Any, ...], OpenEnvelope] = {}
         self._sent_by: dict[int, set[OpenEnvelope]] = {}
         self._plain: dict[OpenEnvelope, int] = {}
@@ -46,7 +46,7 @@ class OpenEnvelopes:
         """Adds a new envelope."""
         self._by_key[envelope.key] = envelope
         self.due = min(self.due, envelope.due)
-        self._stats.set("envelopes_building", len(self._by_key))
+        self._metrics.set("envelopes_building", len(self._by_key))
 
     def remove(self, envelope: OpenEnvelope) -> None:
         """Removes an envelope that is to be sealed, or left to recovery."""
@@ -55,7 +55,7 @@ class OpenEnvelopes:
         self._plain_bytes -= self._plain.pop(envelope, 0)
         for association in envelope.timers.associations:
             self._sent_by.get(association, set()).discard(envelope)
-        self._stats.set("envelopes_building", len(self._by_key))
+        self._metrics.set("envelopes_building", len(self._by_key))
 
     # -- timers ----------------------------------------------------------------------------------
 

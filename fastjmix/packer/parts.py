@@ -14,9 +14,9 @@ from isal.isal_zlib import crc32
 
 from fastjmix._core import Intake
 from fastjmix.config import Config
-from fastjmix.ipc.channels import Links
+from fastjmix.ipc.channels import Channels
 from fastjmix.ipc.ingest_rules import tabulate
-from fastjmix.ipc.wiring import Wiring
+from fastjmix.ipc.shared_lanes import SharedLanes
 from fastjmix.packer.appender import Appender
 from fastjmix.packer.arrivals import Arrivals
 from fastjmix.packer.awaiting_upstream import AwaitingUpstream
@@ -67,36 +67,38 @@ class Parts:
     takeover: Takeover
 
 
-def connect(config: Config, number: int, wiring: Wiring, links: Links, spool: Spool) -> Parts:
+def connect(
+    config: Config, number: int, shared_lanes: SharedLanes, channels: Channels, spool: Spool
+) -> Parts:
     """Returns the connected parts of the packer `number`."""
     name = f"packer-{number}"
-    process = wiring.receivers + number
-    lanes, stats = wiring.passage.lanes, links.stats
+    process = shared_lanes.receivers + number
+    lanes, metrics = shared_lanes.passage.lanes, channels.metrics
     rules = tabulate(config).rows
-    wake = partial(os.eventfd_write, wiring.wake[process], 1)
-    space = Room.of(config, stats)
+    wake = partial(os.eventfd_write, shared_lanes.wake[process], 1)
+    space = Room.of(config, metrics)
 
     intake = Intake(lanes, process, [hasher_for(row.builder) for row in rules], crc32)
-    statuses = Statuses(intake, wiring)
-    awaiting = AwaitingUpstream(statuses, links.outcomes[name].recv)
-    health = StorageHealth(spool, stats)
+    statuses = Statuses(intake, shared_lanes)
+    awaiting = AwaitingUpstream(statuses, channels.outcomes[name].recv)
+    health = StorageHealth(spool, metrics)
     sealing, joins = Worker(wake), Worker(wake)
 
-    envelopes, digests = OpenEnvelopes(stats), Digests()
-    recoveries = RecoveryQueue(spool, links, name, sealing, health.recovery_failed)
+    envelopes, digests = OpenEnvelopes(metrics), Digests()
+    recoveries = RecoveryQueue(spool, channels, name, sealing, health.recovery_failed)
     failed = FailedEnvelopes(envelopes, digests, recoveries, health, awaiting)
     commit = GroupCommit(statuses, health, failed)
 
-    senders = Senders(intake, lanes, rules, envelopes, spool, stats)
-    sealer = Sealer(name, links, envelopes, digests, failed, sealing)
+    senders = Senders(intake, lanes, rules, envelopes, spool, metrics)
+    sealer = Sealer(name, channels, envelopes, digests, failed, sealing)
     schedule = SealSchedule(envelopes, senders, commit, sealer)
 
     spilled = SpilledInstances(spool, space, name, joins)
-    reservation = Reservation(stats, envelopes, sealer, recoveries, spilled)
+    reservation = Reservation(metrics, envelopes, sealer, recoveries, spilled)
     choice = EnvelopeChoice(number, lanes, spool, space, envelopes, schedule, reservation)
     refusals = Refusals(statuses, spilled, health)
     appender = Appender(
-        intake, stats, space, envelopes, senders, digests, reservation, commit, sealer, awaiting
+        intake, metrics, space, envelopes, senders, digests, reservation, commit, sealer, awaiting
     )
     joiner = Joiner(
         intake, joins, spilled, envelopes, choice, commit, appender, refusals, senders, reservation
@@ -105,7 +107,9 @@ def connect(config: Config, number: int, wiring: Wiring, links: Links, spool: Sp
         intake, rules, health, envelopes, spilled, choice, appender, joiner, refusals
     )
     writer = SpillWriter(intake, rules, spilled, health, refusals, reservation, statuses)
-    takeover = Takeover(number, wiring.packers, name, spool, health, envelopes, commit, recoveries)
+    takeover = Takeover(
+        number, shared_lanes.packers, name, spool, health, envelopes, commit, recoveries
+    )
     return Parts(
         intake=intake,
         envelopes=envelopes,

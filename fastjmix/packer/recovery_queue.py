@@ -21,7 +21,7 @@ from typing import Final
 
 from fastjmix import log
 from fastjmix.errors import LimitReached, reason
-from fastjmix.ipc.channels import Links
+from fastjmix.ipc.channels import Channels
 from fastjmix.packer.member_survey import Damage
 from fastjmix.packer.recovery import Outcome, recover
 from fastjmix.packer.worker import Worker
@@ -115,13 +115,13 @@ class RecoveryQueue:
     def __init__(
         self,
         spool: Spool,
-        links: Links,
+        channels: Channels,
         name: str,
         worker: Worker,
         on_failure: Callable[[OSError], None],
     ) -> None:
         self._spool = spool
-        self._links = links
+        self._channels = channels
         self._name = name
         self._worker = worker
         self._on_failure = on_failure
@@ -222,7 +222,7 @@ class RecoveryQueue:
             self._failed(recovery, failure)
             return
         self._backlog.remove(leftover)
-        self._links.stats.add("envelopes_rejected_total")
+        self._channels.metrics.add("envelopes_rejected_total")
 
     def _succeeded(self, leftover: Leftover, outcome: Outcome) -> None:
         self._backlog.remove(leftover)
@@ -233,7 +233,7 @@ class RecoveryQueue:
                 self._log.warning("envelope_moved", envelope=leftover.id, to=outcome.fresh.id)
             self.submit(outcome.fresh)
         elif outcome.ticket is not None:
-            self._links.stats.add("envelopes_recovered_total")
+            self._channels.metrics.add("envelopes_recovered_total")
             self._log.warning(
                 "envelope_recovered",
                 envelope=outcome.ticket.id,
@@ -241,10 +241,10 @@ class RecoveryQueue:
                 bytes=outcome.ticket.size_bytes,
             )
         # Always: a seal that failed after its last rename has not woken the outbox watcher.
-        self._links.ring_outbox()
+        self._channels.wake_uploader()
 
     def _report_damage(self, leftover: Leftover, damage: Damage) -> None:
-        self._links.stats.add("members_damaged_total")
+        self._channels.metrics.add("members_damaged_total")
         self._log.error(
             "member_damaged",
             envelope=leftover.id,

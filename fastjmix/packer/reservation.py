@@ -8,7 +8,7 @@ spool/free_space.py subtracts them from what is free.
 
 from __future__ import annotations
 
-from fastjmix.ipc.metrics import Stats
+from fastjmix.ipc.metrics import Metrics
 from fastjmix.packer.open_envelopes import OpenEnvelopes
 from fastjmix.packer.recovery_queue import RecoveryQueue
 from fastjmix.packer.sealer import Sealer
@@ -21,13 +21,13 @@ class Reservation:
 
     def __init__(
         self,
-        stats: Stats,
+        metrics: Metrics,
         envelopes: OpenEnvelopes,
         sealer: Sealer,
         recoveries: RecoveryQueue,
         spilled: SpilledInstances,
     ) -> None:
-        self._stats = stats
+        self._metrics = metrics
         self._open = envelopes
         self._sealer = sealer
         self._recoveries = recoveries
@@ -35,15 +35,15 @@ class Reservation:
 
     def publish(self) -> None:
         """Sets all gauges."""
-        self._stats.set("bytes_to_encrypt", self._to_encrypt())
+        self._metrics.set("bytes_to_encrypt", self._to_encrypt())
         self.publish_bytes()
         unsealed = len(self._open) + self._sealer.encrypting + self._recoveries.count
-        self._stats.set("inodes_reserved", unsealed * OPEN_INODES)
+        self._metrics.set("inodes_reserved", unsealed * OPEN_INODES)
 
     def publish_bytes(self) -> None:
         """Sets the gauge that each instance changes."""
         size = self._to_encrypt() + self._open.seal_bytes + self._spilled.reserved
-        self._stats.set("bytes_reserved", size)
+        self._metrics.set("bytes_reserved", size)
 
     def _to_encrypt(self) -> int:
         waiting = self._recoveries.to_encrypt + self._sealer.encrypting_bytes

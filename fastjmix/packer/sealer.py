@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 
 from fastjmix import log
-from fastjmix.ipc.channels import Links
+from fastjmix.ipc.channels import Channels
 from fastjmix.packer.digests import Digests
 from fastjmix.packer.failed_envelopes import FailedEnvelopes
 from fastjmix.packer.open_envelope import OpenEnvelope
@@ -29,14 +29,14 @@ class Sealer:
     def __init__(
         self,
         name: str,
-        links: Links,
+        channels: Channels,
         envelopes: OpenEnvelopes,
         digests: Digests,
         failed_envelopes: FailedEnvelopes,
         worker: Worker,
     ) -> None:
         self._name = name
-        self._links = links
+        self._channels = channels
         self._open = envelopes
         self._digests = digests
         self._failed_envelopes = failed_envelopes
@@ -82,7 +82,7 @@ class Sealer:
         except Exception as problem:
             self._failed_envelopes.seal_failed(envelope, problem)
             return
-        self._links.stats.add("envelopes_sealed_total")
+        self._channels.metrics.add("envelopes_sealed_total")
         log.get().info(
             "envelope_sealed",
             envelope=ticket.id,
@@ -92,4 +92,4 @@ class Sealer:
             why=why,
             **envelope.conflicts.log_fields(),
         )
-        self._links.ring_outbox()
+        self._channels.wake_uploader()

@@ -28,8 +28,8 @@ from typing import Any, Final, NamedTuple
 
 from fastjmix import log
 from fastjmix._core import Arrival, Intake, Lanes
-from fastjmix.ipc.ingest_rules import Settings
-from fastjmix.ipc.metrics import Stats
+from fastjmix.ipc.ingest_rules import IngestRules
+from fastjmix.ipc.metrics import Metrics
 from fastjmix.packer.open_envelope import OpenEnvelope, key_of
 from fastjmix.packer.open_envelopes import OpenEnvelopes
 from fastjmix.spool import Spool
@@ -73,17 +73,17 @@ class Senders:
         self,
         intake: Intake,
         lanes: Lanes,
-        rules: Sequence[Settings],
+        rules: Sequence[IngestRules],
         envelopes: OpenEnvelopes,
         spool: Spool,
-        stats: Stats,
+        metrics: Metrics,
     ) -> None:
         self._intake = intake
         self._lanes = lanes
         self._rules = rules
         self._open = envelopes
         self._known = CallingAEs(spool)
-        self._stats = stats
+        self._metrics = metrics
         self._sending: dict[int, _Sending] = {}
         self._released: dict[tuple[str, Key], _Released] = {}
 
@@ -142,7 +142,7 @@ class Senders:
         left = self._released.pop((sending.title, envelope.key), None)
         if left is None or not self._is_return(left, envelope, arrival):
             return
-        self._stats.add("returns_total")
+        self._metrics.add("returns_total")
         if self._known.learn(sending.title):
             log.get().info(
                 "calling_ae_returns",

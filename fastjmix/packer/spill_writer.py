@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fastjmix._core import Intake
-from fastjmix.ipc.ingest_rules import Settings
+from fastjmix.ipc.ingest_rules import IngestRules
 from fastjmix.packer.open_envelope import encrypts
 from fastjmix.packer.refusals import Refusals
 from fastjmix.packer.reservation import Reservation
@@ -24,7 +24,7 @@ class SpillWriter:
     def __init__(
         self,
         intake: Intake,
-        rules: Sequence[Settings],
+        rules: Sequence[IngestRules],
         spilled: SpilledInstances,
         health: StorageHealth,
         refusals: Refusals,

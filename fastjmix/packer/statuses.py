@@ -9,15 +9,15 @@ import os
 
 from fastjmix._core import Intake
 from fastjmix.dicom.dimse import MEANING, Status
-from fastjmix.ipc.wiring import Wiring
+from fastjmix.ipc.shared_lanes import SharedLanes
 
 
 class Statuses:
     """The statuses of the instances of one packer."""
 
-    def __init__(self, intake: Intake, wiring: Wiring) -> None:
+    def __init__(self, intake: Intake, shared_lanes: SharedLanes) -> None:
         self._intake = intake
-        self._wake = wiring.wake
+        self._wake = shared_lanes.wake
 
     def give(self, lane: int, status: int, comment: bytes = b"") -> None:
         """Gives a lane's instance its status; its lane is free for the next one.

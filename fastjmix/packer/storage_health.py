@@ -30,7 +30,7 @@ from fastjmix.errors import (
     reason,
     storage_error,
 )
-from fastjmix.ipc.metrics import Stats
+from fastjmix.ipc.metrics import Metrics
 from fastjmix.spool import Spool
 
 STORM_SECS: Final = 60.0
@@ -52,9 +52,9 @@ PUT_BACK: Final = (
 class StorageHealth:
     """What one packer knows of the storage; `stats` shows it to the other processes."""
 
-    def __init__(self, spool: Spool, stats: Stats) -> None:
+    def __init__(self, spool: Spool, metrics: Metrics) -> None:
         self._spool = spool
-        self._stats = stats
+        self._metrics = metrics
         self._failed_at = -math.inf
         self._logged_reason = ""
         self.due = math.inf
@@ -76,7 +76,7 @@ class StorageHealth:
         """Counts a failure of the storage; the second one stops the intake."""
         now = time.monotonic()
         repeated, self._failed_at = now - self._failed_at < STORM_SECS, now
-        self._stats.add("storage_failures_total")
+        self._metrics.add("storage_failures_total")
         failure = storage_error(problem)
         if (repeated or isinstance(failure, StorageGone)) and not self.stopped:
             self._stop(failure.message)
@@ -102,11 +102,11 @@ class StorageHealth:
             self._probe()
         except (OSError, SpoolError) as failure:
             if isinstance(failure, SpoolError) or not isinstance(storage_error(failure), SCARCE):
-                self._stats.add("storage_failures_total")
+                self._metrics.add("storage_failures_total")
                 self._stop(_explained(failure)[0])
 
     def _stop(self, why: str) -> None:
-        self._stats.set("intake_stopped", 1)
+        self._metrics.set("intake_stopped", 1)
         self.due = time.monotonic() + PROBE_SECS
         self._logged_reason = why
         log.get().error("intake_stopped", why=why)
@@ -143,7 +143,7 @@ class StorageHealth:
             return False
         self.due = math.inf
         self._failed_at = -math.inf
-        self._stats.set("intake_stopped", 0)
+        self._metrics.set("intake_stopped", 0)
         log.get().warning("intake_resumed")
         return True
 

@@ -19,8 +19,8 @@ from fastjmix.dicom.association import CONGESTION, LOCAL_LIMIT, Accepted, Reject
 from fastjmix.dicom.foreign import foreign_protocol
 from fastjmix.errors import ProtocolError
 from fastjmix.ipc.ingest_rules import tabulate
-from fastjmix.ipc.metrics import Stats
-from fastjmix.ipc.wiring import Wiring
+from fastjmix.ipc.metrics import Metrics
+from fastjmix.ipc.shared_lanes import SharedLanes
 from fastjmix.receiver.connection import Association, Connection
 from fastjmix.receiver.displacement import FullRejections
 from fastjmix.receiver.lane_pool import LanePool
@@ -75,17 +75,17 @@ class AssociateRequests:
     def __init__(
         self,
         config: Config,
-        wiring: Wiring,
-        stats: Stats,
+        shared_lanes: SharedLanes,
+        metrics: Metrics,
         pool: LanePool,
         peer_log: PeerLog,
         rejections: FullRejections,
     ) -> None:
-        self._lanes = wiring.passage.lanes
+        self._lanes = shared_lanes.passage.lanes
         self._pool = pool
         self._rejections = rejections
-        self._room = Room.of(config, stats)
-        self._stats = stats
+        self._room = Room.of(config, metrics)
+        self._metrics = metrics
         self._rules = tabulate(config)
         self._peer_log = peer_log
 
@@ -163,7 +163,7 @@ class AssociateRequests:
             return "shutting down"
         if scarce := self._storage():
             return scarce
-        if self._stats.total("intake_stopped"):
+        if self._metrics.total("intake_stopped"):
             return "the storage failed repeatedly"
         return ""
 
@@ -180,7 +180,7 @@ class AssociateRequests:
     def _reject(
         self, connection: Connection, asked: Accepted | Rejected, pdu: bytes, why: str
     ) -> Rejection:
-        self._stats.add("associations_rejected_total")
+        self._metrics.add("associations_rejected_total")
         self._peer_log.warning(
             "association_rejected",
             calling_ae=asked.calling_ae,

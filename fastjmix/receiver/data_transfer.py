@@ -13,7 +13,7 @@ import time
 from typing import Final
 
 from fastjmix.dicom.association import RELEASE_RP
-from fastjmix.ipc.metrics import Stats
+from fastjmix.ipc.metrics import Metrics
 from fastjmix.receiver.connection import ANSWERS_A_TURN, Association, Connection
 from fastjmix.receiver.messages import Messages, Need
 from fastjmix.receiver.poller import Poller
@@ -38,12 +38,12 @@ class DataTransfer:
     """The data transfer of all associations of one receiver."""
 
     def __init__(
-        self, upper_layer: UpperLayer, messages: Messages, poller: Poller, stats: Stats
+        self, upper_layer: UpperLayer, messages: Messages, poller: Poller, metrics: Metrics
     ) -> None:
         self._upper_layer = upper_layer
         self._messages = messages
         self._poller = poller
-        self._stats = stats
+        self._metrics = metrics
         self._busy: Connection | None = None
 
     def begin(self, connection: Connection, association: Association, rest: bytes) -> None:
@@ -136,7 +136,7 @@ class DataTransfer:
             if self._upper_layer.send(connection, RELEASE_RP):
                 self._upper_layer.transition(connection, event, "released")
         elif event is Event.ABORT_RECEIVED:
-            self._stats.add("associations_aborted_total")
+            self._metrics.add("associations_aborted_total")
             self._upper_layer.transition(connection, event, "aborted by the peer")
         else:
             reason, why = association.violation

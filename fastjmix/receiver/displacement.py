@@ -20,7 +20,7 @@ from collections.abc import Callable, Container, Iterable
 from typing import Final
 
 from fastjmix.dicom import dimse
-from fastjmix.ipc.metrics import Stats
+from fastjmix.ipc.metrics import Metrics
 from fastjmix.receiver.connection import Association, Connection
 from fastjmix.receiver.states import State
 
@@ -42,19 +42,19 @@ REJECTED: Final = "associations_rejected_full_total"
 class FullRejections:
     """Counts the peers that were rejected for want of a place, here and by other receivers."""
 
-    def __init__(self, stats: Stats) -> None:
-        self._stats = stats
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
         self._own = 0
-        self._seen = stats.total(REJECTED)
+        self._seen = metrics.total(REJECTED)
 
     def add(self) -> None:
         """Counts a rejection of this receiver."""
         self._own += 1
-        self._stats.add(REJECTED)
+        self._metrics.add(REJECTED)
 
     def others_rejected(self) -> bool:
         """Returns True when another receiver has rejected a peer since the last call."""
-        others = self._stats.total(REJECTED) - self._own
+        others = self._metrics.total(REJECTED) - self._own
         seen, self._seen = self._seen, others
         return others > seen
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from fastjmix import log
 from fastjmix._core import Lanes, PdvScanner
-from fastjmix.ipc.metrics import Stats
+from fastjmix.ipc.metrics import Metrics
 from fastjmix.receiver.associate import (
     AssociateRequests,
     Invalid,
@@ -40,13 +40,13 @@ class Establishment:
         requests: AssociateRequests,
         transfer: DataTransfer,
         lanes: Lanes,
-        stats: Stats,
+        metrics: Metrics,
     ) -> None:
         self._upper_layer = upper_layer
         self._requests = requests
         self._transfer = transfer
         self._lanes = lanes
-        self._stats = stats
+        self._metrics = metrics
 
     def connect(
         self, listener: Listener, accepted: socket.socket, address: tuple[str, int]
@@ -66,7 +66,7 @@ class Establishment:
         half_open = self._upper_layer.half_open[listener.index]
         if not half_open.is_full:
             return True
-        self._stats.add("connections_turned_away_total")
+        self._metrics.add("connections_turned_away_total")
         closed = half_open.to_close_for(host)
         if closed is not None:
             self._upper_layer.transition(closed, Event.CLOSE)
@@ -108,7 +108,7 @@ class Establishment:
         found = to_displace(upper.connections.values(), time.monotonic(), among, host, upper.paused)
         if found is None:
             return False
-        self._stats.add("associations_displaced_total")
+        self._metrics.add("associations_displaced_total")
         why = f"stored nothing for {HOLD_SECS:.0f} s, and others wait"
         guarded(upper, lambda one: upper.abort(one, USER, 0, why), found)
         return True
@@ -123,8 +123,8 @@ class Establishment:
             number, connection.peer, listener.config, accepted, scanner, opening.rules
         )
         self._upper_layer.transition(connection, Event.ACCEPT)
-        self._stats.add("associations_accepted_total")
-        self._stats.add("associations_open")
+        self._metrics.add("associations_accepted_total")
+        self._metrics.add("associations_open")
         log_accepted(association)
         if self._upper_layer.send(connection, accepted.pdu):
             self._transfer.begin(connection, association, opening.rest)

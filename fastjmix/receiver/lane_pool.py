@@ -11,16 +11,16 @@ import time
 
 from fastjmix._core import PdvScanner
 from fastjmix.ipc.lane import IDLE_SECS
-from fastjmix.ipc.wiring import Wiring
+from fastjmix.ipc.shared_lanes import SharedLanes
 
 
 class LanePool:
     """The lanes of the receiver with this number."""
 
-    def __init__(self, wiring: Wiring, number: int) -> None:
-        self._wiring = wiring
-        self._passage = wiring.passage
-        self._lanes = wiring.passage.lanes
+    def __init__(self, shared_lanes: SharedLanes, number: int) -> None:
+        self._shared_lanes = shared_lanes
+        self._passage = shared_lanes.passage
+        self._lanes = shared_lanes.passage.lanes
         self._number = number
         self._freed: dict[int, float] = {}
         self._reclaimed: list[int] = []
@@ -34,7 +34,7 @@ class LanePool:
         for index in self._reclaimed:
             packer = self._lanes.forget(index)
             if packer >= 0:
-                self._wiring.wake_up(packer)
+                self._shared_lanes.wake_up(packer)
         self._free_reclaimed()
 
     def _free_reclaimed(self) -> None:
@@ -59,7 +59,7 @@ class LanePool:
         held = scanner.abort()
         if scanner.wake:
             scanner.wake = False
-            self._wiring.wake_packers()
+            self._shared_lanes.wake_packers()
         if held:
             self._retiring.append(scanner)
         else:
@@ -84,9 +84,11 @@ class LanePool:
     def _free(self, index: int) -> None:
         self._lanes.give_back(index)
         self._freed[index] = time.monotonic()
-        for packer in range(self._wiring.receivers, self._wiring.receivers + self._wiring.packers):
+        for packer in range(
+            self._shared_lanes.receivers, self._shared_lanes.receivers + self._shared_lanes.packers
+        ):
             if self._lanes.ring(packer, index):
-                self._wiring.wake_up(packer)
+                self._shared_lanes.wake_up(packer)
 
     @property
     def needs_tick(self) -> bool:

@@ -19,8 +19,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from fastjmix.config import Config
-from fastjmix.ipc.channels import Links
-from fastjmix.ipc.wiring import Wiring
+from fastjmix.ipc.channels import Channels
+from fastjmix.ipc.shared_lanes import SharedLanes
 from fastjmix.receiver.associate import AssociateRequests
 from fastjmix.receiver.connection import Association, Connection
 from fastjmix.receiver.data_transfer import DataTransfer
@@ -45,30 +45,39 @@ class Receiver:
         self,
         config: Config,
         number: int,
-        wiring: Wiring,
-        links: Links,
+        shared_lanes: SharedLanes,
+        channels: Channels,
         sockets: Sequence[socket.socket],
     ) -> None:
-        self._wake = wiring.wake[number]
-        self._stop = links.stop
+        self._wake = shared_lanes.wake[number]
+        self._stop = channels.stop
         self._grace = config.runtime.grace_secs
         self._drained_by: float | None = None
         self._next_tick = 0.0
-        self._poller = Poller(wiring.passage.lanes, number)
+        self._poller = Poller(shared_lanes.passage.lanes, number)
         self._epoll = self._poller.epoll
         self._listeners = Listeners(config, sockets, self._epoll)
         self._peer_log = PeerLog()
-        self._pool = LanePool(wiring, number)
-        self._rejections = FullRejections(links.stats)
-        self._upper_layer = UpperLayer(config, self._epoll, links.stats, self._pool, self._peer_log)
+        self._pool = LanePool(shared_lanes, number)
+        self._rejections = FullRejections(channels.metrics)
+        self._upper_layer = UpperLayer(
+            config, self._epoll, channels.metrics, self._pool, self._peer_log
+        )
         self._transfer = DataTransfer(
-            self._upper_layer, Messages(wiring, links.stats), self._poller, links.stats
+            self._upper_layer,
+            Messages(shared_lanes, channels.metrics),
+            self._poller,
+            channels.metrics,
         )
         requests = AssociateRequests(
-            config, wiring, links.stats, self._pool, self._peer_log, self._rejections
+            config, shared_lanes, channels.metrics, self._pool, self._peer_log, self._rejections
         )
         self._establishment = Establishment(
-            self._upper_layer, requests, self._transfer, wiring.passage.lanes, links.stats
+            self._upper_layer,
+            requests,
+            self._transfer,
+            shared_lanes.passage.lanes,
+            channels.metrics,
         )
 
     # -- the loop ----------------------------------------------------------------------------
@@ -209,9 +218,9 @@ class Receiver:
 def run(
     config: Config,
     number: int,
-    wiring: Wiring,
-    links: Links,
+    shared_lanes: SharedLanes,
+    channels: Channels,
     sockets: Sequence[socket.socket],
 ) -> None:
     """Runs the receiver process; returns when it has drained."""
-    Receiver(config, number, wiring, links, sockets).run()
+    Receiver(config, number, shared_lanes, channels, sockets).run()

@@ -37,8 +37,8 @@ from fastjmix.dicom.dataset import file_meta_prefix
 from fastjmix.dicom.dimse import Status
 from fastjmix.dicom.refusals import why_malformed, why_uids, why_unreadable
 from fastjmix.failpoints import reach
-from fastjmix.ipc.metrics import Stats
-from fastjmix.ipc.wiring import Wiring
+from fastjmix.ipc.metrics import Metrics
+from fastjmix.ipc.shared_lanes import SharedLanes
 from fastjmix.receiver.connection import ANSWERS_A_TURN, Association
 from fastjmix.receiver.states import Event
 
@@ -76,9 +76,9 @@ _OUTCOMES: Final[Mapping[int, Need | Event]] = {
 class Messages:
     """Handles the messages of all associations of one receiver."""
 
-    def __init__(self, wiring: Wiring, stats: Stats) -> None:
-        self._wiring = wiring
-        self._stats = stats
+    def __init__(self, shared_lanes: SharedLanes, metrics: Metrics) -> None:
+        self._shared_lanes = shared_lanes
+        self._metrics = metrics
         self._log = log.get()
 
     def advance(self, association: Association, found: int) -> Need | Event:
@@ -103,7 +103,7 @@ class Messages:
                 break
         if association.scanner.wake:
             association.scanner.wake = False
-            self._wiring.wake_packers()
+            self._shared_lanes.wake_packers()
         return _OUTCOMES[found]
 
     def _command(self, association: Association) -> int:
@@ -195,8 +195,8 @@ class Messages:
         """Returns the packer of a study. It is one, so that an envelope has one writer and needs no
         locks.
         """
-        which = xxhash.xxh3_64_intdigest(study_instance_uid) % self._wiring.packers
-        return self._wiring.receivers + which
+        which = xxhash.xxh3_64_intdigest(study_instance_uid) % self._shared_lanes.packers
+        return self._shared_lanes.receivers + which
 
     def _unreadable(self, association: Association) -> int:
         """Refuses an instance whose elements cannot be followed, and says which."""
@@ -243,7 +243,7 @@ class Messages:
         if request.field == dimse.C_STORE_RQ and status == Status.SUCCESS:
             self._count(association)
         elif request.field == dimse.C_ECHO_RQ and not status:
-            self._stats.add("echoes_total")
+            self._metrics.add("echoes_total")
         else:
             self._log_refusal(association, request, status, comment)
         association.scanner.resume()
@@ -252,8 +252,8 @@ class Messages:
     def _count(self, association: Association) -> None:
         association.stored += 1
         association.stored_at = time.monotonic()
-        self._stats.add("instances_received_total")
-        self._stats.add("instance_bytes_total", association.scanner.data_bytes)
+        self._metrics.add("instances_received_total")
+        self._metrics.add("instance_bytes_total", association.scanner.data_bytes)
         if association.scanner.fault:
             self._log.warning(
                 "instance_malformed",
@@ -278,7 +278,7 @@ class Messages:
         }
         if request.field == dimse.C_STORE_RQ:
             association.refused += 1
-            self._stats.add("instances_refused_total")
+            self._metrics.add("instances_refused_total")
             self._log.warning("instance_refused", **of)
         else:
             name = dimse.OPERATIONS.get(request.field, "unknown")

@@ -18,7 +18,7 @@ from fastjmix import log
 from fastjmix._core import PdvScanner
 from fastjmix.config import Config
 from fastjmix.dicom.association import abort_pdu
-from fastjmix.ipc.metrics import Stats
+from fastjmix.ipc.metrics import Metrics
 from fastjmix.receiver.connection import GRANT_SECS, Association, Connection
 from fastjmix.receiver.half_open import HalfOpen
 from fastjmix.receiver.lane_pool import LanePool
@@ -40,7 +40,7 @@ class UpperLayer:
     """
 
     def __init__(
-        self, config: Config, epoll: select.epoll, stats: Stats, pool: LanePool, peers: PeerLog
+        self, config: Config, epoll: select.epoll, metrics: Metrics, pool: LanePool, peers: PeerLog
     ) -> None:
         self.connections: dict[int, Connection] = {}
         self.awaiting_status: dict[Connection, PdvScanner] = {}
@@ -51,7 +51,7 @@ class UpperLayer:
         self.draining = False
         self._closing: dict[Connection, None] = {}
         self._epoll = epoll
-        self._stats = stats
+        self._metrics = metrics
         self._pool = pool
         self._peers = peers
         self._log = log.get()
@@ -99,7 +99,7 @@ class UpperLayer:
         """Leaves Sta6. The lane is given back as soon as no packer looks at it."""
         association, connection.association = connection.association, None
         assert association is not None
-        self._stats.add("associations_open", -1)
+        self._metrics.add("associations_open", -1)
         self._log.info(
             "association_ended",
             association=association.number,
@@ -200,7 +200,7 @@ class UpperLayer:
         self, connection: Connection, source: int, reason: int, why: str, event: Event = Event.ABORT
     ) -> None:
         """Sends an A-ABORT (PS3.8 Table 9-26), and awaits the close (AA-1, AA-8)."""
-        self._stats.add("associations_aborted_total")
+        self._metrics.add("associations_aborted_total")
         if connection.association is None:
             self._peers.warning("connection_aborted", peer=connection.peer, why=why)
         self.send_last(connection, event, abort_pdu(source, reason), f"aborted: {why}")
@@ -221,7 +221,7 @@ class UpperLayer:
     def lost(self, connection: Connection, why: str) -> None:
         """Closes a connection that the peer has closed, or that is broken (AA-4, AA-5, AR-5)."""
         if connection.state is State.OPEN:
-            self._stats.add("associations_aborted_total")
+            self._metrics.add("associations_aborted_total")
         self.transition(connection, Event.TRANSPORT_CLOSED, f"lost: {why}")
 
     def discard(self, connection: Connection) -> None:

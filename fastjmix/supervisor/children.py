@@ -25,7 +25,7 @@ from typing import Final, NoReturn
 from fastjmix import log
 from fastjmix.config import LogSettings
 from fastjmix.errors import FastjmixError
-from fastjmix.ipc.metrics import Stats
+from fastjmix.ipc.metrics import Metrics
 
 PR_SET_PDEATHSIG: Final = 1
 PR_SET_DUMPABLE: Final = 4
@@ -90,13 +90,13 @@ class Children:
         self,
         children: Sequence[Child],
         settings: LogSettings,
-        stats: Stats,
+        metrics: Metrics,
         died: Callable[[], None],
         unwanted: Iterable[int],
     ) -> None:
         self._children = tuple(children)
         self._settings = settings
-        self._stats = stats
+        self._metrics = metrics
         self._died = died
         self._unwanted = tuple(unwanted)
         self._log = log.get()
@@ -122,7 +122,7 @@ class Children:
                 os._exit(1)
         child.pid, child.started, child.due = pid, time.monotonic(), None
         if child.died:
-            self._stats.add("children_restarted_total")
+            self._metrics.add("children_restarted_total")
             self._log.warning("child_restarted", child=child.name)
 
     def start_due(self) -> None:
@@ -172,7 +172,7 @@ class Children:
     def _count(self) -> None:
         """Counts the receivers and packers that do not run, for /readyz."""
         for name, stage in (("receivers_down", Stage.RECEIVE), ("packers_down", Stage.PACK)):
-            self._stats.set(name, sum(c.stage == stage and not c.pid for c in self._children))
+            self._metrics.set(name, sum(c.stage == stage and not c.pid for c in self._children))
 
     def wait_secs(self) -> float | None:
         """Returns the seconds until the next child is due; None when none is."""

@@ -14,10 +14,10 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 
 from fastjmix.config import Config
-from fastjmix.ipc.channels import Links
+from fastjmix.ipc.channels import Channels
 from fastjmix.ipc.lane import Passage
-from fastjmix.ipc.metrics import StatsPage
-from fastjmix.ipc.wiring import Wiring
+from fastjmix.ipc.metrics import MetricsPage
+from fastjmix.ipc.shared_lanes import SharedLanes
 from fastjmix.packer import loop as packer
 from fastjmix.receiver import loop as receiver
 from fastjmix.spool import Spool
@@ -41,15 +41,15 @@ class Shared:
         self.dicom = [listen(d.host, d.port, f"DICOM endpoint {d.endpoint}") for d in config.dicom]
         self.http = [listen(h.host, h.port, f"HTTP endpoint {h.endpoint}") for h in config.http]
         processes = runtime.receivers + runtime.packers
-        self._wiring = Wiring(
+        self._shared_lanes = SharedLanes(
             passage=Passage(plan.lanes, plan.lane_bytes, processes),
             wake=[_eventfd() for _ in range(processes)],
             receivers=runtime.receivers,
             packers=runtime.packers,
         )
-        self._stats = StatsPage(processes + 3)
-        self.own = self._stats.row(self._stats.rows - 1)
-        self._outbox_bell = _eventfd()
+        self._metrics = MetricsPage(processes + 3)
+        self.own = self._metrics.row(self._metrics.rows - 1)
+        self._outbox_wake = _eventfd()
         self._stops = {stage: _eventfd() for stage in Stage}
         origins = [f"packer-{n}" for n in range(runtime.packers)] + ["api"]
         self._outcomes = {origin: _datagrams() for origin in origins}
@@ -89,14 +89,14 @@ class Shared:
         flag by which a process says that it sleeps, and not have woken it; or have put an envelope
         in outbox/ without waking the uploader.
         """
-        for wake in (*self._wiring.wake, self._outbox_bell):
+        for wake in (*self._shared_lanes.wake, self._outbox_wake):
             with contextlib.suppress(OSError):
                 os.eventfd_write(wake, 1)
 
     # -- in a child --------------------------------------------------------------------------
 
-    def _links(self, stage: Stage, row: int, outcomes: Mapping[str, socket.socket]) -> Links:
-        return Links(self._stops[stage], self._outbox_bell, outcomes, self._stats.row(row))
+    def _channels(self, stage: Stage, row: int, outcomes: Mapping[str, socket.socket]) -> Channels:
+        return Channels(self._stops[stage], self._outbox_wake, outcomes, self._metrics.row(row))
 
     def _keep(
         self,
@@ -118,15 +118,15 @@ class Shared:
             if name != outcome:
                 receiving.close()
         if not lanes:
-            self._wiring.close()
+            self._shared_lanes.close()
 
     def _receiver(self, number: int, row: int) -> Callable[[], None]:
         def start() -> None:
             self._secrets.close()
             self._keep(sockets=self.dicom, lanes=True)
             self._spool.release()  # it writes nothing there
-            links = self._links(Stage.RECEIVE, row, {})
-            receiver.run(self._config, number, self._wiring, links, self.dicom)
+            channels = self._channels(Stage.RECEIVE, row, {})
+            receiver.run(self._config, number, self._shared_lanes, channels, self.dicom)
 
         return start
 
@@ -135,8 +135,8 @@ class Shared:
             self._secrets.close()
             name = f"packer-{number}"
             self._keep(outcome=name, lanes=True)
-            links = self._links(Stage.PACK, row, {name: self._outcomes[name][0]})
-            packer.run(self._config, number, self._wiring, links, self._spool.inherited())
+            channels = self._channels(Stage.PACK, row, {name: self._outcomes[name][0]})
+            packer.run(self._config, number, self._shared_lanes, channels, self._spool.inherited())
 
         return start
 
@@ -147,8 +147,8 @@ class Shared:
             senders = {origin: pair[1] for origin, pair in self._outcomes.items()}
             self._keep(senders=True)
             protect_memory()
-            links = self._links(Stage.UPLOAD, row, senders)
-            uploader.run(self._secrets.open("uploader"), self._spool.inherited(), links)
+            channels = self._channels(Stage.UPLOAD, row, senders)
+            uploader.run(self._secrets.open("uploader"), self._spool.inherited(), channels)
 
         return start
 
@@ -158,8 +158,8 @@ class Shared:
 
             self._keep(sockets=self.http, outcome="api")
             protect_memory()
-            links = self._links(Stage.SERVE, row, {"api": self._outcomes["api"][0]})
-            api.run(self._secrets.open("api"), self._spool.inherited(), links, self.http)
+            channels = self._channels(Stage.SERVE, row, {"api": self._outcomes["api"][0]})
+            api.run(self._secrets.open("api"), self._spool.inherited(), channels, self.http)
 
         return start
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from fastjmix import log
-from fastjmix.ipc.metrics import Stats
+from fastjmix.ipc.metrics import Metrics
 from fastjmix.spool import Ticket
 from fastjmix.uploader.queue import Key, key_of
 from fastjmix.uploader.target import Targets
@@ -26,13 +26,13 @@ class Backlog:
     def __init__(
         self,
         targets: Targets,
-        stats: Stats,
+        metrics: Metrics,
         *,
         added: Callable[[], None],
         left: Callable[[], None],
     ) -> None:
         self._targets = targets
-        self._stats = stats
+        self._metrics = metrics
         self._added = added
         self._left = left
         self.known: set[Key] = set()
@@ -68,4 +68,4 @@ class Backlog:
         self._left()
 
     def _count(self) -> None:
-        self._stats.set("outbox_envelopes", len(self.known) + len(self.unreadable))
+        self._metrics.set("outbox_envelopes", len(self.known) + len(self.unreadable))

@@ -14,7 +14,7 @@ from typing import Final
 
 from fastjmix import log
 from fastjmix.errors import DamagedTicket, reason
-from fastjmix.ipc.metrics import Stats
+from fastjmix.ipc.metrics import Metrics
 from fastjmix.spool import Spool
 from fastjmix.uploader.attempt import Attempt
 from fastjmix.uploader.backlog import Backlog
@@ -36,7 +36,7 @@ class Deliveries:
     def __init__(
         self,
         spool: Spool,
-        stats: Stats,
+        metrics: Metrics,
         targets: Targets,
         backlog: Backlog,
         finishing: Finishing,
@@ -46,7 +46,7 @@ class Deliveries:
         learned: Callable[[], None],
     ) -> None:
         self._spool = spool
-        self._stats = stats
+        self._metrics = metrics
         self._targets = targets
         self._backlog = backlog
         self._finishing = finishing
@@ -172,7 +172,7 @@ class Deliveries:
             self._backlog.forget(item.key)
             return
         self._put_off(target, item)
-        self._stats.add("uploads_failed_total")
+        self._metrics.add("uploads_failed_total")
         log_once(item, "envelope_unreadable", problem)
 
     def _put_off(self, target: Target, item: Waiting) -> None:

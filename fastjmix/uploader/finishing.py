@@ -22,7 +22,7 @@ from typing import Final, assert_never
 
 from fastjmix import log
 from fastjmix.errors import DamagedTicket, reason
-from fastjmix.ipc.metrics import Stats
+from fastjmix.ipc.metrics import Metrics
 from fastjmix.spool import Spool
 from fastjmix.uploader import receipts
 from fastjmix.uploader.backlog import Backlog
@@ -48,7 +48,7 @@ class Finishing:
     def __init__(
         self,
         spool: Spool,
-        stats: Stats,
+        metrics: Metrics,
         backlog: Backlog,
         reports: Reports,
         backoff: Backoff,
@@ -57,7 +57,7 @@ class Finishing:
         wake: Callable[[], None],
     ) -> None:
         self._spool = spool
-        self._stats = stats
+        self._metrics = metrics
         self._backlog = backlog
         self._reports = reports
         self._backoff = backoff
@@ -97,17 +97,17 @@ class Finishing:
                 log.get().error("envelope_rejected", **about, reason=outcome.reason)
                 kept = receipts.refusal(outcome, url=url, attempts=item.attempts, at=now)
                 move = partial(self._spool.reject, item.id, kept)
-                counted = partial(self._stats.add, "envelopes_rejected_total")
+                counted = partial(self._metrics.add, "envelopes_rejected_total")
                 await self._move(item, outcome, move, counted)
             case Disposition.HELD | Disposition.RETRY | Disposition.VERIFY if item.awaited:
                 log.get().warning("envelope_withdrawn", **about, reason=outcome.reason)
                 move = partial(self._spool.withdraw, item.id)
-                counted = partial(self._stats.add, "uploads_failed_total")
+                counted = partial(self._metrics.add, "uploads_failed_total")
                 await self._move(item, outcome, move, counted)
             case Disposition.HELD | Disposition.RETRY | Disposition.VERIFY:
                 again = f"{self._put_off(target, item, outcome):.1f}"
                 log.get().warning("upload_retry", **about, again_in=again, reason=outcome.reason)
-                self._stats.add("uploads_failed_total")
+                self._metrics.add("uploads_failed_total")
             case _:
                 assert_never(outcome.disposition)
 
@@ -125,8 +125,8 @@ class Finishing:
 
     def _count_delivered(self, item: Waiting, size: int) -> None:
         self._delivered(item.id)
-        self._stats.add("envelopes_uploaded_total")
-        self._stats.add("upload_bytes_total", size)
+        self._metrics.add("envelopes_uploaded_total")
+        self._metrics.add("upload_bytes_total", size)
 
     def _put_off(self, target: Target, item: Waiting, outcome: Outcome) -> float:
         """Queues the envelope for later; returns in how many seconds it may go.

@@ -1,6 +1,6 @@
 """Runs the process outbox → upstream → sent: the only process that holds the upstreams' token.
 
-Wants outbox/ (spool/), an upstream for each pipeline, and Links.
+Wants outbox/ (spool/), an upstream for each pipeline, and Channels.
 Guaranteed: no envelope leaves outbox/ except by an answer of its upstream (to sent/ or rejected/),
 or, with ack = "uploaded", by a failure that is reported to the process that waits; oldest first; an
 unavailable upstream is tried by one envelope at a time; nothing is ever given up for age or number
@@ -25,7 +25,7 @@ import uvloop
 
 from fastjmix import log
 from fastjmix.config import Config, Upstream
-from fastjmix.ipc.channels import Links
+from fastjmix.ipc.channels import Channels
 from fastjmix.spool import Room, Spool
 from fastjmix.uploader.backlog import Backlog
 from fastjmix.uploader.deliveries import Deliveries
@@ -40,44 +40,44 @@ from fastjmix.uploader.upstream_memory import UpstreamMemory
 
 
 class Uploader:
-    """Moves envelopes from outbox/ to their upstreams until `Links.stop` is readable."""
+    """Moves envelopes from outbox/ to their upstreams until `Channels.stop` is readable."""
 
     def __init__(
         self,
         upstreams: Mapping[tuple[str, str], Upstream],
         spool: Spool,
-        links: Links,
+        channels: Channels,
         *,
         pace: Pace | None = None,
         limits: StorageLimits | None = None,
     ) -> None:
         """Sets up every part. `upstreams` is by (pipeline, upstream's name), as in tickets."""
         pace = pace or Pace()
-        self._links = links
+        self._channels = channels
         self._changed = asyncio.Event()
         self._stopping = False
         self._fault: BaseException | None = None
         self._memory = UpstreamMemory(spool)
-        self._targets = Targets(upstreams, links.stats, pace, self._memory.of)
+        self._targets = Targets(upstreams, channels.metrics, pace, self._memory.of)
         self._scrub = Scrub(spool, pace.scrub_age_secs)
         self._maintenance = Maintenance(
             spool, limits or StorageLimits(), pace.upkeep_secs, aged=self._scrub.note_age
         )
         backlog = Backlog(
-            self._targets, links.stats, added=self._envelopes_came, left=self._maintenance.wake
+            self._targets, channels.metrics, added=self._envelopes_came, left=self._maintenance.wake
         )
         finishing = Finishing(
             spool,
-            links.stats,
+            channels.metrics,
             backlog,
-            Reports(links),
+            Reports(channels),
             pace.backoff,
             delivered=self._maintenance.delivered,
             wake=self._changed.set,
         )
         self._deliveries = Deliveries(
             spool,
-            links.stats,
+            channels.metrics,
             self._targets,
             backlog,
             finishing,
@@ -95,9 +95,9 @@ class Uploader:
     async def serve(self) -> None:
         """Runs until stopped; then gives uploads under way a little time, and returns."""
         loop = asyncio.get_running_loop()
-        os.set_blocking(self._links.outbox_bell, False)
-        loop.add_reader(self._links.outbox_bell, self._outbox_changed)
-        loop.add_reader(self._links.stop, self.stop)
+        os.set_blocking(self._channels.outbox_wake, False)
+        loop.add_reader(self._channels.outbox_wake, self._outbox_changed)
+        loop.add_reader(self._channels.stop, self.stop)
         chores = [asyncio.create_task(chore) for chore in self._chores()]
         try:
             for chore in chores:
@@ -112,8 +112,8 @@ class Uploader:
                 if self._fault is not None:
                     raise self._fault  # ours: the supervisor starts this process again
         finally:
-            loop.remove_reader(self._links.outbox_bell)
-            loop.remove_reader(self._links.stop)
+            loop.remove_reader(self._channels.outbox_wake)
+            loop.remove_reader(self._channels.stop)
             for chore in chores:
                 chore.cancel()
             await asyncio.gather(*chores, return_exceptions=True)
@@ -136,7 +136,7 @@ class Uploader:
 
     def _outbox_changed(self) -> None:
         with contextlib.suppress(BlockingIOError):
-            os.eventfd_read(self._links.outbox_bell)
+            os.eventfd_read(self._channels.outbox_wake)
         self._watcher.wake()
 
     def _envelopes_came(self) -> None:
@@ -144,16 +144,16 @@ class Uploader:
         self._maintenance.wake()
 
 
-def run(config: Config, spool: Spool, links: Links) -> None:
+def run(config: Config, spool: Spool, channels: Channels) -> None:
     """Runs the forked child; returns when the drain is over. Logging is set up by the caller.
 
-    SIGTERM means the same as Links.stop, unless it is ignored when this is called. The supervisor,
-    which drains in order, ignores it, because systemd signals the whole group. SIGINT, which a
-    terminal sends to the whole group, is left to the supervisor.
+    SIGTERM means the same as Channels.stop, unless it is ignored when this is called. The
+    supervisor, which drains in order, ignores it, because systemd signals the whole group. SIGINT,
+    which a terminal sends to the whole group, is left to the supervisor.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     spool.take_over("uploader")
-    uvloop.run(_main(config, spool, links))
+    uvloop.run(_main(config, spool, channels))
 
 
 def log_loop_problem(_: asyncio.AbstractEventLoop, context: Mapping[str, object]) -> None:
@@ -164,15 +164,15 @@ def log_loop_problem(_: asyncio.AbstractEventLoop, context: Mapping[str, object]
     log.get().warning("loop_problem", told=context["message"], exc_info=context.get("exception"))
 
 
-async def _main(config: Config, spool: Spool, links: Links) -> None:
+async def _main(config: Config, spool: Spool, channels: Channels) -> None:
     asyncio.get_running_loop().set_exception_handler(log_loop_problem)
     limits = StorageLimits(
         config.runtime.retention_secs,
         config.runtime.retention_bytes,
-        Room.of(config, links.stats),
+        Room.of(config, channels.metrics),
         config.runtime.queue_alarm_secs,
     )
-    uploader = Uploader(upstreams_of(config), spool, links, limits=limits)
+    uploader = Uploader(upstreams_of(config), spool, channels, limits=limits)
     if signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, uploader.stop)
     await uploader.serve()

@@ -12,7 +12,7 @@ import socket
 from typing import Final
 
 from fastjmix import log
-from fastjmix.ipc.channels import Links
+from fastjmix.ipc.channels import Channels
 from fastjmix.uploader.outcome import Outcome
 from fastjmix.uploader.queue import Waiting
 
@@ -21,10 +21,10 @@ REPORT_SECS: Final = 5.0
 
 
 class Reports:
-    """The uploader's ends of `Links.outcomes`."""
+    """The uploader's ends of `Channels.outcomes`."""
 
-    def __init__(self, links: Links) -> None:
-        self._outcomes = links.outcomes
+    def __init__(self, channels: Channels) -> None:
+        self._outcomes = channels.outcomes
 
     async def send(self, item: Waiting, outcome: Outcome) -> None:
         """Sends the outcome to the process that waits for the envelope, if one does."""

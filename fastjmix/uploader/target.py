@@ -16,7 +16,7 @@ from typing import Final
 
 from fastjmix import log
 from fastjmix.config import Config, Upstream
-from fastjmix.ipc.metrics import Stats
+from fastjmix.ipc.metrics import Metrics
 from fastjmix.spool import Ticket
 from fastjmix.uploader import policy
 from fastjmix.uploader.availability import Availability
@@ -105,12 +105,12 @@ class Targets:
     def __init__(
         self,
         upstreams: Mapping[tuple[str, str], Upstream],
-        stats: Stats,
+        metrics: Metrics,
         pace: Pace,
         known_facts: Callable[[str], Mapping[str, object] | None],
     ) -> None:
         """Makes the targets. `known_facts(url)` are those of an earlier run."""
-        self._stats = stats
+        self._metrics = metrics
         self._backoff = pace.backoff
         self._each: list[Target] = []
         self._by_ticket: dict[tuple[str, str], Target] = {}
@@ -166,7 +166,7 @@ class Targets:
             log.get().info("upstream_resumed", upstream=target.upstream.name)
             target.queue.make_due(self._backoff)
         held = sum(one.availability.held is not None for one in self._each)
-        self._stats.set("upstreams_held", held)
+        self._metrics.set("upstreams_held", held)
 
 
 def upstreams_of(config: Config) -> dict[tuple[str, str], Upstream]:

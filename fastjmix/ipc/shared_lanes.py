@@ -11,7 +11,7 @@ from fastjmix.ipc.lane import Passage
 
 
 @dataclass(frozen=True, slots=True)
-class Wiring:
+class SharedLanes:
     """The lanes, and `wake`: an eventfd for each process, receivers first, then packers."""
 
     passage: Passage

@@ -1,13 +1,13 @@
-"""Named places where a test makes a process die, fail or stand still. Off unless asked for.
+"""Lets a test kill, fail or stop a process at a named point, if the environment says so.
 
 Wanted: a kill at exactly the moment whose outcome is promised, in the program as it ships.
 Guaranteed: without FASTJMIX_FAILPOINT in the environment `reach` does nothing and costs one call
 (some 30 ns). With it, a point acts once, at its n-th visit, counted over all processes: the
-successor of a process that was killed there inherits what is left of the count, and lives.
+successor of a process that was killed there inherits the rest of the count, and lives.
 Still wrong: visits of two processes at the same moment are counted in either order.
 
-FASTJMIX_FAILPOINT holds points as name:action:nth, separated by commas; each counts for itself, and
-one that kills leaves the visit uncounted by those behind it:
+FASTJMIX_FAILPOINT holds points as name:action:nth, separated by commas. Each counts its own visits;
+one that kills ends the visit before the points behind it count it:
 
     packer.synced:kill:2        SIGKILL itself at the second visit
     seal.synced:eio:1           raise OSError(EIO); enospc: OSError(ENOSPC)
@@ -31,7 +31,7 @@ from fastjmix.errors import ConfigError
 VARIABLE: Final = "FASTJMIX_FAILPOINT"
 
 VISITS_MAX: Final = 4096
-"""Largest nth: the count is a pipe's bytes, and a pipe of one page holds so many."""
+"""Largest nth: the count is the bytes in a pipe, and a pipe of one page holds this many."""
 
 POINTS: Final[Mapping[str, str]] = {
     # receiver: one instance
@@ -39,7 +39,7 @@ POINTS: Final[Mapping[str, str]] = {
     "receiver.last": "its last PDV was scanned; the packer does not know that it was the last",
     "receiver.granted": "it has its status; the peer was sent nothing",
     # packer: one instance
-    "packer.midway": "the packer has taken it up; nothing is on disk",
+    "packer.midway": "the packer has begun it; nothing is on disk",
     "packer.spilled": "larger than its lane: a part is in building/*.spill, more is to come",
     "packer.joining": "larger than its lane: its header is in the draft, its bytes are not",
     "packer.appended": "written to the draft; not synced, no status",
@@ -70,7 +70,7 @@ POINTS: Final[Mapping[str, str]] = {
     "api.received": "the body is in building/*.upload, and is a valid envelope; not admitted",
     "api.admitted": "in outbox/; the uploader was not told, the caller was not answered",
 }
-"""Every point, and what the disk and the others know when it is reached."""
+"""Every point, with the state of the disk and of the peers when it is reached."""
 
 
 def _act(name: str, action: str) -> None:
@@ -91,7 +91,7 @@ ACTIONS: Final = ("kill", "stop", "raise", "eio", "enospc")
 
 
 class _Armed:
-    """One point of the variable. Its count is a pipe: whoever reads the last byte acts."""
+    """One point of the variable. Its count is a pipe: the process that reads its last byte acts."""
 
     def __init__(self, name: str, action: str, nth: int) -> None:
         self.name = name
@@ -106,7 +106,7 @@ class _Armed:
 
 
 def _parse(text: str) -> list[_Armed]:
-    """Raises ConfigError for what is no point, action or count."""
+    """Returns the points of the variable. Raises ConfigError for one that does not exist."""
     armed = []
     for one in filter(None, text.split(",")):
         name, _, rest = one.partition(":")
@@ -134,7 +134,7 @@ def _pass(name: str) -> None:
 _armed: Final = _parse(os.environ.get(VARIABLE, ""))
 
 ARMED: Final = ", ".join(f"{one.name}:{one.action}" for one in _armed)
-"""What will be done, for the log; empty when nothing."""
+"""The points and actions that are set, for the log; empty when there are none."""
 
 reach = _visit if _armed else _pass
-"""reach("packer.synced"): this place has been reached. Does what was asked for here, once."""
+"""Counts a visit of a point, as in reach("packer.synced"), and does its action when that is due."""

@@ -17,9 +17,9 @@ import published_rules
 import pytest
 from gateway import Gateway, Store, running
 
-from fastjmix.spool.filesystem import standing_on
+from fastjmix.spool.filesystem import memory_under
 
-if standing_on(Path(tempfile.gettempdir())) is not None:
+if memory_under(Path(tempfile.gettempdir())) is not None:
     on_disk = Path(__file__).parent.parent / "build" / "tests"
     on_disk.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(on_disk))

@@ -40,7 +40,7 @@ from nightly import by_form
 
 from fastjmix.failpoints import VARIABLE
 from fastjmix.jmix.write.archive import data_offset, member_at
-from fastjmix.spool import Room, Spool, journal
+from fastjmix.spool import FreeSpace, Spool, journal
 
 A700 = 0xA700
 RJ_CONGESTION = (2, 3, 1)
@@ -404,11 +404,11 @@ def test_f20_marks_to_the_byte(tmp_path, more: int) -> None:
     disk = Memory(tmp_path / "small", 4 << 20)
     try:
         at_mark = free(disk.at) + more
-        assert Room(disk.at, soft=at_mark, hard=0).low() == (more > 0)
-        assert Room(disk.at, soft=0, hard=at_mark).exhausted() == (more > 0)
+        assert FreeSpace(disk.at, soft=at_mark, hard=0).low() == (more > 0)
+        assert FreeSpace(disk.at, soft=0, hard=at_mark).exhausted() == (more > 0)
         # what is to come, and the ends of what is open, count as taken
-        assert Room(disk.at, 0, at_mark - 1000).exhausted(1000) == (more > 0)
-        spent = Room(disk.at, 0, at_mark - 1000)
+        assert FreeSpace(disk.at, 0, at_mark - 1000).exhausted(1000) == (more > 0)
+        spent = FreeSpace(disk.at, 0, at_mark - 1000)
         assert not spent.exhausted()
         spent.spend(1000)
         assert spent.exhausted() == (more > 0)
@@ -420,7 +420,7 @@ def test_f20_after_the_soft_mark_a_tenth_more_must_be_free(tmp_path) -> None:
     disk = Memory(tmp_path / "small", 4 << 20)
     try:
         soft = 2 << 20
-        room = Room(disk.at, soft=soft)
+        room = FreeSpace(disk.at, soft=soft)
 
         def low() -> bool:
             time.sleep(0.26)  # as long as an answer is believed

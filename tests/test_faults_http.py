@@ -39,7 +39,7 @@ from fastjmix.api import posting
 from fastjmix.config import ConfigError, Credentials, Secret
 from fastjmix.httpd import connection_limit, limits
 from fastjmix.httpd.responses import JSON, ZIP
-from fastjmix.spool import Retention, Room
+from fastjmix.spool import FreeSpace, Retention
 
 # -- S20: one request, one reading -----------------------------------------------------------------
 
@@ -198,7 +198,7 @@ def test_s13_a_body_stops_where_room_for_sealing_begins(
             asked += 1
             return asked > 2
 
-        monkeypatch.setattr(Room, "exhausted", exhausted)
+        monkeypatch.setattr(FreeSpace, "exhausted", exhausted)
         answer = gateway.post(envelope(ID, image=bytes(8 << 20)))
         assert (answer.status, "nearly full" in answer.json["error"]) == (507, True)
         assert not list(gateway.spool.building.iterdir())

@@ -40,7 +40,7 @@ from upstreams import Upstream
 from fastjmix import log
 from fastjmix.errors import SpoolError
 from fastjmix.packer.duplicates import COMPARED_MAX
-from fastjmix.spool import Room, Spool
+from fastjmix.spool import FreeSpace, Spool
 from fastjmix.spool.recipe import UNKNOWN
 from fastjmix.uploader.maintenance import StorageLimits
 
@@ -329,18 +329,18 @@ def test_f88_marks_to_the_inode(disk_on: Callable[..., Disk], more: int) -> None
     """On a real file system of 96 inodes, where the least marks count: 16 and 8."""
     disk = disk_on("-N", "96", size=16 << 20)
     take_inodes(disk, 16 - more)
-    assert Room(disk.at, 0, 0).low() == (more > 0)
-    room = Room(disk.at, 0, 0)
+    assert FreeSpace(disk.at, 0, 0).low() == (more > 0)
+    room = FreeSpace(disk.at, 0, 0)
     assert room.fits(0, 8) == (more <= 0)
     assert not room.exhausted()  # a write without a new inode is not refused
     # until there is a tenth more than the mark, and not before a twentieth more is reached
-    assert Room(disk.at, 0, 0).wanted_inodes() == {-1: 0, 0: 1, 1: 2}[more]
+    assert FreeSpace(disk.at, 0, 0).wanted_inodes() == {-1: 0, 0: 1, 1: 2}[more]
 
 
 def test_f88_a_file_system_that_counts_no_inodes_has_no_marks() -> None:
     nowhere = Path("/proc")
     assert os.statvfs(nowhere).f_files == 0
-    room = Room(nowhere, 0, 0)
+    room = FreeSpace(nowhere, 0, 0)
     assert (room.low(), room.fits(0, 1000), room.wanted_inodes()) == (False, True, 0)
 
 
@@ -402,7 +402,7 @@ def test_f88_delivered_envelopes_give_inodes_back(
         async with (
             Upstream().open() as store,
             node(
-                disk.at, to(store.url), pace, limits=StorageLimits(room=Room(disk.at, 0, 0))
+                disk.at, to(store.url), pace, limits=StorageLimits(room=FreeSpace(disk.at, 0, 0))
             ) as one,
         ):
             ids = []

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from fastjmix.errors import DamagedTicket, SpoolError
-from fastjmix.spool import Recipe, Retention, Room, Spool, Ticket
+from fastjmix.spool import FreeSpace, Recipe, Retention, Spool, Ticket
 from fastjmix.spool.recipe import UNKNOWN
 
 
@@ -286,12 +286,12 @@ def test_page_cache_never_syncs(tmp_path) -> None:
 
 
 def test_room(tmp_path) -> None:
-    room = Room(tmp_path)
+    room = FreeSpace(tmp_path)
     free = os.statvfs(tmp_path)
     if free.f_bavail * free.f_frsize > 6 << 30:
         assert not room.low()
         assert not room.exhausted()
-    room._free, room._asked = 1 << 20, time.monotonic() + 100
+    room._free, room._measured_at = 1 << 20, time.monotonic() + 100
     assert room.low()
     assert room.exhausted()
 

@@ -33,7 +33,7 @@ from upstreams import (
 )
 
 from fastjmix.config import Credentials, Secret
-from fastjmix.spool import Room
+from fastjmix.spool import FreeSpace
 from fastjmix.uploader import finishing
 from fastjmix.uploader.maintenance import StorageLimits
 from fastjmix.uploader.queue import Key, Queue, key_of, name_of
@@ -610,7 +610,7 @@ def test_delivered_envelopes_are_removed_before_the_mark_and_waiting_ones_never(
     async def test() -> None:
         found = os.statvfs(tmp_path)
         soft = 2 * found.f_bavail * found.f_frsize  # twice what is free, whatever others write
-        limits = StorageLimits(secs=1e6, size=1 << 50, room=Room(tmp_path, soft, 0))
+        limits = StorageLimits(secs=1e6, size=1 << 50, room=FreeSpace(tmp_path, soft, 0))
         async with (
             Upstream(script(answer(201), answer(503))).open() as store,
             node(tmp_path, to(store.url), SLOW, limits=limits) as one,
@@ -630,8 +630,8 @@ def test_delivered_envelopes_are_removed_before_the_mark_and_waiting_ones_never(
 def test_space_is_freed_in_large_portions_between_the_marks(tmp_path: Path) -> None:
     found = os.statvfs(tmp_path)
     free = found.f_bavail * found.f_frsize
-    assert Room(tmp_path, free // 2, 0).wanted() == 0
-    wanted = Room(tmp_path, free, 0).wanted()
+    assert FreeSpace(tmp_path, free // 2, 0).wanted() == 0
+    wanted = FreeSpace(tmp_path, free, 0).wanted()
     assert 0.09 * free < wanted < 0.11 * free + (1 << 30)  # others write to this disk, too
 
 

@@ -9,7 +9,7 @@ import time
 from typing import Final
 
 from fastjmix.ipc.metrics import Metrics
-from fastjmix.spool import Room, Spool
+from fastjmix.spool import FreeSpace, Spool
 
 AGE_SECS: Final = 5.0
 """How long the oldest envelope is known without another look at outbox/: with 100,000 in it a look
@@ -20,7 +20,12 @@ class NodeState:
     """The state of this node. Its methods may wait for the disk: they belong in a thread."""
 
     def __init__(
-        self, spool: Spool, metrics: Metrics, room: Room, stopping: asyncio.Event, alarm_secs: float
+        self,
+        spool: Spool,
+        metrics: Metrics,
+        room: FreeSpace,
+        stopping: asyncio.Event,
+        alarm_secs: float,
     ) -> None:
         self._spool = spool
         self._metrics = metrics

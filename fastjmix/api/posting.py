@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from fastjmix.jmix.keys import RecipientKey
 
 MAX_BODY_BYTES: Final = 64 << 30
-"""Largest POST; free space (spool.Room) is the other bound."""
+"""Largest POST; free space (spool.FreeSpace) is the other bound."""
 
 OUTCOME_SLACK_SECS: Final = 60.0
 """Beyond the time of an attempt: the envelope's turn, a connection, and the way there and back."""

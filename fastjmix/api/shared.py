@@ -15,7 +15,7 @@ from fastjmix.httpd.receiving import UploadSlots
 from fastjmix.httpd.responses import HttpError
 from fastjmix.ipc.channels import Channels
 from fastjmix.jmix.ids import canonical_id
-from fastjmix.spool import Room, Spool
+from fastjmix.spool import FreeSpace, Spool
 from fastjmix.spool.calling_aes import CallingAEs
 
 ORIGIN: Final = "api"
@@ -28,7 +28,7 @@ class Shared:
     def __init__(self, config: Config, spool: Spool, channels: Channels) -> None:
         self.spool = spool
         self.channels = channels
-        self.room = Room.of(config, channels.metrics)
+        self.room = FreeSpace.of(config, channels.metrics)
         self.study_index = StudyIndex(spool)
         self.calling_aes = CallingAEs(spool)
         self.outcomes = PendingOutcomes(channels.outcomes[ORIGIN])

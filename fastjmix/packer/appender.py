@@ -20,7 +20,7 @@ from fastjmix.packer.open_envelopes import OpenEnvelopes
 from fastjmix.packer.reservation import Reservation
 from fastjmix.packer.sealer import Sealer
 from fastjmix.packer.senders import Senders
-from fastjmix.spool import Room
+from fastjmix.spool import FreeSpace
 
 
 class Appender:
@@ -30,7 +30,7 @@ class Appender:
         self,
         intake: Intake,
         metrics: Metrics,
-        space: Room,
+        space: FreeSpace,
         envelopes: OpenEnvelopes,
         senders: Senders,
         digests: Digests,

@@ -14,7 +14,7 @@ from fastjmix.packer.open_envelope import OpenEnvelope
 from fastjmix.packer.open_envelopes import OpenEnvelopes
 from fastjmix.packer.reservation import Reservation
 from fastjmix.packer.seal_schedule import SealSchedule
-from fastjmix.spool import DRAFT_INODES, OPEN_INODES, Room, Spool, seal_bytes
+from fastjmix.spool import DRAFT_INODES, OPEN_INODES, FreeSpace, Spool, seal_bytes
 
 
 class EnvelopeChoice:
@@ -25,7 +25,7 @@ class EnvelopeChoice:
         number: int,
         lanes: Lanes,
         spool: Spool,
-        space: Room,
+        space: FreeSpace,
         envelopes: OpenEnvelopes,
         schedule: SealSchedule,
         reservation: Reservation,

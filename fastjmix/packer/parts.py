@@ -39,7 +39,7 @@ from fastjmix.packer.statuses import Statuses
 from fastjmix.packer.storage_health import StorageHealth
 from fastjmix.packer.takeover import Takeover
 from fastjmix.packer.worker import Worker
-from fastjmix.spool import Room, Spool
+from fastjmix.spool import FreeSpace, Spool
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ def connect(
     lanes, metrics = shared_lanes.passage.lanes, channels.metrics
     rules = tabulate(config).rows
     wake = partial(os.eventfd_write, shared_lanes.wake[process], 1)
-    space = Room.of(config, metrics)
+    space = FreeSpace.of(config, metrics)
 
     intake = Intake(lanes, process, [hasher_for(row.builder) for row in rules], crc32)
     statuses = Statuses(intake, shared_lanes)

@@ -18,7 +18,7 @@ from fastjmix.errors import StorageFull
 from fastjmix.failpoints import reach
 from fastjmix.packer.free_space import require_space
 from fastjmix.packer.worker import Worker
-from fastjmix.spool import Room, Spill, Spool, seal_bytes
+from fastjmix.spool import FreeSpace, Spill, Spool, seal_bytes
 
 SPILL_INODES: Final = 1
 """Inodes of a spilled instance: its file."""
@@ -52,7 +52,7 @@ class SpilledInstance:
 class SpilledInstances:
     """The spilled instances of the packer called `name`, by lane; `worker` joins them."""
 
-    def __init__(self, spool: Spool, space: Room, name: str, worker: Worker) -> None:
+    def __init__(self, spool: Spool, space: FreeSpace, name: str, worker: Worker) -> None:
         self._spool = spool
         self._space = space
         self._name = name

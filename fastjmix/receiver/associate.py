@@ -25,7 +25,7 @@ from fastjmix.receiver.connection import Association, Connection
 from fastjmix.receiver.displacement import FullRejections
 from fastjmix.receiver.lane_pool import LanePool
 from fastjmix.receiver.peer_log import PeerLog
-from fastjmix.spool import Room
+from fastjmix.spool import FreeSpace
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class AssociateRequests:
         self._lanes = shared_lanes.passage.lanes
         self._pool = pool
         self._rejections = rejections
-        self._room = Room.of(config, metrics)
+        self._room = FreeSpace.of(config, metrics)
         self._metrics = metrics
         self._rules = tabulate(config)
         self._peer_log = peer_log

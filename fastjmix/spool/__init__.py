@@ -1,17 +1,18 @@
-"""Passage 2, disk: building → outbox → sent | rejected. fsync and rename live only here.
+"""The spool: an envelope's states on disk, building → outbox → sent | rejected.
 
-State is place. Each step is one rename; each state and what a leftover of it means:
+The state of an envelope is the directory that holds it, and each step is one rename. The states,
+and the meaning of what a crash leaves in each:
 
     S1 building/<id>/          being packed: envelope.zip (members so far), draft.json (how to
                                finish it), promised (which members were acknowledged, and what
                                their receiver noted of some: journal.py).
-                               A crash may leave it: the packer cuts the tail that was never
-                               acknowledged, and seals what is whole, or deletes it if nothing was.
-                               What was acknowledged and is damaged goes to S4, loudly; the rest is
-                               copied into a fresh draft (packer/recovery.py).
+                               After a crash the packer cuts the tail that was never acknowledged
+                               and seals the whole members, or deletes the draft if there are none.
+                               Damage to acknowledged members is logged and kept in S4; the other
+                               members are copied into a fresh draft (packer/recovery.py).
        building/<id>/suspect   a sync of that archive failed: it is read, never written again.
        building/<id>/sealed.zip.new  the same envelope in another form (encrypted), being written:
-                               of no worth, made anew.
+                               it is deleted and made anew.
        building/<id>/sealed.zip  that form, complete, its ticket.json beside it: only it counts.
                                The packer deletes envelope.zip, if that is still there, and moves it
                                to S2.
@@ -31,36 +32,36 @@ State is place. Each step is one rename; each state and what a leftover of it me
                                upload; one without any archive is what retention left, and goes.
     S4 rejected/<id>.zip       refused for good, or damaged (perhaps only the damaged bytes:
                                its .json says which). Kept for a person; never deleted here.
-                               Also what finds its place in S3 or S4 taken, under another id;
-                               "envelope" in its refusal says which it has.
+                               Also an archive whose name in S3 or S4 is taken, under another id;
+                               "envelope" in its refusal is its own.
        */<process>-<uuid>.new  a file being made, to be renamed: deleted by the next process of
                                that name.
 
-No rename replaces what has the name already (rename.py). A name is ours when it is exactly one of
-the above (names.py); whatever else lies there is somebody's: it is never opened for long, moved or
-deleted, and the start names it in one warning. A file of a name of ours that cannot be read, or
-does not hold what we write, concerns its own envelope only.
+No rename replaces a file (rename.py). A name is ours when it is exactly one of the above
+(names.py). Files with other names are foreign: they are never moved or deleted, and the start names
+them in one warning. A file with a name of ours that cannot be read, or that we did not write,
+concerns its own envelope only.
 
-A draft that replaces another says so in its draft.json ("replaces"). While both are there the older
-one counts and the newer is deleted; the older leaves by one rename when the newer is durable.
+A draft that replaces another names it in its draft.json ("replaces"). While both are there the
+older one counts and the newer is deleted; one rename removes the older when the newer is durable.
 
 Names are made here, never taken from a peer. Directories are 0700, files 0600.
 Knows no HTTP and no DICOM.
 
     states.py       Spool: every step between the directories
-    building.py     S1: drafts that are made, and those that were left
     directories.py  the directories under the storage path
-    presence.py     is the storage directory there, or may it be made?
-    prepare.py      the directories at a start: what it is refused for, and what passes
-    lock.py         one fastjmix at a time, of a version that can read what is there
-    root.py         the directory that was claimed, and another in its place
-    move.py         an archive and its record, from one state to the next
+    drafts.py       S1: the drafts in building/, new ones and those left by a crash
+    presence.py     may a missing storage directory be made?
+    prepare.py      makes the directories ready at a start
+    lock.py         one fastjmix at a time, of a version that can read the spool
+    root.py         the claim on the storage directory
+    move.py         moves an archive and its record from one state to the next
     drop.py         deletes a draft
-    sweep.py        what a process that ended left half-done
-    retention.py    sent/ within its bounds
+    sweep.py        ends the unfinished steps of a process that ended
+    retention.py    keeps sent/ within its bounds
     draft.py        Draft, Leftover: S1; spill.py: an instance that is larger than its lane
-    linked.py       is a file still where its path leads?
-    rescue.py       files left open by a deleted directory
+    linked.py       does a path still lead to an open file?
+    rescue.py       saves a draft whose directory was deleted
     recipe.py       building/<id>/draft.json; journal.py: building/<id>/promised
     ticket.py       what stands beside a sealed envelope
     names.py        which names are ours
@@ -68,7 +69,7 @@ Knows no HTTP and no DICOM.
     remembered.py   <root>/upstreams.json, <root>/calling_aes.json: hints that survive a restart
     calling_aes.py  which calling AE titles come back for a study
     free_space.py   free bytes and inodes: two marks of each
-    filesystem.py   disk or memory? files.py: write all, or raise
+    filesystem.py   is a path on a disk or in memory? files.py: writes all bytes, or raises
 
 Still wrong: a spool on a file system without atomic rename (some network mounts) is not detected.
 """
@@ -81,7 +82,7 @@ from fastjmix.spool.free_space import (
     OPEN_INODES,
     POST_INODES,
     SENT_INODES,
-    Room,
+    FreeSpace,
     seal_bytes,
 )
 from fastjmix.spool.journal import Promises
@@ -99,13 +100,13 @@ __all__ = [
     "POST_INODES",
     "SENT_INODES",
     "Draft",
+    "FreeSpace",
     "Leftover",
     "Promises",
     "Recipe",
     "Remade",
     "Remembered",
     "Retention",
-    "Room",
     "Spill",
     "Spool",
     "State",

@@ -1,10 +1,10 @@
-"""Keeps which calling AE titles come back for a study: they send each image in an association.
+"""Remembers the calling AE titles that send a study in several associations, image by image.
 
 Wanted: a modality that sends each image when it is taken (CR, US, dental) has its studies in one
-envelope each, whichever packer they meet, and after a restart, too.
-Guaranteed: a title is remembered in RETURNING_FILE, which is replaced as a whole, under a lock that
-the packers share; a file that is missing, damaged or cannot be written costs what was known, and no
-instance. A title that has not come back for FORGET_SECS is forgotten.
+envelope each, whichever packer they reach, and after a restart, too.
+Guaranteed: titles are kept in RETURNING_FILE, which is replaced as a whole, under a lock that the
+packers share. A file that is missing, damaged or not writable costs those titles, and no instance.
+A title that has not come back for FORGET_SECS is forgotten.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ RETURNING_FILE: Final = "calling_aes.json"
 """Name of the file in the storage directory."""
 
 TITLES_MAX: Final = 256
-"""Titles that are remembered; peers choose them. The one that has not come back for longest is
-forgotten. 64 KB hold so many, however they are escaped."""
+"""Titles that are remembered; peers choose them. The one whose last return is the oldest is
+forgotten first. 64 KB hold this many, however they are escaped."""
 
 FORGET_SECS: Final = 30 * 86400.0
-"""A month: a device in use comes back sooner, and a title that came back once by chance is free of
-its waiting then."""
+"""A month: a device in use comes back sooner. Then the envelopes of a title that came back once by
+chance are sealed without a delay again."""
 
 FRESH_SECS: Final = 86400.0
-"""A return is written when the last one that was written is a day old: the file is not written for
-each image."""
+"""A return is written only when the last written one is a day old, and not for each image."""
 
 
 LOCK_TRIES: Final = 50
-"""Another packer holds the lock while it writes a few KB. Anybody else is not waited for."""
+"""Attempts to take the lock. Another packer holds it while it writes a few KB; a process of another
+program is not waited for."""
 LOCK_PAUSE_SECS: Final = 0.002
-"""Between two of them: 100 ms in all, once for each title that is learned."""
+"""Between two of them: 100 ms in all, once for each new title."""
 
 
 class CallingAEs:
-    """The titles as one process knows them. Times are Unix seconds: they outlive the machine's."""
+    """The titles that one process knows. Times are Unix seconds, which a restart does not reset."""
 
     def __init__(self, spool: Spool) -> None:
         self._root = spool.root
@@ -54,17 +54,17 @@ class CallingAEs:
         self._saved = True
 
     def __len__(self) -> int:
-        """How many titles are known to come back."""
+        """Returns the number of titles that are known to come back."""
         self._refresh()
         return len(self._returned)
 
     def returns(self, title: str) -> bool:
-        """Tells whether this calling AE title is known to come back. Costs a stat(2)."""
+        """Returns whether this calling AE title is known to come back. Costs a stat(2)."""
         self._refresh()
         return title in self._returned
 
     def learn(self, title: str) -> bool:
-        """Notes that it came back. True: nobody knew it."""
+        """Notes that a title came back. Returns True when that was not known."""
         now = time.time()
         self._refresh()
         last = self._returned.get(title)
@@ -73,12 +73,12 @@ class CallingAEs:
         return last is None
 
     def _refresh(self) -> None:
-        """Reads the file again if another process, or somebody, replaced it."""
+        """Reads the file again if it was replaced."""
         try:
             found = self._path.stat()
             seen = (found.st_ino, found.st_mtime_ns)
         except OSError:
-            return  # what is known here is as good as none
+            return  # the titles that are known already stay
         if seen != self._seen:
             self._seen = seen
             self._returned = _usable(self._file.load())
@@ -96,7 +96,7 @@ class CallingAEs:
 
 @contextlib.contextmanager
 def _locked(root: Path) -> Iterator[None]:
-    """Holds the packers' lock, which is the directory itself. Raises OSError."""
+    """Holds the packers' lock, a flock(2) of the directory itself. Raises OSError."""
     directory = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for tried in range(LOCK_TRIES):
@@ -125,6 +125,6 @@ def _usable(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
 
 
 def _youngest(returned: Mapping[str, float]) -> dict[str, float]:
-    """Returns those that came back last, TITLES_MAX of them."""
+    """Returns the TITLES_MAX titles that came back last."""
     last = sorted(returned.items(), key=lambda one: one[1], reverse=True)
     return dict(last[:TITLES_MAX])

@@ -1,14 +1,16 @@
-"""Writes S1: one envelope being packed, and the remains of it after a crash.
+"""Writes S1: one envelope being packed, and its remains after a crash.
 
-Wanted: what was acknowledged is on the disk, whatever a write or a sync answers later.
-Guaranteed: `end` is behind the last whole member, so that an append which failed is overwritten by
-the next; `promised` is behind the last member that a commit covered. A file whose sync failed, or
-which answered EIO, is `suspect`: it is never appended to or synced again, because Linux marks the
-pages that it could not write as clean, and the next fdatasync(2) would answer success without them.
-packer/recovery.py reads the instances that were promised before back from the disk, into a fresh
-draft. A commit also sees that the archive is still where its path leads: what is in a file without
-a name is not promised, and what was promised before is kept open (`Leftover.held`) until it is
-saved (place.py).
+Wanted: an acknowledged instance is on the disk, whatever a later write or sync answers.
+Guaranteed: `end` is the offset behind the last whole member, so that an append that failed is
+overwritten by the next; `promised` is the offset behind the last member that a commit covered. A
+file whose sync failed, or which answered EIO, is `suspect`: it is never appended to or synced
+again. Linux marks the pages that it could not write as clean, and the next fdatasync(2) would
+succeed without them. packer/recovery.py reads the instances that were promised before back from the
+disk, into a fresh draft. A commit also checks that the archive's path still leads to the archive:
+instances in a file without a name are not promised. If earlier ones were, the file is kept open
+(`Leftover.held`) until they are saved (rescue.py).
+
+Raises StorageError where an error of a system call would say that the storage failed (errors.py).
 """
 
 from __future__ import annotations
@@ -36,11 +38,11 @@ from fastjmix.spool.ticket import Ticket
 
 @dataclass(slots=True)
 class Leftover:
-    """A draft that nobody is writing: its directory and what draft.json says.
+    """A draft that no process is writing: its directory and its recipe.
 
-    `suspect`: its archive is read from the disk into a fresh one, never written again. `end`: what
-    lies behind was answered with a failure; None where no process is left that knows. `held`: no
-    path led to it when its packer left it; see place.save.
+    `suspect`: its archive is copied from the disk into a fresh one, never written again. `end`: the
+    instances behind this offset were answered with a failure; None after a crash. `held`: the open
+    files of a draft to which no path led when its packer left it; see rescue.save.
     """
 
     id: str
@@ -52,24 +54,24 @@ class Leftover:
 
     @property
     def archive(self) -> Path:
-        """Where the archive is, unless it had moved to outbox/."""
+        """The archive's path, unless it is in outbox/."""
         return self.directory / ARCHIVE
 
     @property
     def sealed(self) -> Path:
-        """Where its archive in another form is, if that is complete: see Draft.seal_remade."""
+        """The path of the archive in another form, if that is complete; see Draft.seal_remade."""
         return self.directory / SEALED
 
     @property
     def size(self) -> int:
-        """Bytes of its archive; 0 when it is not here."""
+        """The bytes of the archive; 0 when it is not here."""
         try:
             return self.archive.lstat().st_size
         except OSError:
             return 0
 
     def promises(self) -> journal.Promises:
-        """What its journal says."""
+        """Returns what the journal holds."""
         return journal.read(self.directory)
 
 
@@ -104,13 +106,13 @@ class Draft:
 
     @property
     def archive(self) -> Path:
-        """Where the archive is while it is being built."""
+        """The archive's path while it is being built."""
         return self.directory / ARCHIVE
 
     def append(self, buffers: Sequence[Bytes], note: bytes = b"") -> int:
-        """Writes one member behind the last; returns its offset. Raises OSError.
+        """Writes one member behind the last; returns its offset. Raises StorageError.
 
-        `note` is what the journal keeps of it beside its place; see Leftover.promises.
+        The journal keeps `note` beside the member's offsets; see Leftover.promises.
         """
         start = self.end
         try:
@@ -122,7 +124,7 @@ class Draft:
         return start
 
     def append_pieces(self, pieces: Iterator[bytes], note: bytes = b"") -> int:
-        """The same, for a member that comes piece by piece; nothing of it if they raise."""
+        """Appends a member that comes in pieces; nothing of it stays if the iterator raises."""
         start = offset = self.end
         for piece in pieces:
             try:
@@ -143,39 +145,38 @@ class Draft:
         except OSError as problem:
             self._note_failure(problem)
             if not self.suspect:
-                with contextlib.suppress(OSError):  # it may be gigabytes that nobody was promised
+                with contextlib.suppress(OSError):  # gigabytes, in which nothing was promised
                     os.ftruncate(self.descriptor, start)
             raise_typed(problem)
         self._take(start, offset, note)
         return start
 
     def _join(self, spill: Spill, offset: int) -> int:
-        """Returns where it ends. A durable draft is synced here, and not by the commit alone."""
+        """Returns the offset behind the spill. Syncs a durable draft before its commit."""
         pushed = offset
         for at in range(0, spill.size, JOIN_BYTES):
             length = min(JOIN_BYTES, spill.size - at)
             spill.move(at, length, self.descriptor, offset + at)
             if self._durable:
                 begin_writeback(self.descriptor, offset + at, length)
-                self._push(pushed, offset + at)
+                self._await_writeback(pushed, offset + at)
                 pushed = offset + at
         if self._durable:
             self._sync(names=False)
         return offset + spill.size
 
-    def _push(self, start: int, end: int) -> None:
-        """Waits for the disk: two steps are under way at most, so that the sync of another file
-        does not queue behind gigabytes. An error that is told here is not told by the sync."""
+    def _await_writeback(self, start: int, end: int) -> None:
+        """Waits for the disk: at most two steps are under way, so that the sync of another file
+        does not queue behind gigabytes. The sync does not repeat an error that is raised here."""
         if start == end:
             return
-        self._doubt()
+        self._suspect_until_synced()
         finish_writeback(self.descriptor, start, end - start)
         self.suspect = False
 
-    def _doubt(self) -> None:
-        """Makes the draft suspect until the kernel says otherwise. Raises OSError when it is
-        already.
-        """
+    def _suspect_until_synced(self) -> None:
+        """Makes the draft suspect until the kernel reports success. Raises StorageFailed when it is
+        suspect already."""
         if self.suspect:
             raise StorageFailed("an earlier sync of this envelope failed")
         self.suspect = True
@@ -191,7 +192,7 @@ class Draft:
         self.suspect = self.suspect or problem.errno == errno.EIO
 
     def commit(self) -> None:
-        """Makes everything appended so far durable, and promises it, before this returns.
+        """Makes everything that was appended so far durable, and promises it.
 
         The first commit also makes the names durable. Raises StorageError: then the draft is
         suspect, or no path leads to it any more (StorageGone).
@@ -204,7 +205,7 @@ class Draft:
         except OSError as problem:
             raise_typed(problem)
         self.promised = self.end
-        self._journal_end = self._note(self._journal_end)
+        self._journal_end = self._write_records(self._journal_end)
 
     def _check_place(self) -> None:
         """Compares the path with the file: one lstat(2), some 2 µs. Raises StorageGone when the
@@ -214,16 +215,19 @@ class Draft:
             raise StorageGone("the envelope is not in the storage directory any more")
 
     def _sync(self, *, names: bool) -> None:
-        """fdatasync(2), once more only if it never failed."""
-        self._doubt()
+        """Calls fdatasync(2), but never again after a failure."""
+        self._suspect_until_synced()
         os.fdatasync(self.descriptor)
         if names:
             sync_directory(self.directory)
             sync_directory(self._spool.building)
         self.suspect = False
 
-    def _note(self, offset: int) -> int:
-        """Writes what was promised since the last time. A hint: that it fails harms nobody."""
+    def _write_records(self, offset: int) -> int:
+        """Writes the records since the last call; returns the offset behind them.
+
+        The journal is a hint: a failure to write it is ignored.
+        """
         records, self._records = self._records, bytearray()
         if self._journal < 0 or not records:
             return offset
@@ -234,8 +238,9 @@ class Draft:
     def seal(self, tail: Sequence[Bytes], ticket: Ticket) -> Ticket:
         """Appends `tail` (documents and central directory), and moves the envelope to outbox/.
 
-        Returns the ticket with its final size. Raises OSError; what was promised is then still in
-        the draft, or in outbox/, or, where those have gone, in the descriptor that `leave` gives.
+        Returns the ticket with its final size. Raises StorageError: then the promised instances are
+        still in the draft, or in outbox/, or, where those are gone, in the files that `leave`
+        returns.
         """
         try:
             size = write_all(self.descriptor, tail, self.end)
@@ -256,10 +261,10 @@ class Draft:
         return ticket
 
     def _close_written(self) -> None:
-        """Closes the archive: close(2) is the last call that may tell of a failed write. Raises
+        """Closes the archive: close(2) is the last call that may report a failed write. Raises
         OSError.
 
-        The bytes stay readable, until it is known that they have arrived in outbox/.
+        A duplicate of the descriptor keeps the bytes readable until they are in outbox/.
         """
         self._close_journal()  # first: there may be no descriptor left
         written, self.descriptor = self.descriptor, os.dup(self.descriptor)
@@ -273,23 +278,24 @@ class Draft:
         reach("seal.removed")
 
     def remake(self) -> Remade:
-        """A file for the archive in another form: fill it, then `seal_remade`. Raises OSError."""
+        """Returns a file for the archive in another form: fill it, then call `seal_remade`. Raises
+        OSError."""
         if self.suspect:
             raise StorageFailed("an earlier sync of this envelope failed")
         return Remade(self.directory, f"{SEALED}.new")
 
     def seal_remade(self, remade: Remade, ticket: Ticket) -> Ticket:
-        """Moves the archive in its other form to outbox/; the one that was built is deleted.
+        """Moves the archive in its other form to outbox/, and deletes the one that was built.
 
         Returns the ticket with its final size. Raises OSError. Before the rename to SEALED the
-        draft is as it was; after it only the other form counts, and a successor moves it on.
+        draft is as it was; after it only the other form counts, and a successor moves that.
         """
         ticket = replace(ticket, size_bytes=remade.size)
         reach("encrypt.written")
         if self._durable:
             os.fdatasync(remade.descriptor)
         descriptor, remade.descriptor = remade.descriptor, -1
-        os.close(descriptor)  # the last call that may tell of a failed write
+        os.close(descriptor)  # the last call that may report a failed write
         self._check_place()
         move.settle(self._spool, remade.path, self.directory, ticket, durable=self._durable)
         move.move_settled(self._spool, self.directory, ticket, durable=self._durable)
@@ -297,19 +303,19 @@ class Draft:
         return ticket
 
     def abandon(self) -> None:
-        """Deletes the draft. Only for one in which nothing was promised."""
+        """Deletes a draft in which nothing was promised."""
         with contextlib.suppress(OSError):
             self.close()
         self._drop()
 
     def _drop(self) -> None:
-        with contextlib.suppress(OSError):  # what stays is deleted at the next start
+        with contextlib.suppress(OSError):  # the next start deletes the remains
             drop(self._spool, self.directory)
 
     def leave(self) -> Leftover:
-        """Closes the file and leaves the draft to whoever recovers it.
+        """Closes the files and returns the draft, to be recovered.
 
-        It stays open, as `held`, if something in it was promised and its path leads elsewhere.
+        The files stay open, as `held`, if something was promised and the path leads elsewhere.
         """
         left = Leftover(self.id, self.directory, self.recipe, self.suspect, self.promised)
         if self.promised:
@@ -322,7 +328,7 @@ class Draft:
         return left
 
     def hold(self) -> Held | None:
-        """Gives its descriptors away when its path does not lead to it."""
+        """Returns the open files, and no longer owns them, when the path does not lead to them."""
         if self.descriptor < 0 or self.is_there():
             return None
         held = Held(self.descriptor, self._journal)
@@ -330,14 +336,14 @@ class Draft:
         return held
 
     def is_there(self) -> bool:
-        """Tells whether its path leads to it."""
+        """Returns whether the path leads to the open archive."""
         try:
             return leads_to(self._path, self._identity)
-        except OSError:  # nobody knows; rescue.save looks again
+        except OSError:  # it may; rescue.save looks again
             return False
 
     def take_over(self, held: Held, end: int) -> None:
-        """Copies `end` bytes that another draft promised, and its journal. Raises OSError."""
+        """Copies the first `end` bytes of another draft, and its journal. Raises OSError."""
         for piece in read_pieces(held.archive, 0, end):
             self.end = write_all(self.descriptor, [piece], self.end)
         if self.end != end:
@@ -346,7 +352,7 @@ class Draft:
             self._records += os.pread(held.promises, journal.READ_MAX, 0)
 
     def close(self) -> None:
-        """Closes the files; the draft stays on disk. Raises OSError, closed nevertheless."""
+        """Closes the files; the draft stays on disk. Raises OSError after closing them."""
         self._close_journal()
         archive, self.descriptor = self.descriptor, -1
         if archive >= 0:

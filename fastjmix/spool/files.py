@@ -1,4 +1,4 @@
-"""The few ways in which this room writes: all of it, or an error."""
+"""Writes and reads files: all of the bytes, or an error."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PIECE_BYTES: Final = 1 << 20
 
 
 def sync_directory(path: Path) -> None:
-    """Makes the names in a directory durable (a file's own fsync does not)."""
+    """Makes the names in a directory durable, which fsync(2) of a file does not. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -31,14 +31,14 @@ def sync_directory(path: Path) -> None:
 
 
 def read_pieces(descriptor: int, offset: int, size: int) -> Iterator[bytes]:
-    """pread(2) of `size` bytes in pieces; those behind the end of the file are left out. Raises
-    OSError."""
+    """Yields `size` bytes in pieces, less those behind the end of the file. Raises OSError."""
     for at in range(offset, offset + size, PIECE_BYTES):
         yield os.pread(descriptor, min(PIECE_BYTES, offset + size - at), at)
 
 
 def write_all(descriptor: int, buffers: Sequence[Bytes], offset: int) -> int:
-    """pwritev(2) until every byte is written; returns the offset behind the last one."""
+    """Calls pwritev(2) until every byte is written; returns the offset behind the last one. Raises
+    OSError."""
     views = [memoryview(buffer).cast("B") for buffer in buffers]
     index = 0
     while index < len(views):
@@ -55,10 +55,10 @@ def write_all(descriptor: int, buffers: Sequence[Bytes], offset: int) -> int:
 
 
 def write_new(path: Path, data: bytes, owner: str, *, durable: bool) -> None:
-    """Writes a whole file under a name that nothing has, or none: it is written under another name
-    before.
+    """Writes a whole file under a name that no file has.
 
-    Raises FileExistsError, OSError. `owner` is whose successor deletes what a kill leaves of it.
+    It is written under another name and then renamed. The successor of the process `owner` deletes
+    what a kill leaves of it. Raises FileExistsError, OSError.
     """
     temporary = path.parent / f"{owner}-{uuid.uuid4()}.new"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -77,7 +77,7 @@ def write_new(path: Path, data: bytes, owner: str, *, durable: bool) -> None:
 
 
 def rename_synced(source: Path, target: Path, *, durable: bool) -> None:
-    """Gives a file a name that nothing has. Raises FileExistsError, OSError."""
+    """Gives a file a name that no file has. Raises FileExistsError, OSError."""
     rename_new(source, target)
     reach("spool.renamed")
     if durable:

@@ -1,4 +1,4 @@
-"""What the storage directory stands on: a disk, or memory that only looks like one."""
+"""Tells whether the file system under a path is on a disk or in memory."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ MEMORY: Final = frozenset({"tmpfs", "ramfs", "rootfs", "devtmpfs", "hugetlbfs"})
 MOUNTS: Final = Path("/proc/self/mountinfo")
 
 
-def standing_on(path: Path) -> str | None:
-    """The name of the file system in memory that holds `path`; None when it is not one.
+def memory_under(path: Path) -> str | None:
+    """Returns the type of the file system that holds `path` if it is in memory; else None.
 
-    An overlay is where its upper directory is; one that cannot be seen from here (a container's,
-    on its host) is taken for a disk. Raises OSError.
+    An overlay is where its upper directory is. An upper directory that cannot be seen from here, as
+    from inside a container, counts as on a disk. Raises OSError.
     """
     kind, options = _mount_of(os.path.realpath(path))
     if kind in MEMORY:
@@ -34,7 +34,7 @@ def standing_on(path: Path) -> str | None:
 
 
 def _mount_of(path: str) -> tuple[str, str]:
-    """Type and super options of the mount that holds `path` (proc(5), /proc/pid/mountinfo)."""
+    """Returns type and super options of the mount of `path` (proc(5), /proc/pid/mountinfo)."""
     best, found = "", ("", "")
     for point, kind, options in mounts():
         # A later mount on the same point hides the earlier.
@@ -44,7 +44,7 @@ def _mount_of(path: str) -> tuple[str, str]:
 
 
 def mounts() -> Iterator[tuple[str, str, str]]:
-    """Mount point, type and super options of each mount, in their order. Raises OSError."""
+    """Yields mount point, type and super options of each mount, in their order. Raises OSError."""
     for line in MOUNTS.read_text(errors="surrogateescape").splitlines():
         before, _, after = line.partition(" - ")
         kind, _, options = after.split(" ", 2)
@@ -52,10 +52,10 @@ def mounts() -> Iterator[tuple[str, str, str]]:
 
 
 def is_within(path: str, point: str) -> bool:
-    """True when `path` is `point`, or lies below it."""
+    """Returns True when `path` is `point`, or lies below it."""
     return path == point or path.startswith(point.rstrip("/") + "/")
 
 
 def unescaped(text: str) -> str:
-    """Blanks and backslashes stand in the tables of mounts as three octal digits."""
+    """Returns a field of a table of mounts, where blanks and backslashes are octal escapes."""
     return re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), text)

@@ -1,12 +1,13 @@
 """Measures free space under the spool, in bytes and in inodes, against two marks of each.
 
-Wanted: a full disk is an answer to whoever sends, never a surprise to what was promised.
-Guaranteed: under the soft mark no new associations, until there is a tenth more than it again;
-under the hard mark, or where it would be passed, no instances. The space that sealing, joining,
-encrypting and delivering will still take, in all processes together (`counters`), is counted before
-another instance may take it; so sealing is always possible. An instance of an open envelope takes
-no inode, and is not refused for one. Before the soft mark is reached, delivered envelopes make room
-(`wanted`). A file system that reports no number of inodes has no marks for them.
+Wanted: a sender is refused while the disk is full, and a promised instance can always be sealed.
+Guaranteed: below the soft mark no new associations are accepted, until free space is a tenth above
+it again. Below the hard mark, or where an instance would pass it, no instances are accepted. The
+space that sealing, joining, encrypting and delivering will still take, in all processes together
+(`counters`), is subtracted before another instance may take it; so sealing is always possible. An
+instance of an open envelope takes no inode, and is not refused for want of one. Before free space
+reaches the soft mark, delivered envelopes are deleted (`wanted`). A file system that reports no
+number of inodes has no marks for them.
 """
 
 from __future__ import annotations
@@ -24,26 +25,25 @@ associations are rejected for now, unless the configuration says how much."""
 
 HARD_RESERVE: Final = (1 << 30, 0.01)
 """Below this much free space instances are answered with A700, unless the configuration says how
-much. What is left is for sealing."""
+much. The rest is for sealing."""
 
 SOFT_INODES: Final = 10_000
-"""The soft mark of inodes, less those that are reserved: 2,500 envelopes more, or the same part of
-the file system if that is less."""
+"""The soft mark of inodes, less those that are reserved: enough for 2,500 envelopes, or the same
+part of the file system if that is less."""
 
 HARD_INODES: Final = 1_000
-"""The hard mark of inodes: below this many, or the same part, nothing that needs an inode is
-begun."""
+"""The hard mark of inodes: below this many, or the same part, no file is made for an instance."""
 
 INODES_MIN: Final = (16, 8)
-"""The least of both marks, for small file systems: eight are a draft that recovery copies (four),
-what it keeps of damage (three), and a probe."""
+"""The least values of both marks, for small file systems. Eight inodes are a draft that recovery
+copies (four), the damage that it keeps (three), and a probe."""
 
 DRAFT_INODES: Final = 4
 """A directory, the archive, its recipe, its journal."""
 
 OPEN_INODES: Final = 2
 """Inodes that an open envelope will take: its ticket, and its other form where it is encrypted.
-Both are made before anything of the draft is deleted."""
+Both are made before any file of the draft is deleted."""
 
 WAITING_INODES: Final = 1
 """Inodes that an envelope in outbox/ will take: its receipt, before its ticket is deleted."""
@@ -55,35 +55,37 @@ SENT_INODES: Final = 2
 """Inodes that a delivered envelope gives back: its archive and its receipt."""
 
 RESUME: Final = 1.1
-"""Times the soft mark: so much must be free again before associations are accepted."""
+"""Times the soft mark: this much must be free again before associations are accepted."""
 
 TRIM: Final = 1.05
-"""Times the soft mark: with less, delivered envelopes go until there is RESUME times as much; so
-each round frees a good deal, and the marks are for what cannot be deleted."""
+"""Times the soft mark: below this, delivered envelopes are deleted until RESUME times the mark is
+free. So each round frees a good deal, and the soft mark is reached only when nothing is left to
+delete."""
 
-ROOM_SECS: Final = 0.25
-"""How long an answer about free space is believed; what is written meanwhile is subtracted."""
+MEASURE_SECS: Final = 0.25
+"""How long a measurement of free space is used; the bytes written meanwhile are subtracted."""
 
 FAR_BYTES: Final = 4 << 30
-"""With so much more than the hard mark at the last look, nobody reaches it before the next. The
-writes of other processes since then are not asked for."""
+"""With this much above the hard mark at the last measurement, no writer reaches the mark before the
+next one. The writes of other processes since then are not counted."""
 
 SEAL_BYTES: Final = 64 << 10
-"""The end of an envelope without its instances: documents, a ticket, a directory's blocks."""
+"""Bytes that the seal of an envelope without instances takes: documents, a ticket, a directory's
+blocks."""
 
 SEAL_BYTES_EACH: Final = 3328
-"""And for each instance: about 150 in the central directory, 200 in the manifest, 300 in the
-metadata; and up to 2500 there where each has a series of its own, whose texts are as long as
-dicom/dataset.py keeps them, in characters that JSON writes with six bytes."""
+"""Bytes that it takes for each instance: about 150 in the central directory, 200 in the manifest,
+300 in the metadata; and up to 2500 there where each has a series of its own, whose texts are as
+long as dicom/dataset.py keeps them, in characters that JSON writes with six bytes."""
 
 
 def seal_bytes(envelopes: int, instances: int) -> int:
-    """Bytes that sealing so many open envelopes with so many instances may take."""
+    """Returns the bytes that sealing this many envelopes with this many instances may take."""
     return envelopes * SEAL_BYTES + instances * SEAL_BYTES_EACH
 
 
 class Counters(Protocol):
-    """Counts of what all processes have written, and what they will (stats.Stats)."""
+    """Counts of the bytes and files that all processes have written and will write (Stats)."""
 
     def add(self, name: str, amount: int = 1) -> None: ...
     def total(self, name: str) -> int: ...
@@ -96,10 +98,10 @@ class Marks(NamedTuple):
     hard: int
 
 
-class Room:
+class FreeSpace:
     """Free space on the file system of `root`. `soft` and `hard` are bytes; None: the defaults.
 
-    `counters` are shared with the other processes that write there; None: nobody else does.
+    `counters` are shared with the other processes that write there; None: no other process does.
     """
 
     def __init__(
@@ -112,7 +114,7 @@ class Room:
         self._root = root
         self._given = soft, hard
         self._counters = counters
-        self._asked = 0.0
+        self._measured_at = 0.0
         self._free = 0
         self._inodes = 0
         self._marks = Marks(0, 0)
@@ -123,19 +125,19 @@ class Room:
         self._spent = 0
         self._waiting = [False, False]
         self.lacking = "space"
-        """The resource of which there was too little at the last question: space, or inodes."""
+        """The resource of which there was too little at the last question: space or inodes."""
 
     @classmethod
-    def of(cls, config: Config, counters: Counters | None = None) -> Room:
-        """The room of a node's storage, with its marks."""
+    def of(cls, config: Config, counters: Counters | None = None) -> FreeSpace:
+        """Returns the free space of a node's storage, with its configured marks."""
         soft, hard = config.soft_reserve_bytes, config.hard_reserve_bytes
         return cls(config.storage_dir, soft, hard, counters)
 
     # -- what is free ----------------------------------------------------------------------------
 
-    def _look(self) -> None:
+    def _measure(self) -> None:
         now = time.monotonic()
-        if now - self._asked <= ROOM_SECS:
+        if now - self._measured_at <= MEASURE_SECS:
             return
         names = ("storage_bytes_total", "storage_files_total", "bytes_reserved")
         self._written, self._made, self._reserved = self._count(*names)
@@ -150,21 +152,21 @@ class Room:
             int(min(HARD_RESERVE[0], HARD_RESERVE[1] * size)) if hard is None else hard,
         )
         self._inode_marks = _inode_marks(found.f_files) if found.f_files else None
-        self._asked = now
+        self._measured_at = now
 
     def _count(self, *names: str) -> list[int]:
         counters = self._counters
         return [0] * len(names) if counters is None else [counters.total(name) for name in names]
 
     def _bytes(self) -> int:
-        """Returns the free bytes now: bytes written since the last look are not free."""
-        self._look()
+        """Returns the free bytes: those of the last measurement less those written since."""
+        self._measure()
         (written,) = self._count("storage_bytes_total")
         return self._free - self._spent - (written - self._written)
 
     def _files(self) -> int:
-        """Returns the free inodes now, without those that sealing and delivering will take."""
-        self._look()
+        """Returns the free inodes, less those that sealing and delivering will take."""
+        self._measure()
         names = ("storage_files_total", "inodes_reserved", "outbox_envelopes")
         made, reserved, waiting = self._count(*names)
         return self._inodes - (made - self._made) - reserved - waiting * WAITING_INODES
@@ -172,7 +174,7 @@ class Room:
     # -- the marks -------------------------------------------------------------------------------
 
     def low(self) -> bool:
-        """Tells whether free space is under a soft mark: take no new associations. Raises
+        """Returns whether free space is below a soft mark: accept no new associations. Raises
         OSError."""
         free, inodes, marks = self._bytes(), self._files(), self._inode_marks
         few = marks is not None and self._is_low(1, inodes, marks.soft)
@@ -186,11 +188,12 @@ class Room:
         return low
 
     def exhausted(self, need: int = 0) -> bool:
-        """With `need` bytes more, under the hard mark: take no instances. Raises OSError."""
+        """Returns whether `need` more bytes pass the hard mark: accept no instances. Raises
+        OSError."""
         return not self._above(need)
 
     def _above(self, need: int) -> bool:
-        self._look()
+        self._measure()
         spare = self._free - self._reserved - self._spent - need - self._marks.hard
         if spare > FAR_BYTES:
             return True
@@ -198,7 +201,7 @@ class Room:
         return self._bytes() - need - sum(self._count("bytes_reserved")) >= self._marks.hard
 
     def fits(self, size: int, inodes: int = 0) -> bool:
-        """Tells whether so much more can be had above both hard marks. Raises OSError."""
+        """Returns whether this much more can be written above both hard marks. Raises OSError."""
         if not self._above(size):
             return False
         if not inodes or self._inode_marks is None:
@@ -207,21 +210,21 @@ class Room:
         return self._files() - inodes >= self._inode_marks.hard
 
     def take(self, size: int) -> bool:
-        """Spends so many bytes; may they be written? Raises OSError."""
+        """Counts bytes as written, and returns whether they may be. Raises OSError."""
         self.spend(size)
         return not self.exhausted()
 
     def wanted(self) -> int:
-        """Bytes that delivered envelopes have to give back now; 0: none. Raises OSError."""
+        """Returns the bytes of delivered envelopes that are to be deleted now. Raises OSError."""
         return _wanted(self._bytes(), self._marks.soft)
 
     def wanted_inodes(self) -> int:
-        """Does the same for inodes."""
+        """Returns the inodes of delivered envelopes that are to be deleted now. Raises OSError."""
         free = self._files()
         return _wanted(free, self._inode_marks.soft) if self._inode_marks is not None else 0
 
     def spend(self, size: int, files: int = 0) -> None:
-        """Notes that so many bytes were written since, so many files made."""
+        """Counts bytes as written, and files as made, since the last measurement."""
         if self._counters is None:
             self._spent += size
             return

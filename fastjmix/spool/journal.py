@@ -1,14 +1,16 @@
 """Keeps building/<id>/promised: which members of the envelope beside it were acknowledged.
 
-Wanted: after a crash, tell damage from a torn tail, and step over a member whose header is damaged.
-Guaranteed: one record a member, RECORD bytes long and with a checksum of its own: where the member
-begins and where it ends. The records of a commit are written with one pwrite(2), after the
-fdatasync(2) that made their members durable and before anyone is told. A record that is torn or
-flipped is left out; the others stand where they always stood. Behind the record of a member whose
-data set is hard to read (deflated, or with its UIDs far behind) stands a note of what its receiver
-found in it: as long as some records, and none to a reader that knows no notes.
-Still wrong: it is never synced, for it is a hint. It survives the death of its process exactly, and
-a power cut approximately: what it promises is durable, but not everything durable is in it.
+Wanted: after a crash, damage is told from a torn tail, and recovery can go on behind a member whose
+header is damaged.
+Guaranteed: each member has one record of RECORD bytes with a checksum of its own: the offsets where
+the member begins and where it ends. The records of a commit are written with one pwrite(2), after
+the fdatasync(2) that made their members durable and before any status is sent. A record that is
+torn or flipped is left out; the others keep their places. Behind the record of a member whose data
+set is hard to read (deflated, or with its UIDs far behind) is a note of what its receiver found in
+it. A note is as long as some records, and a reader that knows no notes skips it as bad records.
+Still wrong: the journal is a hint and is never synced. It survives the death of its process
+exactly, and a power cut approximately: a member that it names is durable, but not every durable
+member is named.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ RECORD: Final = Struct("<2QI")
 """Offset of a member's local file header, offset behind its data, CRC-32 of the two. A page of
 zeros, which is what a power cut may leave, holds no record: the CRC-32 of zeros is not zero."""
 
-_place = Struct("<2Q")
+_offsets = Struct("<2Q")
 
 NOTE: Final = Struct("<QI4sI")
 """Start of a note, as long as a record: offset of the member's local file header, length of the
@@ -46,13 +48,13 @@ READ_MAX: Final = 1 << 25
 
 
 def record(start: int, end: int) -> bytes:
-    """What is written of one member."""
-    place = _place.pack(start, end)
-    return place + crc32(place).to_bytes(4, "little")
+    """Returns the record of a member."""
+    offsets = _offsets.pack(start, end)
+    return offsets + crc32(offsets).to_bytes(4, "little")
 
 
 def note(start: int, text: bytes) -> bytes:
-    """Returns the bytes of a note about a member."""
+    """Returns the note of a member."""
     begin = _noted.pack(start, len(text), NOTE_MARK)
     padding = bytes(-len(text) % RECORD.size)
     return begin + crc32(begin + text).to_bytes(4, "little") + text + padding
@@ -60,19 +62,22 @@ def note(start: int, text: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Promises:
-    """Contents of a journal. `members`: where one begins and where it ends; `notes`: its note."""
+    """The contents of a journal.
+
+    `members`: the end of each member by its start. `notes`: the text of its note by its start.
+    """
 
     members: dict[int, int] = field(default_factory=dict)
     notes: dict[int, bytes] = field(default_factory=dict)
 
     @property
     def end(self) -> int:
-        """The watermark: behind the last member that is known to have been acknowledged."""
+        """The offset behind the last member that is known to have been acknowledged."""
         return max(self.members.values(), default=0)
 
 
 def read(directory: Path) -> Promises:
-    """The journal of a draft; no promises where there is none, or none that can be read."""
+    """Returns the journal of a draft; an empty one where there is none, or it cannot be read."""
     try:
         data = read_small(directory / NAME, READ_MAX)
     except OSError:

@@ -1,11 +1,11 @@
-"""Tells whether a file is still where its path leads.
+"""Tells whether a path still leads to a file that is open.
 
-Wanted: nothing is acknowledged into a directory that was deleted, moved away, replaced, or covered
-by another mount.
-Guaranteed: `leads_to` compares device and inode of what the path names with those of the file that
-is open; a file that is open keeps its inode, so that equal means the same file. What was
-acknowledged before is saved by rescue.py.
-Still wrong: between the look and the answer there are some microseconds.
+Wanted: no instance is acknowledged into a directory that was deleted, moved away, replaced, or
+covered by another mount.
+Guaranteed: `leads_to` compares device and inode of the file that the path names with those of the
+open file. An open file keeps its inode, so that equal means the same file. rescue.py saves the
+instances that were acknowledged before.
+Still wrong: some microseconds pass between the comparison and the acknowledgement.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def identity(descriptor: int) -> Identity:
 
 
 def leads_to(path: str | Path, file: Identity) -> bool:
-    """Tells whether this path names that file. Raises OSError when that cannot be told."""
+    """Returns whether this path names that file. Raises OSError when it cannot be looked up."""
     try:
         found = os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -36,13 +36,13 @@ def leads_to(path: str | Path, file: Identity) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Descriptors of a draft to which no path led: of its archive, and of its journal or -1."""
+    """Open files of a draft to which no path leads: its archive, and its journal or -1."""
 
     archive: int
     promises: int
 
     def close(self) -> None:
-        """Closes the descriptors: their contents are wanted no more."""
+        """Closes the files, whose contents are no longer needed."""
         for descriptor in (self.archive, self.promises):
             if descriptor >= 0:
                 with contextlib.suppress(OSError):

@@ -1,11 +1,12 @@
 """Claims a storage directory for one running fastjmix, of a version that can read it.
 
-Wanted: a second fastjmix, or an older one on a newer one's spool, says so and leaves it alone.
-Guaranteed: the lock is flock(2), so it is gone when the last process that holds it is gone, however
-it ended; `.format` holds a number, and another one than FORMAT ends the start before anything is
-touched. Records carry the number too ("format" in tickets and recipes). A directory that was made
-anew where a running fastjmix had its own is taken by all its processes together (`join`): they
-share the lock, and the file says whose it is. On a full disk `.format` is made by the next start.
+Wanted: a second fastjmix, or an older one on a newer one's spool, ends with a message and touches
+nothing.
+Guaranteed: the lock is flock(2), so it ends with the last process that holds it, however that
+ended. `.format` holds a number; another one than FORMAT ends the start before any file is touched.
+Tickets and recipes carry the number, too ("format"). If the storage directory of a running fastjmix
+is made anew, all its processes claim it together (`join`): they share the lock, and the lock file
+names their run. On a full disk the next start makes `.format`.
 Still wrong: flock(2) on some network file systems binds one machine only.
 """
 
@@ -22,7 +23,7 @@ from typing import Final
 from fastjmix.errors import SpoolError
 
 FORMAT: Final = 1
-"""Of everything in the spool. A change that this version would misread makes it 2."""
+"""The format of the spool. A change that this version would misread makes it 2."""
 
 LOCK: Final = ".lock"
 """Name of the file that is locked."""
@@ -30,19 +31,16 @@ LOCK: Final = ".lock"
 MARK_BYTES_MAX: Final = 64
 """Bytes read of `.format`, which holds a number and a line's end."""
 
-NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
-"""Errors of a full disk: a start with one delivers what is there."""
-
 LOCK_SECS: Final = 3.0
-"""How long a start waits for the lock: the processes of one that was killed need a moment to go."""
+"""How long a start waits for the lock: the processes of a killed fastjmix need a moment to end."""
 
 
 def claim(root: Path) -> int:
-    """Takes the lock and looks at the format. The descriptor that holds the lock.
+    """Takes the lock and checks the format. Returns the descriptor that holds the lock.
 
     Raises SpoolError (another process, another version), OSError.
     """
-    # Not open for writing: that would be in the way of remounting the file system read-only.
+    # Not open for writing, which would prevent remounting the file system read-only.
     lock = _open(root / LOCK, os.O_RDONLY | os.O_CREAT)
     try:
         _wait_for(lock, root)
@@ -56,13 +54,13 @@ def claim(root: Path) -> int:
 def join(root: Path, run: str) -> int:
     """Shares the lock of a directory with the other processes of this run of fastjmix.
 
-    `run` is a name that they have in common. The descriptor that holds the lock. Raises SpoolError
-    (another run, another version), OSError.
+    `run` is the name that they have in common. Returns the descriptor that holds the lock. Raises
+    SpoolError (another run, another version), OSError.
     """
     path = root / LOCK
     lock = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        if _locked(lock, fcntl.LOCK_EX):  # nobody else has it
+        if _locked(lock, fcntl.LOCK_EX):  # no other process has it
             path.write_text(run, encoding="ascii")
         if not _locked(lock, fcntl.LOCK_SH) or os.pread(lock, len(run) + 1, 0) != run.encode():
             raise _taken(root)
@@ -97,7 +95,7 @@ def _wait_for(lock: int, root: Path) -> None:
 
 
 def _check_format(root: Path) -> None:
-    """Reads the mark, or makes it."""
+    """Reads `.format`, or makes it. Raises SpoolError for another version, OSError."""
     mark = root / ".format"
     found = _mark(mark)
     if not found:
@@ -130,14 +128,15 @@ def _make_mark(path: Path) -> None:
         finally:
             os.close(descriptor)
     except OSError as problem:
-        if problem.errno not in NO_ROOM:
+        # On a full disk the start goes on, and delivers the envelopes that wait.
+        if problem.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
 
 
 def _open(path: Path, flags: int) -> int:
-    """Opens a file of ours in the storage directory, and nothing that stands in its place.
+    """Opens a regular file of ours in the storage directory.
 
-    Raises SpoolError for a link, a directory, a FIFO and the like; OSError.
+    Raises SpoolError when a link, a directory, a FIFO or the like is in its place; OSError.
     """
     try:
         descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)

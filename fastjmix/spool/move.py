@@ -1,12 +1,12 @@
-"""Moves an archive and its record from one state to the next; nothing is replaced on the way.
+"""Moves an archive and its record from one state to the next, and replaces no file.
 
-Wanted: whatever stands where an archive is to go, and whenever the process is killed, each archive
-that was there is there afterwards, and a step that is done again comes to the same end.
+Wanted: no archive is lost, whatever file is in its way and whenever the process is killed; and a
+step that is repeated ends in the same state.
 Guaranteed: the record is durable before its archive moves. A record of ours without an archive
-beside it is what an earlier attempt left: it counts when it says the same, and else it is written
-anew. Anything else in the place of either means that the place is taken: an archive that is the
-same byte for byte needs no second copy; another one goes to rejected/, under an id that follows
-from its own (so that a step which is done again finds what it has begun), with an error in the log.
+beside it is the remains of an earlier attempt: it is kept when it says the same, and else written
+anew. Any other file under either name means that the name is taken. An archive with the same bytes
+needs no second copy. Another archive goes to rejected/, with an error in the log, under an id that
+follows from its own; so a step that is repeated finds the file with which it began.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from fastjmix.spool.rename import same_file
 from fastjmix.spool.ticket import Ticket
 
 PLACES_MAX: Final = 100
-"""Other ids that are tried for an archive whose place is taken: somebody has put as many copies of
-one envelope back before the last is left where it is."""
+"""Other ids that are tried for an archive whose name is taken. After this many copies of one
+envelope, which only people can put there, the next is left where it is."""
 
 
 def publish(spool: Directories, archive: Path, ticket: Ticket, *, durable: bool) -> None:
-    """Moves S1 → S2. The ticket first, so that an archive in outbox/ always has one.
+    """Moves S1 → S2, the ticket first, so that an archive in outbox/ always has one.
 
-    Raises FileExistsError when something else has one of the names; OSError.
+    Raises FileExistsError when another file has one of the names; OSError.
     """
     record = spool.outbox / f"{ticket.id}.json"
     _write_record(spool, record, ticket, archive, durable=durable)
@@ -47,11 +47,11 @@ def publish(spool: Directories, archive: Path, ticket: Ticket, *, durable: bool)
 def settle(
     spool: Directories, archive: Path, directory: Path, ticket: Ticket, *, durable: bool
 ) -> None:
-    """Makes an archive in another form, written and synced, the one that counts in its draft.
+    """Makes an archive in another form, written and synced, the one of its draft that counts.
 
     Raises OSError.
     """
-    # An earlier attempt's, without its archive
+    # The ticket of an earlier attempt, without its archive
     (directory / names.TICKET).unlink(missing_ok=True)
     write_new(directory / names.TICKET, ticket.dump(), spool.owner, durable=durable)
     rename_synced(archive, directory / names.SEALED, durable=durable)
@@ -59,8 +59,9 @@ def settle(
 
 
 def move_settled(spool: Directories, directory: Path, ticket: Ticket, *, durable: bool) -> None:
-    """Moves S1 → S2 for an archive that `settle` put there. The form that was built is gone before,
-    durably: else it would be sealed once more after a crash. Raises OSError.
+    """Moves S1 → S2 for an archive that `settle` put there. Raises OSError.
+
+    First deletes the archive that was built, durably: else a crash would lead to a second seal.
     """
     (directory / names.ARCHIVE).unlink(missing_ok=True)
     if durable:
@@ -70,13 +71,13 @@ def move_settled(spool: Directories, directory: Path, ticket: Ticket, *, durable
 
 
 def move(spool: Directories, state: State, ticket: Ticket) -> None:
-    """Moves S2 → `state`, with what `ticket` says beside it. Raises OSError."""
+    """Moves S2 → `state`, with `ticket` beside it. Raises OSError."""
     put(spool, spool.path("outbox", ticket.id), state, ticket)
     (spool.outbox / f"{ticket.id}.json").unlink(missing_ok=True)
 
 
 def put(spool: Directories, source: Path, state: State, ticket: Ticket) -> None:
-    """Moves an archive to `state`, or to rejected/ when its place there is taken. Raises OSError.
+    """Moves an archive to `state`, or to rejected/ when its name is taken there. Raises OSError.
 
     Raises FileNotFoundError before anything is written when there is no such archive.
     """
@@ -110,19 +111,19 @@ def put(spool: Directories, source: Path, state: State, ticket: Ticket) -> None:
 def _places(state: State, ticket: Ticket) -> Iterator[tuple[State, Ticket]]:
     """Yields the places where an archive may go: its own, and other ids in rejected/."""
     yield state, ticket
-    told = dict(ticket.refusal or {})
-    why = str(told.get("why") or told.get("reason") or ("delivered" if ticket.receipt else ""))
-    told["why"] = f"{state}/{ticket.id} was there already, and is not this archive; {why}"
-    told["envelope"] = ticket.id
+    refusal = dict(ticket.refusal or {})
+    why = refusal.get("why") or refusal.get("reason") or ("delivered" if ticket.receipt else "")
+    refusal["why"] = f"{state}/{ticket.id} was there already, and is not this archive; {why}"
+    refusal["envelope"] = ticket.id
     for number in range(1, PLACES_MAX + 1):
         other = str(uuid.uuid5(uuid.UUID(ticket.id), str(number)))
-        yield "rejected", replace(ticket, id=other, refusal=told)
+        yield "rejected", replace(ticket, id=other, refusal=refusal)
 
 
 def _write_record(
     spool: Directories, path: Path, ticket: Ticket, source: Path, *, durable: bool
 ) -> None:
-    """Writes the record that `source` is to follow. Raises FileExistsError: its place is taken."""
+    """Writes the record that `source` is to follow. Raises FileExistsError: a name is taken."""
     archive = path.with_suffix(".zip")
     if os.path.lexists(archive) and not same_file(archive, source):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(archive))
@@ -136,7 +137,7 @@ def _write_record(
                 raise
             if there.about(ticket):
                 break
-            path.unlink()  # of an earlier attempt, which its archive did not follow
+            path.unlink()  # of an earlier attempt, whose archive did not follow
     if durable:
         sync_directory(path.parent)  # the earlier attempt may have failed there
 
@@ -145,12 +146,12 @@ def _follow(source: Path, target: Path, record: Path, *, durable: bool) -> None:
     try:
         rename_synced(source, target, durable=durable)
     except FileExistsError:
-        record.unlink(missing_ok=True)  # else it passes for the other file's record
+        record.unlink(missing_ok=True)  # else it would look like the other file's record
         raise
 
 
 def _is_kept(spool: Directories, source: Path, state: State, envelope_id: str) -> bool:
-    """True when a state holds the same bytes under this id, durably, and a record of ours."""
+    """Returns True when a state holds the same bytes under this id, durably, with a record."""
     target = spool.path(state, envelope_id)
     if _record(target.with_suffix(".json")) is None or not is_file(target):
         return False
@@ -167,7 +168,7 @@ def _is_kept(spool: Directories, source: Path, state: State, envelope_id: str) -
 
 
 def _record(path: Path) -> Ticket | None:
-    """Returns a record of ours; None for one that is not, or cannot be read."""
+    """Returns a record; None for one that is not ours, or cannot be read."""
     try:
         return Ticket.read(path, path.stem)
     except (OSError, DamagedTicket):

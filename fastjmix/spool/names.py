@@ -1,9 +1,8 @@
-"""Knows the names in the spool that are ours. Everything else belongs to somebody, and is left
-alone.
+"""Recognizes the names in the spool that are ours. No other file is touched.
 
-A name of ours is a canonical UUID with one of our endings, and before it, where a file is not yet
-what it is to be, the process that makes it: its successor deletes it. Versions before this one
-left that out of some names; what has none is deleted at the next start.
+A name of ours is an id (jmix/ids.py) with one of our endings. The name of an unfinished file begins
+with the process that makes it, whose successor deletes it. Earlier versions left the process out of
+some names; the next start deletes those files.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ _unfinished = re.compile(rf"(?:([a-z]+(?:-[0-9]{{1,4}})?)-)?({PATTERN})\.(new|up
 
 ARCHIVE: Final = "envelope.zip"
 SEALED: Final = "sealed.zip"
-"""An archive in another form than the one that was built, complete: only it counts, once here."""
+"""An archive in another form than the one that was built. It is complete, and only it counts."""
 TICKET: Final = "ticket.json"
-"""The ticket of that archive: durable before it."""
+"""The ticket of that archive, durable before it."""
 SUSPECT: Final = "suspect"
-"""An empty file that says that a sync of the archive beside it failed."""
+"""An empty file. It means that a sync of the archive beside it failed."""
 
 DRAFT_FILES: Final = frozenset(
     (
@@ -38,8 +37,8 @@ DRAFT_FILES: Final = frozenset(
         "ticket.new",
     )
 )
-"""Files in a draft's directory, beside files that are being made. Only these are deleted with it: a
-new kind of file in a draft has to be named here. (The two with .new are an earlier version's.)"""
+"""Files in a draft's directory, beside unfinished files. Only these are deleted with it: a new kind
+of file in a draft has to be named here. (The two with .new are an earlier version's.)"""
 
 
 def sealed(name: str) -> tuple[str, str] | None:
@@ -49,16 +48,16 @@ def sealed(name: str) -> tuple[str, str] | None:
 
 
 def unfinished(name: str) -> tuple[str | None, str, str] | None:
-    """Returns (owner, id, ending) of a file that a process is making; None for another name.
+    """Returns (owner, id, ending) of an unfinished file; None for another name.
 
-    The owner is the name of a process, None where the name does not say it.
+    The owner is the name of a process; None where the name has none.
     """
     found = _unfinished.fullmatch(name)
     return (found[1], found[2], found[3]) if found else None
 
 
 def in_draft(name: str) -> bool:
-    """True for a file of ours in a draft's directory."""
+    """Returns True for the name of a file of ours in a draft's directory."""
     if name in DRAFT_FILES:
         return True
     found = unfinished(name)

@@ -1,12 +1,12 @@
-"""Makes the storage directory ready: at a start, and after it was gone or had no room.
+"""Makes the storage directory ready: at a start, and after it was gone or full.
 
-Wanted: nothing is begun on what cannot keep it; and nothing that waits stays undelivered because
-something has run out.
-Guaranteed: a link, a directory of somebody else's, memory, several file systems, a read-only one
-and another fastjmix end the start (SpoolError). Errors that pass (PASSING: no room, no inodes, no
-descriptors, an error of the disk) do not end it: the spool is then `unproved`, the packers take
-nothing until all that is missing was made and a small file went all the way that a promise goes
-(packer/storage_health.py), and the others deliver and delete as ever.
+Wanted: no instance is accepted by storage that cannot keep it, and envelopes that wait are
+delivered even if a resource has run out.
+Guaranteed: a link, another user's directory, memory, several file systems, a read-only one and
+another fastjmix end the start (SpoolError). Errors that may pass (no free space, inodes or
+descriptors; PASSING) do not end it. The spool is then `unproved`: the packers accept nothing until
+all directories are made and a small file was written, synced, renamed and read back
+(packer/storage_health.py). The other processes deliver and delete as usual.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Final
 from fastjmix.errors import LimitReached, SpoolError, StorageFull, storage_error
 from fastjmix.spool.directories import Directories
 from fastjmix.spool.files import sync_directory
-from fastjmix.spool.filesystem import standing_on
+from fastjmix.spool.filesystem import memory_under
 from fastjmix.spool.reading import read_small
 from fastjmix.spool.rename import rename_new
 
@@ -36,7 +36,7 @@ want of space or of descriptors: envelopes that wait can be delivered, which fre
 def make_ready(spool: Directories, claim: Callable[[], None]) -> OSError | None:
     """Makes the directories, takes the lock, and tries the storage.
 
-    Returns what is in the way for now, if anything is. Raises SpoolError.
+    Returns the first error that may pass; None when there is none. Raises SpoolError.
     """
     refuse_links(spool)
     lacks: list[OSError] = []
@@ -61,7 +61,7 @@ def make_ready(spool: Directories, claim: Callable[[], None]) -> OSError | None:
 
 
 def _attempt(step: Callable[[], object], lacks: list[OSError]) -> None:
-    """Takes a step; notes what passes. After that, what is missing follows from it."""
+    """Takes a step, and notes an error that may pass. Later steps may then miss directories."""
     try:
         step()
     except FileNotFoundError as problem:
@@ -80,7 +80,7 @@ def _passes(problem: OSError) -> bool:
 
 
 def _make_root(spool: Directories) -> None:
-    """Makes the storage directory, if that is allowed: what is missing may be a disk that is not
+    """Makes the storage directory if that is allowed: a missing one may be a disk that is not
     mounted. Raises OSError."""
     if spool.create:
         _make(spool.root)
@@ -97,8 +97,8 @@ def _states(spool: Directories) -> tuple[Path, ...]:
 
 
 def make_again(spool: Directories, reclaim: Callable[[], None]) -> None:
-    """Makes the directories whole again where they, or all of the storage, were made anew, or could
-    not be made at the start. Raises OSError, SpoolError."""
+    """Completes the directories where they, or all of the storage, were made anew, or could not be
+    made at the start. Raises OSError, SpoolError."""
     refuse_links(spool)
     if spool.unproved:
         _make_root(spool)
@@ -109,8 +109,8 @@ def make_again(spool: Directories, reclaim: Callable[[], None]) -> None:
 
 
 def refuse_links(spool: Directories) -> None:
-    """Refuses symbolic links: the owner of a link decides where it leads, tomorrow too. Links
-    above the storage directory are the administrator's. Raises SpoolError."""
+    """Raises SpoolError for symbolic links: the owner of a link can change where it leads. Links
+    above the storage directory are the administrator's."""
     if spool.root.is_symlink():
         raise SpoolError(
             f"{spool.root}: is a symbolic link",
@@ -125,8 +125,7 @@ def refuse_links(spool: Directories) -> None:
 
 
 def check(spool: Directories) -> None:
-    """Asks for what a spool needs of the file system under it; of what is there, where something
-    could not be made. Raises SpoolError, OSError."""
+    """Checks the file system under those directories that are there. Raises SpoolError, OSError."""
     found = {path: path.stat() for path in _states(spool) if os.path.lexists(path)}
     if len({one.st_dev for one in found.values()}) > 1:
         raise SpoolError(
@@ -139,7 +138,7 @@ def check(spool: Directories) -> None:
                 f"{path}: belongs to user {one.st_uid}, and fastjmix runs as {os.geteuid()}",
                 "Run fastjmix as the user whose directory it is, or change its owner.",
             )
-    kind = standing_on(spool.root)
+    kind = memory_under(spool.root)
     if spool.durable and kind is not None:
         raise SpoolError(
             f"{spool.root}: is on {kind}, which is memory: nothing in it survives a power cut",
@@ -148,7 +147,7 @@ def check(spool: Directories) -> None:
 
 
 def probe(spool: Directories) -> None:
-    """Tries all that a promise needs of the disk, once, with a small file. Raises OSError."""
+    """Writes, syncs, renames and reads back a small file, as a promise needs it. Raises OSError."""
     name = f"{spool.owner}-{uuid.uuid4()}.new"
     here, there = spool.building / name, spool.outbox / name
     try:

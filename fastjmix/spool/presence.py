@@ -1,13 +1,15 @@
-"""Tells whether the storage directory is there, or may be made. A missing one may be a disk that is
-not mounted: whatever were made in its place would fill the disk below, and be hidden again later.
+"""Decides whether a missing storage directory may be made.
 
-Wanted: a node whose disk is away says so, and takes nothing; a first start needs no preparation.
+A missing directory may be a disk that is not mounted. A directory made in its place would fill the
+disk below, and a later mount would hide it.
+
+Wanted: a node whose disk is away says so, and accepts nothing; a first start needs no preparation.
 Guaranteed: a missing directory is made only if the configuration says `create = true`, or has the
 default path, or if its disk is evidently there: its parent holds the configuration file that was
-just read, or is itself where a file system is mounted. An empty directory is begun in unless
-/etc/fstab mounts a file system on it, or above it, that is not mounted now. `create = false`: never
-made. A directory that holds envelopes is taken as it is.
-Still wrong: mount units of systemd that do not stand in /etc/fstab are not known here.
+just read, or is itself where a file system is mounted. An empty directory is used unless /etc/fstab
+mounts a file system on it, or above it, that is not mounted now. With `create = false` it is never
+made. A directory that holds envelopes is used as it is.
+Still wrong: mount units of systemd that are not in /etc/fstab are unknown here.
 """
 
 from __future__ import annotations
@@ -29,9 +31,9 @@ KEY: Final = "[storage.options] path"
 def require(root: Path, create: bool | None, source: Path) -> bool:
     """Returns whether `root` may be made where it is missing.
 
-    `create` as the configuration has it, None where it says nothing; `source` is its main file.
-    Raises SpoolError when `root` is missing and may not be made, is no directory, or is where a
-    disk should be mounted.
+    `create` is the configuration's, None where that has none; `source` is its main file. Raises
+    SpoolError when `root` is missing and may not be made, is no directory, or is where a disk
+    should be mounted.
     """
     may_make = create if create is not None else _disk_is_there(root, source)
     there = _is_there(root)
@@ -50,7 +52,7 @@ def require(root: Path, create: bool | None, source: Path) -> bool:
 
 
 def _disk_is_there(root: Path, source: Path) -> bool:
-    """True where no mount can be missing between the parent of `root` and `root`."""
+    """Returns True where no mount can be missing between the parent of `root` and `root`."""
     parent = root.parent
     try:
         if parent.samefile(source.resolve().parent):
@@ -62,13 +64,15 @@ def _disk_is_there(root: Path, source: Path) -> bool:
 
 
 def _mounted() -> set[str]:
-    """Where file systems are mounted now. Not where automount(8) only waits: asking for the path
-    came first, and would have mounted them. Raises OSError."""
+    """Returns where file systems are mounted now. Raises OSError.
+
+    Without the waiting points of automount(8): an earlier look at the path has mounted those.
+    """
     return {point for point, kind, _ in mounts() if kind != "autofs"}
 
 
 def _is_there(root: Path) -> bool:
-    """False when it is missing. Raises SpoolError when something else is in its place."""
+    """Returns False when it is missing. Raises SpoolError when it is no directory."""
     try:
         mode = root.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
@@ -79,7 +83,7 @@ def _is_there(root: Path) -> bool:
             ) from None
         return False
     except OSError:
-        return True  # the start says what is wrong with it
+        return True  # the start reports what is wrong with it
     if not stat.S_ISDIR(mode):
         raise SpoolError(f"{root}: is not a directory ({KEY})", "Name a directory.")
     return True
@@ -93,9 +97,9 @@ def _is_directory(path: Path) -> bool:
 
 
 def _refuse_unmounted(root: Path) -> None:
-    """Refuses to begin where a disk should be: on the disk below, which is smaller, and where a
-    later mount hides it."""
-    for point in _awaited(os.path.realpath(root)):
+    """Raises SpoolError where a disk should be mounted: the disk below is smaller, and a later
+    mount would hide the envelopes."""
+    for point in _unmounted(os.path.realpath(root)):
         raise SpoolError(
             f"{root}: nothing is mounted on {point}, and {FSTAB} says that something shall be"
             f" ({KEY})",
@@ -103,8 +107,8 @@ def _refuse_unmounted(root: Path) -> None:
         )
 
 
-def _awaited(path: str) -> Iterator[str]:
-    """Mount points of /etc/fstab (fstab(5)) that hold `path`, and where nothing is mounted."""
+def _unmounted(path: str) -> Iterator[str]:
+    """Yields mount points of /etc/fstab (fstab(5)) above `path` where nothing is mounted."""
     try:
         lines = FSTAB.read_text(errors="surrogateescape").splitlines()
         mounted = _mounted()

@@ -1,7 +1,7 @@
-"""Opens files in state directories, where anybody may have put anything.
+"""Opens files in the state directories, which may also hold files of other kinds.
 
-Guaranteed: no symbolic link is followed, nothing but a regular file is read, and opening waits for
-nobody (open(2) of a FIFO without O_NONBLOCK waits for a writer, for ever).
+Guaranteed: no symbolic link is followed, only regular files are read, and opening never waits:
+open(2) of a FIFO without O_NONBLOCK would wait for a writer, for ever.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import BinaryIO, Final
 FLAGS: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 
 PIECE_BYTES: Final = 1 << 20
-"""Bytes of one read of each file, when two files are compared."""
+"""Bytes of one read when two files are compared."""
 
 
 def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
-    """Returns a descriptor of a regular file. Raises OSError, also for anything else."""
+    """Returns a descriptor of a regular file. Raises OSError, also for a file of another kind."""
     descriptor = os.open(path, flags | FLAGS)
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return descriptor
@@ -28,7 +28,7 @@ def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
 
 
 def open_archive(path: Path) -> BinaryIO:
-    """Returns the same as an unbuffered file object."""
+    """Returns an unbuffered file object of a regular file. Raises OSError."""
     return os.fdopen(open_regular(path), "rb", buffering=0)
 
 
@@ -43,7 +43,7 @@ def read_small(path: Path, most: int) -> bytes:
 
 
 def is_file(path: Path) -> bool:
-    """True for a regular file; False for a link to one. Raises OSError."""
+    """Returns True for a regular file; False for a link to one. Raises OSError."""
     try:
         return stat.S_ISREG(path.lstat().st_mode)
     except FileNotFoundError:
@@ -51,7 +51,7 @@ def is_file(path: Path) -> bool:
 
 
 def is_directory(path: Path) -> bool:
-    """True for a directory; False for a link to one. Raises OSError."""
+    """Returns True for a directory; False for a link to one. Raises OSError."""
     try:
         return stat.S_ISDIR(path.lstat().st_mode)
     except FileNotFoundError:
@@ -59,7 +59,7 @@ def is_directory(path: Path) -> bool:
 
 
 def same_bytes(one: Path, other: Path) -> bool:
-    """Compares two files. Raises OSError."""
+    """Returns whether two files hold the same bytes. Raises OSError."""
     with open_archive(one) as first, open_archive(other) as second:
         if os.fstat(first.fileno()).st_size != os.fstat(second.fileno()).st_size:
             return False

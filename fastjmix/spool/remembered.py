@@ -1,9 +1,9 @@
-"""Keeps a small file of facts worth remembering across restarts, and not worth an error.
+"""Keeps a small file of hints across restarts, without which everything still works.
 
 Wanted: a hint survives a restart.
-Guaranteed: neither `load` nor `save` raises for what lies in the file's place: a file that is
-missing, foreign, damaged, too large or no file is as good as none, and is left as it is. Only what
-`save` wrote (or an empty file, which a power cut can leave of it) is ever replaced.
+Guaranteed: neither `load` nor `save` raises for the file in its place: one that is missing,
+foreign, damaged, too large or not regular counts as none, and is left as it is. Only a file that
+`save` wrote is replaced, or an empty one, which a power cut can leave of it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ REMEMBERED_BYTES_MAX: Final = 64 * 1024
 """A hundred bytes an upstream, or a calling AE title; a larger file was not written by us."""
 
 MARK: Final = "fastjmix"
-"""The key that says who wrote the file; its value is the form's number."""
+"""The key that marks a file of ours; its value is FORM."""
 
 FORM: Final = 1
 
@@ -55,16 +55,16 @@ class Remembered:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             with contextlib.suppress(FileNotFoundError):
-                new.unlink()  # of one that was killed here
+                new.unlink()  # the remains of a kill
             with open(os.open(new, flags, 0o600), "wb") as file:
                 file.write(text)
-            new.replace(self._path)  # the only one here that replaces: nothing else has this name
+            new.replace(self._path)  # replaces a file that only `save` writes
         except OSError:
             return False
         return True
 
     def _read(self) -> dict[str, Any] | None:
-        """Returns its object; {} when nothing stands there; None for what is not ours."""
+        """Returns its object; {} when there is no file; None for a file that is not ours."""
         flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             descriptor = os.open(self._path, flags)

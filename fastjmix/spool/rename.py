@@ -1,13 +1,13 @@
-"""Renames in the spool, and never replaces another file.
+"""Renames a file or directory without replacing another one.
 
-rename(2) destroys what had the new name. An archive in the spool may be the only copy of
+rename(2) destroys the file that had the new name. An archive in the spool may be the only copy of
 acknowledged instances, so each rename here is renameat2(2) with RENAME_NOREPLACE. A file system
-that does not know it (NFS, 9p, some FUSE) answers EINVAL: there a file gets its new name with
-link(2), which never replaces either, and loses the old one; a kill in between leaves both names of
-one file, which the next attempt finds and ends.
-Still wrong: without RENAME_NOREPLACE a directory, and on a file system without hard links a file,
-is renamed after a look at the new name. Between look and rename another may take it; of those that
-are renamed so, only archives of a POST have names that another may choose.
+that does not support it (NFS, 9p, some FUSE) answers EINVAL. There a file gets its new name by
+link(2), which never replaces either, and then loses the old one. A kill in between leaves one file
+with both names; the next attempt finds that and ends the step.
+Still wrong: without RENAME_NOREPLACE a directory is renamed after a check of the new name; so is a
+file on a file system without hard links. Another process may take the name between check and
+rename. Of the names renamed in this way, others can choose only those of archives of a POST.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
 def rename_new(source: Path, target: Path) -> None:
-    """Gives a file or directory a name that nothing has. Raises FileExistsError, OSError.
+    """Gives a file or directory a name that no other has. Raises FileExistsError, OSError.
 
-    When both names are the same file, only `source` goes: the step was begun before.
+    When both names are those of one file, it removes `source`: an earlier attempt had begun.
     """
     try:
         try:
-            _rename_at_once(source, target)
+            _rename_by_renameat2(source, target)
         except OSError as problem:
             if problem.errno not in UNSUPPORTED:
                 raise
-            _rename_in_steps(source, target)
+            _rename_by_link(source, target)
     except FileExistsError:
         if not same_file(source, target):
             raise
@@ -50,12 +50,12 @@ def rename_new(source: Path, target: Path) -> None:
 
 
 def same_file(one: Path, other: Path) -> bool:
-    """True when two names are those of one regular file. Raises OSError."""
+    """Returns True when two names are those of one regular file. Raises OSError."""
     first, second = one.lstat(), other.lstat()
     return stat.S_ISREG(first.st_mode) and os.path.samestat(first, second)
 
 
-def _rename_at_once(source: Path, target: Path) -> None:
+def _rename_by_renameat2(source: Path, target: Path) -> None:
     function = getattr(_libc, "renameat2", None)
     if function is None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
@@ -65,7 +65,7 @@ def _rename_at_once(source: Path, target: Path) -> None:
         raise OSError(number, os.strerror(number), str(source), None, str(target))
 
 
-def _rename_in_steps(source: Path, target: Path) -> None:
+def _rename_by_link(source: Path, target: Path) -> None:
     if not stat.S_ISDIR(source.lstat().st_mode):
         try:
             os.link(source, target, follow_symlinks=False)

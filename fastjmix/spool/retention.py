@@ -1,12 +1,12 @@
-"""Keeps sent/ within its bounds: the oldest delivered envelopes go.
+"""Keeps sent/ within its bounds by deleting the oldest delivered envelopes.
 
-Wanted: an envelope goes soon after it is too old or too much, also among 100,000; no look at them
-all is in the way of anything.
-Guaranteed: only what is in sent/, with a record of ours that holds a receipt, is ever deleted. The
-archive goes before its record: a record alone in sent/ is what a kill leaves of that, and the
-successor's sweep deletes it. sent/ is listed in portions (`survey`), and again only when it was
-changed; of its envelopes the OLDEST_MAX oldest are kept in mind, and the size of all.
-Still wrong: what a person adds to sent/ counts from the next survey on.
+Wanted: an envelope is deleted soon after it is too old, or sent/ too large, also among 100,000. No
+listing of them all delays other work.
+Guaranteed: only envelopes in sent/ are deleted, and only with a record of ours that holds a
+receipt. The archive is deleted before its record: a kill in between leaves a record alone, which
+the successor's sweep deletes. sent/ is listed in portions (`survey`), and again only when it has
+changed. The OLDEST_MAX oldest envelopes are remembered, and the size of all.
+Still wrong: files that a person adds to sent/ count from the next survey on.
 """
 
 from __future__ import annotations
@@ -31,15 +31,14 @@ if TYPE_CHECKING:
     from fastjmix.spool.states import Spool
 
 PORTION: Final = 1000
-"""Envelopes that one step looks at, or deletes: some ten milliseconds."""
+"""Envelopes that one step lists or deletes: some ten milliseconds."""
 
 OLDEST_MAX: Final = 10_000
-"""Envelopes that are kept in mind: 2 MB. When all of them are gone, sent/ is listed again."""
+"""Envelopes that are remembered: 2 MB. When all of them are deleted, sent/ is listed again."""
 
 
 STUCK_SECS: Final = 3600.0
-"""Seconds for which an envelope that could not be deleted is left out: it is tried again, and is
-not in the way."""
+"""Seconds until an envelope that could not be deleted is tried again."""
 
 
 class _Kept(NamedTuple):
@@ -49,8 +48,8 @@ class _Kept(NamedTuple):
 
 
 class Trimmed(NamedTuple):
-    """The result of one step of `Retention.trim`: what it removed, and whether there is more to
-    do."""
+    """The result of one step of `Retention.trim`: the ids and bytes that it removed, and whether
+    there is more to do."""
 
     ids: list[str]
     size: int
@@ -58,8 +57,8 @@ class Trimmed(NamedTuple):
 
 
 class Retention:
-    """Bounds on sent/: seconds and bytes; None is no bound. For one thread at a time, but for
-    `delivered`."""
+    """Bounds on sent/ in seconds and bytes; None is no bound. One thread at a time may use it, but
+    any thread may call `delivered`."""
 
     def __init__(
         self, spool: Spool, max_age_secs: float | None = None, max_bytes: int | None = None
@@ -71,16 +70,16 @@ class Retention:
         self._oldest: deque[_Kept] = deque()
         self._complete = False
         self._total = 0
-        self._news: deque[str] = deque()
+        self._arrived: deque[str] = deque()
         self._changed_ns = -1
         self._stuck: dict[str, float] = {}
-        self._told = False
+        self._logged = False
 
     def delivered(self, envelope_id: str) -> None:
-        """Notes that an envelope has come to sent/. May be called from any thread."""
-        self._news.append(envelope_id)
+        """Notes that an envelope has arrived in sent/. May be called from any thread."""
+        self._arrived.append(envelope_id)
 
-    # -- what is there -------------------------------------------------------------------------
+    # -- listing ------------------------------------------------------------------------------
 
     @property
     def stale(self) -> bool:
@@ -93,9 +92,9 @@ class Retention:
         return not self._complete and not self._oldest
 
     def survey(self) -> Iterator[None]:
-        """Lists sent/, a portion at each step; the last one makes it known. Raises OSError."""
+        """Lists sent/, a portion at each step; the last step keeps the result. Raises OSError."""
         changed_ns = self._sent.stat().st_mtime_ns
-        self._news.clear()  # they are in the listing
+        self._arrived.clear()  # they are in the listing
         with os.scandir(self._sent) as entries:
             ids = {
                 one[0]
@@ -107,7 +106,7 @@ class Retention:
         found: list[_Kept] = []
         total = count = 0
         for number, envelope_id in enumerate(ids, 1):
-            kept = self._look(envelope_id) if envelope_id not in self._stuck else None
+            kept = self._find(envelope_id) if envelope_id not in self._stuck else None
             if kept is not None:
                 found.append(kept)
                 total += kept.size
@@ -120,9 +119,9 @@ class Retention:
         self._complete = count == len(self._oldest)
         self._total = total
         self._changed_ns = changed_ns
-        self._news = deque(one for one in self._news if one not in ids)
+        self._arrived = deque(one for one in self._arrived if one not in ids)
 
-    def _look(self, envelope_id: str) -> _Kept | None:
+    def _find(self, envelope_id: str) -> _Kept | None:
         with contextlib.suppress(FileNotFoundError):
             archive = (self._sent / f"{envelope_id}.zip").lstat()
             record = (self._sent / f"{envelope_id}.json").lstat()
@@ -130,9 +129,9 @@ class Retention:
                 return _Kept(record.st_mtime, archive.st_size, envelope_id)
         return None
 
-    def _take_news(self) -> None:
-        while self._news:
-            if (one := self._look(self._news.popleft())) is None:
+    def _add_arrived(self) -> None:
+        while self._arrived:
+            if (one := self._find(self._arrived.popleft())) is None:
                 continue
             self._total += one.size
             if self._complete and len(self._oldest) < OLDEST_MAX:
@@ -140,7 +139,7 @@ class Retention:
             else:
                 self._complete = False
 
-    # -- what goes -----------------------------------------------------------------------------
+    # -- deleting ------------------------------------------------------------------------------
 
     @property
     def due_secs(self) -> float | None:
@@ -150,23 +149,21 @@ class Retention:
         return max(0.0, self._oldest[0].delivered + self._max_age_secs - self._now())
 
     def _now(self) -> float:
-        """Returns the earlier of two clocks: setting one, either way, makes nothing older than it
-        is.
-        """
+        """Returns the earlier of two clocks, so that no envelope seems older than it is when one of
+        them is set."""
         return min(time.time(), self._clock + time.monotonic())
 
     def trim(self, wanted: int = 0, inodes: int = 0) -> Trimmed:
-        """Removes the oldest beyond either bound, and until `wanted` bytes are free again, and so
-        many `inodes`.
+        """Removes the oldest beyond either bound, and until `wanted` bytes and `inodes` are free.
 
-        Looks at no more than PORTION: `more` says whether to ask again. Raises OSError.
+        Looks at no more than PORTION: `more` says whether to call it again. Raises OSError.
         """
-        self._take_news()
+        self._add_arrived()
         removed: list[str] = []
         freed, looked, now = 0, 0, self._now()
         while self._oldest:
             short = freed < wanted or len(removed) * SENT_INODES < inodes
-            if not self._goes(self._oldest[0], now, short):
+            if not self._is_due(self._oldest[0], now, short):
                 break
             if looked == PORTION:
                 return Trimmed(removed, freed, more=True)
@@ -180,14 +177,12 @@ class Retention:
                 self._stuck[one.id] = time.monotonic()
         return Trimmed(removed, freed, more=self.exhausted)
 
-    def _goes(self, one: _Kept, now: float, wanted: bool) -> bool:
+    def _is_due(self, one: _Kept, now: float, wanted: bool) -> bool:
         old = self._max_age_secs is not None and now - one.delivered > self._max_age_secs
         return wanted or old or (self._max_bytes is not None and self._total > self._max_bytes)
 
     def _remove(self, envelope_id: str) -> bool:
-        """Removes an envelope. Returns False for one that is not ours, or cannot be deleted: the
-        others go all the same.
-        """
+        """Removes an envelope. Returns False for one that is not ours or cannot be deleted."""
         record = self._sent / f"{envelope_id}.json"
         problem = "its record holds no receipt"
         try:
@@ -201,14 +196,14 @@ class Retention:
             problem = failure.strerror or str(failure)
         except DamagedTicket as failure:
             problem = failure.message
-        if not self._told:
-            self._told = True  # one line: they are met again at each survey
+        if not self._logged:
+            self._logged = True  # one line: each survey finds them again
             hint = "it stays in sent/ with all that are like it"
             log.get().error("expiry_failed", envelope=envelope_id, problem=problem, hint=hint)
         return False
 
     def run(self, wanted: int = 0, inodes: int = 0) -> list[str]:
-        """Removes all of it at once; returns the ids that went. Raises OSError."""
+        """Removes all that is due without a pause; returns its ids. Raises OSError."""
         removed: list[str] = []
         more = self.stale
         while True:

@@ -1,11 +1,11 @@
-"""Guards the storage directory that was claimed: is it still that one, and may another replace it?
+"""Holds the claim on the storage directory, and checks that the path still leads to it.
 
-Wanted: nothing is written into a directory that is not ours, and an administrator who makes the
-storage directory again has no more to do.
-Guaranteed: the lock file says which directory was claimed (`check`). Another one is taken in its
-place only if nobody else has, and if it is on the same file system: on another one it is what a
-mount covered, and will cover again. A start that could not make the lock file (no inodes) claims
-the directory as soon as it can.
+Wanted: nothing is written into a directory that is not ours. An administrator who makes the storage
+directory again has nothing more to do.
+Guaranteed: the lock file identifies the directory that was claimed (`check`). A new directory is
+claimed in its place only if no other fastjmix has, and only on the same file system: a directory on
+another one is what a mount had covered, and will cover again. A start that could not make the lock
+file (no inodes) claims the directory as soon as it can.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from fastjmix.spool.lock import LOCK, claim, join
 
 
 class Root:
-    """The directory, and the lock on it; what a child inherits over fork stands for the same."""
+    """The directory and the lock on it. A forked process shares both."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -31,7 +31,7 @@ class Root:
 
     @property
     def claimed(self) -> bool:
-        """True when it was claimed, and not released."""
+        """True from the claim to the release."""
         return self._lock is not None
 
     def claim(self) -> None:
@@ -46,7 +46,7 @@ class Root:
             self._lock = None
 
     def check(self) -> None:
-        """Raises StorageGone when the path leads to another directory, or to none."""
+        """Raises StorageGone when the path leads to another directory, or to none; OSError."""
         if self._lock is not None and not leads_to(self.path / LOCK, identity(self._lock)):
             raise StorageGone("the storage directory is gone, or another one")
 

@@ -1,9 +1,9 @@
-"""Holds an instance that is larger than its lane: a file of its own until it is whole.
+"""Holds an instance that is larger than its lane, in a file of its own until it is whole.
 
-Wanted: its bytes take the disk's space once, though they are written twice.
-Guaranteed: it is joined (Draft.join) in steps of JOIN_BYTES, each of which gives its part of the
-spill back to the disk where the file system can do that (`shrinks`).
-Still wrong: where the file system punches no holes, its space is needed twice.
+Wanted: the instance takes the disk's space once, though its bytes are written twice.
+Guaranteed: the file is joined to its draft (Draft.join) in steps of JOIN_BYTES. Each step frees its
+part of the file where the file system can punch holes (`shrinks`).
+Still wrong: on other file systems it takes its space twice.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ JOIN_BYTES: Final = 4 << 20
 
 
 class Spill:
-    """The file, beside the envelopes. Nothing in it was promised."""
+    """The file, in building/. Nothing in it was promised."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -41,15 +41,15 @@ class Spill:
 
     @property
     def join_bytes(self) -> int:
-        """Returns how much more of the disk it will take while it is joined."""
+        """The bytes of the disk that it takes in addition while it is joined."""
         return min(self.size, JOIN_BYTES) if self.shrinks else self.size
 
     def append(self, buffers: Sequence[Bytes]) -> None:
-        """Appends bytes. Raises OSError (ENOSPC and its kin)."""
+        """Appends bytes. Raises OSError, most often for want of space."""
         self.size = write_all(self.descriptor, buffers, self.size)
 
     def move(self, at: int, length: int, target: int, offset: int) -> None:
-        """Moves a part of it to `offset` of another file. It cannot be read here any more.
+        """Moves a part of it to `offset` of another file. It can no longer be read here.
 
         Raises OSError.
         """
@@ -66,22 +66,20 @@ class Spill:
 
     def drop(self) -> None:
         """Closes and removes the file."""
-        with contextlib.suppress(OSError):  # nothing of it is wanted any more
+        with contextlib.suppress(OSError):  # its bytes are no longer needed
             os.close(self.descriptor)
         with contextlib.suppress(OSError):
             self.path.unlink(missing_ok=True)
 
 
 class Remade(Spill):
-    """A draft's archive in another form, being written beside it. It is worth nothing before its
-    seal.
-    """
+    """A draft's archive in another form, being written beside it. It counts only when sealed."""
 
     def __init__(self, directory: Path, name: str) -> None:
         path = directory / name
-        path.unlink(missing_ok=True)  # an earlier attempt's
+        path.unlink(missing_ok=True)  # of an earlier attempt
         super().__init__(path)
 
     def overwrite(self, data: Bytes, offset: int) -> None:
-        """Bytes whose place was kept. Raises OSError."""
+        """Writes bytes at an offset that was left out before. Raises OSError."""
         write_all(self.descriptor, [data], offset)

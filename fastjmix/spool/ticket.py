@@ -1,4 +1,7 @@
-"""What is known of a sealed envelope without opening it: the JSON beside its archive."""
+"""Defines the ticket: the JSON beside an archive, with the facts of a sealed envelope.
+
+Guaranteed: `load` reads what `dump` writes, and no other file.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from fastjmix.spool.lock import FORMAT
 from fastjmix.spool.reading import read_small
 
 TICKET_BYTES_MAX: Final = 1 << 20
-"""A ticket is about 1 KB; a larger one was not written by us."""
+"""A ticket is about 1 KB; a larger file is not ours."""
 
 NUMBER_MAX: Final = 1 << 62
 """The largest number of instances or of bytes: no file system holds more."""
@@ -57,17 +60,16 @@ CHECKS: Final[Mapping[str, Callable[[object], bool]]] = {
     "receipt": _answer,
     "refusal": _answer,
 }
-"""Checks of each field in a record: is its value one that we write? Others act on them without
-another look."""
+"""Checks of the fields: True for a value that fastjmix writes. Readers rely on them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """What is known of a sealed envelope without opening it; JSON beside the archive.
+    """The facts of a sealed envelope that are known without opening it.
 
     `size_bytes` is the archive's; `sealed_at` is Unix seconds; `origin` names the process that
-    waits for the outcome when `ack` is "uploaded"; `crc32` is that of the whole archive, kept where
-    it was received and not sealed here.
+    waits for the outcome when `ack` is "uploaded"; `crc32` is that of the whole archive, for one
+    that was received and not sealed here.
     """
 
     id: str
@@ -88,18 +90,19 @@ class Ticket:
     def awaited(self) -> bool:
         """True when `origin` waits for the outcome, and nothing has been promised.
 
-        Not of one that was in rejected/ and was put back by a person: nobody waits for that.
+        False for an envelope that a person moved back from rejected/: no process waits for it.
         """
         return self.ack == "uploaded" and self.refusal is None
 
     def dump(self) -> bytes:
-        """The ticket as JSON text."""
+        """Returns the ticket as JSON text."""
         shown = {key: value for key, value in asdict(self).items() if value is not None}
         return orjson.dumps({"format": FORMAT, **shown}, option=orjson.OPT_APPEND_NEWLINE)
 
     @classmethod
     def load(cls, text: bytes, where: str) -> Ticket:
-        """Reads what `dump` wrote, and nothing else. Raises DamagedTicket, naming `where`."""
+        """Returns the ticket that `dump` wrote. Raises DamagedTicket, with `where`, for any other
+        text."""
         try:
             found = orjson.loads(text)
             if (number := found.pop("format")) != FORMAT:
@@ -110,7 +113,7 @@ class Ticket:
             found["studies"] = tuple(found["studies"])
             ticket = cls(**found)
             if ticket.receipt or ticket.refusal:
-                ticket.dump()  # nesting that can be read and not be written
+                ticket.dump()  # fails for nesting that can be read and not be written
         except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as problem:
             raise DamagedTicket(
                 f"{where}: not a ticket of fastjmix ({problem})",
@@ -130,12 +133,12 @@ class Ticket:
         return ticket
 
     def about(self, other: Ticket) -> bool:
-        """True when both are about the same bytes, and each has the same kind of end, or none."""
+        """Returns True when both describe the same archive, and both have the same kind of end."""
         ends = (self.receipt is None, self.refusal is None)
         if ends != (other.receipt is None, other.refusal is None):
             return False
         return self.unended() == other.unended()
 
     def unended(self) -> Ticket:
-        """Returns the same without its receipt or refusal."""
+        """Returns the ticket without its receipt or refusal."""
         return replace(self, receipt=None, refusal=None)

@@ -26,7 +26,7 @@ import uvloop
 from fastjmix import log
 from fastjmix.config import Config, Upstream
 from fastjmix.ipc.channels import Channels
-from fastjmix.spool import Room, Spool
+from fastjmix.spool import FreeSpace, Spool
 from fastjmix.uploader.backlog import Backlog
 from fastjmix.uploader.deliveries import Deliveries
 from fastjmix.uploader.finishing import Finishing
@@ -169,7 +169,7 @@ async def _main(config: Config, spool: Spool, channels: Channels) -> None:
     limits = StorageLimits(
         config.runtime.retention_secs,
         config.runtime.retention_bytes,
-        Room.of(config, channels.metrics),
+        FreeSpace.of(config, channels.metrics),
         config.runtime.queue_alarm_secs,
     )
     uploader = Uploader(upstreams_of(config), spool, channels, limits=limits)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from fastjmix import log
-from fastjmix.spool import SENT_INODES, Retention, Room, Spool
+from fastjmix.spool import SENT_INODES, FreeSpace, Retention, Spool
 
 REST: Final = 4.0
 """Times as long as a look took pass before the next one."""
@@ -38,7 +38,7 @@ class StorageLimits:
 
     secs: float | None = None
     size: int | None = None
-    room: Room | None = None
+    room: FreeSpace | None = None
     alarm_secs: float = ALARM_SECS
 
 

@@ -22,8 +22,8 @@
     ├── BuildError               exit 1   (envelope/) what was given makes no envelope
     └── OutputError              exit 1   (envelope/) the target exists, or cannot be written
 
-A message and its hint speak to a caller of the function: they name arguments (`force=True`). The
-command line puts its options in their place (tools/envelope/options.py).
+A message and its hint are written for a caller of the function: they name arguments
+(`force=True`). The command line replaces these by its options (tools/envelope/options.py).
 
 This module imports no other module of fastjmix, so that every one of them can import it.
 """
@@ -79,11 +79,12 @@ class DamagedTicket(SpoolError):
 
 
 class StorageError(FastjmixError, OSError):
-    """The storage did not read or write something.
+    """A read or a write of the storage failed.
 
-    It is an OSError, as FileNotFoundError is one (PEP 3151): whoever only needs to know that the
-    storage failed catches OSError, and whoever acts on the kind catches the type. `errno` is None
-    where no error of the system says it. `storage_error` finds the type of a system call's error.
+    It is an OSError, as FileNotFoundError is one (PEP 3151): a caller that only needs to know of
+    the failure catches OSError, and one that acts on its kind catches the type. `errno` is None
+    where the failure is no error of the system. `storage_error` returns the type for a system
+    call's error.
     """
 
     numbers: ClassVar[tuple[int, ...]] = ()

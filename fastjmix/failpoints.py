@@ -47,7 +47,7 @@ POINTS: Final[Mapping[str, str]] = {
     "packer.granted": "durable; the receiver may be answering",
     "packer.digesting": "written, and answered unless a seal waits; its digest is not made",
     # spool: one envelope
-    "seal.written": "documents and central directory stand in building/, not synced",
+    "seal.written": "documents and central directory are in building/, not synced",
     "seal.synced": "the archive is complete and durable in building/; there is no ticket",
     "seal.published": "archive and ticket are in outbox/; building/<id> holds draft.json only",
     "seal.removed": "archive and ticket are in outbox/; building/<id> is gone",
@@ -56,19 +56,19 @@ POINTS: Final[Mapping[str, str]] = {
     "move.recorded": "the receipt (or refusal) is durable in its new place; archive in outbox/",
     "move.moved": "archive and receipt are in their new place; the ticket in outbox/ is left over",
     # spool: one envelope whose payload is encrypted; then as above, from seal.published on
-    "encrypt.midway": "some of the ciphertext stands in building/<id>/sealed.zip.new",
+    "encrypt.midway": "some of the ciphertext is in building/<id>/sealed.zip.new",
     "encrypt.written": "all of it does, with documents and central directory, not synced",
     "encrypt.settled": "building/<id>/sealed.zip is durable and counts; envelope.zip is there, too",
     # recovery: one draft
     "recovery.walked": "its members were read; nothing was written",
-    "recovery.sealed": "the envelope is in outbox/; the uploader was not told",
+    "recovery.sealed": "the envelope is in outbox/; the uploader was not woken",
     # uploader: one envelope
     "uploader.listed": "outbox/ was listed; nothing was begun",
     "uploader.body": "some of the body was handed to the connection",
     "uploader.answered": "the upstream has answered; nothing was written here",
     # api: one POST
     "api.received": "the body is in building/*.upload, and is a valid envelope; not admitted",
-    "api.admitted": "in outbox/; the uploader was not told, the caller was not answered",
+    "api.admitted": "in outbox/; the uploader was not woken, the caller was not answered",
 }
 """Every point, with the state of the disk and of the peers when it is reached."""
 

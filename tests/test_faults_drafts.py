@@ -1,4 +1,4 @@
-"""Row F86: a draft that cannot be recovered, or has odd things beside it, concerns itself only."""
+"""Row F86: a draft that cannot be recovered, or has foreign files in it, stops no other draft."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 
 
 def test_f86_drafts_that_cannot_be_recovered_stop_nobody(disk: Disk) -> None:
-    """Two that nobody may open for writing, one that can be: it is sealed, new instances are taken,
-    and the two are sealed when they can be."""
+    """Two drafts may not be opened for writing and a third one may: it is sealed, and new instances
+    are accepted. The two are sealed when they may be opened."""
     ledger = Ledger()
     with (
         running(Gateway(disk.at.parent, NOBODY, builder=LATE)) as own,
@@ -108,7 +108,7 @@ def test_f87_a_draft_that_is_away_for_now_is_not_forgotten(tmp_path: Path) -> No
 def test_f87_an_original_that_cannot_leave_durably_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One of a draft and its copy is there, whichever call fails for want of descriptors."""
+    """Either a draft or its copy is there, whichever call fails for want of descriptors."""
     ledger = Ledger()
     spool, leftover = left_by_a_kill(tmp_path, ledger)
     spool.durable = True
@@ -137,7 +137,7 @@ def test_f87_an_original_that_cannot_leave_durably_counts(
 def test_f86_another_form_without_its_ticket_is_made_anew(
     tmp_path: Path, ticket: Callable[[Path], None]
 ) -> None:
-    """The form beside it holds what was acknowledged."""
+    """The archive beside it holds the acknowledged instances."""
     ledger = Ledger()
     spool, leftover = left_by_a_kill(tmp_path, ledger)
     leftover.sealed.write_bytes(b"half of something")

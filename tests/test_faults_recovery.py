@@ -1,7 +1,7 @@
-"""Row F85: strange instances among ordinary ones, and whoever packs them dies at any moment.
+"""Row F85: odd instances among ordinary ones, and their packer is killed at any moment.
 
-Real senders, a real upstream, real kills. Afterwards: what was acknowledged is delivered, byte for
-byte, and nothing was set aside.
+The senders, the upstream and the kills are real. Afterwards every acknowledged instance is
+delivered, byte for byte, and none is in rejected/.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def start(tmp_path: Path, store: Store) -> Iterator[Callable[..., Gateway]]:
 
 
 def study_of(study: str, odd: int = EACH_FORM) -> dict[str, bytes]:
-    """Returns ordinary instances, and strange ones between them."""
+    """Returns ordinary instances, and odd ones between them."""
     rng = random.Random(study)
     both = instances(study, 5) | strange.instances(study, odd, rng)
     order = sorted(both)
@@ -82,7 +82,7 @@ def test_f85_a_packer_killed_among_strange_instances(start, store, at: str, dura
 
 
 def killed(own: Gateway) -> None:
-    """Kills all of it."""
+    """Kills all processes of the gateway."""
     children = own.children()
     own.child.kill()
     own.child.wait()
@@ -91,7 +91,7 @@ def killed(own: Gateway) -> None:
 
 
 def test_f85_a_gateway_killed_among_strange_instances(start, store) -> None:
-    """The next one has larger lanes; then smaller ones again."""
+    """The next gateway has larger lanes, and the one after it smaller ones again."""
     ledger = Ledger()
     own = start(builder=PATIENT)
     Modality(lambda: own.dicom_port, ledger).send(study_of("1.2.826.85.2"))
@@ -110,7 +110,7 @@ def test_f85_a_gateway_killed_among_strange_instances(start, store) -> None:
 @pytest.mark.timeout(by_form(120, 3600))
 @pytest.mark.usefixtures("seed")
 def test_f85_random_kills_of_packers(start, store) -> None:
-    """Every second or so, while senders repeat what failed."""
+    """Kills come about every second, while senders repeat what failed."""
     own = start(fastjmix=f"{SMALL_LANES}\npackers = 2")
     ledger, over = Ledger(), threading.Event()
 
@@ -143,7 +143,7 @@ def test_f85_random_kills_of_packers(start, store) -> None:
 @pytest.mark.parametrize("durability", ["fsync", "page-cache"])
 @pytest.mark.parametrize("point", ["packer.appended:raise:4", "packer.joining:raise:1"])
 def test_f85_a_fault_in_an_append_costs_one_instance(start, store, point: str, durability) -> None:
-    """Its packer lives, its neighbours on another association do not notice."""
+    """Its packer stays alive, and instances of another association are not affected."""
     own = start(point, builder=f'{PATIENT}\ndurability = "{durability}"')
     ledger = Ledger()
     with Peer(own.dicom_port) as other:

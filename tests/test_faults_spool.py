@@ -1,4 +1,4 @@
-"""Whatever lies in the spool: names that are taken, files that are not ours, what a kill left."""
+"""The spool with other files in it: names that are taken, foreign files, the remains of a kill."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ assert sorted(os.listdir()) == ["b", "c", "e", "f", "fifo", "link"], os.listdir(
 
 @pytest.mark.parametrize("says", ["", "EINVAL", "ENOSYS"])
 def test_f84_a_rename_never_replaces(tmp_path: Path, says: str) -> None:
-    """On this file system, and where renameat2(2) knows no RENAME_NOREPLACE."""
+    """On this file system, and where renameat2(2) has no RENAME_NOREPLACE."""
     work = tmp_path / "work"
     work.mkdir()
     traced = ["-e", "trace=renameat2,link,linkat"]
@@ -192,7 +192,7 @@ def test_f84_a_receipt_of_another_envelope_finishes_no_delivery(spool: Spool) ->
 
 
 def test_f84_the_outbox_is_taken_and_the_draft_waits(tmp_path: Path) -> None:
-    """The acknowledged envelope is delivered once the other file is gone; nobody else waits."""
+    """The acknowledged envelope is delivered once the other file is gone; no other one waits."""
     with (
         running(Store(tmp_path / "store")) as store,
         running(Gateway(tmp_path / "own", store.port, builder="release_grace_secs = 1")) as own,
@@ -251,7 +251,7 @@ def test_s29_a_post_changes_nothing_that_has_its_id(tmp_path: Path, here: str) -
 def test_s29_whoever_comes_between_the_question_and_the_rename(
     spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The question found nothing, and then somebody took the name."""
+    """The check finds no such id, and then another process takes the name."""
     for name in (f"outbox/{POSTED}.json", f"outbox/{POSTED}.zip"):
         with monkeypatch.context() as blind:
             blind.setattr(Spool, "find", lambda *_: None)
@@ -342,7 +342,7 @@ def deep() -> dict[str, object]:
 
 
 def put_foreign(root: Path, victim: Path) -> None:
-    """Puts everything that a person, a backup, or an attacker may have left in every directory."""
+    """Puts into every directory all that a person, a backup or an attacker may leave there."""
 
     def make(path: Path, text: str = "mine") -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -407,13 +407,13 @@ def put_foreign(root: Path, victim: Path) -> None:
 
 
 def bind(name: str) -> None:
-    """Leaves a socket there. Its path may have 107 characters: a short one, from where we are."""
+    """Makes a socket there, by a relative path: the path of a socket has at most 107 characters."""
     with contextlib.closing(socket.socket(socket.AF_UNIX)) as one:
         one.bind(name)
 
 
 def unprivileged(directory: Path) -> str:
-    """Returns a Python that obeys the modes of files, root's too, as a service user's does."""
+    """Returns a Python for which the modes of files hold, even when root runs it."""
     script = directory / "python"
     drop = "setpriv --bounding-set -dac_override,-dac_read_search"
     prefix = f"{drop} " if os.geteuid() == 0 else ""
@@ -473,7 +473,7 @@ Uploader.__init__ = lambda self, *given, **more: begin(self, *given, **more, pac
 
 @pytest.mark.parametrize("bad", ["json", "zip"])
 def test_f86_what_cannot_be_read_is_tried_again_when_it_can(tmp_path: Path, bad: str) -> None:
-    """Its mode is mended: it is delivered, without a restart. Meanwhile the others are."""
+    """The others are delivered meanwhile, and it when its mode is changed, without a restart."""
     python = unprivileged(tmp_path)
     with running(Store(tmp_path / "store")) as store:
         with running(Gateway(tmp_path / "own", 9, builder=QUICK, python=python)) as own:
@@ -536,7 +536,7 @@ def test_f95_a_successor_sweeps_what_a_killed_process_left(tmp_path: Path) -> No
     with running(Gateway(tmp_path / "own", 9, **told)) as own:
         own.wait_for("http_listening")
         building, sent = own.spool / "building", own.spool / "sent"
-        other = building / f"packer-9-{uuid.uuid4()}.upload"  # of a process that may live
+        other = building / f"packer-9-{uuid.uuid4()}.upload"  # of a process that may be running
         other.write_bytes(b"x")
         with socket.create_connection(("127.0.0.1", own.http_port)) as posting:
             head = b"POST /jmix/api/jmix HTTP/1.1\r\nHost: localhost\r\n"
@@ -572,7 +572,7 @@ def test_f95_a_ticket_of_a_living_process_is_not_swept(spool: Spool) -> None:
 def test_f95_retention_acts_when_an_envelope_was_delivered(
     tmp_path: Path, limits: StorageLimits
 ) -> None:
-    """Not at the next minute's look: nothing but the delivery wakes it."""
+    """It does not wait for the next survey of the minute: the delivery wakes it."""
 
     async def test() -> None:
         async with (

@@ -100,8 +100,7 @@ def moved_and_back(spool: Path) -> Callable[[], object]:
 
 
 def replaced(spool: Path) -> Callable[[], object]:
-    """Puts another directory in its place, with everything that a spool has, and a lock of its
-    own."""
+    """Puts another directory in its place, with all files of a spool, and a lock of its own."""
     spool.rename(spool.with_name("elsewhere"))
     other = Spool(spool)
     other.prepare()
@@ -125,9 +124,7 @@ def without_files(spool: Path) -> Callable[[], object]:
 
 
 def another_file(spool: Path) -> Callable[[], object]:
-    """Makes another file, as a tool does that restores a copy: the same name and bytes, another
-    inode.
-    """
+    """Makes a file with the same name and bytes and another inode, as a restore of a copy does."""
     (archive,) = spool.glob("building/*/envelope.zip")
     copy = archive.with_name("copy")
     shutil.copy(archive, copy)
@@ -152,7 +149,7 @@ WAYS = [
 def test_f87_nothing_is_acknowledged_into_a_file_without_a_name(
     start: Callable[..., Gateway], way: Callable[[Path], Callable[[], object]], durability: str
 ) -> None:
-    """Not even what is there already; and what was acknowledged before is delivered."""
+    """Not even instances that are there already; those acknowledged before are delivered."""
     own, ledger = start(builder=f'{LATE}\ndurability = "{durability}"'), Ledger()
     uid, data = ledger.make("1.2.3.1", 1000)
     with opened(own) as peer:
@@ -173,7 +170,7 @@ def test_f87_nothing_is_acknowledged_into_a_file_without_a_name(
 
 
 def test_f87_a_seal_after_the_directory_went_loses_nothing(start: Callable[..., Gateway]) -> None:
-    """The envelope's time comes when there is nowhere to seal it, nor to save it."""
+    """The envelope is due while there is no directory to seal it in, nor to save it in."""
     own, ledger = start(builder="release_grace_secs = 0.3"), Ledger()
     with opened(own) as peer:
         assert ledger.store(peer) == 0
@@ -215,7 +212,7 @@ def test_f87_an_instance_that_waits_for_the_upstream_is_refused(
 def test_f87_a_directory_that_another_fastjmix_has_taken_is_left_alone(
     start: Callable[..., Gateway],
 ) -> None:
-    """Two packers of one run share the new directory; a stranger has it alone."""
+    """Two packers of one run share the new directory; another run has it alone."""
     own, ledger = start(builder=LATE, fastjmix="packers = 2"), Ledger()
     with opened(own) as peer:
         studies = [f"1.2.3.{n}" for n in range(8)]
@@ -223,20 +220,20 @@ def test_f87_a_directory_that_another_fastjmix_has_taken_is_left_alone(
         delete_whole(own.spool)
         assert {ledger.store(peer, study) for study in studies} == {A700}
         own.wait_for("intake_stopped", 2)
-        stranger = Spool(own.spool)
-        stranger.prepare()
+        other_run = Spool(own.spool)
+        other_run.prepare()
         own.wait_for("intake_still_stopped .*another fastjmix", 2)
         assert not list((own.spool / "building").iterdir())
-        stranger.release()
+        other_run.release()
         own.wait_for("intake_resumed", 2)
         with pytest.raises(SpoolError, match="another fastjmix"):
-            stranger.prepare()
+            other_run.prepare()
         assert {ledger.store(peer, study) for study in studies} == {0}
         own.wait_for("envelope_recovered", len(studies))
     assert own.stop() == 0
     ledger.check(own.envelopes("outbox"))
-    stranger.prepare()  # the last of them has let go
-    stranger.release()
+    other_run.prepare()  # the last of them has released it
+    other_run.release()
 
 
 def test_f87_a_packer_that_starts_anew_asks_whose_the_directory_is(
@@ -246,15 +243,15 @@ def test_f87_a_packer_that_starts_anew_asks_whose_the_directory_is(
     with opened(own) as peer:
         assert Ledger().store(peer) == 0  # it is at work
     own.spool.rename(own.spool.with_name("elsewhere"))
-    stranger = Spool(own.spool)
-    stranger.prepare()
-    draft = stranger.drafts.new(replace(UNKNOWN, ack="uploaded"))
+    other_run = Spool(own.spool)
+    other_run.prepare()
+    draft = other_run.drafts.new(replace(UNKNOWN, ack="uploaded"))
     os.kill(own.children()["packer-0"], 9)
     own.wait_for("child_restarted")
     own.wait_for("intake_stopped")
     assert draft.archive.exists()  # a packer deletes such a draft if it is its own
     draft.abandon()
-    stranger.release()
+    other_run.release()
     own.wait_for("intake_resumed")
     with opened(own) as peer:
         assert ledger.store(peer) == 0
@@ -265,7 +262,7 @@ def test_f87_a_packer_that_starts_anew_asks_whose_the_directory_is(
 def test_f87_what_a_mount_covers_is_not_written_to(
     start: Callable[..., Gateway], disk_on: Callable[..., Disk]
 ) -> None:
-    """The disk is unmounted behind our back: the directory under it is on another file system."""
+    """The disk is unmounted meanwhile: the directory under it is on another file system."""
     disk = disk_on()
     own, ledger = start(builder=LATE), Ledger()
     with opened(own) as peer:
@@ -286,7 +283,7 @@ def test_f87_what_a_mount_covers_is_not_written_to(
 
 
 def test_f26_a_storm_without_descriptors_leaves_nothing(start: Callable[..., Gateway]) -> None:
-    """Each number of free descriptors is the last one's failure at another step of a draft."""
+    """Each number of free descriptors makes another step of a draft fail."""
     own, ledger = start(builder=LATE, fastjmix="packers = 1"), Ledger()
     packer = child(own, "packer-0")
     most = resource.prlimit(packer, resource.RLIMIT_NOFILE)[1]
@@ -326,7 +323,7 @@ def take_inodes(disk: Disk, leave: int) -> list[Path]:
 
 @pytest.mark.parametrize("more", [-1, 0, 1])
 def test_f88_marks_to_the_inode(disk_on: Callable[..., Disk], more: int) -> None:
-    """On a real file system of 96 inodes, where the least marks count: 16 and 8."""
+    """On a real file system of 96 inodes, where the least marks hold: 16 and 8."""
     disk = disk_on("-N", "96", size=16 << 20)
     take_inodes(disk, 16 - more)
     assert FreeSpace(disk.at, 0, 0).low() == (more > 0)
@@ -347,8 +344,8 @@ def test_f88_a_file_system_that_counts_no_inodes_has_no_marks() -> None:
 def test_f88_what_is_open_can_be_sealed_and_delivered(
     start: Callable[..., Gateway], disk_on: Callable[..., Disk], tmp_path: Path
 ) -> None:
-    """Studies come until no more are taken; then all of them leave, with no inode given back by
-    anybody else. Spilled instances take none that sealing needs."""
+    """Studies are sent until no more are accepted; then all of them are delivered, though nothing
+    else frees an inode. Spilled instances take none that sealing needs."""
     disk_on("-N", "96", size=24 << 20)
     with running(Store(tmp_path / "upstream")) as store:
         own = start(store.port, builder=LATE, storage=NO_MARKS, fastjmix="lane_bytes = 1048576")
@@ -427,7 +424,7 @@ def test_f88_delivered_envelopes_give_inodes_back(
 
 
 def begin_large(peer: Peer, uid: str, size: int, study: str = "1.2.3.77") -> None:
-    """Sends a C-STORE-RQ, and so many bytes of a data set that has no end yet."""
+    """Sends a C-STORE-RQ, and this many bytes of an unfinished data set."""
     peer.send(wire.p_data(wire.pdvs(1, wire.store_rq(uid), True)))
     go_on(peer, wire.data_set(uid, study=study))
     while size > 0:
@@ -447,8 +444,8 @@ def spills(own: Gateway) -> int:
 def test_f89_instances_that_never_end_leave_what_sealing_needs(
     start: Callable[..., Gateway], disk_on: Callable[..., Disk], packers: int
 ) -> None:
-    """Several at once, each of a study of its own: none passes the mark, all are refused at their
-    end, their files go at once, and who was acknowledged is sealed meanwhile."""
+    """Several at once, each of a study of its own: none passes the mark, and all are refused at
+    their end. Their files are deleted at once, and acknowledged instances are sealed meanwhile."""
     disk = disk_on(size=96 << 20)
     hard = 24 << 20
     own = start(
@@ -519,8 +516,8 @@ def calls(trace: Strace, name: str) -> int:
 def test_s30_one_uid_again_and_again_costs_each_the_same(
     start: Callable[..., Gateway], tmp_path: Path
 ) -> None:
-    """Other bytes of the same length each time: all are kept, none is read back for them, and the
-    log has a line, not one for each."""
+    """Other bytes of the same length come each time: all are kept, none is read back for them, and
+    the log has one line for all."""
     own, count = start(builder=LATE, fastjmix="packers = 1"), 120
     with opened(own) as peer:
         sent = {wire.data_set("1.2.5", pixels=os.urandom(60_000)) for _ in range(count)}
@@ -538,7 +535,7 @@ def test_s30_one_uid_again_and_again_costs_each_the_same(
 
 
 def data_sets(archive: Path) -> list[bytes]:
-    """Returns every one, those with equal UIDs too."""
+    """Returns every instance, those with equal UIDs too."""
     found = []
     for name, data in members(archive).items():
         if name.endswith(".dcm"):
@@ -552,10 +549,9 @@ here, too."""
 
 
 def same_crc(data: bytes, number: int) -> bytes:
-    """Returns `data` with another end: four bytes say `number`, and four make the CRC-32 what it
-    was.
+    """Returns `data` with another end: four bytes hold `number`, and four restore the CRC-32.
 
-    The register is run backwards from what it has to be: each entry has another highest byte.
+    The register is run backwards from its final value: each entry has another highest byte.
     """
     start = data[:-8] + number.to_bytes(4, "little")
     by_top = {entry >> 24: index for index, entry in enumerate(CRC_TABLE)}
@@ -593,8 +589,8 @@ def test_s30_bytes_that_were_made_to_look_alike_are_all_kept(
 def test_s30_others_are_answered_while_a_large_instance_is_joined(
     start: Callable[..., Gateway], tmp_path: Path
 ) -> None:
-    """On a disk that copies 4 MB in 0.2 s: those of its own study wait, the others do not. An
-    instance that is sent again is found, though it lies in a file of its own."""
+    """On a disk that copies 4 MB in 0.2 s, instances of its study wait, and others do not. An
+    instance that is sent again is found, though it is in a file of its own."""
     own, ledger = start(builder=LATE, fastjmix="packers = 1\nlane_bytes = 1048576"), Ledger()
     uid, data = ledger.make("1.2.3.1", 24 << 20)
     slow = ["-e", "trace=copy_file_range", "-e", "inject=copy_file_range:delay_enter=200000"]
@@ -630,8 +626,8 @@ def test_s30_others_are_answered_while_a_large_instance_is_joined(
 def test_s30_a_fault_while_an_instance_is_joined(
     start: Callable[..., Gateway], tmp_path: Path, call: str, how: str
 ) -> None:
-    """At the third step of six: nothing of it is acknowledged, and what was before is kept; so is
-    what waited."""
+    """At the third step of six: it is not acknowledged, and the instances before it and those that
+    waited are kept."""
     own, ledger = start(builder=SOON, fastjmix="packers = 1\nlane_bytes = 1048576"), Ledger()
     fault = f"signal={how}" if how == "SIGKILL" else f"error={how}"
     inject = ["-e", f"trace={call}", "-e", f"inject={call}:{fault}:when=3+"]

@@ -1,6 +1,4 @@
-"""packer/recovery_queue.py: attempts and pauses, and that no failure of one draft reaches the
-loop.
-"""
+"""packer/recovery_queue.py: attempts and pauses; no failure of one draft ends the loop."""
 
 from __future__ import annotations
 
@@ -71,7 +69,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 
 def test_f85_a_draft_that_fails_for_days_is_tried_for_days(site) -> None:
-    """Each pause is known, however many there were: 2,000 are more than a day."""
+    """The pause has a value after any number of failures: 2,000 are more than a day."""
     recovery = Recovery(site.leftover)
     for _ in range(2000):
         site.ends(recovery, OSError(28, "No space left on device"))
@@ -120,7 +118,7 @@ def test_f85_what_cannot_even_be_kept_is_tried_again(site) -> None:
 
 
 def test_f85_no_thread_is_no_end_of_the_loop(site, monkeypatch) -> None:
-    """As where a cgroup has no process to give."""
+    """As where a cgroup allows no more processes."""
 
     def fails(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -135,7 +133,7 @@ def test_f85_no_thread_is_no_end_of_the_loop(site, monkeypatch) -> None:
 
 
 def test_f85_drafts_that_failed_wait_behind_those_that_did_not(site) -> None:
-    """A thread is busy; meanwhile one that failed is due again, and two others are found."""
+    """While the thread is busy, one that failed is due again, and two others are found."""
     order: list[str] = []
     gate = threading.Event()
 

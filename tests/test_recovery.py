@@ -1,4 +1,4 @@
-"""F85: recovery understands whatever reception took, one member at a time, in bounded work."""
+"""F85: recovery reads every instance that reception accepted, one member at a time, in bounded work."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def held(archives: list[Path]) -> dict[str, list[bytes]]:
     return found
 
 
-# -- whatever comes --------------------------------------------------------------------------------
+# -- any data set ----------------------------------------------------------------------------------
 
 UIDS = {0x00080016: 1, 0x00080018: 2, 0x0020000D: 7, 0x0020000E: 8}
 
@@ -86,9 +86,7 @@ fillers = st.one_of(
 
 
 def filler(form: str, size: int, at: int, behind: int, kind: int, rng: random.Random) -> bytes:
-    """Returns an element of this form. `at` bytes stand before it, and a UID ends `behind` bytes
-    later.
-    """
+    """Returns an element of this form, at offset `at`; a UID ends `behind` bytes later."""
     if form == "to the limit":
         form, size = (
             "private",
@@ -165,8 +163,8 @@ def data_sets(draw: st.DrawFn, uid: str, study: str, number: int) -> bytes:
 )  # fmt: skip
 @given(data=st.data(), count=st.integers(1, 4))
 def test_f85_recovery_understands_whatever_reception_took(tmp_path, data, count: int) -> None:
-    """Reception seals an envelope; recovery seals a copy of its draft: the two say the same of
-    every instance. So too without what newer drafts say of themselves."""
+    """Reception seals an envelope, and recovery a copy of its draft: both describe every instance
+    alike. So they do without the keys that older drafts lack."""
     shutil.rmtree(tmp_path, ignore_errors=True)
     one = Reception(tmp_path / "one")
     try:
@@ -260,7 +258,7 @@ def test_f85_every_strange_form_is_taken_and_recovered(reception, tmp_path, form
     left.release()
 
 
-# -- what is not understood for all that -----------------------------------------------------------
+# -- instances that cannot be read -----------------------------------------------------------------
 
 
 @pytest.fixture
@@ -280,7 +278,7 @@ def mixed(reception: Reception) -> dict[str, bytes]:
 
 @pytest.fixture
 def lesser_reader(monkeypatch) -> None:
-    """Makes recovery understand only ordinary heads, as a version that reads less would."""
+    """Makes recovery read ordinary heads only, as another version might."""
 
     def read(read_at: Any, offset: int, size: int, syntax: str, **options: bool) -> Any:
         found = data_set_head(read_at, offset, size, syntax, **options)
@@ -301,8 +299,8 @@ def test_f85_what_reception_noted_places_a_member_that_is_not_understood(
     (found,) = documents([archive]).values()
     (expected,) = documents(reception.seal()).values()
 
-    def places(told: dict[str, object]) -> list[tuple[object, ...]]:
-        (study,) = told["studies"].values()
+    def places(metadata: dict[str, object]) -> list[tuple[object, ...]]:
+        (study,) = metadata["studies"].values()
         return [
             (study["study_uid"], series["series_uid"], instance)
             for series in study["series"]
@@ -352,15 +350,15 @@ def test_f85_a_copy_keeps_the_notes(reception, mixed, lesser_reader, tmp_path) -
     st.lists(st.integers(0, 1 << 30), max_size=3),
     st.integers(0, 1 << 30),
 )
-def test_a_journal_with_notes(tmp_path_factory, told, flips, cut: int) -> None:
-    """Reads as it was written, by a reader that knows no notes too; what is torn or flipped is left
-    out and takes nothing else with it."""
+def test_a_journal_with_notes(tmp_path_factory, written, flips, cut: int) -> None:
+    """It is read as it was written, also by a reader without notes. A torn or flipped record is
+    left out, and no other."""
     directory = tmp_path_factory.getbasetemp() / "journal"
     directory.mkdir(exist_ok=True)
     places: dict[int, int] = {}
     notes: dict[int, bytes] = {}
     written = b""
-    for start, size, text in told:
+    for start, size, text in written:
         places[start] = start + size
         written += journal.record(start, start + size)
         if text:
@@ -380,15 +378,15 @@ def test_a_journal_with_notes(tmp_path_factory, told, flips, cut: int) -> None:
         damaged[one % len(damaged)] ^= 0x10
     (directory / journal.NAME).write_bytes(damaged)
     found = journal.read(directory)
-    assert found.members.items() <= {(s, s + size) for s, size, _ in told}
-    assert found.notes.items() <= {(s, text) for s, _, text in told}
+    assert found.members.items() <= {(s, s + size) for s, size, _ in written}
+    assert found.notes.items() <= {(s, text) for s, _, text in written}
 
 
 @pytest.mark.parametrize("off", [-1, 0, 1])
 def test_bytes_of_a_note(tmp_path, off: int) -> None:
     text = b"x" * (journal.NOTE_BYTES_MAX + off)
-    told = journal.note(7, text) + journal.record(1, 2)
-    (tmp_path / journal.NAME).write_bytes(told)
+    written = journal.note(7, text) + journal.record(1, 2)
+    (tmp_path / journal.NAME).write_bytes(written)
     found = journal.read(tmp_path)
     assert found.notes == ({7: text} if off <= 0 else {})
     assert found.members == {1: 2}
@@ -414,8 +412,8 @@ for left in spool.drafts.leftovers():
 
 
 def test_f85_recovery_takes_no_more_memory_than_a_head(reception, tmp_path) -> None:
-    """An element of 2.2 GB stands among the first, and another behind the UIDs; beside it there is
-    an ordinary study. (The element is a hole in the file: only its zeros are read.)"""
+    """One element of 2.2 GB is among the first, and another behind the UIDs; beside it is an
+    ordinary study. (The element is a hole in the file: only its zeros are read.)"""
     assert reception.store(wire.data_set("1.2.826.9.9", study="1.2.826.9"), "1.2.826.9.9") == 0
     study, size = "1.2.826.10", 2_200_000_000
     elements = strange.parts(f"{study}.1", study, f"{study}.0", 1)
@@ -528,8 +526,8 @@ def member_of(number: int) -> bytes:
 
 def test_f85_a_journal_that_promises_what_no_disk_holds(tmp_path) -> None:
     whole = member_of(0)
-    told = journal.record(0, len(whole)) + journal.record(len(whole), 1 << 62)
-    spool = left_draft(tmp_path, [whole], told)
+    written = journal.record(0, len(whole)) + journal.record(len(whole), 1 << 62)
+    spool = left_draft(tmp_path, [whole], written)
     (first, _) = recovered(spool)
     assert ["missing" in damage.why for damage in first.damages] == [True]
     (archive,) = spool.outbox.glob("*.zip")
@@ -538,7 +536,7 @@ def test_f85_a_journal_that_promises_what_no_disk_holds(tmp_path) -> None:
 
 
 def test_f85_a_member_with_another_name_than_it_would_get_is_copied(tmp_path) -> None:
-    """Documents and central directory name members alike, whatever wrote the draft."""
+    """Documents and central directory use the same names, whichever version wrote the draft."""
     spool = left_draft(tmp_path, [member_of(4), member_of(2)], b"")
     assert not any(outcome.damages for outcome in recovered(spool))
     (archive,) = spool.outbox.glob("*.zip")

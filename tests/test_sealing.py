@@ -69,7 +69,7 @@ def send(own: Gateway, study: str = "1.2.826.5", count: int = 3, size: int = 300
 
 
 def sealed(own: Gateway, count: int = 1) -> list[Path]:
-    """Until nothing is being built and so many envelopes wait for the upstream."""
+    """Waits until no envelope is being built and this many wait for the upstream."""
     until(
         lambda: (
             len(own.envelopes("outbox")) >= count and not any((own.spool / "building").iterdir())
@@ -80,7 +80,7 @@ def sealed(own: Gateway, count: int = 1) -> list[Path]:
 
 
 def payload(archive: Path) -> tuple[dict[str, Any], str, bytes, dict[str, bytes]]:
-    """(manifest, dialect, ciphertext, what is in it); the archive holds nothing else."""
+    """Returns (manifest, dialect, ciphertext, its content); the archive holds nothing else."""
     content = members(archive)
     manifest = json.loads(content.pop("manifest.json"))
     content.pop("manifest.jws", None)
@@ -169,7 +169,7 @@ def secrets_stay_where_they_are(own: Gateway, directory: Path) -> None:
 
 @pytest.mark.parametrize("dialect", encryption.DIALECTS)
 def test_a_store_with_the_key_takes_what_it_can_open(tmp_path: Path, dialect: str) -> None:
-    """And answers for the study in it, after a restart too; what is stored stays encrypted."""
+    """The store also answers queries for its study, after a restart too, and keeps it encrypted."""
     (tmp_path / "k").write_bytes(RECIPIENT.pem())
     options = ("--verify-hashes", "--decryption-key", str(tmp_path / "k"))
     with running(Store(tmp_path, *options)) as store:
@@ -229,7 +229,7 @@ SEAL = [point for point in POINTS if point.startswith("encrypt.")]
 
 @pytest.mark.parametrize("point", [*SEAL, "seal.published", "seal.removed"])
 def test_a_packer_killed_while_it_encrypts(start, point: str) -> None:
-    """Nothing is lost, nothing half-done, and one id has one content."""
+    """No instance is lost, no step is left unfinished, and one id has one content."""
     own = start(f"{point}:kill:1")
     ledger = send(own)
     own.wait_for(f"failpoint_reached point={point}")
@@ -246,7 +246,7 @@ def test_a_packer_killed_while_it_encrypts(start, point: str) -> None:
     ],
 )
 def test_a_fault_while_it_encrypts(start, point: str, action: str) -> None:
-    """The envelope is sealed in the end, and the next study is taken in any case."""
+    """The envelope is sealed in the end, and the next study is accepted in any case."""
     own = start(f"{point}:{action}:1")
     ledger = send(own)
     own.wait_for(f"failpoint_reached point={point}")
@@ -296,11 +296,11 @@ def test_a_member_damaged_before_it_is_encrypted_is_found(start) -> None:
     assert own.envelopes("rejected")
 
 
-# -- time and room -------------------------------------------------------------------------------
+# -- time and space ------------------------------------------------------------------------------
 
 
 def test_others_are_answered_while_a_large_study_is_encrypted(start) -> None:
-    """Were they to wait, the large one would be over each time; a slow test may miss it once."""
+    """If they waited, the large one would be finished each time; a slow test may miss it once."""
     own = start(fastjmix="packers = 1")
     ledger, overlapped = Ledger(), 0
     modality = Modality(lambda: own.dicom_port, ledger)
@@ -325,7 +325,7 @@ def test_others_are_answered_while_a_large_study_is_encrypted(start) -> None:
 
 
 def test_room_for_the_second_copy_is_kept(start, tmp_path) -> None:
-    """A small disk: instances are refused before encrypting them would need what is not there."""
+    """On a small disk instances are refused before their encryption lacks space."""
     with contextlib.closing(Memory(tmp_path / "own" / "spool", 64 << 20)):
         own = start(
             rules=builder(extra='release_grace_secs = 0.1\ndurability = "page-cache"'),

@@ -1,4 +1,4 @@
-"""Passage 2: every state, every leftover, every step."""
+"""spool/states.py, drafts.py and sweep.py: every state, every leftover, every step."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def recipe(packer: int) -> Recipe:
 
 
 def test_leftovers_of_a_crash(spool) -> None:
-    """Each line of the state table at the top of spool.py, made by hand."""
+    """Makes each leftover by hand that the table in spool/__init__.py names."""
     draft = spool.drafts.new(recipe(3))
     draft.append([b"member"])
     draft.close()
@@ -153,7 +153,7 @@ def test_leftovers_of_a_crash(spool) -> None:
 
 
 def test_a_draft_without_a_recipe_is_kept_for_a_person(spool) -> None:
-    """When it may hold something; what a power cut left without bytes is deleted."""
+    """It is kept if it may hold instances; a draft that a power cut left empty is deleted."""
     blank, zeros, member = (str(uuid.uuid4()) for _ in range(3))
     for name, recipe_text, archive in (
         (blank, b"", b""),
@@ -251,7 +251,7 @@ def test_retention_takes_the_oldest_delivered_only(spool) -> None:
 
 
 def test_page_cache_never_syncs(tmp_path) -> None:
-    """strace is the witness: durable spools sync, page-cache ones do not."""
+    """strace shows that durable spools sync and page-cache ones do not."""
     code = (
         "import sys; from pathlib import Path; from fastjmix.spool import Spool, Ticket;"
         "from fastjmix.spool.recipe import UNKNOWN;"
@@ -286,14 +286,14 @@ def test_page_cache_never_syncs(tmp_path) -> None:
 
 
 def test_room(tmp_path) -> None:
-    room = FreeSpace(tmp_path)
+    space = FreeSpace(tmp_path)
     free = os.statvfs(tmp_path)
     if free.f_bavail * free.f_frsize > 6 << 30:
-        assert not room.low()
-        assert not room.exhausted()
-    room._free, room._measured_at = 1 << 20, time.monotonic() + 100
-    assert room.low()
-    assert room.exhausted()
+        assert not space.low()
+        assert not space.exhausted()
+    space._free, space._measured_at = 1 << 20, time.monotonic() + 100
+    assert space.low()
+    assert space.exhausted()
 
 
 def test_draft_recipe_is_json(spool) -> None:

@@ -1,12 +1,12 @@
-"""A model against the real spool: any history of instances, crashes, power cuts and uploads, and of
-people who put things of their own where something of ours is to go.
+"""Compares the real spool with a model: any history of instances, crashes, power cuts and uploads,
+and of people who put files of their own where a file of ours is to go.
 
-The model knows what was acknowledged. A crash loses any part of what was not committed, or leaves
-garbage there, and may come inside a step: a child process does it and ends before it makes, renames
-or deletes its n-th file. After each start: what was acknowledged is in an envelope, byte for byte;
-nothing in outbox/ is partial; an id has one content for ever; what is delivered has its receipt;
-what a person put anywhere is there, and is what it was. On a file system that renames without
-replacing, and on one that does not know how.
+The model records the acknowledged instances. A crash loses any uncommitted bytes, or leaves garbage
+there. It may come inside a step: a child process does the step, and ends before it makes, renames
+or deletes its n-th file. After each start every acknowledged instance is in an envelope, byte for
+byte. No archive in outbox/ is partial, an id has one content for ever, and a delivered envelope has
+its receipt. A person's file is where it was put, with its bytes. All of this is tried on a file
+system that renames without replacing, and on one that cannot.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ DOCUMENTS = ("manifest.json", "payload/metadata.json")
 
 
 def arrival(study: str, instance: str, data: bytes) -> tuple[Any, list[memoryview]]:
-    """What a lane announces of an instance, and its buffers."""
+    """Returns an instance as a lane announces it, and its buffers."""
     meta = file_meta_prefix(wire.CT, wire.EXPLICIT, "PEER", "JMIX").render(instance.encode())
     member = meta + data
     announced = SimpleNamespace(
@@ -80,8 +80,10 @@ def arrival(study: str, instance: str, data: bytes) -> tuple[Any, list[memoryvie
 
 
 def dies_at_change(step: Callable[[], object], count: int) -> bool:
-    """Does a step in a child that is gone before it changes a directory for the `count`-th time;
-    True if it died. A name that is taken ends the step: that is no failure."""
+    """Does a step in a child that is killed before it changes a directory for the `count`-th time.
+
+    Returns True if it was killed. A name that is taken ends the step, and is no failure.
+    """
     child = os.fork()
     if child == 0:
         left = count
@@ -118,7 +120,7 @@ def dies_at_change(step: Callable[[], object], count: int) -> bool:
 
 
 def unknown_flag(source: Path, target: Path) -> None:
-    """Fails as renameat2(2) does on a file system that does not know RENAME_NOREPLACE."""
+    """Fails as renameat2(2) does on a file system without RENAME_NOREPLACE."""
     raise OSError(errno.EINVAL, "Invalid argument", str(source))
 
 
@@ -126,7 +128,7 @@ KINDS = ("file", "empty", "directory", "fifo", "dangling", "link")
 
 
 def put_there(path: Path, kind: str) -> None:
-    """Puts something of a person's there."""
+    """Puts a person's file there."""
     if kind in ("file", "empty"):
         path.write_bytes(f"mine: {path.name}".encode() if kind == "file" else b"")
     elif kind == "directory":
@@ -139,9 +141,8 @@ def put_there(path: Path, kind: str) -> None:
 
 
 def looks(path: Path) -> object:
-    """Describes everything that can be seen of a file, without following or opening one that may
-    wait.
-    """
+    """Describes a file by all that can be read without following a link or opening a file that
+    may wait."""
     mode = path.lstat().st_mode
     if stat.S_ISREG(mode):
         return path.read_bytes()
@@ -175,7 +176,7 @@ class SpoolMachine(RuleBasedStateMachine):
         self.stop()
         shutil.rmtree(self.root)
 
-    # -- what others do ----------------------------------------------------------------------
+    # -- what people do ----------------------------------------------------------------------
 
     @initialize(known=st.booleans())
     def choose_file_system(self, known: bool) -> None:
@@ -189,7 +190,7 @@ class SpoolMachine(RuleBasedStateMachine):
         kind=st.sampled_from(KINDS),
     )
     def somebody_puts(self, data: st.DataObject, state: str, ending: str, kind: str) -> None:
-        """Puts a file in the place of something that is to come, or under any name."""
+        """Puts a file under a name that a file of ours will need, or under any other name."""
         drafts = [self.open[study].draft.id for study in sorted(self.open)]
         ids = [*drafts, *self.waiting()]
         name = data.draw(st.sampled_from(["notes", *ids]))
@@ -262,9 +263,8 @@ class SpoolMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.waiting())
     @rule(data=st.data(), changes=st.integers(0, 8), refused=st.booleans())
     def upload(self, data: st.DataObject, changes: int, refused: bool) -> None:
-        """Uploads an envelope, and gets an answer; with `changes` the node dies while it notes the
-        answer.
-        """
+        """Uploads an envelope, and gets an answer; with `changes` the node is killed while it
+        records the answer."""
         one = data.draw(st.sampled_from(self.waiting()))
 
         def note() -> None:
@@ -292,7 +292,7 @@ class SpoolMachine(RuleBasedStateMachine):
 
     @rule(kept=st.floats(0, 1), garbage=st.binary(max_size=40), after=st.booleans())
     def crash(self, kept: float, garbage: bytes, after: bool) -> None:
-        """The node ends; of what no commit covered, any part is lost or overwritten."""
+        """Ends the node; any part of the uncommitted bytes is lost or overwritten."""
         for study, one in self.open.items():
             archive, committed = one.draft.archive, self.committed[study]
             loose = one.draft.end - committed
@@ -331,7 +331,7 @@ class SpoolMachine(RuleBasedStateMachine):
     # -- what must hold ------------------------------------------------------------------------
 
     def members(self, archive: Path) -> list[bytes]:
-        """Instances in an archive that a strict reader reads to its end."""
+        """Returns the instances of an archive that a strict reader reads to its end."""
         return [
             data
             for name, data in reference.read_forward(archive.read_bytes())
@@ -339,9 +339,8 @@ class SpoolMachine(RuleBasedStateMachine):
         ]
 
     def waiting(self) -> list[str]:
-        """Lists the envelopes that an uploader takes up, but for those whose place a person's file
-        has.
-        """
+        """Returns the envelopes that an uploader uploads, without those whose name a person's file
+        has."""
         here = {path.stem for path in self.ours("outbox")}
         return [one for one in self.drafts if one in here]
 
@@ -399,7 +398,7 @@ class SpoolMachine(RuleBasedStateMachine):
 @pytest.mark.once
 @pytest.mark.timeout(by_form(120, 7200))
 def test_f18_f84_any_history_of_torn_writes_crashes_and_other_peoples_files() -> None:
-    """Uncommitted bytes are lost or garbled in part; the order within a file is not simulated."""
+    """Loses or garbles uncommitted bytes in part; the order within a file is not simulated."""
     chosen = settings(
         max_examples=by_form(25, 2000),
         stateful_step_count=by_form(30, 60),

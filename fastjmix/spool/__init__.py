@@ -16,8 +16,8 @@ and the meaning of what a crash leaves in each:
        building/<id>/sealed.zip  that form, complete, its ticket.json beside it: only it counts.
                                The packer deletes envelope.zip, if that is still there, and moves it
                                to S2.
-       building/<process>-<uuid>.draft/  a draft being made, or one whose promises stand in another
-                               draft: deleted by the next process of that name.
+       building/<process>-<uuid>.draft/  a draft being made, or one whose promises another draft
+                               keeps: deleted by the next process of that name.
        building/<process>-<uuid>.spill   an instance larger than its lane, not yet whole: likewise.
        building/<process>-<uuid>.upload  received by the API, not yet accepted: likewise. With the
                                id of its envelope as the uuid it is on its way to S2.
@@ -29,7 +29,7 @@ and the meaning of what a crash leaves in each:
     S3 sent/<id>.zip           delivered; the ticket beside it holds the receipt. The receipt is
                                durable before the archive moves: a receipt in sent/ whose archive is
                                still in outbox/ is finished by the next uploader, without a second
-                               upload; one without any archive is what retention left, and goes.
+                               upload; one without any archive is left by retention, and deleted.
     S4 rejected/<id>.zip       refused for good, or damaged (perhaps only the damaged bytes:
                                its .json says which). Kept for a person; never deleted here.
                                Also an archive whose name in S3 or S4 is taken, under another id;
@@ -45,8 +45,8 @@ concerns its own envelope only.
 A draft that replaces another names it in its draft.json ("replaces"). While both are there the
 older one counts and the newer is deleted; one rename removes the older when the newer is durable.
 
-Names are made here, never taken from a peer. Directories are 0700, files 0600.
-Knows no HTTP and no DICOM.
+Names are made here, never taken from a peer. Directories are 0700, files 0600. The package has no
+HTTP and no DICOM in it.
 
     states.py       Spool: every step between the directories
     directories.py  the directories under the storage path
@@ -63,9 +63,9 @@ Knows no HTTP and no DICOM.
     linked.py       does a path still lead to an open file?
     rescue.py       saves a draft whose directory was deleted
     recipe.py       building/<id>/draft.json; journal.py: building/<id>/promised
-    ticket.py       what stands beside a sealed envelope
+    ticket.py       the JSON beside a sealed envelope
     names.py        which names are ours
-    reading.py      opens files that anybody may have put there; rename.py: renames, never replaces
+    reading.py      opens regular files only; rename.py: renames, never replaces
     remembered.py   <root>/upstreams.json, <root>/calling_aes.json: hints that survive a restart
     calling_aes.py  which calling AE titles come back for a study
     free_space.py   free bytes and inodes: two marks of each

@@ -52,7 +52,7 @@ class Directories:
         return Ticket.read(self.root / state / f"{envelope_id}.json", envelope_id)
 
     def remove_ticket(self, envelope_id: str) -> None:
-        """Deletes a ticket in outbox/ that no archive followed; not a file of somebody else's."""
+        """Deletes a ticket in outbox/ that no archive followed; a foreign file stays."""
         with contextlib.suppress(FileNotFoundError, DamagedTicket):
             self.ticket("outbox", envelope_id)
             (self.outbox / f"{envelope_id}.json").unlink()

@@ -1,7 +1,7 @@
 """Keeps building/<id>/promised: which members of the envelope beside it were acknowledged.
 
-Wanted: after a crash, damage is told from a torn tail, and recovery can go on behind a member whose
-header is damaged.
+Wanted: after a crash, damage is distinguished from a torn tail, and recovery can go on behind a
+member whose header is damaged.
 Guaranteed: each member has one record of RECORD bytes with a checksum of its own: the offsets where
 the member begins and where it ends. The records of a commit are written with one pwrite(2), after
 the fdatasync(2) that made their members durable and before any status is sent. A record that is

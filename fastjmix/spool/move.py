@@ -82,7 +82,7 @@ def put(spool: Directories, source: Path, state: State, ticket: Ticket) -> None:
     Raises FileNotFoundError before anything is written when there is no such archive.
     """
     source.lstat()
-    for where, named in _places(state, ticket):
+    for where, named in _targets(state, ticket):
         record, target = spool.root / where / f"{named.id}.json", spool.path(where, named.id)
         target.parent.mkdir(mode=0o700, exist_ok=True)  # it may have been deleted since the start
         try:
@@ -108,7 +108,7 @@ def put(spool: Directories, source: Path, state: State, ticket: Ticket) -> None:
     raise FileExistsError(errno.EEXIST, "every name for it is taken", str(source))
 
 
-def _places(state: State, ticket: Ticket) -> Iterator[tuple[State, Ticket]]:
+def _targets(state: State, ticket: Ticket) -> Iterator[tuple[State, Ticket]]:
     """Yields the places where an archive may go: its own, and other ids in rejected/."""
     yield state, ticket
     refusal = dict(ticket.refusal or {})

@@ -23,7 +23,7 @@ AT_FDCWD: Final = -100
 RENAME_NOREPLACE: Final = 1
 
 UNSUPPORTED: Final = frozenset({errno.EINVAL, errno.ENOSYS})
-"""renameat2(2): the file system, or the kernel, does not know the flag."""
+"""renameat2(2): the file system or the kernel does not support the flag."""
 
 UNLINKABLE: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 """link(2): the file system has no hard links, or no more of this file."""

@@ -1,4 +1,4 @@
-"""F85: recovery reads every instance that reception accepted, one member at a time, in bounded work."""
+"""F85: recovery reads every instance that reception accepted, with bounded work."""
 
 from __future__ import annotations
 

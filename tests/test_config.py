@@ -536,6 +536,15 @@ max_multipart_files = 1, max_form_fields = 1}
         assert not key or key in ignored, key
 
 
+def test_accepted_keys_may_hold_anything(tmp_path: Path) -> None:
+    changes = """
+        proxy.content_limits = "none"
+        backends.jmix_upstream.targets = {x = 1}
+    """
+    found = loaded(tmp_path, changes)
+    assert {"proxy.content_limits", "backends.jmix_upstream.targets"} <= set(found.ignored)
+
+
 def test_labels_are_accepted_silently(tmp_path: Path) -> None:
     labels = """
         network.http_net.id = "x"

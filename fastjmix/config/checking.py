@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from fastjmix.config import tables
@@ -157,7 +157,7 @@ def _validated(
 
 
 def _report(
-    model: type[BaseModel],
+    model: type[Table],
     what: str,
     loc: tuple[int | str, ...],
     value: Any,
@@ -174,8 +174,8 @@ def _report(
     if what == "extra_forbidden":
         words = _keys(owner)
         close = words.get(nearest(str(loc[-1]), words), "")
-        live = (n for n, one in owner.model_fields.items() if not about(one, "ignored"))
-        findings.fault(file, table, key, _NO_SUCH_KEY, listed(live) or "nothing", close)
+        right = listed(owner.model_fields) or "nothing"
+        findings.fault(file, table, key, _NO_SUCH_KEY, right, close)
     elif declared is None:  # an entry of a table of tables
         findings.fault(file, table, key, kind(value), "a table")
     else:
@@ -196,8 +196,8 @@ def _shown(declared: FieldInfo, value: Any, family: str) -> str:
 
 
 def _declaration(
-    model: type[BaseModel], loc: tuple[int | str, ...]
-) -> tuple[type[BaseModel], FieldInfo | None]:
+    model: type[Table], loc: tuple[int | str, ...]
+) -> tuple[type[Table], FieldInfo | None]:
     """The innermost model on the way to `loc`, and the field declared there: None where the last
     step is an unknown key, or a name in a table of tables."""
     owner, declared = model, None
@@ -216,11 +216,11 @@ def _declaration(
     return owner, declared
 
 
-def _keys(model: type[BaseModel]) -> dict[str, str]:
+def _keys(model: type[Table]) -> dict[str, str]:
     """Every key that may have been meant, and how to write it: also those one table further in."""
     words: dict[str, str] = {}
     for name, declared in model.model_fields.items():
         inner = table_of(declared)
         if inner is not None and not is_named(declared):
-            words |= {below: dotted(name, below) for below in inner.model_fields}
-    return words | {name: name for name in model.model_fields}
+            words |= {below: dotted(name, below) for below in (*inner.model_fields, *inner.IGNORED)}
+    return words | {name: name for name in (*model.model_fields, *model.IGNORED)}

@@ -10,12 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from fastjmix.config import tables_net, tables_node, tables_pipeline
 from fastjmix.config.faults import shown
-from fastjmix.config.kinds import about, allowed, is_named, table_of
+from fastjmix.config.kinds import Table, about, allowed, is_named, table_of
 
 _HEAD: Final = """\
 # Configuration
@@ -90,7 +89,7 @@ none delivered |
 ## Every key
 """
 
-_SECTIONS: Final[tuple[tuple[str, str, type[BaseModel]], ...]] = (
+_SECTIONS: Final[tuple[tuple[str, str, type[Table]], ...]] = (
     ("proxy", "", tables_node.Proxy),
     ("logging", "", tables_node.Logging),
     ("storage", "", tables_node.Storage),
@@ -121,23 +120,22 @@ def text() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _section(path: str, note: str, model: type[BaseModel]) -> Iterator[str]:
+def _section(path: str, note: str, model: type[Table]) -> Iterator[str]:
     tables: dict[str, FieldInfo] = {}
     for name, field in model.model_fields.items():
         seen = [table_of(other) for other in tables.values()]
         if _is_section(field) and table_of(field) not in seen:  # a second name is a row
             tables[name] = field
     rows = {name: field for name, field in model.model_fields.items() if name not in tables}
-    live = {name: field for name, field in rows.items() if not about(field, "ignored")}
-    idle = [f"`{name}`" for name in rows if name not in live]
-    if rows:
+    ignored = [f"`{name}`" for name in model.IGNORED]
+    if rows or ignored:
         yield from ("", f"### `[{path}]`" + f" – {note}" * bool(note), "")
-    if live:
+    if rows:
         yield from ("| key | value | default | meaning |", "|---|---|---|---|")
-        yield from (_row(name, field) for name, field in live.items())
-        yield from [""] * bool(idle)
-    if idle:
-        yield f"Accepted, without meaning here: {', '.join(idle)}."
+        yield from (_row(name, field) for name, field in rows.items())
+        yield from [""] * bool(ignored)
+    if ignored:
+        yield f"Accepted, without meaning here: {', '.join(ignored)}."
     for name, field in tables.items():
         inner = table_of(field)
         assert inner is not None
@@ -147,8 +145,7 @@ def _section(path: str, note: str, model: type[BaseModel]) -> Iterator[str]:
 
 def _is_section(field: FieldInfo) -> bool:
     chain = field.annotation is tables_pipeline.Chain  # written as an array, as a rule
-    told_here = not about(field, "ignored") and not about(field, "row")
-    return table_of(field) is not None and told_here and not chain
+    return table_of(field) is not None and not about(field, "row") and not chain
 
 
 def _row(name: str, field: FieldInfo) -> str:
@@ -163,7 +160,7 @@ def _default(field: FieldInfo) -> str:
     default: Any = field.get_default(call_default_factory=True, validated_data={})
     if default is None:
         return str(about(field, "unset"))
-    if isinstance(default, list | BaseModel):
+    if isinstance(default, list | Table):
         return "`[]`"
     return f"`{shown(default)}`"
 

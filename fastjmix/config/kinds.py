@@ -11,7 +11,18 @@ import math
 import re
 import types
 from collections.abc import Iterable
-from typing import Annotated, Any, Final, Literal, TypeGuard, Union, get_args, get_origin
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Final,
+    Literal,
+    Self,
+    TypeGuard,
+    Union,
+    get_args,
+    get_origin,
+)
 from urllib.parse import urlsplit
 
 import annotated_types
@@ -21,6 +32,8 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
     model_validator,
 )
 from pydantic.config import JsonDict
@@ -42,17 +55,33 @@ class Table(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True)
 
-    @model_validator(mode="before")
+    IGNORED: ClassVar[tuple[str, ...]] = ()
+    """Harmony's keys that mean nothing here. They may be given, with any value."""
+
+    _ignored: tuple[str, ...] = PrivateAttr(())
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """The keys of IGNORED that were given, in that order."""
+        return self._ignored
+
+    @model_validator(mode="wrap")
     @classmethod
-    def _read_numbers(cls, given: Any) -> Any:
+    def _read(cls, given: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+        """Sets the ignored keys aside, and reads numbers out of variables."""
         if not isinstance(given, dict):
-            return given
-        return {
-            name: as_number(value)
-            if isinstance(value, Filled) and _is_number(cls.model_fields.get(name))
-            else value
-            for name, value in given.items()
-        }
+            return validate(given)
+        table = validate(
+            {
+                name: as_number(value)
+                if isinstance(value, Filled) and _is_number(cls.model_fields.get(name))
+                else value
+                for name, value in given.items()
+                if name not in cls.IGNORED
+            }
+        )
+        table._ignored = tuple(name for name in cls.IGNORED if name in given)
+        return table
 
 
 def key(
@@ -62,7 +91,6 @@ def key(
     allowed: str = "",
     unset: str = "",
     reference: bool = True,
-    ignored: bool = False,
     secret: bool = False,
     row: bool = False,
     **bounds: Any,
@@ -71,10 +99,10 @@ def key(
 
     `default` is PydanticUndefined (`REQUIRED`) where there is none. `allowed` replaces the words
     derived from the type; `unset` says what happens where the default is None; `reference` False
-    marks a key of fastjmix's own; `ignored` one that is accepted and means nothing here; `row` a
-    table that is described elsewhere; `bounds` are pydantic's (ge, le, multiple_of, min_length …).
+    marks a key that Harmony does not have; `row` a table that is described elsewhere; `bounds` are
+    pydantic's (ge, le, multiple_of, min_length …).
     """
-    about: JsonDict = {"unset": unset, "reference": reference, "ignored": ignored, "secret": secret}
+    about: JsonDict = {"unset": unset, "reference": reference, "secret": secret}
     about |= {"allowed": allowed, "row": row}
     if _is_model(default):
         return Field(default_factory=default, description=meaning, json_schema_extra=about)
@@ -93,11 +121,6 @@ def about(field: FieldInfo, what: str) -> Any:
 def label(meaning: str) -> Any:
     """A key that only describes."""
     return key(None, meaning, unset="–")
-
-
-def unused(meaning: str) -> Any:
-    """A key of the reference's world that is accepted and means nothing here."""
-    return key(None, meaning, unset="–", ignored=True)
 
 
 def port(meaning: str, unset: str, least: int = 1) -> Any:
@@ -177,7 +200,7 @@ def _is_number(field: FieldInfo | None) -> bool:
     return annotation in (int, float, bool)
 
 
-def table_of(field: FieldInfo) -> type[BaseModel] | None:
+def table_of(field: FieldInfo) -> type[Table] | None:
     """The model inside a field that is a table or a table of tables; None for anything else."""
     annotation = required_part(field.annotation)
     if is_named(field):
@@ -185,15 +208,15 @@ def table_of(field: FieldInfo) -> type[BaseModel] | None:
     return annotation if _is_model(annotation) else None
 
 
-def item_of(field: FieldInfo) -> type[BaseModel] | None:
+def item_of(field: FieldInfo) -> type[Table] | None:
     """The model of the tables in a field that is an array of them; None for anything else."""
     annotation = required_part(field.annotation)
     item = get_args(annotation)[0] if get_origin(annotation) is list else None
     return item if _is_model(item) else None
 
 
-def _is_model(annotation: Any) -> TypeGuard[type[BaseModel]]:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+def _is_model(annotation: Any) -> TypeGuard[type[Table]]:
+    return isinstance(annotation, type) and issubclass(annotation, Table)
 
 
 def is_named(field: FieldInfo) -> bool:

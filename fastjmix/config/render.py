@@ -16,8 +16,6 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import BaseModel
-
 from fastjmix.config import tables
 from fastjmix.config.checking import Entry, Tables
 from fastjmix.config.faults import dotted, quoted
@@ -116,12 +114,12 @@ class _Writer:
             return []
         return ["", f"[{dotted(*self._path)}]", *self._table(self._entry.value, self._path)]
 
-    def _table(self, table: BaseModel, path: tuple[str | int, ...]) -> Iterator[str]:
+    def _table(self, table: Table, path: tuple[str | int, ...]) -> Iterator[str]:
         """Plain values first: in TOML they must stand before the tables below."""
         below: list[tuple[str, Any]] = []
         for name, declared in type(table).model_fields.items():
             value = getattr(table, name)
-            if about(declared, "ignored") or not self._is_used(name, path):
+            if not self._is_used(name, path):
                 continue
             if isinstance(table, ForeignAuthentication) and name == "options":
                 yield "# options: not shown, and not used"

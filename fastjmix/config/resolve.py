@@ -19,7 +19,7 @@ from fastjmix.config import binding, tables, tables_net, tables_node, tables_pip
 from fastjmix.config.binding import Address
 from fastjmix.config.checking import Entry, Tables, check
 from fastjmix.config.faults import ConfigError, Findings, dotted, shown
-from fastjmix.config.kinds import AE_TITLE_ALLOWED, Table, about, ae_title, is_named, table_of
+from fastjmix.config.kinds import AE_TITLE_ALLOWED, Table, ae_title, is_named, table_of
 from fastjmix.config.published import Parties, recipient_key
 from fastjmix.config.reading import Sources, read
 from fastjmix.config.references import References
@@ -502,10 +502,9 @@ def _ignored(table: Table, path: str) -> Iterator[str]:
             continue
         value = getattr(table, name)
         below = f"{path}.{dotted(name)}"
-        if about(declared, "ignored"):
-            yield below
-        elif isinstance(value, Table):
+        if isinstance(value, Table):
             yield from _ignored(value, below)
         elif table_of(declared) is not None and is_named(declared) and value:
             for key, inner in value.items():
                 yield from _ignored(inner, f"{below}.{dotted(key)}")
+    yield from (f"{path}.{name}" for name in table.ignored)

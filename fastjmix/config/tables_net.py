@@ -25,7 +25,6 @@ from fastjmix.config.kinds import (
     key,
     label,
     port,
-    unused,
 )
 
 LONGEST_TIMEOUT_SECS: Final = 86_400  # 4 GiB over 1 Mbit/s take ten hours
@@ -60,18 +59,18 @@ class Bind(Table):
         min_length=1,
         allowed=FILE_ALLOWED,
     )
-    force_https: bool | None = unused("There is no second, plain listener to redirect from")
+    IGNORED = ("force_https",)  # there is no second, plain listener to redirect from
 
 
 class Network(Table):
     id: str | None = label("A label")
     tcp_config: Bind | None = key(None, "A listener's address", unset="the listener's default")
     http: Bind | None = key(None, "The same table by its other name", unset="`tcp_config`")
-    http3: dict[str, Any] | None = key(
-        None, "HTTP/3 is not offered", unset="–", ignored=True, allowed="a table"
-    )
     enable_wireguard: bool = key(False, "Not offered; true is answered with a warning")
-    interface: str | None = unused("WireGuard's interface")
+    IGNORED = (
+        "http3",  # HTTP/3 is not offered
+        "interface",  # WireGuard's
+    )
 
 
 class Listening(Table):
@@ -82,8 +81,10 @@ class Listening(Table):
     )
     port: int | None = port("The port to listen on", "the network's", 0)
     protocol: Protocol | None = label("The endpoint's service decides")
-    base_path: str | None = unused("`options.path_prefix` says it")
-    ca_cert_path: str | None = unused("Callers present no certificates")
+    IGNORED = (
+        "base_path",  # `options.path_prefix` says it
+        "ca_cert_path",  # callers present no certificates
+    )
 
 
 class Peer(Table):
@@ -100,8 +101,10 @@ class Peer(Table):
     tags: list[str] | None = label("Labels")
     type: Protocol | None = label("The endpoint's service decides")
     protocol: Protocol | None = label("The endpoint's service decides")
-    timeout_secs: float | None = unused("Limits of a caller are fastjmix's own")
-    max_retries: int | None = unused("A listener retries nothing")
+    IGNORED = (
+        "timeout_secs",  # the limits of a caller are fastjmix's own
+        "max_retries",  # a listener retries nothing
+    )
 
 
 class Connection(Table):
@@ -178,7 +181,7 @@ class AuthenticationOptions(Table):
         min_length=1,
         allowed="the name of an HTTP header field",
     )
-    credentials_path: str | None = unused("Credentials are given here, or by `${VAR}`")
+    IGNORED = ("credentials_path",)  # credentials are given here, or by `${VAR}`
 
 
 class Authentication(Table):

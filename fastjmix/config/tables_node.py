@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final, Literal
 
 from fastjmix.config import tree
-from fastjmix.config.kinds import FILE_ALLOWED, Limit, Table, key, label, own, unused
+from fastjmix.config.kinds import FILE_ALLOWED, Limit, Table, key, label, own
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
@@ -16,14 +16,6 @@ GIB: Final = 1024 * MIB
 
 
 # -- the node --------------------------------------------------------------------------------------
-
-
-class ContentLimits(Table):
-    max_body_size: int | None = unused("Harmony's limit of a request body")
-    max_csv_rows: int | None = unused("Harmony's limit")
-    max_xml_depth: int | None = unused("Harmony's limit")
-    max_multipart_files: int | None = unused("Harmony's limit")
-    max_form_fields: int | None = unused("Harmony's limit")
 
 
 class Proxy(Table):
@@ -38,12 +30,14 @@ class Proxy(Table):
         min_length=1,
         allowed=FILE_ALLOWED,
     )
-    primary_provider: str | None = unused("Cloud polling")
-    transforms_path: str | None = unused("Transforms")
-    jwks_cache_duration_hours: int | None = unused("JSON Web Keys")
-    required_env_vars: list[str] | None = unused("A `${VAR}` that is not set is a fault here")
-    sensitive_field_patterns: list[str] | None = unused("Secrets are never logged here")
-    content_limits: ContentLimits | None = unused("Limits of Harmony's bodies")
+    IGNORED = (
+        "primary_provider",  # cloud polling
+        "transforms_path",  # there are no transforms
+        "jwks_cache_duration_hours",  # JSON Web Keys are not used
+        "required_env_vars",  # a `${VAR}` that is not set is a fault anyway
+        "sensitive_field_patterns",  # secrets are never logged
+        "content_limits",  # limits of the bodies that Harmony takes
+    )
 
 
 class Logging(Table):
@@ -154,22 +148,18 @@ class Fastjmix(Table):
 
 
 class Provider(Table):
-    api: str | None = unused("Cloud configuration")
-    poll_interval_secs: int | None = unused("Cloud polling")
+    # Nothing is configured from a cloud.
+    IGNORED = ("api", "poll_interval_secs")
 
 
 class Runbeam(Table):
-    enabled: bool | None = unused("Cloud configuration")
-    cloud_api_base_url: str | None = unused("Cloud configuration")
-    poll_interval_secs: int | None = unused("Cloud polling")
+    # Nothing is configured from a cloud.
+    IGNORED = ("enabled", "cloud_api_base_url", "poll_interval_secs")
 
 
 class Management(Table):
-    enabled: bool | None = unused("The administration API is not offered")
-    base_path: str | None = unused("The administration API is not offered")
-    network: str | None = unused("The administration API is not offered")
-    cloud_api_base_url: str | None = unused("Cloud configuration")
-    poll_interval_secs: int | None = unused("Cloud polling")
+    # Harmony's administration API is not offered.
+    IGNORED = ("enabled", "base_path", "network", "cloud_api_base_url", "poll_interval_secs")
 
 
 class Registration(Table):

@@ -24,7 +24,6 @@ from fastjmix.config.kinds import (
     label,
     own,
     port,
-    unused,
 )
 from fastjmix.config.tables_jmix import (
     KEY_ALLOWED,
@@ -220,11 +219,13 @@ class DicomOptions(Table):
         ge=1,
         le=MOST_HALF_OPEN,
     )
-    storage_dir: str | None = unused("All states of an envelope are under `storage.options.path`")
-    aet: str | None = unused("`local_aet` says it")
-    incoming_store_port: int | None = unused("Harmony's own store")
-    persistent_store_scp: bool | None = unused("Harmony's own store")
-    use_dcmtk_store: bool | None = unused("Harmony's own store")
+    IGNORED = (
+        "storage_dir",  # all states of an envelope are under `storage.options.path`
+        "aet",  # `local_aet` says it
+        "incoming_store_port",  # Harmony's own store
+        "persistent_store_scp",  # Harmony's own store
+        "use_dcmtk_store",  # Harmony's own store
+    )
 
 
 class JmixOptions(Table):
@@ -251,9 +252,11 @@ class JmixOptions(Table):
         min_length=1,
         allowed=KEY_ALLOWED,
     )
-    skip_hashing: bool | None = unused("The jmix_builder's options say it")
-    skip_listing: bool | None = unused("The jmix_builder's options say it")
-    store_dir: str | None = unused("All states of an envelope are under `storage.options.path`")
+    IGNORED = (
+        "skip_hashing",  # the jmix_builder's options say it
+        "skip_listing",  # the jmix_builder's options say it
+        "store_dir",  # all states of an envelope are under `storage.options.path`
+    )
 
 
 class _Endpoint(Table):
@@ -267,7 +270,7 @@ class _Endpoint(Table):
 
 
 class DicomEndpoint(_Endpoint):
-    authentication: str | None = unused("A DICOM caller is known by its AE title: `aet_table`")
+    IGNORED = ("authentication",)  # a DICOM caller is known by its AE title: `aet_table`
     options: DicomOptions = key(DicomOptions, "The DICOM receiver")
 
 
@@ -317,7 +320,7 @@ class _Packing(Table):
     max_envelope_instances: int = own(
         10_000, "An envelope is sealed when it holds so many", ge=1, le=1_000_000
     )
-    store_dir: str | None = unused("All states of an envelope are under `storage.options.path`")
+    IGNORED = ("store_dir",)  # all states of an envelope are under `storage.options.path`
 
 
 class BuilderOptions(Parties, _Packing):
@@ -380,7 +383,7 @@ class Backend(Table):
     target_ref: str | None = key(
         None, "The [targets.*] that is the upstream", unset="`connection` or `base_url`"
     )
-    targets: list[str] | None = unused("`target_ref` names the one that is used")
+    IGNORED = ("targets",)  # `target_ref` names the one that is used
     connection: Connection = key(Connection, "Overrides the target's, key by key")
     timeout_secs: float | None = timeout("the target's")
     max_retries: int | None = retries("the target's")

@@ -108,7 +108,7 @@ def _url(
         path = "/".join(["", *(step for step in parts.path.split("/") if step)]).rstrip("/")
         return f"{parts.scheme}://{parts.netloc}{post_path(path, options.path_prefix)}"
     if host is None:
-        hint = "; `targets` is not read" * bool(backend.targets)
+        hint = "; `targets` is not read" * ("targets" in backend.ignored)
         told = f"target_ref, connection.host or options.base_url: the upstream's address{hint}"
         references.fault(entry, "target_ref", "no address", told)
         return None

@@ -1,23 +1,34 @@
 """Configuration: TOML tables in, one frozen and validated tree out. Read once, never mutated.
 
-    reading.py    files → raw tables: TOML, ${VAR}, who may stand in which file, duplicates
-    bounds.py     how much a file may ask of its reader
-    secrets.py    which values are in no text, and how they are taken out
-    tables.py     which tables there are; tables_node.py, tables_net.py, tables_pipeline.py: what
-                  each may hold: pydantic models, one line of meaning a key
-    kinds.py      how such a key is declared and checked, and how it is described in words
-    checking.py   raw tables → models; pydantic's errors → faults
-    faults.py     a fault as a value; ConfigError, which names all of them at once
-    resolve.py    models → tree: pipelines become listeners
-    binding.py    which address and port a listener gets
-    certificates.py  certificates and keys, read as TLS will use them
-    upstreams.py  which URL, time limits and credentials an upstream gets
-    tree.py       the tree itself: what every other room reads
-    render.py     the tables as one file with every default, without secrets
-    document.py   docs/configuration.md from the models
+    tree.py         the tree: the only module of these that other packages read
 
-Wanted: a file of the reference pipeline runs unmodified; a wrong one starts nothing.
-Guaranteed: every fault of every file in one ConfigError; no secret in any text made here.
+    reading.py      files → raw tables: TOML, ${VAR}, several files as one configuration
+    bounds.py       limits of a file's size and nesting, checked before it is parsed
+    secrets.py      which values no text may show, and their removal
+    checking.py     raw tables → models; pydantic's errors → faults
+    kinds.py        how a key is declared and checked, and its description in words
+    tables.py       which tables there are. Their models, one line of meaning a key, are in
+                    tables_node.py, tables_net.py, tables_pipeline.py and tables_jmix.py
+    faults.py       a fault as a value; ConfigError, which names all of them at once
+
+    resolve.py      models → tree, by the modules below
+    node.py         the settings of the whole node
+    references.py   names that refer to tables
+    pipelines.py    pipelines, with the names in them looked up
+    dicom_listeners.py, http_listeners.py  endpoints → listeners
+    calling.py      a DICOM listener's aet_table
+    builders.py     jmix_builders: the settings of envelopes
+    published.py    the parties of published envelopes
+    addresses.py, binding.py  the address and port of a listener
+    upstreams.py    the URL, time limits and credentials of an upstream
+    certificates.py, key_files.py  certificates and keys, read as they will be used
+    ignored.py      keys that mean nothing here
+
+    render.py       the tables as one file with every default, without secrets
+    document.py     docs/configuration.md, from the models
+
+Guaranteed: a file of the reference pipeline is accepted unmodified; a wrong one starts nothing.
+Every fault of every file is in one ConfigError. No text made here has a secret in it.
 Still wrong: a fault of meaning names its table and key, not its line: tomllib keeps no positions.
 """
 

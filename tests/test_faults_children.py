@@ -26,7 +26,7 @@ from gateway import PATIENCE, Gateway, Peer, Process, Store, running, until
 from ledger import Ledger, Modality, instances, settle
 
 QUICK = "release_grace_secs = 0.1"
-AGAIN_AT_ONCE = "from fastjmix import log; log.REOPEN_SECS = 0.05"
+AGAIN_AT_ONCE = "from fastjmix.log import outlets; outlets.REOPEN_SECS = 0.05"
 ALL = ("receiver-0", "packer-0", "uploader", "api")
 FORKS = "clone,fork,vfork,clone3"
 

@@ -16,15 +16,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import pytest
-import structlog
 from envelopes import ID, envelope, members, zipped
 from nodes import FAST, node, run, to
 from stores import Client, with_store
-from structlog.testing import capture_logs
-from structlog.typing import EventDict
 from test_check import check
 from upstreams import PATH, Raw, Wire, http_head
 
+from fastjmix import log
 from fastjmix.errors import EnvelopeError
 from fastjmix.httpd import archive_checks, connection_limit, limits
 from fastjmix.jmix.limits import Limits
@@ -39,15 +37,17 @@ MACHINE_SECS = 10
 
 
 @contextlib.contextmanager
-def log_lines() -> Iterator[list[EventDict]]:
-    """Returns the log's lines, whatever a test before this one has set."""
-    before = structlog.get_config()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(0))
-    try:
-        with capture_logs() as lines:
-            yield lines
-    finally:
-        structlog.configure(**before)
+def log_lines() -> Iterator[list[dict[str, Any]]]:
+    """Collects what is logged, whatever level or outlets a test before this one has set."""
+    lines: list[dict[str, Any]] = []
+
+    def collect(_: log.Logger, level: str, event: str, pairs: dict[str, Any]) -> None:
+        lines.append({"event": event, "log_level": level, **pairs})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(log.get(), "_least", log.LEVELS["trace"])
+        patch.setattr(log.Logger, "_log", collect)
+        yield lines
 
 
 # -- HTTP callers ----------------------------------------------------------------------------------

@@ -53,7 +53,9 @@ class Table(BaseModel):
     """A TOML table: known keys only, never changed. Nothing is converted but `"${PORT}"`, where a
     number or a truth value belongs: TOML has no other place for a variable."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, hide_input_in_errors=True, defer_build=True
+    )
 
     IGNORED: ClassVar[tuple[str, ...]] = ()
     """Harmony's keys that mean nothing here. They may be given, with any value."""

@@ -23,8 +23,6 @@ from fastjmix.config.checking import Entry
 from fastjmix.config.kinds import Table
 from fastjmix.config.references import References
 from fastjmix.jmix.write import parties
-from fastjmix.jmix.write.envelope import Options
-from fastjmix.jmix.write.published import root_documents
 
 PROFILE: Final = "jmix-1.0"
 KEYS: Final = tuple(tables_jmix.Parties.model_fields)
@@ -102,7 +100,10 @@ class Parties:
         """Signs a manifest without contents: what an assertion signs must be there."""
         if not published.key_files():
             return
-        from fastjmix.jmix import keys  # cryptography costs some 60 ms: only who signs pays
+        # These cost some 100 ms: needed only where something is signed.
+        from fastjmix.jmix import keys
+        from fastjmix.jmix.write.envelope import Options
+        from fastjmix.jmix.write.published import root_documents
 
         try:
             held = {

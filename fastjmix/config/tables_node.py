@@ -52,6 +52,9 @@ class Logging(Table):
         min_length=1,
         allowed=FILE_ALLOWED,
     )
+    format: tree.LogFormat = own(
+        "text", "How a line is written: `event key=value …`, or one JSON object a line"
+    )
 
 
 DEFAULT_STORAGE: Final = "./tmp"

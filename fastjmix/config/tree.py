@@ -21,6 +21,7 @@ _T = TypeVar("_T")
 Ack = Literal["stored", "uploaded"]
 Digest = Literal["sha256", "blake3"]
 Durability = Literal["fsync", "page-cache"]
+LogFormat = Literal["text", "json"]
 LogLevel = Literal["trace", "debug", "info", "warn", "error"]
 Method = Literal["bearer", "basic", "api_key"]
 PayloadHash = Literal["tree", "stream"]
@@ -91,6 +92,7 @@ class LogSettings:
 
     level: LogLevel
     file: Path | None
+    format: LogFormat = "text"
 
 
 @dataclass(frozen=True, slots=True)

@@ -209,7 +209,7 @@ def _run(child: Child, parent: int, settings: LogSettings, unwanted: Iterable[in
             os.close(descriptor)
         _raise_oom_score(OOM_SCORES[child.stage])
         try:
-            log.setup(settings.level, settings.file, child.name)
+            log.setup(settings.level, settings.file, child.name, settings.format)
         except OSError as problem:
             log.get().error("log_file_failed", file=settings.file, why=problem.strerror)
         child.start()

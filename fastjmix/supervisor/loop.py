@@ -233,7 +233,7 @@ def run(path: Path, ready: Ready | None = None) -> int:
 def _begin_log(config: Config) -> None:
     """Opens the log. Raises PlatformError where the configured path cannot hold a log file."""
     try:
-        log.setup(config.log.level, config.log.file, "supervisor")
+        log.setup(config.log.level, config.log.file, "supervisor", config.log.format)
     except OSError as problem:
         if problem.errno not in WRONG_PATH:  # a full or broken disk: the next start has it, too
             log.get().error("log_file_failed", file=config.log.file, why=problem.strerror)

@@ -23,11 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from structlog.typing import FilteringBoundLogger
-
 from fastjmix import _core
 from fastjmix.config import Config
 from fastjmix.errors import PlatformError
+from fastjmix.log import Logger
 
 MIB: Final = 1 << 20
 
@@ -118,7 +117,7 @@ class Plan:
             return f"{_core.LANES_MAX} are the most of all listeners: lower max_associations"
         return "raise the limit, or lower lane_bytes"
 
-    def announce(self, log: FilteringBoundLogger) -> None:
+    def announce(self, log: Logger) -> None:
         """Logs one line: a warning, if the plan is less than the configuration allows."""
         write = log.info if self.is_whole else log.warning
         write(

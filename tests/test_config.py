@@ -1,4 +1,4 @@
-"""fastjmix.config: what each key of the reference comes to, and fastjmix's own."""
+"""fastjmix.config: the effect of each key of the reference, and of those that it lacks."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_a_harmony_instances_files_load_unmodified(monkeypatch: pytest.MonkeyPat
 
 
 def test_our_own_files_write_out_the_defaults(tmp_path: Path) -> None:
-    """Nothing in them differs from a configuration that says as little as it can."""
+    """They have the same effect as a configuration with the fewest keys."""
     ours = config.load(ROOT / "config.toml")
     least = tmp_path / "config.toml"
     least.write_text(

@@ -24,7 +24,7 @@ UPSTREAM = "targets.upstream_jmix.connection"
 
 
 def pair(directory: Path) -> tuple[bytes, bytes, bytes]:
-    """A new key, the certificate for it, and that of the authority which signed it; PEM."""
+    """Returns a new key, its certificate, and that of the authority which signed it, in PEM."""
     directory.mkdir()
     ca_file, _ = authority(directory)
     key, certificate = re.findall(
@@ -42,7 +42,7 @@ FORMS = {"PKCS8": PrivateFormat.PKCS8, "OLD": PrivateFormat.TraditionalOpenSSL}
 
 
 def locked(key: bytes, form: str) -> bytes:
-    """The key, which a password opens."""
+    """Returns the key, encrypted with a password."""
     held = load_pem_private_key(key, None)
     return held.private_bytes(Encoding.PEM, FORMS[form], BestAvailableEncryption(b"secret"))
 

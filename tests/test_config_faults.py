@@ -1,4 +1,4 @@
-"""fastjmix.config: wrong files, and what is said about them."""
+"""fastjmix.config: wrong files, and their faults."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""fastjmix.config: wrong files, all their faults at once, what no fault may show; documentation."""
+"""fastjmix.config: several wrong files, values that no fault may show, and documentation."""
 
 from __future__ import annotations
 
@@ -269,8 +269,8 @@ def test_variables_that_are_not_there(tmp_path: Path, text: str, found: str) -> 
 
 
 def test_documentation_is_in_step() -> None:
-    told = "run: python -m fastjmix.config.document"
-    assert (ROOT / "docs" / "configuration.md").read_text() == document.text(), told
+    hint = "run: python -m fastjmix.config.document"
+    assert (ROOT / "docs" / "configuration.md").read_text() == document.text(), hint
     rows = document.text().split("### ", 1)[1].splitlines()
     keys = {line.split("`")[1] for line in rows if line.startswith("| `")}
     assert len(keys) > 80

@@ -1,4 +1,4 @@
-"""Profile jmix-1.0 in the configuration: parties, keys, overrides, and what is a fault."""
+"""Profile jmix-1.0 in the configuration: parties, keys, overrides, and their faults."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def test_an_ae_title_has_its_own(tmp_path: Path) -> None:
 
 
 def test_parties_for_one_ae_title_only(tmp_path: Path) -> None:
-    """The builder's profile is harmony; what it says of parties is for the entry's."""
+    """The builder's profile is harmony; its parties are for the entry's profile."""
     found = loaded(
         tmp_path,
         f"""
@@ -275,7 +275,7 @@ def assertion(tmp_path: Path, settings: str) -> str:
 
 
 def test_an_assertion_is_made_on_trial(tmp_path: Path) -> None:
-    """A field that is to be signed and is not there would fail the first envelope."""
+    """Else the first envelope would fail, because a signed field is missing."""
     found = only(tmp_path, assertion(tmp_path, 'fields = ["sender.id", "sender.name"]'))
     assert (found.table, found.key) == ("middleware.jmix_builder", "options")
     assert "sender.name" in found.found
@@ -285,7 +285,7 @@ def test_an_assertion_is_made_on_trial(tmp_path: Path) -> None:
 
 
 def test_an_expiry_that_is_past_is_a_warning(tmp_path: Path) -> None:
-    """No fault: a node must start again on the day after, too."""
+    """It is no fault: a node must start on the day after, too."""
     found = loaded(tmp_path, assertion(tmp_path, 'expires_at = "2020-01-01T00:00:00+01:00"'))
     (warning,) = [one for one in found.warnings if "expires_at" in one]
     assert "middleware.jmix_builder.options.sender.assertion.expires_at" in warning

@@ -40,7 +40,7 @@ PLACES = [
     f"{BACKEND}.options.api_key", "endpoints.jmix_http.authentication",
     "endpoints.jmix_http.options.authentication_ref", "peers.dicom_listener.authentication",
 ]  # fmt: skip
-"""Places where a credential stands, or is put by mistake."""
+"""Places of a credential, and places where it is put by mistake."""
 
 FORMS: list[Callable[[str], object]] = [
     lambda s: s,
@@ -68,7 +68,7 @@ NUMBERS: list[object] = [7707734255312, 770773.4255312, -7707734255312, [7707734
 
 
 def texts(main: Path) -> str:
-    """Returns all that is said about a configuration: its faults, or its effective values and its
+    """Returns all texts about a configuration: its faults, or its effective values and its
     warnings.
     """
     try:
@@ -135,11 +135,11 @@ def test_s34_a_secret_in_a_file_that_is_not_toml_is_not_shown(tmp_path: Path, fo
 @pytest.mark.parametrize("command", ["check", "run"])
 @pytest.mark.parametrize("value", ["${%s}", "${%s", "%s\n", "${SECRET_VARIABLE}\n"])
 def test_s34_a_secret_shows_on_no_terminal(tmp_path: Path, command: str, value: str) -> None:
-    """Checks the program itself, with a traceback asked for."""
-    told = value % SECRET if "%s" in value else value
+    """Runs the program with FASTJMIX_TRACEBACK."""
+    token = value % SECRET if "%s" in value else value
     main = written(
         tmp_path,
-        f'authentications.a = {{ method = "bearer", options.token = {json.dumps(told)} }}\n'
+        f'authentications.a = {{ method = "bearer", options.token = {json.dumps(token)} }}\n'
         f'{BACKEND}.options.authentication_ref = "a"',
     )
     done = subprocess.run(
@@ -155,7 +155,7 @@ def test_s34_a_secret_shows_on_no_terminal(tmp_path: Path, command: str, value: 
 def test_s34_what_came_from_the_environment_is_in_no_fault(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At keys that are no secret, too: it may be the wrong variable."""
+    """Also at keys that are no secret: it may be the wrong variable."""
     monkeypatch.setenv("SECRET_VARIABLE", SECRET)
     for place in (
         f"{BACKEND}.target_ref", "pipelines.dicom_to_jmix.networks", "proxy.log_level",
@@ -258,7 +258,7 @@ COSTLY = {
 
 @pytest.mark.parametrize("name", COSTLY)
 def test_s34_a_costly_file_is_refused_at_once(tmp_path: Path, name: str) -> None:
-    """Within a second or two of a busy machine; what took half a minute, or recursed, is here."""
+    """Files that took half a minute, or recursed, are refused within seconds of a busy machine."""
     main = written(tmp_path)
     costly = tmp_path / "pipelines" / "z.toml"
     costly.write_bytes(COSTLY[name].encode("utf-8", "surrogateescape"))

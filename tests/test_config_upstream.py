@@ -323,6 +323,6 @@ def test_rendered_text_is_toml_and_complete(tmp_path: Path) -> None:
 
 
 def test_names_of_types_cost_no_pydantic() -> None:
-    """Every process imports the tree; only who loads a file pays for the models."""
+    """Every process imports the tree; the models are imported where a file is loaded."""
     code = "import sys, fastjmix.config; sys.exit('pydantic' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

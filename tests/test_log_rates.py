@@ -40,9 +40,9 @@ def test_s38_lines_of_one_event(clock: list[float], file: Path, off: int) -> Non
     for number in range(LINES_AT_ONCE + off):
         log.get().warning("a_mistake", number=number)
     assert len(lines_of(file, "a_mistake")) == min(LINES_AT_ONCE, LINES_AT_ONCE + off)
-    told = lines_of(file, "log_lines_left_out")
-    assert len(told) == max(0, off)
-    assert all("of=a_mistake count=1" in line for line in told)
+    counts = lines_of(file, "log_lines_left_out")
+    assert len(counts) == max(0, off)
+    assert all("of=a_mistake count=1" in line for line in counts)
     log.get().warning("another")
     assert lines_of(file, "another")
 

@@ -90,11 +90,11 @@ def test_f107_a_refusal_names_the_instance_the_peer_and_the_reason(
     instance = f"1.2.3.{time.time_ns()}"
     kind = {1: 1, 3: 0, 5: 2, 7: 1}[number]
     data = without(TAGS[name], kind, instance=instance)
-    told = refused(peer, deflated(data) if number == 7 else data, instance, number)
-    assert told == (0xC001, f"no {name} UID in the data set", TAGS[name])
+    answer = refused(peer, deflated(data) if number == 7 else data, instance, number)
+    assert answer == (0xC001, f"no {name} UID in the data set", TAGS[name])
     line = gateway.wait_for(f"instance_refused .*sop_instance={instance} ").string
     address = address_of(peer)
-    for part in ("calling_ae=CT_7", f"peer={address}", "status=C001H", told[1], wire.CT):
+    for part in ("calling_ae=CT_7", f"peer={address}", "status=C001H", answer[1], wire.CT):
         assert part in line
 
 
@@ -116,8 +116,8 @@ def test_f107_a_refusal_names_the_instance_the_peer_and_the_reason(
     ],
 )
 def test_f107_the_comment_names_the_uid(peer: Peer, data: bytes, comment: str) -> None:
-    status, told, _ = refused(peer, data, "1.2.3.9")
-    assert (status, told) == (0xC001, comment)
+    status, found, _ = refused(peer, data, "1.2.3.9")
+    assert (status, found) == (0xC001, comment)
     assert len(comment) <= COMMENT_MAX
 
 
@@ -133,10 +133,10 @@ def test_f107_the_comment_names_the_uid(peer: Peer, data: bytes, comment: str) -
 )
 def test_f107_the_comment_names_the_element(peer: Peer, broken: bytes, tag: int) -> None:
     start = wire.element(0x00080005, b"CS", b"ISO_IR 100")
-    status, told, offending = refused(peer, start + broken, "1.2.3.9")
+    status, comment, offending = refused(peer, start + broken, "1.2.3.9")
     assert (status, offending) == (0xC002, tag)
     place = f"element ({tag >> 16:04X},{tag & 0xFFFF:04X}) at byte {len(start)}"
-    assert told == f"{place} cannot be followed"
+    assert comment == f"{place} cannot be followed"
 
 
 def read(data: bytes, kind: int) -> DataSetReader:
@@ -188,8 +188,8 @@ def test_s42_the_element_is_named_behind_any_number_and_costs_nothing_more() -> 
     data = wire.element(0x00090010, b"LO", b"") * 500_000
     reader = read(data + wire.element(0x00100010, b"PN", b"A^B")[:-1], 1)
     begin = time.process_time()
-    told = f"element (0010,0010) at byte {len(data)} cannot be followed".encode()
-    assert unreadable(reader) == (told, 0x00100010)
+    comment = f"element (0010,0010) at byte {len(data)} cannot be followed".encode()
+    assert unreadable(reader) == (comment, 0x00100010)
     assert time.process_time() - begin < 0.01
 
 

@@ -6,7 +6,9 @@
     bounds.py       limits of a file's size and nesting, checked before it is parsed
     secrets.py      which values no text may show, and their removal
     checking.py     raw tables → models; pydantic's errors → faults
-    kinds.py        how a key is declared and checked, and its description in words
+    declare.py      how a table and its keys are declared
+    strings.py      strings with rules of their own: AE titles, hosts, URLs
+    in_words.py     the values that a key allows, in words
     tables.py       which tables there are. Their models, one line of meaning a key, are in
                     tables_node.py, tables_net.py, tables_pipeline.py and tables_jmix.py
     faults.py       a fault as a value; ConfigError, which names all of them at once
@@ -73,19 +75,19 @@ __all__ = [
 
 
 def load(path: Path, environment: Mapping[str, str] = os.environ) -> Config:
-    """The effective configuration of the main file `path` and of the files in its pipelines_path.
+    """Returns the effective configuration of the main file `path` and its pipeline files.
 
     Reads those files, `${VAR}` from `environment`, and the PEM files that they name;
     starts nothing. Raises ConfigError with every fault found.
     """
-    # pydantic costs some 60 ms: only who loads a file pays, not who merely names these types.
+    # pydantic takes some 60 ms: only where a file is loaded, not where these types are named.
     from fastjmix.config.resolve import load as resolved
 
     return resolved(path, environment)
 
 
 def effective(path: Path, environment: Mapping[str, str] = os.environ) -> tuple[Config, str]:
-    """The same, and the text of one configuration file that says it, every default included.
+    """Returns the same, and the text of one file with the same effect and every default in it.
 
     A secret in it is a variable. Raises ConfigError with every fault found.
     """

@@ -1,7 +1,7 @@
-"""Which address and port a listener gets, of up to four places that may say it.
+"""The address and port of a listener, out of up to four places where they may be written.
 
 Precedence, for host and port each: the endpoint's options, its connection, its peer's connection,
-the network; then the default of its service. Where two places differ, a warning says who won.
+the network; then the default of its service. Where two places differ, a warning names both.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from fastjmix.config.references import References
 from fastjmix.config.tables_net import Bind, Listening, Network, Peer
 from fastjmix.config.tables_pipeline import DicomEndpoint, JmixEndpoint
 
-DICOM_DEFAULT: Final = ("0.0.0.0", 11113)  # the reference's own
+DICOM_DEFAULT: Final = ("0.0.0.0", 11113)  # as Harmony
 HTTP_DEFAULT: Final = ("127.0.0.1", 8086)
 _ANYWHERE: Final = ("0.0.0.0", "::")
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where one listener listens, and the network table that brought it there."""
+    """The address of one listener, and the network table that it listens on."""
 
     host: str
     port: int
@@ -32,13 +32,13 @@ class Address:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     def collides(self, other: Address) -> bool:
-        """Could the system not give both?"""
+        """Returns whether the system cannot give both."""
         same = self.host == other.host or self.host in _ANYWHERE or other.host in _ANYWHERE
         return same and self.port == other.port != 0
 
 
 def is_loopback(host: str) -> bool:
-    """Does what is sent there, or bound there, stay within this machine?"""
+    """Returns whether this host can be reached from this machine only."""
     if host == "localhost":
         return True
     try:
@@ -48,7 +48,7 @@ def is_loopback(host: str) -> bool:
 
 
 def peer(references: References, entry: Entry) -> Peer | None:
-    """The peer of this endpoint; None if it has none, or one with faults."""
+    """Returns the peer of this endpoint; None if it has none, or one with faults."""
     endpoint = entry.value
     if not isinstance(endpoint, DicomEndpoint | JmixEndpoint) or endpoint.peer_ref is None:
         return None
@@ -66,7 +66,7 @@ def peer(references: References, entry: Entry) -> Peer | None:
 
 
 def bind_table(network: Network) -> tuple[str, Bind]:
-    """A network's listener table and its name; an empty one if it has none."""
+    """Returns a network's listener table and its name; an empty one if it has none."""
     if network.http is not None:
         return "http", network.http
     return "tcp_config", network.tcp_config or Bind()
@@ -75,7 +75,7 @@ def bind_table(network: Network) -> tuple[str, Bind]:
 def addresses(
     references: References, endpoint: Entry, networks: list[Entry], default: tuple[str, int]
 ) -> list[Address]:
-    """Where the endpoint listens: once for each of its pipeline's networks, each address once."""
+    """Returns where the endpoint listens: on each of these networks, each address once."""
     found: dict[tuple[str, int], Address] = {}
     for network in networks:
         if isinstance(network.value, Network):
@@ -93,12 +93,12 @@ def _address(
 ) -> Address:
     endpoint = entry.value
     assert isinstance(endpoint, DicomEndpoint | JmixEndpoint)
-    at_peer = peer(references, entry)
-    beyond = at_peer.connection if at_peer is not None else Listening()
+    found_peer = peer(references, entry)
+    of_peer = found_peer.connection if found_peer is not None else Listening()
     name, bind = bind_table(network)
     places: list[tuple[str, str | None, int | None]] = [
         (f"{entry.path}.connection", endpoint.connection.host, endpoint.connection.port),
-        (f"peers.{endpoint.peer_ref}.connection", beyond.host, beyond.port),
+        (f"peers.{endpoint.peer_ref}.connection", of_peer.host, of_peer.port),
         (f"{network_entry.path}.{name}", bind.bind_address, bind.bind_port),
     ]
     if isinstance(endpoint, DicomEndpoint):
@@ -112,14 +112,15 @@ def _address(
 
 
 def _first(
-    references: References, entry: Entry, what: str, given: list[tuple[str, str]], default: str
+    references: References, entry: Entry, noun: str, given: list[tuple[str, str]], default: str
 ) -> str:
+    """Returns the first of these values, each with its place; the default if there is none."""
     if not given:
         return default
     winner, value = given[0]
     for place, other in given[1:]:
         if other != value:
             references.findings.warn(
-                f"{entry.path}: the {what} is {value} ({winner}), not {other} ({place})"
+                f"{entry.path}: the {noun} is {value} ({winner}), not {other} ({place})"
             )
     return value

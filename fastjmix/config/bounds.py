@@ -1,7 +1,7 @@
 """Bounds on a configuration: its bytes, its keys, its nesting.
 
-Guaranteed: what passes is parsed and checked within about a second; tomllib alone needs time that
-grows with the square of a key's parts, and recurses with each bracket.
+Guaranteed: a configuration within the bounds is parsed and checked in about a second. tomllib alone
+needs time that grows with the square of a key's parts, and recurses with each bracket.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ CONFIG_BYTES_MAX: Final = 512 * 1024
 reads a megabyte a second."""
 
 FILES_MAX: Final = 256
-"""Files in pipelines_path: each is opened, whatever it holds."""
+"""Files in pipelines_path. Each is opened."""
 
 KEY_PARTS_MAX: Final = 16
 """Parts of a dotted key or a table's header; the deepest key that there is has eight."""
 
 NESTING_MAX: Final = 16
-"""Arrays and inline tables inside each other; the deepest that mean something are four."""
+"""Arrays and inline tables inside each other. No valid file has more than four."""
 
 VALUES_MAX: Final = 20_000
-"""Keys and array items in all files: each is looked at several times."""
+"""Keys and array items in all files. Each is read several times."""
 
 FAULTS_MAX: Final = 100
-"""More faults are not listed: nobody reads them, and each has words that are searched for."""
+"""Faults that are listed. Nobody reads more, and for each a similar word is searched for."""
 
 WORD_CHARS_MAX: Final = 64
 """A longer word is no misspelling of a valid one."""
@@ -35,9 +35,9 @@ WORD_CHARS_MAX: Final = 64
 INTEGER_BITS_MAX: Final = 63
 """TOML 1.0 knows integers of 64 bits with a sign."""
 
-# Strings and comments whole, and the characters that have a meaning outside of them. Each
-# alternative is atomic, and a string that does not end goes to the end of its line or the text: so
-# the search never turns back.
+# Whole strings and comments, and the characters that have a meaning outside of them. Each
+# alternative is atomic, and a string that does not end goes to the end of its line or the text, so
+# that the search never goes back.
 _TOKEN: Final = re.compile(
     r"""
     \"\"\" (?> (?: [^"\\] | \\. | "(?!"") )* ) (?: "{3,5} | \\?\Z )
@@ -53,7 +53,7 @@ _TOKEN: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Excess:
-    """An excess: its kind, its line, and how much there may be."""
+    """An excess: its line, what was found, and how much is allowed."""
 
     line: int
     found: str
@@ -61,9 +61,7 @@ class Excess:
 
 
 def excess(text: str) -> Excess | None:
-    """Returns the first thing in a TOML text that would be costly to parse; None where there is
-    none.
-    """
+    """Returns the first excess of a TOML text; None where there is none."""
     dots = depth = 0
     for match in _TOKEN.finditer(text):
         first = match[0][0]
@@ -79,6 +77,6 @@ def excess(text: str) -> Excess | None:
     return None
 
 
-def _excess(text: str, match: re.Match[str], what: str, of: str, most: int) -> Excess:
+def _excess(text: str, match: re.Match[str], noun: str, of: str, most: int) -> Excess:
     line = text.count("\n", 0, match.start()) + 1
-    return Excess(line, f"{what} of more than {most} {of}", f"{most} {of} or fewer")
+    return Excess(line, f"{noun} of more than {most} {of}", f"{most} {of} or fewer")

@@ -12,8 +12,8 @@ from fastjmix.config import tree
 from fastjmix.config.builders import Rules, builder
 from fastjmix.config.checking import Entry
 from fastjmix.config.faults import dotted, shown
-from fastjmix.config.kinds import AE_TITLE_ALLOWED, ae_title
 from fastjmix.config.references import References
+from fastjmix.config.strings import AE_TITLE_ALLOWED, ae_title
 from fastjmix.config.tables_pipeline import OVERRIDES, AetEntry, DicomOptions
 
 

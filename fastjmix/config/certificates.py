@@ -1,9 +1,9 @@
 """Reads certificates and their keys as TLS will use them, before anything listens with them.
 
-Wanted: a certificate and a key that do not belong together start nothing; else the API would end,
-and be started again, for ever.
-Guaranteed: `server_context` is what serves, so what it accepts here it accepts there. Nobody is
-asked for a password: a key that needs one is refused.
+Wanted: a certificate and a key that do not belong together are a fault at the start. Else the API
+would end and be started again, for ever.
+Guaranteed: the API serves with `server_context` too, so a pair that passes here is accepted there.
+Nobody is asked for a password: a key that needs one is refused.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class _NeedsPassword(Exception):
 
 
 def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
-    """A server's context, for TLS 1.2 or later. Raises OSError (ssl.SSLError is one)."""
+    """Returns a server's context, for TLS 1.2 or later. Raises OSError (ssl.SSLError is one)."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
@@ -36,7 +36,7 @@ def _refuse() -> bytes:
 
 
 def server_fault(certificate: Path, key: Path) -> tuple[Literal["cert_path", "key_path"], str]:
-    """Which of the two is wrong, and how; with "" when none is."""
+    """Returns which of the two files is wrong, and how; "" for how when neither is."""
     try:
         server_context(certificate, key)
     except ssl.SSLError as problem:
@@ -55,7 +55,7 @@ def server_fault(certificate: Path, key: Path) -> tuple[Literal["cert_path", "ke
 
 
 def holds_certificates(path: Path) -> bool:
-    """Whether it is a file of certificates in PEM. Raises OSError when it cannot be read."""
+    """Returns whether it is a file of certificates in PEM. Raises OSError if it is unreadable."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
         context.load_verify_locations(path)

@@ -1,8 +1,8 @@
 """Raw tables → models; pydantic's errors → faults in the operator's words.
 
-Wanted: every table of every file is checked, whatever else is wrong.
-Guaranteed: a table that is wrong is still known by name, so that a reference to it is no second
-fault; a value that may be secret is described, never shown.
+Guaranteed: every table of every file is checked, whatever else is wrong. A table with faults is
+still known by name, so that a reference to it is no second fault. A value that may be secret is
+described, never shown.
 """
 
 from __future__ import annotations
@@ -16,17 +16,9 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from fastjmix.config import tables
-from fastjmix.config.faults import Findings, dotted, kind, nearest, shown
-from fastjmix.config.kinds import (
-    Table,
-    about,
-    allowed,
-    choices,
-    is_named,
-    item_of,
-    listed,
-    table_of,
-)
+from fastjmix.config.declare import Table, choices, is_named, item_of, option, table_of
+from fastjmix.config.faults import Findings, described, dotted, nearest, shown
+from fastjmix.config.in_words import allowed, listed
 from fastjmix.config.reading import Filled, FilledFloat, FilledInt, Source, Sources
 
 _QUERY: Final = re.compile(r"[?#](?=.)")  # …?token=…
@@ -35,7 +27,7 @@ _NO_SUCH_KEY: Final = "a key that does not exist here"
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A table as it was found: `value` None when it has faults."""
+    """A table and its place. `value` is None when it has faults."""
 
     file: str
     family: str
@@ -44,7 +36,7 @@ class Entry:
 
     @property
     def path(self) -> str:
-        """Its TOML header."""
+        """Returns its TOML header."""
         return dotted(self.family, self.name) if self.name else self.family
 
 
@@ -56,17 +48,17 @@ class Tables:
     entries: dict[str, dict[str, Entry]] = field(default_factory=dict)
 
     def family(self, name: str) -> Mapping[str, Entry]:
-        """The entries of a family, none if it does not occur."""
+        """Returns the entries of a family; none if it does not occur."""
         return self.entries.get(name, {})
 
     def all(self) -> Iterator[Entry]:
-        """Every entry."""
+        """Yields every entry."""
         for family in self.entries.values():
             yield from family.values()
 
 
 def check(sources: Sources, findings: Findings) -> Tables:
-    """Every table of these files. `sources` has at least the main file."""
+    """Returns every table of these files. `sources` has at least the main file."""
     found = Tables(sources.files[0].file)
     for source in sources.files:
         for name, raw in source.tables.items():
@@ -101,7 +93,7 @@ def _check_single(name: str, raw: Any, source: Source, found: Tables, findings: 
 
 def _check_family(family: str, raw: Any, source: Source, found: Tables, findings: Findings) -> None:
     if not isinstance(raw, dict):
-        findings.fault(source.file, "", family, kind(raw), f"tables: [{family}.<name>]")
+        findings.fault(source.file, "", family, described(raw), f"tables: [{family}.<name>]")
         return
     known = found.entries.setdefault(family, {})
     for name, table in raw.items():
@@ -121,19 +113,18 @@ def _check_family(family: str, raw: Any, source: Source, found: Tables, findings
 
 
 def _model(family: str, name: str, raw: Any, file: str, findings: Findings) -> type[Table] | None:
-    """This table's model; None (and a fault) when the key that chooses it says nothing known."""
+    """Returns this table's model; None, and a fault, when its choosing key has no known value."""
     if family in tables.NAMED:
         return tables.NAMED[family]
     chooser, models = tables.CHOSEN[family]
     choice = raw.get(chooser) if isinstance(raw, dict) and chooser else None
     if isinstance(choice, str) and choice in models:
         return models[choice]
-    anyone = next(iter(models.values()))
     if not chooser or not isinstance(raw, dict):
-        return anyone
+        return next(iter(models.values()))
     close = nearest(choice, models) if isinstance(choice, str) else ""
     hides = family == "authentications" and not close  # it may be the credential itself
-    found = "nothing" if chooser not in raw else kind(choice) if hides else shown(choice)
+    found = "nothing" if chooser not in raw else described(choice) if hides else shown(choice)
     findings.fault(file, dotted(family, name), chooser, found, _choices(family, models), close)
     return None
 
@@ -158,7 +149,7 @@ def _validated(
 
 def _report(
     model: type[Table],
-    what: str,
+    error: str,
     loc: tuple[int | str, ...],
     value: Any,
     path: tuple[str, ...],
@@ -166,31 +157,31 @@ def _report(
     findings: Findings,
 ) -> None:
     if not loc:  # the whole table is something else
-        findings.fault(file, dotted(*path[:-1]), dotted(path[-1]), kind(value), "a table")
+        findings.fault(file, dotted(*path[:-1]), dotted(path[-1]), described(value), "a table")
         return
     names = len(loc) - 1 if isinstance(loc[-1], str) else len(loc) - 2
     table, key = dotted(*path, *loc[:names]), dotted(*loc[names:])
     owner, declared = _declaration(model, loc)
-    if what == "extra_forbidden":
+    if error == "extra_forbidden":
         words = _keys(owner)
         close = words.get(nearest(str(loc[-1]), words), "")
         right = listed(owner.model_fields) or "nothing"
         findings.fault(file, table, key, _NO_SUCH_KEY, right, close)
     elif declared is None:  # an entry of a table of tables
-        findings.fault(file, table, key, kind(value), "a table")
+        findings.fault(file, table, key, described(value), "a table")
     else:
-        found = "nothing" if what == "missing" else _shown(declared, value, path[0])
-        one_of_many = isinstance(loc[-1], int) and not about(declared, "allowed")
+        found = "nothing" if error == "missing" else _shown(declared, value, path[0])
+        one_of_many = isinstance(loc[-1], int) and not option(declared, "allowed")
         right = "a string" if one_of_many else allowed(declared)
         close = nearest(value, choices(declared)) if isinstance(value, str) else ""
         findings.fault(file, table, key, found, right, close and shown(close))
 
 
 def _shown(declared: FieldInfo, value: Any, family: str) -> str:
-    may_be_secret = about(declared, "secret") or family == "authentications"
+    may_be_secret = option(declared, "secret") or family == "authentications"
     with_user = isinstance(value, str) and "@" in value  # http://user:password@host
     if may_be_secret or with_user or isinstance(value, Filled | FilledInt | FilledFloat):
-        return kind(value)
+        return described(value)
     mark = _QUERY.search(value) if isinstance(value, str) else None
     return shown(value) if mark is None else f"{shown(value[: mark.end()])} and more (not shown)"
 
@@ -198,8 +189,8 @@ def _shown(declared: FieldInfo, value: Any, family: str) -> str:
 def _declaration(
     model: type[Table], loc: tuple[int | str, ...]
 ) -> tuple[type[Table], FieldInfo | None]:
-    """The innermost model on the way to `loc`, and the field declared there: None where the last
-    step is an unknown key, or a name in a table of tables."""
+    """Returns the innermost model on the way to `loc`, and the field declared there; None for the
+    field where the last step is an unknown key, or a name in a table of tables."""
     owner, declared = model, None
     steps = [step for step in loc if isinstance(step, str)]
     at = 0
@@ -217,7 +208,7 @@ def _declaration(
 
 
 def _keys(model: type[Table]) -> dict[str, str]:
-    """Every key that may have been meant, and how to write it: also those one table further in."""
+    """Returns every key that may have been meant, also one table below, and how to write it."""
     words: dict[str, str] = {}
     for name, declared in model.model_fields.items():
         inner = table_of(declared)

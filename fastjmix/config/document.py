@@ -1,7 +1,7 @@
-"""The keys in words, from the tables' own models: python -m fastjmix.config.document
+"""Writes docs/configuration.md from the models of the tables: python -m fastjmix.config.document
 
-Writes docs/configuration.md below the directory that it is run in. Guaranteed: every key of every
-table, in the order of the models; a test compares the page with the models.
+The page is written below the working directory. Guaranteed: it has every key of every table, in the
+order of the models; a test compares it with them.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from typing import Any, Final
 from pydantic.fields import FieldInfo
 
 from fastjmix.config import tables_net, tables_node, tables_pipeline
+from fastjmix.config.declare import Table, is_named, option, table_of
 from fastjmix.config.faults import shown
-from fastjmix.config.kinds import Table, about, allowed, is_named, table_of
+from fastjmix.config.in_words import allowed
 
 _HEAD: Final = """\
 # Configuration
@@ -24,8 +25,8 @@ change `fastjmix/config/` and run it again.*
 
 fastjmix reads one main file (`fastjmix run -c config.toml`) and every `*.toml` of its
 `proxy.pipelines_path`. Tables and keys are those of the reference pipeline, so that a Harmony
-instance's files for it run unmodified; keys marked **+** are fastjmix's own.
-`fastjmix check -c config.toml` prints one file that says the same, with every default and without
+instance's files for it run unmodified; Harmony does not have the keys marked **+**.
+`fastjmix check -c config.toml` prints one file with the same effect, with every default and without
 secrets: it can be pasted.
 
 - A table that stands once (`[proxy]`, `[logging]`, `[storage]`, `[fastjmix]`) belongs to the main
@@ -40,9 +41,9 @@ secrets: it can be pasted.
   `decryption_key_file` to the file that names it; every other path to the working directory.
 - A name may be written alone (`jmix_auth`) or with its family (`authentications.jmix_auth`).
 
-## What wins
+## Precedence
 
-| what | highest first |
+| value | highest first |
 |---|---|
 | log level | `logging.log_level`, `proxy.log_level`, info |
 | address and port of a DICOM listener, each | `options.bind_addr` / `options.port`, the \
@@ -56,7 +57,7 @@ target's |
 | credentials of callers of the query API | `options.authentication_ref`, \
 `options.authentication`, the endpoint's `authentication`, the peer's |
 | time limit, retries | the backend's, the target's, 30 s and 3 |
-| what a calling AE title overrides | its entry in `aet_table`, the `jmix_builder`'s options |
+| settings of a calling AE title | its entry in `aet_table`, the `jmix_builder`'s options |
 
 An endpoint listens once on each network of its pipeline, unless something above the network says
 where. Where two places differ, a warning says which one won.
@@ -65,15 +66,15 @@ The URL that envelopes are posted to is base + `path_prefix` + `/jmix`, and `/ap
 `path_prefix` is empty; a path that already ends in `/jmix` is used as it is. A `jmix` pipeline
 without backends passes a POST on to the upstream of the first DICOM pipeline.
 
-## What is refused
+## Refused configurations
 
-| what | why |
+| configuration | why |
 |---|---|
 | a middleware other than `jmix_builder` and `passthru`; `[policies]`, `[rules]`, `[mesh]`, \
-`[transforms]` | they may guard something: to leave them out silently would be unsafe |
+`[transforms]` | they may protect something: to leave them out silently would be unsafe |
 | parties, `encryption` or `signing` where no envelope has `profile = "jmix-1.0"`; that profile \
-without `sender` and `receivers`, or with `digest = "blake3"` | no document could say it; the \
-published schemas ask for it |
+without `sender` and `receivers`, or with `digest = "blake3"` | no document has a place for it; \
+the published schemas require it |
 | a key file that cannot be read, or is no key of its kind | no envelope could be sealed |
 | `storage.backend` other than "filesystem" | Success promises an fsync |
 | a `module` that is not empty | fastjmix loads no modules |
@@ -113,7 +114,7 @@ _SECTIONS: Final[tuple[tuple[str, str, type[Table]], ...]] = (
 
 
 def text() -> str:
-    """The whole page, in Markdown."""
+    """Returns the whole page, in Markdown."""
     lines = [_HEAD.rstrip("\n")]
     for path, note, model in _SECTIONS:
         lines += _section(path, note, model)
@@ -145,11 +146,11 @@ def _section(path: str, note: str, model: type[Table]) -> Iterator[str]:
 
 def _is_section(field: FieldInfo) -> bool:
     chain = field.annotation is tables_pipeline.Chain  # written as an array, as a rule
-    return table_of(field) is not None and not about(field, "row") and not chain
+    return table_of(field) is not None and not option(field, "row") and not chain
 
 
 def _row(name: str, field: FieldInfo) -> str:
-    plus = "" if about(field, "reference") else " **+**"
+    plus = "" if option(field, "reference") else " **+**"
     cells = (f"`{name}`{plus}", allowed(field), _default(field), field.description or "")
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
@@ -159,7 +160,7 @@ def _default(field: FieldInfo) -> str:
         return "**required**"
     default: Any = field.get_default(call_default_factory=True, validated_data={})
     if default is None:
-        return str(about(field, "unset"))
+        return str(option(field, "unset"))
     if isinstance(default, list | Table):
         return "`[]`"
     return f"`{shown(default)}`"

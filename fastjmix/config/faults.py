@@ -1,8 +1,8 @@
 """A fault of a configuration file as a value, and the error that names all of them at once.
 
-Guaranteed: a fault says where (file, table, key), what was found, what is allowed, and the nearest
-valid word when one is near. Every fault and warning is noted in one place, which takes out what
-must not be shown (secrets.py), whoever wrote the text.
+Guaranteed: a fault has its place (file, table, key), what was found, what is allowed, and the
+nearest valid word when one is similar. Every fault and warning is noted in `Findings`, which takes
+secrets out of its text (secrets.py).
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from fastjmix import errors
 from fastjmix.config.bounds import FAULTS_MAX, WORD_CHARS_MAX
 from fastjmix.config.secrets import Hidden
 
-_LONGEST_SHOWN: Final = 72  # characters of a value: enough to find it again in the file
+_SHOWN_CHARS_MAX: Final = 72  # characters of a value: enough to find it again in the file
 _BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
-_LIKENESS: Final = 0.6  # difflib's ratio above which a word is a likely misspelling
+_SIMILARITY: Final = 0.6  # difflib's ratio above which a word is a likely misspelling
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """`table` is a dotted path or "" for the top level; `nearest` is "" when nothing is near."""
+    """`table` is a dotted path, "" for the top level; `nearest` is "" when no word is similar."""
 
     file: str
     table: str
@@ -58,7 +58,7 @@ class ConfigError(errors.ConfigError):
 
 @dataclass(slots=True)
 class Findings:
-    """What reading a configuration brings to light, gathered until the end."""
+    """The faults and warnings of a configuration, gathered until the end."""
 
     faults: dict[tuple[str, str, str], Fault] = field(default_factory=dict)  # by place, in order
     warnings: dict[str, None] = field(default_factory=dict)
@@ -68,7 +68,7 @@ class Findings:
     def fault(
         self, file: str, table: str, key: str, found: str, allowed: str, nearest: str = ""
     ) -> None:
-        """Notes a fault, unless this place has one already: a second would be its echo."""
+        """Notes a fault, unless this place has one already: a second would follow from it."""
         if len(self.faults) < FAULTS_MAX:
             found = self.secrets(self.foreign(found))
             fault = Fault(file, table, key, found, allowed, nearest)
@@ -80,7 +80,7 @@ class Findings:
 
 
 def shown(value: object) -> str:
-    """A value as TOML would write it, cut short; control characters escaped."""
+    """Returns a value as TOML would write it, cut short; control characters escaped."""
     if isinstance(value, dict):
         return "a table"
     if isinstance(value, list):
@@ -88,11 +88,11 @@ def shown(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     text = quoted(value) if isinstance(value, str) else str(value)
-    return text if len(text) <= _LONGEST_SHOWN else text[: _LONGEST_SHOWN - 1] + "…"
+    return text if len(text) <= _SHOWN_CHARS_MAX else text[: _SHOWN_CHARS_MAX - 1] + "…"
 
 
-def kind(value: object) -> str:
-    """Only what sort of value it is: for values that may be secret."""
+def described(value: object) -> str:
+    """Returns the type of a value in words, for values that may be secret."""
     if isinstance(value, str):
         return "a string (not shown)" if value else "an empty string"
     if isinstance(value, dict | list):
@@ -101,7 +101,7 @@ def kind(value: object) -> str:
 
 
 def quoted(text: str) -> str:
-    """A TOML basic string. Control characters are escaped, so that no terminal obeys them."""
+    """Returns a TOML basic string. Control characters are escaped: a terminal might obey them."""
     out = []
     for c in text:
         if c in '"\\':
@@ -114,7 +114,7 @@ def quoted(text: str) -> str:
 
 
 def dotted(*parts: object) -> str:
-    """A table's path as its TOML header: endpoints.dicom_receiver.options, an array's index [2]."""
+    """Returns a path as its TOML header: endpoints.dicom_receiver.options. An index is [2]."""
     path = ""
     for part in parts:
         if isinstance(part, int):
@@ -126,9 +126,9 @@ def dotted(*parts: object) -> str:
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
-    """The valid word that is most like this one, or ""."""
+    """Returns the valid word that is most similar to this one; "" when none is."""
     if len(word) > WORD_CHARS_MAX:
         return ""
     folded = {valid.casefold(): valid for valid in words}
-    close = difflib.get_close_matches(word.casefold(), folded, n=1, cutoff=_LIKENESS)
+    close = difflib.get_close_matches(word.casefold(), folded, n=1, cutoff=_SIMILARITY)
     return folded[close[0]] if close else ""

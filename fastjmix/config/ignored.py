@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from fastjmix.config import tables
 from fastjmix.config.checking import Tables
+from fastjmix.config.declare import Table, is_named, table_of
 from fastjmix.config.faults import dotted
-from fastjmix.config.kinds import Table, is_named, table_of
 
 
 def ignored(found: Tables) -> list[str]:

@@ -1,6 +1,6 @@
-"""Reads key files. The forms of a key are jmix/keys.py's.
+"""Reads key files. jmix/keys.py knows the forms of a key.
 
-Still wrong: the mode of a key file is not looked at.
+Still wrong: the mode of a key file is not checked.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 K = TypeVar("K")
 
 KEY_FILE_BYTES_MAX: Final = 4096
-"""A PEM key of either kind has about 120 bytes: a larger file is something else."""
+"""An Ed25519 or X25519 key in PEM has about 120 bytes: a larger file is something else."""
 
 
-def load(kind: Callable[[bytes, str], K], path: Path) -> K:
-    """Returns the key in a file; `kind` is a function of jmix/keys.py. Raises ConfigError."""
-    return kind(read_file(path), str(path))
+def load(parse: Callable[[bytes, str], K], path: Path) -> K:
+    """Returns the key in a file; `parse` is a function of jmix/keys.py. Raises ConfigError."""
+    return parse(read_file(path), str(path))
 
 
 def read_file(path: Path) -> bytes:
-    """The bytes of a key file. Raises ConfigError."""
+    """Returns the bytes of a key file. Raises ConfigError."""
     try:
         with path.open("rb") as file:
             data = file.read(KEY_FILE_BYTES_MAX + 1)
@@ -46,13 +46,13 @@ def read_file(path: Path) -> bytes:
 
 
 def signing_keys(published: Published | None) -> dict[str, SigningKey]:
-    """The keys that the parties name, by file. Raises ConfigError."""
+    """Returns the keys that the parties name, by file. Raises ConfigError."""
     return {file: _key(file) for file in published.key_files()} if published else {}
 
 
 @lru_cache
 def _key(file: str) -> SigningKey:
-    """Read once: a key file that goes away while we run is missed at the next start."""
-    from fastjmix.jmix import keys  # cryptography costs some 60 ms: only who signs pays
+    """Reads a key once. A file that is removed while fastjmix runs is missed at the next start."""
+    from fastjmix.jmix import keys  # cryptography takes some 60 ms: only for signed envelopes
 
     return load(keys.signing_key, Path(file))

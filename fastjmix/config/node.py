@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from fastjmix.config import tree
-from fastjmix.config.kinds import Table
+from fastjmix.config.declare import Table
 from fastjmix.config.references import References
 from fastjmix.config.tables_node import (
     DEFAULT_STORAGE,

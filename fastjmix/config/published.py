@@ -1,10 +1,11 @@
 """The parties of a published envelope: from the builder's options and an AE title's overrides.
 
-Wanted: one value (jmix/write/parties.py) for each set of rules that makes published envelopes.
-Guaranteed: every key that it names can be read, and is a key of its kind, when the configuration is
-loaded; private keys are looked at and forgotten. What profile harmony has no room for is a fault,
-unless some AE title's profile has.
-Still wrong: a key file that is exchanged while fastjmix runs counts from the next start on.
+Each set of rules that makes published envelopes gets one value (jmix/write/parties.py).
+
+Guaranteed: every key file that it names could be read when the configuration was loaded, and holds
+a key of the right type; private keys are not kept. Parties that no envelope can name, because no
+profile is jmix-1.0, are a fault.
+Still wrong: a key file that is replaced while fastjmix runs counts from the next start on.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any, Final, NamedTuple
 from fastjmix import errors
 from fastjmix.config import key_files, tables_jmix, tree
 from fastjmix.config.checking import Entry
-from fastjmix.config.kinds import Table
+from fastjmix.config.declare import Table
 from fastjmix.config.references import References
 from fastjmix.jmix.write import parties
 
@@ -33,7 +34,7 @@ _NO_HASH: Final = f"sha256:{'0' * 64}"
 
 
 class Given(NamedTuple):
-    """A value of these keys, and where it stands: `key` below the table `of`."""
+    """A value of these keys, and its place: `key` below the table `of`."""
 
     of: Entry
     key: str
@@ -41,7 +42,7 @@ class Given(NamedTuple):
 
 
 class Parties:
-    """The parties that one jmix_builder and the overrides of its callers come to."""
+    """The parties of one jmix_builder, and of the AE titles that override them."""
 
     def __init__(self, references: References, builder: Entry, options: Table) -> None:
         self._references = references
@@ -52,7 +53,7 @@ class Parties:
     def complete(
         self, rules: tree.Builder, of: Entry | None = None, key: str = "", overrides: Table = _NONE
     ) -> tree.Builder:
-        """These rules with their parties, if they need some.
+        """Returns these rules with their parties, where the profile has any.
 
         `overrides` is an entry of aet_table, which is at `key` in the endpoint `of`.
         """
@@ -63,41 +64,41 @@ class Parties:
             return rules
         self._published = True
         if rules.digest != "sha256":
-            told = f'"sha256": profile = "{PROFILE}" knows no other'
-            self._references.fault(self._builder, "options.digest", f'"{rules.digest}"', told)
+            allowed = f'"sha256": profile = "{PROFILE}" knows no other'
+            self._references.fault(self._builder, "options.digest", f'"{rules.digest}"', allowed)
         return dataclasses.replace(
             rules, published=self._read(at, {**self._given, **mine}, rules.skip_hashing)
         )
 
     def finish(self) -> None:
-        """Faults for what was given and no rules have a use for."""
+        """Notes faults for the builder's parties, where no rules have a use for them."""
         if not self._published:
             self._refuse(self._given)
 
     def _refuse(self, unused: Mapping[str, Given]) -> None:
         for one in unused.values():
             found = "a value, and profile is not jmix-1.0"
-            told = f'nothing: only envelopes of profile = "{PROFILE}" can say it'
-            self._references.fault(one.of, one.key, found, told)
+            allowed = f'nothing: only envelopes of profile = "{PROFILE}" can say it'
+            self._references.fault(one.of, one.key, found, allowed)
 
     def _read(
         self, at: Given, held: Mapping[str, Given], skip_hashing: bool
     ) -> parties.Published | None:
-        """None: there are faults, which are noted."""
+        """Returns the parties; None where there are faults, which are noted."""
         missing = [name for name in ("sender", "receivers") if name not in held]
         for name in missing:
-            told = f'a value: profile = "{PROFILE}" needs one'
-            self._references.fault(at.of, f"{at.key}.{name}", "nothing", told)
+            allowed = f'a value: profile = "{PROFILE}" needs one'
+            self._references.fault(at.of, f"{at.key}.{name}", "nothing", allowed)
         reader = _Reader(self._references)
         found = {name: reader.read(one) for name, one in held.items()}
         if missing or self._references.findings.faults:
             return None
         published = parties.Published(**found)
-        self._prove(at, published, skip_hashing=skip_hashing)
+        self._try_signing(at, published, skip_hashing=skip_hashing)
         return published
 
-    def _prove(self, at: Given, published: parties.Published, *, skip_hashing: bool) -> None:
-        """Signs a manifest without contents: what an assertion signs must be there."""
+    def _try_signing(self, at: Given, published: parties.Published, *, skip_hashing: bool) -> None:
+        """Signs a manifest without contents. A fault: an assertion signs a missing field."""
         if not published.key_files():
             return
         # These cost some 100 ms: needed only where something is signed.
@@ -116,7 +117,7 @@ class Parties:
 
 
 def _given(of: Entry, prefix: str, table: Table) -> dict[str, Given]:
-    """Those of the keys that a table has."""
+    """Returns those of KEYS that a table has."""
     return {
         name: Given(of, f"{prefix}.{name}", value)
         for name in KEYS
@@ -125,13 +126,13 @@ def _given(of: Entry, prefix: str, table: Table) -> dict[str, Given]:
 
 
 class _Reader:
-    """Tables → parties, with every key looked at."""
+    """Turns tables into parties, and reads every key file once."""
 
     def __init__(self, references: References) -> None:
         self._references = references
 
     def read(self, one: Given) -> Any:
-        """The value that parties.Published has under this key."""
+        """Returns the value that parties.Published has under this key."""
         value = one.value
         if isinstance(value, list):
             return tuple(
@@ -159,11 +160,11 @@ class _Reader:
 
     def _assertion(self, one: Given, table: tables_jmix.Assertion) -> parties.AssertionSettings:
         if table.expires_at is not None and table.expires_secs is not None:
-            told = "one of expires_at and expires_secs"
-            self._references.fault(one.of, f"{one.key}.expires_at", "both", told)
+            allowed = "one of expires_at and expires_secs"
+            self._references.fault(one.of, f"{one.key}.expires_at", "both", allowed)
         elif table.expires_at is not None and _is_past(table.expires_at):
-            told = "readers will refuse this assertion"
-            self._references.findings.warn(f"{one.of.path}.{one.key}.expires_at: past: {told}")
+            warning = "past: readers will refuse this assertion"
+            self._references.findings.warn(f"{one.of.path}.{one.key}.expires_at: {warning}")
         attested = table.directory_attestation
         return parties.AssertionSettings(
             key_file=self._private(one, table.key_file),
@@ -177,9 +178,9 @@ class _Reader:
     def _encryption(self, one: Given, table: tables_jmix.Encryption) -> parties.Encryption:
         text, file = table.recipient_public_key, table.recipient_key_file
         if (text is None) == (file is None):
-            told = "one of recipient_public_key and recipient_key_file"
+            allowed = "one of recipient_public_key and recipient_key_file"
             found = "neither" if text is None else "both"
-            self._references.fault(one.of, f"{one.key}.recipient_public_key", found, told)
+            self._references.fault(one.of, f"{one.key}.recipient_public_key", found, allowed)
         from fastjmix.jmix import keys
 
         key, public = f"{one.key}.recipient_public_key", b""
@@ -193,7 +194,7 @@ class _Reader:
         return parties.Encryption(base64.b64encode(public).decode(), table.dialect)
 
     def _private(self, one: Given, name: str) -> str:
-        """The absolute path of a signing key, which is read once, to see that it is one."""
+        """Returns the absolute path of a signing key. Reads the key once, to see that it is one."""
         from fastjmix.jmix import keys
 
         path = _beside(one.of, name)
@@ -228,10 +229,10 @@ def _key_faults(
 
 
 def _is_past(time: str) -> bool:
-    """Is this RFC 3339 time over?"""
+    """Returns whether this RFC 3339 time is in the past."""
     return datetime.fromisoformat(time) < datetime.now(UTC)
 
 
 def _beside(of: Entry, name: str) -> Path:
-    """A path as its configuration file means it: relative to that file."""
+    """Returns the absolute path of a name that is relative to its configuration file."""
     return (Path(of.file).parent / name).absolute()

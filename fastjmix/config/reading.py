@@ -1,10 +1,10 @@
-"""Reads the files, main and pipelines, as raw tables with `${VAR}` filled in. Interprets nothing.
+"""Reads the main file and the pipeline files as raw tables, with `${VAR}` filled in.
 
-Wanted: any number of files read as one configuration, and each table known by its file.
-Guaranteed: a file that cannot be read or is not TOML is a fault with its place, and one that would
-be costly to read is a fault before it costs anything; the environment is put into string values
-only, never into keys; a value that came from it is shown in no fault. Where a number or a truth
-value belongs, such a string is read as one (kinds.py).
+Guaranteed: any number of files are one configuration, and each table is known by its file. A file
+that cannot be read, or is not TOML, is a fault with its place; one that would be costly to parse is
+a fault before it is parsed. The environment is put into string values only, never into keys, and no
+fault shows a value out of it. Where a number or a truth value belongs, such a string is read as one
+(declare.py).
 Still wrong: no reload; a changed file is read at the next start.
 """
 
@@ -30,20 +30,20 @@ _REFERENCE: Final = re.compile(r"\$\$\{|\$\{([^}]*)(\}?)")
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SECRETS: Final = ("token", "username", "password", "api_key")
 
-# The cloud's tables mean nothing here, so a variable that only they need must not be missed.
+# Tables that mean nothing here: a variable that only they need is no fault.
 _LEFT_ALONE: Final = ("provider", "runbeam", "management")
 
 DEFAULT_PIPELINES_PATH: Final = "pipelines"
 
 
 class Filled(str):
-    """A string that the environment had a part in: no fault may show it."""
+    """A string with a variable's value in it: no fault may show it."""
 
     __slots__ = ()
 
 
 class FilledInt(int):
-    """A whole number out of such a string."""
+    """An integer out of such a string."""
 
 
 class FilledFloat(float):
@@ -55,8 +55,8 @@ _NUMBER: Final = re.compile(r"[+-]?[0-9]{1,20}(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,
 
 
 def as_number(text: Filled) -> FilledInt | FilledFloat | bool | Filled:
-    """Returns the number or the truth value that a filled string stands for, where one belongs;
-    the string itself where it is neither."""
+    """Returns the number or the truth value that a filled string stands for; the string itself
+    where it is neither."""
     if text in ("true", "false"):
         return text == "true"
     if _WHOLE.fullmatch(text):
@@ -66,8 +66,8 @@ def as_number(text: Filled) -> FilledInt | FilledFloat | bool | Filled:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One file's tables. `file` is its path as the operator would write it, `raw` the tables before
-    the environment was put in."""
+    """One file's tables. `file` is its path as the operator would write it, `raw` has the tables
+    before variables were replaced."""
 
     file: str
     tables: Mapping[str, Any]
@@ -77,7 +77,7 @@ class Source:
 @dataclass(frozen=True, slots=True)
 class Sources:
     """The main file first, then the pipeline files by name. `complete` False: one was unreadable,
-    so that what is not found may stand there."""
+    and may hold a table that others refer to."""
 
     files: tuple[Source, ...]
     complete: bool
@@ -119,8 +119,8 @@ def _parse(path: Path, findings: Findings, budget: _Budget) -> Source | None:
         data = budget.read(path)
         if data is None:
             most = bounds.CONFIG_BYTES_MAX
-            told = f"{most} bytes or fewer, with all files together"
-            findings.fault(str(path), "", "", "too many bytes", told)
+            allowed = f"{most} bytes or fewer, with all files together"
+            findings.fault(str(path), "", "", "too many bytes", allowed)
             return None
         text = data.decode()
     except OSError as problem:
@@ -140,8 +140,8 @@ def _parse(path: Path, findings: Findings, budget: _Budget) -> Source | None:
         return Source(str(path), tables, tables)
     except (ValueError, RecursionError, MemoryError) as problem:
         match = _PLACE.fullmatch(_KEYS.sub("", str(problem)))
-        told = "a value that cannot be read: a number that is too long, or too many levels"
-        found, line_number, column = match.groups() if match else (told, None, None)
+        unknown = "a value that cannot be read: a number that is too long, or too many levels"
+        found, line_number, column = match.groups() if match else (unknown, None, None)
         place = f"line {line_number}, column {column}" if line_number else "end of document"
         findings.fault(str(path), "", place if match else "", found, "TOML 1.0")
         return None
@@ -167,8 +167,8 @@ def _pipeline_files(path: Path, main: Source, findings: Findings) -> list[Path]:
             )
         return []
     if len(found) > bounds.FILES_MAX:
-        told = f"{bounds.FILES_MAX} or fewer"
-        findings.fault(main.file, "proxy", "pipelines_path", f"{len(found)} *.toml files", told)
+        allowed = f"{bounds.FILES_MAX} or fewer"
+        findings.fault(main.file, "proxy", "pipelines_path", f"{len(found)} *.toml files", allowed)
         return []
     return found
 
@@ -178,25 +178,24 @@ def _is_pipeline_file(candidate: Path, main: Path) -> bool:
     return visible and candidate.is_file() and not candidate.samefile(main)
 
 
-# -- what is too much, and what must not be shown --------------------------------------------------
+# -- bounds, and values that must not be shown -----------------------------------------------------
 
 
 def _are_values_in_bounds(sources: list[Source], findings: Findings) -> bool:
-    """Returns False, and reports a fault, for too many values or one that nothing can be done
-    with."""
-    count, right = 0, True
+    """Returns False, and notes a fault, for too many values, or one that is out of bounds."""
+    count, within = 0, True
     for source in sources:
         for path, value in walk(source.tables):
             count += 1
             if count > bounds.VALUES_MAX:
-                told = f"{bounds.VALUES_MAX} keys and values or fewer, in all files together"
-                findings.fault(source.file, "", "", "too many keys and values", told)
+                allowed = f"{bounds.VALUES_MAX} keys and values or fewer, in all files together"
+                findings.fault(source.file, "", "", "too many keys and values", allowed)
                 return False
             wrong = _out_of_bounds(value)
             if wrong is not None:
-                right = False
+                within = False
                 findings.fault(source.file, dotted(*path[:-1]), dotted(path[-1]), *wrong)
-    return right
+    return within
 
 
 def _out_of_bounds(value: object) -> tuple[str, str] | None:
@@ -208,7 +207,7 @@ def _out_of_bounds(value: object) -> tuple[str, str] | None:
 
 
 def _hide(sources: list[Source], findings: Findings, environment: Mapping[str, str]) -> None:
-    """Tells the findings which values must not be shown, before there are any."""
+    """Notes which values no fault may show, before there are faults."""
     tables = [s.tables.get("authentications") for s in sources]
     named = {name for one in tables if isinstance(one, dict) for name in one}
     named |= {
@@ -242,12 +241,12 @@ _NAMES_OF_SECRETS: Final = ("authentication", "authentication_ref")
 
 
 def _is_near_secrets(path: tuple[str | int, ...]) -> bool:
-    """Tells whether a credential may have been put there by mistake."""
+    """Returns whether a credential may have been put there by mistake."""
     return is_secret(path) or path[0] == "authentications" or path[-1] in _NAMES_OF_SECRETS
 
 
 def _is_misplaced(key: str | int, text: str, named: set[str]) -> bool:
-    """Tells whether this is the credential itself, where the name of one belongs."""
+    """Returns whether this is the credential itself, where the name of one belongs."""
     if key not in _NAMES_OF_SECRETS:
         return False
     plain = text.removeprefix("authentications.")
@@ -304,14 +303,14 @@ def _filled(
     return Filled(_REFERENCE.sub(replaced, value))
 
 
-# -- who can read it -------------------------------------------------------------------------------
+# -- file modes -----------------------------------------------------------------------------------
 
 
 def _warn_of_readers(source: Source, findings: Findings) -> None:
     try:
         mode = Path(source.file).stat().st_mode
     except OSError:
-        return  # it is gone: nobody can read it
+        return  # it was removed
     if mode & stat.S_IROTH and _holds_secret(source.tables.get("authentications")):
         findings.warn(
             f"{source.file} holds credentials and every user of this machine can read it: "

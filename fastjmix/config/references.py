@@ -1,4 +1,4 @@
-"""Names that refer to tables: looked up, counted as used, and faults where they lead nowhere.
+"""Looks up names that refer to tables, and notes a fault where one leads nowhere.
 
 Guaranteed: a reference to a table that exists and has faults of its own is no second fault.
 """
@@ -11,9 +11,9 @@ from typing import Final
 
 from fastjmix.config.checking import Entry, Tables
 from fastjmix.config.faults import Findings, dotted, nearest, shown
-from fastjmix.config.kinds import listed
+from fastjmix.config.in_words import listed
 
-# What does nothing unless something refers to it.
+# Tables of these have no effect unless something refers to them.
 _REFERRED_TO: Final = (
     "network",
     "peers",
@@ -27,16 +27,17 @@ _REFERRED_TO: Final = (
 
 @dataclass(slots=True)
 class References:
-    """Every table, and where faults and warnings go."""
+    """Every table, the faults and warnings so far, and which tables are referred to."""
 
     tables: Tables
     findings: Findings
     used: set[tuple[str, str]] = field(default_factory=set)
 
     def find(self, by: Entry, key: str, family: str, name: str) -> Entry | None:
-        """The table that `key` of the table `by` names: "x" or "family.x". None: it has faults.
+        """Returns the table that `key` of the table `by` names as "x" or "family.x".
 
-        An authentication may also be named by its `id`.
+        None: it does not exist (a fault), or has faults. An authentication may also be named by its
+        `id`.
         """
         known = self.tables.family(family)
         plain = name if name in known else name.removeprefix(f"{family}.")
@@ -61,12 +62,13 @@ class References:
         return next((one for one in entries if getattr(one.value, "id", None) == name), None)
 
     def fault(self, of: Entry, key: str, found: str, allowed: str, near: str = "") -> None:
-        """A fault of the table `of`; `key` may be dotted, relative to it."""
+        """Notes a fault of the table `of`; `key` may be dotted, relative to it."""
         table, _, last = f"{of.path}.{key}".rpartition(".")
         self.findings.fault(of.file, table, last, found, allowed, near)
 
     def file(self, of: Entry, key: str, path: str | None) -> Path | None:
-        """A file that must be readable, relative to the working directory; None stays None."""
+        """Returns the absolute path of a file, relative to the working directory. None: no path, or
+        (with a fault) a file that cannot be read."""
         if path is None:
             return None
         try:
@@ -77,7 +79,7 @@ class References:
             return None
 
     def warn_of_unused(self) -> None:
-        """One warning for all tables that nothing refers to."""
+        """Notes one warning for all tables that nothing refers to."""
         idle = [
             entry.path
             for family in _REFERRED_TO

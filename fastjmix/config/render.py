@@ -1,10 +1,9 @@
-"""The effective configuration as a file: the given tables with every default in them, in one file.
+"""The effective configuration as one file: the given tables, with every default in them.
 
-Wanted: an operator sees what takes effect, in the file's own words, and can paste it.
-Guaranteed: the text is a configuration file that says the same; no secret is in it: a variable
-stands in its place. A value that was written with variables is shown so. Keys that mean nothing
-here, and those without a value, are comments.
-Still wrong: which address or URL follows from several tables is a comment at the end.
+Guaranteed: the text is a configuration file with the same effect. No secret is in it: a variable
+stands in its place. A value that was written with variables is shown with them. Keys that mean
+nothing here, and those without a value, are comments.
+Still wrong: an address or a URL that follows from several tables is only a comment at the end.
 """
 
 from __future__ import annotations
@@ -18,9 +17,10 @@ from typing import Any, Final
 
 from fastjmix.config import tables
 from fastjmix.config.checking import Entry, Tables
+from fastjmix.config.declare import Table, option
 from fastjmix.config.faults import dotted, quoted
-from fastjmix.config.kinds import UNLIMITED, Table, about
 from fastjmix.config.reading import Sources
+from fastjmix.config.strings import UNLIMITED
 from fastjmix.config.tables_net import ForeignAuthentication
 from fastjmix.config.tables_pipeline import Chain
 from fastjmix.config.tree import Config, DicomListener, HttpListener
@@ -36,10 +36,10 @@ CREDENTIALS: Final = {
 """The keys of each method."""
 
 REFERRING: Final = ("authentication", "authentication_ref")
-"""Keys that name an [authentications.*]; what names none may be the credential itself."""
+"""Keys that name an [authentications.*]; a value that names none may be the credential itself."""
 
 BESIDE_THE_FILE: Final = ("key_file", "recipient_key_file", "decryption_key_file")
-"""Paths that count from the file that names them: the whole path is printed."""
+"""Paths that are relative to the file that names them: the whole path is printed."""
 
 _REFERENCE: Final = re.compile(r"(?<!\$)\$\{")
 _WHOLE_REFERENCE: Final = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}")
@@ -47,7 +47,7 @@ _LABEL: Final = "–"
 
 
 def render(found: Tables, sources: Sources, config: Config) -> str:
-    """The configuration that would run, for `fastjmix check`. Ends with a newline."""
+    """Returns the configuration that would run, for `fastjmix check`, with a newline at the end."""
     lines = [f"# effective configuration of {_comment(str(config.source))}, in one file"]
     raw = {source.file: source.raw for source in sources.files}
     entries = found.family("authentications")
@@ -66,7 +66,7 @@ def render(found: Tables, sources: Sources, config: Config) -> str:
 
 
 def _entries(found: Tables, family: str) -> Iterator[Entry]:
-    """The family's tables; one with the defaults where a table may be left out."""
+    """Yields the family's tables; one with the defaults where a table may be left out."""
     held = found.family(family)
     if held or family not in tables.SINGLE:
         yield from held.values()
@@ -88,10 +88,10 @@ def _outcome(config: Config) -> tuple[str, ...]:
     found = [f"storage at {config.storage_dir}; {node.packers} packers, {node.receivers} receivers"]
     listeners: list[DicomListener | HttpListener] = [*config.dicom, *config.http]
     for one in listeners:
-        what = f"DICOM, {one.ae_title}" if isinstance(one, DicomListener) else _where(one)
+        service = f"DICOM, {one.ae_title}" if isinstance(one, DicomListener) else _where(one)
         to = "nothing" if one.upstream is None else f"{one.upstream.url} ({one.upstream.name})"
         endpoint = dotted("endpoints", one.endpoint)
-        found.append(f"{endpoint}: {what} at {one.host}:{one.port}; to {to}")
+        found.append(f"{endpoint}: {service} at {one.host}:{one.port}; to {to}")
     return tuple(found)
 
 
@@ -100,8 +100,8 @@ def _where(listener: HttpListener) -> str:
 
 
 class _Writer:
-    """The lines of one table and of those below it. `raw`: the same as it stands in its file;
-    `named`: by which names [authentications.*] are referred to."""
+    """Writes one table and those below it. `raw` is the table as it stands in its file, `named` the
+    names by which [authentications.*] are referred to."""
 
     def __init__(self, entry: Entry, raw: Any, named: Collection[str]) -> None:
         self._entry = entry
@@ -110,12 +110,13 @@ class _Writer:
         self._path = (entry.family, entry.name) if entry.name else (entry.family,)
 
     def lines(self) -> list[str]:
+        """Returns the lines; none where the table has faults."""
         if self._entry.value is None:
             return []
         return ["", f"[{dotted(*self._path)}]", *self._table(self._entry.value, self._path)]
 
     def _table(self, table: Table, path: tuple[str | int, ...]) -> Iterator[str]:
-        """Plain values first: in TOML they must stand before the tables below."""
+        """Yields plain values first: in TOML they must stand before the tables below."""
         below: list[tuple[str, Any]] = []
         for name, declared in type(table).model_fields.items():
             value = getattr(table, name)
@@ -128,13 +129,15 @@ class _Writer:
             elif _has_tables(value):
                 below.append((name, value))
             else:
-                unset = str(about(declared, "unset") or "")
-                yield from self._plain((*path, name), value, unset, bool(about(declared, "secret")))
+                unset = str(option(declared, "unset") or "")
+                yield from self._plain(
+                    (*path, name), value, unset, bool(option(declared, "secret"))
+                )
         for name, value in below:
             yield from self._below((*path, name), value)
 
     def _is_used(self, name: str, path: tuple[str | int, ...]) -> bool:
-        """Whether a credential's key is one of its method: no other is shown."""
+        """Returns whether a credential's key is one of its method: no other is shown."""
         if path[0] != "authentications" or path[-1] != "options":
             return True
         method = getattr(self._entry.value, "method", "")
@@ -181,7 +184,7 @@ class _Writer:
             yield f"{name} = {_literal(value)}"
 
     def _written(self, path: tuple[str | int, ...]) -> Any:
-        """The value as it stands in the file; None where it does not stand there."""
+        """Returns the value as it stands in the file; None where it is not there."""
         found = self._raw
         for step in path[len(self._path) :]:
             if isinstance(found, Mapping) and isinstance(step, str):
@@ -194,8 +197,8 @@ class _Writer:
 
 
 def _variable(path: tuple[str | int, ...]) -> str:
-    """A variable for a secret that stands in the file: [authentications.a.options] token →
-    ${A_TOKEN}."""
+    """Returns a variable for a secret that stands in the file: ${A_TOKEN} for the token of
+    [authentications.a.options]."""
     name = re.sub(r"[^A-Za-z0-9]", "_", f"{path[1]}_{path[-1]}").upper()
     return f"${{{name if not name[:1].isdigit() else f'_{name}'}}}"
 

@@ -1,7 +1,7 @@
 """Decides which values must not be shown, and takes them out of texts.
 
-Guaranteed: what stands under [authentications.*], at a key that is called like a secret, or came
-from the environment, is replaced where it stands in a text; also where the text shows only its
+Guaranteed: a value under [authentications.*], at a key with a name like "token" or "password", or
+out of the environment, is replaced wherever a text shows it; also where the text shows only its
 beginning, or shows it escaped.
 Still wrong: a value of fewer than EXACT_CHARS characters is not searched for: it would be found in
 every other word.
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 Path = tuple[str | int, ...]
-"""Names of tables and keys, and places in arrays."""
+"""Names of tables and keys, and indexes of arrays."""
 
 HIDDEN: Final = "(not shown)"
 
@@ -23,8 +23,8 @@ EXACT_CHARS: Final = 4
 """A whole value of at least so many characters is searched for."""
 
 START_CHARS: Final = 8
-"""A value that agrees with a text in its first so many characters is taken out too: texts are
-cut short."""
+"""A value is also taken out where only its first so many characters are in a text: texts are cut
+short."""
 
 _LIKE_A_SECRET: Final = re.compile(r"token|secret|passw|passphrase|api_?key|credential", re.I)
 _FAMILY: Final = "authentications"
@@ -32,7 +32,7 @@ _NO_SECRETS: Final = frozenset(("id", "method", "name", "description"))
 
 
 def is_secret(path: Path) -> bool:
-    """Tells whether the value at this path may be a secret, whatever it is."""
+    """Returns whether the value at this path may be a secret."""
     names = [step for step in path if isinstance(step, str)]
     if names[:1] == [_FAMILY]:
         return names[-1] not in _NO_SECRETS or len(names) != 3
@@ -76,7 +76,7 @@ class Hidden:
         return "".join(out)
 
     def _length(self, text: str, at: int) -> int:
-        """Characters at this place that must not be shown."""
+        """Returns how many characters at this place must not be shown."""
         for size in range(START_CHARS - 1, EXACT_CHARS - 1, -1):
             if text[at : at + size] in self._whole:
                 return size
@@ -85,7 +85,7 @@ class Hidden:
 
 
 def _agreeing(text: str, at: int, form: str) -> int:
-    """Returns how far a text agrees with a form of a value, from its first character on."""
+    """Returns how many characters a text has in common with a value that begins at `at`."""
     length = START_CHARS
     while length < len(form) and text[at + length : at + length + 1] == form[length]:
         length += 1

@@ -1,9 +1,9 @@
 """Which tables there are, where they may stand, and which model each has.
 
-Wanted: the tables and keys of the reference pipeline, so that a Harmony instance's files load as
-they are; and fastjmix's own keys, each with a default that suits a node nobody tuned.
-Guaranteed: nothing undeclared is let in; a key that is accepted and means nothing says so.
-Still wrong: what spans several tables (references, precedence) cannot be said here: resolve.py.
+Wanted: the tables and keys of the reference pipeline, so that a Harmony instance's files load
+unchanged; and the keys that Harmony does not have, each with a default that needs no tuning.
+Guaranteed: a table or key that is not declared is a fault. Rules that span several tables
+(references, precedence) are in resolve.py and its modules.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Final
 
 from fastjmix.config import tables_net, tables_node, tables_pipeline
-from fastjmix.config.kinds import Table
+from fastjmix.config.declare import Table
 
 SINGLE: Final[dict[str, type[Table]]] = {
     "proxy": tables_node.Proxy,
@@ -63,7 +63,7 @@ CHOSEN: Final[dict[str, tuple[str, dict[str, type[Table]]]]] = {
 """[family.<name>] whose model is chosen by the value of one of its keys."""
 
 MEANINGLESS: Final = ("provider", "runbeam", "management", "services", "middleware_types")
-"""Tables that are checked, and mean nothing here."""
+"""Tables that are checked for unknown keys, and mean nothing here."""
 
 REFUSED: Final = {
     "policies": "access policies",
@@ -71,4 +71,4 @@ REFUSED: Final = {
     "mesh": "a mesh of gateways",
     "transforms": "transforms",
 }
-"""Tables that would change what is let through: silently leaving them out would be unsafe."""
+"""Tables that would change which data passes: to leave them out silently would be unsafe."""

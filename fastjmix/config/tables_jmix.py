@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator
 
-from fastjmix.config.kinds import REQUIRED, Table, own
+from fastjmix.config.declare import REQUIRED, Table, added
 from fastjmix.jmix.write import parties
 
 FIELDS_MAX: Final = 64
@@ -29,14 +29,14 @@ PUBLIC_ALLOWED: Final = "an X25519 public key: base64 of 32 bytes"
 
 
 def _text(value: str) -> str:
-    """What documents show: not empty, and nothing that a terminal would obey."""
+    """Returns a text for documents: not empty, without control characters. Raises ValueError."""
     if not value.strip() or not value.isprintable():
         raise ValueError("no text")
     return value
 
 
 def _time(value: Any) -> str:
-    """An RFC 3339 time; TOML's own is taken too. It is passed on as it was written."""
+    """Returns an RFC 3339 time as it was written, or from TOML's type. Raises ValueError."""
     if isinstance(value, datetime) and value.tzinfo is not None:
         return value.isoformat().replace("+00:00", "Z")
     if not isinstance(value, str) or not _TIME.fullmatch(value):
@@ -73,71 +73,71 @@ _TEXTS_ALLOWED: Final = "an array of texts"
 
 
 def overridden(**more: Any) -> Any:
-    """A table of the builder's in an entry of aet_table: it replaces the builder's, whole."""
-    told = "as in the builder's options"
-    return own(None, "Override", unset="the builder's", allowed=told, row=True, **more)
+    """Declares a table of the builder's in an entry of aet_table, which replaces the builder's."""
+    allowed = "as in the builder's options"
+    return added(None, "Override", unset="the builder's", allowed=allowed, row=True, **more)
 
 
 class Attestation(Table):
-    provider: Text = own(REQUIRED, "Who attests the key", allowed=_TEXT_ALLOWED)
-    attestation_signature: Text = own(REQUIRED, "Passed on", allowed=_TEXT_ALLOWED)
-    attestation_timestamp: Time = own(REQUIRED, "Passed on", allowed=TIME_ALLOWED)
-    attestation_public_key: Text = own(REQUIRED, "Passed on", allowed=_TEXT_ALLOWED)
+    provider: Text = added(REQUIRED, "The directory that attests the key", allowed=_TEXT_ALLOWED)
+    attestation_signature: Text = added(REQUIRED, "Passed on", allowed=_TEXT_ALLOWED)
+    attestation_timestamp: Time = added(REQUIRED, "Passed on", allowed=TIME_ALLOWED)
+    attestation_public_key: Text = added(REQUIRED, "Passed on", allowed=_TEXT_ALLOWED)
 
 
 class Assertion(Table):
-    key_file: str = own(
+    key_file: str = added(
         REQUIRED,
         "The Ed25519 private key: PEM (PKCS#8), 32 raw bytes, or base64",
         allowed=KEY_ALLOWED,
     )
-    key_reference: Text | None = own(
+    key_reference: Text | None = added(
         None, "Where a reader finds the public key", unset="none", allowed=_TEXT_ALLOWED
     )
-    expires_secs: float | None = own(
+    expires_secs: float | None = added(
         None, "It is valid so long, from the seal on", unset="for ever", ge=1, allow_inf_nan=False
     )
-    expires_at: Time | None = own(
+    expires_at: Time | None = added(
         None, "It is valid until then", unset="`expires_secs`", allowed=TIME_ALLOWED
     )
-    fields: list[Text] | None = own(
+    fields: list[Text] | None = added(
         None,
-        "What is signed, as paths in the manifest; what the assertion says of itself always is",
+        "The fields that are signed, as paths in the manifest; the assertion's own are always",
         unset="the entity's id and name, the envelope's id, the time, the payload's hash",
         allowed=_TEXTS_ALLOWED,
         min_length=1,
         max_length=FIELDS_MAX,
     )
-    directory_attestation: Attestation | None = own(
-        None, "What a directory says of the key; passed on", unset="none"
+    directory_attestation: Attestation | None = added(
+        None, "A directory's attestation of the key; passed on", unset="none"
     )
 
 
 class Entity(Table):
-    id: Text = own(REQUIRED, 'Who it is, such as "org:example.radiology"', allowed=_TEXT_ALLOWED)
-    name: Text | None = own(None, "Its name", unset="none", allowed=_TEXT_ALLOWED)
-    contact: Contact | None = own(
+    id: Text = added(REQUIRED, 'The entity, such as "org:example.radiology"', allowed=_TEXT_ALLOWED)
+    name: Text | None = added(None, "Its name", unset="none", allowed=_TEXT_ALLOWED)
+    contact: Contact | None = added(
         None,
         "How to reach it; jmix-rs reads no envelope without",
         unset="none",
         allowed="a text, or a table { system, value }",
     )
-    assertion: Assertion | None = own(None, "Its signature over the manifest", unset="none")
+    assertion: Assertion | None = added(None, "Its signature over the manifest", unset="none")
 
 
 class Consent(Table):
-    status: parties.ConsentStatus = own(REQUIRED, "The patient's consent")
-    scope: list[parties.ConsentScope] = own(
+    status: parties.ConsentStatus = added(REQUIRED, "The patient's consent")
+    scope: list[parties.ConsentScope] = added(
         [],
-        "To what",
+        "The purposes that the patient consents to",
         allowed='an array of "treatment", "research", "emergency", "operations", "patient"',
     )
-    method: Text | None = own(None, "How it was given", unset="none", allowed=_TEXT_ALLOWED)
-    signed_on: Day | None = own(None, "When it was signed", unset="none", allowed=DAY_ALLOWED)
+    method: Text | None = added(None, "How it was given", unset="none", allowed=_TEXT_ALLOWED)
+    signed_on: Day | None = added(None, "When it was signed", unset="none", allowed=DAY_ALLOWED)
 
 
 class Deid(Table):
-    keys: list[Text] = own(
+    keys: list[Text] = added(
         REQUIRED,
         "The attributes that were removed or replaced, before they came here",
         allowed=_TEXTS_ALLOWED,
@@ -146,53 +146,55 @@ class Deid(Table):
 
 
 class Encryption(Table):
-    recipient_public_key: str | None = own(
+    recipient_public_key: str | None = added(
         None,
         "The receiver's public key",
         unset="`recipient_key_file`",
         allowed=PUBLIC_ALLOWED,
     )
-    recipient_key_file: str | None = own(
+    recipient_key_file: str | None = added(
         None,
         "A file with that key: PEM, 32 raw bytes, or base64",
         unset="`recipient_public_key`",
         allowed=KEY_ALLOWED,
     )
-    dialect: parties.Dialect = own(
+    dialect: parties.Dialect = added(
         "php", "Which library reads it; php is nearest the published text"
     )
 
 
 class Signing(Table):
-    key_file: str = own(
+    key_file: str = added(
         REQUIRED,
         "The Ed25519 private key that signs manifest.jws: PEM (PKCS#8), 32 raw bytes, or base64",
         allowed=KEY_ALLOWED,
     )
-    audit: bool = own(False, "It also signs the entry in audit.json")
+    audit: bool = added(False, "It also signs the entry in audit.json")
 
 
 class Parties(Table):
-    """What a published envelope says beside its contents."""
+    """The parties of a published envelope, their consent, and its keys."""
 
-    sender: Entity | None = own(
-        None, "Who sends: required by profile jmix-1.0", unset="required by jmix-1.0"
+    sender: Entity | None = added(
+        None, "The sender: required by profile jmix-1.0", unset="required by jmix-1.0"
     )
-    requester: Entity | None = own(None, "Who asked for the images; as `sender`", unset="none")
-    receivers: list[Entity] | None = own(
+    requester: Entity | None = added(
+        None, "The requester of the images; a table like `sender`", unset="none"
+    )
+    receivers: list[Entity] | None = added(
         None,
-        "To whom: one or more, required by profile jmix-1.0",
+        "The receivers: one or more, required by profile jmix-1.0",
         unset="required by jmix-1.0",
         allowed="an array of one or more tables like `sender`",
         min_length=1,
     )
-    classification: parties.Classification | None = own(
+    classification: parties.Classification | None = added(
         None, "How sensitive the envelope is", unset="none"
     )
-    custom_tags: list[Text] | None = own(
+    custom_tags: list[Text] | None = added(
         None, "Words for the reader", unset="none", allowed=_TEXTS_ALLOWED
     )
-    consent: Consent | None = own(None, "The patient's consent", unset="none")
-    deid: Deid | None = own(None, "What was removed", unset="none")
-    encryption: Encryption | None = own(None, "The payload is encrypted", unset="no")
-    signing: Signing | None = own(None, "The manifest is signed", unset="no")
+    consent: Consent | None = added(None, "The patient's consent", unset="none")
+    deid: Deid | None = added(None, "The attributes that were removed", unset="none")
+    encryption: Encryption | None = added(None, "The payload is encrypted", unset="no")
+    signing: Signing | None = added(None, "The manifest is signed", unset="no")

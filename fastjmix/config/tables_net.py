@@ -1,4 +1,4 @@
-"""The tables of the network: listeners' addresses, upstreams, and credentials for both.
+"""The tables of the network: addresses of listeners, upstreams, and credentials for both.
 
 One model a table, one line of meaning a key: see tables.py.
 """
@@ -9,22 +9,18 @@ from typing import Any, Final, Literal
 
 from pydantic import Field
 
-from fastjmix.config.kinds import (
+from fastjmix.config.declare import REQUIRED, Table, key, label, port
+from fastjmix.config.strings import (
     FILE_ALLOWED,
     HOST_ALLOWED,
     PATH_ALLOWED,
-    REQUIRED,
     BaseUrl,
     HeaderName,
     HeaderValue,
     Host,
     Password,
     PathPrefix,
-    Table,
     UserName,
-    key,
-    label,
-    port,
 )
 
 LONGEST_TIMEOUT_SECS: Final = 86_400  # 4 GiB over 1 Mbit/s take ten hours
@@ -74,7 +70,7 @@ class Network(Table):
 
 
 class Listening(Table):
-    """The connection of a peer or an endpoint: for a listener its own address."""
+    """The connection of a peer or an endpoint: where the listener listens."""
 
     host: Host | None = key(
         None, "The address to listen on", unset="the network's", allowed=HOST_ALLOWED
@@ -92,7 +88,7 @@ class Peer(Table):
     enabled: bool = key(True, "An endpoint that refers to a disabled peer is a fault")
     authentication: str | None = key(
         None,
-        "For a jmix endpoint that names none: what callers must present",
+        "The [authentications.*] that callers must present, for a jmix endpoint that names none",
         unset="nothing",
     )
     id: str | None = label("A label")
@@ -126,7 +122,7 @@ class Connection(Table):
 def timeout(unset: str) -> Any:
     return key(
         None,
-        "The time the upstream may take to answer; a body that moves has the time it needs",
+        "The time that the upstream may take to answer; the body has limits of its own",
         unset=unset,
         ge=1,
         le=LONGEST_TIMEOUT_SECS,
@@ -188,7 +184,7 @@ class Authentication(Table):
     id: str | None = key(None, "Another name to refer to it by", unset="the table's name")
     method: Literal["bearer", "basic", "api_key", "none", "jwt", "mutual_tls", "custom"] = key(
         REQUIRED,
-        "How one proves who one is; jwt, mutual_tls and custom may be defined, not referred to",
+        "The method; jwt, mutual_tls and custom may be defined, but nothing may refer to them",
     )
     name: str | None = label("A label")
     description: str | None = label("A label")
@@ -196,6 +192,6 @@ class Authentication(Table):
 
 
 class ForeignAuthentication(Authentication):
-    """jwt, mutual_tls, custom: may stand in a file as long as nothing of ours refers to it."""
+    """jwt, mutual_tls, custom: may be in a file as long as no listener or upstream uses it."""
 
     options: dict[str, Any] = Field(default_factory=dict)  # type: ignore[assignment]

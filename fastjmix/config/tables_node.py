@@ -1,4 +1,4 @@
-"""The tables of the node: proxy, logging, storage, fastjmix; and those that mean nothing here.
+"""The tables of the node: proxy, logging, storage, fastjmix; and tables that mean nothing here.
 
 One model a table, one line of meaning a key: see tables.py.
 """
@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import Final, Literal
 
 from fastjmix.config import tree
-from fastjmix.config.kinds import FILE_ALLOWED, Limit, Table, key, label, own
+from fastjmix.config.declare import Table, added, key, label
+from fastjmix.config.strings import FILE_ALLOWED, Limit
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
@@ -22,7 +23,7 @@ class Proxy(Table):
     name: str | None = key(None, "This instance's name", unset="`id`", min_length=1)
     id: str | None = key(None, "The same; one of the two must be given", unset="`name`")
     log_level: tree.LogLevel | None = key(
-        None, "Where older files say it; `logging.log_level` wins", unset="info"
+        None, "The same by its older name; `logging.log_level` wins", unset="info"
     )
     pipelines_path: str = key(
         "pipelines",
@@ -52,7 +53,7 @@ class Logging(Table):
         min_length=1,
         allowed=FILE_ALLOWED,
     )
-    format: tree.LogFormat = own(
+    format: tree.LogFormat = added(
         "text", "How a line is written: `event key=value …`, or one JSON object a line"
     )
 
@@ -67,21 +68,21 @@ class StorageOptions(Table):
         min_length=1,
         allowed=FILE_ALLOWED,
     )
-    create: bool | None = own(
+    create: bool | None = added(
         None,
-        "Whether `path` is made where it is missing: it may be a disk that is not mounted",
+        "Whether `path` is created where it is missing: it may be a disk that is not mounted",
         unset="true for ./tmp; else only directly beside the main file, or directly at the top of a"
         " mounted file system other than /",
     )
-    soft_reserve_bytes: int | None = own(
+    soft_reserve_bytes: int | None = added(
         None,
         "With less free space than this, new associations are rejected for now",
         unset="5 GiB, or 5 % of the file system if that is less",
         ge=0,
     )
-    hard_reserve_bytes: int | None = own(
+    hard_reserve_bytes: int | None = added(
         None,
-        "With less free space than this, instances are answered with A700: what is left is for"
+        "With less free space than this, instances are answered with A700: the rest is for"
         " sealing. At most `soft_reserve_bytes`",
         unset="1 GiB, or 1 % of the file system if that is less",
         ge=0,
@@ -98,15 +99,15 @@ class Storage(Table):
 
 
 class Retention(Table):
-    """Of delivered envelopes, which are kept for queries."""
+    """How long delivered envelopes are kept for queries."""
 
-    max_age_days: Limit = own(
+    max_age_days: Limit = added(
         30,
         "How long a delivered envelope is kept for queries; 0: not at all",
         ge=0,
         allowed='a number of days, 0 or more, or "unlimited"',
     )
-    max_bytes: Limit = own(
+    max_bytes: Limit = added(
         50 * GIB,
         "How much delivered envelopes may take; the oldest go first",
         ge=0,
@@ -115,31 +116,31 @@ class Retention(Table):
 
 
 class Fastjmix(Table):
-    receivers: int = own(
+    receivers: int = added(
         1, "Receiver processes: one serves all associations of most nodes", ge=1, le=64
     )
-    packers: int | None = own(
+    packers: int | None = added(
         None,
-        "Packer processes: they digest and write",
+        "Packer processes, which compute digests and write",
         unset="half of the processors, at least 1",
         ge=1,
         le=64,
     )
-    lane_bytes: int = own(
+    lane_bytes: int = added(
         8 * MIB,
-        "Shared memory of one association: what a packer may lag behind before TCP is told",
+        "Shared memory of one association; while it is full, TCP makes the sender wait",
         ge=MIB,
         le=GIB,
         multiple_of=4 * KIB,
     )
-    grace_secs: float = own(
+    grace_secs: float = added(
         10.0,
         "After SIGTERM: how long instances in flight may take to arrive",
         ge=0,
         le=3600,
         allow_inf_nan=False,
     )
-    queue_alarm_secs: float = own(
+    queue_alarm_secs: float = added(
         3600.0,
         "An envelope that waits longer for its upstream is an error in the log and a warning of"
         " /readyz",
@@ -147,7 +148,7 @@ class Fastjmix(Table):
         le=31_536_000,
         allow_inf_nan=False,
     )
-    retention: Retention = own(Retention, "What is kept in sent/")
+    retention: Retention = added(Retention, "What is kept in sent/")
 
 
 class Provider(Table):
@@ -166,7 +167,7 @@ class Management(Table):
 
 
 class Registration(Table):
-    """[services.*] and [middleware_types.*]: what is built in needs no registration."""
+    """[services.*] and [middleware_types.*]. All are built in and need no registration."""
 
     id: str | None = label("A label")
     type: str | None = label("A label")

@@ -1,4 +1,4 @@
-"""The tables of the pipelines: what listens, what is made of it, where it goes.
+"""The tables of the pipelines: endpoints, middleware, backends.
 
 One model a table, one line of meaning a key: see tables.py.
 """
@@ -10,20 +10,15 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BeforeValidator
 
 from fastjmix.config import tree
-from fastjmix.config.kinds import (
+from fastjmix.config.declare import REQUIRED, Table, added, key, label, port
+from fastjmix.config.strings import (
     AE_TITLE_ALLOWED,
     HOST_ALLOWED,
     PATH_ALLOWED,
-    REQUIRED,
     AeTitle,
     BaseUrl,
     Host,
     PathPrefix,
-    Table,
-    key,
-    label,
-    own,
-    port,
 )
 from fastjmix.config.tables_jmix import (
     KEY_ALLOWED,
@@ -75,17 +70,17 @@ class Pipeline(Table):
 
 
 class Caller(Table):
-    """Who is let in."""
+    """A calling AE title that is accepted."""
 
     ae_title: AeTitle | None = key(
         None,
-        "A calling AE title that is let in",
+        "A calling AE title that is accepted",
         unset="the entry's own name",
         allowed=AE_TITLE_ALLOWED,
     )
-    host: str | None = key(None, "For the reader: nothing is connected to", unset="–")
-    port: int | None = port("For the reader", "–")
-    max_associations: int | None = own(
+    host: str | None = key(None, "Without effect: nothing is connected to", unset="–")
+    port: int | None = port("Without effect", "–")
+    max_associations: int | None = added(
         None,
         "How many associations this AE title may have at once",
         unset="the endpoint's",
@@ -95,25 +90,25 @@ class Caller(Table):
 
 
 class AetEntry(Caller):
-    """And with which settings of the jmix_builder."""
+    """The same, with its own values for settings of the jmix_builder."""
 
-    skip_hashing: bool | None = own(None, "Override", unset="the builder's")
-    skip_listing: bool | None = own(None, "Override", unset="the builder's")
-    profile: tree.ProfileName | None = own(None, "Override", unset="the builder's")
-    payload_hash: tree.PayloadHash | None = own(None, "Override", unset="the builder's")
+    skip_hashing: bool | None = added(None, "Override", unset="the builder's")
+    skip_listing: bool | None = added(None, "Override", unset="the builder's")
+    profile: tree.ProfileName | None = added(None, "Override", unset="the builder's")
+    payload_hash: tree.PayloadHash | None = added(None, "Override", unset="the builder's")
     sender: Entity | None = overridden()
     requester: Entity | None = overridden()
     receivers: list[Entity] | None = overridden(min_length=1)
-    classification: parties.Classification | None = own(None, "Override", unset="the builder's")
-    custom_tags: list[Text] | None = own(None, "Override", unset="the builder's")
+    classification: parties.Classification | None = added(None, "Override", unset="the builder's")
+    custom_tags: list[Text] | None = added(None, "Override", unset="the builder's")
     consent: Consent | None = overridden()
     deid: Deid | None = overridden()
     encryption: Encryption | None = overridden()
     signing: Signing | None = overridden()
-    release_grace_secs: float | None = own(
+    release_grace_secs: float | None = added(
         None, "Override", unset="the builder's", ge=0, le=3600, allow_inf_nan=False
     )
-    quiet_secs: float | None = own(
+    quiet_secs: float | None = added(
         None, "Override", unset="the builder's", ge=0.1, le=86_400, allow_inf_nan=False
     )
 
@@ -123,7 +118,7 @@ OVERRIDES: Final = tuple(
     for name in AetEntry.model_fields
     if name not in Caller.model_fields and name not in Parties.model_fields
 )
-"""Those that a builder has as they are; the parties of a published envelope are made of several."""
+"""Settings that tree.Builder has under the same name. The parties are resolved by published.py."""
 
 
 def _not_offered(service: str) -> Any:
@@ -137,7 +132,7 @@ def _not_offered(service: str) -> Any:
 class DicomOptions(Table):
     local_aet: AeTitle = key(
         "JMIX_RECEIVER",
-        "Our AE title: what callers must call, unless `accept_any_called_aet`",
+        "Our AE title, which callers must call unless `accept_any_called_aet`",
         allowed=AE_TITLE_ALLOWED,
     )
     max_pdu: int = key(
@@ -155,65 +150,65 @@ class DicomOptions(Table):
     enable_get: Literal[False] = _not_offered("C-GET")
     aet_table: dict[str, AetEntry] | None = key(
         None,
-        "The calling AE titles that are let in; others are rejected (1/1/3)",
-        unset="any is let in",
+        "The calling AE titles that are accepted; others are rejected (1/1/3)",
+        unset="any is accepted",
         allowed="a table of tables { ae_title, host, port, and overrides }",
     )
     bind_addr: Host | None = key(
         None, "The address to listen on", unset="the connection's", allowed=HOST_ALLOWED
     )
     port: int | None = port("The port to listen on", "the connection's", 0)
-    max_associations: int = own(
+    max_associations: int = added(
         64,
         "Associations at once; each has a lane. More are rejected for the moment (2/3/2)",
         ge=1,
         le=MOST_ASSOCIATIONS,
     )
-    ack: tree.Ack = own(
+    ack: tree.Ack = added(
         "stored",
-        "When Success is answered: durable here, or (one envelope an instance) after the"
-        " upstream's 2xx",
+        "When Success is answered: once the instance is durable here, or (one envelope an"
+        " instance) after the upstream's 2xx",
     )
-    accept_any_called_aet: bool = own(False, "Also callers that call another AE title than ours")
-    acse_timeout_secs: float = own(
+    accept_any_called_aet: bool = added(False, "Also callers that call another AE title than ours")
+    acse_timeout_secs: float = added(
         30.0,
         "ARTIM (PS3.8 §9.1.5): for a caller's whole A-ASSOCIATE-RQ, and for its close at the end",
         ge=1,
         le=3600,
         allow_inf_nan=False,
     )
-    dimse_timeout_secs: float = own(
+    dimse_timeout_secs: float = added(
         60.0,
         "Inside a message: how long a caller may send nothing",
         ge=1,
         le=86_400,
         allow_inf_nan=False,
     )
-    network_timeout_secs: float = own(
+    network_timeout_secs: float = added(
         300.0,
         "Between messages: how long a caller may be silent; scanners pause between series",
         ge=1,
         le=86_400,
         allow_inf_nan=False,
     )
-    min_bytes_per_sec: int = own(
+    min_bytes_per_sec: int = added(
         1000,
         "Inside a message: the least pace of a caller, on average over each dimse_timeout_secs; 0:"
         " any pace",
         ge=0,
         le=MIB,
     )
-    tolerate_uids: bool = own(
+    tolerate_uids: bool = added(
         False,
         "Study, Series and SOP Instance UIDs that PS3.5 §9.1 does not allow are taken: up to 128"
         " printable characters",
     )
-    accept_malformed: bool = own(
+    accept_malformed: bool = added(
         False,
         "A data set that is cut, or contradicts its transfer syntax, is not refused (C000) but"
         " stored, logged, and marked in metadata",
     )
-    max_half_open: int = own(
+    max_half_open: int = added(
         512,
         "Connections without an association yet, at once and for each receiver; one more is closed",
         ge=1,
@@ -232,22 +227,22 @@ class JmixOptions(Table):
     path_prefix: PathPrefix = key(
         "/jmix", "Stands before /api/jmix in the URL", allowed=PATH_ALLOWED
     )
-    authentication_ref: str | None = own(
+    authentication_ref: str | None = added(
         None, "The [authentications.*] that callers must present", unset="`authentication`"
     )
-    authentication: str | None = own(None, "The same", unset="the endpoint's")
-    allow_unauthenticated: bool = own(
+    authentication: str | None = added(None, "The same", unset="the endpoint's")
+    allow_unauthenticated: bool = added(
         False, "Needed to listen beyond loopback without asking for credentials"
     )
-    allowed_hosts: list[str] = own(
+    allowed_hosts: list[str] = added(
         [],
         "Without credentials: names in a request's Host beside localhost, addresses of loopback and"
         " the listener's own, as a proxy on this machine may send them",
     )
-    decryption_key_file: str | None = own(
+    decryption_key_file: str | None = added(
         None,
-        "The X25519 private key for whom posted envelopes are encrypted: each is decrypted and"
-        " checked inside, and passed on as it came; others are refused",
+        "The X25519 private key that posted envelopes are encrypted to: each is decrypted, its"
+        " payload checked, and passed on as it came; others are refused",
         unset="encrypted envelopes are checked as far as they can be without a key",
         min_length=1,
         allowed=KEY_ALLOWED,
@@ -262,7 +257,7 @@ class JmixOptions(Table):
 class _Endpoint(Table):
     id: str | None = label("A label")
     description: str | None = label("A label")
-    service: str = key(REQUIRED, "What listens", allowed='"dicom_scp" or "jmix"')
+    service: str = key(REQUIRED, "The service that listens", allowed='"dicom_scp" or "jmix"')
     peer_ref: str | None = key(
         None, "The [peers.*] whose connection is used where `connection` says nothing", unset="none"
     )
@@ -284,22 +279,22 @@ class JmixEndpoint(_Endpoint):
 class _Packing(Table):
     skip_hashing: bool = key(False, "No digests in the manifest: faster, and damage goes unnoticed")
     skip_listing: bool = key(False, "No list of files in the manifest")
-    profile: tree.ProfileName = own(
+    profile: tree.ProfileName = added(
         "harmony",
         "The envelope's layout and documents; with jmix-1.0 the published ones, with their parties",
     )
-    payload_hash: tree.PayloadHash = own(
+    payload_hash: tree.PayloadHash = added(
         "tree",
         "The hash over the payload: as published, or as jmix-rs and jmix-js verify it, which reads"
         " everything once more",
     )
-    digest: tree.Digest = own("sha256", "Digests in the manifest; blake3 takes half the time")
-    durability: tree.Durability = own(
+    digest: tree.Digest = added("sha256", "Digests in the manifest; blake3 takes half the time")
+    durability: tree.Durability = added(
         "fsync",
         "What Success promises: on stable storage, or only in this machine's page cache, which a"
         " power failure empties",
     )
-    release_grace_secs: float = own(
+    release_grace_secs: float = added(
         1.0,
         "An envelope is sealed so long after its last association was released; `quiet_secs` after"
         " it where the calling AE title is known to come back",
@@ -307,30 +302,30 @@ class _Packing(Table):
         le=3600,
         allow_inf_nan=False,
     )
-    quiet_secs: float = own(
+    quiet_secs: float = added(
         30.0,
         "An envelope is sealed when no instance came for so long, and none is on the wire",
         ge=0.1,
         le=86_400,
         allow_inf_nan=False,
     )
-    max_envelope_bytes: int = own(
+    max_envelope_bytes: int = added(
         4 * GIB, "An envelope is sealed before it grows beyond this", ge=1
     )
-    max_envelope_instances: int = own(
+    max_envelope_instances: int = added(
         10_000, "An envelope is sealed when it holds so many", ge=1, le=1_000_000
     )
     IGNORED = ("store_dir",)  # all states of an envelope are under `storage.options.path`
 
 
 class BuilderOptions(Parties, _Packing):
-    """Inherited in this order, so that the parties are told last."""
+    """Its bases are in this order so that docs/configuration.md lists the parties last."""
 
 
 class _Middleware(Table):
     id: str | None = label("A label")
     description: str | None = label("A label")
-    type: str = key(REQUIRED, "What it does", allowed='"jmix_builder" or "passthru"')
+    type: str = key(REQUIRED, "The middleware", allowed='"jmix_builder" or "passthru"')
 
 
 class BuilderMiddleware(_Middleware):
@@ -367,11 +362,11 @@ class BackendOptions(Table):
         unset="`base_url`",
         allowed="http://host:port/path or https://…, without user, query or fragment",
     )
-    transfer_encoding: tree.TransferEncoding = own(
+    transfer_encoding: tree.TransferEncoding = added(
         "auto",
         "How the body is framed; auto: by its length until the upstream proves to read chunks",
     )
-    require_matching_id: bool = own(
+    require_matching_id: bool = added(
         False, "A 2xx that names another envelope id counts as not delivered"
     )
 
@@ -379,7 +374,7 @@ class BackendOptions(Table):
 class Backend(Table):
     id: str | None = label("A label")
     description: str | None = label("A label")
-    service: str = key(REQUIRED, "Who is sent to", allowed='"jmix_backend"')
+    service: str = key(REQUIRED, "The service that is sent to", allowed='"jmix_backend"')
     target_ref: str | None = key(
         None, "The [targets.*] that is the upstream", unset="`connection` or `base_url`"
     )

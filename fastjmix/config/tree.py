@@ -1,8 +1,8 @@
-"""The effective configuration: one frozen tree, units in names. What every other room reads.
+"""The effective configuration: one frozen tree, with units in names. Every other package reads it.
 
-Wanted: no room ever asks a TOML table, a default or an override again.
-Guaranteed: immutable, picklable; secrets show in no repr, str or format, only through reveal().
-Still wrong: a Secret is an ordinary string in memory, and in a pickle of a tree not blanked.
+Guaranteed: defaults and overrides are resolved. It is immutable and can be pickled. A secret is in
+no repr, str or format; only reveal() returns it.
+Still wrong: a Secret is an ordinary string in memory, and in the pickle of a tree with secrets.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Secret:
         self._value = value
 
     def reveal(self) -> str:
-        """The value itself: for the one place that sends or compares it."""
+        """Returns the value, for code that sends or compares it."""
         return self._value
 
     def __bool__(self) -> bool:
@@ -67,7 +67,7 @@ NO_SECRET: Final = Secret()
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What is sent to an upstream, or asked of a caller, in one header field."""
+    """The credentials that an upstream gets, or a caller must present, in one header field."""
 
     method: Method
     token: Secret = NO_SECRET
@@ -77,7 +77,7 @@ class Credentials:
     header_name: str = "Authorization"
 
     def header(self) -> tuple[str, str]:
-        """Name and value: Bearer (RFC 6750 §2.1), Basic (RFC 7617 §2, UTF-8), or the bare key."""
+        """Returns name and value: Bearer (RFC 6750 §2.1), Basic (RFC 7617 §2, UTF-8), or a key."""
         if self.method == "bearer":
             return self.header_name, f"Bearer {self.token.reveal()}"
         if self.method == "basic":
@@ -110,8 +110,8 @@ class Runtime:
 
 @dataclass(frozen=True, slots=True)
 class Builder:
-    """How instances become an envelope, and when it is sealed. `published` is there exactly for
-    profile jmix-1.0."""
+    """How instances become an envelope, and when it is sealed. `published` is None but for profile
+    jmix-1.0."""
 
     profile: ProfileName
     digest: Digest
@@ -128,7 +128,7 @@ class Builder:
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """Where envelopes go. `url` is the full POST URL; an answer may take `timeout_secs`."""
+    """Where envelopes are posted. `url` is the full URL; a response may take `timeout_secs`."""
 
     name: str
     url: str
@@ -140,16 +140,17 @@ class Upstream:
     credentials: Credentials | None
 
     def attempt_secs(self, size: int) -> float:
-        """How long an attempt with `size` bytes may take, roughly: body, answer, a question."""
+        """Returns about how long an attempt with `size` bytes may take: the body, its response,
+        and a query whether the upstream has it."""
         return 2 * self.timeout_secs + size / UPLOAD_RATE_MIN
 
 
 @dataclass(frozen=True, slots=True)
 class CallingAe:
-    """An entry of aet_table: a calling AE title that is let in, and its overrides.
+    """An entry of aet_table: a calling AE title that is accepted, and its settings.
 
-    `builder` is complete: the listener's with this entry's overrides merged in. `host` and `port`
-    are kept for the reader; they decide nothing.
+    `builder` is complete: the listener's, with this entry's overrides in it. `host` and `port` have
+    no effect.
     """
 
     ae_title: str
@@ -161,7 +162,7 @@ class CallingAe:
 
 @dataclass(frozen=True, slots=True)
 class PeerLimits:
-    """How long a DICOM peer may take and how many may knock: see docs/limits.md."""
+    """How long a DICOM peer may take, and how many may connect at once: see docs/limits.md."""
 
     acse_timeout_secs: float
     dimse_timeout_secs: float
@@ -196,10 +197,10 @@ class DicomListener:
 
 @dataclass(frozen=True, slots=True)
 class HttpListener:
-    """The query API on one address. `credentials` are what callers must present; `path_prefix` is
-    "" or begins with a slash and ends with none; `allowed_hosts` are named by callers who present
-    nothing. `upstream` None: nothing can be posted. `decryption_key_file` None: posted envelopes
-    that are encrypted are not looked into."""
+    """The query API on one address. Callers must present `credentials`; without any, they must name
+    one of `allowed_hosts`, or this machine, in Host. `path_prefix` is "" or begins with a slash and
+    ends with none. `upstream` None: nothing can be posted. `decryption_key_file` None: the payload
+    of encrypted envelopes that are posted is not checked."""
 
     pipeline: str
     endpoint: str
@@ -217,9 +218,9 @@ class HttpListener:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """All of it. `ignored`: paths of keys that were given and mean nothing here. The reserves are
-    marks of free space; None: spool/free_space.py knows how much. `create_storage` None: where that
-    harms nothing (spool/presence.py)."""
+    """The whole tree. `ignored` has the paths of keys that were given and mean nothing here. The
+    reserves are marks of free space; None: the defaults of spool/free_space.py. `create_storage`
+    None: only where that harms nothing (spool/presence.py)."""
 
     name: str
     source: Path
@@ -235,11 +236,11 @@ class Config:
     create_storage: bool | None = None
 
     def without_secrets(self) -> Config:
-        """The same tree with every Secret blanked: for processes that need none."""
+        """Returns the same tree with every Secret blanked, for processes that need none."""
         return _blank(self)
 
     def without_upstream_secrets(self) -> Config:
-        """Only what callers of the query API must present is left: for the process of that API."""
+        """Returns the same tree with only those Secrets that callers of the API must present."""
         listeners = (
             dataclasses.replace(listener, upstream=_blank(listener.upstream))
             for listener in self.http

@@ -1,4 +1,4 @@
-"""Which URL, limits and credentials an upstream gets: backend over target over default.
+"""The URL, limits and credentials of an upstream: the backend's, else its target's, else defaults.
 
 URL          options.base_url, else connection (key by key over the target's), else target.url;
              then path_prefix, then /jmix
@@ -32,7 +32,7 @@ _REQUIRED: Final[dict[Method, tuple[str, ...]]] = {
 
 
 def upstream(references: References, entry: Entry) -> Upstream | None:
-    """The upstream of a [backends.*]; None (and a fault somewhere) when it cannot be told."""
+    """Returns the upstream of a [backends.*]; None where that, or a table it names, has faults."""
     backend = entry.value
     if not isinstance(backend, Backend):
         return None
@@ -74,7 +74,8 @@ def _either(first: _T | None, second: _T | None, default: _T) -> _T:
 
 
 def post_path(base_path: str, path_prefix: str) -> str:
-    """The path envelopes are posted to. Both parts are "" or begin with a slash and end with none.
+    """Returns the path that envelopes are posted to. Both parts are "", or begin with a slash and
+    end with none.
 
     A path that already ends in /jmix is used as it is; no prefix means /api.
     """
@@ -109,8 +110,8 @@ def _url(
         return f"{parts.scheme}://{parts.netloc}{post_path(path, options.path_prefix)}"
     if host is None:
         hint = "; `targets` is not read" * ("targets" in backend.ignored)
-        told = f"target_ref, connection.host or options.base_url: the upstream's address{hint}"
-        references.fault(entry, "target_ref", "no address", told)
+        allowed = f"target_ref, connection.host or options.base_url: the upstream's address{hint}"
+        references.fault(entry, "target_ref", "no address", allowed)
         return None
     return _composed(references, entry, backend, target_entry, target, host)
 
@@ -123,19 +124,19 @@ def _composed(
     target: Target,
     host: str,
 ) -> str | None:
-    near, far = backend.connection, target.connection
-    said = [
-        (entry, "connection.protocol", near.protocol),
-        (target_entry, "connection.protocol", far.protocol),
+    own, of_target = backend.connection, target.connection
+    given = [
+        (entry, "connection.protocol", own.protocol),
+        (target_entry, "connection.protocol", of_target.protocol),
         (target_entry, "protocol", target.protocol),
         (target_entry, "type", target.type),
     ]
-    by, key, protocol = next((one for one in said if one[2]), (entry, "", "http"))
+    by, key, protocol = next((one for one in given if one[2]), (entry, "", "http"))
     if protocol not in _PORTS:
         references.fault(by or entry, key, f'"{protocol}"', 'for an upstream: "http" or "https"')
         return None
-    port = _either(near.port, far.port, _PORTS[protocol])
-    base_path = _either(near.base_path, far.base_path, "")
+    port = _either(own.port, of_target.port, _PORTS[protocol])
+    base_path = _either(own.base_path, of_target.base_path, "")
     named = f"[{host}]" if ":" in host else host
     return f"{protocol}://{named}:{port}{post_path(base_path, backend.options.path_prefix)}"
 
@@ -153,12 +154,12 @@ def _authority(
         given = backend.connection.ca_cert_path
     authority = references.file(entry, "connection.ca_cert_path", given)
     if authority is not None:
-        from fastjmix.config import certificates  # ssl: only who names an authority
+        from fastjmix.config import certificates  # ssl: only for TLS
 
         if not certificates.holds_certificates(authority):
             found = f"{shown(given)}: {certificates.NO_CERTIFICATE}"
-            told = "a file of the authorities' certificates in PEM"
-            references.fault(entry, "connection.ca_cert_path", found, told)
+            allowed = "a file of the authorities' certificates in PEM"
+            references.fault(entry, "connection.ca_cert_path", found, allowed)
     return authority
 
 
@@ -192,8 +193,8 @@ def _presented(
 
 
 def credentials(references: References, by: Entry, key: str, name: str) -> Credentials | None:
-    """What the [authentications.*] that `key` of `by` names holds; None for method "none", and
-    (with a fault) for one that cannot be used."""
+    """Returns the credentials of the [authentications.*] that `key` of `by` names; None for method
+    "none", and (with a fault) for one that cannot be used."""
     entry = references.find(by, key, "authentications", name)
     if entry is None or not isinstance(entry.value, Authentication):
         return None
@@ -201,14 +202,14 @@ def credentials(references: References, by: Entry, key: str, name: str) -> Crede
     if method == "none":
         return None
     if method == "jwt" or method == "mutual_tls" or method == "custom":
-        told = 'one whose method is "bearer", "basic", "api_key" or "none"'
-        references.fault(by, key, f'"{name}", whose method is "{method}"', told)
+        allowed = 'one whose method is "bearer", "basic", "api_key" or "none"'
+        references.fault(by, key, f'"{name}", whose method is "{method}"', allowed)
         return None
     options = entry.value.options
     for needed in _REQUIRED[method]:
         if getattr(options, needed) is None:
-            told = f'a string: method "{method}" needs {" and ".join(_REQUIRED[method])}'
-            references.fault(entry, f"options.{needed}", "nothing", told)
+            allowed = f'a string: method "{method}" needs {" and ".join(_REQUIRED[method])}'
+            references.fault(entry, f"options.{needed}", "nothing", allowed)
     return _credentials(method, options)
 
 

@@ -1,9 +1,9 @@
-"""Reads an A-ASSOCIATE-RQ (PS3.8 §9.3.2, PS3.7 Annex D.3) into what an acceptor answers or logs.
+"""Reads an A-ASSOCIATE-RQ (PS3.8 §9.3.2, PS3.7 Annex D.3): the fields that are answered or logged.
 
 Guaranteed: a request is a ProtocolError only when its items, or the sub-items of its user
-information, cannot be followed, or when it has more of them than anyone needs. A presentation
-context that cannot be read costs itself. Reserved bytes, unknown items and sub-items, and what is
-only logged, are not checked (PS3.8 §9.3.1).
+information, cannot be followed, or when it has more of them than any sender needs. A presentation
+context that cannot be read is refused alone. Reserved bytes, unknown items and sub-items, and
+fields that are only logged, are not checked (PS3.8 §9.3.1).
 
     bytes  1 type, 3-6 length, 7-8 protocol version, 11-26 called AE title, 27-42 calling AE title,
            75- items: 10H application context, 20H presentation context, 50H user information
@@ -31,7 +31,7 @@ SYNTAXES_MAX: Final = 1024
 """Transfer syntaxes of one presentation context; DICOM defines about 60."""
 
 ITEMS_MAX: Final = 8192
-"""Items of a request, and items within them: each costs about a µs, and meanwhile nobody else is
+"""Items of a request, and items within them. Each takes about a µs, while no other peer is
 served."""
 
 IMPLEMENTATION_CHARS_MAX: Final = 64
@@ -61,8 +61,9 @@ class Proposal:
 class AssociateRq:
     """An A-ASSOCIATE-RQ. UIDs are a peer's text up to the first NUL, without blanks around it.
 
-    `max_length` is 0 for unlimited, or unsaid. `roles` has the SCU role of each SOP class that was
-    asked for, `extended` the SOP classes of extended negotiation; of a class the first counts.
+    `max_length` is 0 for unlimited, or where there is none. `roles` has the proposed SCU role of
+    each SOP class, `extended` the SOP classes of extended negotiation. Of several for one class the
+    first counts.
     """
 
     protocol_version: int
@@ -125,7 +126,7 @@ def _add_context(found: AssociateRq, body: bytes, left: int) -> int:
     """Reads a presentation context (PS3.8 Table 9-13): ID, three reserved bytes, sub-items. Returns
     how many sub-items it has."""
     if not body:
-        return 0  # without an ID there is nothing to answer
+        return 0  # without an ID it cannot be answered
     items, why = _items(body[4:], left)
     abstract = [_uid(value) for kind, value in items if kind == _ABSTRACT_SYNTAX]
     syntaxes = tuple(_uid(value) for kind, value in items if kind == _TRANSFER_SYNTAX)
@@ -139,8 +140,8 @@ def _add_context(found: AssociateRq, body: bytes, left: int) -> int:
 
 
 def _add_user_item(found: AssociateRq, kind: int, value: bytes) -> None:
-    """Reads a sub-item of the user information (PS3.7 Annex D.3.3). One that is not as it should be
-    was not sent."""
+    """Reads a sub-item of the user information (PS3.7 Annex D.3.3). One that is malformed is
+    ignored."""
     if kind == _MAXIMUM_LENGTH and len(value) >= 4:
         found.max_length = found.max_length or int.from_bytes(value[:4], "big")
     elif kind == _VERSION_NAME:

@@ -1,17 +1,17 @@
-"""The acceptor's half of an association: A-ASSOCIATE-RQ in, an answer out (PS3.8 §7.1, §9.3).
+"""Answers an A-ASSOCIATE-RQ as an acceptor (PS3.8 §7.1, §9.3).
 
-Wanted: every question of negotiation answered from bytes alone, so that a test or a fuzzer can
-drive it. associate_rq.py reads the request, pynetdicom's PDU classes write the answer; the policy
-is here.
-Guaranteed: whatever the bytes are, the outcome is an Accepted, a Rejected, or a ProtocolError
-(which becomes an A-ABORT). Equal requests get equal answers, from a cache: some modalities open an
-association per image.
+Negotiation needs bytes only, so that a test or a fuzzer can drive it. associate_rq.py reads the
+request, pynetdicom's PDU classes write the answer; the policy is here.
+
+Guaranteed: for any bytes the outcome is an Accepted, a Rejected, or a ProtocolError (which becomes
+an A-ABORT). Equal requests get equal answers, from a cache: some modalities open an association per
+image.
 Still wrong: user identity is acknowledged and logged by type, never checked; AE titles are not
 authentication.
 
-States (PS3.8 §9.2) and where they live: Sta2 (awaiting the RQ), Sta6 (data transfer) and Sta13
-(awaiting the close) are the receiver's connection states, because timers and sockets are there; in
-Sta6 `_core.PdvScanner` finds the PDUs.
+The states (PS3.8 §9.2) Sta2 (awaiting the RQ), Sta6 (data transfer) and Sta13 (awaiting the close)
+are the receiver's connection states, because timers and sockets are there. In Sta6
+`_core.PdvScanner` finds the PDUs.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ APPLICATION_CONTEXT: Final = "1.2.840.10008.3.1.1.1"
 VERIFICATION: Final = "1.2.840.10008.1.1"
 
 CACHE_MAX: Final = 256
-"""Answers remembered. A department has fewer different requests than this."""
+"""Answers that are kept. A department has fewer different requests than this."""
 
 CACHED_RQ_MAX: Final = 1 << 14
-"""Bytes of a request whose answer is remembered: so the cache has an end in bytes too."""
+"""Bytes of a request whose answer is kept. It bounds the cache in bytes."""
 
 PEER_PDU_MIN: Final = 8
 """Bytes of the smallest P-DATA-TF: a PDV header and two bytes, as fragments are of even length. A
-peer that says it takes less is sent this much."""
+peer that announces less is sent this much."""
 
 UID_MAX: Final = 64
 """PS3.5 §9.1: characters of a UID."""
 
 PADDING: Final = b" \0"
-"""Characters around a UID that are none of it (PS3.5 §9.1 pads with NUL, senders with blanks)."""
+"""Characters around a UID that are not part of it. PS3.5 §9.1 pads with NUL, some with blanks."""
 
 RELEASE_RP: Final = b"\x06\x00\x00\x00\x00\x04\x00\x00\x00\x00"
 
@@ -58,7 +58,7 @@ ACCEPTANCE, USER_REJECTION, NO_REASON, ABSTRACT_SYNTAX, TRANSFER_SYNTAXES = rang
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What a listener accepts. `calling` None = any calling AE title."""
+    """The rules of a listener. `calling` None: any calling AE title is accepted."""
 
     ae_title: str
     accept_any_called_aet: bool
@@ -80,7 +80,7 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The answer is an A-ASSOCIATE-AC: `pdu`. `refused` lists the contexts that were not taken."""
+    """The answer is an A-ASSOCIATE-AC, `pdu`. `refused` lists the contexts that were refused."""
 
     pdu: bytes
     called_ae: str
@@ -93,7 +93,7 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """The answer is an A-ASSOCIATE-RJ: `pdu`; `why` in words, for the log."""
+    """The answer is an A-ASSOCIATE-RJ, `pdu`; `why` is the reason in words, for the log."""
 
     pdu: bytes
     called_ae: str
@@ -102,12 +102,12 @@ class Rejected:
 
 
 def reject_pdu(result: int, source: int, reason: int) -> bytes:
-    """A-ASSOCIATE-RJ (PS3.8 Table 9-21)."""
+    """Returns an A-ASSOCIATE-RJ (PS3.8 Table 9-21)."""
     return bytes((0x03, 0, 0, 0, 0, 4, 0, result, source, reason))
 
 
 def abort_pdu(source: int, reason: int) -> bytes:
-    """A-ABORT (PS3.8 Table 9-26). Source 0 = service user, 2 = service provider."""
+    """Returns an A-ABORT (PS3.8 Table 9-26). Source 0 = service user, 2 = service provider."""
     return bytes((0x07, 0, 0, 0, 0, 4, 0, 0, source, reason))
 
 
@@ -116,13 +116,13 @@ CONGESTION: Final = reject_pdu(2, 3, 1)
 
 
 def ae_title(field: bytes) -> str:
-    """An AE title as people write it: up to the first NUL, spaces and control bytes removed."""
+    """Returns an AE title up to the first NUL, without spaces around it and control bytes."""
     text = field.split(b"\0", 1)[0].decode("latin-1")
     return "".join(c for c in text if c.isprintable()).strip()
 
 
 def is_uid(text: bytes, *, tolerant: bool = False) -> bool:
-    """PS3.5 §9.1: up to 64 digits and dots. Looser than the standard in what stands where.
+    """Returns whether a text is a UID: up to 64 digits and dots (PS3.5 §9.1), in any order.
 
     `tolerant`: up to twice as many printable ASCII characters, blanks around them not counted.
     """
@@ -134,23 +134,23 @@ def is_uid(text: bytes, *, tolerant: bool = False) -> bool:
 
 
 def _can_be_read(transfer_syntax: str) -> bool:
-    """Can data sets in it be scanned for their UIDs? Else its instances would all be refused."""
+    """Returns whether data sets in it can be scanned for their UIDs. Else each would be refused."""
     return is_uid(transfer_syntax.encode()) and encoding_of(transfer_syntax) is not None
 
 
 class Acceptor:
-    """Answers A-ASSOCIATE-RQs by one policy. Pure but for its cache."""
+    """Answers A-ASSOCIATE-RQs by one policy. Its only state is a cache of answers."""
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
         self._answers: OrderedDict[bytes, Accepted | Rejected] = OrderedDict()
 
     def answer(self, request: bytes) -> Accepted | Rejected:
-        """The answer to a whole A-ASSOCIATE-RQ PDU. Raises ProtocolError (→ A-ABORT)."""
+        """Returns the answer to a whole A-ASSOCIATE-RQ PDU. Raises ProtocolError (→ A-ABORT)."""
         known = self._answers.get(request)
         if known is None:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # a doubtful UID is refused with its context
+                warnings.simplefilter("ignore")  # pynetdicom warns of UIDs; a wrong one is refused
                 known = self._negotiate(request)
             if len(request) <= CACHED_RQ_MAX:
                 self._answers[request] = known
@@ -173,7 +173,7 @@ class Acceptor:
         return Accepted(answer, called, calling, contexts, refused, peer_max, asked.implementation)
 
     def _refusal(self, asked: AssociateRq, called: str, calling: str) -> tuple[str, bytes] | None:
-        """PS3.8 Table 9-21, in the order in which one would knock at the door."""
+        """Returns the reason of a rejection, and its PDU (PS3.8 Table 9-21); None: no rejection."""
         policy = self._policy
         if not asked.protocol_version & 1:
             return "protocol version 1 is not offered", reject_pdu(1, 2, 2)
@@ -212,7 +212,7 @@ class Acceptor:
 
     def _result(self, proposed: Proposal, syntaxes: list[str], taken: Mapping[int, Context]) -> int:
         abstract = proposed.abstract_syntax
-        # An even ID breaks PS3.8 §9.3.2.2, and is as good as an odd one: others take it, too.
+        # An even ID breaks PS3.8 §9.3.2.2. It is accepted, as other acceptors do.
         if proposed.number in taken or not abstract or not proposed.whole:
             return NO_REASON
         if not is_uid(abstract.encode()):
@@ -226,7 +226,7 @@ class Acceptor:
         return ACCEPTANCE if self._policy.enable_store else USER_REJECTION
 
     def _user_items(self, asked: AssociateRq, contexts: Mapping[int, Context]) -> list[Any]:
-        """User information of the answer (PS3.7 Annex D.3)."""
+        """Returns the user information of the answer (PS3.7 Annex D.3)."""
         length = pdu_items.MaximumLengthSubItem()
         length.maximum_length_received = self._policy.max_pdu
         implementation = pdu_items.ImplementationClassUIDSubItem()
@@ -265,7 +265,7 @@ class Acceptor:
 
 @lru_cache(maxsize=CACHE_MAX)
 def is_storage(abstract_syntax: str) -> bool:
-    """True for storage SOP classes, and for private and unknown ones: they may be storage."""
+    """Returns True for storage SOP classes, and for private and unknown ones, which may be."""
     service = sop_class.uid_to_service_class(abstract_syntax)
     return service in (ServiceClass, StorageServiceClass)
 
@@ -281,7 +281,7 @@ def _context_item(number: int, result: int, transfer_syntax: str) -> Any:
 
 
 def _window() -> Any:
-    """One operation at a time, both ways (PS3.7 §D.3.3.3)."""
+    """Returns a window of one operation at a time, both ways (PS3.7 §D.3.3.3)."""
     window = pdu_items.AsynchronousOperationsWindowSubItem()
     window.maximum_number_operations_invoked = 1
     window.maximum_number_operations_performed = 1
@@ -289,7 +289,7 @@ def _window() -> Any:
 
 
 def _role(uid: str, scu_role: int) -> Any:
-    """We are SCP only: the requestor may be SCU, never SCP (PS3.7 §D.3.3.4)."""
+    """Returns the roles of a SOP class: the requestor may be SCU, never SCP (PS3.7 §D.3.3.4)."""
     role = pdu_items.SCP_SCU_RoleSelectionSubItem()
     role.sop_class_uid = uid
     role.scu_role = scu_role
@@ -298,7 +298,7 @@ def _role(uid: str, scu_role: int) -> Any:
 
 
 def _storage_level(uid: str) -> Any:
-    """Level 2 (full): all elements are kept, none is coerced (PS3.4 §B.3.1)."""
+    """Returns storage level 2 (full): all elements are kept, none is coerced (PS3.4 §B.3.1)."""
     level = pdu_items.SOPClassExtendedNegotiationSubItem()
     level.sop_class_uid = uid
     level.service_class_application_information = b"\x02\x00\x00\x00\x00\x00"
@@ -306,7 +306,7 @@ def _storage_level(uid: str) -> Any:
 
 
 def _identity() -> Any:
-    """A positive response; empty for user names, as PS3.7 §D.3.3.7.2 asks."""
+    """Returns a positive response; empty for user names, as PS3.7 §D.3.3.7.2 asks."""
     identity = pdu_items.UserIdentitySubItemAC()
     identity.server_response = b""
     return identity

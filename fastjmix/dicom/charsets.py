@@ -1,8 +1,8 @@
 """Decodes text by Specific Character Set (PS3.3 §C.12.1.1.2), with and without code extensions.
 
-Guaranteed: whatever the bytes are there is a text; an escape sequence that is defined (PS3.3 Tables
-C.12-3 and C.12-4) never stays in it, declared or not. Bytes that no set explains are read as
-Latin-1, as most of those who say nothing mean it.
+Guaranteed: any bytes give a text. A defined escape sequence (PS3.3 Tables C.12-3 and C.12-4) never
+stays in it, declared or not. Bytes that belong to no declared set are read as Latin-1, which most
+senders mean that declare none.
 
 pydicom's decoder is not used: it keeps the escapes of ISO 2022 IR 58, and does not know IR 203.
 """
@@ -57,7 +57,7 @@ _INITIAL: Final = {
 
 _WHOLE: Final = {
     "192": "utf-8",
-    "UTF-8": "utf-8",  # not a defined term, but seen, and not to be mistaken
+    "UTF-8": "utf-8",  # not a defined term, but in use
     "UTF8": "utf-8",
     "GB18030": "gb18030",
     "GBK": "gbk",
@@ -73,9 +73,10 @@ _RESETS: Final = (b"\t", b"\n", b"\f", b"\r")
 
 @dataclass(frozen=True, slots=True)
 class CharacterSets:
-    """The value of Specific Character Set: `codec` for all of a text, or what escapes begin from.
+    """The value of Specific Character Set: `codec` for a whole text; else the halves before the
+    first escape, `g0` and `g1`.
 
-    `other` is the right half of a text that has none by then: the first that is declared.
+    `other` is the right half of a text that has selected none yet: the first that is declared.
     """
 
     codec: str = ""
@@ -103,8 +104,8 @@ def character_sets(value: bytes) -> CharacterSets:
 
 
 def decode(value: bytes, sets: CharacterSets, delimiters: bytes) -> str:
-    """Returns the text. Behind each of `delimiters`, and at the end of a line, the sets are those
-    that a text begins with (PS3.5 §6.1.2.5.3)."""
+    """Returns the text. After each of `delimiters`, and at the end of a line, the initial sets are
+    selected again (PS3.5 §6.1.2.5.3)."""
     first = sets.g1 or sets.other
     if sets.codec or not sets.extends or ESCAPE not in value:
         return value.decode(sets.codec or first, "replace")
@@ -119,7 +120,7 @@ def decode(value: bytes, sets: CharacterSets, delimiters: bytes) -> str:
             continue
         run = (_double if g0 in _DOUBLE else _single).match(value, at)
         assert run is not None  # any byte is one
-        # Some do not repeat an escape behind a delimiter: the last right half is meant.
+        # Some senders do not repeat an escape after a delimiter, and mean the last right half.
         text.append(_decoded(run[0], g0, g1 or last))
         at = run.end()
         if run[0] in _RESETS or (run[0] in delimiters and g0 not in _DOUBLE):

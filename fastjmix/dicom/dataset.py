@@ -1,11 +1,11 @@
-"""Writes and reads the data set's two ends: File Meta Information out, descriptive elements in.
+"""Writes and reads File Meta Information; reads the descriptive elements of a data set.
 
-Wanted: a received data set becomes a DICOM file without one of its bytes being touched, and a
-series can be described without decoding more than its head.
-Guaranteed: `FileMeta.render` gives preamble and File Meta Information as PS3.10 §7.1 orders them;
-`describe` never raises and never reads pixel data. What it cannot understand is "" or None.
-Elements are stepped over in compiled code (`_core.read_values`), as they are when the UIDs are
-looked for: a head that is built to be slow, or nested without end, costs milliseconds at most.
+Wanted: a received data set becomes a DICOM file without a change to its bytes, and a series is
+described from the head of one instance.
+Guaranteed: `FileMeta.render` gives preamble and File Meta Information as PS3.10 §7.1 orders them.
+`describe` never raises and never reads pixel data; a value that it cannot read is "" or None.
+Elements are stepped over in compiled code (`_core.read_values`), as in the search for the UIDs: a
+head that is made to be slow, or nested without end, takes milliseconds at most.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ IMPLEMENTATION_VERSION_NAME: Final = "FASTJMIX_0_1"
 """SH, at most 16 characters (PS3.10 Table 7.1-1)."""
 
 TEMPLATES_KEPT: Final = 256
-"""Distinct (SOP class, transfer syntax, AE titles) whose template is remembered: the peer
-chooses them, so there is an end."""
+"""Templates that are kept, by SOP class, transfer syntax and AE titles. The peer chooses these, so
+the number is bounded."""
 
 DESCRIPTIONS_KEPT: Final = 256
-"""Distinct descriptions that are remembered: instances of one series share theirs, and more series
-than these hardly arrive by turns. Each value is kept up to 1 KB: 4 MB in all."""
+"""Descriptions that are kept. Instances of one series share theirs, and more series than these
+rarely arrive by turns. Each value has at most 1 KB: 4 MB in all."""
 
 _short = Struct("<2H2sH")  # group, element, VR, 16-bit length (PS3.5 Table 7.1-2)
 _length32 = Struct("<I")
@@ -48,20 +48,20 @@ _length16 = Struct("<H")
 
 
 def _element(element: int, vr: bytes, value: bytes) -> bytes:
-    """One element of group 0002, padded to an even length (PS3.5 §6.2)."""
+    """Returns an element of group 0002, padded to an even length (PS3.5 §6.2)."""
     if len(value) % 2:
         value += b"\0" if vr == b"UI" else b" "
     return _short.pack(0x0002, element, vr, len(value)) + value
 
 
 def _ae(element: int, title: str) -> bytes:
-    """An AE element; nothing for an empty title. What an AE cannot hold becomes "?"."""
+    """Returns an AE element; nothing for an empty title. A character that no AE has becomes "?"."""
     kept = "".join(c if " " <= c <= "~" and c != "\\" else "?" for c in title.strip(" \0"))[:16]
     return _element(element, b"AE", kept.encode("ascii")) if kept else b""
 
 
 class FileMeta:
-    """Preamble and File Meta Information of one kind of instance: all but the instance's UID."""
+    """Preamble and File Meta Information of like instances: all but the instance's UID."""
 
     __slots__ = ("_after", "_before", "_class", "_rest")
 
@@ -82,9 +82,9 @@ class FileMeta:
         self._rest = len(self._class) + 2 + len(self._after)
 
     def render(self, sop_instance_uid: bytes) -> bytes:
-        """What stands before the data set in the file of this instance.
+        """Returns the bytes before the data set in the file of this instance.
 
-        The UID's own padding is replaced by what PS3.5 §9.1 asks for.
+        The UID's padding is replaced by the one of PS3.5 §9.1.
         """
         uid = sop_instance_uid.rstrip(b"\0 ")
         length = len(uid)
@@ -107,7 +107,7 @@ class FileMeta:
 def file_meta_prefix(
     sop_class_uid: str, transfer_syntax_uid: str, calling_ae: str, called_ae: str
 ) -> FileMeta:
-    """The template for instances of one SOP class, as received from one AE by another.
+    """Returns the template for instances of one SOP class, from one AE to another.
 
     The calling AE title is Source (0002,0016) and Sending AE (0002,0017), the called one is
     Receiving AE (0002,0018).
@@ -119,13 +119,13 @@ def file_meta_prefix(
 # -- in: the descriptive elements ------------------------------------------------------------
 
 TEXT_CHARS_MAX: Final = 256
-"""Kept of a name or a description, which stay in memory until the seal: an LO has at most 64
-characters, a PN three times 64 (PS3.5 §6.2)."""
+"""Characters of a name or a description that are kept, in memory until the seal. An LO has at most
+64, a PN three times 64 (PS3.5 §6.2)."""
 TEXT_BYTES_MAX: Final = 4 * TEXT_CHARS_MAX
-"""Bytes of a text that is decoded at all: no character takes more than four. It bounds the names
-of character sets too."""
+"""Bytes of a text that are decoded: no character takes more than four. It bounds the names of
+character sets too."""
 CODE_CHARS_MAX: Final = 64
-"""Kept of a value of code or date: as many as a UID has, the longest of them."""
+"""Characters of a code, a date or a UID that are kept: the longest, a UID, has 64."""
 
 CHARACTER_SET: Final = 0x00080005
 STUDY_DATE: Final = 0x00080020
@@ -158,7 +158,7 @@ _vrs: Final = frozenset(vr.value.encode() for vr in VR if len(vr.value) == 2)
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What a data set's head says of its study and series. Absent is "" or None.
+    """The descriptive elements of a data set. One that is absent is "" or None.
 
     `patient_name` is the element's text: components with their carets, component groups
     (alphabetic, ideographic, phonetic) joined by "=".
@@ -180,14 +180,14 @@ class Description:
 
 
 def describe(head: bytes, transfer_syntax_uid: str) -> Description:
-    """The descriptive elements of a data set from its first bytes. Never raises.
+    """Returns the descriptive elements of a data set from its first bytes. Never raises.
 
-    `head`: Head.elements, or the first bytes of a data set up to anywhere: elements that are not
-    whole are left out. The head of a deflated data set is given inflated.
+    `head` is Head.elements, or any first part of a data set, of which incomplete elements are left
+    out. The head of a deflated data set is given inflated.
     """
     try:
         found = _core.read_values(head, _kind(head, transfer_syntax_uid), WANTED)
-    except Exception:  # whatever a peer may send: the instance is kept, undescribed
+    except Exception:  # the instance is kept without a description
         return Description()
     return _described(found)
 
@@ -218,16 +218,16 @@ def _described(found: Mapping[int, bytes]) -> Description:
 
 @lru_cache(maxsize=DESCRIPTIONS_KEPT)
 def _remembered(*elements: Any) -> Description:
-    """Does the same for tags, and behind them as many values in their order."""
+    """Returns the same for tags, followed by their values in the same order."""
     half = len(elements) // 2
     return _described(dict(zip(elements[:half], elements[half:], strict=True)))
 
 
 def describe_series(elements: bytes) -> Description:
-    """Returns what instances of a series share, from Head.elements. Never raises.
+    """Returns the description that instances of a series share, from Head.elements. Never raises.
 
-    There is no `instance_number`, so that heads which say the same have one Description: all but
-    the first of a series cost the reading of their values, a tenth of decoding them.
+    It has no `instance_number`, so that equal heads have one Description: of all but the first of a
+    series the values are read, which takes a tenth of decoding them.
     """
     try:
         found = _core.read_values(elements, 1, _SHARED)
@@ -237,43 +237,43 @@ def describe_series(elements: bytes) -> Description:
 
 
 def integer_string(value: bytes) -> int | None:
-    """The first value of an IS element (PS3.5 §6.2), or None when it is not an integer."""
+    """Returns the first value of an IS element (PS3.5 §6.2); None when it is not an integer."""
     first = value.partition(b"\\")[0].strip(b" \0")
     return int(first) if _integer.fullmatch(first) else None
 
 
 def _kind(head: bytes, transfer_syntax_uid: str) -> int:
-    """Returns how elements are read (`_core.read_head`). Senders are known to name one encoding and
-    to send the other: an explicit VR that is none is seen element by element, an implicit one
+    """Returns how elements are read (`_core.read_head`). Some senders name one encoding and send
+    another: implicit VR under an explicit name is found there, element by element, the reverse
     here."""
     kind = kind_of(transfer_syntax_uid)
     if kind == DEFLATED_KIND:
         return 1
-    # A first element of 16 KB and more could look like a VR: so only a real one counts.
+    # The length of a first element of 16 KB or more may look like a VR: only a defined one counts.
     return 1 if kind == 0 and head[4:6] in _vrs else kind
 
 
 def _text(value: bytes, sets: CharacterSets, delimiters: bytes = b"\\") -> str:
-    """Decoded text without its padding, fit for JSON: no lone surrogates, no control characters;
-    TEXT_CHARS_MAX of it."""
+    """Returns decoded text for JSON: without padding, lone surrogates and control characters, up to
+    TEXT_CHARS_MAX."""
     text = decode(value.strip(b" \0")[:TEXT_BYTES_MAX], sets, delimiters)
     return _printable(text.encode("utf-8", "replace").decode("utf-8"))[:TEXT_CHARS_MAX]
 
 
 def _plain(value: bytes) -> str:
-    """A value that no character set applies to: UI, CS, DA; CODE_CHARS_MAX of it."""
+    """Returns a value that no character set applies to (UI, CS, DA), up to CODE_CHARS_MAX."""
     return _printable(value.strip(b" \0")[:CODE_CHARS_MAX].decode("latin-1"))
 
 
 def _printable(text: str) -> str:
-    """Text without control characters (Unicode's Cc: C0 with NUL, DEL, C1), which no VR that is
-    read here allows (PS3.5 §6.2): each is a blank, and none remains at either end."""
+    """Returns text with a blank for each control character (Unicode's Cc: C0 with NUL, DEL, C1),
+    without blanks at either end. No VR that is read here allows them (PS3.5 §6.2)."""
     return text.translate(_blanks).strip() if _control.search(text) else text.strip(" ")
 
 
 def _person(value: bytes, sets: CharacterSets) -> str:
-    """PN (PS3.5 §6.2.1). Decoded before it is split: in ISO 2022 IR 87 and its kin the codes of
-    "=" and "^" are halves of ideographs."""
+    """Returns a PN (PS3.5 §6.2.1). It is decoded before it is split: in ISO 2022 IR 87 and similar
+    sets the codes of "=" and "^" are halves of ideographs."""
     groups = _text(value, sets, _PERSON_DELIMITERS).split("=")
     return "=".join(group.strip() for group in groups).rstrip("=")
 
@@ -281,7 +281,7 @@ def _person(value: bytes, sets: CharacterSets) -> str:
 # -- in: File Meta Information (PS3.10 §7.1) ---------------------------------------------------
 
 _long_vrs: Final = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
-_told: Final = {
+_UIDS: Final = {
     0x0002: "sop_class_uid",
     0x0003: "sop_instance_uid",
     0x0010: "transfer_syntax_uid",
@@ -308,11 +308,11 @@ def read_file_meta(member: bytes) -> tuple[dict[str, str], int]:
                 at += _length32.size
             if group != 2 or at + length > min(end, len(member)):
                 raise UnreadableHead("no File Meta Information: its elements cannot be followed")
-            if element in _told:
-                found[_told[element]] = member[at : at + length].rstrip(b"\0 ").decode("ascii")
+            if element in _UIDS:
+                found[_UIDS[element]] = member[at : at + length].rstrip(b"\0 ").decode("ascii")
             at += length
     except (StructError, UnicodeDecodeError) as problem:
         raise UnreadableHead(f"no File Meta Information: {problem}") from problem
-    if len(found) < len(_told):
+    if len(found) < len(_UIDS):
         raise UnreadableHead("no File Meta Information: it lacks a UID")
     return found, end

@@ -1,8 +1,9 @@
-"""DIMSE command sets: C-STORE and C-ECHO, and a civil answer to everything else (PS3.7 §9, §E.1).
+"""Writes DIMSE responses: to C-STORE, C-ECHO, and any other request (PS3.7 §9, §E.1).
 
-Wanted: requests read in compiled code (`_core.parse_command`), responses written here.
+Requests are read in compiled code (`_core.parse_command`).
+
 Guaranteed: a response repeats the request's UIDs, fits one write(2), and is fragmented to the
-peer's own maximum PDU length (PS3.8 Annex D.1).
+peer's maximum PDU length (PS3.8 Annex D.1).
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ OPERATIONS: Final = {
 """PS3.7 §E.1: names of requests, for the log."""
 
 RESPONSE: Final = 0x8000
-"""PS3.7 §E.1: bit of the Command Field that says response."""
+"""PS3.7 §E.1: the bit of the Command Field of a response."""
 
 NO_DATA_SET: Final = 0x0101
 """PS3.7 §E.1: Command Data Set Type of a message without one."""
@@ -82,7 +83,7 @@ MEANING: Final = {
     Status.UNSAFE_UID: "a UID holds more than digits and dots",
     Status.INTERNAL: "fastjmix failed; see its log",
 }
-"""Error Comments, unless a caller knows better."""
+"""Error Comments, where a caller gives none."""
 
 SOP_CLASS_UID: Final = 0x00080016
 SOP_INSTANCE_UID: Final = 0x00080018
@@ -106,13 +107,13 @@ def command_set(elements: bytes) -> bytes:
 
 
 def p_data(context: int, command: bytes, peer_max_pdu: int) -> bytes:
-    """A command set as P-DATA-TF PDUs, none longer than the peer's maximum (0 = unlimited)."""
+    """Returns a command set as P-DATA-TF PDUs within the peer's maximum length (0 = unlimited)."""
     # Fragments are of even length: DCMTK refuses others.
-    room = max(((peer_max_pdu or 1 << 20) - PDV_OVERHEAD) & ~1, 2)
+    step = max(((peer_max_pdu or 1 << 20) - PDV_OVERHEAD) & ~1, 2)
     pdus = []
-    for start in range(0, len(command), room):
-        fragment = command[start : start + room]
-        last = start + room >= len(command)
+    for start in range(0, len(command), step):
+        fragment = command[start : start + step]
+        last = start + step >= len(command)
         pdus.append(_PDU.pack(P_DATA_TF, 0, len(fragment) + PDV_OVERHEAD))
         pdus.append(_PDV.pack(len(fragment) + 2, context, COMMAND_LAST if last else COMMAND_MORE))
         pdus.append(fragment)
@@ -122,7 +123,7 @@ def p_data(context: int, command: bytes, peer_max_pdu: int) -> bytes:
 def response(
     request: Command, status: int, comment: bytes = b"", offending: int | None = None
 ) -> bytes:
-    """The command set of a response (PS3.7 §9.3.1.2, §9.3.5.2).
+    """Returns the command set of a response (PS3.7 §9.3.1.2, §9.3.5.2).
 
     `comment` becomes Error Comment (0000,0902), cut to 64 bytes; `offending` is the tag for
     Offending Element (0000,0901). Both only with a failure.

@@ -1,6 +1,6 @@
-"""Names protocols that are not DICOM by their first bytes: a client at the wrong port.
+"""Names protocols that are not DICOM by their first bytes, for clients at the wrong port.
 
-Guaranteed: the name is ours; of the peer's bytes it has the method of an HTTP request, if that.
+Guaranteed: nothing of the peer's bytes is in the name but the method of an HTTP request.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _PREFIXES = (
 
 
 def foreign_protocol(start: bytes) -> str:
-    """Returns which protocol the first bytes of a connection belong to; "" when that is unknown."""
+    """Returns the protocol of the first bytes of a connection; "" when it is unknown."""
     if start[:1] and start[0] in _TLS_RECORDS and start[1:2] in (b"", b"\x03"):
         return "a TLS handshake: this port speaks DICOM without TLS"
     if len(start) >= 5 and start[0] & 0x80 and start[2:4] in (b"\x01\x03", b"\x01\x00"):

@@ -1,13 +1,13 @@
-"""Reads a data set's head, and whether it is sound, wherever it lies. One reader for all.
+"""Reads the head of a data set, and its faults, from a file or a stream.
 
-Wanted: recovery, `send`, `envelope build` and `envelope verify` understand an instance as reception
-did.
-Guaranteed: they ask the compiled reader that reception asks (`_core.DataSetReader`). It has one
-answer for a data set, however its bytes come. Values are passed over and not read; no more is held
-than a step, however large the data set or any of its elements is.
-Still wrong: a cut between two elements of the data set itself leaves no trace in the bytes.
+Recovery, `send`, `envelope build` and `envelope verify` use it.
 
-UIDs that PS3.5 §9.1 does not allow are read here: whether they are let in is asked at reception.
+Guaranteed: it understands a data set as reception does, because both use the compiled reader
+(`_core.DataSetReader`), whose answer does not depend on how the bytes are split. Values are skipped
+and not read. No more than STEP_BYTES are held, however large the data set or an element is.
+Still wrong: a cut between two top-level elements cannot be seen in the bytes.
+
+UIDs that PS3.5 §9.1 does not allow are accepted here: only reception refuses them.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from fastjmix.dicom.syntaxes import encoding_of
 from fastjmix.errors import UnreadableHead
 
 ReadAt = Callable[[int, int], bytes]
-"""As pread(2): (offset, length) → as many bytes as there are."""
+"""(offset, length) → as many bytes of the file as there are, like pread(2)."""
 
 STEP_BYTES: Final = 1 << 16
-"""Bytes that are read at a time behind the first look."""
+"""Bytes that are read at a time after the first read."""
 
 
 class Found(NamedTuple):
-    """The head of a data set. `fault`: what is wrong with what was read; "" when nothing is."""
+    """The head of a data set. `fault` describes an error in the part that was read, or is ""."""
 
     head: Head
     fault: str
@@ -43,7 +43,7 @@ def reader_for(transfer_syntax: str) -> DataSetReader:
 
 
 def has_uids(head: Head) -> bool:
-    """Tells whether all four UIDs are there."""
+    """Returns whether all four UIDs are there."""
     return bool(
         head.study_instance_uid
         and head.series_instance_uid
@@ -57,8 +57,8 @@ def data_set_head(
 ) -> Found:
     """Returns the head of the data set of `size` bytes at `offset` of a file.
 
-    `whole`: the rest is read too, for its fault. Raises UnreadableHead when there is no head that
-    can be understood, or the file is shorter than it should be; OSError.
+    `whole`: the rest is read too, for its fault. Raises UnreadableHead when the head cannot be
+    read, or the file is shorter than it should be; OSError.
     """
     reader = reader_for(syntax)
     _read(reader, read_at, offset, size, whole=whole)
@@ -66,16 +66,17 @@ def data_set_head(
 
 
 def cut_short(read_at: ReadAt, offset: int, size: int, syntax: str) -> str:
-    """Returns where the data set of `size` bytes at `offset` of a file provably ends too early: in
-    an element that is in no sequence. "" when it does not. A deflated one is inflated to its end.
+    """Returns the place where the data set of `size` bytes at `offset` of a file provably ends too
+    early: in an element that is in no sequence. "" when it does not. A deflated one is inflated to
+    its end.
 
-    Whatever else is wrong with it is asked of its receiver, or of `data_set_head`. Raises
-    UnreadableHead when the file is shorter than it should be; OSError.
+    No other fault is found: see `data_set_head`. Raises UnreadableHead when the file is shorter
+    than it should be; OSError.
     """
     if size <= 0:
         return "before its data set begins"
     encoding = encoding_of(syntax)
-    if encoding is None:  # no elements: nothing can be proved
+    if encoding is None:  # no elements: nothing can be found
         return ""
     reader = DataSetReader(encoding.kind, PIXELS_EITHER, True, True)
     _read(reader, read_at, offset, size, whole=True)
@@ -88,7 +89,7 @@ def cut_short(read_at: ReadAt, offset: int, size: int, syntax: str) -> str:
 
 
 def _read(reader: DataSetReader, read_at: ReadAt, offset: int, size: int, *, whole: bool) -> None:
-    """Feeds a data set in steps, and passes over its values. Raises UnreadableHead, OSError."""
+    """Feeds a data set in steps, and skips its values. Raises UnreadableHead, OSError."""
     at, step = 0, _core.HEAD_FIRST_LOOK
     while at < size and not reader.over and (whole or not reader.found):
         passable = min(reader.passable, size - at)
@@ -107,7 +108,7 @@ def _read(reader: DataSetReader, read_at: ReadAt, offset: int, size: int, *, who
 
 
 def stream_head(pieces: Iterable[bytes], offset: int, syntax: str) -> Found:
-    """Does the same for the whole data set at `offset` of what comes in pieces."""
+    """Returns the same for the whole data set at `offset` of a stream of pieces."""
     reader = reader_for(syntax)
     for piece in pieces:
         reader.feed(piece[offset:])

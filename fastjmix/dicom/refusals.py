@@ -1,8 +1,8 @@
-"""Says in words why a data set is refused: which UID is missing, which element cannot be followed.
+"""The reason of a refused data set in words: a UID that is missing, an element that is malformed.
 
-Guaranteed: asked for a refused instance only, and cheap even then: it is said by what the one
-reading of the data set (`_core.DataSetReader`) has kept, nothing is read again. A comment fits
-(0000,0902) Error Comment and holds nothing of the peer's.
+Guaranteed: it is called for refused instances only, and takes little time: it uses what the one
+reading of the data set (`_core.DataSetReader`) has kept. A comment fits (0000,0902) Error Comment
+and has no text of the peer's in it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Reason(NamedTuple):
 
 
 def why_uids(elements: bytes, *, tolerant: bool = False) -> Reason:
-    """Returns which UIDs a data set lacks, or what is wrong with the first that it has.
+    """Returns which UIDs a data set lacks, or the fault of the first one that has a fault.
 
     `elements` as in `_core.Head`; `tolerant` as for `_core.DataSetReader`.
     """
@@ -44,15 +44,13 @@ def why_uids(elements: bytes, *, tolerant: bool = False) -> Reason:
             names = names.replace(" Instance", "").replace("SOP,", "SOP Instance,")
         return Reason(f"no {names} UID in the data set".encode(), missing[0])
     for tag, name in UIDS.items():
-        lax = tolerant and tag != _SOP_CLASS
-        if told := _wrong_with(found[tag], name, lax):
-            return Reason(told.encode(), tag)
+        if fault := _fault_of(found[tag], name, tolerant and tag != _SOP_CLASS):
+            return Reason(fault.encode(), tag)
     return Reason(b"a UID of the data set cannot be used", None)
 
 
-def _wrong_with(value: bytes, name: str, tolerant: bool) -> str:
-    """Returns what is wrong with a UID; "" when nothing is. Only those who are tolerant pass over
-    blanks before it."""
+def _fault_of(value: bytes, name: str, tolerant: bool) -> str:
+    """Returns the fault of a UID; "" when it has none. Only `tolerant` ignores blanks before it."""
     uid = value.strip(b"\0 ") if tolerant else value.rstrip(b"\0 ")
     most = UID_TOLERATED_MAX if tolerant else _UID_CHARS
     if len(uid) > most:
@@ -66,19 +64,20 @@ def _wrong_with(value: bytes, name: str, tolerant: bool) -> str:
 def why_unreadable(fault: bytes, broken_at: tuple[int, int | None] | None) -> Reason:
     """Returns the top-level element that cannot be followed, with its place in the data set.
 
-    `fault` and `broken_at` as in `_core.DataSetReader`; the fault is told where there is no place.
+    `fault` and `broken_at` as in `_core.DataSetReader`. Without a place it returns the fault.
     """
     if broken_at is None:
         return Reason(fault, None)
     at, tag = broken_at
     if tag is None:
         return Reason(f"the data set ends inside an element, at byte {at}".encode(), None)
-    told = f"element ({tag >> 16:04X},{tag & 0xFFFF:04X}) at byte {at} cannot be followed"
-    return Reason(told.encode(), tag)
+    comment = f"element ({tag >> 16:04X},{tag & 0xFFFF:04X}) at byte {at} cannot be followed"
+    return Reason(comment.encode(), tag)
 
 
 def why_malformed(fault: bytes, broken_at: tuple[int, int | None] | None) -> Reason:
-    """Returns the fault of a data set that has its UIDs, and the top-level element that it is in:
-    an Offending Element (PS3.7 §9.1.1) says nothing of the sequences around it.
+    """Returns the fault of a data set that has its UIDs, and the top-level element that it is in.
+
+    An Offending Element (PS3.7 §9.1.1) cannot name the sequences around it.
     """
     return Reason(fault, None if broken_at is None else broken_at[1])

@@ -1,4 +1,4 @@
-"""PDUs and command sets of a requestor: what `fastjmix send`, `fastjmix tune` and bench/ send.
+"""PDUs and command sets of a requestor, for `fastjmix send`, `fastjmix tune` and bench/.
 
 A-ASSOCIATE-RQ, A-ASSOCIATE-AC   PS3.8 §9.3.2, §9.3.3 (pynetdicom's classes)
 A-RELEASE-RQ, A-RELEASE-RP       PS3.8 §9.3.6, §9.3.7
@@ -51,7 +51,7 @@ UNLIMITED_PDU: Final = 1 << 20
 """Bytes of a PDU body that are sent where the acceptor sets no limit."""
 
 SMALLEST_PDU: Final = 128
-"""A peer that announces less could not even receive a UID; it gets this much."""
+"""Bytes of a PDU body that are sent to a peer that announces less: a UID would not fit in less."""
 
 MEDIUM: Final = 0
 """Priority (0000,0700), PS3.7 §9.3.1.1."""
@@ -72,8 +72,8 @@ def associate_rq(
 ) -> bytes:
     """Returns an A-ASSOCIATE-RQ with one presentation context for each pair, numbered 1, 3, 5 …
 
-    `max_pdu` is the length that is announced for answers. Raises ValueError for an AE title that is
-    none.
+    `max_pdu` is the length that is announced for answers. Raises ValueError for an invalid AE
+    title.
     """
     asked: Any = A_ASSOCIATE()
     asked.application_context_name = APPLICATION_CONTEXT
@@ -82,12 +82,12 @@ def associate_rq(
     for number, context in enumerate(contexts):
         context.context_id = 2 * number + 1
     asked.presentation_context_definition_list = contexts
-    limit, who = MaximumLengthNotification(), ImplementationClassUIDNotification()
+    limit, implementation = MaximumLengthNotification(), ImplementationClassUIDNotification()
     version = ImplementationVersionNameNotification()
     limit.maximum_length_received = max_pdu
-    who.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+    implementation.implementation_class_uid = IMPLEMENTATION_CLASS_UID
     version.implementation_version_name = IMPLEMENTATION_VERSION_NAME
-    asked.user_information = [limit, who, version]
+    asked.user_information = [limit, implementation, version]
     pdu = A_ASSOCIATE_RQ()
     pdu.from_primitive(asked)
     return bytes(pdu.encode())
@@ -96,7 +96,7 @@ def associate_rq(
 def accepted(body: bytes, pairs: tuple[Pair, ...]) -> tuple[dict[Pair, int], int]:
     """Reads an A-ASSOCIATE-AC: context IDs by pair, and the acceptor's maximum PDU length in bytes.
 
-    Raises whatever pynetdicom raises for one that makes no sense: it has no common base.
+    Raises the errors of pynetdicom for a malformed one: they have no common base.
     """
     pdu = A_ASSOCIATE_AC()
     pdu.decode(bytes((A_ASSOCIATE_AC_TYPE, 0)) + len(body).to_bytes(4, "big") + body)

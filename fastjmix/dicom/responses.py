@@ -1,9 +1,9 @@
-"""DIMSE responses as a requestor reads them (PS3.7 §9.3, §E.1): from P-DATA-TF to status.
+"""Reads DIMSE responses as a requestor (PS3.7 §9.3, §E.1): from P-DATA-TF to status.
 
-Wanted: one parser for whatever of ours sends: `fastjmix send` and the sender of `fastjmix tune`.
-Guaranteed: elements are stepped over by their lengths, so that no value is taken for an element;
-a command set may come in any number of PDVs and PDUs (PS3.8 Annex E). Raises nothing but
-ProtocolError.
+`fastjmix send` and the sender of `fastjmix tune` use it.
+
+Guaranteed: elements are stepped over by their lengths, so that no value is taken for an element. A
+command set may come in any number of PDVs and PDUs (PS3.8 Annex E). Only ProtocolError is raised.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from fastjmix.dicom.dimse import PDV_OVERHEAD
 from fastjmix.errors import ProtocolError
 
 COMMAND_MAX: Final = 1 << 20
-"""Bytes of one response: no command set is longer, and it is held in memory."""
+"""Bytes of one response, which is held in memory. No command set is longer."""
 
 _ELEMENT: Final = struct.Struct("<HHL")
 _MESSAGE: Final = 0x0120
@@ -52,7 +52,7 @@ def read_response(command: bytes) -> Response:
 
 
 class Gathering:
-    """A command set, out of the bodies of P-DATA-TF PDUs (PS3.8 §9.3.5, Annex E)."""
+    """A command set that arrives in the bodies of P-DATA-TF PDUs (PS3.8 §9.3.5, Annex E)."""
 
     def __init__(self) -> None:
         self._data = b""

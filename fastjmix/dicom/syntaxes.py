@@ -1,8 +1,9 @@
-"""How a data set is encoded, by its transfer syntax (PS3.5 Annex A, PS3.6 Table A-1).
+"""The encoding of a data set, by its transfer syntax (PS3.5 Annex A, PS3.6 Table A-1).
 
-Wanted: reception accepts a transfer syntax if its data sets can be read element by element, and
-refuses the presentation context if not.
-Guaranteed: `encoding_of` answers for any text; None is for those that hold no elements.
+Reception accepts a transfer syntax if its data sets can be read element by element, and refuses the
+presentation context if not.
+
+Guaranteed: `encoding_of` answers for any text; None means a data set without elements.
 """
 
 from __future__ import annotations
@@ -72,6 +73,6 @@ def encoding_of(transfer_syntax: str) -> Encoding | None:
 
 
 def kind_of(transfer_syntax: str) -> int:
-    """Returns the kind alone; that of private transfer syntaxes for those without a data set."""
+    """Returns the kind alone; for transfer syntaxes without elements that of private ones."""
     encoding = encoding_of(transfer_syntax)
     return 1 if encoding is None else encoding.kind

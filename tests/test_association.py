@@ -1,4 +1,4 @@
-"""Negotiation from bytes alone: what is accepted, what is rejected, what is aborted."""
+"""Negotiation from bytes alone: requests that are accepted, rejected, or answered by an abort."""
 
 from __future__ import annotations
 

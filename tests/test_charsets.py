@@ -42,13 +42,13 @@ BY_DCMTK = set(RIGHT_HALVES) - {"203"}
 
 
 def escaped(number: str, text: str) -> bytes:
-    """Each component with its escape, as PS3.5 §6.1.2.5.3 wants it."""
+    """Returns each component with its escape, as PS3.5 §6.1.2.5.3 asks."""
     escape, codec, _ = RIGHT_HALVES[number]
     return b"^".join(escape + part.encode(codec) for part in text.split("^"))
 
 
 def table() -> list[tuple[str, bytes, str, bool]]:
-    """Specific Character Set, bytes, text, and whether DCMTK can say it."""
+    """Specific Character Set, bytes, text, and whether DCMTK can write it."""
     rows = [
         ("", b"Doe^John", "Doe^John", True),
         ("ISO_IR 6", b"Doe^John", "Doe^John", False),
@@ -123,7 +123,7 @@ def table() -> list[tuple[str, bytes, str, bool]]:
 
 
 def described(terms: str, name: bytes) -> bytes:
-    """A data set with this Specific Character Set and Patient's Name, and descriptions like it."""
+    """Returns a data set with this Specific Character Set and Patient's Name, and like texts."""
     plain = wire.data_set()
     at = plain.index(b"\x10\0\x10\0PN")
     parts = [
@@ -136,7 +136,7 @@ def described(terms: str, name: bytes) -> bytes:
 
 
 def by_dcmtk(directory: Path, terms: str, name: bytes) -> str:
-    """Patient's Name as dcmconv converts it to UTF-8."""
+    """Returns Patient's Name as dcmconv converts it to UTF-8."""
     plain, converted = directory / "plain.dcm", directory / "converted.dcm"
     meta = file_meta_prefix(wire.CT, wire.EXPLICIT, "A", "B").render(b"1.2.3.9")
     plain.write_bytes(meta + described(terms, name))

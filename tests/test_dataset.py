@@ -144,7 +144,7 @@ LONG = frozenset({b"SQ", b"UN", b"OB", b"UT"})
 
 
 def element(tag: int, vr: bytes, value: bytes, syntax: str = EXPLICIT) -> bytes:
-    """One element; the value is padded with a space."""
+    """Returns an element; the value is padded with a space."""
     value += b" " * (len(value) % 2)
     order = ">" if syntax == BIG else "<"
     head = struct.pack(f"{order}2H", tag >> 16, tag & 0xFFFF)
@@ -178,7 +178,7 @@ EXPECTED = Description(
 
 
 def head(syntax: str = EXPLICIT, **changed: bytes) -> bytes:
-    """The head of a data set; `changed` maps "t" + eight hexadecimal digits to a value."""
+    """Returns the head of a data set; `changed` maps "t" + eight hexadecimal digits to a value."""
     change = {int(tag[1:], 16): value for tag, value in changed.items()}
     return b"".join(element(tag, vr, change.get(tag, value), syntax) for tag, vr, value in KNOWN)
 
@@ -314,7 +314,7 @@ def test_integer_strings(value: bytes, number: int | None) -> None:
 @pytest.mark.parametrize("over", [-1, 0, 1])
 @pytest.mark.parametrize("character", ["x", "\U0001f9b4"])
 def test_a_text_is_kept_up_to_its_limit(character: str, over: int) -> None:
-    """Of whatever characters; UTF-8 has the longest."""
+    """Of any characters; UTF-8 has the longest."""
     long = character * (TEXT_CHARS_MAX + over)
     found = describe(
         head(t00080005=b"ISO_IR 192", t0008103e=long.encode(), t00100010=long.encode()), EXPLICIT

@@ -63,7 +63,7 @@ def test_s38_lines_in_the_long_run(clock: list[float], file: Path, method: str, 
     kept = len(lines_of(file, "a_mistake"))
     assert kept == LINES_AT_ONCE + seconds * rate
     clock[0] += log_rates.COUNT_SECS
-    log.get().info("another")  # whatever comes next brings the count
+    log.get().info("another")  # the next line, of any event, brings the count
     counts = [int(re.findall(r"count=(\d+)", t)[0]) for t in lines_of(file, "log_lines_left_out")]
     assert sum(counts) == LINES_AT_ONCE + seconds * each - kept
     assert len(counts) <= 2 + seconds / log_rates.COUNT_SECS
@@ -79,7 +79,7 @@ def test_s38_names_of_events_do_not_gather(clock: list[float], file: Path) -> No
 
 
 def test_s38_refused_instances_do_not_fill_the_log(tmp_path: Path) -> None:
-    """One modality with a mistake in each image; another that is well is listed as ever."""
+    """One modality has a mistake in each image; its association is still listed."""
     few = "from fastjmix.log import rates as log_rates; log_rates.LINES_AT_ONCE = 50"
     with running(Gateway(tmp_path / "own", 9, first=few)) as own:
         began = time.monotonic()

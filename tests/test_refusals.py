@@ -1,4 +1,4 @@
-"""A refusal says which instance, whose, and why: in the Error Comment and in the log."""
+"""A refusal names the instance, the peer and the reason, in the Error Comment and in the log."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ def peer(gateway: Gateway) -> Iterator[Peer]:
 
 
 def address_of(peer: Peer) -> str:
-    """As the gateway's log has it."""
+    """Returns the peer's address as the gateway logs it."""
     return ":".join(map(str, peer.socket.getsockname()))
 
 
 def without(tag: int, kind: int = 1, value: bytes | None = None, **options: str) -> bytes:
-    """A data set without an element, or with another value of it."""
+    """Returns a data set without an element, or with another value of it."""
     data = wire.data_set(options.pop("instance", "1.2.3.9"), kind=kind, **options)  # type: ignore[arg-type]
     order = ">" if kind == 2 else "<"
     start = data.index(struct.pack(order + "HH", tag >> 16, tag & 0xFFFF))
@@ -73,7 +73,7 @@ def deflated(data: bytes) -> bytes:
 
 
 def refused(peer: Peer, data: bytes, instance: str, number: int = 1) -> tuple[int, str, int]:
-    """Status, Error Comment and Offending Element of a C-STORE."""
+    """Returns Status, Error Comment and Offending Element of a C-STORE."""
     items = wire.pdvs(number, wire.store_rq(instance), True)
     peer.send(wire.p_data(items + wire.pdvs(number, data, False)))
     answer = peer.response()
@@ -140,7 +140,7 @@ def test_f107_the_comment_names_the_element(peer: Peer, broken: bytes, tag: int)
 
 
 def read(data: bytes, kind: int) -> DataSetReader:
-    """As reception does, to the end."""
+    """Reads a data set to its end, as reception does."""
     reader = DataSetReader(kind)
     reader.feed(data)
     reader.end()
@@ -184,7 +184,7 @@ def test_f107_any_bytes_have_a_reason(data: bytes, kind: int) -> None:
 
 
 def test_s42_the_element_is_named_behind_any_number_and_costs_nothing_more() -> None:
-    """Half a million elements, which were read when they came."""
+    """There are half a million elements, which were read when they arrived."""
     data = wire.element(0x00090010, b"LO", b"") * 500_000
     reader = read(data + wire.element(0x00100010, b"PN", b"A^B")[:-1], 1)
     begin = time.process_time()

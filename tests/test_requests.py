@@ -1,4 +1,4 @@
-"""dicom/requests.py: what a requestor sends, read by pynetdicom."""
+"""dicom/requests.py: messages of a requestor, read by pynetdicom."""
 
 from __future__ import annotations
 

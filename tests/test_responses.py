@@ -23,7 +23,7 @@ def us(element: int, value: int) -> bytes:
 
 
 def bodies(pdus: bytes) -> list[bytes]:
-    """Bodies of the PDUs in a stream."""
+    """Returns the bodies of the PDUs in a stream."""
     found = []
     while pdus:
         length = int.from_bytes(pdus[2:6], "big")

@@ -17,7 +17,7 @@ def ignored(found: Tables) -> list[str]:
     for entry in found.all():
         if entry.family in ("services", "middleware_types"):
             paths[entry.family] = None
-        elif entry.family in tables.MEANINGLESS:
+        elif entry.family in tables.IGNORED:
             paths[entry.path] = None
         elif entry.value is not None:
             paths.update(dict.fromkeys(_ignored(entry.value, entry.path)))

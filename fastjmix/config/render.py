@@ -53,7 +53,7 @@ def render(found: Tables, sources: Sources, config: Config) -> str:
     entries = found.family("authentications")
     named = {*entries, *(getattr(entry.value, "id", None) or "" for entry in entries.values())}
     for family in (*tables.SINGLE, *tables.NAMED, *tables.CHOSEN):
-        if family in tables.MEANINGLESS:
+        if family in tables.IGNORED:
             continue
         for entry in _entries(found, family):
             given = raw.get(entry.file, {}).get(family, {})

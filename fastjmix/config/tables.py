@@ -62,7 +62,7 @@ CHOSEN: Final[dict[str, tuple[str, dict[str, type[Table]]]]] = {
 }
 """[family.<name>] whose model is chosen by the value of one of its keys."""
 
-MEANINGLESS: Final = ("provider", "runbeam", "management", "services", "middleware_types")
+IGNORED: Final = ("provider", "runbeam", "management", "services", "middleware_types")
 """Tables that are checked for unknown keys, and mean nothing here."""
 
 REFUSED: Final = {

@@ -23,7 +23,7 @@
     └── OutputError              exit 1   (envelope/) the target exists, or cannot be written
 
 A message and its hint are written for a caller of the function: they name arguments
-(`force=True`). The command line replaces these by its options (tools/envelope/options.py).
+(`force=True`). The command line replaces these by its options (cli/hints.py).
 
 This module imports no other module of fastjmix, so that every one of them can import it.
 """

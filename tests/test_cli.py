@@ -1,8 +1,9 @@
-"""The front door, as a user meets it: processes, exit codes, stdout and stderr."""
+"""The command line: processes, exit codes, stdout and stderr."""
 
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -20,10 +21,13 @@ from gateway import run_command as fastjmix
 from pydicom.uid import generate_uid
 from pynetdicom import evt
 
-from fastjmix import __version__, cli
-from fastjmix.errors import PlatformError
+from fastjmix import __version__
+from fastjmix.cli.lazy import LazyGroup
+from fastjmix.cli.linux import check_release
+from fastjmix.cli.tree import app
+from fastjmix.errors import PlatformError, printable
 
-# --- the door itself --------------------------------------------------------------------------
+# --- version, help, start-up -------------------------------------------------------------------
 
 
 def test_version_and_help() -> None:
@@ -43,14 +47,88 @@ def test_nothing_to_do_is_a_usage_error() -> None:
     assert fastjmix("--config", "x.toml", "check").returncode == 2
 
 
-def test_the_door_is_light() -> None:
-    """What a command does not need, it does not wait for."""
-    code = "import sys, fastjmix.cli; print(*sys.modules)"
-    loaded = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+def modules_after(*arguments: str) -> set[str]:
+    """Returns the names of the modules that a command had imported when it ended."""
+    code = (
+        "import atexit, sys; atexit.register(lambda: print(*sys.modules, file=sys.stderr)); "
+        "from fastjmix.cli import main; main()"
     )
-    heavy = {"pydicom", "pynetdicom", "aiohttp", "pydantic", "asyncio", "numpy", "rich.progress"}
-    assert not heavy & set(loaded.stdout.split())
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return set(done.stderr.split())
+
+
+HEAVY = {"pydicom", "pynetdicom", "aiohttp", "pydantic", "asyncio", "numpy", "rich", "typer"}
+
+
+def test_version_and_help_import_no_tool_and_nothing_heavy() -> None:
+    for arguments in (["--version"], ["--help"], ["envelope", "--help"]):
+        loaded = modules_after(*arguments)
+        assert not HEAVY & loaded
+        ours = {name.split(".")[1] for name in loaded if name.startswith("fastjmix.")}
+        assert ours == {"_version", "cli", "errors"}
+
+
+@pytest.mark.parametrize("command", ["run", "check", "store", "demo", "tune", "send"])
+def test_the_help_of_a_command_imports_no_tool_and_nothing_heavy(command: str) -> None:
+    loaded = modules_after(command, "--help")
+    assert not HEAVY & loaded
+    assert not any(name.startswith("fastjmix.tools") for name in loaded)
+    assert f"fastjmix.cli.{command}" in loaded
+    assert "fastjmix.cli.envelope" not in loaded
+
+
+def test_the_list_of_commands_has_the_first_sentence_of_each() -> None:
+    for group in (app, app.commands["envelope"]):
+        assert isinstance(group, LazyGroup)
+        for name, one in group.commands.items():
+            summary = (one.help or "").split("\n\n")[0].replace("\n", " ")
+            assert group.summary(name) == summary
+
+
+# --- completion by a shell --------------------------------------------------------------------
+
+
+def asked(instruction: str, **words: str) -> str:
+    """Returns what a shell gets that asks for its completion."""
+    done = subprocess.run(
+        COMMAND, capture_output=True, text=True, check=True,
+        env={**os.environ, "_FASTJMIX_COMPLETE": instruction, **words},
+    )  # fmt: skip
+    return done.stdout
+
+
+def completed(*words: str) -> list[str]:
+    """Returns what bash is offered for the last of these words."""
+    lines = asked("bash_complete", COMP_WORDS=" ".join(words), COMP_CWORD=str(len(words) - 1))
+    return [line.removeprefix("plain,") for line in lines.splitlines()]
+
+
+def test_a_shell_completes_commands_and_options() -> None:
+    assert completed("fastjmix", "st") == ["store"]
+    assert completed("fastjmix", "envelope", "") == [
+        "inspect", "verify", "extract", "decrypt", "keygen", "build", "convert",
+    ]  # fmt: skip
+    assert completed("fastjmix", "check", "--co") == ["--config"]
+
+
+def test_bash_completes_with_the_source_that_it_gets(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_text(asked("bash_source"))
+    program = tmp_path / "fastjmix"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m fastjmix "$@"\n')
+    program.chmod(0o755)
+    script = f"source {source}; COMP_WORDS=(fastjmix tu); COMP_CWORD=1; "
+    script += f"_fastjmix_completion {program}; echo ${{COMPREPLY[@]}}; complete -p fastjmix"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [
+        "tune", "complete -o nosort -F _fastjmix_completion fastjmix"
+    ]  # fmt: skip
+
+
+# --- where it runs -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -63,17 +141,17 @@ def test_the_door_is_light() -> None:
 )
 def test_platforms_that_cannot(system: str, release: str, told: str) -> None:
     with pytest.raises(PlatformError, match=told) as why:
-        cli._require_linux(system, release)
+        check_release(system, release)
     assert why.value.exit_code == 2
 
 
 @pytest.mark.parametrize("release", ["5.4.0", "5.10.0-33-amd64", "6.1.0", "6.12.5+rpt-rpi-v8"])
 def test_platforms_that_can(release: str) -> None:
-    cli._require_linux("linux", release)
+    check_release("linux", release)
 
 
 def test_control_bytes_are_shown_and_not_obeyed() -> None:
-    assert cli.shown("a\x1b[2Kb\nc\u202ed é") == "a\\x1b[2Kb\\nc\\u202ed é"
+    assert printable("a\x1b[2Kb\nc\u202ed é") == "a\\x1b[2Kb\\nc\\u202ed é"
 
 
 # --- run and check ----------------------------------------------------------------------------

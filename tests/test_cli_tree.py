@@ -13,10 +13,9 @@ from typing import Any, Final
 
 import gateway
 import pytest
-import typer
 from gateway import COMMAND, run_command, run_to_end
 
-from fastjmix.cli import app
+from fastjmix.cli.tree import app
 
 
 def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -26,7 +25,7 @@ def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[s
         yield from commands(inner, (*path, name))
 
 
-TREE: Final = dict(commands(typer.main.get_command(app)))
+TREE: Final = dict(commands(app))
 LEAVES: Final = {path: one for path, one in TREE.items() if not hasattr(one, "commands")}
 NAMES: Final = pytest.mark.parametrize("path", LEAVES, ids=" ".join)
 
@@ -40,7 +39,8 @@ def plausible(path: tuple[str, ...]) -> list[str]:
     for one in LEAVES[path].params:
         if not one.required:
             continue
-        value = "harmony" if one.name == "profile" else "none" if one.min is None else str(one.min)
+        least = getattr(one.type, "min", None)
+        value = "harmony" if one.name == "profile" else "none" if least is None else str(least)
         words += [one.opts[-1], value] if one.opts[-1].startswith("-") else [value]
     return words
 

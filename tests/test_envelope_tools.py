@@ -24,18 +24,20 @@ import configs
 import orjson
 import pytest
 from acceptors import write_instance
+from click.testing import CliRunner
 from envelopes import ID, members, zipped
 from gateway import run_command
 from pydicom.uid import generate_uid
 from sealed import sealed
-from typer.testing import CliRunner
 
+from fastjmix.cli.envelope import command as app
+from fastjmix.cli.envelope.errors import named_errors
 from fastjmix.errors import EnvelopeError, FastjmixError
 from fastjmix.jmix import build, keys, open_envelope, verify
 from fastjmix.jmix.limits import Limits
 from fastjmix.jmix.write.parties import Dialect, Encryption, Entity, Published
 from fastjmix.jmix.write.tarball import DIALECTS
-from fastjmix.tools.envelope import commands, fetch
+from fastjmix.tools.envelope import fetch
 from fastjmix.tools.envelope.building import BuildError, Recipe
 from fastjmix.tools.envelope.converting import convert
 from fastjmix.tools.envelope.decrypting import decrypt
@@ -353,8 +355,8 @@ def test_the_verbs_from_a_shell(tmp_path: Path, scans: Path) -> None:
     assert "1 study, 3 instances" in done.stdout
     runner = CliRunner()
     path = str(tmp_path / "e.zip")
-    assert "DOE^JANE" in runner.invoke(commands.app, ["inspect", path]).stdout
-    told = json.loads(runner.invoke(commands.app, ["inspect", path, "--json"]).stdout)
+    assert "DOE^JANE" in runner.invoke(app, ["inspect", path]).stdout
+    told = json.loads(runner.invoke(app, ["inspect", path, "--json"]).stdout)
     assert told["studies"][0]["series"][0]["instances"] == 2
     assert told == json.loads(orjson.dumps(summarise(tmp_path / "e.zip")))
     good = fastjmix("verify", "e.zip", cwd=tmp_path)
@@ -383,11 +385,11 @@ def test_faults_from_a_shell(tmp_path: Path) -> None:
         ["inspect", str(tmp_path)],
         ["extract", absent, "-o", "y"],
     ):
-        problem = runner.invoke(commands.app, arguments).exception
+        problem = runner.invoke(app, arguments).exception
         assert isinstance(problem, FastjmixError)
         assert problem.exit_code == 1
     for arguments in (["verify"], ["convert", absent, "--profile", "zip", "-o", "y"]):
-        assert runner.invoke(commands.app, arguments).exit_code == 2
+        assert runner.invoke(app, arguments).exit_code == 2
     assert [path.name for path in tmp_path.iterdir()] == ["bad.zip"]
 
 
@@ -400,7 +402,7 @@ def test_decrypt_from_a_shell_never_shows_the_key(tmp_path: Path, scans: Path) -
     given |= {"--sign-with": str(tmp_path / "signer"), "--encrypt-for": str(tmp_path / "key.pub")}
     given |= {"-o": str(tmp_path / "secret.zip")}
     options = [word for pair in given.items() for word in pair]
-    made = CliRunner().invoke(commands.app, ["build", str(scans), *options])
+    made = CliRunner().invoke(app, ["build", str(scans), *options])
     assert made.exit_code == 0, made.output
     assert verify(tmp_path / "secret.zip", public_key=signer.public, key=RECIPIENT).ok
     for arguments in (
@@ -418,10 +420,10 @@ def test_decrypt_from_a_shell_never_shows_the_key(tmp_path: Path, scans: Path) -
 
 def test_help_is_enough() -> None:
     runner = CliRunner(env={"COLUMNS": "200"})
-    told = runner.invoke(commands.app, ["--help"]).stdout
+    told = runner.invoke(app, ["--help"]).stdout
     for verb in ("inspect", "verify", "extract", "decrypt", "build", "convert"):
         assert verb in told
-        assert f"fastjmix envelope {verb} " in runner.invoke(commands.app, [verb, "--help"]).stdout
+        assert f"fastjmix envelope {verb} " in runner.invoke(app, [verb, "--help"]).stdout
 
 
 def test_the_example_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -438,7 +440,7 @@ def test_sigterm_leaves_nothing(tmp_path: Path, scans: Path) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(KeyboardInterrupt), commands.refusals("scans"):
+    with pytest.raises(KeyboardInterrupt), named_errors("scans"):
         build([scans], tmp_path / "e.zip", seen=terminated)
     assert signal.getsignal(signal.SIGTERM) is before
     assert [path.name for path in tmp_path.iterdir()] == ["scans"]

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from fastjmix.errors import FastjmixError
 from fastjmix.jmix.read.report import Report
-from fastjmix.tools.envelope import fetch, show
-from fastjmix.tools.envelope.results import error_json
+from fastjmix.tools.envelope import fetch
 from fastjmix.tools.envelope.verifying import verify
 
 if TYPE_CHECKING:
@@ -45,13 +44,6 @@ class Answer(NamedTuple):
             return self.error.exit_code
         return 0 if self.report is not None and self.report.ok else 1
 
-    def as_json(self) -> dict[str, Any]:
-        """The answer for a program."""
-        if self.report is not None:
-            return show.as_json(self.report, self.name)
-        assert self.error is not None
-        return {"source": self.name, "ok": False, **error_json(self.error)}
-
 
 def shown_name(source: str) -> str:
     """The source without a query, which may hold a secret."""
@@ -74,11 +66,3 @@ def prove(source: str, asked: Asked, seen: Callable[[int], object]) -> Report:
         return verify(
             file, public_key=asked.public_key, key=asked.key, limits=asked.limits, seen=seen
         )
-
-
-def together(answers: list[Answer]) -> dict[str, Any]:
-    """The answers for a program: one as it is, several in a list."""
-    if len(answers) == 1:
-        return answers[0].as_json()
-    found = [one.as_json() for one in answers]
-    return {"ok": all(one["ok"] for one in found), "envelopes": found}

@@ -27,7 +27,15 @@ from fastjmix.tools.send.association import echo
 from fastjmix.tools.send.files import Instance, Names, Skipped, find
 from fastjmix.tools.send.peer import NoAssociation, Peer
 from fastjmix.tools.send.record import Record
-from fastjmix.tools.send.report import INTERRUPTED, Outcome, Report, category, describe, kind_of
+from fastjmix.tools.send.report import (
+    INTERRUPTED,
+    Outcome,
+    Report,
+    category,
+    describe,
+    described,
+    kind_of,
+)
 from fastjmix.tools.send.run import MAX_IN_VAIN, NOTHING, send, send_files
 
 __all__ = [
@@ -46,6 +54,7 @@ __all__ = [
     "UsageError",
     "category",
     "describe",
+    "described",
     "echo",
     "find",
     "kind_of",

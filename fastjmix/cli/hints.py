@@ -1,6 +1,7 @@
 """The arguments that a hint of the library names, as options of the command line.
 
-Wanted: one text for both readers; neither is told of something that is not theirs.
+A hint is written once, for a caller of the Python API. A user of the command line reads it with
+options in place of arguments.
 """
 
 from __future__ import annotations

@@ -24,8 +24,10 @@ from fastjmix import config
 from fastjmix.dicom.dataset import file_meta_prefix
 from fastjmix.tools.tune import disk, material, plan, run, sender, trial, verdict
 from fastjmix.tools.tune.clock import Clock, OutOfTime
+from fastjmix.tools.tune.floor import Floor
 from fastjmix.tools.tune.plan import Setting, Trial
 from fastjmix.tools.tune.verdict import Effect, Figures, Findings
+from fastjmix.tools.tune.wire import SenderError, message
 
 BASE = Setting(False, "sha256", 131072, "fsync", 1)
 OFF = Setting(True, "sha256", 16384, "page-cache", 2)
@@ -383,13 +385,13 @@ def test_the_sites_own_tables_are_named() -> None:
 def test_pdus_are_as_long_as_the_acceptor_says(limit: int) -> None:
     data = os.urandom(200_001)
     item = material.Item(material.CT, "1.2.3", material.EXPLICIT_LITTLE, "1.2", data)
-    wire = b"".join(sender.message(item, 5, 7, limit))
+    pdus = b"".join(message(item, 5, 7, limit))
     sizes, sent, at = [], b"", 0
-    while at < len(wire):
-        assert wire[at] == 4
-        length = int.from_bytes(wire[at + 2 : at + 6], "big")
+    while at < len(pdus):
+        assert pdus[at] == 4
+        length = int.from_bytes(pdus[at + 2 : at + 6], "big")
         sizes.append(length)
-        body = wire[at + 6 : at + 6 + length]
+        body = pdus[at + 6 : at + 6 + length]
         assert int.from_bytes(body[:4], "big") == length - 4
         if not body[5] & 1:
             sent += body[6:]
@@ -406,14 +408,14 @@ def test_the_sender_and_the_floor() -> None:
     shares = plan.shares([len(item.data) for item in sent.items], 2)
     with (
         sender.Senders(sent.items, shares) as senders,
-        sender.Floor(sent.items, shares, 65_536) as floor,
+        Floor(sent.items, shares, 65_536) as floor,
     ):
         for _ in range(2):
             parts = senders.send(floor.address, PLENTY)
             assert [len(part.latencies) for part in parts] == [6, 6]
             assert {part.limit for part in parts} == {65_536}
             assert all(part.start < part.end for part in parts)
-        with pytest.raises(sender.SenderError):
+        with pytest.raises(SenderError):
             senders.send(sender.Address((9,), "NOBODY"), PLENTY)
         assert len(senders.send(floor.address, PLENTY)) == 2
 
@@ -424,7 +426,7 @@ def test_f113_more_than_520_instances_over_one_association() -> None:
     shares = plan.shares([len(item.data) for item in sent.items], 1)
     with (
         sender.Senders(sent.items, shares) as senders,
-        sender.Floor(sent.items, shares, 131_072) as floor,
+        Floor(sent.items, shares, 131_072) as floor,
     ):
         (part,) = senders.send(floor.address, PLENTY)
     assert len(part.latencies) == 700

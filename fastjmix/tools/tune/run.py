@@ -39,11 +39,13 @@ from fastjmix.spool import presence
 from fastjmix.tools.tune import material, plan, verdict
 from fastjmix.tools.tune.clock import Clock, OutOfTime
 from fastjmix.tools.tune.disk import Disk
+from fastjmix.tools.tune.floor import Floor
 from fastjmix.tools.tune.material import Material
 from fastjmix.tools.tune.plan import Setting, Trial
-from fastjmix.tools.tune.sender import LOOPBACK, Floor, Senders, Sent
+from fastjmix.tools.tune.sender import Senders, Sent
 from fastjmix.tools.tune.trial import Gateway, TrialError
 from fastjmix.tools.tune.verdict import Advice, Figures, Places
+from fastjmix.tools.tune.wire import LOOPBACK
 
 PREFIX: Final = "tune-"
 COMBINED: Final = "recommended together"

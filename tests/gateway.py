@@ -18,10 +18,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import wire
 
-COMMAND = [sys.executable, "-m", "fastjmix"]
+from fastjmix.tools import launch
+
+COMMAND = [*launch.COMMAND]
 
 PATIENCE = 60.0
 """Seconds after which a thing that was to happen is taken not to happen: also beside busy
@@ -75,7 +78,7 @@ class Process:
         program = f"{first}\nfrom fastjmix.cli import main\nmain()"
         self._changed = threading.Condition()
         self.child = subprocess.Popen(
-            [python, *(("-c", program) if first else ("-m", "fastjmix")), *arguments],
+            [python, *(("-c", program) if first else COMMAND[1:]), *arguments],
             cwd=cwd,
             stderr=subprocess.STDOUT,
             stdout=subprocess.PIPE,
@@ -246,9 +249,9 @@ class Gateway(Process):
         )
         self.spool = directory / "spool"
         self._forked = False
-        self.wait_for(r" started ")
-        self.dicom_port = int(self.wait_for(r"listening what=dicom .*:(\d+)$")[1])
-        self.http_port = int(self.wait_for(r"listening what=http .*:(\d+)$")[1])
+        self.wait_for(launch.STARTED)
+        self.dicom_port = int(self.wait_for(launch.listening("dicom"))[1])
+        self.http_port = int(self.wait_for(launch.listening("http"))[1])
 
     @property
     def http(self) -> str:
@@ -292,8 +295,10 @@ class Store(Process):
         super().__init__(
             "store", "--port", str(port), "--dir", str(self.directory), *options, cwd=directory
         )
-        self.port = int(self.wait_for(r"store_listening url=\S+?:(\d+)")[1])
-        self.url = f"http://127.0.0.1:{self.port}/api/jmix"
+        self.url = self.wait_for(launch.STORE_LISTENING)[1]
+        found = urlsplit(self.url).port
+        assert found is not None
+        self.port = found
 
     def held(self) -> list[dict[str, Any]]:
         request = urllib.request.Request(self.url, headers={"Accept": "application/json"})

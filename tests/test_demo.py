@@ -197,7 +197,7 @@ def test_an_envelope_can_be_opened_by_anybody(tmp_path: Path) -> None:
 
     console = Console(record=True, width=120, file=(tmp_path / "out").open("w"))
     with console.file:
-        demo._show_members(console, archive)
+        demo.show_members(console, archive)
     text = console.export_text()
     assert "payload/11" in text
     assert "payload/12" not in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import random
@@ -19,15 +20,31 @@ import gateway
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from fastjmix import config
 from fastjmix.dicom.dataset import file_meta_prefix
-from fastjmix.tools.tune import disk, material, plan, run, sender, trial, verdict
+from fastjmix.tools.tune import (
+    as_json,
+    disk,
+    effects,
+    material,
+    paste,
+    plan,
+    rounds,
+    run,
+    sender,
+    show,
+    trial,
+    verdict,
+)
+from fastjmix.tools.tune import clock as clocks
 from fastjmix.tools.tune.clock import Clock, OutOfTime
+from fastjmix.tools.tune.effects import Effect, Figures, Findings
 from fastjmix.tools.tune.floor import Floor
 from fastjmix.tools.tune.plan import Setting, Trial
-from fastjmix.tools.tune.verdict import Effect, Figures, Findings
 from fastjmix.tools.tune.wire import SenderError, message
+from fastjmix.tools.tune.workplace import workplace
 
 BASE = Setting(False, "sha256", 131072, "fsync", 1)
 OFF = Setting(True, "sha256", 16384, "page-cache", 2)
@@ -108,19 +125,19 @@ def test_shares_are_runs_that_cover_everything(sizes: list[int], parts: int) -> 
 
 def test_ratios_are_made_within_a_round() -> None:
     """A machine that is three times slower in one round says nothing about the setting."""
-    seen = verdict.effect([1.0, 3.0, 1.0, 1.1, 1.0], [0.8, 2.4, 0.8, 0.88, 0.8])
+    seen = effects.effect([1.0, 3.0, 1.0, 1.1, 1.0], [0.8, 2.4, 0.8, 0.88, 0.8])
     assert seen.saved == pytest.approx(0.2)
     assert seen.noise == pytest.approx(0, abs=1e-9)
     assert seen.pays
-    assert not verdict.effect([1.0, 1.0], [0.5, 0.5]).pays  # too few rounds
-    assert not verdict.effect([1.0] * 5, [0.98] * 5).pays  # not worth a line
-    assert not verdict.effect([1.0] * 5, [0.5, 1.5, 0.9, 1.2, 0.7]).pays  # noise
-    assert verdict.effect([], []).rounds == 0
+    assert not effects.effect([1.0, 1.0], [0.5, 0.5]).pays  # too few rounds
+    assert not effects.effect([1.0] * 5, [0.98] * 5).pays  # not worth a line
+    assert not effects.effect([1.0] * 5, [0.5, 1.5, 0.9, 1.2, 0.7]).pays  # noise
+    assert effects.effect([], []).rounds == 0
 
 
 @given(st.lists(st.floats(0.01, 10), min_size=plan.MIN_ROUNDS, max_size=20))
 def test_the_same_is_never_better_than_itself(seconds: list[float]) -> None:
-    seen = verdict.effect(seconds, seconds)
+    seen = effects.effect(seconds, seconds)
     assert not seen.pays
     assert seen.is_free
 
@@ -146,9 +163,9 @@ def test_the_same_setting_that_differs_from_itself_is_the_noise_of_all() -> None
     base = figures("configured", BASE, 1.0, 1.01, 0.99, 1.0, 1.0)
     again = figures(plan.CONTROL, BASE, 1.4, 1.41, 1.39, 1.4, 1.4)
     cached = figures("x", changed(durability="page-cache"), 0.7, 0.71, 0.69, 0.7, 0.7)
-    alone = verdict.findings([base, cached], [0.2] * 5)
+    alone = effects.findings([base, cached], [0.2] * 5)
     assert [one.factor for one in verdict.advise(alone)] == ["durability"]
-    seen = verdict.findings([base, again, cached], [0.2] * 5)
+    seen = effects.findings([base, again, cached], [0.2] * 5)
     assert seen.control is not None
     assert seen.control.saved == pytest.approx(-0.4)
     assert seen.effects[cached.trial.setting].noise >= 0.39
@@ -171,11 +188,11 @@ def test_less_work_that_takes_longer_is_noise(
     first = figures("configured", base, *[1.0] * 5)
     odd = figures("odd", changed(base, **impossible), *[1.0 - saved] * 5)
     other = figures("other", changed(base, max_pdu=65536), *[0.7] * 5)
-    seen = verdict.findings([first, odd, other], [0.2] * 5)
+    seen = effects.findings([first, odd, other], [0.2] * 5)
     assert all(one.noise > 0.41 for one in seen.effects.values())
     assert verdict.advise(seen) == []
     possible = figures("possible", changed(base, packers=7), *[1.42] * 5)
-    seen = verdict.findings([first, possible, other], [0.2] * 5)
+    seen = effects.findings([first, possible, other], [0.2] * 5)
     assert [one.factor for one in verdict.advise(seen)] == ["max_pdu"]
 
 
@@ -187,7 +204,7 @@ def test_noise_holds_the_truth_as_often_as_it_says(seed: int) -> None:
     def series() -> list[float]:
         return [chance.lognormvariate(0, 0.3) for _ in range(chance.randint(5, 25))]
 
-    paying = sum(verdict.effect(series(), series()).pays for _ in range(200))
+    paying = sum(effects.effect(series(), series()).pays for _ in range(200))
     assert paying <= 30
 
 
@@ -224,7 +241,7 @@ def found(base: Setting = BASE, floor: float = 0.3, **saved: float) -> Findings:
     return Findings(base, effects, floor)
 
 
-PLACES = verdict.Places("builder", "pipelines/a.toml", "in box", "pipelines/a.toml", "config.toml")
+PLACES = paste.Places("builder", "pipelines/a.toml", "in box", "pipelines/a.toml", "config.toml")
 
 
 def pasted(text: str) -> dict[str, object]:
@@ -234,7 +251,7 @@ def pasted(text: str) -> dict[str, object]:
 def test_what_gives_something_up_is_never_recommended() -> None:
     advice = verdict.advise(found(skip_hashing=0.4, durability=0.3))
     seen = found(skip_hashing=0.4, durability=0.3)
-    text = verdict.toml(advice, PLACES, verdict.nothing(seen, advice))
+    text = paste.toml(advice, PLACES, verdict.nothing(seen, advice))
     assert {one.factor for one in advice} == {"skip_hashing", "durability"}
     assert pasted(text) == {"middleware": {"builder": {"options": {}}}}
     assert text.startswith("# nothing is recommended: what saves time here gives something up\n")
@@ -247,7 +264,7 @@ def test_what_gives_something_up_is_never_recommended() -> None:
 def test_what_pays_more_than_noise_is_recommended() -> None:
     base = changed(max_pdu=16384)
     advice = verdict.advise(found(base, max_pdu=0.25, digest=0.1, packers=0.02, skip_hashing=0.01))
-    text = verdict.toml(advice, PLACES)
+    text = paste.toml(advice, PLACES)
     assert pasted(text) == {
         "middleware": {"builder": {"options": {"digest": "blake3"}}},
         "endpoints": {"in box": {"options": {"max_pdu": 131072}}},
@@ -258,7 +275,7 @@ def test_what_pays_more_than_noise_is_recommended() -> None:
     assert verdict.nothing(found(base, max_pdu=0.25), advice) == ""
     none = verdict.nothing(found(base, max_pdu=0.01), [])
     assert none == "nothing to change: no setting pays more than noise"
-    assert verdict.toml([], PLACES, none) == f"# {none}\n"
+    assert paste.toml([], PLACES, none) == f"# {none}\n"
 
 
 def test_a_safety_that_costs_nothing_is_recommended() -> None:
@@ -348,10 +365,10 @@ def test_the_advice_can_be_pasted_as_it_says(tmp_path: Path, configured: str) ->
             for one in plan.plan(worse, 2)[1:]
         ),
     ]
-    seen = verdict.findings(measured, [0.2] * 5)
+    seen = effects.findings(measured, [0.2] * 5)
     assert verdict.sentence(seen).startswith("The PDU size is the bottleneck")
     advice = verdict.advise(seen)
-    text = verdict.toml(advice, run._places(path, site), verdict.nothing(seen, advice))
+    text = paste.toml(advice, run.places_of(path, site), verdict.nothing(seen, advice))
     assert tomllib.loads(text) == {
         "endpoints": {"dicom_receiver": {"options": {"max_pdu": 131072}}}
     }
@@ -372,7 +389,7 @@ def test_the_sites_own_tables_are_named() -> None:
         "pipelines": {"p": {"middleware": {"left": ["none", "pack"]}}},
         "middleware": {"none": {"type": "passthru"}, "pack": {"type": "jmix_builder"}},
     }
-    where = verdict.places([("config.toml", main), ("pipelines/p.toml", pipeline)], "p", "scp")
+    where = paste.places([("config.toml", main), ("pipelines/p.toml", pipeline)], "p", "scp")
     assert where.table("digest") == ("pipelines/p.toml", "middleware.pack.options")
     assert where.table("max_pdu") == ("config.toml", "endpoints.scp.options")
     assert where.table("packers") == ("config.toml", "fastjmix")
@@ -598,6 +615,109 @@ def test_a_trial_of_published_envelopes(tmp_path: Path) -> None:
     assert (tried.profile, tried.payload_hash) == ("jmix-1.0", "stream")
 
 
+# -- a whole measurement, in a time of its own -----------------------------------------------------
+
+
+class Simulation:
+    """Stands in for gateways, senders and the clock: a start takes a second, a round one too."""
+
+    def __init__(self, seconds: float, failing: str = "") -> None:
+        self.now, self.failing = 0.0, failing
+        self.whole = self.sent = material.synthetic("mr", 8 * 32_768, 8, 2)
+        self.shares = [range(4), range(4, 8)]
+        self.clock = Clock(seconds, 0.0)
+        self.busy = self.measurements = 0
+        self.steps: list[str] = []
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def start(self, setting: Setting, associations: int) -> Simulation:
+        assert associations == 3
+        return self
+
+    def ready(self, clock: Clock) -> None:
+        self.now += 1
+
+    def wait(self) -> None:
+        self.measurements += 1
+
+    def part(self, share: float) -> material.Material:
+        return self.whole
+
+    def to_floor(self, clock: Clock) -> rounds.Timing:
+        self.now += 0.1
+        return rounds.Timing(0.1, 0.0, [0.01] * 8)
+
+    def to_gateway(self, _: object, one: Trial, clock: Clock, every_byte: bool) -> rounds.Timing:
+        self.now += 1
+        if one.name == self.failing:
+            raise trial.TrialError("it failed")
+        return rounds.Timing(1.0, 0.5, [0.01] * 8)
+
+    def explain(self, problem: Exception) -> Exception:
+        return problem
+
+    def report(self, where: Path, monkeypatch: pytest.MonkeyPatch) -> run.Report:
+        for module in (run, rounds, clocks):
+            monkeypatch.setattr(module, "time", self)
+        path = gateway.write_config(where, 9)
+        site = config.load(path)
+        options = run.Options(seconds=self.clock.seconds, associations=2)
+        session = run._Session(site, options, self, self, self, self.clock, self.steps.append)
+        return session.run(run.places_of(path, site))
+
+
+def shown(report: run.Report) -> str:
+    console = Console(width=120, file=io.StringIO(), soft_wrap=True)
+    with console.capture() as captured:
+        show(report, console)
+    return captured.get()
+
+
+def test_settings_that_there_is_no_time_for_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = Simulation(10).report(tmp_path, monkeypatch)
+    assert [(one.trial.name, len(one.seconds)) for one in report.figures] == [("configured", 4)]
+    assert "skip_hashing=true" in report.left_out
+    told = as_json(report)
+    assert told["material"]["instances"] == 8
+    assert told["no_time_for"] == list(report.left_out)
+    assert "too few rounds" in told["toml"]
+    assert told["exit_code"] == 0
+    text = shown(report)
+    assert "no time for: skip_hashing=true" in text
+    assert "# no advice: too few rounds" in text
+
+
+def test_with_time_for_all_settings_each_has_its_rounds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulation = Simulation(1000)
+    report = simulation.report(tmp_path, monkeypatch)
+    assert report.left_out == report.failed == report.notes == ()
+    assert [one.trial.name for one in report.figures][:2] == ["configured", plan.CONTROL]
+    assert len(report.figures) > 8
+    assert {len(one.seconds) for one in report.figures} == {plan.MIN_ROUNDS}
+    assert simulation.measurements == plan.MIN_ROUNDS * (len(report.figures) + 1)
+    assert "# nothing to change: no setting pays more than noise" in shown(report)
+    assert simulation.steps[0] == "warming up: configured"
+    assert "round 1: configured" in simulation.steps
+
+
+def test_a_trial_that_fails_is_named_and_the_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = Simulation(1000, failing="skip_hashing=true").report(tmp_path, monkeypatch)
+    assert report.failed == (("skip_hashing=true", "it failed"),)
+    assert report.exit_code == 1
+    assert "failed: skip_hashing=true: it failed" in shown(report)
+    assert {len(one.seconds) for one in report.figures} == {plan.MIN_ROUNDS}
+    with pytest.raises(trial.TrialError):
+        Simulation(1000, failing="configured").report(tmp_path, monkeypatch)
+
+
 # -- the command -----------------------------------------------------------------------------------
 
 
@@ -648,6 +768,13 @@ def test_a_tiny_measurement(tmp_path: Path) -> None:
     assert report["trials"][0]["cpu_seconds_per_gb"] > 0
     assert 0 < report["sender_and_loopback_share"] < 1
     assert 2 <= report["material"]["instances"] <= 8
+    cut = f"{report['material']['instances']} of 8 instances are sent in each round"
+    assert any(note.startswith(cut) for note in report["notes"]) is (
+        report["material"]["instances"] < 8
+    )
+    assert ("no advice: too few rounds" in report["toml"]) is (
+        max((one["rounds"] for one in report["trials"][1:]), default=0) < plan.MIN_ROUNDS
+    )
     assert (report["associations"], report["failed"]) == (2, [])
     tomllib.loads(report["toml"])
     assert "round 1: configured" in err
@@ -667,7 +794,10 @@ def test_files_of_the_site_and_a_table(tmp_path: Path) -> None:
     write_files(tmp_path / "study", material.synthetic("mr", 200_000, 10, 1))
     code, out, err = ended(command(tmp_path, "study", *TINY))
     assert code == 0, err
-    assert re.search("study: [1-6] instances", out)
+    instances = re.search(r"study: (\d) instances", out)
+    assert instances is not None
+    assert 1 <= int(instances[1]) <= 6
+    assert (f"{instances[1]} of 6 instances are sent in each round" in out) is (instances[1] != "6")
     assert "CPU s/GB" in out
     assert left_behind(tmp_path) == []
     assert [path.name for path in (tmp_path / "spool").iterdir()] == ["mine"]
@@ -721,7 +851,7 @@ def test_what_an_earlier_run_left_is_removed(tmp_path: Path) -> None:
     stale = tmp_path / "tune-old"
     stale.mkdir()
     (stale / "lock").touch()
-    with run._workplace(tmp_path, 0) as mine, run._workplace(tmp_path, 0) as another:
+    with workplace(tmp_path, 0) as mine, workplace(tmp_path, 0) as another:
         assert not stale.exists()
         assert mine.exists()
         assert another.exists()

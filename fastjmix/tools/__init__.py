@@ -1,8 +1,9 @@
-"""Commands beside the gateway: none of them is imported by a process of it.
+"""Tools beside the gateway. No process of the gateway imports them; fastjmix/cli/ has the commands.
 
 envelope/   build, convert, decrypt, extract, inspect, verify
 send/       a Storage SCU
 store/      an embedded JMIX server over a directory
-tune/       measures which setting costs what
-demo.py     the whole pipeline on one machine, in some seconds
+tune/       measures the cost of each setting
+launch.py   a fastjmix command in a process of its own, for demo and tune
+demo/       the whole pipeline on one machine, in some seconds
 """

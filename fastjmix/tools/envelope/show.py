@@ -1,8 +1,7 @@
-"""Summaries and reports for a person at a terminal.
+"""Summaries and reports for a person at a terminal, and reports for a program.
 
-Wanted: the shape of an envelope at a glance; every fault on a line that can be found with grep.
-Guaranteed: decides nothing; text out of an envelope is shown without markup and without control
-characters, so that it cannot draw a lie.
+Guaranteed: each fault is on one line, to be found with grep; text out of an envelope is shown
+without markup and control characters, so that it cannot pass for something else.
 Still wrong: all series are shown, however many.
 """
 
@@ -21,7 +20,7 @@ from fastjmix.jmix.read.report import Finding, Report
 
 
 def size(count: int) -> str:
-    """Bytes for people."""
+    """Returns bytes as a person reads them."""
     value, unit = float(count), "bytes"
     for unit in ("bytes", "kB", "MB", "GB", "TB"):
         if value < 1000 or unit == "TB":
@@ -30,36 +29,36 @@ def size(count: int) -> str:
     return f"{count} bytes" if unit == "bytes" else f"{value:.1f} {unit}"
 
 
-def tree(told: Mapping[str, Any], console: Console) -> None:
-    """Prints what summary.py tells."""
-    container = told["container"]
-    top = Tree(_line("envelope", told["id"] or "without an id"))
+def tree(summary: Mapping[str, Any], console: Console) -> None:
+    """Prints a summary as summary.py returns it."""
+    container = summary["container"]
+    top = Tree(_line("envelope", summary["id"] or "without an id"))
     where = f"in the top folder {container['top_folder']}" if container["top_folder"] else ""
-    top.add(_line("profile", f"{told['profile']}, version {told['version']}"))
+    top.add(_line("profile", f"{summary['profile']}, version {summary['version']}"))
     top.add(_line(container["kind"], f"{size(container['size_bytes'])} {where}".rstrip()))
-    members = _many(told["members"], "member")
-    if told["encryption"] is None:
-        count = f"{members}, {_many(told['instances'], 'instance')}"
-        top.add(_line("payload", f"{size(told['payload_bytes'])}; {count}"))
+    members = _many(summary["members"], "member")
+    if summary["encryption"] is None:
+        count = f"{members}, {_many(summary['instances'], 'instance')}"
+        top.add(_line("payload", f"{size(summary['payload_bytes'])}; {count}"))
     else:
         top.add(_line("payload", f"encrypted; {members}"))
     for key in ("timestamp", "classification"):
-        if told.get(key):
-            top.add(_line(key, told[key]))
+        if summary.get(key):
+            top.add(_line(key, summary[key]))
     for role in ("sender", "requester"):
-        if role in told:
-            _entity(top, role, told[role])
-    for receiver in told.get("receivers", ()):
+        if role in summary:
+            _entity(top, role, summary[role])
+    for receiver in summary.get("receivers", ()):
         _entity(top, "receiver", receiver)
-    _security(top, told)
-    for key, value in told.get("extensions", {}).items():
+    _security(top, summary)
+    for key, value in summary.get("extensions", {}).items():
         top.add(_line(escaped(str(key)), value))
-    if "patient" in told:
-        top.add(_line("patient", _patient(told["patient"])))
-    for study in told.get("studies", ()):
+    if "patient" in summary:
+        top.add(_line("patient", _patient(summary["patient"])))
+    for study in summary.get("studies", ()):
         _study(top, study)
-    _audit(top, told["audit"])
-    for problem in told["problems"]:
+    _audit(top, summary["audit"])
+    for problem in summary["problems"]:
         top.add(Text(printable(problem), style="red"))
     console.print(top)
 
@@ -83,10 +82,10 @@ def _entity(top: Tree, role: str, entity: Mapping[str, Any]) -> None:
         branch.add(_line("assertion by", f"{assertion['fingerprint']}{until}"))
 
 
-def _security(top: Tree, told: Mapping[str, Any]) -> None:
-    top.add(_line("payload hash", told["payload_hash"] or "none"))
-    top.add(_line("signature", told["signature"] or "none"))
-    encryption = told["encryption"]
+def _security(top: Tree, summary: Mapping[str, Any]) -> None:
+    top.add(_line("payload hash", summary["payload_hash"] or "none"))
+    top.add(_line("signature", summary["signature"] or "none"))
+    encryption = summary["encryption"]
     if encryption is None:
         top.add(_line("encryption", "none"))
     else:
@@ -141,13 +140,13 @@ def verdict(report: Report, name: str, console: Console) -> None:
     for one in report.signatures:
         if one.ok:
             until = f", until {one.expires_at}" if one.expires_at else ""
-            told = f"signed  {one.what}: by {one.fingerprint}{until}"
-            console.print(printable(told), markup=False)
+            line = f"signed  {one.what}: by {one.fingerprint}{until}"
+            console.print(printable(line), markup=False)
     if report.ok:
         console.print(printable(f"{name}: {_proved(report)}"), style="green", markup=False)
     else:
-        told = f"{name}: not valid: {_many(len(report.faults) + report.more_faults, 'fault')}"
-        console.print(printable(told), style="bold red", markup=False)
+        line = f"{name}: not valid: {_many(len(report.faults) + report.more_faults, 'fault')}"
+        console.print(printable(line), style="bold red", markup=False)
 
 
 def _finding(kind: str, found: Finding) -> str:
@@ -169,7 +168,7 @@ def _proved(report: Report) -> str:
 
 
 def as_json(report: Report, name: str) -> dict[str, Any]:
-    """The report for a program."""
+    """Returns the report for a program."""
 
     def finding(one: Finding) -> dict[str, Any]:
         return {"where": one.where, "what": one.what, "byte": one.at, "hint": one.hint or None}

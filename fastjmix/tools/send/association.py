@@ -1,9 +1,9 @@
 """The requestor's side of an association, on one blocking socket (PS3.8 §9, PS3.7 §9.3).
 
-Wanted: one thread, one association; every way in which it can end is told apart in words.
-Guaranteed: a data set leaves from the file as it is, fragmented to the peer's maximum PDU length,
-never more of it in memory than one PDU. `timeout` bounds each connect, each write and each wait,
-so that a slow link is not taken for a dead peer.
+Guaranteed: a data set is sent from the file as it is, in fragments of the peer's maximum PDU
+length, with no more of it in memory than one PDU. `timeout` bounds each connect, each write and
+each wait, so that a slow link is not taken for a dead peer. An error says how the association
+ended.
 Still wrong: one operation at a time, as every acceptor allows.
 """
 
@@ -45,7 +45,7 @@ A_ASSOCIATE_RJ_TYPE: Final = 0x03
 A_ABORT: Final = 0x07
 
 ABSURD_PDU: Final = UNLIMITED_PDU
-"""A PDU longer than any that may come: the stream is not DICOM, or a length was misread."""
+"""No PDU may be longer: the stream is not DICOM then, or a length was misread."""
 
 LARGEST_FRAGMENT: Final = 1 << 18
 """Bytes that a PDU carries when the peer sets no limit, or a very large one: bounds memory."""
@@ -55,14 +55,14 @@ RELEASE_SECS: Final = 10.0
 
 
 class Lost(Exception):
-    """The association is gone. The text says how, in words."""
+    """The association has ended. The text says how."""
 
 
 class Association:
     """Established by the constructor, which raises NoAssociation; ended by release or abort.
 
-    `accepted` maps (abstract syntax, transfer syntax) to the presentation context ID; what was
-    proposed and is not in there, the peer does not take.
+    `accepted` maps abstract syntax and transfer syntax to the presentation context ID. The peer
+    does not accept a pair that was proposed and is not in it.
     """
 
     def __init__(self, peer: Peer, pairs: Sequence[tuple[str, str]]) -> None:
@@ -82,7 +82,7 @@ class Association:
             raise self._unanswered(str(how)) from None
         except OSError as error:
             self._wire.close()
-            raise self._unanswered(_words(error)) from None
+            raise self._unanswered(_reason(error)) from None
         if kind != A_ASSOCIATE_AC_TYPE:
             self._wire.close()
             raise _refusal(peer, kind, body)
@@ -96,34 +96,34 @@ class Association:
     def _connect(self) -> socket.socket:
         peer = self._peer
         try:
-            patience = _first(peer.connect_timeout, peer.timeout)
-            wire = socket.create_connection((peer.host, peer.port), patience)
+            seconds = _first(peer.connect_timeout, peer.timeout)
+            wire = socket.create_connection((peer.host, peer.port), seconds)
         except OSError as error:
             hint = "Check the host, the port and whether the SCP is running."
-            raise NoAssociation(f"{peer}: {_words(error)}", hint) from None
+            raise NoAssociation(f"{peer}: {_reason(error)}", hint) from None
         wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return wire
 
     def _unanswered(self, how: str) -> NoAssociation:
-        told = f"{self._peer} took the connection, but not the association: {how}"
-        return NoAssociation(told, "Is there a DICOM acceptor on that port, and without TLS?")
+        message = f"{self._peer} took the connection, but not the association: {how}"
+        return NoAssociation(message, "Is there a DICOM acceptor on that port, and without TLS?")
 
     # -- operations ----------------------------------------------------------------------------
 
     def ended(self) -> bool:
-        """Whether the peer has aborted, released or closed while nothing was asked of it."""
+        """Returns whether the peer has aborted, released or closed since the last operation."""
         waiting = select.poll()
         waiting.register(self._wire, select.POLLIN)
         return bool(waiting.poll(0))
 
     def echo(self, message: int) -> int:
-        """C-ECHO (PS3.7 §9.3.5). The status. Raises Lost."""
+        """Sends a C-ECHO (PS3.7 §9.3.5). Returns the status. Raises Lost."""
         context = self.accepted[VERIFICATION, IMPLICIT_LITTLE]
         self._send(p_data(context, echo_rq(message), self._max_pdu))
         return self._answer(message)[0]
 
     def store(self, instance: Instance, message: int) -> tuple[int, str]:
-        """C-STORE (PS3.7 §9.3.1) of an instance. Returns status and Error Comment.
+        """Sends an instance with C-STORE (PS3.7 §9.3.1). Returns status and Error Comment.
 
         Raises Lost, and OSError for the file (before anything was sent).
         """
@@ -145,12 +145,12 @@ class Association:
         return self._answer(message)
 
     def release(self) -> None:
-        """A-RELEASE; then, or if the peer will not answer, closes."""
+        """Sends A-RELEASE-RQ, waits for the answer for some seconds, and closes."""
         with contextlib.suppress(Lost, OSError):
             self._wire.settimeout(_first(self._peer.acse_timeout, RELEASE_SECS, self._peer.timeout))
             self._send(RELEASE_RQ)
             while self._pdu()[0] != A_RELEASE_RP_TYPE:
-                pass  # answers that nobody waits for any more (PS3.8 §9.2.2, AR-6)
+                pass  # late answers (PS3.8 §9.2.2, AR-6)
         self._wire.close()
 
     def break_off(self) -> None:
@@ -159,7 +159,7 @@ class Association:
             self._wire.shutdown(socket.SHUT_RDWR)
 
     def abort(self) -> None:
-        """A-ABORT as the service user; closes. Also for an association that is lost."""
+        """Sends A-ABORT as the service user, and closes. Also for an association that is lost."""
         with contextlib.suppress(OSError):
             self._wire.settimeout(0)
             self._wire.send(abort_pdu(0, 0))
@@ -173,13 +173,15 @@ class Association:
         except TimeoutError:
             raise Lost(f"the peer took nothing for {self._peer.timeout:g} s") from None
         except OSError as error:
-            raise Lost(self._last_words() or _words(error)) from None
-        # Many an SCP answers in two writes with Nagle on, and its second write waits for the
-        # acknowledgement of the first: 40 ms an instance if it is delayed. Sending undoes this.
+            raise Lost(self._abort_read() or _reason(error)) from None
+        # Many SCPs answer in two writes with Nagle's algorithm on. The second write waits for the
+        # acknowledgement of the first: 40 ms an instance if it is delayed. Sending resets this
+        # option.
         self._wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
-    def _last_words(self) -> str:
-        """An A-ABORT that had come before the connection broke under a write."""
+    def _abort_read(self) -> str:
+        """Returns how the association ended if an A-ABORT had come before the failed write, else
+        ""."""
         with contextlib.suppress(OSError, Lost):
             self._wire.settimeout(0)
             if self._pdu()[0] == A_ABORT:
@@ -187,7 +189,7 @@ class Association:
         return ""
 
     def _pdu(self) -> tuple[int, bytes]:
-        """Type and body of the next PDU. Raises Lost."""
+        """Returns type and body of the next PDU. Raises Lost."""
         head = self._read(6)
         length = int.from_bytes(head[2:], "big")
         if length > ABSURD_PDU or not 1 <= head[0] <= 7:
@@ -202,7 +204,7 @@ class Association:
             except TimeoutError:
                 raise Lost(f"no answer within {self._wire.gettimeout():g} s") from None
             except OSError as error:
-                raise Lost(_words(error)) from None
+                raise Lost(_reason(error)) from None
             if not part:
                 raise Lost("the peer closed the connection")
             data += part
@@ -226,7 +228,7 @@ class Association:
 
 
 def echo(peer: Peer) -> int:
-    """One C-ECHO over an association of its own (PS3.7 §9.1.5). The status, 0x0000 being Success.
+    """Sends a C-ECHO over an association of its own (PS3.7 §9.1.5). Returns the status.
 
     Raises NoAssociation, also when Verification is not accepted or no answer comes.
     """
@@ -244,7 +246,7 @@ def echo(peer: Peer) -> int:
 
 
 def _first(given: float | None, *others: float) -> float:
-    """Returns what was given, or the least of the others."""
+    """Returns `given`, or the least of the others."""
     return min(others) if given is None else given
 
 
@@ -281,7 +283,7 @@ _SOURCES: Final = {1: "user", 2: "provider (ACSE)", 3: "provider (presentation)"
 _ENDS: Final = {A_ABORT: "aborted by the peer", A_RELEASE_RQ_TYPE: "released by the peer"}
 
 
-def _words(error: OSError) -> str:
+def _reason(error: OSError) -> str:
     if isinstance(error, TimeoutError):
         return "the connection timed out"
     return (error.strerror or str(error)).lower()
@@ -292,7 +294,7 @@ def _read_on(file: BinaryIO, length: int) -> bytes:
     try:
         data = file.read(length)
     except OSError as error:
-        raise Lost(f"the file could not be read to its end: {_words(error)}") from None
+        raise Lost(f"the file could not be read to its end: {_reason(error)}") from None
     if len(data) < length:
         raise Lost("the file has become shorter while it was sent")
     return data

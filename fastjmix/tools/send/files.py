@@ -1,9 +1,8 @@
 """Paths → instances. The File Meta Information of a file is read (PS3.10 §7.1), and no value.
 
-Wanted: a directory as it comes from a CD or an export, with whatever else lies in it.
-Guaranteed: whatever is met is either an instance or skipped with its reason. A file that ends
-inside an element is skipped: nobody can read that image. A DICOMDIR is an index: the files that it
-names are instances, or skipped where they are not there.
+Guaranteed: each file is either an instance or skipped with its reason. A file that ends inside an
+element is skipped: no program can read that image. A DICOMDIR is an index: the files that it names
+are instances, or skipped where they are not there.
 Still wrong: all files are found before the first is sent; 100,000 take a minute.
 """
 
@@ -31,7 +30,7 @@ _WANTED: Final = ("MediaStorageSOPClassUID", "MediaStorageSOPInstanceUID", "Tran
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """A file that can be sent: what its File Meta Information says, and where the data set is."""
+    """A file that can be sent: values of its File Meta Information, and where the data set is."""
 
     path: Path
     offset: int  # of the data set, in bytes
@@ -42,12 +41,12 @@ class Instance:
 
     @property
     def pair(self) -> tuple[str, str]:
-        """The presentation context it needs: (abstract syntax, transfer syntax)."""
+        """Returns the presentation context it needs: abstract syntax and transfer syntax."""
         return self.sop_class, self.transfer_syntax
 
 
 class _NotSendable(Exception):
-    """Why a file is skipped."""
+    """The file is skipped; the text is the reason."""
 
 
 class _Index(Exception):
@@ -66,7 +65,7 @@ def find(paths: Iterable[Path], names: Names = EVERY) -> tuple[list[Instance], l
     named = [Path(path) for path in paths]
     require_there(named)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom's, about values that are passed on as they are
+        warnings.simplefilter("ignore")  # of pydicom, about values that are sent as they are
         for met in _met(named, names):
             if isinstance(met, Instance):
                 instances.append(met)
@@ -100,7 +99,7 @@ def _of_index(index: Path, names: Names, *, alone: bool) -> Iterator[Instance | 
 
 
 def _instance(path: Path) -> Instance | Skipped:
-    """Raises _Index."""
+    """Returns the instance in a file, or the reason why there is none. Raises _Index."""
     try:
         return _head(path)
     except _NotSendable as why:
@@ -110,7 +109,7 @@ def _instance(path: Path) -> Instance | Skipped:
 
 
 def _head(path: Path) -> Instance:
-    """Reads what the File Meta Information says, and where the data set begins and ends."""
+    """Returns the instance in a file. Raises _NotSendable, _Index, OSError."""
     try:
         meta, offset = split_dataset(path)
         values = [str(meta.get(keyword, "") or "") for keyword in _WANTED]

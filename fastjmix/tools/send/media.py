@@ -1,9 +1,7 @@
 """DICOMDIR: the index of a CD or an export (PS3.3 Annex F, PS3.10 §8.6).
 
-Wanted: to name the index is to name its files; and a file that an index promises and that is not
-there is told of.
-Guaranteed: no file outside the index's folder is named, whatever the index says. Names are found
-whatever the case of their letters is on this disk.
+Guaranteed: a file that the index names and that is not there is reported; no file outside the
+index's folder is named, whatever the index says. Names are found in upper and lower case.
 """
 
 from __future__ import annotations
@@ -23,8 +21,7 @@ MEDIA_DIRECTORY: Final = "1.2.840.10008.1.3.10"
 
 
 def referenced(index: Path) -> Iterator[Path | Skipped]:
-    """Gives the files that a DICOMDIR names, each once, and a Skipped for each that is not
-    there."""
+    """Yields the files that a DICOMDIR names, each once, and a Skipped for each that is absent."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of values that are not used
@@ -38,7 +35,7 @@ def referenced(index: Path) -> Iterator[Path | Skipped]:
 
 
 def _components(name: object) -> tuple[str, ...]:
-    """Splits a Referenced File ID: one value a folder, the last one the file."""
+    """Returns the values of a Referenced File ID: folders, and the file as the last one."""
     values = name if isinstance(name, MultiValue) else [name]
     return tuple(str(value).strip(" \0") for value in values)
 
@@ -54,7 +51,7 @@ def _found(index: Path, name: tuple[str, ...]) -> Path | Skipped:
 
 
 def _child(folder: Path, name: str) -> Path:
-    """Finds a name in a folder as it stands, or else with letters of another case."""
+    """Returns the path of a name in a folder, in letters of another case if it has only that."""
     exact = folder / name
     if exact.exists():
         return exact

@@ -1,4 +1,4 @@
-"""Whom we call, and the way in which that can be hopeless."""
+"""The acceptor to call, and the error when it cannot be called."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Final
 from fastjmix.errors import PeerError, UsageError
 
 MAX_PDU_LEAST: Final = 4096
-"""A shorter PDU has hardly room for a command set; DCMTK allows no less either."""
+"""A command set hardly fits into a shorter PDU; DCMTK allows no less either."""
 
 MAX_PDU_MOST: Final = 131_072
 """As much as fastjmix and DCMTK take; a longer PDU is only memory."""
 
 
 class NoAssociation(PeerError):
-    """No association could be established. The message says why, in words."""
+    """No association could be established. The message says why."""
 
     exit_code = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Whom we call, as whom, and how long (seconds) each step may take.
+    """The acceptor to call, the AE titles, and how long (seconds) each step may take.
 
     `timeout` is for each write and each answer to an instance; `connect_timeout` for the
     connection and `acse_timeout` for the answer to A-ASSOCIATE-RQ and A-RELEASE-RQ are the same
@@ -46,8 +46,8 @@ class Peer:
         if not 1 <= self.port <= 65535:
             raise UsageError(f"port {self.port}: must be 1 to 65535")
         if self.max_pdu and not MAX_PDU_LEAST <= self.max_pdu <= MAX_PDU_MOST:
-            told = f"must be {MAX_PDU_LEAST} to {MAX_PDU_MOST}"
-            raise UsageError(f"maximum PDU length {self.max_pdu}: {told}")
+            bounds = f"must be {MAX_PDU_LEAST} to {MAX_PDU_MOST}"
+            raise UsageError(f"maximum PDU length {self.max_pdu}: {bounds}")
 
     def __str__(self) -> str:
         return f"{self.called} at {self.host}:{self.port}"

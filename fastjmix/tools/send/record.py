@@ -1,10 +1,9 @@
-"""Keeps in a file what a peer has accepted: `fastjmix send --resume FILE` sends the rest.
+"""The instances that a peer has accepted, in a file: `fastjmix send --resume FILE` sends the rest.
 
-Wanted: a run that broke off, by whatever, is repeated and costs only what is missing.
-Guaranteed: an instance is passed over only if this peer accepted this file, unchanged since: its
-path, size, time and SOP Instance UID. A line is written behind the peer's answer, so that nothing
-is taken for sent that was not. A line that was torn by the end of a run counts for nothing; a file
-that is not of this kind is left as it is.
+Guaranteed: an instance is left out only if this peer accepted this file, unchanged since: its path,
+size, time and SOP Instance UID. A line is written after the peer's answer, so that it never names
+an instance that was not accepted. An incomplete last line is ignored; a file that is not of this
+kind is left as it is.
 Still wrong: lines are not synced: after a power cut some instances may be sent again.
 """
 
@@ -30,14 +29,15 @@ _FIELDS: Final = ("peer", "file", "bytes", "mtime_ns", "sop_instance_uid")
 
 
 class Record:
-    """A record of one or more peers, open for its life. `write` False: it is only read, and need
-    not exist. Raises UsageError for a file that is no record, or in use."""
+    """A record of one or more peers, open until `close`. `write` False: it is only read, and need
+    not exist. The constructor raises UsageError for a file that is no record, or in use."""
 
     def __init__(self, path: Path, *, write: bool = True) -> None:
         self._path, self._write = path, write
         self._accepted: set[tuple[object, ...]] = set()
         self._file: BinaryIO | None = None
-        self.problem = ""  # why it is no longer written
+        self.problem = ""
+        """The reason why nothing more is written."""
         try:
             if write or path.exists():
                 self._file = path.open("a+b" if write else "rb", buffering=0)
@@ -50,7 +50,7 @@ class Record:
             raise
 
     def has(self, peer: Peer, instance: Instance) -> bool:
-        """Tells whether the peer has accepted this file as it is now."""
+        """Returns whether the peer has accepted this file as it is now."""
         if not self._accepted:
             return False
         try:
@@ -59,7 +59,7 @@ class Record:
             return False
 
     def add(self, peer: Peer, instance: Instance) -> None:
-        """Notes that the peer has accepted it. Raises nothing: see `problem`."""
+        """Notes that the peer has accepted the instance. Raises nothing: see `problem`."""
         if self._file is None or self.problem:
             return
         try:
@@ -70,7 +70,7 @@ class Record:
             self.problem = f"{self._path}: {problem.strerror or problem}"
 
     def close(self) -> None:
-        """Lets go of the file."""
+        """Closes the file."""
         if self._file is not None:
             self._file.close()
 
@@ -90,7 +90,7 @@ class Record:
         with os.fdopen(os.dup(file.fileno()), "rb") as reading:
             while line := reading.readline(LINE_MAX):
                 if not line.endswith(b"\n") and len(line) < LINE_MAX and whole:
-                    break  # torn: nothing of it counts
+                    break  # incomplete: the run ended while it was written
                 self._take(line, is_first=not whole)
                 whole += len(line)
         if self._write and not whole:
@@ -107,12 +107,12 @@ class Record:
             else:
                 self._accepted.add(tuple(found[field] for field in _FIELDS))
         except (ValueError, KeyError, TypeError, RecursionError):
-            told = f"{self._path}: is not a record of what was sent; it is left as it is"
-            raise UsageError(told, "Name a file that does not exist yet.") from None
+            message = f"{self._path}: is not a record of what was sent; it is left as it is"
+            raise UsageError(message, "Name a file that does not exist yet.") from None
 
 
 def _line(peer: Peer, instance: Instance) -> dict[str, Any]:
-    """Raises OSError: the file is gone."""
+    """Returns a line of the record. Raises OSError when the file is gone."""
     values = (
         str(peer),
         as_text(instance.path.absolute()),

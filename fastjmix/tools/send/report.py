@@ -1,4 +1,4 @@
-"""What became of each instance, and what a status means in words."""
+"""The outcome of each instance, and statuses in words."""
 
 from __future__ import annotations
 
@@ -17,27 +17,28 @@ INTERRUPTED: Final = 130
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one instance. `status` is None when the peer gave no answer."""
+    """The outcome of one instance. `status` is None when the peer gave no answer."""
 
     instance: Instance
     status: int | None
     detail: str  # the peer's Error Comment, or why there is no status
     seconds: float
-    tried: bool = True  # False: its turn never came
+    tried: bool = True  # False: the run ended before
 
     @property
     def accepted(self) -> bool:
-        """Success or Warning: the peer has it (PS3.4 Table B.2-1, PS3.7 Annex C)."""
+        """Returns whether the peer has it: Success or Warning (PS3.4 Table B.2-1, PS3.7
+        Annex C)."""
         return self.status is not None and category(self.status) in ("Success", "Warning")
 
     @property
     def meaning(self) -> str:
-        """The status in words, with the peer's own when it gave any."""
+        """Returns the status in words, with the peer's own when it gave any."""
         words = "Not sent" if self.status is None else describe(self.status)
         return f"{words}: {self.detail}" if self.detail else words
 
     def row(self) -> dict[str, Any]:
-        """The outcome as JSON can carry it."""
+        """Returns the outcome for JSON."""
         return {
             **described(self.instance),
             "status": None if self.status is None else f"0x{self.status:04X}",
@@ -60,28 +61,28 @@ class Report:
 
     @property
     def accepted(self) -> tuple[Outcome, ...]:
-        """Those which the peer has taken over."""
+        """Returns the outcomes of instances that the peer has."""
         return tuple(outcome for outcome in self.outcomes if outcome.accepted)
 
     @property
     def failed(self) -> tuple[Outcome, ...]:
-        """Those which the sender must keep."""
+        """Returns the outcomes of instances that the sender must keep."""
         return tuple(outcome for outcome in self.outcomes if not outcome.accepted)
 
     @property
     def bytes_sent(self) -> int:
-        """Bytes of accepted data sets; DIMSE and PDU headers are not counted."""
+        """Returns bytes of accepted data sets; DIMSE and PDU headers are not counted."""
         return sum(outcome.instance.size for outcome in self.accepted)
 
     @property
     def exit_code(self) -> int:
-        """0: the peer has all that was met; 1: it lacks something (see `leave_out`); 130."""
+        """Returns 0: the peer has all; 1: it lacks some (see `leave_out`); 130: interrupted."""
         if self.interrupted:
             return INTERRUPTED
         return 1 if self.failed or (self.skipped and not self.leave_out) else 0
 
     def summary(self) -> dict[str, Any]:
-        """The report as JSON can carry it."""
+        """Returns the report for JSON."""
         seconds = max(self.seconds, 1e-9)
         return {
             "files": len(self.outcomes),
@@ -99,7 +100,7 @@ class Report:
 
 
 def described(instance: Instance) -> dict[str, Any]:
-    """Gives an instance as JSON can carry it."""
+    """Returns an instance for JSON."""
     return {
         "file": as_text(instance.path),
         "sop_class_uid": instance.sop_class,
@@ -110,19 +111,19 @@ def described(instance: Instance) -> dict[str, Any]:
 
 
 def kind_of(instance: Instance) -> str:
-    """Names its SOP class and transfer syntax."""
+    """Returns the names of its SOP class and transfer syntax."""
     return f"{UID(instance.sop_class).name} as {UID(instance.transfer_syntax).name}"
 
 
 def category(status: int) -> str:
-    """Success, Warning, Failure, Cancel or Pending (PS3.7 Annex C, PS3.4 Table B.2-1)."""
+    """Returns Success, Warning, Failure, Cancel or Pending (PS3.7 Annex C, PS3.4 Table B.2-1)."""
     if status in STORAGE_SERVICE_CLASS_STATUS:
         return str(STORAGE_SERVICE_CLASS_STATUS[status][0])
     return "Warning" if status in (0x0001, 0x0107, 0x0116) or status >> 12 == 0xB else "Failure"
 
 
 def describe(status: int) -> str:
-    """The status in words: "Failure: Refused: Out of Resources"."""
+    """Returns the status in words: "Failure: Refused: Out of Resources"."""
     known = {**VERIFICATION_SERVICE_CLASS_STATUS, **STORAGE_SERVICE_CLASS_STATUS}
     kind, words = known.get(status, (category(status), "a status that the standard does not name"))
     return f"{kind}: {words}" if words else str(kind)

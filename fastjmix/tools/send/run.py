@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from fastjmix.dicom.requests import Pair, message_id
 from fastjmix.errors import UsageError
 from fastjmix.tools.send.association import Association, Lost
 from fastjmix.tools.send.files import Instance, Skipped, find
@@ -20,19 +21,14 @@ from fastjmix.tools.send.peer import NoAssociation, Peer
 from fastjmix.tools.send.record import Record
 from fastjmix.tools.send.report import Outcome, Report, kind_of
 
-# Presentation context identifiers are the odd numbers 1 to 255 (PS3.8 §9.3.2.2).
 MAX_CONTEXTS: Final = 128
+"""Presentation context identifiers are the odd numbers 1 to 255 (PS3.8 §9.3.2.2)."""
 
-# A worker gives up after this many associations in a row that broke before any answer: one bad
-# file costs one of them, a peer that cannot work must not be called for ever.
 MAX_IN_VAIN: Final = 3
-
-# Message IDs are unsigned 16 bit (PS3.7 §9.3.1.1); 0 is legal and confuses some peers.
-MAX_MESSAGE_ID: Final = 0xFFFF
+"""A worker ends after this many associations in a row that broke before any answer. A bad file
+costs one of them; a peer that breaks all of them must not be called for ever."""
 
 NOTHING: Final = "there is no DICOM Part 10 file in what was named"
-
-Pair = tuple[str, str]
 
 
 def send_files(
@@ -43,7 +39,7 @@ def send_files(
     leave_out: bool = False,
     on_outcome: Callable[[Outcome], None] | None = None,
 ) -> Report:
-    """Finds and sends; see `find` and `send`. Raises what they raise."""
+    """Finds and sends the instances below `paths`, as `find` and `send` do; raises what they raise."""
     instances, skipped = find(paths)
     return send(
         peer,
@@ -66,15 +62,15 @@ def send(
     record: Record | None = None,
     on_interrupt: Callable[[], None] = lambda: None,
 ) -> Report:
-    """C-STORE of each instance, over `associations` parallel associations that share the work.
+    """Sends each instance with C-STORE, over `associations` associations that share the work.
 
     More than 128 kinds of (SOP class, transfer syntax) are sent in several rounds. `on_outcome`
     is called once for each instance, never by two threads at once. An interrupt (SIGINT) lets
-    the instances in flight finish (`on_interrupt` hears of it), a second one breaks them off; the
+    the instances in flight finish (and calls `on_interrupt`), a second one breaks them off; the
     rest are reported as not tried. `skipped` makes the report's exit code 1, unless `leave_out`.
-    Instances that `record` has are passed over, and what is accepted is noted there. Raises
+    Instances that `record` has are left out, and what is accepted is noted there. Raises
     UsageError for no instance at all and NoAssociation when not a single association could be
-    established: nobody is told of each instance then.
+    established: `on_outcome` is not called then.
     """
     if not instances:
         raise UsageError(NOTHING)
@@ -104,7 +100,7 @@ def send(
 
 
 def _rounds(instances: Sequence[Instance]) -> Iterator[tuple[list[Pair], list[Instance]]]:
-    """The pairs, 128 at a time in order of first need, each with the instances that use them."""
+    """Yields the pairs, 128 at a time in order of first need, with the instances that use them."""
     needed = list(dict.fromkeys(instance.pair for instance in instances))
     for first in range(0, len(needed), MAX_CONTEXTS):
         pairs = needed[first : first + MAX_CONTEXTS]
@@ -114,8 +110,9 @@ def _rounds(instances: Sequence[Instance]) -> Iterator[tuple[list[Pair], list[In
 
 @contextlib.contextmanager
 def _interrupts(handler: Callable[[], None]) -> Iterator[None]:
-    """Has SIGINT call `handler` instead of raising, which could leave a worker behind that was
-    just being started. Not where it is ignored, has another handler, or in another thread."""
+    """Lets SIGINT call `handler` instead of raising KeyboardInterrupt, which could leave a worker
+    behind that was just being started. Does nothing in another thread, and where SIGINT is ignored
+    or has another handler."""
     here = threading.current_thread() is threading.main_thread()
     if not here or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
@@ -129,7 +126,7 @@ def _interrupts(handler: Callable[[], None]) -> Iterator[None]:
 
 @dataclass(slots=True)
 class _Run:
-    """What the workers of one `send` share."""
+    """The state that the workers of one `send` share."""
 
     peer: Peer
     on_outcome: Callable[[Outcome], None]
@@ -145,24 +142,25 @@ class _Run:
     opening: bool = False
 
     def round(self, pairs: Sequence[Pair], batch: Sequence[Instance], workers: int) -> None:
-        """Sends one batch. Instances whose turn did not come have no outcome afterwards."""
+        """Sends one batch. Instances that were not tried have no outcome afterwards."""
         queue = deque(batch)
-        # The first alone: if the peer takes no more than one, a crowd might all be rejected.
+        # The first alone: a peer that takes no more than one might reject all of several.
         first = self._open_first(pairs)
         if first is None:
             return
-        crew = max(1, min(workers, len(batch)))
-        with ThreadPoolExecutor(crew, thread_name_prefix="send") as pool:
+        count = max(1, min(workers, len(batch)))
+        with ThreadPoolExecutor(count, thread_name_prefix="send") as pool:
             work = [
                 pool.submit(self._work, pairs, queue, first if number == 0 else None)
-                for number in range(crew)
+                for number in range(count)
             ]
             for one in work:
                 one.result()
 
     def interrupt(self) -> None:
-        """Is called by SIGINT, wherever the main thread is. The second one breaks off what is in
-        flight. Raises KeyboardInterrupt where only the first association is waited for."""
+        """Handles SIGINT, wherever the main thread is: the first one ends the queue, the second one
+        breaks off what is in flight. Raises KeyboardInterrupt while the first association is being
+        established."""
         if self.opening:
             raise KeyboardInterrupt
         if self.stop.is_set():
@@ -184,14 +182,14 @@ class _Run:
             self.opening = False
 
     def leave(self, wanted: Sequence[Instance]) -> None:
-        """Gives an outcome to each instance whose turn never came."""
-        why = "interrupted" if self.stop.is_set() else self._why_left_over()
+        """Reports an outcome for each instance that was not tried."""
+        why = "interrupted" if self.stop.is_set() else self._reason_left_over()
         done = {id(outcome.instance) for outcome in self.outcomes}
         for instance in wanted:
             if id(instance) not in done:
-                self._tell(Outcome(instance, None, why, 0.0, tried=False))
+                self._report(Outcome(instance, None, why, 0.0, tried=False))
 
-    def _why_left_over(self) -> str:
+    def _reason_left_over(self) -> str:
         return self.refusals[-1].message if self.refusals else "the peer breaks every association"
 
     def _open(self, pairs: Sequence[Pair]) -> Association | None:
@@ -224,7 +222,7 @@ class _Run:
             association = None
 
     def _drain(self, association: Association, queue: deque[Instance]) -> int:
-        """Sends until nothing is left or the association is lost. How many got an answer."""
+        """Sends until nothing is left or the association is lost. Returns the number of answers."""
         answered = 0
         while not self.stop.is_set() and not association.ended():
             try:
@@ -233,21 +231,21 @@ class _Run:
                 break
             started = time.perf_counter()
             try:
-                outcome = self._store(association, instance, answered % MAX_MESSAGE_ID + 1)
+                outcome = self._store(association, instance, message_id(answered))
             except Lost as how:
                 association.abort()
                 seconds = time.perf_counter() - started
                 why = "interrupted before it was answered"
                 why = why if self.broken_off else f"the association was lost: {how}"
-                self._tell(Outcome(instance, None, why, seconds))
+                self._report(Outcome(instance, None, why, seconds))
                 return answered
             answered += outcome.status is not None
-            self._tell(outcome)
+            self._report(outcome)
         association.release()
         return answered
 
     def _store(self, association: Association, instance: Instance, message: int) -> Outcome:
-        """One C-STORE. Raises Lost when the association is no more."""
+        """Sends one instance. Raises Lost when the association is lost."""
         if instance.pair not in association.accepted:
             return Outcome(instance, None, _refused_context(instance), 0.0)
         started = time.perf_counter()
@@ -257,7 +255,7 @@ class _Run:
             return Outcome(instance, None, error.strerror or str(error), 0.0)
         return Outcome(instance, status, detail, time.perf_counter() - started)
 
-    def _tell(self, outcome: Outcome) -> None:
+    def _report(self, outcome: Outcome) -> None:
         with self.lock:
             if self.record is not None and outcome.accepted:
                 self.record.add(self.peer, outcome.instance)

@@ -1,6 +1,5 @@
-"""Paths → files, and a reason for each thing that is met and is no file.
+"""Paths → files, and a reason for each entry that is no file.
 
-Wanted: a folder as it comes from a CD or an export, whatever lies in it.
 Guaranteed: each entry of each folder is either given as a file or named with its reason: a folder
 that cannot be listed, a link to a folder, a broken link, a FIFO, a socket, a device. Folders are
 walked in name order, without recursion; nothing is opened.
@@ -21,30 +20,30 @@ from fastjmix.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """Something that was met and not taken, and why."""
+    """A path that was met and not taken, and the reason."""
 
     path: Path
     reason: str
 
     def row(self) -> dict[str, str]:
-        """Gives it as JSON can carry it: a file's name may be no UTF-8."""
+        """Returns it for JSON: a file's name need not be UTF-8."""
         return {"file": as_text(self.path), "reason": as_text(self.reason)}
 
 
 def as_text(value: object) -> str:
-    """Gives a path or a message as text that has a form in UTF-8."""
+    """Returns a path or a message as text that can be encoded in UTF-8."""
     return str(value).encode("utf-8", "backslashreplace").decode()
 
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """Which file names in folders count; a path that is named itself always counts."""
+    """Patterns of file names that count in folders; a path that is named itself always counts."""
 
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
 
     def match(self, name: str) -> bool:
-        """Tells whether a name fits a pattern of `include`, if there is one, and none of
+        """Returns whether a name fits a pattern of `include`, if there is one, and none of
         `exclude`."""
         wanted = not self.include or any(fnmatch.fnmatchcase(name, one) for one in self.include)
         return wanted and not any(fnmatch.fnmatchcase(name, one) for one in self.exclude)
@@ -74,7 +73,7 @@ def _counted(missing: list[str]) -> list[str]:
 
 
 def walk(paths: Iterable[Path], names: Names = EVERY) -> Iterator[Path | Skipped]:
-    """Gives the regular files in the files and folders named, and everything else as Skipped.
+    """Yields the regular files in the files and folders named, and everything else as Skipped.
 
     A link to a folder is followed where it is named itself, and not inside a folder. Raises
     UsageError for a path that does not exist.
@@ -90,11 +89,11 @@ def walk(paths: Iterable[Path], names: Names = EVERY) -> Iterator[Path | Skipped
         if stat.S_ISDIR(mode):
             yield from _folder(path, names)
         else:
-            yield _judged(path, mode)
+            yield _regular(path, mode)
 
 
 def _folder(top: Path, names: Names) -> Iterator[Path | Skipped]:
-    """Gives what is in a folder and in those below it; or says that there is nothing."""
+    """Yields what is in a folder and in those below it; a Skipped where there is nothing."""
     waiting = [(top, True)]
     met = False
     while waiting:
@@ -120,17 +119,17 @@ def _folder(top: Path, names: Names) -> Iterator[Path | Skipped]:
 
 
 def _entry(path: Path, names: Names) -> Path | Skipped | None:
-    """Judges an entry of a folder that is no folder. None: its name does not count."""
+    """Returns an entry of a folder that is no folder. None: its name does not count."""
     try:
         mode = path.stat().st_mode
     except OSError as problem:  # a broken link; or it is gone, or may not be looked at
         return Skipped(path, _unreadable(problem)) if names.match(path.name) else None
     if stat.S_ISDIR(mode):
         return Skipped(path, "is a link to a folder, which is not followed")
-    return _judged(path, mode) if names.match(path.name) else None
+    return _regular(path, mode) if names.match(path.name) else None
 
 
-def _judged(path: Path, mode: int) -> Path | Skipped:
+def _regular(path: Path, mode: int) -> Path | Skipped:
     if stat.S_ISREG(mode):
         return path
     return Skipped(path, next((words for is_it, words in _KINDS if is_it(mode)), "is not a file"))

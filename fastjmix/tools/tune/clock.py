@@ -1,9 +1,8 @@
-"""The time that `tune` was given. Whatever waits for another process asks here how long it may.
+"""The time that `tune` was given: how long it may wait for a gateway, a sender or a disk.
 
-Wanted: `--seconds` is kept, whatever a gateway, a sender or a disk does.
-Guaranteed: nothing is waited for beyond `end`; OutOfTime says what had not happened then.
-Still wrong: work of this process itself (a round's comparison) is not broken off: it may take the
-part of a second that is kept for ending.
+Guaranteed: it waits for nothing beyond `end`; OutOfTime says what had not happened then.
+Still wrong: work of this process itself (the comparison of a round) is not interrupted: it may take
+the part of a second that is kept for ending.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from typing import Final, TypeVar
 from fastjmix.errors import FastjmixError
 
 ENDING_SECS: Final = 1.0
-"""Kept for taking everything down."""
+"""Kept for ending everything that was started."""
 
 _T = TypeVar("_T")
 
@@ -35,11 +34,11 @@ class Clock:
         self._started = started
 
     def spent(self) -> float:
-        """Gives the seconds since the start."""
+        """Returns the seconds since the start."""
         return time.monotonic() - self._started
 
     def left(self, part: float = 1.0) -> float:
-        """Gives the seconds until this part of the time to `end` is used up; negative after it."""
+        """Returns the seconds until this part of the time to `end` is over; negative after it."""
         return (self.end - self._started) * part - self.spent()
 
     def sooner(self, part: float) -> Clock:
@@ -51,7 +50,7 @@ class Clock:
     def wait(
         self, happened: Callable[[], _T | None], secs: float, poll: float, what: str
     ) -> _T | None:
-        """Gives what `happened` gives at last; None when it did not within `secs`.
+        """Waits until `happened` returns something, and returns that; None after `secs`.
 
         Raises OutOfTime, which says `what` there was no time for.
         """
@@ -72,7 +71,7 @@ class Clock:
 
 
 def process_start() -> float:
-    """Returns when this process began, on CLOCK_MONOTONIC: imports take time, too (proc(5))."""
+    """Returns when this process began, on CLOCK_MONOTONIC (proc(5)), as imports take time too."""
     fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
     began = int(fields[19]) / os.sysconf("SC_CLK_TCK")
     return time.monotonic() - max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - began)

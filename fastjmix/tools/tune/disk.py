@@ -1,7 +1,6 @@
-"""Is the disk idle? What others write while a round is measured counts for the setting.
+"""Whether the disk is idle: writes of others during a round would count for its setting.
 
-Wanted: a round begins when nobody else keeps the disk busy.
-Guaranteed: waits no longer than it is told, and says whether the disk was idle then.
+Guaranteed: waits no longer than the caller allows, and returns whether the disk was idle then.
 Still wrong: below a layer that is no block device (overlay, tmpfs, NFS) the pressure of all disks
 together counts (/proc/pressure/io), or, in an old kernel, nothing.
 """
@@ -15,10 +14,10 @@ from pathlib import Path
 from typing import Final
 
 LOOK_SECS: Final = 0.02
-"""How long it is looked at: some ticks of the kernel's clock."""
+"""For so long the disk is observed: some ticks of the kernel's clock."""
 
 BUSY: Final = 0.3
-"""Requests were under way in this part of the time: somebody works with the disk."""
+"""The disk is busy when requests were under way in this part of the time."""
 
 
 class Disk:
@@ -30,7 +29,7 @@ class Disk:
         self._counter = counter or self._worked
 
     def wait(self, secs: float) -> bool:
-        """Waits until it is idle, `secs` at most; tells whether it is, as far as can be known."""
+        """Waits until it is idle, `secs` at most; returns whether it is, as far as can be known."""
         deadline = time.monotonic() + secs
         while not self._is_idle():
             if time.monotonic() >= deadline:

@@ -1,6 +1,7 @@
-"""What is sent: data sets in memory, of the site's own files or like a CT's or an MR's.
+"""The data sets that are sent: in memory, of the site's own files or like a CT's or an MR's.
 
-Wanted: the sender must not wait for a disk, so a sample is read once and kept.
+A sample is read once and kept, so that the sender waits for no disk.
+
 Guaranteed: bounded by bytes and by number; whole studies as far as that goes, since files are taken
 in the order of their paths; each SOP Instance UID once; only what a gateway can accept, the rest is
 counted. Synthetic data sets are valid, uncompressed and do not repeat their pixels.
@@ -33,7 +34,8 @@ KINDS: Final = {"ct": (CT, "CT", 512), "mr": (MR, "MR", 128)}
 MAX_PAIRS: Final = 128
 """Presentation contexts in one association (PS3.8 §9.3.2.2)."""
 
-LOOKED_AT: Final = 64  # files at a time, until the sample is full
+LOOKED_AT: Final = 64
+"""Files that are examined at a time, until the sample is full."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ def part_of(whole: Material, share: float, least: int) -> Material:
 
 
 def pairs(items: Sequence[Item]) -> list[tuple[str, str]]:
-    """The presentation contexts that are needed, in order of first need."""
+    """Returns the presentation contexts that are needed, in order of first need."""
     return list(dict.fromkeys(item.pair for item in items))
 
 
@@ -84,7 +86,7 @@ def pairs(items: Sequence[Item]) -> list[tuple[str, str]]:
 
 
 def of_directory(directory: Path, most_bytes: int, most_instances: int) -> Material:
-    """A sample of the DICOM files below a directory (or of one file).
+    """Returns a sample of the DICOM files below a directory, or of one file.
 
     Raises UsageError when nothing there can be sent, or when it does not exist.
     """
@@ -127,7 +129,7 @@ def _instances(directory: Path) -> Iterator[send.Instance]:
 
 
 def _study(instance: send.Instance) -> str:
-    """The Study Instance UID; "" for what a careful SCP refuses."""
+    """Returns the Study Instance UID; "" for what a careful SCP refuses."""
     asked = ["SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"]
     try:
         with warnings.catch_warnings():
@@ -147,7 +149,7 @@ def _study(instance: send.Instance) -> str:
 
 
 def synthetic(kind: str, most_bytes: int, most_instances: int, studies: int) -> Material:
-    """`studies` studies of equal size, of the given kind ("ct" or "mr")."""
+    """Returns `studies` synthetic studies of equal size, of a kind in KINDS."""
     sop_class, modality, side = KINDS[kind]
     size = side * side * 2
     each = max(1, min(most_bytes // size, most_instances) // studies)
@@ -178,7 +180,7 @@ def _head(
     number: int,
     side: int,
 ) -> bytes:
-    """What stands before the pixels, in the order of the tags."""
+    """Returns the elements before the pixels, in the order of the tags."""
     texts = [
         (0x0008, 0x0016, b"UI", sop_class),
         (0x0008, 0x0018, b"UI", instance),
@@ -203,7 +205,8 @@ def _head(
 
 
 def _element(group: int, element: int, vr: bytes, value: bytes) -> bytes:
-    """Explicit VR little endian (PS3.5 §7.1.2), padded to an even length (§6.2)."""
+    """Returns an element in explicit VR little endian (PS3.5 §7.1.2), padded to an even length
+    (§6.2)."""
     if len(value) % 2:
         value += b"\0" if vr == b"UI" else b" "
     if vr == b"OW":

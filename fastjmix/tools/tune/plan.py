@@ -1,9 +1,8 @@
-"""Policy, first half: which settings are tried, in which order, and for how long. No I/O.
+"""Which settings are tried, in which order, and for how long. No I/O.
 
-Wanted: the question "what would another setting bring here" answered within a minute; the full
-grid of five factors would take hours.
-Guaranteed: one factor at a time around the configured setting, then the pairs that hide behind each
-other; the most telling first, so that a short budget cuts off the least; no setting twice.
+Guaranteed: one factor at a time around the configured setting, then the pairs of which each may
+hide the cost of the other; the most informative first, so that a short time leaves out the least;
+no setting twice. The full grid of five factors would take hours.
 Still wrong: three factors that only together make a difference are not found.
 """
 
@@ -46,8 +45,8 @@ class Setting:
     packers: int
 
     def changes(self, base: Setting) -> dict[str, Any]:
-        """The factors in which this differs, with this one's values. A digest that is not made
-        is no difference."""
+        """Returns the factors in which this differs, with this one's values. A digest that is not
+        made is no difference."""
         mine, others = asdict(self), asdict(base)
         if self.skip_hashing:
             mine.pop("digest")
@@ -63,7 +62,7 @@ class Trial:
 
 
 def plan(base: Setting, processors: int, *, any_digest: bool = True) -> tuple[Trial, ...]:
-    """The trials around the configured setting, the most telling first.
+    """Returns the trials around the configured setting, the most informative first.
 
     `any_digest` False: the profile knows no other than the configured one.
     """
@@ -94,13 +93,13 @@ def plan(base: Setting, processors: int, *, any_digest: bool = True) -> tuple[Tr
 
 
 def named(setting: Setting, base: Setting) -> str:
-    """What a row is called: "durability=page-cache, packers=2"."""
+    """Returns the name of a row: "durability=page-cache, packers=2"."""
     changes = setting.changes(base)
     return ", ".join(f"{factor}={_word(value)}" for factor, value in changes.items()) or CONFIGURED
 
 
 def fit(trials: Sequence[_T], round_secs: float, start_secs: float, budget: float) -> list[_T]:
-    """As many of the first trials as get MIN_ROUNDS rounds in `budget` seconds.
+    """Returns as many of the first trials as get MIN_ROUNDS rounds in `budget` seconds.
 
     `round_secs` is one trial's part of a round; each trial also costs its start and one round to
     warm up. At least the first.
@@ -111,7 +110,7 @@ def fit(trials: Sequence[_T], round_secs: float, start_secs: float, budget: floa
 
 
 def share(trials: int, round_secs: float, start_secs: float, budget: float) -> float:
-    """Which part of the sample leaves so many trials time for MIN_ROUNDS in `budget` seconds.
+    """Returns the part of the sample that leaves so many trials MIN_ROUNDS in `budget` seconds.
 
     A round with all of it lasts `round_secs`. At most 1, and no less than LEAST_SHARE.
     """
@@ -120,7 +119,7 @@ def share(trials: int, round_secs: float, start_secs: float, budget: float) -> f
 
 
 def another(rounds: int, lasted: float, left: float, *, settled: bool = False) -> bool:
-    """Whether one more round is to be made, when one takes `lasted` seconds and `left` are left.
+    """Returns whether to make one more round, when one takes `lasted` seconds and `left` are left.
 
     `settled`: what was measured allows a statement already. One round is made in any case.
     """
@@ -130,16 +129,16 @@ def another(rounds: int, lasted: float, left: float, *, settled: bool = False) -
 
 
 def in_turn(things: Sequence[_T], turn: int) -> list[_T]:
-    """The order within a round: each begins once, so that no one always follows the same."""
+    """Returns the order within a round: each begins once, so that none always follows the same."""
     at = turn % len(things) if things else 0
     turned = [*things[at:], *things[:at]]
     return turned[::-1] if turn // max(len(things), 1) % 2 else turned
 
 
 def shares(sizes: Sequence[int], parts: int) -> list[range]:
-    """Cuts a sequence into at most `parts` runs of about as many bytes; none is empty.
+    """Returns at most `parts` runs of a sequence, of about as many bytes each; none is empty.
 
-    Runs, so that what stands together (a study) mostly goes over one association.
+    Runs, so that a study mostly goes over one association.
     """
     parts = max(1, min(parts, len(sizes)))
     total = sum(sizes)
@@ -159,7 +158,7 @@ def _other(digest: str) -> str:
 
 
 def _packers(configured: int, processors: int) -> list[int]:
-    """More first: twice as many, no more than processors; then half as many."""
+    """Returns other numbers of packers: twice as many, up to the processors; then half as many."""
     more = min(configured * 2, max(processors, 1))
     return [count for count in (more, configured // 2) if count >= 1 and count != configured]
 

@@ -1,9 +1,8 @@
 """The report: a table, a sentence and TOML for a person; the same as JSON for a program.
 
-Wanted: read from the top, it says what was measured, what came out, and what to do.
-Guaranteed: decides nothing (verdict.py does); prints only to the console it is given; names from
-files and directories are shown without markup and control characters.
-Still wrong: below 100 columns the names of the rows are broken.
+Guaranteed: prints only to the console that it is given; names from files and directories are shown
+without markup and control characters.
+Still wrong: below 100 columns the names of the rows are wrapped.
 """
 
 from __future__ import annotations
@@ -14,9 +13,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from fastjmix.tools.tune.effects import Effect, Figures, percent
 from fastjmix.tools.tune.plan import CONFIGURED, CONTROL
-from fastjmix.tools.tune.run import COMBINED, Report
-from fastjmix.tools.tune.verdict import Effect, Figures, percent
+from fastjmix.tools.tune.report import COMBINED, Report
 
 
 def show(report: Report, console: Console) -> None:
@@ -55,9 +54,9 @@ def _table(report: Report) -> Table:
     ):
         table.add_column(heading, justify="right", no_wrap=True)
     for one in report.figures:
-        table.add_row(*_row(one), *_against(_effect(report, one)))
+        table.add_row(*_row(one), *_comparison(_effect(report, one)))
     floor = _row(report.floor)
-    table.add_row(*floor[:4], "–", *floor[5:], *_against(None), style="dim")
+    table.add_row(*floor[:4], "–", *floor[5:], *_comparison(None), style="dim")
     return table
 
 
@@ -79,12 +78,12 @@ def _row(one: Figures) -> list[str]:
     ]
 
 
-def _against(seen: Effect | None) -> tuple[str, str]:
+def _comparison(seen: Effect | None) -> tuple[str, str]:
     return ("", "") if seen is None else (percent(seen.saved), percent(seen.noise))
 
 
 def as_json(report: Report) -> dict[str, Any]:
-    """The report as JSON can carry it."""
+    """Returns the report for a program."""
     return {
         "material": {
             "name": report.material.name,

@@ -1,6 +1,5 @@
 """One gateway under trial: a real `fastjmix run` with a derived configuration, and its envelopes.
 
-Wanted: what is measured is the product, on the disk where it will run.
 Guaranteed: its storage is a directory of its own below the configured storage path; its ports are
 the system's choice, on the loopback interface; it has no HTTP listener and no secret. Its upstream
 refuses every connection (a bound port at which nobody listens): nothing is delivered, so delivery
@@ -13,19 +12,15 @@ in an aet_table and ack = "uploaded" are not measured.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
-import signal
 import struct
-import subprocess
-import sys
 import zipfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
 import xxhash
 
@@ -33,6 +28,7 @@ from fastjmix.config import Config
 from fastjmix.errors import EnvelopeError, FastjmixError
 from fastjmix.jmix.read.admission import check_envelope
 from fastjmix.spool import Spool
+from fastjmix.tools.launch import LaunchError, Program
 from fastjmix.tools.tune.clock import Clock
 from fastjmix.tools.tune.material import Item
 from fastjmix.tools.tune.plan import Setting
@@ -41,9 +37,12 @@ from fastjmix.tools.tune.sender import Address
 START_SECS: Final = 30.0
 SEAL_SECS: Final = 60.0
 POLL_SECS: Final = 0.003
-LISTENING: Final = re.compile(r"listening .*what=dicom .*:(\d+)\s*$", re.MULTILINE)
 COMPLAINT: Final = re.compile(r"^\S+ (warn\w*|error|critical) ")
-LINES_SHOWN: Final = 5  # of a gateway's log, when a trial fails
+"""Matches a line of a log that may explain why a trial failed."""
+
+LINES_SHOWN: Final = 5
+"""Such lines that are shown."""
+
 TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 CONFIG: Final = """\
@@ -105,24 +104,24 @@ max_envelope_instances = {max_envelope_instances}
 service = "jmix_backend"
 target_ref = "nobody"
 """
-"""All that a gateway needs. Sealed at once, so that a round need not wait for the next; soon, where
-a title is taken for one that comes back for each image (senders.py)."""
+"""All that a gateway needs. An envelope is sealed at once, so that no round waits for the next; two
+seconds later where a title is taken for one that comes back for each image (packer/senders.py)."""
 
 
 PARTIES = """\
 sender = { id = "org:fastjmix.tools.tune" }
 receivers = [{ id = "org:fastjmix.tools.tune" }]"""
-"""A published envelope names them; who they are, and whether they sign, costs next to nothing."""
+"""A published envelope names parties. Their names cost next to nothing, and so does a signature."""
 
 
 class TrialError(FastjmixError):
-    """A gateway under trial did not do what it must."""
+    """A gateway under trial failed."""
 
 
 def derived(
     config: Config, setting: Setting, storage: Path, upstream: int, associations: int
 ) -> str:
-    """The configuration of one trial, as TOML. Pure."""
+    """Returns the configuration of one trial, as TOML."""
     listener, builder = config.dicom[0], config.dicom[0].builder
     return CONFIG.format(
         storage=_text(str(storage)),
@@ -146,7 +145,7 @@ def derived(
 
 
 def _text(value: str) -> str:
-    """A TOML basic string; what would be taken for a ${VAR} is escaped."""
+    """Returns a TOML basic string, with ${ escaped: it would begin a variable."""
     return json.dumps(value, ensure_ascii=False).replace("${", "$${")
 
 
@@ -164,59 +163,54 @@ class Gateway:
         self._setting = setting
         self._called = config.dicom[0].ae_title
         self._spool = Spool(directory / "spool")
-        self._log = directory / "gateway.log"
         self._port = 0
         text = derived(config, setting, directory / "spool", upstream, associations)
         (directory / "config.toml").write_text(text, encoding="utf-8")
-        command = [sys.executable, "-m", "fastjmix", "run", "-c", "config.toml"]
-        with self._log.open("w") as log:
-            self._process = _start(command, directory, log)
+        log = directory / "gateway.log"
+        # A process group of its own: Ctrl-C reaches tune alone, which then kills the gateway.
+        self._program = Program(
+            "run", "-c", "config.toml", log=log, directory=directory, own_group=True
+        )
 
     def ready(self, clock: Clock) -> None:
         """Waits until it listens. Raises TrialError, OutOfTime."""
         what = "a gateway was still starting"
-        port = clock.wait(self._listening, START_SECS, POLL_SECS, what)
+        try:
+            port = clock.wait(lambda: self._program.port("dicom"), START_SECS, POLL_SECS, what)
+        except LaunchError as problem:
+            raise TrialError(f"a gateway did not start:\n{problem.log_end}") from None
         if port is None:
             raise TrialError(f"a gateway was not ready within {START_SECS:g} s")
         self._port = port
 
-    def _listening(self) -> int | None:
-        """Returns its port when it is ready. Raises TrialError when it has ended."""
-        told = self._log.read_text("utf-8", "replace")
-        found = LISTENING.search(told)
-        if found and " started " in told:
-            return int(found[1])
-        if self._process.poll() is not None:
-            raise TrialError(f"a gateway did not start:\n{told[-2000:].strip()}")
-        return None
-
     def explain(self, problem: FastjmixError) -> FastjmixError:
-        """The problem, with the end of the log if this gateway has something to do with it."""
-        told = self._log.read_text("utf-8", "replace")
-        if " stopping " in told:
+        """Returns the problem, with the end of the log if the gateway has a part in it."""
+        text = self._program.text()
+        if " stopping " in text:
             hint = "Does something on this machine end every fastjmix (pkill)? Then run it again."
             return TrialError(f"{problem.message}: its gateway was told to stop", hint)
-        lines = [line for line in told.splitlines() if COMPLAINT.search(line)][-LINES_SHOWN:]
-        if self._process.poll() is not None:
-            lines = [f"the gateway ended with status {self._process.poll()}", *lines]
+        lines = [line for line in text.splitlines() if COMPLAINT.search(line)][-LINES_SHOWN:]
+        status = self._program.status
+        if status is not None:
+            lines = [f"the gateway ended with status {status}", *lines]
         return TrialError("\n".join([problem.message, *lines]))
 
     @property
     def address(self) -> Address:
+        """Returns where the gateway listens."""
         return Address((self._port,), self._called)
 
     def kill(self) -> None:
         """Ends it at once, and does not wait: what it holds is removed, so nothing is drained."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        self._program.kill()
 
     def wait(self) -> None:
         """Waits until it has ended."""
-        self._process.wait()
+        self._program.wait()
 
     def cpu(self) -> float:
-        """CPU seconds so far, user and system, of all its processes. Raises TrialError."""
-        pid = self._process.pid
+        """Returns CPU seconds so far, user and system, of all its processes. Raises TrialError."""
+        pid = self._program.pid
         try:
             children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
             return sum(_cpu(Path(f"/proc/{one}/stat").read_text()) for one in [pid, *children])
@@ -244,7 +238,7 @@ class Gateway:
         compare(envelopes, items, every_byte=every_byte, hashed=hashed)
 
     def clear(self) -> None:
-        """Removes what is in outbox/: nobody else waits for it."""
+        """Removes what is in outbox/."""
         for path in [*self._spool.outbox.glob("*.zip"), *self._spool.outbox.glob("*.json")]:
             path.unlink(missing_ok=True)
 
@@ -252,10 +246,10 @@ class Gateway:
 def compare(
     envelopes: Sequence[Path], items: Sequence[Item], *, every_byte: bool, hashed: bool
 ) -> None:
-    """Whether the envelopes hold exactly these data sets. Raises TrialError.
+    """Raises TrialError unless the envelopes hold exactly these data sets.
 
-    By number and lengths; with `every_byte` by their contents, and as JMIX envelopes, with their
-    digests if `hashed`.
+    Compares number and lengths; with `every_byte` contents too, and checks the JMIX envelopes, with
+    their digests if `hashed`.
     """
     wanted = Counter(_trace(item.data, every_byte) for item in items)
     found: Counter[tuple[int, int]] = Counter()
@@ -273,20 +267,9 @@ def compare(
         raise TrialError(f"the envelopes are wrong: {told}")
 
 
-def _start(command: list[str], directory: Path, log: IO[str]) -> subprocess.Popen[bytes]:
-    """In a process group of its own: Ctrl-C is ours to pass on."""
-    return subprocess.Popen(
-        command,
-        cwd=directory,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=log,
-        process_group=0,
-    )
-
-
 def _cpu(stat: str) -> float:
-    """utime + stime of /proc/<pid>/stat, in seconds; the name before them may hold anything."""
+    """Returns utime + stime of /proc/<pid>/stat, in seconds; the name before them may hold any
+    character."""
     fields = stat.rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICKS
 
@@ -296,7 +279,8 @@ def _trace(data: bytes | memoryview, every_byte: bool) -> tuple[int, int]:
 
 
 def _contents(envelope: Path, every_byte: bool) -> list[tuple[int, int]]:
-    """A trace of each data set in an archive: length, and hash if every byte counts."""
+    """Returns length and hash of each data set in an archive; the hash is 0 unless every byte
+    counts."""
     found = []
     with zipfile.ZipFile(envelope) as archive, envelope.open("rb", buffering=0) as file:
         for member in archive.infolist():

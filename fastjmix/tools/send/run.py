@@ -39,7 +39,7 @@ def send_files(
     leave_out: bool = False,
     on_outcome: Callable[[Outcome], None] | None = None,
 ) -> Report:
-    """Finds and sends the instances below `paths`, as `find` and `send` do; raises what they raise."""
+    """Finds the instances below `paths` and sends them; raises what `find` and `send` raise."""
     instances, skipped = find(paths)
     return send(
         peer,

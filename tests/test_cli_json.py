@@ -1,4 +1,4 @@
-"""--json of every command: what was done, or why not, is one JSON document on stdout."""
+"""--json of every command: its result or its error is one JSON document on stdout."""
 
 from __future__ import annotations
 
@@ -178,12 +178,12 @@ MADE_OF = (
     "fastjmix", "pipelines", "config.toml",
     "pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE",
 )  # fmt: skip
-"""What a wheel is made of."""
+"""A wheel is made of these."""
 
 
 def sources(target: Path) -> Path:
-    """Copies these, and the C that Cython made of its own. Asks no git: the repository may be an
-    archive, or belong to another user."""
+    """Copies these, and the C that Cython made. Does not ask git: the repository may be an archive,
+    or belong to another user."""
     for name in MADE_OF:
         if (ROOT / name).is_dir():
             without = shutil.ignore_patterns("__pycache__", "*.so")
@@ -207,7 +207,7 @@ def install_wheel(where: Path, packages: Path) -> None:
 
 
 def install_what_a_wheel_holds(where: Path, packages: Path) -> None:
-    """The step of a wheel's build that chooses the files; the core is the compiled one."""
+    """Runs the step of a wheel's build that chooses the files; the core is the compiled one."""
     command = [sys.executable, "setup.py", "-q", "build_py", "--build-lib", packages]
     source = sources(where / "source")
     built = subprocess.run(command, cwd=source, capture_output=True, text=True, check=False)
@@ -218,7 +218,7 @@ def install_what_a_wheel_holds(where: Path, packages: Path) -> None:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The python of an environment with fastjmix as a wheel has it; dependencies are this one's."""
+    """Returns the python of an environment with fastjmix as a wheel has it, with dependencies."""
     where = tmp_path_factory.mktemp("wheel")
     venv.create(where / "venv", with_pip=False, symlinks=True)
     (packages,) = (where / "venv").glob("lib/python*/site-packages")

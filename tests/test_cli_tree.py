@@ -19,7 +19,7 @@ from fastjmix.cli.tree import app
 
 
 def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every command and group of the tree, with its words on the command line."""
+    """Yields every command and group of the tree, with its words on the command line."""
     yield path, command
     for name, inner in getattr(command, "commands", {}).items():
         yield from commands(inner, (*path, name))
@@ -30,11 +30,11 @@ LEAVES: Final = {path: one for path, one in TREE.items() if not hasattr(one, "co
 NAMES: Final = pytest.mark.parametrize("path", LEAVES, ids=" ".join)
 
 NEEDED_TOO: Final = {("envelope", "keygen"): ["--signing"], ("send",): ["--echo"]}
-"""What these commands need beside what they declare as required."""
+"""These commands need more than what they declare as required."""
 
 
 def plausible(path: tuple[str, ...]) -> list[str]:
-    """Arguments with which a command begins its work: a value for whatever it requires."""
+    """Returns arguments with which a command begins its work: a value for each that it requires."""
     words = list(NEEDED_TOO.get(path, []))
     for one in LEAVES[path].params:
         if not one.required:
@@ -81,7 +81,7 @@ def test_every_command_has_json_and_names_what_is_missing(path: tuple[str, ...])
 
 @NAMES
 def test_a_failure_at_work_is_json(path: tuple[str, ...], tmp_path: Path) -> None:
-    """Whatever is named is an empty file, or the directory "." where it is the configuration."""
+    """Each file that is named is empty; the configuration is the directory "."."""
     (tmp_path / "none").touch()
     done = run_command(*path, *plausible(path), *configured(path), "--json", cwd=tmp_path)
     told = one_document(done)
@@ -90,7 +90,7 @@ def test_a_failure_at_work_is_json(path: tuple[str, ...], tmp_path: Path) -> Non
 
 
 def configured(path: tuple[str, ...]) -> list[str]:
-    """The option that names a configuration, if the command has one."""
+    """Returns the option that names a configuration, if the command has one."""
     return ["-c", "."] if any("--config" in one.opts for one in LEAVES[path].params) else []
 
 
@@ -98,13 +98,13 @@ INTERRUPT: Final = """
 import os, signal, sys
 from fastjmix import cli
 
-def hear(event, arguments):
+def interrupt(event, arguments):
     # the first thing that a command needs beyond the command line
     if event == "import" and arguments[0].startswith("fastjmix."):
         os.kill(os.getpid(), signal.SIGINT)
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
-sys.addaudithook(hear)
+sys.addaudithook(interrupt)
 cli.main()
 """
 

@@ -35,7 +35,7 @@ def run_demo(where: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def processes_in(directory: Path) -> list[str]:
-    """Command lines of the processes that mention a directory."""
+    """Returns the command lines of the processes that mention a directory."""
     found = []
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
         try:

@@ -1,4 +1,4 @@
-"""`fastjmix send`: DICOMDIR, patterns, dry run, resume, times, PDU length, nobody there, Ctrl-C."""
+"""`fastjmix send`: DICOMDIR, patterns, dry run, resume, times, PDU length, no peer, Ctrl-C."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MEDIA = PYDICOM_FILES / "test_files" / "dicomdirtests"
 
 
 def nobody() -> int:
-    """A port at which nobody listens."""
+    """Returns a port at which no program listens."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port: int = taken.getsockname()[1]
     return port
@@ -45,7 +45,7 @@ def images(directory: Path, count: int) -> list[Path]:
 
 @pytest.fixture
 def media(tmp_path: Path) -> Path:
-    """A CD with its index."""
+    """Returns a folder like a CD, with its index."""
     records = dcmread(MEDIA / "DICOMDIR").DirectoryRecordSequence
     for record in records:
         if name := record.get("ReferencedFileID"):
@@ -311,7 +311,7 @@ def test_each_time_has_its_own_option(tmp_path: Path) -> None:
 
 @contextmanager
 def many_connections(address: tuple[str, int]) -> Iterator[None]:
-    """So many connections that the kernel completes no more for this listener."""
+    """Opens so many connections that the kernel completes no more for this listener."""
     wires = []
     for _ in range(4):
         wire = socket.socket()

@@ -551,7 +551,7 @@ def test_a_sample_of_a_directory(tmp_path: Path) -> None:
 
 
 def write_files(directory: Path, sent: material.Material, **changes: str) -> None:
-    """As Part 10 files."""
+    """Writes the items as Part 10 files."""
     for number, item in enumerate(sent.items):
         meta = file_meta(item)
         data = item.data
@@ -738,7 +738,7 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
 
 
 def left_behind(directory: Path) -> list[str]:
-    """Processes that work in a directory, and what tune has not removed."""
+    """Returns processes that work in a directory, and directories that tune has not removed."""
     found = [str(path) for path in directory.rglob("tune-*")]
     for entry in Path("/proc").glob("[0-9]*/cwd"):
         try:

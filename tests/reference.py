@@ -121,6 +121,13 @@ def payload_hash(files: dict[str, bytes], algorithm: str) -> str:
     return f"{algorithm}:{digest(algorithm, text.encode()).hex()}"
 
 
+def stream_hash(files: dict[str, bytes], algorithm: str) -> str:
+    """STREAM: all paths and contents as one text, in the order of the paths' UTF-8."""
+    ordered = sorted((path.encode(), data) for path, data in files.items())
+    text = b"".join(path + b"\n" + data for path, data in ordered)
+    return f"{algorithm}:{digest(algorithm, text).hex()}"
+
+
 def harmony_tree(arrivals: Sequence[tuple[str, str]]) -> list[str]:
     """Member names for (study, series) pairs in order of arrival, by counting them again."""
     names = []

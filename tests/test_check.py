@@ -19,7 +19,7 @@ import pytest
 from envelopes import HARMONY, ID, IMAGE, PUBLISHED, STUDY, members, zipped
 
 from fastjmix.errors import EnvelopeError
-from fastjmix.jmix.digests import Member, stream_hash, tree_hash
+from fastjmix.jmix.digests import File, stream_hash, tree_hash
 from fastjmix.jmix.read.admission import EnvelopeSummary, Limits, check_envelope, read_manifest
 
 
@@ -360,7 +360,7 @@ STREAM = "sha256:eac9f801b7fb7c2c191fc8936faa35ed1c2442843da1cd053adb2d6231ec0b1
 
 
 def test_known_values() -> None:
-    found = [Member(p, len(d), hashlib.sha256(d).hexdigest()) for p, d in VECTOR.items()]
+    found = [File(p, len(d), hashlib.sha256(d).hexdigest()) for p, d in VECTOR.items()]
     assert tree_hash("sha256", found[::-1], ["series_10", "series_1"]) == TREE
     assert stream_hash("sha256", list(VECTOR)[::-1], lambda path: [VECTOR[path]]) == STREAM
 

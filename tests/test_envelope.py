@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable
+from random import Random
 from typing import Any
 
 import orjson
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from fastjmix.dicom.dataset import Description
 from fastjmix.errors import EnvelopeError
+from fastjmix.jmix import digests
 from fastjmix.jmix.write import harmony, payload_hash, profiles
 from fastjmix.jmix.write.envelope import Contents, Document, Options
 
@@ -246,11 +248,11 @@ VECTOR = {
 
 
 def hashed(files: dict[str, bytes], algorithm: str) -> str:
-    digests = [
-        payload_hash.File(path, len(data), reference.digest(algorithm, data).hex())
+    found = [
+        digests.File(path, len(data), reference.digest(algorithm, data).hex())
         for path, data in files.items()
     ]
-    return payload_hash.tree(digests, algorithm)  # type: ignore[arg-type]
+    return payload_hash.tree(found, algorithm)  # type: ignore[arg-type]
 
 
 def test_payload_hash_is_the_known_one() -> None:
@@ -270,6 +272,27 @@ def test_payload_hash_is_that_of_the_slow_twin(files: dict[str, bytes], algorith
     directories = {path[: at + 1] for path in files for at in range(len(path)) if path[at] == "/"}
     assume(not any(f"{path}/" in directories for path in files))  # both file and directory
     assert hashed(files, algorithm) == reference.payload_hash(files, algorithm)
+
+
+@settings(deadline=None)
+@given(
+    st.dictionaries(parts, st.lists(st.binary(), max_size=4)),
+    st.sampled_from(["sha256", "blake3"]),
+    st.randoms(),
+)
+def test_stream_hash_is_that_of_the_slow_twin(
+    files: dict[str, list[bytes]], algorithm: str, random: Random
+) -> None:
+    """Whatever the order of the paths, and however each file is cut into pieces."""
+    paths = list(files)
+    random.shuffle(paths)
+    twin = reference.stream_hash({p: b"".join(cut) for p, cut in files.items()}, algorithm)
+    assert digests.stream_hash(algorithm, paths, files.__getitem__) == twin
+    passing = digests.StreamHash(algorithm)
+    for path in paths:
+        assert list(passing.hash_file(path, files[path])) == files[path]
+    assert passing.in_order == (paths == sorted(paths, key=str.encode))
+    assert not passing.in_order or str(passing) == twin
 
 
 @settings(deadline=None)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from fastjmix.dicom.dataset import Description
 from fastjmix.errors import EnvelopeError
 from fastjmix.jmix import digests, keys
-from fastjmix.jmix.write import assertions, parties, payload_hash, published, signing
+from fastjmix.jmix.write import assertions, parties, published, signing
 from fastjmix.jmix.write.envelope import Contents, Options
 
 ID = "550e8400-e29b-41d4-a716-446655440000"
@@ -305,9 +305,11 @@ def test_every_document_is_valid(
     payload |= {name: d for name, d in documents.items() if name.startswith("payload/")}
     below = {name.removeprefix("payload/"): data for name, data in payload.items()}
     if not skip_hashing:
-        # The verifier's side, which shares no code with the writer's.
+        # tests/reference.py shares no code with the writer.
+        twin = {"tree": reference.payload_hash, "stream": reference.stream_hash}[form]
+        assert manifest["security"]["payload_hash"] == twin(below, "sha256")
         members = [
-            digests.Member(path, len(data), reference.digest("sha256", data).hex())
+            digests.File(path, len(data), reference.digest("sha256", data).hex())
             for path, data in below.items()
         ]
         forms = digests.payload_hashes("sha256", members, ["dicom"], lambda path: [below[path]])
@@ -382,11 +384,11 @@ STREAM = "sha256:eac9f801b7fb7c2c191fc8936faa35ed1c2442843da1cd053adb2d6231ec0b1
 
 
 def test_stream_hash_is_the_known_one() -> None:
-    whole = payload_hash.stream(VECTOR, "sha256", lambda path: [VECTOR[path]])
-    split = payload_hash.stream(
-        list(VECTOR)[::-1], "sha256", lambda path: [bytes([b]) for b in VECTOR[path]]
+    whole = digests.stream_hash("sha256", VECTOR, lambda path: [VECTOR[path]])
+    split = digests.stream_hash(
+        "sha256", list(VECTOR)[::-1], lambda path: [bytes([b]) for b in VECTOR[path]]
     )
-    assert whole == split == STREAM
+    assert whole == split == STREAM == reference.stream_hash(VECTOR, "sha256")
 
 
 # -- parties ---------------------------------------------------------------------------------

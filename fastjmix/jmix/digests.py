@@ -1,10 +1,14 @@
-"""Hashes over the files of an envelope that is already there: the verifier's side.
+"""Digests of members, and the two forms of `security.payload_hash`.
 
-Wanted: the two forms of `security.payload_hash` that exist, from their definitions, independent of
-the code that writes envelopes, so that each is the other's witness.
-Guaranteed: pieces in, hexadecimal text out; no member is ever held whole.
-Still wrong: paths are ordered by their UTF-8 bytes; readers that order by UTF-16 units or that
-compare numeric names as numbers differ for names outside what JMIX writers make.
+The writer and the verifier share this code. Its independent twins stand in tests/reference.py.
+
+    TREE    the published description, made concrete by jmix-php: one line a file and a folder
+    STREAM  jmix-rs and jmix-js: path, line feed, content of each file; no folders, no sizes
+
+Guaranteed: no member is held as a whole. Paths are relative to the payload folder and ordered by
+their UTF-8 bytes.
+Still wrong: readers that order by UTF-16 units, or that compare numeric names as numbers, differ
+for names outside what JMIX writers make.
 """
 
 from __future__ import annotations
@@ -17,15 +21,16 @@ import blake3
 
 
 class Hash(Protocol):
-    """What hashlib and blake3 have in common."""
+    """The methods that hashlib's and blake3's objects have in common."""
 
     def update(self, data: bytes | memoryview, /) -> object: ...
     def digest(self) -> bytes: ...
     def hexdigest(self) -> str: ...
 
 
-class Member(NamedTuple):
-    """A file of the payload: its path below the payload folder, size in bytes, digest in hex."""
+class File(NamedTuple):
+    """A file of the payload: path below the payload folder, size in bytes, digest in lower-case
+    hexadecimal. The digest is "" where hashing is skipped."""
 
     path: str
     size: int
@@ -33,7 +38,7 @@ class Member(NamedTuple):
 
 
 def new_hash(algorithm: str) -> Hash:
-    """ "sha256" or "blake3". Raises ValueError for any other."""
+    """Returns a new hash object for "sha256" or "blake3". Raises ValueError for any other name."""
     if algorithm == "sha256":
         return hashlib.sha256()
     if algorithm == "blake3":
@@ -42,7 +47,10 @@ def new_hash(algorithm: str) -> Hash:
 
 
 def digest_of(pieces: Iterable[bytes], algorithms: Collection[str]) -> dict[str, str]:
-    """Lower-case hex digests by algorithm, of all pieces; exhausts `pieces` in any case."""
+    """Returns the lower-case hexadecimal digests of all pieces together, by algorithm.
+
+    Exhausts `pieces` even when there are no algorithms.
+    """
     hashes = {algorithm: new_hash(algorithm) for algorithm in algorithms}
     for piece in pieces:
         for one in hashes.values():
@@ -50,38 +58,72 @@ def digest_of(pieces: Iterable[bytes], algorithms: Collection[str]) -> dict[str,
     return {algorithm: one.hexdigest() for algorithm, one in hashes.items()}
 
 
-def tree_hash(algorithm: str, members: Iterable[Member], folders: Iterable[str]) -> str:
-    """The TREE form: "sha256:" and the digest of one line a file and a folder, ordered by path.
+def tree_hash(algorithm: str, files: Iterable[File], folders: Iterable[str]) -> str:
+    """Returns the TREE form: the algorithm's name, ":", and the digest of the sorted lines.
 
-    `folders` are paths below the payload folder, those that only names imply included. A line is
-    "file:<path>:<size>:<hex digest>" or "dir:<path>".
+    A line is "file:<path>:<size>:<hex digest>" or "dir:<path>", ended by a line feed. `folders` are
+    paths below the payload folder; they include those that only a file's name implies.
     """
-    lines = {member.path: f"file:{member.path}:{member.size}:{member.digest}" for member in members}
-    lines |= {path: f"dir:{path}" for path in folders}
-    text = new_hash(algorithm)
-    for path in sorted(lines, key=str.encode):
-        text.update(f"{lines[path]}\n".encode())
-    return f"{algorithm}:{text.hexdigest()}"
+    lines = {file.path: f"file:{file.path}:{file.size}:{file.digest}\n" for file in files}
+    lines |= {path: f"dir:{path}\n" for path in folders}
+    found = new_hash(algorithm)
+    # UTF-8 sorts as its code points do.
+    found.update("".join([lines[path] for path in sorted(lines)]).encode())
+    return f"{algorithm}:{found.hexdigest()}"
+
+
+class StreamHash:
+    """The STREAM form, computed while the payload is read, file by file.
+
+    `in_order` is False once a file came before one with a smaller path: the digest is then not the
+    payload's hash.
+    """
+
+    def __init__(self, algorithm: str) -> None:
+        self._algorithm = algorithm
+        self._hash = new_hash(algorithm)
+        self._last: bytes | None = None
+        self.in_order = True
+
+    def hash_file(self, path: str, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        """Yields the pieces of the next file, each after it was hashed."""
+        name = path.encode()
+        if self._last is not None and name <= self._last:
+            self.in_order = False
+        self._last = name
+        self._hash.update(name + b"\n")
+        for piece in pieces:
+            self._hash.update(piece)
+            yield piece
+
+    def hexdigest(self) -> str:
+        """Returns the digest of the files so far, in lower-case hexadecimal."""
+        return self._hash.hexdigest()
+
+    def __str__(self) -> str:
+        return f"{self._algorithm}:{self.hexdigest()}"
 
 
 def stream_hash(
     algorithm: str, paths: Iterable[str], read: Callable[[str], Iterable[bytes]]
 ) -> str:
-    """The STREAM form (jmix-rs, jmix-js): path, line feed, content, for each file by path."""
-    text = new_hash(algorithm)
-    for path in sorted(paths, key=str.encode):
-        text.update(path.encode() + b"\n")
-        for piece in read(path):
-            text.update(piece)
-    return f"{algorithm}:{text.hexdigest()}"
+    """Returns the STREAM form of the files at `paths`, in whatever order they are given.
+
+    `read` gives the pieces of the file at a path.
+    """
+    found = StreamHash(algorithm)
+    for path in sorted(paths):
+        for _ in found.hash_file(path, read(path)):
+            pass
+    return str(found)
 
 
 def payload_hashes(
     algorithm: str,
-    members: Collection[Member],
+    files: Collection[File],
     folders: Iterable[str],
     read: Callable[[str], Iterable[bytes]],
 ) -> Iterator[str]:
-    """Both forms, the cheap one first: STREAM has to read everything again, in its own order."""
-    yield tree_hash(algorithm, members, folders)
-    yield stream_hash(algorithm, [member.path for member in members], read)
+    """Yields both forms, TREE first: STREAM reads everything again, in its own order."""
+    yield tree_hash(algorithm, files, folders)
+    yield stream_hash(algorithm, [file.path for file in files], read)

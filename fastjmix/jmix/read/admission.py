@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple, Protocol
 
 from fastjmix.errors import EnvelopeError
 from fastjmix.jmix import strict_json
-from fastjmix.jmix.digests import Member, digest_of, payload_hashes
+from fastjmix.jmix.digests import File, digest_of, payload_hashes
 from fastjmix.jmix.faults import Fault, Tell, foreseen, refuse, strict
 from fastjmix.jmix.ids import canonical_id
 from fastjmix.jmix.limits import DEFAULT_LIMITS, Limits
@@ -517,7 +517,7 @@ def compare_payload(
     if not all(name in digests for name in names):
         return
     payload = [
-        Member(name.removeprefix(base), container.sizes[name], digests[name][algorithm])
+        File(name.removeprefix(base), container.sizes[name], digests[name][algorithm])
         for name in names
     ]
     folders = [folder[len(base) :] for folder in container.folders if folder.startswith(base)]

@@ -1,27 +1,36 @@
-"""A payload as it goes by: what must be remembered of one that is never held as a whole.
+"""A decrypted payload, of which only what a check needs is kept while it is read.
 
-Wanted: a decrypted payload can be judged like an open one, though it is read once, from the front.
+Wanted: a decrypted payload can be checked like one that is not encrypted, though it is read once,
+from the front.
 Guaranteed: memory for names, digests and the two documents, within `Limits`.
-Still wrong: both digests of each member are made, as nobody knows yet which of them is listed.
+Still wrong: both digests of each member are made, because which of them is listed is not known yet.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from typing import Final
 
 from fastjmix.errors import EnvelopeError
-from fastjmix.jmix.digests import new_hash
+from fastjmix.jmix.digests import StreamHash, new_hash
 from fastjmix.jmix.faults import Fault
 from fastjmix.jmix.limits import DEFAULT_LIMITS
 from fastjmix.jmix.member_names import folders_of
 
 DOCUMENTS: Final = ("metadata.json", "files.json")
 
+DIGESTS: Final = ("sha256", "blake3")
+"""The digests that a listing may have."""
+
 
 class Inside:
-    """A decrypted payload as it went by: sizes, digests, documents; jmix-js's hash if it can be."""
+    """Names, sizes and digests of a decrypted payload's members, and its documents' bytes.
+
+    `members` are (path below the payload folder, size in bytes, pieces); `base` is that folder with
+    its slash. All names here begin with it. `stream` is the payload's hash in the STREAM form
+    (jmix-js); None when the members are not in the order of their paths, or a fault ended the
+    reading.
+    """
 
     def __init__(self, members: Iterable[tuple[str, int, Iterator[bytes]]], base: str) -> None:
         self.sizes: dict[str, int] = {}
@@ -29,37 +38,32 @@ class Inside:
         self.documents: dict[str, bytes] = {}
         self.faults: list[EnvelopeError] = []
         self.stream: str | None = None
-        stream, last, sorted_so_far = hashlib.sha256(), "", True
-        limits = DEFAULT_LIMITS
+        stream = StreamHash("sha256")
         try:
             for path, size, pieces in members:
-                name = base + path
-                sorted_so_far = sorted_so_far and path.encode() > last.encode()
-                last = path
-                hashes = {one: new_hash(one) for one in ("sha256", "blake3")}
-                document: list[bytes] | None = [] if path in DOCUMENTS else None
-                if document is not None and size > limits.max_metadata_bytes:
-                    limit = limits.max_metadata_bytes
-                    self.faults.append(
-                        Fault(name, f"is {size} bytes; max_metadata_bytes is {limit}")
-                    )
-                    document = None
-                stream.update(path.encode() + b"\n")
-                for piece in pieces:
-                    for one in hashes.values():
-                        one.update(piece)
-                    stream.update(piece)
-                    if document is not None:
-                        document.append(piece)
-                self.sizes[name] = size
-                self.digests[name] = {one: made.hexdigest() for one, made in hashes.items()}
-                if document is not None:
-                    self.documents[name] = b"".join(document)
+                self._read(base + path, size, stream.hash_file(path, pieces), path in DOCUMENTS)
         except EnvelopeError as fault:
             self.faults.append(fault)
             return
-        if sorted_so_far:
-            self.stream = f"sha256:{stream.hexdigest()}"
+        if stream.in_order:
+            self.stream = str(stream)
+
+    def _read(self, name: str, size: int, pieces: Iterable[bytes], is_document: bool) -> None:
+        limit = DEFAULT_LIMITS.max_metadata_bytes
+        if is_document and size > limit:
+            self.faults.append(Fault(name, f"is {size} bytes; max_metadata_bytes is {limit}"))
+            is_document = False
+        hashes = {one: new_hash(one) for one in DIGESTS}
+        document: list[bytes] = []
+        for piece in pieces:
+            for one in hashes.values():
+                one.update(piece)
+            if is_document:
+                document.append(piece)
+        self.sizes[name] = size
+        self.digests[name] = {one: made.hexdigest() for one, made in hashes.items()}
+        if is_document:
+            self.documents[name] = b"".join(document)
 
     @property
     def folders(self) -> set[str]:

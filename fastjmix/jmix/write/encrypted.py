@@ -5,8 +5,7 @@ Guaranteed: no plaintext is written; each call has its own ephemeral key and iv.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -14,6 +13,7 @@ from isal.isal_zlib import crc32
 
 from fastjmix.errors import EnvelopeError
 from fastjmix.failpoints import reach
+from fastjmix.jmix.digests import StreamHash
 from fastjmix.jmix.write import published
 from fastjmix.jmix.write.archive import Member, local_header
 from fastjmix.jmix.write.documents import write_documents
@@ -68,13 +68,14 @@ def write_encrypted(
 
 
 class _Payload:
-    """What is to be encrypted, ordered by path; for jmix-js it is hashed as it goes by."""
+    """The files to be encrypted, ordered by path. For jmix-js they are hashed while they are
+    read."""
 
     def __init__(self, contents: Contents, options: Options, dialect: str) -> None:
         from fastjmix.jmix.write.encryption import Plain
 
         hashed = dialect == "js" and not options.skip_hashing
-        self._hash = hashlib.sha256() if hashed else None
+        self._stream = StreamHash("sha256") if hashed else None
         read = options.read
         if read is None:
             raise EnvelopeError("the payload cannot be read", "This is a fault of fastjmix.")
@@ -84,19 +85,16 @@ class _Payload:
         ]
         found += [(one.name, one.size, partial(read, one.name)) for one in contents.instances()]
         self.members: list[Plain] = [
-            Plain(path, size, partial(self._seen, path, pieces))
+            Plain(path, size, partial(self._pieces, path, pieces))
             for path, size, pieces in sorted((n[BELOW:].decode(), s, p) for n, s, p in found)
         ]
 
     @property
     def hash(self) -> str | None:
-        """The digest of paths and contents in their order (hashes.stream); None: not made."""
-        return self._hash.hexdigest() if self._hash is not None else None
+        """The STREAM form's digest after all members were read; None for other dialects."""
+        return self._stream.hexdigest() if self._stream is not None else None
 
-    def _seen(self, path: str, pieces: Callable[[], Iterable[bytes]]) -> Iterator[bytes]:
-        if self._hash is not None:
-            self._hash.update(path.encode() + b"\n")
-        for piece in pieces():
-            if self._hash is not None:
-                self._hash.update(piece)
-            yield piece
+    def _pieces(self, path: str, pieces: Callable[[], Iterable[bytes]]) -> Iterable[bytes]:
+        if self._stream is None:
+            return pieces()
+        return self._stream.hash_file(path, pieces())

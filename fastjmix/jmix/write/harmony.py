@@ -22,10 +22,11 @@ from typing import Any, Final
 
 import orjson
 
+from fastjmix.jmix.digests import File
 from fastjmix.jmix.write import listing
 from fastjmix.jmix.write.described import conflict_entry
 from fastjmix.jmix.write.envelope import PAYLOAD, Contents, Document, Options, Series, Study
-from fastjmix.jmix.write.payload_hash import File, payload_hash
+from fastjmix.jmix.write.payload_hash import payload_hash
 
 NAME: Final = "harmony"
 MANIFEST: Final = b"manifest.json"

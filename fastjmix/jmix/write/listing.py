@@ -12,8 +12,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from fastjmix.errors import EnvelopeError
+from fastjmix.jmix.digests import File
 from fastjmix.jmix.write.envelope import BELOW, Contents, Document, Instance, Options
-from fastjmix.jmix.write.payload_hash import File, hexadecimal
+from fastjmix.jmix.write.payload_hash import hexadecimal
 
 
 def files(documents: Iterable[Document], contents: Contents, options: Options) -> list[File]:

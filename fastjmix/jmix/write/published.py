@@ -29,11 +29,12 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from fastjmix.errors import EnvelopeError
+from fastjmix.jmix.digests import File
 from fastjmix.jmix.write.described import Patient, conflict_entry
 from fastjmix.jmix.write.envelope import Contents, Document, Options, Series, Study
 from fastjmix.jmix.write.listing import files, instance_entry, timestamp
 from fastjmix.jmix.write.parties import AssertionSettings, ContactPoint, Entity, Published, Signing
-from fastjmix.jmix.write.payload_hash import File, payload_hash
+from fastjmix.jmix.write.payload_hash import payload_hash
 
 if TYPE_CHECKING:
     from fastjmix.jmix.keys import SigningKey

@@ -21,7 +21,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from fastjmix.errors import EnvelopeError
-from fastjmix.jmix.digests import stream_hash
+from fastjmix.jmix.digests import File, stream_hash
 from fastjmix.jmix.faults import strict
 from fastjmix.jmix.keys import RecipientKey
 from fastjmix.jmix.limits import DEFAULT_LIMITS, Limits
@@ -29,7 +29,7 @@ from fastjmix.jmix.read.admission import payload_hash_of
 from fastjmix.jmix.read.container import Envelope
 from fastjmix.jmix.write import encryption
 from fastjmix.jmix.write.envelope import Document
-from fastjmix.jmix.write.payload_hash import File, tree
+from fastjmix.jmix.write.payload_hash import tree
 from fastjmix.tools.envelope.opening import open_envelope
 from fastjmix.tools.envelope.output import OutputError, new_file
 from fastjmix.tools.envelope.zipping import ZipOut

@@ -8,5 +8,4 @@ rules.py           the form of the documents
 inside.py          what is remembered of a payload as it goes by
 member_file.py     a member as a file object
 portable_names.py  names that some file systems cannot hold
-original.py        has a ZIP still the headers that fastjmix gave it?
 """

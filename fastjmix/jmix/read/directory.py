@@ -4,8 +4,7 @@ Wanted: what an archive holds, in time and memory that grow with the bytes of it
 faster.
 Guaranteed: end records and directory agree; each entry is read once, from the front; its name is
 what every reader of ZIP takes for it, and its ZIP64 sizes are said once.
-Still wrong: times and versions are believed; original.py looks at those of archives that were
-sealed here.
+Still wrong: times, attributes and versions are not checked: they say nothing about a member's data.
 
 Sources: PKWARE APPNOTE 6.3.10, §4.3.12 to §4.3.16, §4.4, §4.5.3, §4.6.9 (Unicode path field).
 """
@@ -44,10 +43,7 @@ PATH_FIELD: Final = 0x7075
 
 @dataclass(slots=True)
 class Entry:
-    """An entry: its name as it stands, its sizes in bytes, the offset of its local file header.
-
-    `header` is the entry's fixed part, 46 bytes.
-    """
+    """An entry of the central directory: name, sizes in bytes, offset of its local file header."""
 
     name: str
     flags: int
@@ -57,7 +53,6 @@ class Entry:
     size: int
     attributes: int
     offset: int
-    header: bytes
 
     @property
     def is_folder(self) -> bool:
@@ -150,8 +145,7 @@ def read(file: BinaryIO, start: int, length: int, count: int) -> list[Entry]:
 
 def _entry(data: bytes, at: int, start: int) -> tuple[Entry, int]:
     """Returns the entry at an offset of a directory that begins at `start`, and where it ends."""
-    header = data[at : at + HEADER.size]
-    fields = HEADER.unpack(header)
+    fields = HEADER.unpack_from(data, at)
     _, _, needed, flags, method, _, _, crc, packed, size, *lengths, _, _, attributes, offset = (
         fields
     )
@@ -170,7 +164,7 @@ def _entry(data: bytes, at: int, start: int) -> tuple[Entry, int]:
     if extra:
         _check_second_name(extra, raw, name, start + at)
         size, packed, offset = _wide(extra, (size, packed, offset), name, start + at)
-    entry = Entry(name, flags, method, crc, packed, size, attributes, offset, header)
+    entry = Entry(name, flags, method, crc, packed, size, attributes, offset)
     return entry, end
 
 

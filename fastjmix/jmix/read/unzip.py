@@ -8,8 +8,8 @@ folder it is unpacked in; only methods 0 and 8 (APPNOTE §4.4.5); nothing encryp
 member twice, none sharing bytes with another. A member's data are exactly as long as both of its
 sizes say, packed and unpacked, and have its CRC-32. Every bound is a field of `Limits`, and the
 refusal names it; one of structure names the byte. Opens no file: takes an open one.
-Still wrong: times, attributes and versions of a stranger's archive are believed; original.py looks
-at those of archives that were sealed here.
+Still wrong: times, attributes (but for links) and versions are not checked: they say nothing about
+a member's data.
 """
 
 from __future__ import annotations

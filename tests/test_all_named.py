@@ -197,8 +197,8 @@ def test_a_name_that_is_no_text_is_told_in_json(tmp_path: Path) -> None:
 
 def test_one_fault_stays_as_it_is_and_none_is_none() -> None:
     report = Report()
-    report.refuse()
-    report.tell(Fault("a", "is wrong", "Mend it.", at=7))
+    report.raise_faults()
+    report.add_fault(Fault("a", "is wrong", "Mend it.", at=7))
     with pytest.raises(Fault) as raised:
-        report.refuse()
+        report.raise_faults()
     assert (raised.value.message, raised.value.hint) == ("a, byte 7: is wrong", "Mend it.")

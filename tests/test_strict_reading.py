@@ -28,8 +28,7 @@ from fastjmix.errors import EnvelopeError
 from fastjmix.jmix import keys, strict_json
 from fastjmix.jmix.faults import Unforeseen
 from fastjmix.jmix.limits import Limits
-from fastjmix.jmix.read import admission, report, rules, unzip
-from fastjmix.jmix.read import verify as verifying
+from fastjmix.jmix.read import admission, documents, report, rules, signatures, unzip
 from fastjmix.jmix.read.admission import check_envelope, read_manifest
 from fastjmix.jmix.read.portable_names import clashes
 from fastjmix.jmix.read.unzip import Archive
@@ -322,13 +321,13 @@ def test_s31_a_document_of_brackets_is_refused() -> None:
 @pytest.mark.parametrize("off", [-1, 0, 1])
 def test_s31_studies_of_an_envelope(off: int) -> None:
     studies = {
-        f"1.2.{n}": {"study_uid": "1", "series": []} for n in range(admission.STUDIES_MAX + off)
+        f"1.2.{n}": {"study_uid": "1", "series": []} for n in range(documents.STUDIES_MAX + off)
     }
     data = zipped(members(metadata={"studies": studies}))
     if off > 0:
         refused(data, "STUDIES_MAX, 1000")
     else:
-        assert len(check_envelope(io.BytesIO(data)).studies) == admission.STUDIES_MAX + off
+        assert len(check_envelope(io.BytesIO(data)).studies) == documents.STUDIES_MAX + off
 
 
 @pytest.mark.parametrize("off", [-1, 0, 1])
@@ -336,8 +335,8 @@ def test_s31_faults_and_remarks_that_are_kept(off: int) -> None:
     count = report.FINDINGS_MAX + off
     found = report.Report()
     for number in range(count):
-        found.tell(EnvelopeError(f"member: fault {number}"))
-        found.remark("member", f"remark {number}")
+        found.add_fault(EnvelopeError(f"member: fault {number}"))
+        found.add_remark("member", f"remark {number}")
     assert (len(found.faults), len(found.remarks)) == (min(count, report.FINDINGS_MAX),) * 2
     assert (found.more_faults, found.more_remarks) == (max(0, off),) * 2
     assert not found.ok
@@ -418,7 +417,7 @@ def test_bytes_of_a_signature(monkeypatch: pytest.MonkeyPatch, off: int) -> None
     key = keys.signing_key(bytes(range(32)), "test")
     content = members()
     jws = sign_manifest(content["manifest.json"], key)
-    monkeypatch.setattr(verifying, "JWS_BYTES_MAX", len(jws) - off)
+    monkeypatch.setattr(signatures, "JWS_BYTES_MAX", len(jws) - off)
     found = verify(io.BytesIO(sealed({**content, "manifest.jws": jws})), public_key=key.public)
     assert any("JWS_BYTES_MAX" in one.what for one in found.faults) == (off > 0)
 

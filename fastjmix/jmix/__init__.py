@@ -1,9 +1,10 @@
-"""JMIX envelopes: the bytes of what is delivered (write/), and of what others made (read/).
+"""JMIX envelopes: write/ makes the bytes that are delivered, read/ reads envelopes of any program.
 
-Sans-I/O: no module in here opens a file or a socket, and none knows DICOM. fastjmix/tools/envelope
-and the processes open files and bring the two together.
+No module in here opens a file or a socket, and none knows DICOM: read/unzip.py reads from a file
+that its caller opened. fastjmix/tools/envelope and the processes open files and bring envelopes and
+DICOM together.
 
-The three functions of the Python API were here before they were in `fastjmix` itself.
+The three functions of the Python API are kept here under their earlier names.
 """
 
 from fastjmix import build, open_envelope, verify

@@ -1,9 +1,9 @@
-"""Names the faults of a stranger's envelope: the error, and the words for it.
+"""The error for a fault of an envelope, and the functions that report one.
 
-Wanted: a refusal names the member or the document at fault, in words that its author understands.
-Guaranteed: what is repeated of a stranger's text is short and has no control characters. Whatever
-goes wrong while a stranger's bytes are read is an EnvelopeError or an OSError.
-Still wrong: nothing known.
+Wanted: an error names the member or the document at fault, so that the envelope's author can
+correct it.
+Guaranteed: a message repeats only a short part of an envelope's own text, without control
+characters. Whatever goes wrong while an envelope is read is an EnvelopeError or an OSError.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Final, NoReturn
 from fastjmix.errors import EnvelopeError, printable
 
 SHOWN: Final = 120
-"""Characters of a stranger's text that an error message repeats."""
+"""Characters of an envelope's own text that an error message repeats."""
 
 
 class Fault(EnvelopeError):
@@ -31,18 +31,22 @@ class Fault(EnvelopeError):
 
 
 class Unforeseen(EnvelopeError):
-    """A stranger's bytes led to an error that no rule foresaw: a fault of fastjmix as well. Its
-    cause is the error."""
+    """Reading an envelope led to an error that no rule foresaw, which is a fault of fastjmix as
+    well. Its cause is that error."""
 
 
-Tell = Callable[[EnvelopeError], object]
-"""Hears of a fault in a member. A `Tell` that raises it refuses the archive. One that returns hears
-of the next fault, and the member is left out."""
+OnFault = Callable[[EnvelopeError], object]
+"""Gets each fault of an envelope. One that raises the fault ends the reading. With one that
+returns, reading goes on: the member at fault is left out, and further faults follow."""
 
 
-def strict(fault: EnvelopeError) -> NoReturn:
-    """Raises the first fault: it is one too many."""
+def raise_fault(fault: EnvelopeError) -> NoReturn:
+    """Raises the fault: an OnFault for callers that accept none."""
     raise fault
+
+
+def ignore_fault(_fault: EnvelopeError) -> None:
+    """Does nothing: an OnFault for a statement whose faults were reported before."""
 
 
 def refuse(where: str, what: str, hint: str = "", *, at: int | None = None) -> NoReturn:
@@ -54,25 +58,26 @@ def refuse(where: str, what: str, hint: str = "", *, at: int | None = None) -> N
 def foreseen() -> Iterator[None]:
     """Raises Unforeseen in place of any error but EnvelopeError, OSError and MemoryError.
 
-    The rules refuse what is wrong by name. This is for the case that a rule is missing: a
-    stranger's bytes are refused then, too, and are no fault of whoever was asked.
+    The rules name what is wrong. Where a rule is missing, the envelope is refused all the same, and
+    the caller needs no handler for errors of the libraries below.
     """
     try:
         yield
     except (EnvelopeError, OSError, MemoryError):
         raise
     except Exception as problem:
-        told = f"archive: cannot be read: {type(problem).__name__}: {shortened(printable(problem))}"
+        why = f"{type(problem).__name__}: {shortened(printable(problem))}"
         raise Unforeseen(
-            told, "Please report this archive to the authors of fastjmix."
+            f"archive: cannot be read: {why}",
+            "Please report this archive to the authors of fastjmix.",
         ) from problem
 
 
 def shortened(text: str) -> str:
-    """Returns a stranger's text, short enough for a message."""
+    """Returns at most SHOWN characters of a text, and a sign where it was longer."""
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
 def escaped(name: str) -> str:
-    """Returns a stranger's name, short, and without control characters that could draw a lie."""
+    """Returns a name for a message: short, and with its control characters escaped."""
     return shortened(printable(name))

@@ -210,8 +210,8 @@ def _raw(data: bytes, where: str, wanted: str, sizes: tuple[int, ...]) -> bytes:
     except (binascii.Error, ValueError):
         found = b""
     if len(found) not in sizes:
-        told = " or ".join(str(size) for size in sizes)
-        _refuse(where, f"is not {wanted}: PEM, {KEY_BYTES} raw bytes, or base64 of {told} bytes")
+        what = " or ".join(str(size) for size in sizes)
+        _refuse(where, f"is not {wanted}: PEM, {KEY_BYTES} raw bytes, or base64 of {what} bytes")
     return found
 
 

@@ -18,8 +18,8 @@ _unfit: Final = frozenset(("", ".", ".."))
 def name_fault(name: str, limits: Limits, *, at: int | None = None) -> None:
     """Raises EnvelopeError for a name that could leave its folder, or mean another on its way."""
     if len(name.encode("utf-8", "surrogateescape")) > limits.max_name_bytes:
-        told = f"has a name longer than max_name_bytes, {limits.max_name_bytes}"
-        refuse(name, told, at=at)
+        what = f"has a name longer than max_name_bytes, {limits.max_name_bytes}"
+        refuse(name, what, at=at)
     if _surrogate.search(name):
         refuse(name, "has a name that is not UTF-8", at=at)
     if _control.search(name):
@@ -52,6 +52,6 @@ def folders_of(names: Iterable[str], limits: Limits | None = None) -> set[str]:
         if len(found) > limits.max_folders:
             refuse(name, f"is in one folder more than max_folders, {limits.max_folders}")
         if size > limits.max_folder_bytes:
-            told = "is in a folder more than max_folder_bytes has room for"
-            refuse(name, f"{told}, {limits.max_folder_bytes}")
+            what = "is in a folder more than max_folder_bytes has room for"
+            refuse(name, f"{what}, {limits.max_folder_bytes}")
     return found

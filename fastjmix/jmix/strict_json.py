@@ -1,22 +1,20 @@
-"""A stranger's JSON, read so that no other reader can see another document in it.
+"""Parses the JSON of an envelope, and refuses documents that another reader could read differently.
 
-Wanted: whatever an envelope says is one thing for everybody who receives it, and costs a bounded
-amount of memory.
+Wanted: every receiver of an envelope reads the same values, in a bounded amount of memory.
 Guaranteed: no key twice in an object, however it is escaped (RFC 8259 §4 lets each reader choose
-which value counts); no whole number that a reader of 64 bits rounds; no nesting that another
-library refuses; no NaN, Infinity, byte order mark, lone surrogate, or bytes that are not UTF-8.
-The refusal names the key and where its object stands.
+which value counts); no whole number beyond 64 bits; no nesting that another library refuses; no
+NaN, Infinity, byte order mark, lone surrogate, or bytes that are not UTF-8. The error names the key
+and the path of its object.
 Still wrong: keys that differ only in their letters' case are two keys here, and one to readers that
-do not look at case. Each document is parsed twice: orjson, which is strict about the text, keeps
-the last of equal keys, and json, which shows all of them, takes texts that are no JSON. 16 MB take
-0.3 s.
+ignore case. Each document is parsed twice: orjson is strict about the text and keeps the last of
+equal keys; json gives all of them and accepts texts that are no JSON. 16 MB take 0.3 s.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from typing import Any, Final, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import orjson
 
@@ -39,29 +37,32 @@ DIGITS_MAX: Final = 18
 _dumps_depth: Final = 254
 """orjson writes no deeper value."""
 
+JsonObject: TypeAlias = Mapping[str, Any]
+"""An object of another program's document: its values may have any type."""
 
-def parse(data: bytes, name: str, at: int | None = None) -> Any:
+
+def parse(data: bytes, name: str, at: int | None = None) -> object:
     """Returns a document's value. Raises EnvelopeError that names it, and the byte `at`."""
     containers = data.count(b"{") + data.count(b"[")
     values = data.count(b",") + containers + 1
     if containers > CONTAINERS_MAX:
-        told = f"has more than CONTAINERS_MAX, {CONTAINERS_MAX}, objects and arrays"
-        refuse(name, told, at=at)
+        what = f"has more than CONTAINERS_MAX, {CONTAINERS_MAX}, objects and arrays"
+        refuse(name, what, at=at)
     if values > VALUES_MAX:
         refuse(name, f"has more than VALUES_MAX, {VALUES_MAX}, values", at=at)
     _check_text(data, name, at)
     try:
-        found = json.loads(data, object_pairs_hook=_object, parse_int=_whole)
+        found: object = json.loads(data, object_pairs_hook=_object, parse_int=_whole)
     except _TooLong as problem:
-        told = f"has a whole number of more than DIGITS_MAX, {DIGITS_MAX}, digits: {problem}"
-        refuse(name, told, at=at)
+        what = f"has a whole number of more than DIGITS_MAX, {DIGITS_MAX}, digits: {problem}"
+        refuse(name, what, at=at)
     except _Twice:
         _refuse_twice(data, name, at)
     return found
 
 
 def _check_text(data: bytes, name: str, at: int | None) -> None:
-    """Raises EnvelopeError for what is no JSON text, and for one that is nested too deep."""
+    """Raises EnvelopeError for data that is no JSON text, or is nested too deep."""
     try:
         found = orjson.loads(data)
     except orjson.JSONDecodeError as problem:
@@ -83,7 +84,7 @@ class _Twice(Exception):
 
 
 class _Marked(NamedTuple):
-    """Stands for an object that has a key twice."""
+    """Replaces an object that has a key twice."""
 
     key: str
 
@@ -102,7 +103,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refuse_twice(data: bytes, name: str, at: int | None) -> None:
-    """Reads a document once more, to say which key comes twice, and where."""
+    """Parses a document once more, to find which key comes twice, and where."""
     for path, key in _marked(json.loads(data, object_pairs_hook=_marking), ""):
         where = f'in "{escaped(path)}"' if path else "at its top level"
         refuse(name, f'has the key "{escaped(key)}" twice {where}: readers differ', at=at)
@@ -118,7 +119,7 @@ def _marking(pairs: list[tuple[str, Any]]) -> dict[str, Any] | _Marked:
 
 
 def _marked(value: Any, path: str) -> Iterator[tuple[str, str]]:
-    """Yields (path of the object, key); `value` is no deeper than DEPTH_MAX."""
+    """Yields (path of the object, key that comes twice); `value` is no deeper than DEPTH_MAX."""
     if isinstance(value, _Marked):
         yield path, value.key
     elif isinstance(value, dict):

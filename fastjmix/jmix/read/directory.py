@@ -80,8 +80,8 @@ def find(file: BinaryIO, limits: Limits) -> tuple[int, int, int]:
         refuse("archive", "is not a ZIP: it has no end of central directory record")
     _, disk, directory_disk, here, total, length, start, comment = END.unpack_from(tail, at)
     if at + END.size + comment != len(tail):
-        told = "has bytes behind its end of central directory record"
-        refuse("archive", told, at=tail_at + at + END.size + comment)
+        what = "has bytes behind its end of central directory record"
+        refuse("archive", what, at=tail_at + at + END.size + comment)
     if disk not in (0, 0xFFFF) or directory_disk not in (0, 0xFFFF):
         refuse("archive", "is one part of several", at=tail_at + at)
     stop = tail_at + at
@@ -93,8 +93,8 @@ def find(file: BinaryIO, limits: Limits) -> tuple[int, int, int]:
             if old not in (unset, new):
                 refuse("archive", "has two end records that contradict each other", at=stop)
     if start + length != stop or here != total:
-        told = "has a central directory that is not where its end record says"
-        refuse("archive", told, at=start)
+        what = "has a central directory that is not where its end record says"
+        refuse("archive", what, at=start)
     if not total:
         refuse("archive", "is empty: it has no members", at=start)
     if total > limits.max_members:
@@ -114,8 +114,8 @@ def _find64(file: BinaryIO, locator_at: int) -> tuple[int, tuple[int, int, int, 
     file.seek(at)
     signature, left, _, _, disk, directory_disk, *wide = END64.unpack(file.read(END64.size))
     if signature != b"PK\x06\x06" or at + 12 + left != locator_at or disk or directory_disk:
-        told = "has a ZIP64 locator that does not point to its ZIP64 end record"
-        refuse("archive", told, at=locator_at)
+        what = "has a ZIP64 locator that does not point to its ZIP64 end record"
+        refuse("archive", what, at=locator_at)
     here, total, length, start = wide
     return at, (here, total, length, start)
 
@@ -138,8 +138,8 @@ def read(file: BinaryIO, start: int, length: int, count: int) -> list[Entry]:
         entry, at = _entry(data, at, start)
         entries.append(entry)
     if len(entries) != count:
-        told = f"has {len(entries)} entries, its end record says {count}"
-        refuse("central directory", told, at=start)
+        what = f"has {len(entries)} entries, its end record says {count}"
+        refuse("central directory", what, at=start)
     return entries
 
 

@@ -1,7 +1,7 @@
 """Names that are well in a ZIP, and not in every file system that it may be unpacked on.
 
 Wanted: an envelope unpacks to the same files everywhere, or not at all.
-Guaranteed: two names that some file system takes for one are told (letters' case, forms of the same
+Guaranteed: two names that some file system takes for one are what (letters' case, forms of the same
 accented letter), and names that Windows keeps for its devices or would shorten. Each component of a
 name is looked at once.
 Still wrong: file systems have ideas of their own beyond these.

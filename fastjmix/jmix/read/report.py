@@ -1,9 +1,8 @@
-"""What a verification found, as values.
+"""The result of a verification, as values for a person and for a program.
 
-Wanted: a person reads it line by line, a program as a table; both see the same.
-Guaranteed: what is wrong is a fault; what ought to be known is a remark, and no fault: a hash that
-was skipped, a signature that could not be verified without a key.
-Still wrong: the words are for people; a program has where, what and the byte.
+Guaranteed: a fault is something wrong. A remark is no fault and worth knowing: a hash that was
+skipped, a signature that could not be verified without a key.
+Still wrong: faults have no code. A program gets the place, the text and the byte.
 """
 
 from __future__ import annotations
@@ -16,13 +15,12 @@ from fastjmix.errors import EnvelopeError
 from fastjmix.jmix.faults import Fault
 
 FINDINGS_MAX: Final = 10_000
-"""Faults, and remarks, that are kept. More tell an author nothing new, and a listing of a million
-entries can have one in each."""
+"""Faults, and remarks, that are kept: a listing of a million entries can have one in each."""
 
 
 class Finding(NamedTuple):
-    """One thing found: the member, document or part of the archive; what; the byte of the archive
-    where that has a meaning; what to do."""
+    """A fault or a remark: the member, document or part of the archive; the text; the byte of the
+    archive where there is one; the hint."""
 
     where: str
     what: str
@@ -47,7 +45,7 @@ class FaultsError(EnvelopeError):
 
 
 class Signature(NamedTuple):
-    """A signature that was looked at. `what` is "manifest.jws" or an assertion's role."""
+    """A signature with its result. `what` is "manifest.jws" or an assertion's role."""
 
     what: str
     ok: bool
@@ -58,11 +56,11 @@ class Signature(NamedTuple):
 
 @dataclass(slots=True)
 class Report:
-    """What `verify` found. `ok` is the verdict; `bytes_read` counts members' data.
+    """The result of `verify`. `bytes_read` counts members' data.
 
     `payload_hash`: "right", "wrong", "absent", "skipped", or "not compared" (a member could not be
-    read, or it is a hash of what is encrypted). `more_faults` and `more_remarks` were found and not
-    kept.
+    read, or the hash is of the decrypted payload). `more_faults` and `more_remarks` count those
+    that were found and not kept.
     """
 
     id: str = ""
@@ -80,37 +78,37 @@ class Report:
     more_faults: int = 0
     more_remarks: int = 0
     signatures: list[Signature] = field(default_factory=list)
-    _told: set[Finding] = field(default_factory=set, repr=False)
+    _known: set[Finding] = field(default_factory=set, repr=False)
 
     @property
     def ok(self) -> bool:
-        """No fault."""
+        """True when there is no fault."""
         return not self.faults
 
-    def tell(self, problem: EnvelopeError) -> None:
-        """One more fault."""
+    def add_fault(self, problem: EnvelopeError) -> None:
+        """Adds a fault, unless it is there already."""
         if isinstance(problem, Fault):
             found = Finding(problem.where, problem.what, problem.at, problem.hint)
         else:
             where, colon, what = problem.message.partition(": ")
             found = Finding(where if colon else "envelope", what or where, None, problem.hint)
-        if found in self._told:
+        if found in self._known:
             return
         if len(self.faults) == FINDINGS_MAX:
             self.more_faults += 1
             return
-        self._told.add(found)
+        self._known.add(found)
         self.faults.append(found)
 
-    def refuse(self) -> None:
-        """Raises EnvelopeError with every fault that was told; nothing where there is none."""
+    def raise_faults(self) -> None:
+        """Raises EnvelopeError with every fault; returns when there is none."""
         if len(self.faults) > 1:
             raise FaultsError(self.faults, self.more_faults)
         for one in self.faults:
             raise Fault(one.where, one.what, one.hint, at=one.at)
 
-    def remark(self, where: str, what: str) -> None:
-        """One more remark."""
+    def add_remark(self, where: str, what: str) -> None:
+        """Adds a remark."""
         if len(self.remarks) == FINDINGS_MAX:
             self.more_remarks += 1
             return

@@ -25,7 +25,7 @@ from typing import BinaryIO, Final, NoReturn
 from isal.isal_zlib import crc32
 
 from fastjmix.errors import EnvelopeError
-from fastjmix.jmix.faults import Fault, Tell, refuse, strict
+from fastjmix.jmix.faults import Fault, OnFault, raise_fault, refuse
 from fastjmix.jmix.limits import FREE_BYTES, Bound, Limits
 from fastjmix.jmix.member_names import folders_of, name_fault
 from fastjmix.jmix.read import directory
@@ -52,20 +52,20 @@ class Archive:
     `folders`: paths without their last slash, those with an entry of their own and those that a
     name implies.
 
-    Raises EnvelopeError where the archive as a whole cannot be read, and whatever `tell` raises for
-    a member; OSError.
+    Raises EnvelopeError where the archive as a whole cannot be read, and whatever `on_fault` raises
+    for a member; OSError.
     """
 
-    def __init__(self, file: BinaryIO, limits: Limits, tell: Tell = strict) -> None:
+    def __init__(self, file: BinaryIO, limits: Limits, on_fault: OnFault = raise_fault) -> None:
         self._file = file
         self._limits = limits
         start, length, count = directory.find(file, limits)
         entries = directory.read(file, start, length, count)
-        self.files, entries = _members(entries, limits, tell)
+        self.files, entries = _members(entries, limits, on_fault)
         _check_ratio(self.files.values(), start + length, limits)
         self.folders = folders_of((entry.name for entry in entries), limits)
-        _refuse_clashes(self.files, self.folders, tell)
-        self._starts = _data_starts(file, entries, start, tell)
+        _refuse_clashes(self.files, self.folders, on_fault)
+        self._starts = _data_starts(file, entries, start, on_fault)
         for name in self.files.keys() - self._starts.keys():
             del self.files[name]
         self.sizes = {name: entry.size for name, entry in self.files.items()}
@@ -166,7 +166,7 @@ def _damaged(entry: Entry, what: str) -> NoReturn:
 
 
 def _members(
-    entries: list[Entry], limits: Limits, tell: Tell
+    entries: list[Entry], limits: Limits, on_fault: OnFault
 ) -> tuple[dict[str, Entry], list[Entry]]:
     """The files by name, and the entries that can be used."""
     files: dict[str, Entry] = {}
@@ -180,7 +180,7 @@ def _members(
             if entry.name in seen:
                 refuse(entry.name, "is in the archive twice", at=entry.offset)
         except EnvelopeError as fault:
-            tell(fault)
+            on_fault(fault)
             continue
         seen.add(entry.name)
         good.append(entry)
@@ -196,8 +196,8 @@ def _members(
 def _check_ratio(files: Iterable[Entry], size: int, limits: Limits) -> None:
     unpacked = sum(entry.size for entry in files)
     if unpacked > FREE_BYTES + limits.max_ratio * size:
-        told = f"unpacks to {unpacked} bytes, more than max_ratio, {limits.max_ratio}, of each"
-        refuse("archive", told)
+        what = f"unpacks to {unpacked} bytes, more than max_ratio, {limits.max_ratio}, of each"
+        refuse("archive", what)
 
 
 def _check_kind(entry: Entry) -> None:
@@ -214,13 +214,15 @@ def _check_kind(entry: Entry) -> None:
         refuse(name, "is a directory with content", at=at)
 
 
-def _refuse_clashes(files: dict[str, Entry], folders: set[str], tell: Tell) -> None:
+def _refuse_clashes(files: dict[str, Entry], folders: set[str], on_fault: OnFault) -> None:
     for both in sorted(files.keys() & folders):
         at = files.pop(both).offset
-        tell(Fault(both, "is a file and a folder at once", at=at))
+        on_fault(Fault(both, "is a file and a folder at once", at=at))
 
 
-def _data_starts(file: BinaryIO, entries: list[Entry], stop: int, tell: Tell) -> dict[str, int]:
+def _data_starts(
+    file: BinaryIO, entries: list[Entry], stop: int, on_fault: OnFault
+) -> dict[str, int]:
     """Returns where each member's data begin. No two members share bytes, and none reaches
     behind `stop`, where the central directory begins."""
     starts: dict[str, int] = {}
@@ -230,7 +232,7 @@ def _data_starts(file: BinaryIO, entries: list[Entry], stop: int, tell: Tell) ->
         try:
             start = _data_start(file, entry, end, stop)
         except EnvelopeError as fault:
-            tell(fault)
+            on_fault(fault)
         else:
             starts[entry.name] = start
     return starts
@@ -245,8 +247,8 @@ def _data_start(file: BinaryIO, entry: Entry, end: int, stop: int) -> int:
         file.seek(at)
         data = file.read(LOCAL.size)
     if not data.startswith(b"PK\x03\x04"):
-        told = "has no local file header where the central directory says"
-        refuse(entry.name, told, at=at)
+        what = "has no local file header where the central directory says"
+        refuse(entry.name, what, at=at)
     fields: tuple[int, ...] = LOCAL.unpack(data)
     _, _, flags, method, _, _, crc, packed, unpacked, name_length, extra_length = fields
     start = at + LOCAL.size + name_length + extra_length
@@ -260,8 +262,8 @@ def _data_start(file: BinaryIO, entry: Entry, end: int, stop: int) -> int:
         same = same and entry.packed == (wide[1] if packed == UNSET else packed)
         same = same and entry.size == (wide[0] if unpacked == UNSET else unpacked)
     if not same:
-        told = "has a local file header that contradicts the central directory"
-        refuse(entry.name, told, at=at)
+        what = "has a local file header that contradicts the central directory"
+        refuse(entry.name, what, at=at)
     return start
 
 

@@ -1,11 +1,11 @@
-"""The archive of an envelope: bytes of ZIP members and of the central directory.
+"""Bytes of an envelope's archive: ZIP members and the central directory.
 
 Wanted: a ZIP that every reader opens, whose members can be appended one by one, and which can be
 walked from the front, by sizes alone, after a crash.
 Guaranteed: members are STORED, with final sizes and CRC in the local file header (no data
 descriptor); ZIP64 exactly where a field would otherwise hold its sentinel; equal members give
-equal bytes (constant time, attributes and flags, no comment). Nothing is ever searched for by
-signature: a DICOM instance may carry a ZIP of its own.
+equal bytes (constant time, attributes and flags, no comment). Nothing is searched for by signature,
+because a DICOM instance may contain a ZIP.
 Still wrong: `central_directory` builds one block (about 90 bytes a member), not a stream.
 
 Sources: PKWARE APPNOTE 6.3.10, sections 4.3.7 (local file header), 4.3.12 (central directory),
@@ -23,18 +23,18 @@ ReadAt = Callable[[int, int], bytes]
 
 MAX16: Final = 0xFFFF
 MAX32: Final = 0xFFFFFFFF
-"""Sentinels: a field that would hold this value or more says "see ZIP64" instead (4.4.1.4)."""
+"""Sentinels: a field for this value or more has the sentinel, and ZIP64 has the value (4.4.1.4)."""
 
 CLASSIC: Final = 20  # version needed: 2.0
 ZIP64: Final = 45  # version needed: 4.5
 UNIX: Final = 3 << 8  # of "version made by": the upper byte says whose attributes these are
 MADE_BY: Final = UNIX | CLASSIC
 MADE_BY64: Final = UNIX | ZIP64
-"""A member claims no newer version than it needs (4.4.2): some readers believe the claim."""
+"""A member states no newer version than it needs (4.4.2): some readers refuse newer ones."""
 UTF8: Final = 0x0800  # general purpose flag, bit 11
 STORED: Final = 0
 TIME: Final = 0
-DATE: Final = 1 << 5 | 1  # 1980-01-01, the earliest that DOS can say
+DATE: Final = 1 << 5 | 1  # 1980-01-01, the earliest DOS date
 ATTRIBUTES: Final = 0o100644 << 16  # a regular file, in the Unix half
 
 LOCAL: Final = 0x04034B50
@@ -59,7 +59,7 @@ _locator64 = Struct("<2IQI")  # signature, disk, offset of the ZIP64 end record,
 
 END64_REST: Final = _end64.size - 12  # 4.3.14.1: neither the signature nor this field counts
 PEEK: Final = _local.size + 226
-"""Bytes read at once for a local file header: ours with their names are far shorter."""
+"""Bytes read at once for a local file header: those of fastjmix are far shorter."""
 
 WINDOW: Final = 1 << 18
 """Bytes of a central directory read at once: its largest possible entry is 196,651."""
@@ -79,7 +79,7 @@ class Member(NamedTuple):
 
 
 def local_header(name: bytes, crc: int, size: int) -> bytes:
-    """The local file header (4.3.7) of a STORED member; its `size` bytes of data follow.
+    """Returns the local file header (4.3.7) of a STORED member; its `size` bytes of data follow.
 
     `name` is UTF-8, at most 65,535 bytes. Raises struct.error when a value does not fit.
     """
@@ -97,13 +97,13 @@ def local_header(name: bytes, crc: int, size: int) -> bytes:
 
 
 def data_offset(member: Member) -> int:
-    """Where a member's data begins: behind its local header as `local_header` makes it."""
+    """Returns the offset of a member's data, behind its local header as `local_header` makes it."""
     extra = 0 if member.size < MAX32 else _local64.size
     return member.offset + _local.size + len(member.name) + extra
 
 
 def _entry(member: Member, made_by: int = MADE_BY) -> bytes:
-    """A central directory header (4.3.12); ZIP64 where size or offset need 64 bits (4.5.3).
+    """Returns a central directory header (4.3.12); ZIP64 where a value needs 64 bits (4.5.3).
 
     `made_by` is of a member that needs no ZIP64.
     """
@@ -130,10 +130,11 @@ def _entry(member: Member, made_by: int = MADE_BY) -> bytes:
 
 
 def central_directory(members: Iterable[Member], start: int) -> bytes:
-    """Everything behind the last member: central directory, ZIP64 end records if needed, EOCD.
+    """Returns everything behind the last member: central directory, ZIP64 end records if needed,
+    EOCD.
 
-    `start` is the offset at which these bytes will stand. The order is the caller's; readers
-    list it so. Raises struct.error when a value does not fit.
+    `start` is the offset at which these bytes will be written. Readers list the members in the
+    caller's order. Raises struct.error when a value does not fit.
     """
     entries = [_entry(member) for member in members]
     directory = b"".join(entries)
@@ -141,7 +142,7 @@ def central_directory(members: Iterable[Member], start: int) -> bytes:
 
 
 def _end_records(count: int, size: int, start: int) -> bytes:
-    """4.3.14 to 4.3.16: `count` entries in `size` bytes that begin at `start`."""
+    """Returns the end records (4.3.14 to 4.3.16) of `count` entries in `size` bytes at `start`."""
     end = _end.pack(
         END, 0, 0, min(count, MAX16), min(count, MAX16), min(size, MAX32), min(start, MAX32), 0
     )
@@ -152,9 +153,8 @@ def _end_records(count: int, size: int, start: int) -> bytes:
 
 
 def member_at(read_at: ReadAt, offset: int, end: int) -> Member | None:
-    """The member at `offset`, if its local header is exactly as we write it and it ends by `end`.
-
-    Its data is not read.
+    """Returns the member at `offset`, if its local header is exactly as `local_header` writes it
+    and it ends at `end` or before. Does not read its data.
     """
     head = read_at(offset, max(0, min(PEEK, end - offset)))
     member = _local_member(head, offset, read_at)
@@ -164,7 +164,7 @@ def member_at(read_at: ReadAt, offset: int, end: int) -> Member | None:
 
 
 def walk(read_at: ReadAt, end: int) -> Iterator[tuple[Member, int]]:
-    """Members from offset 0 on, each with the offset of its data, stepping by sizes.
+    """Yields the members from offset 0 on, each with the offset of its data, found by their sizes.
 
     Stops behind the last that `member_at` finds.
     """
@@ -176,7 +176,7 @@ def walk(read_at: ReadAt, end: int) -> Iterator[tuple[Member, int]]:
 
 
 def _local_member(head: bytes, offset: int, read_at: ReadAt) -> Member | None:
-    """The member whose local header stands in `head`, if it is exactly as we write it."""
+    """Returns the member of the local header in `head`, if that is as `local_header` writes it."""
     if len(head) < _local.size:
         return None
     signature, *_, crc, size, _, name_length, extra_length = _local.unpack_from(head)
@@ -199,10 +199,10 @@ def check_structure(read_at: ReadAt, size: int) -> None:
     """Checks that an archive of `size` bytes has the structure that fastjmix gave it, all of it.
 
     The EOCD must be the last 22 bytes, the central directory must end where the end records begin
-    and be, byte for byte, what `central_directory` writes; the local headers, from 0 on and with
-    nothing between them, must tell the same story. One flipped bit outside the members' data is
-    found. The data are not read: compare each CRC-32 where they are. Reads WINDOW bytes at most at
-    once. Only for archives that were sealed here; a stranger's is for unzip.py.
+    and be, byte for byte, as `central_directory` writes it; the local headers, from 0 on and with
+    nothing between them, must agree with it. One flipped bit outside the members' data is found.
+    The data are not read: compare each CRC-32 where they are read. Reads WINDOW bytes at most at
+    once. Only for archives that were sealed here: jmix/read/unzip.py reads all others.
 
     Raises ValueError that names the member and the offset.
     """
@@ -231,7 +231,7 @@ def check_structure(read_at: ReadAt, size: int) -> None:
 
 
 def _read_end(read_at: ReadAt, size: int) -> tuple[int, int, int, int]:
-    """(entries, size of the central directory, its offset, bytes of the end records)."""
+    """Returns (entries, size of the central directory, its offset, bytes of the end records)."""
     length = _end.size
     end = read_at(size - length, length) if size >= length else b""
     if len(end) != length:
@@ -245,13 +245,14 @@ def _read_end(read_at: ReadAt, size: int) -> tuple[int, int, int, int]:
     end = read_at(size - length, length) if size >= length else b""
     if len(end) != length or _end64.unpack_from(end)[0] != END64:
         raise _damaged("its ZIP64 end of central directory record is not where it should be")
-    # What else these records say is compared when the caller rebuilds them.
+    # The caller rebuilds these records, which compares their other fields.
     *_, count, directory, start = _end64.unpack_from(end)
     return count, directory, start, length
 
 
 def _entries(read_at: ReadAt, start: int, length: int) -> Iterator[Member]:
-    """The entries of the central directory, each exactly as we write it. Raises ValueError."""
+    """Yields the entries of the central directory. Raises ValueError for one that fastjmix would
+    have written otherwise."""
     position, end = start, start + length
     forms = {MADE_BY, MADE_BY64}
     while position < end:
@@ -259,7 +260,7 @@ def _entries(read_at: ReadAt, start: int, length: int) -> Iterator[Member]:
         at = 0
         while (found := _entry_in(piece, at)) is not None:
             member, following = found
-            # Earlier fastjmix let every member be made by 4.5. One archive has one form.
+            # Earlier versions of fastjmix wrote MADE_BY64 in every entry of an archive.
             forms = {form for form in forms if _entry(member, form) == piece[at:following]}
             if not forms:
                 raise _damaged(
@@ -274,7 +275,7 @@ def _entries(read_at: ReadAt, start: int, length: int) -> Iterator[Member]:
 
 
 def _entry_in(piece: bytes, at: int) -> tuple[Member, int] | None:
-    """The central directory header at `at` and where it ends; None when it is not there whole."""
+    """Returns the central directory header at `at`, and its end; None when it is cut short."""
     if at + _central.size > len(piece):
         return None
     fields = _central.unpack_from(piece, at)

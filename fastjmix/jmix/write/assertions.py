@@ -1,13 +1,13 @@
-"""Assertions: who a sender, requester or receiver is, signed with a key of theirs.
+"""Makes and verifies assertions: statements about a party, signed with its own key.
 
 Wanted: an assertion that jmix-rs verifies, over the fields that matter.
 Guaranteed: the signed text is one flat JSON object: dot paths sorted by code point, with the values
-that the manifest has there, compact, UTF-8 without escapes. What an assertion made here says of
-itself (fingerprint, key reference, expiry, attestation) is signed with the rest, and so is the
-payload's hash: a change of any of them is found.
+that the manifest has there, compact, UTF-8 without escapes. An assertion made here also
+signs its own statements (fingerprint, key reference, expiry, attestation) and the payload's hash: a
+change of any of them is found.
 Still wrong: an assertion of jmix-rs leaves its own expiry and the payload's hash unsigned; that is
-not refused, `unsigned` tells. jmix-php signs null for most of its fields: such assertions fail
-here. The attestation of a directory is passed on, not verified.
+not refused, and `unsigned` names them. jmix-php signs null for most of its fields: such assertions
+fail here. The attestation of a directory is copied, not verified.
 
 A path is looked up from the manifest's root; "manifest.id" is its "id", "entity.…" begins at the
 entity itself, a number counts in an array from 0: "receiver.0.id".
@@ -37,9 +37,9 @@ ASSERTIONS_MAX: Final = 256
 
 
 class AssertionSettings(Protocol):
-    """What configuration says of an assertion; absent is None or empty.
+    """The configuration of an assertion; absent is None or empty.
 
-    `fields` replaces the default ones; what the assertion says of itself is signed in any case.
+    `fields` replaces the default ones; the assertion's own statements are signed in any case.
     `expires_at` is RFC 3339 and wins over `expires_secs`, which counts from the seal.
     """
 
@@ -56,10 +56,10 @@ class AssertionSettings(Protocol):
 
 
 class AssertionResult(NamedTuple):
-    """One entity's assertion, judged. `role` is "sender", "requester" or "receiver.<n>".
+    """The result of one assertion. `role` is "sender", "requester" or "receiver.<n>".
 
-    `why` is empty when it is ok. `unsigned` are the paths of what it says of itself, and
-    "security.payload_hash", where they are there and not signed. None: not said.
+    `why` is empty when it is ok. `unsigned` are the paths of its own statements, and
+    "security.payload_hash", where they exist and are not signed. None: not stated.
     """
 
     role: str
@@ -76,7 +76,7 @@ class AssertionResult(NamedTuple):
 def assertion(
     manifest: Mapping[str, Any], role: str, settings: AssertionSettings, key: SigningKey, now: float
 ) -> dict[str, Any]:
-    """The assertion of an entity of a manifest that is finished but for its assertions.
+    """Returns the assertion of an entity of a manifest that lacks only its assertions.
 
     `role` as in AssertionResult; `now` in Unix seconds. Raises ConfigError when a configured field
     is not in the manifest.
@@ -114,14 +114,14 @@ def assertion(
 
 
 def _usual(manifest: Mapping[str, Any], role: str) -> list[str]:
-    """As jmix-rs has it: a name only where there is one."""
+    """Returns the default fields, as in jmix-rs: a name only where there is one."""
     named = "name" in (_at(manifest, role.split(".")) or {})
     name = [f"{role}.name"] if named else []
     return [f"{role}.id", *name, "manifest.id", "timestamp"]
 
 
 def _of_itself(manifest: Mapping[str, Any], role: str, made: Mapping[str, Any]) -> list[str]:
-    """The paths of what an assertion says beside its signature, and of the payload's hash."""
+    """Returns the paths of an assertion's own statements, and of the payload's hash."""
     security = manifest.get("security")
     hashed = isinstance(security, Mapping) and "payload_hash" in security
     attested = made.get("directory_attestation")
@@ -132,12 +132,12 @@ def _of_itself(manifest: Mapping[str, Any], role: str, made: Mapping[str, Any]) 
 
 
 def _own(role: str) -> str:
-    """Where an assertion's own fields are; an audit's entry is a root of its own."""
+    """Returns the path of an assertion's own fields; an audit's entry is its own root."""
     return f"{role}.assertion." if role else "assertion."
 
 
 def _canonical(manifest: Mapping[str, Any], role: str, made: Mapping[str, Any]) -> bytes:
-    """The bytes that are signed: what the manifest says where `made` stands in it.
+    """Returns the bytes that are signed: the fields of the manifest with `made` in it.
 
     Raises EnvelopeError for a field that is not there.
     """
@@ -173,7 +173,7 @@ def _compact(value: object) -> str:
 
 
 def _at(value: Any, path: Sequence[str]) -> Any:
-    """What stands at a path; None when nothing does."""
+    """Returns the value at a path; None when there is none."""
     for part in path:
         if isinstance(value, Mapping):
             value = value.get(part)
@@ -188,8 +188,8 @@ def _at(value: Any, path: Sequence[str]) -> Any:
 def audit_assertion(
     entry: Mapping[str, Any], envelope_id: str, settings: AssertionSettings, key: SigningKey
 ) -> dict[str, Any]:
-    """The assertion of an entry of audit.json: paths begin at the entry, "manifest.id" binds it to
-    its envelope.
+    """Returns the assertion of an entry of audit.json: paths begin at the entry; "manifest.id"
+    binds it to its envelope.
     """
     return assertion({**entry, "id": envelope_id}, "", settings, key, 0.0)
 
@@ -198,7 +198,7 @@ def audit_assertion(
 
 
 def verify_assertions(manifest: Mapping[str, Any], now: float) -> list[AssertionResult]:
-    """Every assertion of a manifest, judged; `now` in Unix seconds. Raises nothing."""
+    """Verifies every assertion of a manifest; `now` in Unix seconds. Raises nothing."""
     found = [(role, manifest.get(role)) for role in ("sender", "requester")]
     receivers = manifest.get("receiver")
     if isinstance(receivers, list):
@@ -208,51 +208,51 @@ def verify_assertions(manifest: Mapping[str, Any], now: float) -> list[Assertion
         for role, entity in found
         if isinstance(entity, Mapping) and entity.get("assertion") is not None
     ]
-    judged = [_judge(manifest, role, one, now) for role, one in made[:ASSERTIONS_MAX]]
-    return judged + [_one_too_many(role) for role, _ in made[ASSERTIONS_MAX:][:1]]
+    results = [_result(manifest, role, one, now) for role, one in made[:ASSERTIONS_MAX]]
+    return results + [_one_too_many(role) for role, _ in made[ASSERTIONS_MAX:][:1]]
 
 
 def _one_too_many(role: str) -> AssertionResult:
     """Returns the result of the first assertion that is not verified."""
-    told = f"is one more than ASSERTIONS_MAX, {ASSERTIONS_MAX}: neither it nor those behind it were"
-    return AssertionResult(role, False, f"{told} verified", None, None, ())
+    what = f"is one more than ASSERTIONS_MAX, {ASSERTIONS_MAX}: neither it nor those behind it were"
+    return AssertionResult(role, False, f"{what} verified", None, None, ())
 
 
 def verify_audit(audit: Mapping[str, Any], envelope_id: str) -> list[AssertionResult]:
-    """Every assertion of an audit.json's entries, judged; the roles are "audit.<n>"."""
+    """Verifies every assertion of an audit.json's entries; the roles are "audit.<n>"."""
     entries = audit.get("audit")
     signed = [
         (f"audit.{number}", entry)
         for number, entry in enumerate(entries if isinstance(entries, list) else [])
         if isinstance(entry, Mapping) and entry.get("assertion") is not None
     ]
-    judged = [
-        _judge({**entry, "id": envelope_id}, "", entry["assertion"], 0.0)._replace(role=role)
+    results = [
+        _result({**entry, "id": envelope_id}, "", entry["assertion"], 0.0)._replace(role=role)
         for role, entry in signed[:ASSERTIONS_MAX]
     ]
-    return judged + [_one_too_many(role) for role, _ in signed[ASSERTIONS_MAX:][:1]]
+    return results + [_one_too_many(role) for role, _ in signed[ASSERTIONS_MAX:][:1]]
 
 
-def _judge(manifest: Mapping[str, Any], role: str, made: object, now: float) -> AssertionResult:
+def _result(manifest: Mapping[str, Any], role: str, made: object, now: float) -> AssertionResult:
     try:
         if not isinstance(made, Mapping):
             raise EnvelopeError("is not an object")
         _check(manifest, role, made, now)
     except EnvelopeError as problem:
-        return AssertionResult(role, False, problem.message, *_said(made), ())
+        return AssertionResult(role, False, problem.message, *_stated(made), ())
     unsigned = set(_of_itself(manifest, role, made)) - set(made["signed_fields"])
-    return AssertionResult(role, True, "", *_said(made), tuple(sorted(unsigned)))
+    return AssertionResult(role, True, "", *_stated(made), tuple(sorted(unsigned)))
 
 
-def _said(made: object) -> tuple[str | None, str | None]:
-    """(fingerprint, expiry) as the assertion has them, if they are texts."""
+def _stated(made: object) -> tuple[str | None, str | None]:
+    """Returns (fingerprint, expiry) of an assertion, each None unless it is a text."""
     said = (_at(made, ["signing_key", "fingerprint"]), _at(made, ["expires_at"]))
     first, second = (text if isinstance(text, str) else None for text in said)
     return first, second
 
 
 def _check(manifest: Mapping[str, Any], role: str, made: Mapping[str, Any], now: float) -> None:
-    """Raises EnvelopeError saying why an assertion is not to be believed."""
+    """Raises EnvelopeError with the reason why an assertion is wrong."""
     public = _key(made.get("signing_key"))
     fields = made.get("signed_fields")
     if not isinstance(fields, list) or not 0 < len(fields) <= FIELDS_MAX:
@@ -271,7 +271,7 @@ def _check(manifest: Mapping[str, Any], role: str, made: Mapping[str, Any], now:
 
 
 def _key(found: object) -> bytes:
-    """The public key, 32 bytes, whose fingerprint is right."""
+    """Returns the public key, 32 bytes. Raises EnvelopeError when its fingerprint is wrong."""
     if not isinstance(found, Mapping):
         raise EnvelopeError('"signing_key" must be an object')
     if found.get("alg") != ALGORITHM:
@@ -292,7 +292,7 @@ def _base64(text: object, size: int, name: str) -> bytes:
 
 
 def _seconds(text: object) -> float:
-    """Unix seconds of a date-time with its offset (RFC 3339)."""
+    """Returns the Unix seconds of a date-time with its offset (RFC 3339)."""
     try:
         found = datetime.fromisoformat(text) if isinstance(text, str) else None
     except ValueError:

@@ -1,15 +1,15 @@
-"""Merges what the instances of an envelope say of their study, their series and their patient.
+"""Merges the instances' descriptions of their study, their series and their patient.
 
-Wanted: the same instances give the same description, in whatever order they come; a dose report
-without a name that comes first describes nobody's study.
+Wanted: the same instances give the same description, in whatever order they come, also when a dose
+report without a name comes first.
 Guaranteed: an empty field is filled by the next instance that has it, and a field that is filled
 stays. A modality is the one that most images name; SR, PR, KO and their like count only where there
 is nothing else (`preferred`). Instances whose patient identity contradicts that of the study do not
 fill its fields: they make a patient of their own, and are counted by the caller.
-Still wrong: one person under two Patient IDs, or two spellings of a name, is told as two patients.
+Still wrong: one person with two Patient IDs, or with two spellings of a name, becomes two patients.
 
-An instance that says the same as the one before it costs a comparison of identities:
-describe_series gives equal heads one Description.
+An instance with the same description as the one before it costs a comparison of identities:
+describe_series returns one Description for equal heads.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 PATIENTS_MAX: Final = 16
-"""Patients of one study that are listed: two are an error, more are hardly looked at one by one.
-Instances of further patients are marked and counted, too."""
+"""Patients of one study that are listed: two are an error already. Instances of further patients
+are marked and counted, too."""
 
 NO_PATIENT: Final = -1
 """The place in `patients` of one that is not listed."""
@@ -39,7 +39,7 @@ _derived: Final = frozenset(
         "EPS", "HD", "POS", "RESP",
     )
 )  # fmt: skip
-"""Modalities of what is no image, is made of images, or does not say what it is."""
+"""Modalities of instances that are no images, are derived from images, or are of no named kind."""
 
 
 class Description(Protocol):
@@ -72,7 +72,7 @@ class Description(Protocol):
 
 @dataclass(slots=True)
 class Patient:
-    """A patient as instances name him (PS3.3 §C.7.1.1); `instances` of them do."""
+    """A patient as instances identify them (PS3.3 §C.7.1.1); `instances` counts those."""
 
     patient_id: str = ""
     patient_name: str = ""
@@ -80,35 +80,35 @@ class Patient:
     patient_sex: str = ""
     instances: int = 0
 
-    def is_of(self, told: Description) -> bool:
-        """Tells whether nothing that this instance says contradicts what is known."""
+    def is_of(self, described: Description) -> bool:
+        """Returns whether an instance's description contradicts nothing that is known."""
         return (
-            _agree(self.patient_id, told.patient_id)
-            and _agree(self.patient_birth_date, told.patient_birth_date)
-            and _agree(self.patient_sex, told.patient_sex)
-            and _same_name(self.patient_name, told.patient_name)
+            _agree(self.patient_id, described.patient_id)
+            and _agree(self.patient_birth_date, described.patient_birth_date)
+            and _agree(self.patient_sex, described.patient_sex)
+            and _same_name(self.patient_name, described.patient_name)
         )
 
-    def fill(self, told: Description) -> None:
-        """Takes what is not known yet."""
-        self.patient_id = self.patient_id or told.patient_id
+    def fill(self, described: Description) -> None:
+        """Fills the fields that are empty."""
+        self.patient_id = self.patient_id or described.patient_id
         if not self.patient_name.strip(_NO_NAME):
-            self.patient_name = told.patient_name or self.patient_name
-        self.patient_birth_date = self.patient_birth_date or told.patient_birth_date
-        self.patient_sex = self.patient_sex or told.patient_sex
+            self.patient_name = described.patient_name or self.patient_name
+        self.patient_birth_date = self.patient_birth_date or described.patient_birth_date
+        self.patient_sex = self.patient_sex or described.patient_sex
 
 
-def _agree(known: str, told: str) -> bool:
-    return not known or not told or known == told
+def _agree(known: str, described: str) -> bool:
+    return not known or not described or known == described
 
 
-def _same_name(known: str, told: str) -> bool:
-    return _agree(known, told) or all(map(_agree, _groups(known), _groups(told)))
+def _same_name(known: str, described: str) -> bool:
+    return _agree(known, described) or all(map(_agree, _groups(known), _groups(described)))
 
 
 def _groups(name: str) -> list[str]:
-    """The component groups of a PN (PS3.5 §6.2.1), so that spellings of one name are equal: without
-    regard to case, repeated blanks, and carets at the end."""
+    """Returns the component groups of a PN (PS3.5 §6.2.1), so that spellings of one name are equal:
+    without regard to case, repeated blanks, and carets at the end."""
     groups = name.casefold().split("=")
     return ["^".join(" ".join(p.split()) for p in g.split("^")).rstrip("^") for g in groups]
 
@@ -117,7 +117,7 @@ def _groups(name: str) -> list[str]:
 
 
 def preferred(modalities: Mapping[str, int]) -> str:
-    """Returns the modality that describes instances, of which so many name each.
+    """Returns the modality that describes instances; `modalities` counts those that name each.
 
     A modality of images comes before any other, one of documents last; then one that more
     instances name; then the first of the alphabet. So it does not depend on their order. "" when
@@ -133,7 +133,7 @@ def _rank(modality: str) -> int:
 
 
 def together(counted: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    """Returns how many instances of several series name each modality."""
+    """Returns the number of instances of several series that name each modality."""
     found: dict[str, int] = {}
     for one in counted:
         for modality, count in one.items():
@@ -159,16 +159,16 @@ class SeriesDescription:
         """See `preferred`."""
         return preferred(self.modalities)
 
-    def take(self, told: Description) -> None:
-        """Fills what is empty."""
-        self.modalities[told.modality] = self.modalities.get(told.modality, 0) + 1
-        if told is self._last:
+    def take(self, described: Description) -> None:
+        """Fills the fields that are empty."""
+        self.modalities[described.modality] = self.modalities.get(described.modality, 0) + 1
+        if described is self._last:
             return
-        self._last = told
+        self._last = described
         if self.series_number is None:
-            self.series_number = told.series_number
-        self.series_description = self.series_description or told.series_description
-        self.body_part = self.body_part or told.body_part
+            self.series_number = described.series_number
+        self.series_description = self.series_description or described.series_description
+        self.body_part = self.body_part or described.body_part
 
 
 @dataclass(slots=True)
@@ -183,30 +183,30 @@ class StudyDescription:
 
     @property
     def patient(self) -> Patient:
-        """The patient whom the study's first instances name."""
+        """The patient whom the study's first instances identify."""
         return self.patients[0]
 
-    def take(self, told: Description) -> int:
-        """Fills what is empty. Returns whose the instance is: a place in `patients`, or NO_PATIENT
-        when that one is not listed."""
-        if told is not self._last:
-            self._last = told
-            self.study_date = self.study_date or told.study_date
-            self.study_description = self.study_description or told.study_description
-            self._patient = self._whose(told)
+    def take(self, described: Description) -> int:
+        """Fills the fields that are empty. Returns the place in `patients` of the instance's
+        patient; NO_PATIENT for one that is not listed."""
+        if described is not self._last:
+            self._last = described
+            self.study_date = self.study_date or described.study_date
+            self.study_description = self.study_description or described.study_description
+            self._patient = self._whose(described)
         if self._patient != NO_PATIENT:
             self.patients[self._patient].instances += 1
         return self._patient
 
-    def _whose(self, told: Description) -> int:
+    def _whose(self, described: Description) -> int:
         for place, one in enumerate(self.patients):
-            if one.is_of(told):
-                one.fill(told)
+            if one.is_of(described):
+                one.fill(described)
                 return place
         if len(self.patients) == PATIENTS_MAX:
             return NO_PATIENT
         self.patients.append(Patient())
-        self.patients[-1].fill(told)
+        self.patients[-1].fill(described)
         return len(self.patients) - 1
 
 
@@ -214,7 +214,7 @@ class StudyDescription:
 
 
 def conflict_entry(described: StudyDescription) -> dict[str, Any]:
-    """Returns the keys that tell a study of more than one patient; none for any other."""
+    """Returns the keys that mark a study with more than one patient; none for any other."""
     if len(described.patients) == 1:
         return {}
     return {"patient_conflict": True, "patients": [_shown(one) for one in described.patients]}

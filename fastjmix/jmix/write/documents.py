@@ -11,9 +11,8 @@ from fastjmix.jmix.write.envelope import Document
 
 
 def write_documents(documents: Sequence[Document], members: list[Member], end: int) -> list[bytes]:
-    """The tail of an archive: documents, then the central directory with the documents first.
-
-    Returns the buffers to append at offset `end`.
+    """Returns the buffers to append at offset `end`: the documents, then the central directory,
+    with the documents first.
     """
     tail: list[bytes] = []
     first: list[Member] = []

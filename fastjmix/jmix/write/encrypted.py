@@ -1,4 +1,4 @@
-"""Writes an encrypted envelope: the ciphertext of its payload, and what stands beside it.
+"""Writes an encrypted envelope: the ciphertext of its payload, and the documents beside it.
 
 Guaranteed: no plaintext is written; each call has its own ephemeral key and iv.
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Appended(Protocol):
-    """An archive that is being written: a Remade, or a file of the caller's."""
+    """An archive that is being written: a Remade, or a file of the caller."""
 
     size: int
 
@@ -36,12 +36,13 @@ class Appended(Protocol):
 def write_encrypted(
     remade: Appended, contents: Contents, options: Options, encryption: Encryption
 ) -> None:
-    """The ciphertext as the first member, its header last; then what stands beside it.
+    """Writes the ciphertext as the first member, its header after its data, then the documents.
 
-    `options.read` gives the instances. Raises OSError, EnvelopeError: too large for one key.
+    `options.read` gives the instances. Raises OSError, and EnvelopeError when the payload is too
+    large for one key.
     """
     from fastjmix.jmix import keys
-    from fastjmix.jmix.write import encryption as ciphers  # some 60 ms: only who encrypts pays
+    from fastjmix.jmix.write import encryption as ciphers  # some 60 ms: only for encryption
 
     dialect = encryption.dialect
     payload = _Payload(contents, options, dialect)

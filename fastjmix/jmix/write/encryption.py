@@ -1,14 +1,13 @@
-"""The payload encrypted for one recipient: AES-256-GCM under a key that only it can agree on.
+"""Encrypts a payload for one recipient: AES-256-GCM under a key that only it can agree on.
 
 Wanted: an encrypted payload that a JMIX library decrypts, of any size in constant memory.
 Guaranteed: each encryption has its own ephemeral key, hence its own AES key, and its own iv: no
-(key, iv) is used twice. Nothing of a plaintext is given away before the tag over all of it was
-found right. A change of any byte of ciphertext, tag, iv or ephemeral key is found: base64 and keys
+(key, iv) is used twice. No plaintext is given to a caller before the tag over all of it was found
+right. A change of any byte of ciphertext, tag, iv or ephemeral key is found: base64 and keys
 are accepted in their canonical forms only.
 Still wrong: the ciphertext is read twice to decrypt it (once for the tag), and once more for each
-dialect tried; whoever changes it between the two readings is found out only at the end of the
-second. The sizes of members can be guessed from the ciphertext's size. Who encrypted is not said:
-that is for a signature to say.
+dialect tried; a change between the two readings is found only at the end of the second. The sizes
+of members can be guessed from the ciphertext's size. Nothing says who encrypted: a signature does.
 
     dialect  file               HKDF info                  tar, see tarball.py
     php      payload.encrypted  JMIX-payload-encryption    ustar, files only
@@ -63,9 +62,9 @@ _fields: Final = {"ephemeral_public_key": KEY_BYTES, "iv": IV_BYTES, "auth_tag":
 
 
 class Sealed(NamedTuple):
-    """What an encryption gave: `fields` of the manifest's security.encryption, the ciphertext's
-    size in bytes and SHA-256, and the SHA-256 of the tar in it (dialect "rs"; else None). Both in
-    lower-case hex, as security.payload_hash has one of them.
+    """The result of an encryption: `fields` of the manifest's security.encryption, the ciphertext's
+    size in bytes and SHA-256, and the SHA-256 of the tar in it (dialect "rs"; else None). Both
+    digests are in lower-case hexadecimal; security.payload_hash has one of them.
     """
 
     fields: dict[str, str]
@@ -84,17 +83,18 @@ class Verified(NamedTuple):
 
 
 def encrypted_name(dialect: str) -> str:
-    """The member that holds the ciphertext, beside manifest.json."""
+    """Returns the name of the member with the ciphertext, beside manifest.json."""
     return "payload.enc" if dialect == "rs" else "payload.encrypted"
 
 
 def derive(dialect: str, shared: bytes) -> bytes:
-    """The AES key out of a shared secret: HKDF-SHA256 without salt, 32 bytes."""
+    """Returns the AES key of a shared secret: HKDF-SHA256 without salt, 32 bytes."""
     return HKDF(SHA256(), KEY_BYTES, None, _info[dialect]).derive(shared)
 
 
 def check_size(dialect: str, members: Iterable[Plain]) -> int:
-    """Bytes of the plaintext. Raises EnvelopeError when they are more than one key may encrypt."""
+    """Returns the bytes of the plaintext. Raises EnvelopeError for more than one key may
+    encrypt."""
     size = tar_size(dialect, list(members))
     if size > PLAIN_MAX:
         raise EnvelopeError(
@@ -114,10 +114,10 @@ def encrypt(
     iv: bytes | None = None,
     modified: int = 0,
 ) -> Sealed:
-    """Gives the ciphertext to `write`, piece by piece.
+    """Calls `write` with the ciphertext, piece by piece.
 
-    `recipient` is an X25519 public key, 32 bytes; `ephemeral` and `iv` are made here, unless a test
-    wants known ones. `modified`: Unix seconds, for the tar. Raises EnvelopeError: the payload is
+    `recipient` is an X25519 public key, 32 bytes; `ephemeral` and `iv` are generated, unless a test
+    gives known ones. `modified`: Unix seconds, for the tar. Raises EnvelopeError: the payload is
     too large (before anything is written), or a member has not the size it announced.
     """
     payload = list(members)
@@ -134,11 +134,11 @@ def encrypt(
     values = (ephemeral.public, iv, cipher.tag)
     fields = {"algorithm": ALGORITHM}
     fields |= {name: base64.b64encode(v).decode() for name, v in zip(_fields, values, strict=True)}
-    return Sealed(fields, *seen.told())
+    return Sealed(fields, *seen.result())
 
 
 class _Seen:
-    """Size and digests of what goes by."""
+    """Size and digests of a ciphertext, computed while it is read or written."""
 
     def __init__(self, dialect: str) -> None:
         self._size = 0
@@ -151,7 +151,7 @@ class _Seen:
         if self._inner is not None:
             self._inner.update(plain)
 
-    def told(self) -> tuple[int, str, str | None]:
+    def result(self) -> tuple[int, str, str | None]:
         inner = self._inner.hexdigest() if self._inner is not None else None
         return self._size, self._outer.hexdigest(), inner
 
@@ -178,20 +178,20 @@ class _Parsed(NamedTuple):
 
 
 def check_fields(fields: object) -> None:
-    """Is this a security.encryption? Raises EnvelopeError naming the key."""
+    """Raises EnvelopeError, naming the key, when this is no valid security.encryption."""
     parsed = _parse(fields)
     try:
         new_recipient_key().agree(parsed.ephemeral)
     except EnvelopeError as problem:
-        told = f'manifest.json: "security.encryption.ephemeral_public_key": {problem.message}'
-        raise EnvelopeError(told) from None
+        what = f'manifest.json: "security.encryption.ephemeral_public_key": {problem.message}'
+        raise EnvelopeError(what) from None
 
 
 def check_cipher_size(name: str, size: int) -> None:
-    """Raises EnvelopeError for a ciphertext, the member `name`, that no payload could have."""
+    """Raises EnvelopeError for a size that no ciphertext can have; `name` is its member."""
     if not PLAIN_MIN <= size <= PLAIN_MAX:
-        told = f"has {size} bytes; an encrypted payload has {PLAIN_MIN} to {PLAIN_MAX}"
-        raise EnvelopeError(f"{escaped(name)}: {told}")
+        what = f"has {size} bytes; an encrypted payload has {PLAIN_MIN} to {PLAIN_MAX}"
+        raise EnvelopeError(f"{escaped(name)}: {what}")
 
 
 def _parse(fields: object) -> _Parsed:
@@ -200,16 +200,16 @@ def _parse(fields: object) -> _Parsed:
     if fields.get("algorithm") != ALGORITHM:
         raise EnvelopeError(f'manifest.json: "security.encryption.algorithm" must be {ALGORITHM}')
     if unknown := fields.keys() - _fields.keys() - {"algorithm"}:
-        told = str(min(map(str, unknown)))[:40]
-        raise EnvelopeError(f'manifest.json: "security.encryption" has an unknown key {told!r}')
+        what = str(min(map(str, unknown)))[:40]
+        raise EnvelopeError(f'manifest.json: "security.encryption" has an unknown key {what!r}')
     return _Parsed(*(_decoded(fields, name, size) for name, size in _fields.items()))
 
 
 def _decoded(fields: Mapping[str, Any], name: str, size: int) -> bytes:
     found = canonical_base64(fields.get(name), size)
     if found is None:
-        told = f"must be {size} bytes in base64"
-        raise EnvelopeError(f'manifest.json: "security.encryption.{name}" {told}')
+        what = f"must be {size} bytes in base64"
+        raise EnvelopeError(f'manifest.json: "security.encryption.{name}" {what}')
     return found
 
 
@@ -221,8 +221,8 @@ def verify(
 ) -> Verified:
     """Reads the ciphertext once, for its tag. With `dialect` None, once for each until it is right.
 
-    `fields`: security.encryption. Raises EnvelopeError: the key is another's, or something was
-    changed; which of the two cannot be told.
+    `fields`: security.encryption. Raises EnvelopeError when the key is another's or something was
+    changed; the two cannot be distinguished.
     """
     parsed = _parse(fields)
     shared = key.agree(parsed.ephemeral)
@@ -233,7 +233,7 @@ def verify(
                 seen.see(secret, plain)
         except InvalidTag:
             continue
-        return Verified(tried, *seen.told())
+        return Verified(tried, *seen.result())
     raise EnvelopeError(
         "the payload cannot be decrypted: it was encrypted for another key, or it was changed",
         "Ask the sender whose public key was used, and compare the envelope with theirs.",
@@ -246,12 +246,12 @@ def decrypt(
     fields: object,
     read_pieces: Callable[[], Iterable[bytes]],
 ) -> Iterator[tuple[str, int, Iterator[bytes]]]:
-    """(path below payload/, size, pieces) of each file, after all of it was verified.
+    """Returns (path below payload/, size, pieces) of each file, after all of it was verified.
 
-    `proved` is what `verify` gave for these fields and this key; a dialect, or None, has it asked.
-    What is left of a file when the next is asked for is skipped. `read_pieces` gives the ciphertext
-    from its beginning, at each call. Raises EnvelopeError, as `verify`, before it returns; later
-    for a tar that is not one, or for a ciphertext that changed meanwhile.
+    `proved` is the result of `verify` for these fields and this key; with a dialect, or None,
+    `verify` is called here. The rest of a file is skipped when the next one is read. `read_pieces`
+    gives the ciphertext from its beginning, at each call. Raises EnvelopeError, as `verify`, before
+    it returns; later for data that are no tar, or for a ciphertext that changed meanwhile.
     """
     if not isinstance(proved, Verified):
         proved = verify(proved, key, fields, read_pieces)
@@ -272,7 +272,7 @@ def _files(
 def _decrypted(
     dialect: str, shared: bytes, parsed: _Parsed, pieces: Iterable[bytes]
 ) -> Iterator[tuple[bytes, bytes]]:
-    """(ciphertext, plaintext) piece by piece. Raises InvalidTag behind the last."""
+    """Yields (ciphertext, plaintext) piece by piece. Raises InvalidTag after the last."""
     cipher = Cipher(AES(derive(dialect, shared)), GCM(parsed.iv)).decryptor()
     size = 0
     for secret in pieces:

@@ -1,13 +1,12 @@
-"""The envelope as a value: which instances it holds, where, and how they are described.
+"""The contents of an envelope that is being written: its instances, their names and descriptions.
 
-Wanted: while instances are appended to the archive, remember just enough to write the envelope's
-documents at its end, whatever the profile.
-Guaranteed: series and images are numbered by first arrival; a name that `next_name` gave stays
-unused until `add` takes it, so an append that failed leaves no gap.
+Wanted: the least that is needed to write the envelope's documents at its end, whatever the profile.
+Guaranteed: series and images are numbered by first arrival; a name that `next_name` returned stays
+unused until `add` uses it, so an append that failed leaves no gap.
 Still wrong: every instance stays in memory until the seal, about 500 bytes each with its UID;
 `max_envelope_instances` is the bound.
 
-A profile (see profiles.py) gives the names and turns the contents into documents.
+A profile (see profiles.py) makes the names, and the documents from the contents.
 """
 
 from __future__ import annotations
@@ -43,14 +42,14 @@ of it the envelope holds already) → the member's name, UTF-8."""
 
 @dataclass(slots=True)
 class Instance:
-    """One member with an instance in it.
+    """A member that is a DICOM instance.
 
     `size` (bytes) and `digest` are those of the whole member, File Meta Information included;
     `digest` is None where hashing is skipped, and until it is made (before the documents are).
     `conflict`: the envelope already held this SOP Instance UID, with other bytes. `data`: offset
-    and length of the data set in the archive, and `crc` the member's CRC-32, for whoever has it at
-    hand. `patient`: 0, or whose it is instead of the study's patient (StudyDescription.take).
-    `fault`: what is wrong with its data set, which was stored all the same.
+    and length of the data set in the archive, and `crc` the member's CRC-32, where the caller
+    knows it. `patient`: its place among the study's patients (StudyDescription.take). `fault`: the
+    reason why its data set is malformed; it was stored all the same.
     """
 
     name: bytes
@@ -79,7 +78,7 @@ class Series:
 
 @dataclass(slots=True)
 class Study:
-    """A study as all its instances describe it (described.py). Series by Series Instance UID."""
+    """A study as all its instances describe it (described.py). `series` by Series Instance UID."""
 
     study_uid: str
     description: StudyDescription = field(default_factory=StudyDescription)
@@ -92,7 +91,8 @@ class Study:
 
 
 class Contents:
-    """What an envelope holds so far. `studies` is keyed by Study Instance UID, oldest first."""
+    """The instances of an envelope so far. `studies` is keyed by Study Instance UID, oldest
+    first."""
 
     __slots__ = ("_copies", "_count", "_first", "_naming", "_series", "size_bytes", "studies")
 
@@ -106,11 +106,11 @@ class Contents:
         self._count = 0
 
     def __len__(self) -> int:
-        """How many instances."""
+        """Returns the number of instances."""
         return self._count
 
     def next_name(self, study_uid: str, series_uid: str, sop_instance_uid: str) -> bytes:
-        """The member name that the next `add` of these UIDs will take. Changes nothing."""
+        """Returns the name that the next `add` of these UIDs will use. Changes nothing."""
         copy = self._count_of(sop_instance_uid)
         series = self._series.get((study_uid, series_uid))
         if series is None:
@@ -132,10 +132,10 @@ class Contents:
         crc: int = 0,
         fault: str = "",
     ) -> Instance:
-        """Takes an instance that stands whole in the archive.
+        """Adds an instance that is complete in the archive.
 
-        `described` is what its data set says of series, study and patient. Whether the same bytes
-        are here already is for the caller to ask first, with `twins`.
+        `described` is its data set's description of series, study and patient. The caller checks
+        first, with `twins`, whether the same bytes are here already.
         """
         series = self._series.get((study_uid, series_uid))
         if series is None:
@@ -168,12 +168,12 @@ class Contents:
         return instance
 
     def twins(self, sop_instance_uid: str) -> tuple[Instance, ...]:
-        """Returns the instances here that bear this SOP Instance UID, oldest first."""
+        """Returns the instances with this SOP Instance UID, oldest first."""
         first = self._first.get(sop_instance_uid)
         return () if first is None else (first, *self._copies.get(sop_instance_uid, ()))
 
     def holds(self, sop_instance_uid: str) -> bool:
-        """Tells whether there is an instance of this SOP Instance UID."""
+        """Returns whether there is an instance with this SOP Instance UID."""
         return sop_instance_uid in self._first
 
     def _count_of(self, sop_instance_uid: str) -> int:
@@ -182,7 +182,7 @@ class Contents:
         return 1 + len(self._copies.get(sop_instance_uid, ()))
 
     def instances(self) -> Iterator[Instance]:
-        """Every instance, by series in the order of their numbers, then by arrival."""
+        """Yields every instance, by series in the order of their numbers, then by arrival."""
         for series in self._series.values():
             yield from series.instances
 
@@ -197,10 +197,10 @@ class Contents:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How the documents are to be written. `sealed_at` is Unix seconds, the manifest's time.
+    """Options for the documents. `sealed_at` is Unix seconds, the manifest's time.
 
-    `published` is what profile jmix-1.0 has from the configuration, `keys` the private keys that
-    it names, by file. `read` gives the pieces of an instance's member again, by its name: for
+    `published` is the configuration of profile jmix-1.0, `keys` the private keys that it names, by
+    file. `read` gives the pieces of an instance's member again, by its name: for
     `payload_hash` = "stream".
     """
 

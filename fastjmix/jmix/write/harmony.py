@@ -1,17 +1,17 @@
 """Profile `harmony`: the tree and the JSON of Harmony's dicom-to-jmix pipeline.
 
-    manifest.json                     who the envelope is; never anything about a patient
+    manifest.json                     the envelope's id; never anything about a patient
     payload/metadata.json             studies, series, instances
     payload/series_1/image_001.dcm    instances, numbered by arrival
 
-Wanted: what the reference pipeline's document shows, exactly, for a reader that knows only that.
-Guaranteed: the reference's keys have the reference's types. Beyond them stand only additions:
+Wanted: exactly the reference pipeline's documents, for a reader that knows no others.
+Guaranteed: the reference's keys have the reference's types. Additions to them are only:
     manifest  timestamp; security.payload_hash unless skip_hashing; files unless skip_listing
     metadata  the elements of `series`, which the reference leaves open; `patient_conflict` and
               `patients` of a study whose instances name more than one patient
 `files` lists every member under payload/, metadata.json included, with paths as in the archive: so
 one list suffices to check all of the envelope but the manifest itself. A skipped key is absent,
-never null and never a placeholder. Nothing that a peer sent enters a member's name.
+never null and never a placeholder. A member's name contains nothing that a peer sent.
 Still wrong: the manifest has no signature, so its digests guard against damage, not against a
 forger.
 """
@@ -35,21 +35,22 @@ DOCUMENTS: tuple[bytes, ...] = (MANIFEST, METADATA)
 
 
 def member_name(series: int, image: int, _uid: str = "", _copy: int = 0) -> bytes:
-    """payload/series_<series>/image_<image>.dcm; the image has three digits, or more from 1000."""
+    """Returns payload/series_<series>/image_<image>.dcm; the image has three digits, or more from
+    1000."""
     return b"payload/series_%d/image_%03d.dcm" % (series, image)
 
 
 def documents(contents: Contents, options: Options) -> tuple[Document, Document]:
-    """(manifest.json, payload/metadata.json), in the order of the central directory.
+    """Returns (manifest.json, payload/metadata.json), in the order of the central directory.
 
     Raises EnvelopeError when a digest that the options ask for is missing, OSError when the payload
     must be read again for its hash and cannot.
     """
-    told = {
+    what = {
         "id": options.envelope_id,
         "studies": {uid: _study(study) for uid, study in contents.studies.items()},
     }
-    metadata = Document(METADATA, orjson.dumps(told))
+    metadata = Document(METADATA, orjson.dumps(what))
     manifest = orjson.dumps(_manifest(contents, options, metadata))
     return Document(MANIFEST, manifest), metadata
 
@@ -80,7 +81,7 @@ def _entry(file: File, options: Options) -> dict[str, Any]:
 
 
 def _study(study: Study) -> dict[str, Any]:
-    """The reference's keys: always there, empty when the data set does not say."""
+    """Returns the reference's keys; a value that the data set does not have is empty."""
     return {
         "study_uid": study.study_uid,
         "patient_name": study.description.patient.patient_name,
@@ -93,14 +94,14 @@ def _study(study: Study) -> dict[str, Any]:
 
 def _series(series: Series) -> dict[str, Any]:
     described = series.description
-    shown: dict[str, Any] = {"series_uid": series.series_uid, "modality": described.modality}
+    entry: dict[str, Any] = {"series_uid": series.series_uid, "modality": described.modality}
     if described.series_number is not None:
-        shown["series_number"] = described.series_number
+        entry["series_number"] = described.series_number
     if described.body_part:
-        shown["body_part"] = described.body_part
+        entry["body_part"] = described.body_part
     if described.series_description:
-        shown["description"] = described.series_description
-    shown["path"] = f"series_{series.number}"
-    shown["instance_count"] = len(series.instances)
-    shown["instances"] = [listing.instance_entry(instance) for instance in series.instances]
-    return shown
+        entry["description"] = described.series_description
+    entry["path"] = f"series_{series.number}"
+    entry["instance_count"] = len(series.instances)
+    entry["instances"] = [listing.instance_entry(instance) for instance in series.instances]
+    return entry

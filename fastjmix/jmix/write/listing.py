@@ -1,8 +1,6 @@
-"""What the documents of either profile say of the payload's files, and of the instances in them.
+"""Entries of the payload's files and instances in the documents of either profile.
 
-Wanted: one place where an instance becomes an entry.
-Guaranteed: what is not known, or was skipped, has no key.
-Still wrong: nothing known.
+Guaranteed: a value that is not known, or was skipped, has no key.
 """
 
 from __future__ import annotations
@@ -18,7 +16,7 @@ from fastjmix.jmix.write.payload_hash import hexadecimal
 
 
 def files(documents: Iterable[Document], contents: Contents, options: Options) -> list[File]:
-    """Every file of a payload: its documents, then the instances.
+    """Returns every file of a payload: its documents, then the instances.
 
     Raises EnvelopeError when a digest that the options ask for is missing.
     """
@@ -53,31 +51,31 @@ def _digest(instance: Instance) -> str:
 
 
 def instance_entry(instance: Instance) -> dict[str, Any]:
-    """An element of a series' `instances` in metadata.json.
+    """Returns an element of a series' `instances` in metadata.json.
 
     `patient` counts from 1 in the study's `patients`; it is absent for the study's own patient, and
     for one that is not listed.
     """
-    shown: dict[str, Any] = {
+    entry: dict[str, Any] = {
         "sop_instance_uid": instance.sop_instance_uid,
         "sop_class_uid": instance.sop_class_uid,
         "transfer_syntax_uid": instance.transfer_syntax_uid,
     }
     if instance.instance_number is not None:
-        shown["instance_number"] = instance.instance_number
-    shown["file"] = instance.name[BELOW:].decode()
-    shown["size_bytes"] = instance.size
+        entry["instance_number"] = instance.instance_number
+    entry["file"] = instance.name[BELOW:].decode()
+    entry["size_bytes"] = instance.size
     if instance.conflict:
-        shown["conflict"] = True
+        entry["conflict"] = True
     if instance.patient:
-        shown["patient_conflict"] = True
+        entry["patient_conflict"] = True
     if instance.patient > 0:
-        shown["patient"] = instance.patient + 1
+        entry["patient"] = instance.patient + 1
     if instance.fault:
-        shown["malformed"] = instance.fault
-    return shown
+        entry["malformed"] = instance.fault
+    return entry
 
 
 def timestamp(seconds: float) -> str:
-    """Unix seconds as documents write a time (RFC 3339, UTC, whole seconds)."""
+    """Returns Unix seconds in the form of the documents (RFC 3339, UTC, whole seconds)."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,10 +1,9 @@
-"""What the configuration says of a published envelope: parties, permissions, keys by their files.
+"""The configuration of a published envelope: parties, permissions, keys by their files.
 
-Wanted: all of it in one value, which rides in draft.json, so that whoever seals the envelope, now
-or after a crash, writes the same documents.
-Guaranteed: frozen and hashable; `load` of what `dump` gave is equal to it; a private key is named
-by its file and never held here; a recipient's key is the public half.
-Still wrong: nothing known.
+Wanted: all of it in one value, which is kept in draft.json, so that the seal writes the same
+documents after a crash.
+Guaranteed: frozen and hashable; `load` of the result of `dump` is equal to the original; a private
+key is named by its file and never held here; a recipient's key is the public half.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ Dialect = Literal["php", "js", "rs"]
 
 @dataclass(frozen=True, slots=True)
 class ContactPoint:
-    """How to reach somebody: "phone" and a number."""
+    """A way to reach a party: "phone" and a number."""
 
     system: str
     value: str
@@ -29,7 +28,7 @@ class ContactPoint:
 
 @dataclass(frozen=True, slots=True)
 class Attestation:
-    """What a directory says of a key; passed on as it was given. The names are the published."""
+    """A directory's statement about a key, copied as configured, under the published names."""
 
     provider: str
     attestation_signature: str
@@ -39,7 +38,7 @@ class Attestation:
 
 @dataclass(frozen=True, slots=True)
 class AssertionSettings:
-    """How an entity signs for itself. `fields` () leaves the choice to the writer.
+    """Settings of an entity's assertion. With `fields` () the default fields are signed.
 
     `expires_at` is an RFC 3339 time; `expires_secs` counts from the seal; one of them at most.
     """
@@ -69,7 +68,7 @@ class Entity:
 
 @dataclass(frozen=True, slots=True)
 class Consent:
-    """The patient's consent, as somebody noted it. `signed_on` is YYYY-MM-DD."""
+    """The patient's consent, as configured. `signed_on` is YYYY-MM-DD."""
 
     status: ConsentStatus
     scope: tuple[ConsentScope, ...] = ()
@@ -79,7 +78,7 @@ class Consent:
 
 @dataclass(frozen=True, slots=True)
 class Signing:
-    """manifest.jws, and with `audit` the audit's entry too, by the key in `key_file`."""
+    """The key that signs manifest.jws, and with `audit` the entry of audit.json too."""
 
     key_file: str
     audit: bool = False
@@ -87,7 +86,7 @@ class Signing:
 
 @dataclass(frozen=True, slots=True)
 class Encryption:
-    """For whom the payload is encrypted: base64 of the raw X25519 public key."""
+    """The recipient of an encrypted payload: base64 of the raw X25519 public key."""
 
     recipient_public_key: str
     dialect: Dialect = "php"
@@ -95,7 +94,7 @@ class Encryption:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """Everything that profile jmix-1.0 has from the configuration. `deid`: attributes' keys."""
+    """The configuration of profile jmix-1.0. `deid`: attributes' keys."""
 
     sender: Entity
     receivers: tuple[Entity, ...]
@@ -108,19 +107,20 @@ class Published:
     encryption: Encryption | None = None
 
     def key_files(self) -> tuple[str, ...]:
-        """The files of every private key that a seal needs, each once."""
+        """Returns the files of the private keys that a seal needs, each once."""
         entities = [self.sender, self.requester, *self.receivers]
         files = [e.assertion.key_file for e in entities if e is not None and e.assertion]
         files += [self.signing.key_file] if self.signing is not None else []
         return tuple(dict.fromkeys(files))
 
     def dump(self) -> dict[str, Any]:
-        """As JSON can hold it."""
+        """Returns the value in a form that JSON can represent."""
         return asdict(self)
 
 
 def load(dumped: Mapping[str, Any]) -> Published:
-    """What `dump` gave, also after a round trip through JSON. Raises KeyError, TypeError."""
+    """Returns the value that was dumped, also after a round trip through JSON. Raises KeyError,
+    TypeError."""
     return Published(
         sender=_entity(dumped["sender"]),
         receivers=tuple(_entity(one) for one in dumped["receivers"]),

@@ -1,22 +1,22 @@
 """Profile `jmix-1.0`: the layout and the documents of the published JMIX 1.0 (beta 3).
 
-    manifest.json                     who, to whom, how protected; never anything about a patient
+    manifest.json                     parties and protection; never anything about a patient
     manifest.jws                      its signature, where there is a key
-    audit.json                        what happened to the envelope so far: it was created
+    audit.json                        the envelope's history so far: it was created
     payload/metadata.json             the patient, the study, its series and instances
     payload/files.json                every other file of the payload, unless skip_listing
     payload/dicom/<SOP Instance UID>.dcm
 
-Wanted: documents that the published schemas accept, whatever the data sets say and whatever is
+Wanted: documents that the published schemas accept, whatever the data sets contain and whatever is
 skipped, and which jmix-rs, jmix-js and jmix-php read.
-Guaranteed: what is not known is absent: no null, no empty text, no empty table, except the two
-texts that the schemas require (`patient.id` is then "UNKNOWN", a modality "OT"). Beyond the schemas
-stand only additions in the series and in the extensions of metadata.json (the patients, where the
-instances name several), which the schemas leave open. Digests are SHA-256.
-A UID becomes a file's name only if it is digits between dots, 64 characters at most; any other
-instance is named by its numbers. Neither can be the other, and a second instance of one UID has its
-count behind "_", which no UID holds.
-Still wrong: a value that the schemas have no room for (the study's date) is only in the instances.
+Guaranteed: a value that is not known is absent: no null, no empty text, no empty table, except the
+two texts that the schemas require (`patient.id` is then "UNKNOWN", a modality "OT"). Additions to
+the schemas are only in the series and in the extensions of metadata.json (the patients, where the
+instances name several), which the schemas leave open. Digests are SHA-256. A UID becomes a file's
+name only if it is digits between dots, 64 characters at most; any other instance is named by its
+numbers. Neither can be the other, and a second instance of one UID has its count behind "_", which
+no UID contains.
+Still wrong: a value that the schemas have no key for (the study's date) is only in the instances.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ _sexes: Final = ("M", "F", "O")
 
 
 def member_name(series: int, image: int, sop_instance_uid: str, copy: int) -> bytes:
-    """payload/dicom/<SOP Instance UID>.dcm; with "_2" and so on for further instances of it."""
+    """Returns payload/dicom/<SOP Instance UID>.dcm, with "_2" and so on for further instances."""
     if len(sop_instance_uid) > UID_MAX or not _uid.fullmatch(sop_instance_uid):
         return b"payload/dicom/instance_%d_%d.dcm" % (series, image)
     uid = sop_instance_uid.encode()
@@ -67,7 +67,7 @@ def member_name(series: int, image: int, sop_instance_uid: str, copy: int) -> by
 
 
 def documents(contents: Contents, options: Options) -> tuple[Document, ...]:
-    """What stands at the root, then what stands in the payload.
+    """Returns the documents at the root, then those in the payload.
 
     Raises EnvelopeError when there are two studies, no parties, or a digest is missing; OSError
     where the payload must be read again for its hash.
@@ -80,7 +80,7 @@ def documents(contents: Contents, options: Options) -> tuple[Document, ...]:
 
 
 def payload_documents(contents: Contents, options: Options) -> list[Document]:
-    """payload/metadata.json, and payload/files.json unless it is skipped."""
+    """Returns payload/metadata.json, and payload/files.json unless it is skipped."""
     metadata = Document(METADATA, orjson.dumps(_metadata(contents, options)))
     if options.skip_listing:
         return [metadata]
@@ -91,7 +91,7 @@ def payload_documents(contents: Contents, options: Options) -> list[Document]:
 def root_documents(
     options: Options, payload_hash: str | None, encryption: Mapping[str, str] | None = None
 ) -> list[Document]:
-    """manifest.json, manifest.jws and audit.json, for a payload that is as good as written.
+    """Returns manifest.json, manifest.jws and audit.json, for a payload whose hash is known.
 
     `payload_hash` None: hashing is skipped. `encryption`: the manifest's fields of that name.
     Raises EnvelopeError without parties, ConfigError when a field that is to be signed is missing.
@@ -173,7 +173,7 @@ def _created(published: Published, options: Options) -> dict[str, Any]:
     return entry
 
 
-# -- signatures: cryptography costs some 60 ms to import, so only who signs pays ------------------
+# -- signatures: cryptography costs some 60 ms to import, so it is imported for signing only ------
 
 
 def _signed(manifest: bytes, key: SigningKey) -> bytes:
@@ -201,7 +201,7 @@ def _assertion(
 
 
 def _assert_entities(manifest: dict[str, Any], published: Published, options: Options) -> None:
-    """Puts each assertion into its entity. All are made of the manifest as it was without any."""
+    """Adds each entity's assertion. All are made from the manifest without any assertion."""
     roles = {"sender": published.sender}
     if published.requester is not None:
         roles["requester"] = published.requester
@@ -250,7 +250,8 @@ def _patient(described: Patient) -> dict[str, Any]:
 
 
 def _name(text: str) -> dict[str, Any]:
-    """A PN's parts (PS3.5 §6.2.1.1), those of its first group that is not empty; {} for none."""
+    """Returns the parts of a PN (PS3.5 §6.2.1.1), of its first group that is not empty; {} for
+    none."""
     group = next((group for group in text.split("=") if group.strip("^ ")), "")
     family, given, middle, prefix, suffix, *_ = [part.strip() for part in group.split("^")] + 5 * [
         ""
@@ -263,7 +264,7 @@ def _name(text: str) -> dict[str, Any]:
 
 
 def _birth_date(text: str) -> str | None:
-    """DA (PS3.5 §6.2) as the schema writes it, if it is a day."""
+    """Returns a DA (PS3.5 §6.2) in the schema's form; None when it is no day."""
     if not _da.fullmatch(text):
         return None
     try:
@@ -303,9 +304,9 @@ def _entry(file: File) -> dict[str, Any]:
     return entry
 
 
-# -- words ---------------------------------------------------------------------------------------
+# -- values --------------------------------------------------------------------------------------
 
 
 def _known(**values: Any) -> dict[str, Any]:
-    """Those that say something: neither None nor empty. Zero does."""
+    """Returns the values that are neither None nor empty. Zero is neither."""
     return {key: value for key, value in values.items() if value or value == 0}

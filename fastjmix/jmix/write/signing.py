@@ -1,10 +1,10 @@
-"""manifest.jws: a signature over the exact bytes of manifest.json.
+"""Signs and verifies manifest.jws, a signature over the exact bytes of manifest.json.
 
-Wanted: what jmix-rs writes: a compact JWS, Ed25519, whose payload is the manifest as it stands.
-Guaranteed: one algorithm; what a header asks for beyond it (another algorithm, "none", critical
+Wanted: the form that jmix-rs writes: a compact JWS, Ed25519, whose payload is the manifest.
+Guaranteed: one algorithm; a header that asks for more (another algorithm, "none", critical
 extensions, an unencoded payload) is refused. A change of any byte of the JWS or of the manifest is
 found: base64url is accepted in its canonical form only.
-Still wrong: who the key belongs to is for the reader to know; there is no chain of certificates.
+Still wrong: there is no chain of certificates: the reader has to know whose key it is.
 
 Sources: RFC 7515 (JWS, compact serialization §7.1), RFC 8037 §3.1 (EdDSA).
 """
@@ -26,18 +26,18 @@ from fastjmix.jmix.keys import SigningKey
 NAME: Final = "manifest.jws"
 HEADER: Final = b'{"alg":"EdDSA","typ":"JWS","crv":"Ed25519"}'
 HEADER_MAX: Final = 1024
-"""Bytes of a header in base64url; ours has 59."""
+"""Bytes of a header in base64url; that of fastjmix has 59."""
 SIGNATURE_BYTES: Final = 64
 
 
 def sign_manifest(manifest: bytes, key: SigningKey) -> bytes:
-    """The text of manifest.jws for these bytes of manifest.json; no newline at its end."""
+    """Returns the text of manifest.jws for these bytes of manifest.json, without a newline."""
     signed = _encode(HEADER) + b"." + _encode(manifest)
     return signed + b"." + _encode(key.sign(signed))
 
 
 def verify_manifest(jws: bytes, manifest: bytes, public: bytes) -> None:
-    """Raises EnvelopeError that says what differs. `public`: Ed25519, 32 bytes."""
+    """Raises EnvelopeError unless the JWS is right. `public`: Ed25519, 32 bytes."""
     parts = jws.split(b".", 3)
     if len(parts) != 3:
         _refuse("is not a compact JWS of three parts")
@@ -50,12 +50,13 @@ def verify_manifest(jws: bytes, manifest: bytes, public: bytes) -> None:
     if not is_signed(parts[0] + b"." + parts[1], signature, public):
         _refuse("its signature is not right: it was changed, or made with another key")
     if payload != manifest:
-        told = "jmix-php signs the manifest as it was before its last two changes."
-        _refuse("its signature is right, but it signs other bytes than manifest.json", told)
+        what = "jmix-php signs the manifest as it was before its last two changes."
+        _refuse("its signature is right, but it signs other bytes than manifest.json", what)
 
 
 def is_signed(data: bytes, signature: bytes, public: bytes) -> bool:
-    """Is this the Ed25519 signature (64 bytes) of the key (32 bytes) over the data?"""
+    """Returns whether this is the Ed25519 signature (64 bytes) by the key (32 bytes) of the
+    data."""
     try:
         Ed25519PublicKey.from_public_bytes(public).verify(signature, data)
     except (InvalidSignature, ValueError):

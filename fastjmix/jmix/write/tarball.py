@@ -1,12 +1,12 @@
-"""The payload as a tar, which is what gets encrypted: written and read as a stream.
+"""Writes and reads the payload as a tar, the plaintext of an encrypted envelope, as a stream.
 
-Wanted: each JMIX library's own form of tar, written without a temporary copy; a stranger's tar read
-without ever giving a name that leaves the payload, whatever its headers say.
+Wanted: each JMIX library's own form of tar, written without a temporary copy. A tar of any program
+is read without ever returning a name that leaves the payload.
 Guaranteed: constant memory for any member. Equal members give equal bytes: owner 0, modes 0644 and
 0755, one given time. Reading accepts files and folders only, each name once, every byte accounted
-for: what a header announces is there, nothing but zeros follows the end.
-Still wrong: the names of all members are kept while reading, to see one that comes twice
-(MEMBERS_MAX bounds them); owners, modes and times of a stranger's tar are ignored.
+for: as many data as a header announces, nothing but zeros after the end.
+Still wrong: the names of all members are kept while reading, to find one that comes twice
+(MEMBERS_MAX bounds them); owners, modes and times are ignored when a tar is read.
 
     dialect  format                       first          folders  names
     php      ustar (pax where too large)  –              none     as below payload/
@@ -34,7 +34,7 @@ BLOCK: Final = tarfile.BLOCKSIZE
 """Headers and data are padded to it: 512 bytes."""
 END: Final = bytes(2 * BLOCK)
 EMPTY: Final = ".jmix-empty"
-"""jmix-php's only member where a payload has none: its archiver writes no empty tar."""
+"""The only member that jmix-php writes for an empty payload: its archiver writes no empty tar."""
 
 HEADER_MAX: Final = 1 << 16
 """Bytes of an extended header (pax, GNU long name) that is read: a name has at most NAME_MAX."""
@@ -65,7 +65,8 @@ class Plain(NamedTuple):
 
 
 def tar_size(dialect: str, members: Sequence[Plain]) -> int:
-    """Bytes that `tar` will give. Raises EnvelopeError for a name that fits in no header."""
+    """Returns the bytes that `tar` will yield. Raises EnvelopeError for a name that fits no
+    header."""
     size = len(END)
     for header, member in _headers(dialect, members, 0):
         size += len(header) + (_padded(member.size) if member is not None else 0)
@@ -73,10 +74,10 @@ def tar_size(dialect: str, members: Sequence[Plain]) -> int:
 
 
 def tar(dialect: str, members: Sequence[Plain], modified: int = 0) -> Iterator[bytes]:
-    """The tar of a payload, in the order given, each folder before the first that lies in it.
+    """Yields the tar of a payload, in the given order, each folder before the first file in it.
 
-    `modified`: Unix seconds, where the dialect has a time. Raises EnvelopeError when a member has
-    not the size that it announced.
+    `modified`: Unix seconds, where the dialect has a time. Raises EnvelopeError when a member's
+    data are not as long as its size says.
     """
     for header, member in _headers(dialect, members, modified):
         yield header
@@ -98,7 +99,7 @@ def tar(dialect: str, members: Sequence[Plain], modified: int = 0) -> Iterator[b
 def _headers(
     dialect: str, members: Sequence[Plain], modified: int
 ) -> Iterator[tuple[bytes, Plain | None]]:
-    """Each header, with its member or None for a folder."""
+    """Yields each header, with its member or None for a folder."""
     if dialect == "php":
         for member in members or (Plain(EMPTY, 0, tuple),):
             yield _header(dialect, member.path, member.size, 0), member
@@ -121,7 +122,7 @@ def _folders(path: str) -> list[str]:
 
 
 def _header(dialect: str, name: str, size: int | None, modified: int) -> bytes:
-    """The header of a file, or of a folder where there is no size."""
+    """Returns the header of a file, or of a folder when `size` is None."""
     info = tarfile.TarInfo(name)
     info.mtime = modified
     if size is None:
@@ -144,7 +145,8 @@ def _padded(size: int) -> int:
 
 
 def untar(dialect: str, pieces: Iterable[bytes]) -> Iterator[tuple[str, int, Iterator[bytes]]]:
-    """(path below payload/, size, pieces) of each file. What is left of a file is skipped.
+    """Yields (path below payload/, size, pieces) of each file. Skips the rest of a file that the
+    caller did not read.
 
     Raises EnvelopeError naming the member and its offset in the tar.
     """
@@ -184,7 +186,7 @@ def untar(dialect: str, pieces: Iterable[bytes]) -> Iterator[tuple[str, int, Ite
 
 
 class _Source:
-    """Bytes out of pieces, in order; `offset` counts what was taken."""
+    """The bytes of a sequence of pieces; `offset` counts those that were read."""
 
     def __init__(self, pieces: Iterable[bytes]) -> None:
         self._pieces = iter(pieces)
@@ -192,7 +194,7 @@ class _Source:
         self.offset = 0
 
     def take(self, size: int) -> Iterator[bytes]:
-        """Exactly `size` bytes. Raises EnvelopeError when there are fewer."""
+        """Yields exactly `size` bytes. Raises EnvelopeError when there are fewer."""
         while size:
             if not self._held:
                 piece = next(self._pieces, None)
@@ -207,23 +209,23 @@ class _Source:
             yield bytes(given)
 
     def read(self, size: int) -> bytes:
-        """The same at once."""
+        """Returns exactly `size` bytes. Raises EnvelopeError when there are fewer."""
         return b"".join(self.take(size))
 
     def padding(self, size: int) -> None:
-        """The zeros that fill the last block of `size` bytes."""
+        """Reads the zeros that fill the last block after `size` bytes. Raises EnvelopeError."""
         if any(self.read(-size % BLOCK)):
             _refuse(self.offset, "the tar", "has bytes between its members")
 
     def end(self) -> None:
-        """Nothing but zeros is left."""
+        """Reads the rest. Raises EnvelopeError when it is not zeros."""
         for piece in itertools.chain([bytes(self._held)], self._pieces):
             if piece.count(0) != len(piece):
                 _refuse(self.offset, "the tar", "goes on behind its end")
 
 
 def _next(source: _Source) -> tarfile.TarInfo | None:
-    """The next member, extended headers applied; None at the end."""
+    """Returns the next member, with its extended headers applied; None at the end."""
     name: str | None = None
     size: int | None = None
     while True:
@@ -269,7 +271,8 @@ def _extended(source: _Source, info: tarfile.TarInfo, start: int) -> bytes:
 
 
 def _pax(data: bytes, start: int) -> dict[str, str]:
-    """Records "<length> <key>=<value>\\n"; what would change a member's meaning is refused."""
+    """Returns the records "<length> <key>=<value>\\n". Refuses those that would change a member's
+    meaning."""
     fields: dict[str, str] = {}
     at = 0
     while at < len(data):
@@ -302,7 +305,7 @@ def _text(data: bytes, start: int) -> str:
 
 
 def _path(dialect: str, name: str, start: int, *, folder: bool) -> str:
-    """The path below payload/; empty for the folder itself."""
+    """Returns the path below payload/; empty for the folder itself."""
     path = name.removesuffix("/") if folder else name
     if dialect == "rs":
         if folder and path == ".":

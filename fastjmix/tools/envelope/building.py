@@ -71,8 +71,8 @@ class IncompleteError(BuildError):
         named = [f"{one.path}: {one.reason}" for one in skipped[:NAMED_MAX]]
         if len(skipped) > NAMED_MAX:
             named.append(f"and {len(skipped) - NAMED_MAX} more")
-        told = f"met and not taken: {'; '.join(named)}"
-        super().__init__(told, "Correct them; with leave_out=True the envelope is made without.")
+        what = f"met and not taken: {'; '.join(named)}"
+        super().__init__(what, "Correct them; with leave_out=True the envelope is made without.")
         self.skipped = tuple(skipped)
 
 

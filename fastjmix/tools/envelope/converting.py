@@ -23,7 +23,7 @@ from fastjmix.dicom.head import Found, stream_head
 from fastjmix.errors import EnvelopeError, FastjmixError
 from fastjmix.jmix import strict_json
 from fastjmix.jmix.limits import DEFAULT_LIMITS, Limits
-from fastjmix.jmix.read import admission, rules
+from fastjmix.jmix.read import listings, member_digests, rules
 from fastjmix.jmix.read.container import Envelope
 from fastjmix.jmix.read.report import Report
 from fastjmix.jmix.write.parties import Published
@@ -93,17 +93,17 @@ def check_hashes(envelope: Envelope) -> None:
     """
     container, base = envelope.container, f"{envelope.root}{envelope.payload}/"
     bases, report = (envelope.root, base), Report()
-    listed = admission.manifest_listing(envelope.manifest, container.sizes, bases, report.tell)
+    listed = listings.manifest_listing(envelope.manifest, container.sizes, bases, report.add_fault)
     name = f"{base}files.json"
     if name in container.sizes:
         entries = _files_json(envelope, name, report)
-        listed += admission.listing(entries, name, "", container.sizes, (base,), report.tell)
-    promised = admission.payload_hash_of(envelope.manifest, report.tell)
-    digests = admission.read_all(container, base, listed, promised, report.tell)
-    admission.compare_listed(listed, digests, report.tell)
-    report.refuse()  # where a member is wrong, the payload is: that needs no line of its own
-    admission.compare_payload(container, base, digests, promised, report.tell)
-    report.refuse()
+        listed += listings.listing(entries, name, "", container.sizes, (base,), report.add_fault)
+    promised = listings.payload_hash_of(envelope.manifest, report.add_fault)
+    digests = member_digests.read_all(container, base, listed, promised, report.add_fault)
+    listings.compare_listed(listed, digests, report.add_fault)
+    report.raise_faults()  # where a member is wrong, the payload is: that needs no line of its own
+    member_digests.compare_payload(container, base, digests, promised, report.add_fault)
+    report.raise_faults()
 
 
 def _files_json(envelope: Envelope, name: str, report: Report) -> list[Any]:
@@ -111,7 +111,7 @@ def _files_json(envelope: Envelope, name: str, report: Report) -> list[Any]:
     try:
         found = strict_json.parse(envelope.container.read(name, "max_metadata_bytes"), name)
     except EnvelopeError as fault:
-        report.tell(fault)
+        report.add_fault(fault)
         return []
     return found if isinstance(found, list) else []
 
@@ -151,12 +151,12 @@ def _instance(envelope: Envelope, name: str) -> Instance:
         meta, offset = read_file_meta(_first(pieces(), META_BYTES))
     except FastjmixError as problem:
         raise NotUnderstood(f"is not a DICOM file: {problem.message}") from None
-    told = (meta["sop_class_uid"], meta["sop_instance_uid"], meta["transfer_syntax_uid"])
+    what = (meta["sop_class_uid"], meta["sop_instance_uid"], meta["transfer_syntax_uid"])
 
     def read(offset: int, _: int, syntax: str) -> Found:
         return stream_head(pieces(), offset, syntax)
 
-    return instance_of(name, envelope.members[name], offset, told, pieces, read)
+    return instance_of(name, envelope.members[name], offset, what, pieces, read)
 
 
 def _first(pieces: Iterable[bytes], length: int) -> bytes:
@@ -175,14 +175,14 @@ def parties_of(manifest: Mapping[str, Any]) -> Published | None:
     """
     from fastjmix.jmix.write import parties
 
-    def entity(told: object) -> parties.Entity | None:
-        if not isinstance(told, dict) or not isinstance(told.get("id"), str):
+    def entity(what: object) -> parties.Entity | None:
+        if not isinstance(what, dict) or not isinstance(what.get("id"), str):
             return None
-        contact, name = told.get("contact"), told.get("name")
+        contact, name = what.get("contact"), what.get("name")
         if isinstance(contact, dict):
             contact = parties.ContactPoint(str(contact.get("system")), str(contact.get("value")))
         reached = contact if isinstance(contact, (str, parties.ContactPoint)) else None
-        return parties.Entity(told["id"], name if isinstance(name, str) else None, reached or None)
+        return parties.Entity(what["id"], name if isinstance(name, str) else None, reached or None)
 
     def table(of: Mapping[str, Any], key: str) -> Mapping[str, Any]:
         found = of.get(key)

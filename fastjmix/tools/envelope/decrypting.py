@@ -22,11 +22,11 @@ import orjson
 
 from fastjmix.errors import EnvelopeError
 from fastjmix.jmix.digests import File, stream_hash
-from fastjmix.jmix.faults import strict
+from fastjmix.jmix.faults import raise_fault
 from fastjmix.jmix.keys import RecipientKey
 from fastjmix.jmix.limits import DEFAULT_LIMITS, Limits
-from fastjmix.jmix.read.admission import payload_hash_of
 from fastjmix.jmix.read.container import Envelope
+from fastjmix.jmix.read.listings import payload_hash_of
 from fastjmix.jmix.write import encryption
 from fastjmix.jmix.write.envelope import Document
 from fastjmix.jmix.write.payload_hash import tree
@@ -81,7 +81,7 @@ def _written(
 
     fields = envelope.encryption
     verified = encryption.verify(None, key, fields, secret)
-    promised = payload_hash_of(envelope.manifest, strict)
+    promised = payload_hash_of(envelope.manifest, raise_fault)
     known = {f"sha256:{verified.sha256}", f"sha256:{verified.tar_sha256}"}
     if promised is not None and promised not in known and verified.dialect != "js":
         _wrong()

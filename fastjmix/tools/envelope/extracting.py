@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from fastjmix.jmix.faults import Fault
 from fastjmix.jmix.limits import DEFAULT_LIMITS, Limits
-from fastjmix.jmix.read.admission import watched
+from fastjmix.jmix.read.member_digests import counted
 from fastjmix.jmix.read.portable_names import clashes
 from fastjmix.jmix.read.report import Report
 from fastjmix.tools.envelope.opening import open_envelope
@@ -48,8 +48,8 @@ def extract(
         members = envelope.members
         report = Report()
         for name, why in clashes(members):
-            report.tell(Fault(name, why, at=envelope.container.offset(envelope.root + name)))
-        report.refuse()
+            report.add_fault(Fault(name, why, at=envelope.container.offset(envelope.root + name)))
+        report.raise_faults()
         size = sum(members.values())
         total(size)
         with new_folder(Path(out), force=force) as folder:
@@ -57,5 +57,5 @@ def extract(
                 if path.startswith(envelope.root) and path != envelope.root.rstrip("/"):
                     folder.folder(path.removeprefix(envelope.root))
             for name in members:
-                folder.write(name, watched(envelope.pieces(name), seen))
+                folder.write(name, counted(envelope.pieces(name), seen))
         return Extracted(len(members), size)

@@ -187,7 +187,7 @@ def _merge(source: int, files: Iterable[str], target: Path) -> None:
     names = list(files)
     into = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        in_the_way = dict.fromkeys(told for name in names if (told := _clash(into, name, target)))
+        in_the_way = dict.fromkeys(what for name in names if (what := _clash(into, name, target)))
         if in_the_way:
             raise OutputError("\n    ".join(_counted(list(in_the_way))))
         for name in names:

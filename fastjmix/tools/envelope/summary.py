@@ -34,7 +34,7 @@ def _summary(source: Path, envelope: Envelope) -> dict[str, Any]:
     members = envelope.members
     manifest = envelope.manifest
     security = _table(manifest.get("security"))
-    told: dict[str, Any] = {
+    summary: dict[str, Any] = {
         "id": envelope.id,
         "profile": envelope.dialect,
         "version": manifest.get("version", manifest.get("jmix_version")),
@@ -52,18 +52,18 @@ def _summary(source: Path, envelope: Envelope) -> dict[str, Any]:
     }
     for role in ("sender", "requester"):
         if isinstance(manifest.get(role), dict):
-            told[role] = _entity(manifest[role])
+            summary[role] = _entity(manifest[role])
     receivers = manifest.get("receiver", manifest.get("receivers"))
     if isinstance(receivers, list):
-        told["receivers"] = [_entity(one) for one in receivers if isinstance(one, dict)]
+        summary["receivers"] = [_entity(one) for one in receivers if isinstance(one, dict)]
     if "classification" in security:
-        told["classification"] = security["classification"]
+        summary["classification"] = security["classification"]
     extensions = _table(manifest.get("extensions"))
     if extensions:
-        told["extensions"] = dict(extensions)
-    told["payload_hash"] = security.get("payload_hash")
-    told["signature"] = _signature(envelope, security)
-    told["encryption"] = _encryption(envelope)
+        summary["extensions"] = dict(extensions)
+    summary["payload_hash"] = security.get("payload_hash")
+    summary["signature"] = _signature(envelope, security)
+    summary["encryption"] = _encryption(envelope)
     if envelope.encryption is None:
         try:
             metadata = envelope.metadata
@@ -71,11 +71,11 @@ def _summary(source: Path, envelope: Envelope) -> dict[str, Any]:
             problems.append(fault.message)
         else:
             if isinstance(metadata.get("patient"), dict):
-                told["patient"] = metadata["patient"]
-            told["studies"] = _studies(envelope, metadata)
-    told["audit"] = _audit(envelope, problems)
-    told["problems"] = problems
-    return told
+                summary["patient"] = metadata["patient"]
+            summary["studies"] = _studies(envelope, metadata)
+    summary["audit"] = _audit(envelope, problems)
+    summary["problems"] = problems
+    return summary
 
 
 def _entity(entity: Mapping[str, Any]) -> dict[str, Any]:

@@ -89,13 +89,13 @@ def verify(
     verification = Verification(
         public_key=public_key, key=key, now=now, seen=seen, inspect=InstanceCheck
     )
-    with verification.faults_told():
+    with verification.collecting_faults():
         if path is None:
             assert not isinstance(source, (str, Path))
-            verification.judge_zip(source, limits)
+            verification.verify_zip(source, limits)
         elif path.is_dir():
-            verification.judge(Folder(path, limits, verification.report.tell))
+            verification.verify_container(Folder(path, limits, verification.report.add_fault))
         else:
             with path.open("rb") as file:
-                verification.judge_zip(file, limits)
+                verification.verify_zip(file, limits)
     return verification.report

@@ -139,8 +139,8 @@ class _Store:
 
     async def _delete(self, request: web.Request) -> web.StreamResponse:
         if not self._may_delete:
-            told = "nothing is deleted here without a token: start the store with one"
-            raise HttpError(403, told)
+            what = "nothing is deleted here without a token: start the store with one"
+            raise HttpError(403, what)
         envelope_id = request.match_info["id"].lower()
         await self._directory.delete(envelope_id)
         log.get().info("envelope_deleted", envelope=envelope_id, peer=request.remote)
@@ -212,8 +212,8 @@ def _listening(host: str, port: int) -> socket.socket:
         )[0]
         return socket.create_server(address[:2], family=family, backlog=128)
     except OSError as problem:
-        told = f"{host}:{port}: {problem.strerror or problem}"
-        raise PlatformError(told, "Is another program listening there?") from None
+        what = f"{host}:{port}: {problem.strerror or problem}"
+        raise PlatformError(what, "Is another program listening there?") from None
 
 
 async def _serve(ready: Callable[[str], None] | None, host: str, port: int, **options: Any) -> None:

@@ -115,8 +115,8 @@ class StoreDirectory:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self.close()
-            told = f"{self.directory}: another store is using this directory"
-            raise SpoolError(told, "Stop it, or name another directory.") from None
+            what = f"{self.directory}: another store is using this directory"
+            raise SpoolError(what, "Stop it, or name another directory.") from None
         try:
             with _usable(self.incoming):
                 self._sweep()
@@ -309,12 +309,12 @@ class StoreDirectory:
             return
         verdict, why = self._admit(path, contents=True)
         if verdict in ("held", "locked"):
-            told = f"envelope {envelope_id} is stored already; nothing was changed"
-            raise HttpError(409, told)
+            what = f"envelope {envelope_id} is stored already; nothing was changed"
+            raise HttpError(409, what)
         if verdict == "unreadable":
             log.get().warning("envelope_unreadable", file=path.name, problem=why)
-            told = f"a file of envelope {envelope_id} is here and cannot be read: see the log"
-            raise _later(told, UNREADABLE_SECS)
+            what = f"a file of envelope {envelope_id} is here and cannot be read: see the log"
+            raise _later(what, UNREADABLE_SECS)
 
 
 def _warn(event: str, directory: Path, names: list[str], **more: str) -> None:
@@ -334,7 +334,7 @@ def _usable(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as problem:
-        told = f"{path}: the directory cannot be used: {problem.strerror or problem}"
+        what = f"{path}: the directory cannot be used: {problem.strerror or problem}"
         raise SpoolError(
-            told, "Check its owner and its permissions, or name another directory."
+            what, "Check its owner and its permissions, or name another directory."
         ) from problem

@@ -1,4 +1,4 @@
-"""The arguments that a hint of the library names, as options of the command line.
+"""Replaces the arguments that a hint of the library names by options of the command line.
 
 A hint is written once, for a caller of the Python API. A user of the command line reads it with
 options in place of arguments.
@@ -18,7 +18,7 @@ OPTIONS: Final = {
     "out=": "-o",
     "published=": "--sender and --receiver, or -c with a configuration that has them",
 }
-"""By the argument as a hint writes it."""
+"""Option by argument, in the spelling of hints."""
 
 
 def for_shell(hint: str) -> str:

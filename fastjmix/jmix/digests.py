@@ -1,6 +1,6 @@
 """Digests of members, and the two forms of `security.payload_hash`.
 
-The writer and the verifier share this code. Its independent twins stand in tests/reference.py.
+The writer and the verifier share this code. Its independent twins are in tests/reference.py.
 
     TREE    the published description, made concrete by jmix-php: one line a file and a folder
     STREAM  jmix-rs and jmix-js: path, line feed, content of each file; no folders, no sizes

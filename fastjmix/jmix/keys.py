@@ -1,10 +1,10 @@
-"""Keys: Ed25519 for signatures, X25519 for encryption, in the forms that the JMIX libraries write.
+"""Reads and makes keys: Ed25519 for signatures, X25519 for encryption, in the JMIX libraries' forms.
 
 Wanted: a key file made by OpenSSL, by jmix-rs, jmix-js or jmix-php works as it is.
 Guaranteed: no key material in an error, a repr or a log; a key of the wrong kind is refused, never
 reinterpreted where its form names its kind (PEM).
-Still wrong: raw and base64 forms do not say which curve they belong to, nor which half they are; a
-private key's memory is not wiped; the mode of a key file is not looked at.
+Still wrong: raw and base64 forms name neither their curve nor whether they are private; a private
+key's memory is not wiped; the mode of a key file is not checked.
 
     kind              accepted
     signing, private  PEM (PKCS#8), 32 bytes, base64 of 32 (seed) or 64 bytes (libsodium: seed + public)
@@ -57,11 +57,11 @@ class SigningKey:
         self.fingerprint = fingerprint(self.public)
 
     def sign(self, data: bytes) -> bytes:
-        """The signature, 64 bytes."""
+        """Returns the signature, 64 bytes."""
         return self._key.sign(data)
 
     def pem(self) -> bytes:
-        """The private key as PKCS#8."""
+        """Returns the private key as PKCS#8."""
         return self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
     def __repr__(self) -> str:
@@ -69,7 +69,7 @@ class SigningKey:
 
 
 class RecipientKey:
-    """An X25519 private key: whom an envelope was encrypted for. `public`: 32 bytes."""
+    """An X25519 private key, the recipient's of an encrypted envelope. `public`: 32 bytes."""
 
     __slots__ = ("_key", "public")
 
@@ -78,9 +78,9 @@ class RecipientKey:
         self.public = key.public_key().public_bytes_raw()
 
     def agree(self, other: bytes) -> bytes:
-        """The shared secret with another's public key (RFC 7748 §6.1), 32 bytes.
+        """Returns the shared secret with a public key (RFC 7748 §6.1), 32 bytes.
 
-        Raises EnvelopeError for a public key that would make the secret known to all, and for one
+        Raises EnvelopeError for a public key with which the secret is known to all, and for one
         that is not in its only canonical form: §5 ignores its highest bit and reduces the rest, so
         that a changed key could give the same secret.
         """
@@ -92,7 +92,7 @@ class RecipientKey:
             raise EnvelopeError("the public key is one of those that keep no secret") from None
 
     def pem(self) -> bytes:
-        """The private key as PKCS#8."""
+        """Returns the private key as PKCS#8."""
         return self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
     def __repr__(self) -> str:
@@ -100,17 +100,17 @@ class RecipientKey:
 
 
 def new_signing_key() -> SigningKey:
-    """A fresh one, from the system's random numbers."""
+    """Makes a key from the system's random numbers."""
     return SigningKey(Ed25519PrivateKey.generate())
 
 
 def new_recipient_key() -> RecipientKey:
-    """A fresh one, from the system's random numbers."""
+    """Makes a key from the system's random numbers."""
     return RecipientKey(X25519PrivateKey.generate())
 
 
 def signing_key(data: bytes, where: str) -> SigningKey:
-    """The private key in a file's bytes; `where` is what an error calls it. Raises ConfigError."""
+    """Returns the private key in a file's bytes; `where` names it in errors. Raises ConfigError."""
     if data.lstrip().startswith(_pem):
         found = _private_pem(data, where)
         return SigningKey(found) if isinstance(found, Ed25519PrivateKey) else _kind(where, ED25519)
@@ -122,7 +122,7 @@ def signing_key(data: bytes, where: str) -> SigningKey:
 
 
 def signing_public(data: bytes, where: str) -> bytes:
-    """The public key in a file's bytes, or of a base64 text: 32 bytes. Raises ConfigError."""
+    """Returns the public key of a file's bytes or a base64 text: 32 bytes. Raises ConfigError."""
     if data.lstrip().startswith(_pem):
         found = _public_pem(data, where)
         if not isinstance(found, Ed25519PublicKey):
@@ -132,7 +132,7 @@ def signing_public(data: bytes, where: str) -> bytes:
 
 
 def recipient_key(data: bytes, where: str) -> RecipientKey:
-    """The private key in a file's bytes. Raises ConfigError."""
+    """Returns the private key in a file's bytes. Raises ConfigError."""
     if data.lstrip().startswith(_pem):
         found = _private_pem(data, where)
         return RecipientKey(found) if isinstance(found, X25519PrivateKey) else _kind(where, X25519)
@@ -141,7 +141,7 @@ def recipient_key(data: bytes, where: str) -> RecipientKey:
 
 
 def recipient_public(data: bytes, where: str) -> bytes:
-    """The public key in a file's bytes, or of a base64 text: 32 bytes. Raises ConfigError."""
+    """Returns the public key of a file's bytes or a base64 text: 32 bytes. Raises ConfigError."""
     if data.lstrip().startswith(_pem):
         found = _public_pem(data, where)
         if not isinstance(found, X25519PublicKey):
@@ -157,9 +157,9 @@ def recipient_public(data: bytes, where: str) -> bytes:
 
 
 def canonical_base64(text: object, size: int) -> bytes | None:
-    """The `size` bytes that a base64 text has; None when it is none.
+    """Returns the `size` bytes of a base64 text; None unless it is their only canonical form.
 
-    base64 has bits that decode to nothing: a change of those is a change too.
+    base64 has bits that decode to nothing; a text in which those are set is refused.
     """
     try:
         found = base64.b64decode(text, validate=True) if isinstance(text, str) else b""
@@ -170,12 +170,13 @@ def canonical_base64(text: object, size: int) -> bytes | None:
 
 
 def fingerprint(public: bytes) -> str:
-    """ "SHA256:" and the SHA-256 of the raw public key in lower-case hex, as jmix-rs writes it."""
+    """Returns "SHA256:" and the SHA-256 of the raw public key in lower-case hexadecimal, as jmix-rs
+    does."""
     return f"SHA256:{hashlib.sha256(public).hexdigest()}"
 
 
 def public_pem(public: bytes, kind: str) -> bytes:
-    """A raw public key as SubjectPublicKeyInfo; `kind`: "signing" or "encryption"."""
+    """Returns a raw public key as SubjectPublicKeyInfo; `kind`: "signing" or "encryption"."""
     make = Ed25519PublicKey if kind == "signing" else X25519PublicKey
     key = make.from_public_bytes(public)
     return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
@@ -202,7 +203,7 @@ def _kind(where: str, wanted: str) -> NoReturn:
 
 
 def _raw(data: bytes, where: str, wanted: str, sizes: tuple[int, ...]) -> bytes:
-    """Bytes as they are when they have such a size, else out of base64."""
+    """Returns 32 bytes as they are, and anything else decoded from base64."""
     if len(data) == KEY_BYTES:
         return data
     try:

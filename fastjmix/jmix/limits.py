@@ -1,4 +1,4 @@
-"""Bounds on what an envelope may ask of its reader."""
+"""Bounds on the memory and time that one envelope may cost its reader."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Bound = Literal["max_manifest_bytes", "max_metadata_bytes"]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds on what one envelope may ask of its reader; each is named in the refusal it causes."""
+    """Bounds on one envelope; the error for exceeding one names it."""
 
     max_members: int = 100_000
     """Members; twenty times the largest study seen in one envelope."""
@@ -22,15 +22,15 @@ class Limits:
     max_metadata_bytes: int = 32 << 20
     """metadata.json or files.json unpacked; about 300 bytes an instance."""
     max_unpacked_bytes: int = 256 << 30
-    """All members unpacked: what `verify_hashes` may have to read."""
+    """All members unpacked: `verify_hashes` may have to read as much."""
     max_name_bytes: int = 1024
     """A member's name."""
     max_depth: int = 256
     """Components of a member's name; each but the last is a folder that the name implies."""
     max_folders: int = 100_000
-    """Folders, those included that only a name implies: one for each of `max_members`."""
+    """Folders, including those that only a name implies: one for each of `max_members`."""
     max_folder_bytes: int = 16 << 20
-    """All folders' paths together, as much as a directory may have; a name can imply 255."""
+    """All folders' paths together, as many bytes as a directory may have; a name can imply 255."""
     max_ratio: int = 100
     """Bytes that all members unpack to, for each byte of the archive, beyond `FREE_BYTES`: DEFLATE
     makes a thousand of one, medical images less than ten."""

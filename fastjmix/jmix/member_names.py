@@ -1,4 +1,4 @@
-"""Names of members: which are refused, and which folders they imply."""
+"""Checks the names of members, and finds the folders that they imply."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _unfit: Final = frozenset(("", ".", ".."))
 
 
 def name_fault(name: str, limits: Limits, *, at: int | None = None) -> None:
-    """Raises EnvelopeError for a name that could leave its folder, or mean another on its way."""
+    """Raises EnvelopeError for a name that could leave its folder, or be read as another."""
     if len(name.encode("utf-8", "surrogateescape")) > limits.max_name_bytes:
         what = f"has a name longer than max_name_bytes, {limits.max_name_bytes}"
         refuse(name, what, at=at)

@@ -1,9 +1,8 @@
-"""Reads the central directory of a stranger's ZIP, and the records that say where it is.
+"""Reads the central directory of a ZIP, and the records that locate it.
 
-Wanted: what an archive holds, in time and memory that grow with the bytes of its directory and not
-faster.
+Wanted: time and memory grow with the bytes of the directory and not faster.
 Guaranteed: end records and directory agree; each entry is read once, from the front; its name is
-what every reader of ZIP takes for it, and its ZIP64 sizes are said once.
+the same to every reader of ZIP, and its ZIP64 sizes are stated once.
 Still wrong: times, attributes and versions are not checked: they say nothing about a member's data.
 
 Sources: PKWARE APPNOTE 6.3.10, §4.3.12 to §4.3.16, §4.4, §4.5.3, §4.6.9 (Unicode path field).
@@ -56,7 +55,7 @@ class Entry:
 
     @property
     def is_folder(self) -> bool:
-        """Tells whether the name is a folder's."""
+        """True for the name of a folder."""
         return self.name.endswith("/")
 
 
@@ -66,8 +65,8 @@ class Entry:
 def find(file: BinaryIO, limits: Limits) -> tuple[int, int, int]:
     """Returns offset, length and number of entries of the directory, from records that agree.
 
-    Nothing may lie between the directory, the ZIP64 records, the end record and the end of the
-    file: what lies there is how two readers are shown two archives. Raises EnvelopeError, OSError.
+    No bytes may be between the directory, the ZIP64 records, the end record and the end of the
+    file: with such bytes two readers can find two archives. Raises EnvelopeError, OSError.
     """
     size = file.seek(0, 2)
     tail_at = max(0, size - END.size - COMMENT_MAX - LOCATOR64.size)
@@ -180,7 +179,7 @@ def extra_fields(extra: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _wide(extra: bytes, narrow: tuple[int, int, int], name: str, at: int) -> tuple[int, int, int]:
-    """Returns (size, packed, offset): those that say so are in the ZIP64 field, in this order."""
+    """Returns (size, packed, offset): each that is UNSET is in the ZIP64 field, in this order."""
     try:
         found = [data for kind, data in extra_fields(extra) if kind == ZIP64_FIELD]
     except ValueError as problem:
@@ -201,7 +200,7 @@ def _wide(extra: bytes, narrow: tuple[int, int, int], name: str, at: int) -> tup
 
 
 def _check_second_name(extra: bytes, raw: bytes, name: str, at: int) -> None:
-    """Refuses a Unicode path field that is valid (§4.6.9) and says another name than the header."""
+    """Refuses a Unicode path field that is valid (§4.6.9) and has another name than the header."""
     if b"\x75\x70" not in extra:
         return
     try:

@@ -1,9 +1,9 @@
-"""A member of an envelope as a file object, for readers that want one: pydicom.dcmread.
+"""A member of an envelope as a file object, for pydicom.dcmread and its like.
 
-Guaranteed: read-only and seekable; no more than a piece is in memory. The last byte is given only
-when the member's CRC-32 was compared, so that damage is never read to the end unnoticed.
-Still wrong: a compressed or checked member can only be read from its start, so that a step back
-beyond the piece at hand reads it again from there.
+Guaranteed: read-only and seekable; no more than a piece is in memory. The last byte is returned
+only after the member's CRC-32 was compared, so that a damaged member is never read to its end.
+Still wrong: a member is read from its start only, so seeking back beyond the current piece reads it
+again from there.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 BUFFER_BYTES: Final = 1 << 16
-"""Bytes of the BufferedReader: small reads of a parser cost a call here once in so many bytes."""
+"""Bytes of the BufferedReader: a parser's small reads cost a call here once in that many bytes."""
 
 
 def member_file(name: str, size: int, pieces: Callable[[], Iterator[bytes]]) -> io.BufferedReader:
@@ -25,7 +25,7 @@ def member_file(name: str, size: int, pieces: Callable[[], Iterator[bytes]]) -> 
 
 
 class _MemberFile(io.RawIOBase):
-    """The bytes of a member, from wherever its position is."""
+    """The bytes of a member, read from its position on."""
 
     def __init__(self, name: str, size: int, pieces: Callable[[], Iterator[bytes]]) -> None:
         self.name = name
@@ -41,11 +41,11 @@ class _MemberFile(io.RawIOBase):
         self._left, self._piece, self._start = self._pieces(), b"", 0
 
     def readable(self) -> bool:
-        """Says yes."""
+        """Returns True."""
         return True
 
     def seekable(self) -> bool:
-        """Says yes."""
+        """Returns True."""
         return True
 
     def tell(self) -> int:
@@ -63,7 +63,7 @@ class _MemberFile(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer: Any) -> int:
-        """Fills as much of the buffer as the piece at hand has. Raises EnvelopeError, OSError."""
+        """Fills as much of the buffer as the current piece has. Raises EnvelopeError, OSError."""
         self._check_open()
         if not len(buffer) or not self._reach():
             return 0
@@ -74,7 +74,7 @@ class _MemberFile(io.RawIOBase):
         return len(taken)
 
     def close(self) -> None:
-        """Lets go of the pieces."""
+        """Drops the pieces, and closes."""
         self._left, self._piece = iter(()), b""
         super().close()
 
@@ -83,7 +83,7 @@ class _MemberFile(io.RawIOBase):
             raise ValueError("I/O operation on closed file")
 
     def _reach(self) -> bool:
-        """Has the piece with the position at hand; says whether there is one."""
+        """Reads on to the piece with the position. Returns whether there is one."""
         if self._position < self._start:
             self._open_anew()
         while self._position >= self._start + len(self._piece):
@@ -95,7 +95,7 @@ class _MemberFile(io.RawIOBase):
         return True
 
     def _next(self, start: int) -> bytes:
-        """Returns the piece at `start`; the last one when the CRC-32 was compared."""
+        """Returns the piece at `start`; the last one only after the CRC-32 was compared."""
         try:
             piece = next(self._left, b"")
             if start + len(piece) >= self._size:

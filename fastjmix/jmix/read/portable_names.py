@@ -1,10 +1,10 @@
-"""Names that are well in a ZIP, and not in every file system that it may be unpacked on.
+"""Finds member names that some file system cannot hold, or takes for one.
 
 Wanted: an envelope unpacks to the same files everywhere, or not at all.
-Guaranteed: two names that some file system takes for one are what (letters' case, forms of the same
-accented letter), and names that Windows keeps for its devices or would shorten. Each component of a
-name is looked at once.
-Still wrong: file systems have ideas of their own beyond these.
+Guaranteed: finds two names that differ only in their letters' case or in the form of an accented
+letter, and names that Windows reserves for devices or would shorten. Each component of a name is
+looked at once.
+Still wrong: some file systems have further rules.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ _unfit: Final = frozenset('<>:"|?*')
 
 
 def clashes(names: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """(name, why) for names that would become one file, or none."""
+    """Yields (name, why) for names that would become one file, or none."""
     known: dict[str, str] = {}  # folder → its form for comparison
-    seen: dict[str, str] = {}  # form for comparison → the first path
+    first: dict[str, str] = {}  # form for comparison → the first path
     for name in names:
         folder = name.rpartition("/")[0]
-        # every folder of it too: "A/x" and "a/y" do not lie in one folder everywhere
+        # every folder of it too: on some file systems "A/x" and "a/y" are in one folder
         for path in [*_new_folders(folder, known), name]:
             above, _, last = path.rpartition("/")
             alike = f"{known[above]}/{_alike(last)}" if above else _alike(last)
             if path != name:
                 known[path] = alike
-            other = seen.setdefault(alike, path)
+            other = first.setdefault(alike, path)
             if other != path:
                 yield name, f"differs from {other} only in its letters' case or form"
                 break

@@ -1,11 +1,11 @@
-"""What the documents of an envelope must look like: the published rules, and the reference's.
+"""Rules for the documents of an envelope: the published ones, and the reference's.
 
-Wanted: every departure of a document named by its path in it, so that an author can mend them all
+Wanted: every departure of a document is named by its path, so that an author can correct them all
 at once.
 Guaranteed: a rule never raises and changes nothing; nesting is followed only as far as a rule goes.
-Still wrong: a date's form is checked, and that it is a day; whether it makes sense is not.
+Still wrong: a date must be a day of the calendar, and may be any.
 
-A rule takes a value and gives (path, what is wrong) pairs: `Text`, `Number`, `Array`, `Table`,
+A rule takes a value and yields (path, what is wrong) pairs: `Text`, `Number`, `Array`, `Table`,
 `Either`. Source: the description of JMIX 1.0 (beta 3), its four documents; for `HARMONY_…` the
 reference pipeline's.
 """
@@ -36,7 +36,7 @@ Found = Iterator[tuple[str, str]]
 
 
 class Rule(Protocol):
-    """Gives (path, what is wrong); the path begins with `at`."""
+    """A function that yields (path, what is wrong); the path begins with `at`."""
 
     def __call__(self, value: object, at: str = "") -> Found: ...
 
@@ -50,18 +50,18 @@ def is_uuid(text: str) -> bool:
 
 
 def is_time(text: str) -> bool:
-    """RFC 3339 §5.6, with its offset from UTC."""
+    """Returns whether a text is a time by RFC 3339 §5.6, with its offset from UTC."""
     return _time.fullmatch(text) is not None and _parses(datetime.fromisoformat, text.upper())
 
 
 def is_day(text: str) -> bool:
-    """YYYY-MM-DD that is a day."""
+    """Returns whether a text is a day of the calendar as YYYY-MM-DD."""
     return _day.fullmatch(text) is not None and _parses(date.fromisoformat, text)
 
 
 def _parses(parse: Callable[[str], object], text: str) -> bool:
     try:
-        # a leap second is a time that Python has no room for
+        # Python's datetime has no leap seconds
         parse(re.sub(r":60(?=\D)", ":59", text))
     except ValueError:
         return False
@@ -77,7 +77,7 @@ def _matches(pattern: re.Pattern[str]) -> Callable[[str], bool]:
 
 @dataclass(frozen=True)
 class Text:
-    """A text, of a form (a test and its name) or one of a few."""
+    """A text: any, or of a form (a test and its name), or one of a few."""
 
     form: Callable[[str], bool] | None = None
     called: str = "a text"
@@ -126,7 +126,7 @@ class Array:
 
 @dataclass(frozen=True)
 class Table:
-    """An object. `needs` must be there, `may` may be; anything else only in an `open` one."""
+    """An object. Keys of `needs` must be there, those of `may` can be, others only if `open`."""
 
     needs: Mapping[str, Rule] = field(default_factory=dict)
     may: Mapping[str, Rule] = field(default_factory=dict)
@@ -149,7 +149,7 @@ class Table:
 
 @dataclass(frozen=True)
 class MapOf:
-    """An object of any keys, whose values keep one rule."""
+    """An object of any keys, whose values have one rule."""
 
     each: Rule
 
@@ -333,17 +333,17 @@ HARMONY_METADATA: Final = Table(
 )
 
 
-# -- words ---------------------------------------------------------------------------------------
+# -- messages ------------------------------------------------------------------------------------
 
 
 def kind(value: object) -> str:
-    """What a JSON value is, in words."""
+    """Returns the kind of a JSON value, for a message."""
     names = {dict: "an object", list: "an array", str: "a text", bool: "true or false"}
     return "null" if value is None else names.get(type(value), "a number")
 
 
 def shown(value: object) -> str:
-    """A JSON value, shortened: whole objects only by their kind."""
+    """Returns a JSON value for a message, shortened; of objects and arrays only the kind."""
     if isinstance(value, (dict, list)):
         return kind(value)
     if isinstance(value, str):
@@ -352,7 +352,7 @@ def shown(value: object) -> str:
 
 
 def broken(rule: Rule, value: object, name: str) -> Sequence[tuple[str, str]]:
-    """Departures of a document from its rule, as ("path", what), BROKEN_MAX at most; the document
-    itself is called `name`."""
+    """Returns the departures of a document from its rule, as ("path", what), BROKEN_MAX at most.
+    The path of the document itself is `name`."""
     found = itertools.islice(rule(value), BROKEN_MAX)
     return [(f'"{at}"' if at else name, what) for at, what in found]

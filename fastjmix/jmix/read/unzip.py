@@ -1,13 +1,13 @@
-"""A stranger's ZIP, read strictly: structure first, members on request.
+"""Reads a ZIP of any program strictly: structure first, members on request.
 
-Wanted: an archive is accepted or refused for a reason its author can act on, and costs a bounded
-amount of memory whichever it is.
-Guaranteed: one reading only. The end records, the central directory and every local file header
-agree with each other, so that no other ZIP reader sees another archive; no name can leave the
-folder it is unpacked in; only methods 0 and 8 (APPNOTE §4.4.5); nothing encrypted, no links, no
-member twice, none sharing bytes with another. A member's data are exactly as long as both of its
+Wanted: an archive is refused for a reason that its author can act on, and costs a bounded amount of
+memory.
+Guaranteed: the end records, the central directory and every local file header agree with each
+other, so that no other ZIP reader finds other members; no name can leave the folder it is unpacked
+in; only methods 0 and 8 (APPNOTE §4.4.5); nothing encrypted, no links, no
+member twice, no two members that share bytes. A member's data are exactly as long as both of its
 sizes say, packed and unpacked, and have its CRC-32. Every bound is a field of `Limits`, and the
-refusal names it; one of structure names the byte. Opens no file: takes an open one.
+error names it; an error of structure names the byte. The caller opens the file.
 Still wrong: times, attributes (but for links) and versions are not checked: they say nothing about
 a member's data.
 """
@@ -82,21 +82,22 @@ class Archive:
         return PackedMember(self._file, entry, self._starts[name])
 
     def read(self, name: str, bound: Bound) -> bytes:
-        """A member unpacked. Raises EnvelopeError when absent, larger than `bound`, or damaged."""
+        """Returns a member unpacked. Raises EnvelopeError when absent, larger than `bound`,
+        damaged."""
         return b"".join(self.member(name, bound).pieces())
 
     def offset(self, name: str) -> int:
-        """Where a member's local file header begins."""
+        """Returns the offset of a member's local file header."""
         return self.files[name].offset
 
     def pieces(self, name: str) -> Iterator[bytes]:
-        """A member unpacked in pieces of at most PIECE_BYTES. Raises EnvelopeError."""
+        """Yields a member unpacked, in pieces of at most PIECE_BYTES. Raises EnvelopeError."""
         return PackedMember(self._file, self.files[name], self._starts[name]).pieces()
 
 
 @dataclass(frozen=True, slots=True)
 class PackedMember:
-    """One member of an archive: a small object, which keeps nothing else of it."""
+    """One member of an archive, without the rest of the archive in memory."""
 
     file: BinaryIO
     entry: Entry
@@ -137,13 +138,14 @@ class PackedMember:
 
 
 def _inflate(entry: Entry, raw: Iterator[bytes]) -> Iterator[bytes]:
-    """A DEFLATE stream that ends where both sizes say, and nowhere else. Raises EnvelopeError."""
+    """Yields the data of a DEFLATE stream. Raises EnvelopeError unless it ends where both sizes
+    say."""
     stream = zlib.decompressobj(-zlib.MAX_WBITS)
     left = entry.size
     try:
         for packed in itertools.chain(raw, (b"",)):  # at the end: what zlib had no room for yet
             while not stream.eof:
-                # one byte more than announced tells a lie, without unpacking all of it
+                # one byte more than announced is enough to find that it goes on
                 piece = stream.decompress(packed, min(PIECE_BYTES, left + 1))
                 packed = stream.unconsumed_tail
                 left -= len(piece)
@@ -168,7 +170,7 @@ def _damaged(entry: Entry, what: str) -> NoReturn:
 def _members(
     entries: list[Entry], limits: Limits, on_fault: OnFault
 ) -> tuple[dict[str, Entry], list[Entry]]:
-    """The files by name, and the entries that can be used."""
+    """Returns the files by name, and the entries without a fault."""
     files: dict[str, Entry] = {}
     good: list[Entry] = []
     seen: set[str] = set()

@@ -26,7 +26,7 @@ NO_PATIENT: Final = -1
 """The place in `patients` of one that is not listed."""
 
 _NO_NAME: Final = "^= "
-"""A PN of these characters alone names nobody."""
+"""A PN of these characters alone is no name."""
 
 _documents: Final = frozenset(("SR", "PR", "KO", "DOC", "PLAN", "ASMT"))
 """Modalities (PS3.3 §C.7.3.1.1.1) of documents about images."""

@@ -1,7 +1,7 @@
-"""Checks what a caller of the Python API gives: paths and keys.
+"""Checks the arguments of the Python API: paths and keys.
 
-Guaranteed: what cannot be right is a UsageError before anything is opened, and never an exception
-of the libraries below.
+Guaranteed: a wrong argument is a UsageError before anything is opened, and never an exception of
+the libraries below.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ ED25519_KEY_BYTES: Final = 32
 
 
 def path_of(given: str | Path) -> Path:
-    """Returns the path. Raises UsageError for an empty one, which would mean the working directory,
-    and for one that no file can have."""
+    """Returns the path. Raises UsageError for an empty text, which would be the working directory,
+    and for one with a NUL."""
     text = str(given)
     if not text:
         raise UsageError("an empty path names no file")
@@ -27,6 +27,6 @@ def path_of(given: str | Path) -> Path:
 
 
 def check_public_key(key: bytes | None) -> None:
-    """Raises UsageError for what is no Ed25519 public key."""
+    """Raises UsageError unless the key is an Ed25519 public key or None."""
     if key is not None and len(key) != ED25519_KEY_BYTES:
         raise UsageError(f"an Ed25519 public key has {ED25519_KEY_BYTES} bytes, not {len(key)}")

@@ -1,11 +1,11 @@
-"""An envelope out of DICOM files.
+"""Makes an envelope of DICOM files.
 
-Wanted: what the pipeline would have made of these instances, by the pipeline's own code: the same
-names, documents and archive (packer/open_envelope.py, jmix/), each instance byte for byte.
-Guaranteed: the envelope is there as a whole or not at all. Whatever is met and not taken (no DICOM
-file, unreadable, truncated, not understood, a link to a folder) is named, all of it, and stops
-everything, unless the caller says `leave_out`. The same instance twice is kept once, and named;
-other bytes under its SOP Instance UID are kept too.
+Wanted: the envelope that the pipeline would have made of these instances, by the same code (jmix/):
+the same names, documents and archive, each instance byte for byte.
+Guaranteed: the envelope is complete or absent. Everything that cannot be taken (no DICOM file,
+unreadable, truncated, not understood, a link to a folder) is named, and then no envelope is made,
+unless the caller gives `leave_out`. The same instance twice is kept once, and named; other bytes
+under its SOP Instance UID are kept too.
 Still wrong: heads of all files are read before the first is packed, and kept (some KB each).
 """
 
@@ -65,7 +65,7 @@ class Built(NamedTuple):
 
 
 class IncompleteError(BuildError):
-    """Something that was met is not taken, so no envelope was made. `skipped` names all of it."""
+    """Some files cannot be taken, so no envelope was made. `skipped` has all of them."""
 
     def __init__(self, skipped: Sequence[Skipped]) -> None:
         named = [f"{one.path}: {one.reason}" for one in skipped[:NAMED_MAX]]
@@ -82,7 +82,8 @@ class NotUnderstood(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """A Part 10 file, wherever it is. `where` is for messages, `offset` where its data set is."""
+    """A Part 10 file on disk or in an envelope. `where` names it in messages; its data set begins
+    at `offset`."""
 
     where: str
     size: int
@@ -109,7 +110,7 @@ def build(
     total: Seen = lambda _: None,
     seen: Seen = lambda _: None,
 ) -> list[Built]:
-    """Makes an envelope of DICOM files: fastjmix.build says how."""
+    """Makes an envelope of DICOM files, as fastjmix.build documents."""
     check_recipe(recipe)
     instances, left_out = _instances(paths_of(paths))
     for one in left_out:
@@ -124,7 +125,7 @@ def build(
 
 
 def _instances(paths: Iterable[Path]) -> tuple[list[Instance], list[Skipped]]:
-    """Finds what an envelope can hold, and everything else. Raises UsageError."""
+    """Returns the instances, and the files that cannot be taken. Raises UsageError."""
     from fastjmix.tools.send import Skipped, find
 
     found, skipped = find(paths)
@@ -143,7 +144,7 @@ def _instances(paths: Iterable[Path]) -> tuple[list[Instance], list[Skipped]]:
 
 
 class _Pieces:
-    """A file's bytes, from its beginning at each call."""
+    """A file's bytes: each call yields them from the beginning."""
 
     __slots__ = ("_path",)
 
@@ -156,7 +157,7 @@ class _Pieces:
                 yield piece
 
     def head(self, offset: int, size: int, syntax: str) -> Found:
-        """Reads the data set at `offset`; its values are passed over."""
+        """Reads the data set at `offset`, without its large values."""
         with self._path.open("rb", buffering=0) as file:
 
             def read_at(at: int, length: int) -> bytes:
@@ -173,7 +174,7 @@ def instance_of(
     pieces: Callable[[], Iterable[bytes]],
     read: Callable[[int, int, str], Found],
 ) -> Instance:
-    """Reads what an envelope needs to know of a Part 10 file, whose bytes `pieces` gives.
+    """Returns the description of a Part 10 file, whose bytes `pieces` yields.
 
     `meta`: SOP Class, SOP Instance and Transfer Syntax UID of its File Meta Information. Raises
     NotUnderstood, OSError.
@@ -221,7 +222,7 @@ def make(
 def _write_each(
     studies: Iterable[Sequence[Instance]], directory: Path, recipe: Recipe, seen: Seen
 ) -> list[Built]:
-    """All of them, or none."""
+    """Writes an envelope of each study: all of them, or none."""
     made: list[Built] = []
     try:
         for instances in studies:
@@ -240,7 +241,7 @@ def _write(
     target = out / f"{envelope_id}.zip" if out.is_dir() else out
     with new_file(target, force=force) as descriptor:
         if recipe.published is not None and recipe.published.encryption is not None:
-            # the plain archive has no name, so that it cannot outlive this
+            # the plain archive has no name, so a crash cannot leave it behind
             with tempfile.TemporaryFile(dir=target.parent) as plain:
                 writing = _Writing(plain.fileno(), recipe, envelope_id)
                 writing.take(instances, seen)
@@ -264,7 +265,7 @@ class _Writing:
         self.duplicates: list[str] = []
 
     def take(self, instances: Iterable[Instance], seen: Seen) -> None:
-        """Instances, each unless it is there already. Raises EnvelopeError, OSError."""
+        """Adds the instances, each unless it is there already. Raises EnvelopeError, OSError."""
         for one in instances:
             self._add(one, seen)
 
@@ -291,12 +292,12 @@ class _Writing:
         )
 
     def finish(self) -> int:
-        """Writes the documents and the central directory; gives the archive's size."""
+        """Writes the documents and the central directory; returns the archive's size."""
         profile = profiles.get(self._recipe.profile)
         return self._zip.finish(profile.documents(self.contents, self._options()))
 
     def encrypt(self, descriptor: int, encryption: Encryption) -> int:
-        """Writes another archive with the payload encrypted; gives its size."""
+        """Writes another archive with the payload encrypted; returns its size."""
         out = Appending(descriptor)
         write_encrypted(out, self.contents, self._options(), encryption)
         return out.size
@@ -316,7 +317,8 @@ class _Writing:
         )
 
     def _holds(self, one: Instance) -> bool:
-        """Is the same data set here already? The File Meta Information may be another."""
+        """Returns whether the same data set is there already, also with another File Meta
+        Information."""
         for twin in self.contents.twins(one.sop_instance):
             start, length = twin.data
             if length == one.size - one.offset and _same(
@@ -327,7 +329,7 @@ class _Writing:
 
 
 def _same(first: Iterable[bytes], second: Iterable[bytes]) -> bool:
-    """Whether two streams have the same bytes, however they are cut."""
+    """Returns whether two streams have the same bytes, however they are cut."""
     digests = []
     for pieces in (first, second):
         hasher = hashlib.sha256()

@@ -1,6 +1,6 @@
 """An envelope out of another envelope, in another profile.
 
-Wanted: what a person has to mend by hand is named at once, and not one thing at a time.
+Wanted: everything that a person has to correct is named at once.
 Guaranteed: the source's hashes were right before new ones are made; every one that is not is named.
 Whatever the new envelope cannot hold (no DICOM file, an instance that is not understood, an
 attachment, a preview) is named, all of it, and stops everything, unless the caller says
@@ -64,8 +64,8 @@ def convert(
 
     Documents are made anew from the data sets; signatures and the audit trail are the old
     envelope's and stay with it. IncompleteError names everything in the payload that cannot be
-    carried, unless `leave_out`; `skipped` hears of each in either case. `out` and what is raised
-    are as for `build`; EnvelopeError also names everything in which the source is not what it says.
+    carried, unless `leave_out`; `skipped` is called with each in either case. `out` and the errors
+    are as for `build`; EnvelopeError also names every member that is not as it is listed.
     """
     with open_envelope(source, limits) as envelope:
         if recipe.profile != "harmony" and recipe.published is None:
@@ -101,7 +101,7 @@ def check_hashes(envelope: Envelope) -> None:
     promised = listings.payload_hash_of(envelope.manifest, report.add_fault)
     digests = member_digests.read_all(container, base, listed, promised, report.add_fault)
     listings.compare_listed(listed, digests, report.add_fault)
-    report.raise_faults()  # where a member is wrong, the payload is: that needs no line of its own
+    report.raise_faults()  # a wrong member makes the payload's hash wrong, too: one fault suffices
     member_digests.compare_payload(container, base, digests, promised, report.add_fault)
     report.raise_faults()
 
@@ -121,7 +121,8 @@ def _parties(envelope: Envelope) -> Published | None:
 
 
 def _instances(envelope: Envelope) -> tuple[list[Instance], list[Skipped]]:
-    """Finds what the new envelope can hold, and everything else in the payload. Raises OSError."""
+    """Returns the instances for the new envelope, and everything else in the payload. Raises
+    OSError."""
     instances: list[Instance] = []
     left_out: list[Skipped] = []
     for name in envelope.instances:
@@ -151,12 +152,12 @@ def _instance(envelope: Envelope, name: str) -> Instance:
         meta, offset = read_file_meta(_first(pieces(), META_BYTES))
     except FastjmixError as problem:
         raise NotUnderstood(f"is not a DICOM file: {problem.message}") from None
-    what = (meta["sop_class_uid"], meta["sop_instance_uid"], meta["transfer_syntax_uid"])
+    uids = (meta["sop_class_uid"], meta["sop_instance_uid"], meta["transfer_syntax_uid"])
 
     def read(offset: int, _: int, syntax: str) -> Found:
         return stream_head(pieces(), offset, syntax)
 
-    return instance_of(name, envelope.members[name], offset, what, pieces, read)
+    return instance_of(name, envelope.members[name], offset, uids, pieces, read)
 
 
 def _first(pieces: Iterable[bytes], length: int) -> bytes:
@@ -175,14 +176,14 @@ def parties_of(manifest: Mapping[str, Any]) -> Published | None:
     """
     from fastjmix.jmix.write import parties
 
-    def entity(what: object) -> parties.Entity | None:
-        if not isinstance(what, dict) or not isinstance(what.get("id"), str):
+    def entity(value: object) -> parties.Entity | None:
+        if not isinstance(value, dict) or not isinstance(value.get("id"), str):
             return None
-        contact, name = what.get("contact"), what.get("name")
+        contact, name = value.get("contact"), value.get("name")
         if isinstance(contact, dict):
             contact = parties.ContactPoint(str(contact.get("system")), str(contact.get("value")))
         reached = contact if isinstance(contact, (str, parties.ContactPoint)) else None
-        return parties.Entity(what["id"], name if isinstance(name, str) else None, reached or None)
+        return parties.Entity(value["id"], name if isinstance(name, str) else None, reached or None)
 
     def table(of: Mapping[str, Any], key: str) -> Mapping[str, Any]:
         found = of.get(key)
@@ -195,7 +196,7 @@ def parties_of(manifest: Mapping[str, Any]) -> Published | None:
     if sender is None or not kept:
         return None
     requester = entity(manifest.get("requester"))
-    if rules.broken(rules.MANIFEST, manifest, "manifest.json"):  # a stranger's values may be any
+    if rules.broken(rules.MANIFEST, manifest, "manifest.json"):  # else values may have any type
         return Published(sender, kept, requester)
     extensions = table(manifest, "extensions")
     consent = table(extensions, "consent")

@@ -1,13 +1,13 @@
-"""An encrypted envelope made readable for whom it was encrypted.
+"""Decrypts an envelope for its recipient.
 
-Wanted: the same envelope, with its payload open.
-Guaranteed: nothing is written before the tag over all of the payload, and the payload's hash, were
-found right. The id, the audit trail and every file are the sender's.
-Still wrong: what signed the encrypted envelope does not sign this one: signatures are left out and
-named. Verify them on the encrypted one, and keep it.
+Wanted: the same envelope, with its payload decrypted.
+Guaranteed: nothing is left at the target unless the tag over all of the payload, and the payload's
+hash, are right. The id, the audit trail and every file are the sender's.
+Still wrong: signatures of the encrypted envelope do not fit this one: they are left out and named.
+Verify them on the encrypted one, and keep it.
 
 In the manifest `security.encryption` goes, and `security.payload_hash` becomes the tree over the
-files, as for any open payload.
+files, as for any payload that is not encrypted.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def _written(
 
 
 def opened_manifest(envelope: Envelope) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The manifest without encryption and signatures, and which signatures those were."""
+    """Returns the manifest without encryption and signatures, and the names of those signatures."""
     manifest: dict[str, Any] = copy.deepcopy(dict(envelope.manifest))
     without = []
     security = manifest.get("security")

@@ -1,11 +1,11 @@
-"""An envelope's members as files.
+"""Writes an envelope's members as files.
 
-Wanted: what lies in the folder afterwards is the envelope, byte for byte, and nothing else.
-Guaranteed: nothing is written outside the folder (see output.py and unzip.py); what unpacks to more
-than `limits` allow is refused before the first byte; two names that a file system might take for
-one, and names that Windows could not have, are refused too, all of them at once, and so is whatever
-stands in their way in the folder. Every CRC-32 is compared.
-Still wrong: times and modes are not kept: an envelope has none that mean anything.
+Wanted: a new folder contains the envelope, byte for byte, and nothing else.
+Guaranteed: nothing is written outside the folder (see output.py and unzip.py). An envelope that
+unpacks to more than `limits` allow is refused before the first byte. Two names that a file system
+might take for one, names that Windows cannot have, and obstacles in the folder are refused, all of
+them at once. Every CRC-32 is compared.
+Still wrong: times and modes are not kept: those of an envelope have no meaning.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from fastjmix.tools.envelope.output import new_folder
 
 
 class Extracted(NamedTuple):
-    """What was written: files, and bytes in them."""
+    """The files that were written, and the bytes in them."""
 
     files: int
     size_bytes: int
@@ -41,8 +41,8 @@ def extract(
 ) -> Extracted:
     """Writes every member below `out`, a single top folder left out.
 
-    `total` hears how many bytes there are, `seen` how many more were written. Raises EnvelopeError,
-    OutputError, OSError; nothing is there then.
+    Calls `total` with the bytes of all members, and `seen` with the size of each piece written.
+    Raises EnvelopeError, OutputError, OSError; nothing is written then.
     """
     with open_envelope(source, limits) as envelope:
         members = envelope.members

@@ -1,11 +1,11 @@
 """Fetches an envelope from an HTTP server, into a file without a name.
 
-Wanted: `verify URL` judges what the server gives, whatever its size.
-Guaranteed: http and https only, also after a redirect; at most `limit` bytes; over after `secs`,
+Wanted: `verify URL` works for a body of any size.
+Guaranteed: http and https only, also after a redirect; at most `limit` bytes; ends after `secs`,
 whatever the server does (its name's servers, its handshake, a head or a body that trickles); the
-token goes to the origin that was asked and to no other; no credential and no query string in a
+token goes to the origin of the URL and to no other; no credential and no query string in a
 message.
-Still wrong: nothing is resumed: what breaks off is an error. A fetch that is given up may hold its
+Still wrong: a transfer that breaks off is not resumed. A fetch that was abandoned may keep its
 thread and its connection until the server is silent for SILENCE_SECS, or the process ends.
 """
 
@@ -27,30 +27,30 @@ from fastjmix.errors import FastjmixError
 
 PIECE_BYTES: Final = 1 << 20
 SILENCE_SECS: Final = 60.0
-"""Without a byte."""
+"""Seconds without a byte after which the connection is closed."""
 FETCH_SECS: Final = 4 * 3600.0
-"""Seconds for the whole fetch, unless the caller says otherwise: FETCH_BYTES at 5 MB a second."""
+"""Default of seconds for the whole fetch: FETCH_BYTES at 5 MB a second."""
 FETCH_BYTES: Final = 64 << 30
-"""Bytes fetched, unless the caller says otherwise: as much as our servers take."""
+"""Default limit of bytes fetched: as many as the servers of fastjmix accept."""
 
 
 class FetchError(FastjmixError):
-    """The server's, or the network's."""
+    """The server or the network failed."""
 
 
 class UrlError(FastjmixError):
-    """The caller's."""
+    """The URL or the token cannot be used."""
 
     exit_code = 2
 
 
 def is_url(text: str) -> bool:
-    """Is this meant to be fetched?"""
+    """Returns whether a source is a URL."""
     return "://" in text
 
 
-class _Careful(urllib.request.HTTPRedirectHandler):
-    """Follows to http and https; takes the token along within the same origin only."""
+class _SafeRedirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects to http and https; sends the token within the same origin only."""
 
     def redirect_request(
         self,
@@ -82,7 +82,8 @@ def fetch(
     secs: float = FETCH_SECS,
     seen: Callable[[int], object] = lambda _: None,
 ) -> BinaryIO:
-    """The body of a GET, as an open file; close it. `seen` hears how many bytes came.
+    """Returns the body of a GET, as an open file that the caller closes. Calls `seen` with the size
+    of each piece.
 
     Raises UrlError, FetchError, OSError.
     """
@@ -99,7 +100,7 @@ def fetch(
 
 
 class _Fetch:
-    """One fetch, in a thread of its own: its waits cannot block the caller."""
+    """One fetch, in a thread of its own, so that its waits cannot block the caller."""
 
     def __init__(
         self,
@@ -114,7 +115,7 @@ class _Fetch:
         self._seen = seen
         self._ends = time.monotonic() + secs
         self._answers: queue.SimpleQueue[BinaryIO | BaseException] = queue.SimpleQueue()
-        self._given_up = threading.Event()
+        self._abandoned = threading.Event()
 
     def wait(self) -> BinaryIO:
         """Returns the file. Raises FetchError, also when it took too long, OSError."""
@@ -124,7 +125,7 @@ class _Fetch:
         except queue.Empty:
             raise self._too_long() from None
         finally:
-            self._given_up.set()
+            self._abandoned.set()
         if isinstance(answer, BaseException):
             raise answer
         return answer
@@ -138,7 +139,7 @@ class _Fetch:
     def _run(self) -> None:
         found: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115  (it is the answer)
         try:
-            opener = urllib.request.build_opener(_Careful)
+            opener = urllib.request.build_opener(_SafeRedirects)
             with opener.open(self._request, timeout=SILENCE_SECS) as answer:
                 self._copy(answer, found)
         except BaseException as problem:
@@ -166,11 +167,13 @@ class _Fetch:
         too_large = self._error(f"is larger than {self._limit} bytes", "More are given by limit=.")
         if answer.length is not None and answer.length > self._limit:
             raise too_large
-        while piece := answer.read1(PIECE_BYTES):  # what is there: it does not wait for the rest
+        while piece := answer.read1(
+            PIECE_BYTES
+        ):  # returns what has arrived, without waiting for more
             size += len(piece)
             if size > self._limit:
                 raise too_large
-            if self._given_up.is_set() or time.monotonic() > self._ends:
+            if self._abandoned.is_set() or time.monotonic() > self._ends:
                 raise self._too_long()
             found.write(piece)
             self._seen(len(piece))
@@ -192,7 +195,8 @@ def _checked(url: str) -> urllib.parse.SplitResult:
 
 
 def _is_header_value(text: str) -> bool:
-    """Tells whether a header may have this value (RFC 9110 §5.5, without what is beyond ASCII)."""
+    """Returns whether a header may have this value (RFC 9110 §5.5, without what is beyond
+    ASCII)."""
     return text.isascii() and text.isprintable()
 
 
@@ -203,7 +207,7 @@ def _origin(url: str) -> tuple[str, str | None, int | None]:
 
 
 def shown_url(url: str) -> str:
-    """Without user, password, query and fragment: each may be a secret."""
+    """Returns the URL without user, password, query and fragment: each may be a secret."""
     try:
         parts = urllib.parse.urlsplit(url)
     except ValueError:

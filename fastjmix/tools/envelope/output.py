@@ -1,10 +1,10 @@
-"""What a command writes: all of it under its name, or nothing.
+"""Writes a file or a folder completely or not at all.
 
-Wanted: an interrupted or refused command leaves the place as it was.
+Wanted: an interrupted or refused command changes nothing.
 Guaranteed: everything is written under a temporary name beside the target and gets its own by one
-rename. What stands there is left alone unless `force` says otherwise. A file of an extracted
+rename. An existing target is left alone unless `force` is given. A file of an extracted
 envelope is opened below the folder by descriptors, component by component, without following a
-link: nothing is written outside it, whatever its name and whatever lies there already.
+link: nothing is written outside it, whatever its name and whatever exists there.
 Still wrong: a folder that exists is filled file by file (`force`): a crash between two of them
 leaves some of each. A killed process (SIGKILL) leaves its temporary, `.<name>.<digits>.part`.
 """
@@ -28,7 +28,7 @@ _new_flags: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CL
 
 
 class OutputError(FastjmixError):
-    """The caller's: the target exists, or cannot be written."""
+    """The target exists, or cannot be written."""
 
 
 def _exists(target: Path) -> NoReturn:
@@ -41,7 +41,7 @@ def _beside(target: Path) -> Path:
 
 @contextlib.contextmanager
 def new_file(target: Path, *, force: bool = False, mode: int = 0o666) -> Iterator[int]:
-    """A descriptor to write to; it becomes `target` when the block ends well, and else nothing.
+    """Yields a descriptor to write to; it becomes `target` when the block ends without an error.
 
     Raises OutputError, OSError.
     """
@@ -70,7 +70,7 @@ def _name(temporary: Path, target: Path, *, force: bool) -> None:
         temporary.replace(target)
         return
     try:
-        os.link(temporary, target)  # unlike rename(2), it never replaces what came meanwhile
+        os.link(temporary, target)  # unlike rename(2), it never replaces a file created meanwhile
     except FileExistsError:
         _exists(target)
     except OSError:  # a file system without hard links
@@ -83,8 +83,8 @@ def _name(temporary: Path, target: Path, *, force: bool) -> None:
 
 @contextlib.contextmanager
 def target_of(out: str | Path) -> Iterator[Path]:
-    """Gives the path of a file to write, or of a folder for several: one that is there, or one that
-    is made now, as a slash at the end of its name says. It goes again when the block fails.
+    """Yields the path of a file to write, or of a folder for several: an existing one, or one that
+    is made now, because its name ends with a slash. It is removed when the block fails.
 
     Raises UsageError, OutputError.
     """
@@ -101,22 +101,22 @@ def target_of(out: str | Path) -> Iterator[Path]:
     try:
         yield target
     except BaseException:
-        with contextlib.suppress(OSError):  # somebody has put something there meanwhile
+        with contextlib.suppress(OSError):  # a file was put there meanwhile
             target.rmdir()
         raise
 
 
 class NewFolder:
-    """A folder that is being filled. `files`: what was put there, in order."""
+    """A folder that is being filled. `files`: the names of the files written, in order."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self.files: list[str] = []
 
     def write(self, name: str, pieces: Iterable[bytes]) -> None:
-        """A new file with these bytes. `name` has "/" between its components.
+        """Writes a new file with these bytes. `name` has "/" between its components.
 
-        Raises OSError: a component is a link, or the file is there already.
+        Raises OSError when a component is a link, or the file exists.
         """
         with _parent(self._descriptor, name, make=True) as (folder, last):
             descriptor = os.open(last, _new_flags, 0o666, dir_fd=folder)
@@ -128,14 +128,15 @@ class NewFolder:
         self.files.append(name)
 
     def folder(self, name: str) -> None:
-        """A folder, and those above it, if they are not there. Raises OSError."""
+        """Makes a folder, and those above it, unless they exist. Raises OSError."""
         with _parent(self._descriptor, f"{name}/_", make=True):
             pass
 
 
 @contextlib.contextmanager
 def _parent(descriptor: int, name: str, *, make: bool) -> Iterator[tuple[int, str]]:
-    """The folder of a file as a descriptor, and the file's last component. Raises OSError."""
+    """Yields the folder of a file as a descriptor, and the file's last component. Raises
+    OSError."""
     *folders, last = name.split("/")
     if not last or last in (".", "..") or any(part in ("", ".", "..") for part in folders):
         raise OutputError(f"{name!r} is no name for a file")
@@ -155,10 +156,10 @@ def _parent(descriptor: int, name: str, *, make: bool) -> Iterator[tuple[int, st
 
 @contextlib.contextmanager
 def new_folder(target: Path, *, force: bool = False) -> Iterator[NewFolder]:
-    """A folder to fill; it becomes `target` when the block ends well, and else nothing.
+    """Yields a folder to fill; it becomes `target` when the block ends without an error.
 
-    An empty folder that is there may be filled. With `force` a folder that is not empty keeps its
-    other files. Raises OutputError, OSError.
+    An existing folder may be filled when it is empty. With `force` a folder that is not empty keeps
+    its other files. Raises OutputError, OSError.
     """
     if os.path.lexists(target):
         usable = target.is_dir() and (force or not any(target.iterdir()))
@@ -183,13 +184,13 @@ def new_folder(target: Path, *, force: bool = False) -> Iterator[NewFolder]:
 
 
 def _merge(source: int, files: Iterable[str], target: Path) -> None:
-    """Moves files into a folder that exists. Nothing moves when one of them cannot."""
+    """Moves files into an existing folder: all of them, or none when one cannot be moved."""
     names = list(files)
     into = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        in_the_way = dict.fromkeys(what for name in names if (what := _clash(into, name, target)))
-        if in_the_way:
-            raise OutputError("\n    ".join(_counted(list(in_the_way))))
+        obstacles = dict.fromkeys(what for name in names if (what := _clash(into, name, target)))
+        if obstacles:
+            raise OutputError("\n    ".join(_counted(list(obstacles))))
         for name in names:
             with (
                 _parent(source, name, make=False) as (here, last),
@@ -205,8 +206,8 @@ def _counted(lines: list[str]) -> list[str]:
 
 
 def _clash(into: int, name: str, target: Path) -> str:
-    """Says why a file cannot be put there without following or destroying something; "" if it
-    can."""
+    """Returns why a file cannot be put there without following a link or replacing a folder; ""
+    when it can."""
     try:
         with _parent(into, name, make=False) as (folder, last):
             found = os.stat(last, dir_fd=folder, follow_symlinks=False)
@@ -221,7 +222,7 @@ def _clash(into: int, name: str, target: Path) -> str:
 
 
 def _obstacle(target: Path, name: str) -> Path:
-    """Returns the part of a path that is no folder: the first, as a person has to remove that."""
+    """Returns the first part of a path that is no folder: a person has to remove it."""
     at = target
     for part in name.split("/")[:-1]:
         at /= part

@@ -1,6 +1,6 @@
-"""Several envelopes, each verified: a file, a folder or a URL.
+"""Verifies several envelopes, each a file, a folder or a URL.
 
-Guaranteed: one that cannot be read keeps no other from being verified; each has an answer.
+Guaranteed: each has an answer, also when another cannot be read.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Asked(NamedTuple):
-    """By which keys and within which bounds. `fetch_bytes` and `fetch_secs` are of a URL."""
+    """Keys and bounds of a verification. `fetch_bytes` and `fetch_secs` apply to a URL."""
 
     public_key: bytes | None
     key: RecipientKey | None
@@ -46,12 +46,12 @@ class Answer(NamedTuple):
 
 
 def shown_name(source: str) -> str:
-    """The source without a query, which may hold a secret."""
+    """Returns the source without a query, which may be a secret."""
     return fetch.shown_url(source) if fetch.is_url(source) else source
 
 
 def prove(source: str, asked: Asked, seen: Callable[[int], object]) -> Report:
-    """Verifies one. Raises UrlError, FetchError, UsageError, OSError."""
+    """Verifies one source. Raises UrlError, FetchError, UsageError, OSError."""
     if not fetch.is_url(source):
         return verify(
             Path(source),

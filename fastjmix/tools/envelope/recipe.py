@@ -1,6 +1,6 @@
-"""The arguments of `build` and `convert`: how the envelope is made, and of which files.
+"""Checks the arguments of `build` and `convert`: the recipe and the paths.
 
-Guaranteed: a recipe by which no envelope can be made is a BuildError before a file is read.
+Guaranteed: a recipe that makes no envelope is a BuildError before a file is read.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ PayloadHash: TypeAlias = Literal["tree", "stream"]
 
 
 class BuildError(FastjmixError):
-    """The caller's: what was given makes no envelope."""
+    """The caller's recipe or files make no envelope."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How an envelope is made; the same as the configuration's options of the jmix_builder.
+    """Options of an envelope; the same as the configuration's for the jmix_builder.
 
     `published`: parties and the rest, which profile jmix-1.0 needs.
     """
@@ -45,7 +45,7 @@ AS_PIPELINE: Final = Recipe()
 
 
 def check_recipe(recipe: Recipe) -> None:
-    """Raises BuildError for a recipe by which no envelope can be made."""
+    """Raises BuildError for a recipe that makes no envelope."""
     _check_word("profile", recipe.profile, profiles.NAMES)
     _check_word("digest", recipe.digest, get_args(Digest))
     _check_word("payload_hash", recipe.payload_hash, get_args(PayloadHash))
@@ -71,7 +71,7 @@ def _check_word(name: str, given: str, known: Iterable[str]) -> None:
 
 
 def paths_of(given: PathLike | Iterable[PathLike]) -> list[Path]:
-    """Returns files and folders: one, or several. Raises UsageError for a path that none can be."""
+    """Returns the paths: one, or several. Raises UsageError for a text that is no path."""
     if isinstance(given, bytes):
         raise UsageError("a path is a text or a pathlib.Path, not bytes")
     one = [given] if isinstance(given, (str, Path)) else given

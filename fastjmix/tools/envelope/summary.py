@@ -1,9 +1,9 @@
-"""What `inspect` tells of an envelope, as a value: for a person's tree, and for a program's JSON.
+"""Makes the summary that `inspect` prints, as a value for JSON.
 
-Wanted: everything that the documents say, without judging it.
-Guaranteed: reads the documents only, whatever is wrong with the rest; what cannot be read is named
-in "problems". Patients are shown: it is the caller's own file. Nothing is logged.
-Still wrong: a stranger's document may be large: so is the answer then.
+Wanted: everything that the documents state, right or wrong.
+Guaranteed: reads the documents only, whatever is wrong with the rest; a document that cannot be
+read is named in "problems". Patients are included: it is the caller's own file. Nothing is logged.
+Still wrong: a large document makes a large summary.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from fastjmix.jmix.read.container import Envelope
 from fastjmix.tools.envelope.opening import open_envelope
 
 SIZE_MAX: Final = (1 << 63) - 1
-"""The largest sum that is shown. A stranger's sizes may add up to more, which JSON writers
+"""The largest sum that is reported. The stated sizes may add up to more, which JSON writers
 refuse."""
 
 
 def summarise(source: Path | str, limits: Limits = DEFAULT_LIMITS) -> dict[str, Any]:
-    """Raises EnvelopeError when it is no envelope at all, OSError."""
+    """Returns the summary. Raises EnvelopeError when the source is no envelope, OSError."""
     with open_envelope(source, limits) as envelope:
         return _summary(Path(source), envelope)
 

@@ -1,8 +1,8 @@
-"""Verifies an envelope and the data sets in it: where jmix, which knows no DICOM, meets the reader.
+"""Verifies an envelope and the data sets in it: passes a reader of DICOM to jmix/read/verify.py.
 
-Wanted: an instance that nobody can read is not called valid.
-Guaranteed: each Part 10 file is read as reception reads it (dicom/head.py), in the pieces in which
-its hash is made. A file without File Meta Information is not judged.
+Wanted: an envelope with an unreadable instance is not valid.
+Guaranteed: each Part 10 file is read as reception reads it (dicom/head.py), in the same pass as its
+hash. A file without File Meta Information is not checked.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from fastjmix.jmix.keys import RecipientKey
 
 META_BYTES_MAX: Final = 1 << 16
-"""Bytes of a file in which its File Meta Information must end; without it nothing is judged."""
+"""Bytes of a file in which its File Meta Information must end; else its data set is not checked."""
 
 
 class InstanceCheck:
-    """Reads a Part 10 file in pieces. `end` says what is wrong with its data set; "": nothing."""
+    """Reads a Part 10 file in pieces. `end` returns what is wrong with its data set, or ""."""
 
     def __init__(self) -> None:
         self._start = bytearray()
@@ -47,7 +47,7 @@ class InstanceCheck:
                 self._begin()
 
     def _begin(self) -> None:
-        """Reads the File Meta Information; then the data set begins."""
+        """Reads the File Meta Information, and starts reading the data set."""
         start = bytes(self._start)
         self._start.clear()
         try:
@@ -63,7 +63,7 @@ class InstanceCheck:
         self._reader.feed(start[offset:])
 
     def end(self) -> str:
-        """Says what was wrong, after the last piece."""
+        """Returns what is wrong with the data set, after the last piece; "" when nothing is."""
         if self._reader is None and not self._no_instance and not self._unreadable:
             self._begin()
         if self._reader is None:
@@ -83,7 +83,7 @@ def verify(
     now: float | None = None,
     seen: Callable[[int], object] = lambda _: None,
 ) -> Report:
-    """Verifies an envelope: fastjmix.verify says how."""
+    """Verifies an envelope, as fastjmix.verify documents."""
     check_public_key(public_key)
     path = path_of(source) if isinstance(source, (str, Path)) else None
     verification = Verification(

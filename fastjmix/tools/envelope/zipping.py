@@ -1,9 +1,8 @@
-"""An envelope's archive, written member by member to a descriptor.
+"""Writes an envelope's archive to a descriptor, member by member.
 
 Wanted: data are read once, whatever their size.
-Guaranteed: the archive that the packer makes: jmix/write/archive.py and packer/open_envelope.py
-write its headers. The header of a member is written behind its data, when the CRC-32 is known.
-Still wrong: nothing known.
+Guaranteed: the archive has the headers that the packer writes (jmix/write/archive.py). A member's
+header is written after its data, when the CRC-32 is known.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ class ZipOut:
         seen: Callable[[int], object],
         hasher: Hash | None = None,
     ) -> Member:
-        """A member of `size` bytes; `where` is what an error calls it.
+        """Writes a member of `size` bytes; `where` names it in errors.
 
         Raises EnvelopeError when there are more or fewer, OSError.
         """
@@ -62,12 +61,12 @@ class ZipOut:
         return member
 
     def finish(self, documents: Sequence[Document]) -> int:
-        """Writes documents and central directory; gives the archive's size. Raises OSError."""
+        """Writes documents and central directory; returns the archive's size. Raises OSError."""
         tail = write_documents(documents, self._members, self._end)
         return write_all(self._descriptor, tail, self._end)
 
     def reader(self) -> Callable[[bytes], Iterator[bytes]]:
-        """Gives the pieces of a member that was put, by its name."""
+        """Returns a function that reads the pieces of a member that was put, by its name."""
         known: dict[bytes, Member] = {}
 
         def read(name: bytes) -> Iterator[bytes]:
@@ -79,7 +78,7 @@ class ZipOut:
         return read
 
     def range(self, start: int, size: int) -> Iterator[bytes]:
-        """What was written there. Raises OSError."""
+        """Yields the bytes that were written there. Raises OSError."""
         return read_pieces(self._descriptor, start, size)
 
 
@@ -91,9 +90,9 @@ class Appending:
         self.size = 0
 
     def append(self, buffers: Sequence[bytes]) -> None:
-        """Raises OSError."""
+        """Appends the buffers. Raises OSError."""
         self.size = write_all(self._descriptor, buffers, self.size)
 
     def overwrite(self, data: bytes, offset: int) -> None:
-        """Bytes whose place was kept. Raises OSError."""
+        """Replaces bytes at an offset. Raises OSError."""
         write_all(self._descriptor, [data], offset)

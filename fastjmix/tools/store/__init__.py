@@ -14,7 +14,7 @@ Wanted: the published API over a directory that anyone can read with `ls` and `u
 
 Guaranteed: 201 means durable (fsync, link, fsync of the directory) and valid
 (jmix/read/admission.py), each member's CRC-32 included; 409 means that the id is stored so, and can
-be fetched whole; 204 means that the envelope is gone for good; an id that is only arriving is
+be fetched whole; 204 means that the envelope is deleted for good; an id that is still arriving is
 answered with 503; a body goes to a file, never to memory.
 Still wrong: one process and one directory; no retention, no TLS of its own.
 """
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 MAX_BODY_BYTES: Final = 64 << 30
 """Default limit of one POST: larger than any envelope a gateway seals by default."""
 SHUTDOWN_SECS: Final = 10.0
-"""How long requests in flight may take after SIGTERM."""
+"""Seconds that requests in flight may take after SIGTERM."""
 COLLECTION: Final = "/api/jmix"
 READING: Final = ("GET", "HEAD", "OPTIONS")
 OPEN_PATHS: Final = ("/healthz",)
@@ -69,7 +69,7 @@ class _Store:
         self._uploads = receiving.UploadSlots(http_limits.MAX_UPLOADS)
 
     def routes(self) -> list[web.RouteDef]:
-        """Returns all of the above; GET routes answer HEAD too."""
+        """Returns the routes of the module's table; GET routes answer HEAD too."""
         one = f"{COLLECTION}/{{id}}"
         return [
             web.get(COLLECTION, self._query),
@@ -108,7 +108,7 @@ class _Store:
 
     def _list(self, study: str | None, wanted: Asked) -> web.Response:
         entries, cursor = page_of(self._of_study(study), wanted)
-        answer: dict[str, Any] = {"jmixEnvelopes": [held.shown(study) for held in entries]}
+        answer: dict[str, Any] = {"jmixEnvelopes": [held.entry(study) for held in entries]}
         headers = {}
         if cursor is not None:
             answer["nextCursor"] = cursor
@@ -205,7 +205,7 @@ async def start(
 
 
 def _listening(host: str, port: int) -> socket.socket:
-    """Returns a socket that is bound. Raises PlatformError."""
+    """Returns a listening socket. Raises PlatformError."""
     try:
         family, _, _, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

@@ -1,13 +1,13 @@
 """Keeps the embedded store's directory: the envelopes in it, and the index over them.
 
-Wanted: `ls` and `unzip` show what the store has; nothing that was stored is lost by a start.
-Guaranteed: a stored envelope is never replaced or renamed but by a person, with one exception: a
-file of its name that is no valid envelope becomes <id>.damaged. A file that cannot be judged (its
-key is missing, it cannot be read, it is no file) stays as it is. Names that the store does not give
-are left alone. A name is given once: no file is replaced by another.
+Wanted: `ls` and `unzip` work on the store; no start loses a stored envelope.
+Guaranteed: the store never replaces or renames a stored envelope, with one exception: a file of its
+name that is no valid envelope becomes <id>.damaged. A file that cannot be checked (its key is
+missing, it cannot be read, it is no file) stays as it is. Names that the store does not give are
+left alone. A name is given once: no file is replaced by another.
 Still wrong: the index is made again from all files at each start; images are not read then.
-Encrypted envelopes are decrypted once more, and written nowhere; without their key they are in no
-study's answer.
+Encrypted envelopes are decrypted once more, and written nowhere; without their key no study lists
+them.
 
 States on disk:
 
@@ -50,18 +50,18 @@ ARRIVING_SECS: Final = 1
 """Retry-After for an id that is being stored: a check and an fsync take less, as a rule."""
 
 UNREADABLE_SECS: Final = 60
-"""Retry-After for an id whose file is here and cannot be judged: a person has to see to it."""
+"""Retry-After for an id whose file is here and cannot be checked: a person has to act."""
 
 DAMAGED_MAX: Final = 100
-"""Damaged files of one id that are set aside, each under a name of its own."""
+"""Damaged files of one id that are renamed, each to a name of its own."""
 
 SHOWN_NAMES: Final = 3
-"""Names that a warning about many files repeats."""
+"""Names in a warning about many files."""
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """One stored envelope, as the index knows it. `stored_ns`: Unix time of arrival, in ns."""
+    """One stored envelope in the index. `stored_ns`: Unix time of arrival, in ns."""
 
     id: str
     studies: tuple[str, ...]
@@ -69,7 +69,7 @@ class Held:
     size_bytes: int
     stored_ns: int
 
-    def shown(self, study: str | None = None) -> Mapping[str, Any]:
+    def entry(self, study: str | None = None) -> Mapping[str, Any]:
         """Returns the entry in a JSON list."""
         return {
             "id": self.id,
@@ -103,7 +103,7 @@ class StoreDirectory:
         self._lock = -1
 
     def open(self) -> None:
-        """Takes the lock, sweeps, and builds the index. Raises SpoolError."""
+        """Takes the lock, deletes unfinished uploads, and builds the index. Raises SpoolError."""
         for directory in (self.directory, self.incoming):
             with _usable(directory):
                 directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -119,7 +119,7 @@ class StoreDirectory:
             raise SpoolError(what, "Stop it, or name another directory.") from None
         try:
             with _usable(self.incoming):
-                self._sweep()
+                self._delete_uploads()
             with _usable(self.directory):
                 self._find_stored()
         except BaseException:
@@ -127,15 +127,15 @@ class StoreDirectory:
             raise
 
     def close(self) -> None:
-        """Gives the lock back."""
+        """Releases the lock."""
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
 
     # -- at the start --------------------------------------------------------------------------
 
-    def _sweep(self) -> None:
-        """Deletes what a killed store was receiving: files of its user, with names that it
+    def _delete_uploads(self) -> None:
+        """Deletes unfinished uploads of a killed store: files of its user, with names that it
         gives."""
         foreign = []
         for entry in os.scandir(self.incoming):
@@ -151,13 +151,13 @@ class StoreDirectory:
         _warn("foreign_names_left", self.incoming, foreign)
 
     def _find_stored(self) -> None:
-        """Indexes the envelopes that are here; says what is not in the index, and why."""
+        """Indexes the envelopes that are here; logs which files are not in the index, and why."""
         found: dict[str, list[str]] = {"foreign": [], "unreadable": [], "locked": []}
         for entry in os.scandir(self.directory):
             if NAME.fullmatch(entry.name):
-                verdict, why = self._admit(Path(entry.path))
-                if verdict in found:
-                    found[verdict].append(f"{entry.name} ({why})" if why else entry.name)
+                result, why = self._admit(Path(entry.path))
+                if result in found:
+                    found[result].append(f"{entry.name} ({why})" if why else entry.name)
             elif entry.name.endswith(".zip"):
                 found["foreign"].append(entry.name)
         _warn("foreign_names_left", self.directory, found["foreign"])
@@ -167,14 +167,14 @@ class StoreDirectory:
         _warn(locked, self.directory, found["locked"], hint=hint)
 
     def _admit(self, path: Path, *, contents: bool = False) -> tuple[str, str]:
-        """Indexes one file. Returns a verdict and why: "held", "locked" (indexed, not looked
-        into), "unreadable" or "damaged"; only a damaged one is renamed. With `contents` its images
-        are read, too."""
+        """Indexes one file. Returns the result and the reason: "held", "locked" (indexed, not
+        decrypted), "unreadable" or "damaged"; only a damaged one is renamed. With `contents` its
+        images are read, too."""
         try:
             with open_archive(path) as file:
-                summary, size, stored_ns = self._judge(file, path, contents)
+                summary, size, stored_ns = self._summary(file, path, contents)
         except EnvelopeError as problem:
-            return self._set_aside(path, problem.message)
+            return self._rename_damaged(path, problem.message)
         except OSError as problem:
             return "unreadable", problem.strerror or str(problem)
         self._held[summary.id] = Held(
@@ -182,26 +182,26 @@ class StoreDirectory:
         )
         return ("locked" if summary.unopened else "held"), ""
 
-    def _judge(
+    def _summary(
         self, file: BinaryIO, path: Path, contents: bool
     ) -> tuple[EnvelopeSummary, int, int]:
         """Returns the summary of a file that was stored, its size, and when. Raises EnvelopeError.
 
-        A payload that cannot be decrypted is judged without the key: a wrong key is no fault of the
-        file.
+        A payload that cannot be decrypted is checked without the key: a wrong key is no fault of
+        the file.
         """
         found = os.fstat(file.fileno())
         try:
             summary = check_envelope(file, self._limits, contents=contents, key=self._key)
         except EnvelopeError:
             summary = check_envelope(file, self._limits, contents=contents, unopened=True)
-            if not summary.unopened:  # then nothing but its key was wrong
+            if not summary.unopened:  # it is not encrypted, so its own fault counts
                 raise
         if path.stem != summary.id:
             raise EnvelopeError(f"its manifest says {summary.id}")
         return summary, found.st_size, found.st_mtime_ns
 
-    def _set_aside(self, path: Path, problem: str) -> tuple[str, str]:
+    def _rename_damaged(self, path: Path, problem: str) -> tuple[str, str]:
         self._held.pop(path.stem, None)
         names = [path.with_suffix(".damaged")]
         names += [path.with_suffix(f".{number}.damaged") for number in range(2, DAMAGED_MAX + 1)]
@@ -209,7 +209,7 @@ class StoreDirectory:
             for name in names:
                 with contextlib.suppress(FileExistsError):
                     rename_new(path, name)
-                    log.get().warning("envelope_set_aside", file=path.name, problem=problem)
+                    log.get().warning("envelope_rename_damaged", file=path.name, problem=problem)
                     return "damaged", problem
         except OSError as failure:
             return "unreadable", f"{problem}; {failure.strerror or failure}"
@@ -218,7 +218,7 @@ class StoreDirectory:
     # -- while it runs -------------------------------------------------------------------------
 
     def of_study(self, study: str | None = None) -> list[Held]:
-        """Envelopes of a study, or all, in no order."""
+        """Returns the envelopes of a study, or all, in no order."""
         held = list(self._held.values())  # at once: the threads that store and delete change it
         return [one for one in held if study is None or study in one.studies]
 
@@ -236,14 +236,14 @@ class StoreDirectory:
         return self.directory / f"{envelope_id}.zip"
 
     def new_upload(self) -> Path:
-        """Returns a name in incoming/ that nothing has."""
+        """Returns an unused name in incoming/."""
         return self.incoming / f"{uuid.uuid4()}.zip"
 
     async def keep(self, file: BinaryIO, temporary: Path) -> EnvelopeSummary:
         """Validates what was received, and stores it durably.
 
         Raises EnvelopeError (invalid), HttpError 409 (the id is stored, and its manifest can be
-        had), 503 (it is being stored, or its file cannot be judged), OSError.
+        read), 503 (it is being stored, or its file cannot be checked), OSError.
         """
         summary = await self._checks.check(
             file, limits=self._limits, verify_hashes=self._verify, key=self._key
@@ -252,13 +252,13 @@ class StoreDirectory:
             raise _later(f"envelope {summary.id} is being stored", ARRIVING_SECS)
         self._arriving.add(summary.id)
         try:
-            self._held[summary.id] = await asyncio.to_thread(self._settle, file, temporary, summary)
+            self._held[summary.id] = await asyncio.to_thread(self._store, file, temporary, summary)
         finally:
             self._arriving.discard(summary.id)
         return summary
 
     async def delete(self, envelope_id: str) -> None:
-        """Deletes a stored envelope for good; who is fetching it gets the rest.
+        """Deletes a stored envelope for good; a client that is fetching it gets the rest.
 
         Raises HttpError 404; 503 while one of this id is being stored or deleted; OSError.
         """
@@ -277,8 +277,8 @@ class StoreDirectory:
         self._held.pop(envelope_id, None)
         sync_directory(self.directory)
 
-    def _settle(self, file: BinaryIO, temporary: Path, summary: EnvelopeSummary) -> Held:
-        """Gives a received file its name, durably. Raises HttpError 409, 503, OSError."""
+    def _store(self, file: BinaryIO, temporary: Path, summary: EnvelopeSummary) -> Held:
+        """Renames a received file durably. Raises HttpError 409, 503, OSError."""
         path = self._path(summary.id)
         if os.path.lexists(path):
             self._refuse_second(summary.id, path)
@@ -301,17 +301,17 @@ class StoreDirectory:
     def _refuse_second(self, envelope_id: str, path: Path) -> None:
         """Raises the refusal of an id whose name is taken; returns when it is free again.
 
-        "Stored already" is said of what can be fetched: who hears it deletes its own copy. So the
-        stored one is read to its end first: a disk may have lost some of it since.
+        A client that gets 409 deletes its own copy. So the stored one is read to its end first: the
+        disk may have lost a part of it since.
         """
         if not os.path.lexists(path):  # a person took it away
             self._held.pop(envelope_id, None)
             return
-        verdict, why = self._admit(path, contents=True)
-        if verdict in ("held", "locked"):
+        result, why = self._admit(path, contents=True)
+        if result in ("held", "locked"):
             what = f"envelope {envelope_id} is stored already; nothing was changed"
             raise HttpError(409, what)
-        if verdict == "unreadable":
+        if result == "unreadable":
             log.get().warning("envelope_unreadable", file=path.name, problem=why)
             what = f"a file of envelope {envelope_id} is here and cannot be read: see the log"
             raise _later(what, UNREADABLE_SECS)

@@ -1,8 +1,8 @@
 """The store's list as a page for a person: HTML without scripts, made on the server.
 
-Guaranteed: whatever an envelope says is escaped, and the page may load nothing (its
-Content-Security-Policy), so that an envelope's author cannot act in a reader's browser.
-Still wrong: a browser sends no bearer token, so that a store with one shows this page to programs.
+Guaranteed: all text from an envelope is escaped, and the page may load nothing (its
+Content-Security-Policy), so that an envelope's author cannot run anything in a reader's browser.
+Still wrong: a browser sends no bearer token, so only programs get this page from a store with one.
 """
 
 from __future__ import annotations

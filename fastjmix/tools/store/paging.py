@@ -1,8 +1,8 @@
-"""Pages of the store's list: `limit` and `cursor` of a request, and where the next page begins.
+"""Pages of the store's list: `limit` and `cursor` of a request, and the cursor of the next page.
 
 Wanted: a client reads a list of any length in bounded answers, while envelopes come and go.
 Guaranteed: an envelope that is there from the first page to the last is listed once. A cursor names
-the last envelope of its page, so that what was stored or deleted meanwhile moves no other. No
+the last envelope of its page, so storing or deleting others moves none. No
 answer lists more than PAGE_MAX envelopes.
 """
 
@@ -31,7 +31,7 @@ _cursor: Final = re.compile(rf"(\d{{1,19}})\.({PATTERN})")
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A page as a request asks for it. `after`: (stored_ns, id) of the envelope before it.
+    """The page that a request asks for. `after`: (stored_ns, id) of the envelope before it.
 
     `named`: the request has a limit or a cursor, so that it can only mean a list.
     """
@@ -87,7 +87,7 @@ def page_of(found: Iterable[Held], wanted: Asked) -> Page:
 
 
 def next_url(path: str, cursor: str, wanted: Asked, study: str | None) -> str:
-    """Returns where the next page is, relative to the server."""
+    """Returns the URL of the next page, relative to the server."""
     query = {} if study is None else {"studyInstanceUid": study}
     if wanted.limit != PAGE_MAX:
         query["limit"] = str(wanted.limit)

@@ -209,7 +209,7 @@ class StoreDirectory:
             for name in names:
                 with contextlib.suppress(FileExistsError):
                     rename_new(path, name)
-                    log.get().warning("envelope_rename_damaged", file=path.name, problem=problem)
+                    log.get().warning("envelope_set_aside", file=path.name, problem=problem)
                     return "damaged", problem
         except OSError as failure:
             return "unreadable", f"{problem}; {failure.strerror or failure}"

@@ -13,7 +13,7 @@ server that has the original would refuse this envelope as known, and take its h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -26,7 +26,8 @@ from fastjmix.jmix.limits import DEFAULT_LIMITS, Limits
 from fastjmix.jmix.read import listings, member_digests, rules
 from fastjmix.jmix.read.container import Envelope
 from fastjmix.jmix.read.report import Report
-from fastjmix.jmix.write.parties import Published
+from fastjmix.jmix.strict_json import JsonObject
+from fastjmix.jmix.write.parties import Consent, ContactPoint, Entity, Published
 from fastjmix.tools.envelope.building import (
     Built,
     IncompleteError,
@@ -169,50 +170,47 @@ def _first(pieces: Iterable[bytes], length: int) -> bytes:
     return bytes(found[:length])
 
 
-def parties_of(manifest: Mapping[str, Any]) -> Published | None:
-    """The parties that a published manifest names, without their signatures, which would be wrong.
+def parties_of(manifest: JsonObject) -> Published | None:
+    """Returns the parties of a published manifest, without their assertions, which would be wrong.
 
-    None where it names no sender or no receiver.
+    Returns None when it names no sender or no receiver.
     """
-    from fastjmix.jmix.write import parties
-
-    def entity(value: object) -> parties.Entity | None:
-        if not isinstance(value, dict) or not isinstance(value.get("id"), str):
-            return None
-        contact, name = value.get("contact"), value.get("name")
-        if isinstance(contact, dict):
-            contact = parties.ContactPoint(str(contact.get("system")), str(contact.get("value")))
-        reached = contact if isinstance(contact, (str, parties.ContactPoint)) else None
-        return parties.Entity(value["id"], name if isinstance(name, str) else None, reached or None)
-
-    def table(of: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-        found = of.get(key)
-        return found if isinstance(found, dict) else {}
-
     receivers = manifest.get("receiver")
-    found = [entity(one) for one in receivers] if isinstance(receivers, list) else []
-    sender = entity(manifest.get("sender"))
+    found = [_entity(one) for one in receivers] if isinstance(receivers, list) else []
     kept = tuple(one for one in found if one is not None)
+    sender, requester = _entity(manifest.get("sender")), _entity(manifest.get("requester"))
     if sender is None or not kept:
         return None
-    requester = entity(manifest.get("requester"))
-    if rules.broken(rules.MANIFEST, manifest, "manifest.json"):  # else values may have any type
-        return Published(sender, kept, requester)
-    extensions = table(manifest, "extensions")
-    consent = table(extensions, "consent")
-    return Published(
-        sender=sender,
-        receivers=kept,
-        requester=requester,
-        classification=table(manifest, "security").get("classification"),
+    parties = Published(sender, kept, requester)
+    if rules.broken(rules.MANIFEST, manifest, "manifest.json"):
+        return parties  # the other values may have any type
+    extensions = _table(manifest, "extensions")
+    return replace(
+        parties,
+        classification=_table(manifest, "security").get("classification"),
         custom_tags=tuple(extensions.get("custom_tags") or ()),
-        consent=parties.Consent(
-            consent["status"],
-            tuple(consent.get("scope") or ()),
-            consent.get("method"),
-            consent.get("signed_on"),
-        )
-        if "status" in consent
-        else None,
-        deid=tuple(table(extensions, "deid").get("keys") or ()),
+        consent=_consent(_table(extensions, "consent")),
+        deid=tuple(_table(extensions, "deid").get("keys") or ()),
     )
+
+
+def _entity(value: object) -> Entity | None:
+    if not isinstance(value, dict) or not isinstance(value.get("id"), str):
+        return None
+    contact, name = value.get("contact"), value.get("name")
+    if isinstance(contact, dict):
+        contact = ContactPoint(str(contact.get("system")), str(contact.get("value")))
+    usable = contact if isinstance(contact, (str, ContactPoint)) else None
+    return Entity(value["id"], name if isinstance(name, str) else None, usable or None)
+
+
+def _consent(table: JsonObject) -> Consent | None:
+    if "status" not in table:
+        return None
+    scope = tuple(table.get("scope") or ())
+    return Consent(table["status"], scope, table.get("method"), table.get("signed_on"))
+
+
+def _table(of: JsonObject, key: str) -> JsonObject:
+    found = of.get(key)
+    return found if isinstance(found, dict) else {}

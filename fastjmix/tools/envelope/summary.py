@@ -8,7 +8,6 @@ Still wrong: a large document makes a large summary.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +15,7 @@ from fastjmix.errors import EnvelopeError
 from fastjmix.jmix import strict_json
 from fastjmix.jmix.limits import DEFAULT_LIMITS, Limits
 from fastjmix.jmix.read.container import Envelope
+from fastjmix.jmix.strict_json import JsonObject
 from fastjmix.tools.envelope.opening import open_envelope
 
 SIZE_MAX: Final = (1 << 63) - 1
@@ -31,10 +31,27 @@ def summarise(source: Path | str, limits: Limits = DEFAULT_LIMITS) -> dict[str, 
 
 def _summary(source: Path, envelope: Envelope) -> dict[str, Any]:
     problems: list[str] = []
-    members = envelope.members
     manifest = envelope.manifest
     security = _table(manifest.get("security"))
-    summary: dict[str, Any] = {
+    summary = _identity(source, envelope) | _parties(manifest)
+    if "classification" in security:
+        summary["classification"] = security["classification"]
+    extensions = _table(manifest.get("extensions"))
+    if extensions:
+        summary["extensions"] = dict(extensions)
+    summary["payload_hash"] = security.get("payload_hash")
+    summary["signature"] = _signature(envelope, security)
+    summary["encryption"] = _encryption(envelope)
+    summary |= _described(envelope, problems)
+    summary["audit"] = _audit(envelope, problems)
+    summary["problems"] = problems
+    return summary
+
+
+def _identity(source: Path, envelope: Envelope) -> dict[str, Any]:
+    manifest, members = envelope.manifest, envelope.members
+    payload = f"{envelope.payload}/"
+    return {
         "id": envelope.id,
         "profile": envelope.dialect,
         "version": manifest.get("version", manifest.get("jmix_version")),
@@ -46,39 +63,37 @@ def _summary(source: Path, envelope: Envelope) -> dict[str, Any]:
         },
         "members": len(members),
         "instances": len(envelope.instances),
-        "payload_bytes": sum(
-            size for name, size in members.items() if name.startswith(f"{envelope.payload}/")
-        ),
+        "payload_bytes": sum(size for name, size in members.items() if name.startswith(payload)),
     }
-    for role in ("sender", "requester"):
-        if isinstance(manifest.get(role), dict):
-            summary[role] = _entity(manifest[role])
+
+
+def _parties(manifest: JsonObject) -> dict[str, Any]:
+    parties: dict[str, Any] = {
+        role: _entity(manifest[role])
+        for role in ("sender", "requester")
+        if isinstance(manifest.get(role), dict)
+    }
     receivers = manifest.get("receiver", manifest.get("receivers"))
     if isinstance(receivers, list):
-        summary["receivers"] = [_entity(one) for one in receivers if isinstance(one, dict)]
-    if "classification" in security:
-        summary["classification"] = security["classification"]
-    extensions = _table(manifest.get("extensions"))
-    if extensions:
-        summary["extensions"] = dict(extensions)
-    summary["payload_hash"] = security.get("payload_hash")
-    summary["signature"] = _signature(envelope, security)
-    summary["encryption"] = _encryption(envelope)
-    if envelope.encryption is None:
-        try:
-            metadata = envelope.metadata
-        except EnvelopeError as fault:
-            problems.append(fault.message)
-        else:
-            if isinstance(metadata.get("patient"), dict):
-                summary["patient"] = metadata["patient"]
-            summary["studies"] = _studies(envelope, metadata)
-    summary["audit"] = _audit(envelope, problems)
-    summary["problems"] = problems
-    return summary
+        parties["receivers"] = [_entity(one) for one in receivers if isinstance(one, dict)]
+    return parties
 
 
-def _entity(entity: Mapping[str, Any]) -> dict[str, Any]:
+def _described(envelope: Envelope, problems: list[str]) -> dict[str, Any]:
+    """Returns patient and studies of metadata.json; adds a problem when it cannot be read."""
+    if envelope.encryption is not None:
+        return {}
+    try:
+        metadata = envelope.metadata
+    except EnvelopeError as fault:
+        problems.append(fault.message)
+        return {}
+    patient = metadata.get("patient")
+    described = {"patient": patient} if isinstance(patient, dict) else {}
+    return {**described, "studies": _studies(envelope, metadata)}
+
+
+def _entity(entity: JsonObject) -> dict[str, Any]:
     shown = {key: entity[key] for key in ("id", "name", "contact") if entity.get(key)}
     assertion = entity.get("assertion")
     if isinstance(assertion, dict):
@@ -92,7 +107,7 @@ def _entity(entity: Mapping[str, Any]) -> dict[str, Any]:
     return shown
 
 
-def _signature(envelope: Envelope, security: Mapping[str, Any]) -> str | None:
+def _signature(envelope: Envelope, security: JsonObject) -> str | None:
     named = _table(security.get("jws")).get("jws_file")
     name = named if isinstance(named, str) else "manifest.jws"
     return name if name in envelope.members else None
@@ -110,7 +125,7 @@ def _encryption(envelope: Envelope) -> dict[str, Any] | None:
     }
 
 
-def _studies(envelope: Envelope, metadata: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _studies(envelope: Envelope, metadata: JsonObject) -> list[dict[str, Any]]:
     studies = metadata.get("studies", metadata.get("study"))
     if not isinstance(studies, dict):
         return []
@@ -122,7 +137,7 @@ def _studies(envelope: Envelope, metadata: Mapping[str, Any]) -> list[dict[str, 
     return [_study(uid, study) for uid, study in found]
 
 
-def _study(uid: str, study: Mapping[str, Any]) -> dict[str, Any]:
+def _study(uid: str, study: JsonObject) -> dict[str, Any]:
     keys = ("patient_name", "study_date", "study_description", "description", "modality")
     shown: dict[str, Any] = {"study_uid": uid}
     shown |= {key: study[key] for key in keys if study.get(key)}
@@ -132,7 +147,7 @@ def _study(uid: str, study: Mapping[str, Any]) -> dict[str, Any]:
     return shown
 
 
-def _series(series: Mapping[str, Any]) -> dict[str, Any]:
+def _series(series: JsonObject) -> dict[str, Any]:
     keys = ("series_uid", "modality", "series_number", "body_part", "description")
     shown = {key: series[key] for key in keys if series.get(key) not in (None, "")}
     instances = series.get("instances")
@@ -157,5 +172,5 @@ def _audit(envelope: Envelope, problems: list[str]) -> list[Any]:
     return entries if isinstance(entries, list) else []
 
 
-def _table(value: object) -> Mapping[str, Any]:
+def _table(value: object) -> JsonObject:
     return value if isinstance(value, dict) else {}

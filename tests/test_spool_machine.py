@@ -87,7 +87,7 @@ def dies_at_change(step: Callable[[], object], count: int) -> bool:
     child = os.fork()
     if child == 0:
         left = count
-        rename = renaming._rename_at_once
+        rename = renaming._rename_by_renameat2
 
         def count_down() -> None:
             nonlocal left
@@ -104,7 +104,7 @@ def dies_at_change(step: Callable[[], object], count: int) -> bool:
             if made or event in ("os.remove", "os.rmdir", "os.mkdir", "os.link", "os.rename"):
                 count_down()
 
-        renaming._rename_at_once = counted
+        renaming._rename_by_renameat2 = counted
         sys.addaudithook(watch)
         try:
             step()
@@ -169,10 +169,10 @@ class SpoolMachine(RuleBasedStateMachine):
         self.contents: dict[str, str] = {}
         self.foreign: dict[Path, object] = {}
         self.drafts: list[str] = []
-        self.at_once = renaming._rename_at_once
+        self.at_once = renaming._rename_by_renameat2
 
     def teardown(self) -> None:
-        renaming._rename_at_once = self.at_once
+        renaming._rename_by_renameat2 = self.at_once
         self.stop()
         shutil.rmtree(self.root)
 
@@ -181,7 +181,7 @@ class SpoolMachine(RuleBasedStateMachine):
     @initialize(known=st.booleans())
     def choose_file_system(self, known: bool) -> None:
         if not known:
-            renaming._rename_at_once = unknown_flag
+            renaming._rename_by_renameat2 = unknown_flag
 
     @rule(
         data=st.data(),

@@ -76,7 +76,11 @@ class Leftover:
 
 
 class Draft:
-    """One envelope being packed, with one writer. `recipe` says how to finish it."""
+    """One envelope being packed, with one writer. `recipe` says how to finish it.
+
+    The class is large because what may be acknowledged depends on `end`, `promised` and `suspect`
+    together, and each of its steps changes one of them.
+    """
 
     def __init__(
         self,
@@ -100,9 +104,7 @@ class Draft:
         self.suspect = False
         self._durable = durable
         self._names_durable = False
-        self._journal = promises
-        self._journal_end = 0
-        self._records = bytearray()
+        self._journal = journal.JournalWriter(promises)
 
     @property
     def archive(self) -> Path:
@@ -182,9 +184,7 @@ class Draft:
         self.suspect = True
 
     def _take(self, start: int, end: int, note: bytes) -> None:
-        self._records += journal.record(start, end)
-        if note:
-            self._records += journal.note(start, note)
+        self._journal.add(start, end, note)
         self.end = end
 
     def _note_failure(self, problem: OSError) -> None:
@@ -205,7 +205,7 @@ class Draft:
         except OSError as problem:
             raise_typed(problem)
         self.promised = self.end
-        self._journal_end = self._write_records(self._journal_end)
+        self._journal.write()
 
     def _check_place(self) -> None:
         """Compares the path with the file: one lstat(2), some 2 µs. Raises StorageGone when the
@@ -222,18 +222,6 @@ class Draft:
             sync_directory(self.directory)
             sync_directory(self._spool.building)
         self.suspect = False
-
-    def _write_records(self, offset: int) -> int:
-        """Writes the records since the last call; returns the offset behind them.
-
-        The journal is a hint: a failure to write it is ignored.
-        """
-        records, self._records = self._records, bytearray()
-        if self._journal < 0 or not records:
-            return offset
-        with contextlib.suppress(OSError):
-            os.pwrite(self._journal, records, offset)
-        return offset + len(records)
 
     def seal(self, tail: Sequence[Bytes], ticket: Ticket) -> Ticket:
         """Appends `tail` (documents and central directory), and moves the envelope to outbox/.
@@ -266,7 +254,7 @@ class Draft:
 
         A duplicate of the descriptor keeps the bytes readable until they are in outbox/.
         """
-        self._close_journal()  # first: there may be no descriptor left
+        self._journal.close()  # first: there may be no descriptor left
         written, self.descriptor = self.descriptor, os.dup(self.descriptor)
         os.close(written)
 
@@ -331,9 +319,8 @@ class Draft:
         """Returns the open files, and no longer owns them, when the path does not lead to them."""
         if self.descriptor < 0 or self.is_there():
             return None
-        held = Held(self.descriptor, self._journal)
-        self.descriptor = self._journal = -1
-        return held
+        archive, self.descriptor = self.descriptor, -1
+        return Held(archive, self._journal.detach())
 
     def is_there(self) -> bool:
         """Returns whether the path leads to the open archive."""
@@ -349,17 +336,11 @@ class Draft:
         if self.end != end:
             raise StorageFailed("a file without a name is shorter than what was promised")
         if held.promises >= 0:
-            self._records += os.pread(held.promises, journal.READ_MAX, 0)
+            self._journal.add_copy(held.promises)
 
     def close(self) -> None:
         """Closes the files; the draft stays on disk. Raises OSError after closing them."""
-        self._close_journal()
+        self._journal.close()
         archive, self.descriptor = self.descriptor, -1
         if archive >= 0:
             os.close(archive)
-
-    def _close_journal(self) -> None:
-        promises, self._journal = self._journal, -1
-        if promises >= 0:
-            with contextlib.suppress(OSError):
-                os.close(promises)

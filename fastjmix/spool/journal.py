@@ -15,6 +15,8 @@ member is named.
 
 from __future__ import annotations
 
+import contextlib
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from struct import Struct
@@ -58,6 +60,48 @@ def note(start: int, text: bytes) -> bytes:
     begin = _noted.pack(start, len(text), NOTE_MARK)
     padding = bytes(-len(text) % RECORD.size)
     return begin + crc32(begin + text).to_bytes(4, "little") + text + padding
+
+
+class JournalWriter:
+    """The journal of a draft that is being packed.
+
+    `descriptor` is -1 for a draft whose journal is not written: one that is only read and sealed.
+    """
+
+    def __init__(self, descriptor: int = -1) -> None:
+        self._descriptor = descriptor
+        self._end = 0
+        self._pending = bytearray()
+
+    def add(self, start: int, end: int, text: bytes = b"") -> None:
+        """Adds the record of a member, and its note where there is one, for the next `write`."""
+        self._pending += record(start, end)
+        if text:
+            self._pending += note(start, text)
+
+    def add_copy(self, descriptor: int) -> None:
+        """Adds the records of another journal, of which `descriptor` is open. Raises OSError."""
+        self._pending += os.pread(descriptor, READ_MAX, 0)
+
+    def write(self) -> None:
+        """Writes what was added since the last call. A failure is ignored: it is a hint."""
+        records, self._pending = self._pending, bytearray()
+        if self._descriptor < 0 or not records:
+            return
+        with contextlib.suppress(OSError):
+            os.pwrite(self._descriptor, records, self._end)
+        self._end += len(records)
+
+    def detach(self) -> int:
+        """Returns the descriptor, which the caller then owns; -1 where there is none."""
+        descriptor, self._descriptor = self._descriptor, -1
+        return descriptor
+
+    def close(self) -> None:
+        """Closes the file."""
+        if (descriptor := self.detach()) >= 0:
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,16 +19,14 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from fastjmix import log
 from fastjmix.errors import DamagedTicket
 from fastjmix.spool import names
+from fastjmix.spool.directories import Directories
 from fastjmix.spool.free_space import SENT_INODES
 from fastjmix.spool.ticket import Ticket
-
-if TYPE_CHECKING:
-    from fastjmix.spool.states import Spool
 
 PORTION: Final = 1000
 """Envelopes that one step lists or deletes: some ten milliseconds."""
@@ -61,7 +59,7 @@ class Retention:
     any thread may call `delivered`."""
 
     def __init__(
-        self, spool: Spool, max_age_secs: float | None = None, max_bytes: int | None = None
+        self, spool: Directories, max_age_secs: float | None = None, max_bytes: int | None = None
     ) -> None:
         self._sent: Path = spool.sent
         self._max_age_secs = max_age_secs

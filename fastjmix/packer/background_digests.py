@@ -22,14 +22,19 @@ class BackgroundDigests:
         self._health = health
 
     @property
-    def waiting(self) -> bool:
-        """True when there is something to digest."""
-        return self._digests.oldest is not None
+    def oldest(self) -> OpenEnvelope | None:
+        """The envelope to go on with; None when there is nothing to digest."""
+        return self._digests.oldest
 
-    def step(self) -> None:
-        """Digests a step of the oldest envelope that waits."""
-        if (envelope := self._digests.oldest) is not None:
-            self._step(envelope)
+    def step(self, envelope: OpenEnvelope) -> None:
+        """Digests a step of an envelope that waits."""
+        try:
+            self._digests.step(envelope)
+        except Exception as problem:
+            log.get().error("digest_failed", envelope=envelope.draft.id, why=reason(problem))
+            if isinstance(problem, OSError):
+                self._health.count_failure(problem)
+            self._commit.abandon(envelope)
 
     def catch_up(self) -> None:
         """Digests until no more waits than a seal can do at once. Statuses are given first."""
@@ -38,13 +43,4 @@ class BackgroundDigests:
             and not self._commit.waiting
             and (envelope := self._digests.oldest) is not None
         ):
-            self._step(envelope)
-
-    def _step(self, envelope: OpenEnvelope) -> None:
-        try:
-            self._digests.step(envelope)
-        except Exception as problem:
-            log.get().error("digest_failed", envelope=envelope.draft.id, why=reason(problem))
-            if isinstance(problem, OSError):
-                self._health.count_failure(problem)
-            self._commit.abandon(envelope)
+            self.step(envelope)

@@ -84,7 +84,10 @@ class Digests:
 
         An envelope that another thread writes into (OpenEnvelope.joining) is passed over.
         """
-        return next((envelope for envelope in self._undigested if not envelope.joining), None)
+        for envelope in self._undigested:
+            if not envelope.joining:
+                return envelope
+        return None
 
     def step(self, envelope: OpenEnvelope) -> None:
         """Digests a step of an envelope that waits. Raises OSError; its file is then suspect."""

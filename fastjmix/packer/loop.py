@@ -56,7 +56,8 @@ class Packer:
         parts.takeover.start()
         while True:
             parts.joins.settle()
-            if self._take_arrival():
+            undigested = parts.digests.oldest
+            if self._take_arrival(other_work=undigested is not None or parts.commit.waiting):
                 parts.schedule.seal_largest()
                 parts.digests.catch_up()
                 continue
@@ -64,14 +65,14 @@ class Packer:
                 parts.commit.commit()
                 parts.digests.catch_up()
                 continue
-            if parts.digests.waiting:
-                parts.digests.step()
+            if undigested is not None:
+                parts.digests.step(undigested)
                 if not self._take_messages(timeout=0) and not self._overdue():
                     continue
             self._run_timers()
             if self._finished():
                 break
-            if not parts.digests.waiting:
+            if parts.digests.oldest is None:
                 self._sleep()
         parts.schedule.seal_all()
         parts.recoveries.finish()
@@ -79,18 +80,17 @@ class Packer:
 
     # -- one turn ----------------------------------------------------------------------------
 
-    def _take_arrival(self) -> bool:
+    def _take_arrival(self, *, other_work: bool) -> bool:
         """Handles one event of the lanes; returns False when there is none.
 
         With other work at hand each lane is looked at once, so that the work is not late. Spins
         only while an association is live, and no timer is due.
         """
-        parts = self._parts
-        if parts.commit.waiting or parts.digests.waiting:
-            turns = 0
-        else:
-            turns = SPIN_TURNS if parts.intake.listening and not self._overdue() else 1
-        report = parts.intake.poll(turns)
+        intake = self._parts.intake
+        turns = 0
+        if not other_work:
+            turns = SPIN_TURNS if intake.listening and not self._overdue() else 1
+        report = intake.poll(turns)
         if report is None:
             return False
         self.handle(*report)

@@ -1,5 +1,5 @@
-"""tools/envelope/fetch.py: a server may be slow, large, silent or strange; who asked is told in
-time.
+"""tools/envelope/fetch.py: a server may be slow, large, silent or faulty: the caller gets an
+error in time.
 """
 
 from __future__ import annotations

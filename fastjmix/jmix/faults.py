@@ -14,7 +14,7 @@ from typing import Final, NoReturn
 
 from fastjmix.errors import EnvelopeError, printable
 
-SHOWN: Final = 120
+EXCERPT_MAX: Final = 120
 """Characters of an envelope's own text that an error message repeats."""
 
 
@@ -74,8 +74,8 @@ def foreseen() -> Iterator[None]:
 
 
 def shortened(text: str) -> str:
-    """Returns at most SHOWN characters of a text, and a sign where it was longer."""
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+    """Returns at most EXCERPT_MAX characters of a text, and a sign where it was longer."""
+    return text if len(text) <= EXCERPT_MAX else f"{text[:EXCERPT_MAX]}…"
 
 
 def escaped(name: str) -> str:

@@ -23,7 +23,7 @@ from fastjmix.jmix import strict_json
 from fastjmix.jmix.faults import refuse
 from fastjmix.jmix.limits import Bound
 from fastjmix.jmix.read.member_file import member_file
-from fastjmix.jmix.read.rules import kind
+from fastjmix.jmix.read.rules import type_name
 from fastjmix.jmix.strict_json import JsonObject
 
 ENCRYPTED: Final = ("payload.encrypted", "payload.enc")
@@ -207,7 +207,7 @@ def json_object(container: Container, name: str, bound: Bound) -> JsonObject:
     """Returns the JSON object in a member. Raises EnvelopeError when there is none."""
     found = strict_json.parse(container.read(name, bound), name, container.offset(name))
     if not isinstance(found, dict):
-        what = f"must be a JSON object, not {kind(found)}"
+        what = f"must be a JSON object, not {type_name(found)}"
         refuse(name, what, at=container.offset(name))
     return found
 

@@ -168,20 +168,20 @@ def _entry(data: bytes, at: int, start: int) -> tuple[Entry, int]:
 
 
 def extra_fields(extra: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yields (id, data) of an extra field's parts. Raises ValueError where one is cut short."""
+    """Yields (header id, data) of an extra field. Raises ValueError where one is cut short."""
     at = 0
     while at + 4 <= len(extra):
-        kind, length = struct.unpack_from("<2H", extra, at)
+        number, length = struct.unpack_from("<2H", extra, at)
         at += 4 + length
         if at > len(extra):
             raise ValueError("an extra field is cut short")
-        yield kind, extra[at - length : at]
+        yield number, extra[at - length : at]
 
 
 def _wide(extra: bytes, narrow: tuple[int, int, int], name: str, at: int) -> tuple[int, int, int]:
     """Returns (size, packed, offset): each that is UNSET is in the ZIP64 field, in this order."""
     try:
-        found = [data for kind, data in extra_fields(extra) if kind == ZIP64_FIELD]
+        found = [data for number, data in extra_fields(extra) if number == ZIP64_FIELD]
     except ValueError as problem:
         refuse(name, f"cannot be read: {problem}", at=at)
     if not found:
@@ -204,7 +204,7 @@ def _check_second_name(extra: bytes, raw: bytes, name: str, at: int) -> None:
     if b"\x75\x70" not in extra:
         return
     try:
-        found = [data for kind, data in extra_fields(extra) if kind == PATH_FIELD]
+        found = [data for number, data in extra_fields(extra) if number == PATH_FIELD]
     except ValueError as problem:
         refuse(name, f"cannot be read: {problem}", at=at)
     for data in found:

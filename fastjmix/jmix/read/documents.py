@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 from fastjmix.jmix.faults import Fault, OnFault
 from fastjmix.jmix.ids import canonical_id
-from fastjmix.jmix.read.rules import kind, shown
+from fastjmix.jmix.read.rules import excerpt, type_name
 from fastjmix.jmix.strict_json import JsonObject
 
 UID_MAX: Final = 128
@@ -34,7 +34,7 @@ def identity(manifest: JsonObject, on_fault: OnFault) -> str | None:
         return None
     envelope_id = canonical_id(found) if isinstance(found, str) else None
     if envelope_id is None:
-        on_fault(Fault("manifest.json", f'"id" must be a UUID, not {shown(found)}'))
+        on_fault(Fault("manifest.json", f'"id" must be a UUID, not {excerpt(found)}'))
     return envelope_id
 
 
@@ -44,16 +44,16 @@ def profile_of(manifest: JsonObject, on_fault: OnFault) -> tuple[str, str] | Non
     if isinstance(version, str) and version:
         return "jmix-1.0", "payload"
     if type(version) is not int or version != 1:
-        what = f'"version" must be 1 or a text such as "1.0", not {shown(version)}'
+        what = f'"version" must be 1 or a text such as "1.0", not {excerpt(version)}'
     elif manifest.get("type") != "envelope":
-        what = f'"type" must be "envelope", not {shown(manifest.get("type"))}'
+        what = f'"type" must be "envelope", not {excerpt(manifest.get("type"))}'
     else:
         content = manifest.get("content")
         path = content.get("path") if isinstance(content, dict) else None
         if not isinstance(content, dict) or content.get("type") != "directory":
             what = '"content" must be {"type": "directory", "path": …}'
         elif not isinstance(path, str) or not path.strip("/"):
-            what = f'"content.path" must name a folder, not {shown(path)}'
+            what = f'"content.path" must name a folder, not {excerpt(path)}'
         else:
             return "harmony", path.removesuffix("/")
     on_fault(Fault("manifest.json", what))
@@ -64,7 +64,7 @@ def security_of(manifest: JsonObject, on_fault: OnFault) -> JsonObject:
     """Returns the manifest's `security`; empty when it has none."""
     security = manifest.get("security")
     if security is not None and not isinstance(security, dict):
-        on_fault(Fault("manifest.json", f'"security" must be an object, not {kind(security)}'))
+        on_fault(Fault("manifest.json", f'"security" must be an object, not {type_name(security)}'))
     return security if isinstance(security, dict) else {}
 
 
@@ -92,14 +92,14 @@ def studies_of(metadata: JsonObject, on_fault: OnFault) -> tuple[str, ...]:
     if studies is None:
         return ()
     if not isinstance(studies, dict):
-        on_fault(Fault("metadata.json", f'"studies" must be an object, not {kind(studies)}'))
+        on_fault(Fault("metadata.json", f'"studies" must be an object, not {type_name(studies)}'))
         return ()
     if "study_uid" not in studies and "series" not in studies:
         found = tuple(studies)
     else:
         uid = studies.get("study_uid")
         if uid is not None and not isinstance(uid, str):
-            what = f'"studies.study_uid" must be a text, not {kind(uid)}'
+            what = f'"studies.study_uid" must be a text, not {type_name(uid)}'
             on_fault(Fault("metadata.json", what))
         found = (uid,) if uid and isinstance(uid, str) else ()
     if len(found) > STUDIES_MAX:
@@ -108,7 +108,7 @@ def studies_of(metadata: JsonObject, on_fault: OnFault) -> tuple[str, ...]:
         return ()
     for uid in found:
         if not 0 < len(uid) <= UID_MAX:
-            on_fault(Fault("metadata.json", f'"studies" names {shown(uid)}, which is not a UID'))
+            on_fault(Fault("metadata.json", f'"studies" names {excerpt(uid)}, which is not a UID'))
     return found
 
 

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from fastjmix.jmix.faults import Fault, OnFault
 from fastjmix.jmix.read.documents import NOT_HASHED, security_of
-from fastjmix.jmix.read.rules import kind, shown
+from fastjmix.jmix.read.rules import excerpt, type_name
 from fastjmix.jmix.strict_json import JsonObject
 
 HASH: Final = re.compile(r"(sha256|blake3):([0-9a-fA-F]{64})")
@@ -48,7 +48,7 @@ def manifest_listing(
     if entries is None:
         return []
     if not isinstance(entries, list):
-        on_fault(Fault("manifest.json", f'"files" must be an array, not {kind(entries)}'))
+        on_fault(Fault("manifest.json", f'"files" must be an array, not {type_name(entries)}'))
         return []
     return listing(entries, "manifest.json", "files", sizes, bases, on_fault, inside=inside)
 
@@ -79,11 +79,11 @@ def listing(
         if name is None and inside:
             continue
         if name is None:
-            on_fault(Fault(document, f'"{at}" names {shown(path)}, which is not in the archive'))
+            on_fault(Fault(document, f'"{at}" names {excerpt(path)}, which is not in the archive'))
             continue
         size, held = entry.get("size_bytes"), sizes[name]
         if size is not None and (type(size) is not int or size != held):
-            on_fault(Fault(document, f'"{at}" says {shown(size)} bytes; {name} has {held}'))
+            on_fault(Fault(document, f'"{at}" says {excerpt(size)} bytes; {name} has {held}'))
         hashed = entry.get("hash")
         known = None if hashed is None else hash_of(hashed, document, f"{at}.hash", on_fault)
         found.append(Listed(name, known, (document, at)))
@@ -104,7 +104,7 @@ def hash_of(found: object, document: str, key: str, on_fault: OnFault) -> str | 
         return found.lower()
     if isinstance(found, str) and document != "manifest.json" and BARE_HASH.fullmatch(found):
         return f"sha256:{found.lower()}"
-    on_fault(Fault(document, f'"{key}" must be sha256:… or blake3:…, not {shown(found)}'))
+    on_fault(Fault(document, f'"{key}" must be sha256:… or blake3:…, not {excerpt(found)}'))
     return None
 
 

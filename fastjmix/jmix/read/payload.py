@@ -113,10 +113,10 @@ class PayloadCheck:
             held = sizes.get(f"{self.base}{path}")
             size = instance.get("size_bytes")
             if held is None:
-                what = f"names {rules.shown(path)}, which is not in the payload"
+                what = f"names {rules.excerpt(path)}, which is not in the payload"
                 self.subject.add_fault(name, f'"{where}.file" {what}')
             elif size is not None and size != held:
-                what = f"says {rules.shown(size)} bytes; {path} has {held}"
+                what = f"says {rules.excerpt(size)} bytes; {path} has {held}"
                 self.subject.add_fault(name, f'"{where}.size_bytes" {what}')
 
     def _check_unlisted(self, listed: Iterable[Listed], sizes: Mapping[str, int]) -> None:

@@ -91,7 +91,7 @@ class Text:
                 not self.one_of or value in self.one_of
             )
         if not good:
-            yield at, f"must be {wanted}, not {shown(value)}"
+            yield at, f"must be {wanted}, not {excerpt(value)}"
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Number:
         whole = type(value) is int and value >= 0
         if not whole or self.only not in (None, value):
             wanted = "a whole number from 0 on" if self.only is None else str(self.only)
-            yield at, f"must be {wanted}, not {shown(value)}"
+            yield at, f"must be {wanted}, not {excerpt(value)}"
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class Array:
 
     def __call__(self, value: object, at: str = "") -> Found:
         if not isinstance(value, list):
-            yield at, f"must be an array, not {kind(value)}"
+            yield at, f"must be an array, not {type_name(value)}"
             return
         if len(value) < self.least:
             yield at, f"must have at least {self.least} element"
@@ -134,7 +134,7 @@ class Table:
 
     def __call__(self, value: object, at: str = "") -> Found:
         if not isinstance(value, dict):
-            yield at, f"must be an object, not {kind(value)}"
+            yield at, f"must be an object, not {type_name(value)}"
             return
         for key in self.needs.keys() - value.keys():
             yield _below(at, key), "is missing"
@@ -155,7 +155,7 @@ class MapOf:
 
     def __call__(self, value: object, at: str = "") -> Found:
         if not isinstance(value, dict):
-            yield at, f"must be an object, not {kind(value)}"
+            yield at, f"must be an object, not {type_name(value)}"
             return
         for key, one in value.items():
             yield from self.each(one, _below(at, key))
@@ -336,16 +336,16 @@ HARMONY_METADATA: Final = Table(
 # -- messages ------------------------------------------------------------------------------------
 
 
-def kind(value: object) -> str:
-    """Returns the kind of a JSON value, for a message."""
+def type_name(value: object) -> str:
+    """Returns the name of a JSON value's type, for a message."""
     names = {dict: "an object", list: "an array", str: "a text", bool: "true or false"}
     return "null" if value is None else names.get(type(value), "a number")
 
 
-def shown(value: object) -> str:
-    """Returns a JSON value for a message, shortened; of objects and arrays only the kind."""
+def excerpt(value: object) -> str:
+    """Returns a JSON value for a message, shortened; of objects and arrays only the type."""
     if isinstance(value, (dict, list)):
-        return kind(value)
+        return type_name(value)
     if isinstance(value, str):
         return shortened(f'"{escaped(value)}"')
     return "null" if value is None else str(value).lower()  # a number, true or false

@@ -80,15 +80,15 @@ class SignatureCheck:
 
     def _jws_name(self, *, must_exist: bool) -> str | None:
         """Returns the signature's member; None when there is none, which may be a fault."""
-        said = security_of(self._manifest, ignore_fault).get("jws")
-        named = said.get("jws_file") if isinstance(said, dict) else None
+        stated = security_of(self._manifest, ignore_fault).get("jws")
+        named = stated.get("jws_file") if isinstance(stated, dict) else None
         name = self._subject.root + (named if isinstance(named, str) else JWS)
         if name not in self._subject.container.sizes:
-            if said is not None or must_exist:
-                why = "the manifest names it" if said is not None else "a signature is wanted"
+            if stated is not None or must_exist:
+                why = "the manifest names it" if stated is not None else "a signature is wanted"
                 self._subject.add_fault(name, f"is missing, yet {why}")
             return None
-        if said is None:
+        if stated is None:
             self._report.add_remark(name, "is not named in the manifest, as with jmix-rs")
         return name
 

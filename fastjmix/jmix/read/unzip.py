@@ -242,7 +242,7 @@ def _data_starts(
 
 def _data_start(file: BinaryIO, entry: Entry, end: int, stop: int) -> int:
     """Returns where a member's data begin. They end at `end` or before. Its local file header
-    must say what the directory says, and lie before `stop`."""
+    must agree with the directory, and be before `stop`."""
     at = entry.offset
     data = b""
     if at + LOCAL.size <= stop:
@@ -273,7 +273,7 @@ def _sizes64(extra: bytes) -> tuple[int, int]:
     """(unpacked, packed) from a local header's ZIP64 field, which has both (§4.5.3); else (-1, -1),
     which no size is."""
     try:
-        found = [data for kind, data in extra_fields(extra) if kind == ZIP64_FIELD]
+        found = [data for number, data in extra_fields(extra) if number == ZIP64_FIELD]
     except ValueError:
         return -1, -1
     if len(found) != 1 or len(found[0]) < 16:

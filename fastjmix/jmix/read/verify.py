@@ -35,7 +35,7 @@ from fastjmix.jmix.read.payload import Inspection, PayloadCheck
 from fastjmix.jmix.read.plain_payload import verify_plain
 from fastjmix.jmix.read.portable_names import clashes
 from fastjmix.jmix.read.report import Report
-from fastjmix.jmix.read.rules import kind
+from fastjmix.jmix.read.rules import type_name
 from fastjmix.jmix.read.signatures import JWS, SignatureCheck
 from fastjmix.jmix.read.subject import ABSENT, Subject
 from fastjmix.jmix.read.unzip import Archive
@@ -125,7 +125,7 @@ def _manifest(subject: Subject, data: bytes | None, name: str) -> JsonObject | N
     if isinstance(found, dict):
         return found
     if found is not ABSENT:
-        subject.add_fault(name, f"must be a JSON object, not {kind(found)}")
+        subject.add_fault(name, f"must be a JSON object, not {type_name(found)}")
     return None
 
 

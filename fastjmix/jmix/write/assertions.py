@@ -246,8 +246,8 @@ def _result(manifest: Mapping[str, Any], role: str, made: object, now: float) ->
 
 def _stated(made: object) -> tuple[str | None, str | None]:
     """Returns (fingerprint, expiry) of an assertion, each None unless it is a text."""
-    said = (_at(made, ["signing_key", "fingerprint"]), _at(made, ["expires_at"]))
-    first, second = (text if isinstance(text, str) else None for text in said)
+    stated = (_at(made, ["signing_key", "fingerprint"]), _at(made, ["expires_at"]))
+    first, second = (text if isinstance(text, str) else None for text in stated)
     return first, second
 
 

@@ -26,8 +26,8 @@ def hexadecimal(data: bytes, digest: Digest) -> str:
 def payload_hash(files: Sequence[File], documents: Iterable[Document], options: Options) -> str:
     """Returns the payload's hash; `documents` are those of the payload.
 
-    Raises OSError when the payload cannot be read again, EnvelopeError when the options say not how
-    to read it.
+    Raises OSError when the payload cannot be read again, EnvelopeError when the options lack the
+    function that reads it.
     """
     if options.payload_hash == "tree":
         return tree(files, options.digest)

@@ -23,6 +23,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from fastjmix.errors import ConfigError, EnvelopeError
 from fastjmix.jmix.keys import KEY_BYTES, SigningKey, canonical_base64, fingerprint
+from fastjmix.jmix.strict_json import JsonObject
 from fastjmix.jmix.write.signing import SIGNATURE_BYTES, is_signed
 
 ALGORITHM: Final = "Ed25519"
@@ -74,7 +75,7 @@ class AssertionResult(NamedTuple):
 
 
 def assertion(
-    manifest: Mapping[str, Any], role: str, settings: AssertionSettings, key: SigningKey, now: float
+    manifest: JsonObject, role: str, settings: AssertionSettings, key: SigningKey, now: float
 ) -> dict[str, Any]:
     """Returns the assertion of an entity of a manifest that lacks only its assertions.
 
@@ -113,14 +114,14 @@ def assertion(
     return made
 
 
-def _usual(manifest: Mapping[str, Any], role: str) -> list[str]:
+def _usual(manifest: JsonObject, role: str) -> list[str]:
     """Returns the default fields, as in jmix-rs: a name only where there is one."""
     named = "name" in (_at(manifest, role.split(".")) or {})
     name = [f"{role}.name"] if named else []
     return [f"{role}.id", *name, "manifest.id", "timestamp"]
 
 
-def _of_itself(manifest: Mapping[str, Any], role: str, made: Mapping[str, Any]) -> list[str]:
+def _of_itself(manifest: JsonObject, role: str, made: JsonObject) -> list[str]:
     """Returns the paths of an assertion's own statements, and of the payload's hash."""
     security = manifest.get("security")
     hashed = isinstance(security, Mapping) and "payload_hash" in security
@@ -136,7 +137,7 @@ def _own(role: str) -> str:
     return f"{role}.assertion." if role else "assertion."
 
 
-def _canonical(manifest: Mapping[str, Any], role: str, made: Mapping[str, Any]) -> bytes:
+def _canonical(manifest: JsonObject, role: str, made: JsonObject) -> bytes:
     """Returns the bytes that are signed: the fields of the manifest with `made` in it.
 
     Raises EnvelopeError for a field that is not there.
@@ -186,7 +187,7 @@ def _at(value: Any, path: Sequence[str]) -> Any:
 
 
 def audit_assertion(
-    entry: Mapping[str, Any], envelope_id: str, settings: AssertionSettings, key: SigningKey
+    entry: JsonObject, envelope_id: str, settings: AssertionSettings, key: SigningKey
 ) -> dict[str, Any]:
     """Returns the assertion of an entry of audit.json: paths begin at the entry; "manifest.id"
     binds it to its envelope.
@@ -197,7 +198,7 @@ def audit_assertion(
 # -- verifying -----------------------------------------------------------------------------------
 
 
-def verify_assertions(manifest: Mapping[str, Any], now: float) -> list[AssertionResult]:
+def verify_assertions(manifest: JsonObject, now: float) -> list[AssertionResult]:
     """Verifies every assertion of a manifest; `now` in Unix seconds. Raises nothing."""
     found = [(role, manifest.get(role)) for role in ("sender", "requester")]
     receivers = manifest.get("receiver")
@@ -218,7 +219,7 @@ def _one_too_many(role: str) -> AssertionResult:
     return AssertionResult(role, False, f"{what} verified", None, None, ())
 
 
-def verify_audit(audit: Mapping[str, Any], envelope_id: str) -> list[AssertionResult]:
+def verify_audit(audit: JsonObject, envelope_id: str) -> list[AssertionResult]:
     """Verifies every assertion of an audit.json's entries; the roles are "audit.<n>"."""
     entries = audit.get("audit")
     signed = [
@@ -233,7 +234,7 @@ def verify_audit(audit: Mapping[str, Any], envelope_id: str) -> list[AssertionRe
     return results + [_one_too_many(role) for role, _ in signed[ASSERTIONS_MAX:][:1]]
 
 
-def _result(manifest: Mapping[str, Any], role: str, made: object, now: float) -> AssertionResult:
+def _result(manifest: JsonObject, role: str, made: object, now: float) -> AssertionResult:
     try:
         if not isinstance(made, Mapping):
             raise EnvelopeError("is not an object")
@@ -251,7 +252,7 @@ def _stated(made: object) -> tuple[str | None, str | None]:
     return first, second
 
 
-def _check(manifest: Mapping[str, Any], role: str, made: Mapping[str, Any], now: float) -> None:
+def _check(manifest: JsonObject, role: str, made: JsonObject, now: float) -> None:
     """Raises EnvelopeError with the reason why an assertion is wrong."""
     public = _key(made.get("signing_key"))
     fields = made.get("signed_fields")

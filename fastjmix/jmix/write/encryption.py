@@ -25,7 +25,7 @@ import base64
 import hashlib
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher
@@ -37,6 +37,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from fastjmix.errors import EnvelopeError
 from fastjmix.jmix.faults import escaped
 from fastjmix.jmix.keys import KEY_BYTES, RecipientKey, canonical_base64, new_recipient_key
+from fastjmix.jmix.strict_json import JsonObject
 from fastjmix.jmix.write.tarball import BLOCK, DIALECTS, Plain, tar, tar_size, untar
 
 __all__ = ["DIALECTS", "PLAIN_MAX", "Plain", "Sealed", "Verified", "decrypt", "encrypt",
@@ -205,7 +206,7 @@ def _parse(fields: object) -> _Parsed:
     return _Parsed(*(_decoded(fields, name, size) for name, size in _fields.items()))
 
 
-def _decoded(fields: Mapping[str, Any], name: str, size: int) -> bytes:
+def _decoded(fields: JsonObject, name: str, size: int) -> bytes:
     found = canonical_base64(fields.get(name), size)
     if found is None:
         what = f"must be {size} bytes in base64"

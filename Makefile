@@ -38,13 +38,13 @@ test-nightly: needs-test $(BIN)/.tools  ## the suite with its long forms: hours,
 	FASTJMIX_NIGHTLY=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --timeout 7200 $(ARGS)
 
 fuzz: needs-fuzz $(BIN)/.tools  ## each fuzz target under sanitizers for SECONDS; findings go to tests/fuzz/corpus
-	PYTHONPATH=tests $(BIN)/python -m fuzz.run all --seconds $(SECONDS)
+	$(BIN)/python -m tests.fuzz.run all --seconds $(SECONDS)
 
 soak: needs-peers $(BIN)/.tools  ## kills, outages and bad peers under load for SECONDS=60; then the ledger
-	$(BIN)/python tests/soak.py --seconds $(SECONDS) $(ARGS)
+	$(BIN)/python -m tests.soak --seconds $(SECONDS) $(ARGS)
 
 faults: needs-test $(BIN)/.tools  ## the tests of every fault row, and docs/faults.md from what they say
-	$(BIN)/python tests/faults.py --run -n $(WORKERS) --dist worksteal $(ARGS)
+	$(BIN)/python -m tests.faults.table --run -n $(WORKERS) --dist worksteal $(ARGS)
 
 bench: needs-peers $(BIN)/.tools  ## measure in under five minutes, into bench/short
 	$(PIP) --group bench

@@ -12,8 +12,3 @@
 
 The gateway and the wire's bytes are driven by the helpers of the tests.
 """
-
-import sys
-from pathlib import Path
-
-sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "tests"))

@@ -9,7 +9,6 @@ from __future__ import annotations
 from io import BytesIO
 from typing import Any
 
-import wire
 from pydicom import dcmread
 from pydicom.uid import UID
 from pynetdicom.dimse_messages import C_STORE_RSP
@@ -22,6 +21,7 @@ from fastjmix import _core
 from fastjmix.dicom import dimse
 from fastjmix.dicom.association import Accepted, Acceptor, Policy
 from fastjmix.dicom.dataset import describe
+from tests.support import wire
 
 POLICY = Policy("JMIX_RECEIVER", False, None, 131_072, True, True)
 CONTEXTS = [

@@ -16,14 +16,13 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-import gateway
-
 from bench import machine, peers, sender
 from bench.forms import Form
 from bench.peers import Curl, FastJmix, Floor, Missing, Orthanc, Receiver, Script, Store, StoreScp
 from bench.rounds import OURS, Contestant, Row, interleave, say
 from bench.study import CT_STUDY, MR_STUDY, SLIVER_STUDY, TINY_STUDY, Study
 from bench.workspace import Workspace
+from tests.support import gateway
 
 TUNED: Final = "storescp tuned"
 FORKED: Final = "storescp --fork tuned"

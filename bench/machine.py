@@ -47,7 +47,7 @@ def _field(path: str, key: str) -> str:
 
 def facts(where: Path) -> dict[str, Any]:
     """Machine, kernel, file system of `where`, and versions of all that takes part."""
-    from acceptors import dcmtk
+    from tests.support.acceptors import dcmtk
 
     root = Path(__file__).resolve().parents[1]
     versions = {"fastjmix": __version__, "python": platform.python_version()}

@@ -25,11 +25,10 @@ from pathlib import Path
 from queue import Empty, Queue
 from typing import Final
 
-import gateway
-from acceptors import dcmtk
-
 from bench import check, sender
 from bench.study import Study
+from tests.support import gateway
+from tests.support.acceptors import dcmtk
 
 PATIENCE: Final = 120.0
 POLL: Final = 0.002

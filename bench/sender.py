@@ -22,13 +22,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from acceptors import dcmtk
-
 from bench.study import CT, EXPLICIT, Study
 from fastjmix.dicom import requests
 from fastjmix.dicom.dimse import p_data
 from fastjmix.dicom.responses import Gathering, read_response
 from fastjmix.tools import send
+from tests.support.acceptors import dcmtk
 
 PDU: Final = 131072
 PATIENCE: Final = 300.0

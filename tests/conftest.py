@@ -13,11 +13,11 @@ import signal
 import tempfile
 from pathlib import Path
 
-import published_rules
 import pytest
-from gateway import Gateway, Store, running
 
 from fastjmix.spool.filesystem import memory_under
+from tests.support import published_rules
+from tests.support.gateway import Gateway, Store, running
 
 if memory_under(Path(tempfile.gettempdir())) is not None:
     on_disk = Path(__file__).parent.parent / "build" / "tests"
@@ -46,7 +46,7 @@ def pytest_report_header() -> list[str]:
     orthanc = shutil.which("Orthanc") or "not installed: storescp alone is asked"
     return [
         f"published JMIX schemas (FASTJMIX_JMIX_SCHEMAS): {where}",
-        f"Orthanc (test_tolerance.py): {orthanc}",
+        f"Orthanc (e2e/test_tolerance.py): {orthanc}",
     ]
 
 

@@ -25,13 +25,21 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import strange
-import wire
-from disks import Disk
-from gateway import Gateway, Peer, Store, until
-from hazards import Inodes, LengthOnly, Tickets
-from ledger import Account, Ledger, Modality, account, all_dead, drain, held_by, instances
-from nightly import by_form
+from tests.support import strange, wire
+from tests.support.disks import Disk
+from tests.support.gateway import Gateway, Peer, Store, until
+from tests.support.hazards import Inodes, LengthOnly, Tickets
+from tests.support.ledger import (
+    Account,
+    Ledger,
+    Modality,
+    account,
+    all_dead,
+    drain,
+    held_by,
+    instances,
+)
+from tests.support.nightly import by_form
 
 KILL_SECS = (0.5, 3.0)
 """Between two kills."""

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import xml.etree.ElementTree
 import zipfile
 from array import array
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench import bench_pipeline, check, forms, machine, report, run
 from bench.peers import FastJmix

@@ -13,11 +13,7 @@ import urllib.request
 import zipfile
 from pathlib import Path
 
-import gateway
 import pytest
-from acceptors import Acceptor, data_set_bytes, storescp, write_instance
-from gateway import COMMAND
-from gateway import run_command as fastjmix
 from pydicom.uid import generate_uid
 from pynetdicom import evt
 
@@ -26,6 +22,10 @@ from fastjmix.cli.lazy import LazyGroup
 from fastjmix.cli.linux import check_release
 from fastjmix.cli.tree import app
 from fastjmix.errors import PlatformError, printable
+from tests.support import gateway
+from tests.support.acceptors import Acceptor, data_set_bytes, storescp, write_instance
+from tests.support.gateway import COMMAND
+from tests.support.gateway import run_command as fastjmix
 
 # --- version, help, start-up -------------------------------------------------------------------
 

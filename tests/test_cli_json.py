@@ -10,16 +10,16 @@ import venv
 from pathlib import Path
 from typing import Any
 
-import gateway
 import pytest
-from envelopes import envelope
-from gateway import COMMAND, run_command
-from nightly import by_form
 from pydicom.data import get_testdata_file
 
 from fastjmix import _core
 from fastjmix.jmix import build
 from fastjmix.jmix.keys import new_recipient_key
+from tests.support import gateway
+from tests.support.envelopes import envelope
+from tests.support.gateway import COMMAND, run_command
+from tests.support.nightly import by_form
 
 ROOT = Path(__file__).parent.parent
 CT = get_testdata_file("CT_small.dcm")

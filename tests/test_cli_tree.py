@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-import gateway
 import pytest
-from gateway import COMMAND, run_command, run_to_end
 
 from fastjmix.cli.tree import app
+from tests.support import gateway
+from tests.support.gateway import COMMAND, run_command, run_to_end
 
 
 def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:

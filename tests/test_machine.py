@@ -17,7 +17,7 @@ NEEDS = ROOT / ".ci" / "packages"
 
 STARTS_A_CHILD = """
 import os, pathlib, signal, subprocess, sys
-import conftest
+import tests.conftest
 
 def ignored():
     lines = pathlib.Path("/proc/self/status").read_text().splitlines()
@@ -37,7 +37,7 @@ def test_children_have_the_defaults_of_ignored_signals(tmp_path: Path, name: str
     command = f'trap \'\' {name}; exec "$0" "$@"'
     done = subprocess.run(
         ["sh", "-c", command, sys.executable, tmp_path / "child.py", f"SIG{name}"],
-        env={**os.environ, "PYTHONPATH": str(ROOT / "tests")},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         check=True,
@@ -180,7 +180,7 @@ def first_word(command: ast.expr) -> Iterator[str]:
 
 
 def test_every_program_that_a_test_starts_is_in_the_list() -> None:
-    """Else a fresh machine lacks it. tests/faults.py asks git, and can do without."""
+    """Else a fresh machine lacks it. tests/faults/table.py asks git, and can do without."""
     listed = re.findall(r"^(\S+) [a-z0-9 -]+$", NEEDS.read_text(), re.MULTILINE)
     assert {"dcmsend", "mkfs.xfs", "setpriv"} <= set(listed)
     found = {

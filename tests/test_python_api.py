@@ -15,9 +15,6 @@ from typing import Any
 
 import pydicom
 import pytest
-from encrypted import encrypted_envelope
-from envelopes import envelope
-from gateway import run_command
 from pydicom.data import get_testdata_file
 
 import fastjmix
@@ -30,6 +27,9 @@ from fastjmix.jmix.write.parties import Encryption, Entity, Published, Signing
 from fastjmix.tools.envelope.converting import convert
 from fastjmix.tools.envelope.output import OutputError
 from fastjmix.tools.envelope.recipe import BuildError, Recipe
+from tests.support.encrypted import encrypted_envelope
+from tests.support.envelopes import envelope
+from tests.support.gateway import run_command
 
 CT = Path(get_testdata_file("CT_small.dcm"))
 MR = Path(get_testdata_file("MR_small.dcm"))

@@ -11,5 +11,5 @@
     corpus/<target>/     inputs kept for ever: seeds, and one for each finding
 
 The first line of a target's docstring is its invariant. A target is a module with
-`one(data)`, which raises when it is broken; it runs with the ordinary core too (test_fuzz.py).
+`one(data)`, which raises when it is broken; it runs with the ordinary core too (fuzz/test_fuzz.py).
 """

@@ -1,9 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Deliberate faults behind a word that a fuzzer must find first: see tests/test_fuzz.py."""
+"""Deliberate faults behind a word that a fuzzer must find first: see tests/fuzz/test_fuzz.py."""
 
 from libc.stdlib cimport free, malloc
 
-from fuzz.sanitizer import exact, poison
+from tests.fuzz.sanitizer import exact, poison
 
 cdef extern from *:
     """

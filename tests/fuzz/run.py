@@ -1,8 +1,8 @@
 """Runs libFuzzer (atheris) over one target, and keeps what it finds.
 
-    python -m fuzz.run pdu --seconds 60        one target, from tests/fuzz/corpus/pdu
-    python -m fuzz.run all --seconds 600       each in turn (make fuzz SECONDS=600)
-    python -m fuzz.run pdu --input FILE        one input, to look at a finding
+    python -m tests.fuzz.run pdu --seconds 60        one target, from tests/fuzz/corpus/pdu
+    python -m tests.fuzz.run all --seconds 600       each in turn (make fuzz SECONDS=600)
+    python -m tests.fuzz.run pdu --input FILE        one input, to look at a finding
 
 Wanted: a run that found nothing means something.
 Guaranteed: a run counts what it executed, and one that executed nothing, or whose core has no
@@ -28,7 +28,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Final
 
-from fuzz import build
+from tests.fuzz import build
 
 TARGETS: Final = ("pdu", "associate", "command", "head")
 CORPUS: Final = Path(__file__).parent / "corpus"
@@ -80,7 +80,7 @@ def load_target(name: str) -> Callable[[bytes], None]:
         controls: ModuleType = importlib.util.module_from_spec(specification)
         specification.loader.exec_module(controls)
         return getattr(controls, name.removeprefix("control."))
-    return importlib.import_module(f"fuzz.target_{name}").one
+    return importlib.import_module(f"tests.fuzz.target_{name}").one
 
 
 def run(name: str, options: list[str], corpus: list[Path], seconds: float) -> Outcome:
@@ -89,7 +89,7 @@ def run(name: str, options: list[str], corpus: list[Path], seconds: float) -> Ou
     with tempfile.TemporaryDirectory() as found:
         done = subprocess.run(
             [
-                sys.executable, "-m", "fuzz.run", name, "--child",
+                sys.executable, "-m", "tests.fuzz.run", name, "--child",
                 f"-artifact_prefix={found}/", f"-max_len={INPUT_BYTES.get(name, 64)}",
                 f"-rss_limit_mb={RSS_MB}", f"-malloc_limit_mb={MALLOC_MB}",
                 f"-timeout={INPUT_SECS}", "-print_final_stats=1", "-len_control=20",
@@ -115,7 +115,7 @@ def environment(further: str = "") -> dict[str, str]:
     return {
         **os.environ,
         "LD_PRELOAD": str(runtime),
-        "PYTHONPATH": str(Path(__file__).parents[1]),
+        "PYTHONPATH": str(Path(__file__).parents[2]),
         "PYTHONMALLOC": "malloc",  # each object has red zones of its own
         "PYTHONHASHSEED": "0",
         # What an interpreter leaves at its end is not a leak.
@@ -143,7 +143,7 @@ def shrink(name: str, data: bytes) -> bytes:
     """A smaller input that fails too: pieces are left out, smaller and smaller ones."""
     limit = f":symbolize=0:max_allocation_size_mb={MALLOC_MB}"
     done = subprocess.run(
-        [sys.executable, "-m", "fuzz.run", name, "--shrink"],
+        [sys.executable, "-m", "tests.fuzz.run", name, "--shrink"],
         env=environment(limit), input=data, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         check=True,
     )  # fmt: skip
@@ -204,7 +204,7 @@ def fuzz(name: str, seconds: int) -> bool:
 
 def main() -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="fuzz.run")
+    parser = argparse.ArgumentParser(prog="tests.fuzz.run")
     parser.add_argument("target")
     parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--input", type=Path)

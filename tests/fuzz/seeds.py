@@ -1,4 +1,4 @@
-"""Writes the first inputs of each target: python -m fuzz.seeds (in tests/).
+"""Writes the first inputs of each target: python -m tests.fuzz.seeds.
 
 What they are is here; that they are files too lets libFuzzer read them, beside every finding.
 """
@@ -9,9 +9,8 @@ import struct
 import zlib
 from collections.abc import Iterator
 
-import wire
-
-from fuzz.run import CORPUS
+from tests.fuzz.run import CORPUS
+from tests.support import wire
 
 
 def pdu() -> Iterator[bytes]:

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import struct
 
-import wire
-
 from fastjmix.dicom.association import ACCEPTANCE, Accepted, Acceptor, Policy, Rejected
 from fastjmix.errors import ProtocolError
+from tests.support import wire
 
 POLICY = Policy("JMIX_RECEIVER", False, None, 131072, True, True)
 _acceptor = Acceptor(POLICY)

@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import struct
 
-import reference
-
 from fastjmix import _core
 from fastjmix.dicom import dimse
-from fuzz.sanitizer import exact
+from tests import reference
+from tests.fuzz.sanitizer import exact
 
 NAMES = ("field", "message_id", "data_set_type", "sop_class_uid", "sop_instance_uid")
 

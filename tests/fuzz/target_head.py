@@ -11,12 +11,11 @@ the data set.
 
 from __future__ import annotations
 
-import reference
-
 from fastjmix import _core
 from fastjmix.dicom.dataset import WANTED, describe
 from fastjmix.dicom.syntaxes import DEFLATED, EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE
-from fuzz.sanitizer import exact
+from tests import reference
+from tests.fuzz.sanitizer import exact
 
 SYNTAXES = (IMPLICIT_LITTLE, EXPLICIT_LITTLE, EXPLICIT_BIG, DEFLATED)
 NAMES = (*reference.FIELDS.values(), "length")

@@ -18,12 +18,12 @@ import zlib
 from itertools import zip_longest
 from typing import Any, Final
 
-import reference
 from isal.isal_zlib import crc32
 
 from fastjmix import _core
 from fastjmix._core import Intake, Lanes, PdvScanner
-from fuzz.sanitizer import poison, unpoison
+from tests import reference
+from tests.fuzz.sanitizer import poison, unpoison
 
 CAPACITY: Final = 1 << 16
 """Smaller than any that may be configured: its end is reached often."""

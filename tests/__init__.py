@@ -1,0 +1,1 @@
+"""Tests of fastjmix: a folder a package, and faults/, limits/, e2e/ across them all."""

@@ -1,0 +1,1 @@
+"""Tests of a whole gateway, from a modality to an upstream."""

@@ -1,0 +1,1 @@
+"""Tests of the fault rows that are of no one package, and their table (table.py, rows.toml)."""

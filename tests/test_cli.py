@@ -173,8 +173,9 @@ def test_check_prints_what_takes_effect(tmp_path: Path) -> None:
     assert "http://127.0.0.1:8123/api/jmix" in done.stdout
 
 
+@pytest.mark.fault("S25")
 @pytest.mark.parametrize("command", ["check", "run"])
-def test_s25_every_fault_at_once_and_nothing_started(tmp_path: Path, command: str) -> None:
+def test_every_fault_at_once_and_nothing_started(tmp_path: Path, command: str) -> None:
     path = gateway.write_config(
         tmp_path, upstream=9, endpoint="max_pduu = 1", builder='digest = "md5"'
     )
@@ -188,14 +189,16 @@ def test_s25_every_fault_at_once_and_nothing_started(tmp_path: Path, command: st
     assert not (tmp_path / "spool").exists()
 
 
-def test_s25_a_configuration_that_is_not_there(tmp_path: Path) -> None:
+@pytest.mark.fault("S25")
+def test_a_configuration_that_is_not_there(tmp_path: Path) -> None:
     done = fastjmix("check", cwd=tmp_path)
     assert done.returncode == 2
     assert "config.toml" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_s25_a_port_that_is_taken(tmp_path: Path) -> None:
+@pytest.mark.fault("S25")
+def test_a_port_that_is_taken(tmp_path: Path) -> None:
     gateway.write_config(tmp_path / "one", upstream=9)
     with gateway.running(gateway.Gateway(tmp_path / "one", upstream=9)) as first:
         path = gateway.write_config(tmp_path / "two", upstream=9)

@@ -47,10 +47,9 @@ def passed_on(gateway: Gateway, data: bytes) -> Answer:
         return gateway.post(data)
 
 
+@pytest.mark.fault("F92")
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_f92_an_encrypted_envelope_is_passed_on_without_its_key(
-    gateway: Gateway, dialect: str
-) -> None:
+def test_an_encrypted_envelope_is_passed_on_without_its_key(gateway: Gateway, dialect: str) -> None:
     data = encrypted_envelope(dialect)
     answer = passed_on(gateway, data)
     assert (answer.status, answer.json) == (201, {"id": ID, "status": "stored"})
@@ -60,10 +59,9 @@ def test_f92_an_encrypted_envelope_is_passed_on_without_its_key(
     assert gateway.get(f"{BASE}/{ID}").body == data
 
 
+@pytest.mark.fault("F92")
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_f92_with_the_key_it_is_checked_inside_and_passed_on(
-    with_key: Gateway, dialect: str
-) -> None:
+def test_with_the_key_it_is_checked_inside_and_passed_on(with_key: Gateway, dialect: str) -> None:
     data = encrypted_envelope(dialect)
     assert passed_on(with_key, data).status == 201
     ticket = with_key.spool.ticket("outbox", ID)
@@ -116,8 +114,9 @@ REFUSED: dict[str, tuple[dict[str, bytes], str]] = {
 }
 
 
+@pytest.mark.fault("F92")
 @pytest.mark.parametrize("name", REFUSED)
-def test_f92_what_needs_no_key_is_checked_without_it(gateway: Gateway, name: str) -> None:
+def test_what_needs_no_key_is_checked_without_it(gateway: Gateway, name: str) -> None:
     content, words = REFUSED[name]
     answer = gateway.post(sealed(content))
     assert answer.status == 400, answer.body
@@ -125,7 +124,8 @@ def test_f92_what_needs_no_key_is_checked_without_it(gateway: Gateway, name: str
     assert list(gateway.spool.building.iterdir()) == []
 
 
-def test_f92_a_ciphertext_damaged_on_its_way_is_refused_without_the_key(gateway: Gateway) -> None:
+@pytest.mark.fault("F92")
+def test_a_ciphertext_damaged_on_its_way_is_refused_without_the_key(gateway: Gateway) -> None:
     data = bytearray(encrypted_envelope())
     data[data.index(b"payload.encrypted") + 600] ^= 1
     answer = gateway.post(bytes(data))
@@ -134,11 +134,13 @@ def test_f92_a_ciphertext_damaged_on_its_way_is_refused_without_the_key(gateway:
     assert "CRC-32" in answer.json["error"]
 
 
-def test_f92_a_listing_may_name_what_lies_in_the_ciphertext(gateway: Gateway) -> None:
+@pytest.mark.fault("F92")
+def test_a_listing_may_name_what_lies_in_the_ciphertext(gateway: Gateway) -> None:
     content = listing(path="payload/dicom/1.dcm", size_bytes=1200, hash=f"sha256:{'0' * 64}")
     assert passed_on(gateway, sealed(content)).status == 201
 
 
+@pytest.mark.fault("F92")
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -147,7 +149,7 @@ def test_f92_a_listing_may_name_what_lies_in_the_ciphertext(gateway: Gateway) ->
     ],
     ids=["tag", "ciphertext"],
 )
-def test_f92_with_the_key_it_is_strict(
+def test_with_the_key_it_is_strict(
     with_key: Gateway, content: dict[str, bytes], words: str
 ) -> None:
     answer = with_key.post(sealed(content))
@@ -155,7 +157,8 @@ def test_f92_with_the_key_it_is_strict(
     assert words in answer.json["error"]
 
 
-def test_f92_an_envelope_for_another_receiver_is_refused_with_a_key(tmp_path: Path) -> None:
+@pytest.mark.fault("F92")
+def test_an_envelope_for_another_receiver_is_refused_with_a_key(tmp_path: Path) -> None:
     file = tmp_path / "key.pem"
     file.write_bytes(STRANGER.pem())
     listener = replace(LISTENER, upstream=UPSTREAM, decryption_key_file=file)
@@ -180,14 +183,16 @@ NOT_TAKEN = ["", "zip", "text/plain", "application/json", "multipart/form-data; 
              "application/zipped", "application/zip, text/plain", "application/*"]  # fmt: skip
 
 
+@pytest.mark.fault("F92")
 @pytest.mark.parametrize("given", TAKEN)
-def test_f92_a_zip_by_each_of_its_names(gateway: Gateway, given: str) -> None:
+def test_a_zip_by_each_of_its_names(gateway: Gateway, given: str) -> None:
     with in_thread(lambda: gateway.outcome("delivered", status=201)):
         assert gateway.post(envelope(ID), **{"Content-Type": given}).status == 201
 
 
+@pytest.mark.fault("F92")
 @pytest.mark.parametrize("given", NOT_TAKEN)
-def test_f92_what_is_called_something_else_is_refused(gateway: Gateway, given: str) -> None:
+def test_what_is_called_something_else_is_refused(gateway: Gateway, given: str) -> None:
     answer = gateway.post(envelope(ID), **{"Content-Type": given})
     assert answer.status == 415
     assert "Content-Type" in answer.json["error"]

@@ -161,7 +161,8 @@ def test_options_and_methods(gateway: Gateway) -> None:
         assert refused.json["error"]
 
 
-def test_f80_a_download_survives_delivery_and_removal(gateway: Gateway) -> None:
+@pytest.mark.fault("F80")
+def test_a_download_survives_delivery_and_removal(gateway: Gateway) -> None:
     """The archive was open before the 200, so that its name may change."""
     data = envelope(ID, image=os.urandom(24 << 20))
     gateway.put(data)
@@ -232,8 +233,9 @@ def test_health(gateway: Gateway) -> None:
     assert gateway.get("/healthz").status == 200
 
 
+@pytest.mark.fault("F34")
 @pytest.mark.parametrize(("age", "warned"), [(3000, False), (4000, True)])
-def test_f34_the_oldest_that_waits_is_shown_and_warned_of(
+def test_the_oldest_that_waits_is_shown_and_warned_of(
     gateway: Gateway, age: int, warned: bool
 ) -> None:
     """The node is ready all the same: it can receive."""
@@ -269,6 +271,7 @@ def test_metrics(gateway: Gateway) -> None:
 BASIC = "Basic " + base64.b64encode(b"user:pass:word").decode()
 
 
+@pytest.mark.fault("S14")
 @pytest.mark.parametrize(
     ("credentials", "right", "wrong"),
     [
@@ -289,7 +292,7 @@ BASIC = "Basic " + base64.b64encode(b"user:pass:word").decode()
         ),
     ],
 )
-def test_s14_credentials(
+def test_credentials(
     tmp_path: Path, credentials: Credentials, right: dict[str, str], wrong: dict[str, str]
 ) -> None:
     listener = replace(LISTENER, credentials=credentials, upstream=UPSTREAM)
@@ -309,7 +312,8 @@ def test_s14_credentials(
             assert gateway.ask("GET", path, headers=right).status == 200
 
 
-def test_s14_a_public_listener_wants_credentials(tmp_path: Path) -> None:
+@pytest.mark.fault("S14")
+def test_a_public_listener_wants_credentials(tmp_path: Path) -> None:
     public = replace(LISTENER, host="0.0.0.0")
     with pytest.raises(ConfigError, match="reachable"), running(tmp_path, public):
         pass
@@ -339,7 +343,8 @@ def test_https(tmp_path: Path) -> None:
         assert subprocess.run(too_old, check=False, stderr=subprocess.DEVNULL).returncode == 35
 
 
-def test_s21_who_never_shakes_hands_counts_and_goes(
+@pytest.mark.fault("S21")
+def test_who_never_shakes_hands_counts_and_goes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A TLS connection is counted from its accept on, and its handshake is limited in time."""

@@ -66,6 +66,7 @@ def configured(tmp_path: Path, certificate: bytes, key: bytes) -> str:
     )
 
 
+@pytest.mark.fault("F117")
 @pytest.mark.parametrize(
     ("make", "key", "found"),
     [
@@ -87,7 +88,7 @@ def configured(tmp_path: Path, certificate: bytes, key: bytes) -> str:
         "encrypted as of old",
     ],
 )  # fmt: skip
-def test_f117_what_tls_cannot_use(
+def test_what_tls_cannot_use(
     tmp_path: Path,
     one: tuple[bytes, bytes, bytes],
     other: tuple[bytes, bytes, bytes],
@@ -100,7 +101,8 @@ def test_f117_what_tls_cannot_use(
     assert found in fault.found
 
 
-def test_f117_what_belongs_together(tmp_path: Path, one: tuple[bytes, bytes, bytes]) -> None:
+@pytest.mark.fault("F117")
+def test_what_belongs_together(tmp_path: Path, one: tuple[bytes, bytes, bytes]) -> None:
     for certificate, key in (
         (one[1], one[0]),
         (one[1] + one[2], one[0]),  # the chain
@@ -110,7 +112,8 @@ def test_f117_what_belongs_together(tmp_path: Path, one: tuple[bytes, bytes, byt
         assert loaded(tmp_path / "set", changes).http[0].key_file == tmp_path / "key.pem"
 
 
-def test_f117_nothing_is_started_with_them(
+@pytest.mark.fault("F117")
+def test_nothing_is_started_with_them(
     tmp_path: Path, one: tuple[bytes, bytes, bytes], other: tuple[bytes, bytes, bytes]
 ) -> None:
     """Before: the API ended with an error, and was started again, for ever."""
@@ -123,8 +126,9 @@ def test_f117_nothing_is_started_with_them(
     assert not (path.parent / "tmp").exists()
 
 
+@pytest.mark.fault("F117")
 @pytest.mark.parametrize("content", [b"", b"hello\n", b"-----BEGIN CERTIFICATE-----\n"])
-def test_f117_an_authority_without_a_certificate(tmp_path: Path, content: bytes) -> None:
+def test_an_authority_without_a_certificate(tmp_path: Path, content: bytes) -> None:
     """Before: no envelope was ever delivered."""
     (tmp_path / "ca.pem").write_bytes(content)
     fault = only(tmp_path / "set", f'{UPSTREAM}.ca_cert_path = "{tmp_path}/ca.pem"')

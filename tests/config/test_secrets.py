@@ -83,8 +83,9 @@ def leaks(text: str) -> bool:
     return MARK in plain or "77077342" in plain or "770773.42" in plain or "from-the-env" in plain
 
 
+@pytest.mark.fault("S34")
 @pytest.mark.parametrize("place", PLACES)
-def test_s34_a_secret_in_any_form_at_any_place_is_not_shown(
+def test_a_secret_in_any_form_at_any_place_is_not_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     monkeypatch.setenv("SECRET_VARIABLE", f"{SECRET} from-the-env")
@@ -123,8 +124,9 @@ BROKEN = [
 ]
 
 
+@pytest.mark.fault("S34")
 @pytest.mark.parametrize("form", BROKEN)
-def test_s34_a_secret_in_a_file_that_is_not_toml_is_not_shown(tmp_path: Path, form: str) -> None:
+def test_a_secret_in_a_file_that_is_not_toml_is_not_shown(tmp_path: Path, form: str) -> None:
     (tmp_path / "config.toml").write_text(form.format(SECRET, SECRET))
     assert not leaks(texts(tmp_path / "config.toml"))
     for data in (SECRET.encode() + b"\xff", b"\xff" + SECRET.encode(), SECRET.encode("utf-16")):
@@ -132,9 +134,10 @@ def test_s34_a_secret_in_a_file_that_is_not_toml_is_not_shown(tmp_path: Path, fo
         assert not leaks(texts(tmp_path / "config.toml"))
 
 
+@pytest.mark.fault("S34")
 @pytest.mark.parametrize("command", ["check", "run"])
 @pytest.mark.parametrize("value", ["${%s}", "${%s", "%s\n", "${SECRET_VARIABLE}\n"])
-def test_s34_a_secret_shows_on_no_terminal(tmp_path: Path, command: str, value: str) -> None:
+def test_a_secret_shows_on_no_terminal(tmp_path: Path, command: str, value: str) -> None:
     """Runs the program with FASTJMIX_TRACEBACK."""
     token = value % SECRET if "%s" in value else value
     main = written(
@@ -152,7 +155,8 @@ def test_s34_a_secret_shows_on_no_terminal(tmp_path: Path, command: str, value: 
     assert not leaks(done.stdout + done.stderr)
 
 
-def test_s34_what_came_from_the_environment_is_in_no_fault(
+@pytest.mark.fault("S34")
+def test_what_came_from_the_environment_is_in_no_fault(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also at keys that are no secret: it may be the wrong variable."""
@@ -171,13 +175,14 @@ def test_s34_what_came_from_the_environment_is_in_no_fault(
         assert not leaks(text), text
 
 
+@pytest.mark.fault("S34")
 @given(
     secret=st.text(min_size=EXACT_CHARS, max_size=40),
     before=st.text(max_size=20),
     after=st.text(max_size=20),
     cut=st.integers(0, 40),
 )
-def test_s34_hidden_values_are_taken_out_of_any_text(
+def test_hidden_values_are_taken_out_of_any_text(
     secret: str, before: str, after: str, cut: int
 ) -> None:
     hidden = Hidden()
@@ -256,8 +261,9 @@ COSTLY = {
 }  # fmt: skip
 
 
+@pytest.mark.fault("S34")
 @pytest.mark.parametrize("name", COSTLY)
-def test_s34_a_costly_file_is_refused_at_once(tmp_path: Path, name: str) -> None:
+def test_a_costly_file_is_refused_at_once(tmp_path: Path, name: str) -> None:
     """Files that took half a minute, or recursed, are refused within seconds of a busy machine."""
     main = written(tmp_path)
     costly = tmp_path / "pipelines" / "z.toml"
@@ -273,8 +279,9 @@ def test_s34_a_costly_file_is_refused_at_once(tmp_path: Path, name: str) -> None
     logging.info("%s: %.2f s", name, spent)
 
 
+@pytest.mark.fault("S34")
 @pytest.mark.parametrize("off", [-1, 0, 1])
-def test_s34_parts_of_a_key(tmp_path: Path, off: int) -> None:
+def test_parts_of_a_key(tmp_path: Path, off: int) -> None:
     key = ".".join("k" * (bounds.KEY_PARTS_MAX + off))
     for text in (f"{key} = 1", f"[{key}]", f"[[ {key} ]]", f"a = {{ {key} = 1 }}", f"x=1\n{key}=1"):
         found = excess(f"# a comment. with. dots\n{text}\n")
@@ -285,16 +292,18 @@ def test_s34_parts_of_a_key(tmp_path: Path, off: int) -> None:
         assert excess(f"{text}\n") is None
 
 
+@pytest.mark.fault("S34")
 @pytest.mark.parametrize("off", [-1, 0, 1])
-def test_s34_brackets_in_brackets(off: int) -> None:
+def test_brackets_in_brackets(off: int) -> None:
     depth = bounds.NESTING_MAX + off
     for text in ("[" * depth + "]" * depth, "{a=" * depth + "}" * depth):
         assert (excess(f"a = {text}\n") is None) == (off <= 0)
     assert excess(f'a = "{"[" * 99}"\nb = [{"[]," * 99}]\n') is None
 
 
+@pytest.mark.fault("S34")
 @pytest.mark.parametrize("off", [-1, 0, 1])
-def test_s34_bytes_of_all_files(tmp_path: Path, off: int) -> None:
+def test_bytes_of_all_files(tmp_path: Path, off: int) -> None:
     main = written(tmp_path)
     held = sum(path.stat().st_size for path in tmp_path.rglob("*.toml"))
     (tmp_path / "pipelines" / "a.toml").write_text("#" * (bounds.CONFIG_BYTES_MAX - held - 5))
@@ -302,23 +311,26 @@ def test_s34_bytes_of_all_files(tmp_path: Path, off: int) -> None:
     assert ("too many bytes" in texts(main)) == (off > 0)
 
 
+@pytest.mark.fault("S34")
 @pytest.mark.parametrize("off", [-1, 0, 1])
-def test_s34_files_of_pipelines(tmp_path: Path, off: int) -> None:
+def test_files_of_pipelines(tmp_path: Path, off: int) -> None:
     main = written(tmp_path)
     for number in range(bounds.FILES_MAX + off - 1):
         (tmp_path / "pipelines" / f"{number}.toml").touch()
     assert (f"{bounds.FILES_MAX + off} *.toml files" in texts(main)) == (off > 0)
 
 
+@pytest.mark.fault("S34")
 @pytest.mark.parametrize("off", [-1, 0, 1])
-def test_s34_keys_and_values(tmp_path: Path, off: int) -> None:
+def test_keys_and_values(tmp_path: Path, off: int) -> None:
     main = tmp_path / "config.toml"
     main.write_text("a = [" + "1," * (bounds.VALUES_MAX + off - 1) + "]")
     assert ("too many keys and values" in texts(main)) == (off > 0)
 
 
+@pytest.mark.fault("S34")
 @pytest.mark.parametrize("off", [-1, 0, 1])
-def test_s34_faults_that_are_listed(tmp_path: Path, off: int) -> None:
+def test_faults_that_are_listed(tmp_path: Path, off: int) -> None:
     main = written(tmp_path)
     count = bounds.FAULTS_MAX + off
     (tmp_path / "pipelines" / "z.toml").write_text("".join(f"k{n} = 1\n" for n in range(count)))
@@ -327,14 +339,16 @@ def test_s34_faults_that_are_listed(tmp_path: Path, off: int) -> None:
     assert (" faults or more in the configuration" in text) == (off >= 0)
 
 
+@pytest.mark.fault("S34")
 @pytest.mark.parametrize("off", [0, 1])
-def test_s34_integers_of_toml(tmp_path: Path, off: int) -> None:
+def test_integers_of_toml(tmp_path: Path, off: int) -> None:
     main = written(tmp_path, f"storage.options.soft_reserve_bytes = {2**63 - 1 + off}")
     assert ("more than 64 bits" in texts(main)) == bool(off)
 
 
+@pytest.mark.fault("S34")
 @pytest.mark.parametrize("off", [-1, 0, 1])
-def test_s34_words_that_may_be_misspelt(tmp_path: Path, off: int) -> None:
+def test_words_that_may_be_misspelt(tmp_path: Path, off: int) -> None:
     word = "x" * (bounds.WORD_CHARS_MAX + off - 1) + "y"
     main = written(
         tmp_path,
@@ -368,10 +382,11 @@ TOML_WORDS = st.sampled_from(
 )
 
 
+@pytest.mark.fault("S34")
 @settings(
     max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(text=st.lists(TOML_WORDS, max_size=60).map("".join))
-def test_s34_any_text_is_a_configuration_or_a_fault(tmp_path: Path, text: str) -> None:
+def test_any_text_is_a_configuration_or_a_fault(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.toml").write_text(text)
     assert "fault" in texts(tmp_path / "config.toml")

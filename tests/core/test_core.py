@@ -159,8 +159,9 @@ def test_a_head_is_found_however_much_of_its_data_set_comes_at_once() -> None:
     check(pair, data)
 
 
+@pytest.mark.fault("F58")
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 11])
-def test_f58_tiny_pdvs(size: int) -> None:
+def test_tiny_pdvs(size: int) -> None:
     data = wire.data_set(pixels=os.urandom(20_000))
     pair = Pair()
     pair.feed(message(data, [size] * (len(data) // size + 1)), [4096])
@@ -174,9 +175,10 @@ def test_one_byte_at_a_time() -> None:
     check(pair, data)
 
 
+@pytest.mark.fault("F54")
 @pytest.mark.parametrize("factor", [0.4, 0.5, 0.99, 1.0, 1.01, 2.5])
 @pytest.mark.parametrize("pdv", [16378, 131066])
-def test_f54_instances_around_and_beyond_the_lane(factor: float, pdv: int) -> None:
+def test_instances_around_and_beyond_the_lane(factor: float, pdv: int) -> None:
     data = wire.data_set(pixels=os.urandom(int(CAPACITY * factor) // 2 * 2))
     pair = Pair()
     pair.feed(message(data, [pdv] * (len(data) // pdv + 1)), [1 << 20])
@@ -210,7 +212,8 @@ def test_a_peer_that_runs_ahead_is_read_message_by_message() -> None:
     assert [m for m, _ in pair.stored] == [PREFIX + d for d in sets]
 
 
-def test_f59_several_pdvs_and_messages_in_one_pdu() -> None:
+@pytest.mark.fault("F59")
+def test_several_pdvs_and_messages_in_one_pdu() -> None:
     data = wire.data_set(pixels=b"xy" * 100)
     items = wire.pdvs(1, wire.store_rq("1.2.3.9"), True, [20]) + wire.pdvs(1, data, False, [30, 40])
     pair = Pair()
@@ -218,7 +221,8 @@ def test_f59_several_pdvs_and_messages_in_one_pdu() -> None:
     check(pair, data)
 
 
-def test_f58_empty_fragments_are_legal() -> None:
+@pytest.mark.fault("F58")
+def test_empty_fragments_are_legal() -> None:
     data = wire.data_set()
     items = wire.pdvs(1, wire.store_rq("1.2.3.9"), True)
     items += [struct.pack(">LBB", 2, 1, 0), *wire.pdvs(1, data, False)[:0]]
@@ -241,6 +245,7 @@ def scan(data: bytes, before: bytes = b"") -> tuple[int, PdvScanner]:
 COMMAND = wire.p_data(wire.pdvs(1, wire.store_rq("1.2.3.9"), True))
 
 
+@pytest.mark.fault("S04")
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
@@ -263,29 +268,32 @@ COMMAND = wire.p_data(wire.pdvs(1, wire.store_rq("1.2.3.9"), True))
         (wire.p_data(wire.pdvs(1, b"x" * 16385, True, [16000])), 6),
     ],
 )
-def test_s04_broken_framing_names_the_reason(data: bytes, reason: int) -> None:
+def test_broken_framing_names_the_reason(data: bytes, reason: int) -> None:
     event, scanner = scan(data)
     assert event == _core.BROKEN
     assert scanner.reason == reason
     assert scanner.problem
 
 
+@pytest.mark.fault("F105")
 @pytest.mark.parametrize("kind", [5, 7])
 @pytest.mark.parametrize("body", [b"", b"\xff" * 4, bytes(9)])
-def test_f105_the_bytes_behind_a_release_are_not_checked(kind: int, body: bytes) -> None:
+def test_the_bytes_behind_a_release_are_not_checked(kind: int, body: bytes) -> None:
     whole = wire.pdu(kind, body)
     assert scan(whole)[0] == (_core.RELEASE if kind == 5 else _core.ABORTED)
     assert scan(whole[: 5 + min(len(body), 4)])[0] == _core.MORE
 
 
+@pytest.mark.fault("F105")
 @pytest.mark.parametrize("bits", [0x04, 0x80, 0xFC])
-def test_f105_reserved_bits_of_a_message_control_header_are_not_checked(bits: int) -> None:
+def test_reserved_bits_of_a_message_control_header_are_not_checked(bits: int) -> None:
     """PS3.8 Annex E.2."""
     event, scanner = scan(wire.pdu(4, struct.pack(">LBB", 3, 1, bits | 3) + b"x"))
     assert event == _core.COMMAND
     assert scanner.take_command() == b"x"
 
 
+@pytest.mark.fault("F105")
 @pytest.mark.parametrize(
     ("changes", "tail"),
     [
@@ -303,7 +311,7 @@ def test_f105_reserved_bits_of_a_message_control_header_are_not_checked(bits: in
         ({}, b"\0\0"),
     ],
 )
-def test_f105_a_command_set_is_read_past_what_does_not_matter(
+def test_a_command_set_is_read_past_what_does_not_matter(
     changes: dict[int, bytes], tail: bytes
 ) -> None:
     plain = {0x0002: wire.uid(wire.CT), 0x0100: wire.us(1), 0x0110: wire.us(7), 0x0800: wire.us(0)}
@@ -324,6 +332,7 @@ def test_a_pdu_of_exactly_the_announced_length_is_taken() -> None:
     assert event == _core.MORE
 
 
+@pytest.mark.fault("F57")
 @pytest.mark.parametrize(
     ("item", "what"),
     [
@@ -331,13 +340,14 @@ def test_a_pdu_of_exactly_the_announced_length_is_taken() -> None:
         (struct.pack(">LBB", 3, 1, 1) + b"x", "command fragment inside"),
     ],
 )
-def test_f57_a_data_set_keeps_its_context_and_is_not_interleaved(item: bytes, what: str) -> None:
+def test_a_data_set_keeps_its_context_and_is_not_interleaved(item: bytes, what: str) -> None:
     event, scanner = scan(wire.pdu(4, item), COMMAND)
     assert event == _core.BROKEN
     assert what in scanner.problem
 
 
-def test_f48_release_inside_a_message_is_unexpected() -> None:
+@pytest.mark.fault("F48")
+def test_release_inside_a_message_is_unexpected() -> None:
     event, scanner = scan(wire.RELEASE_RQ, COMMAND)
     assert (event, scanner.reason) == (_core.BROKEN, 2)
     part = wire.p_data(wire.pdvs(1, wire.store_rq("1.2.3.9"), True, [20])[:1])
@@ -592,7 +602,8 @@ def test_head_of_a_data_set_that_ends_early() -> None:
         _core.read_head(plain[:60], 1)
 
 
-def test_s12_head_value_longer_than_the_data_set() -> None:
+@pytest.mark.fault("S12")
+def test_head_value_longer_than_the_data_set() -> None:
     data = wire.data_set() + struct.pack("<HH2sHL", 0x7FE0, 0x10, b"OW", 0, 0xFFFFFFF0)
     assert _core.read_head(data, 1, False) is not None
 
@@ -648,6 +659,7 @@ def test_command_set() -> None:
     assert (found.sop_class_uid, found.sop_instance_uid) == (wire.CT.encode(), b"1.2.3")
 
 
+@pytest.mark.fault("S08")
 @pytest.mark.parametrize(
     "data",
     [
@@ -658,7 +670,7 @@ def test_command_set() -> None:
         struct.pack("<HHL", 8, 0x100, 2) + b"\1\0",
     ],
 )
-def test_s08_bad_command_sets_say_why(data: bytes) -> None:
+def test_bad_command_sets_say_why(data: bytes) -> None:
     with pytest.raises(ValueError, match="no Command Field"):
         _core.parse_command(data)
 

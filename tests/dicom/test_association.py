@@ -61,6 +61,7 @@ def test_accepts_and_repeats_the_ae_titles() -> None:
     assert decoded.user_information.maximum_length == 131072
 
 
+@pytest.mark.fault("F62")
 @pytest.mark.parametrize(
     ("options", "policy", "answer"),
     [
@@ -72,7 +73,7 @@ def test_accepts_and_repeats_the_ae_titles() -> None:
         ({"version": 0}, {}, b"\1\2\2"),
     ],
 )
-def test_f62_rejects(options, policy, answer: bytes) -> None:
+def test_rejects(options, policy, answer: bytes) -> None:
     result = acceptor(**policy).answer(wire.associate_rq(CT, **options))
     assert isinstance(result, Rejected)
     assert result.pdu == b"\x03\0\0\0\0\4\0" + answer
@@ -88,7 +89,8 @@ def results(answer: Accepted) -> list[tuple[int, int]]:
     return [(i[0], i[2]) for k, i in items(answer) if k == 0x21]
 
 
-def test_f63_contexts_get_a_result_each() -> None:
+@pytest.mark.fault("F63")
+def test_contexts_get_a_result_each() -> None:
     answer = accepted(
         wire.context(1, "1.2.840.10008.5.1.4.31", wire.IMPLICIT),  # modality worklist
         wire.context(3, "1.2.826.0.1.99", "1.2.826.0.1.98"),  # private storage, private syntax
@@ -104,7 +106,8 @@ def test_f63_contexts_get_a_result_each() -> None:
     assert "1.2.840.10008.5.1.4.31" in answer.refused
 
 
-def test_f62_no_context_at_all_is_still_an_association() -> None:
+@pytest.mark.fault("F62")
+def test_no_context_at_all_is_still_an_association() -> None:
     assert accepted().contexts == {}
     many = [wire.context(n, wire.CT, wire.EXPLICIT) for n in range(1, 256, 2)]
     assert len(accepted(*many).contexts) == 128
@@ -150,11 +153,13 @@ def test_user_identity_is_acknowledged_when_asked() -> None:
     assert 0x59 not in dict(user(accepted(CT, user=identity(1, 0))))
 
 
-def test_f62_unknown_items_are_ignored() -> None:
+@pytest.mark.fault("F62")
+def test_unknown_items_are_ignored() -> None:
     unknown = wire.item(0x5F, b"anything") + wire.item(0x99, b"")
     assert accepted(CT, wire.item(0x77, b"x"), user=unknown).contexts.keys() == {1}
 
 
+@pytest.mark.fault("F67")
 @pytest.mark.parametrize(
     ("field", "title"),
     [
@@ -167,11 +172,12 @@ def test_f62_unknown_items_are_ignored() -> None:
         ("Gerät".encode("latin-1").ljust(16), "Gerät"),
     ],
 )
-def test_f67_ae_titles(field: bytes, title: str) -> None:
+def test_ae_titles(field: bytes, title: str) -> None:
     assert ae_title(field) == title
 
 
-def test_s01_broken_requests_are_the_peers_fault() -> None:
+@pytest.mark.fault("S01")
+def test_broken_requests_are_the_peers_fault() -> None:
     good = wire.associate_rq(CT)
     for bad in (
         good[:60],
@@ -189,6 +195,7 @@ def test_s01_broken_requests_are_the_peers_fault() -> None:
 UID_65 = b"1." * 32 + b"1"
 
 
+@pytest.mark.fault("F105")
 @pytest.mark.parametrize(
     "sub_item",
     [
@@ -206,13 +213,14 @@ UID_65 = b"1." * 32 + b"1"
         wire.item(0x5F, b"unknown"),
     ],
 )
-def test_f105_user_information_costs_no_association(sub_item: bytes) -> None:
+def test_user_information_costs_no_association(sub_item: bytes) -> None:
     answer = accepted(CT, user=sub_item)
     assert results(answer) == [(1, 0)]
     decoded = peer_pdu.A_ASSOCIATE_AC()
     decoded.decode(answer.pdu)
 
 
+@pytest.mark.fault("F105")
 @pytest.mark.parametrize(
     ("body", "result"),
     [
@@ -230,12 +238,13 @@ def test_f105_user_information_costs_no_association(sub_item: bytes) -> None:
         (wire.context(0, wire.CT, wire.EXPLICIT)[4:], 0),
     ],
 )
-def test_f105_a_presentation_context_costs_itself(body: bytes, result: int | None) -> None:
+def test_a_presentation_context_costs_itself(body: bytes, result: int | None) -> None:
     found = dict(results(accepted(CT, wire.item(0x20, body))))
     assert found == {1: 0} | ({} if result is None else {body[0]: result})
 
 
-def test_f105_reserved_bytes_of_a_request_are_not_checked() -> None:
+@pytest.mark.fault("F105")
+def test_reserved_bytes_of_a_request_are_not_checked() -> None:
     request = bytearray(wire.associate_rq(CT))
     request[1] = request[8] = request[9] = 0xFF
     request[42:74] = b"\xff" * 32
@@ -245,9 +254,10 @@ def test_f105_reserved_bytes_of_a_request_are_not_checked() -> None:
     assert results(answer) == [(1, 0)]
 
 
+@pytest.mark.fault("S01")
 @settings(deadline=None, max_examples=400)
 @given(st.data())
-def test_s01_whatever_the_bytes_are_there_is_an_answer(data) -> None:
+def test_whatever_the_bytes_are_there_is_an_answer(data) -> None:
     request = bytearray(wire.associate_rq(CT, ECHO, user=role(wire.CT, 1, 0) + identity(1, 1)))
     for _ in range(data.draw(st.integers(0, 6))):
         request[data.draw(st.integers(6, len(request) - 1))] = data.draw(st.integers(0, 255))

@@ -21,6 +21,7 @@ import struct
 import warnings
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ
@@ -110,9 +111,10 @@ def clean(uid: Any) -> str:
     return str(uid).strip("\0 ")
 
 
+@pytest.mark.fault("S01")
 @settings(deadline=None, max_examples=by_form(400, 40_000))
 @given(requests())
-def test_s01_the_same_bytes_get_the_results_that_pynetdicom_gives(request: bytes) -> None:
+def test_the_same_bytes_get_the_results_that_pynetdicom_gives(request: bytes) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         expected = theirs(request)

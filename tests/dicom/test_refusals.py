@@ -82,9 +82,10 @@ def refused(peer: Peer, data: bytes, instance: str, number: int = 1) -> tuple[in
     return int.from_bytes(answer[0x0900], "little"), comment, group << 16 | element
 
 
+@pytest.mark.fault("F107")
 @pytest.mark.parametrize("number", [1, 3, 5, 7])
 @pytest.mark.parametrize("name", list(TAGS))
-def test_f107_a_refusal_names_the_instance_the_peer_and_the_reason(
+def test_a_refusal_names_the_instance_the_peer_and_the_reason(
     gateway: Gateway, peer: Peer, name: str, number: int
 ) -> None:
     instance = f"1.2.3.{time.time_ns()}"
@@ -98,6 +99,7 @@ def test_f107_a_refusal_names_the_instance_the_peer_and_the_reason(
         assert part in line
 
 
+@pytest.mark.fault("F107")
 @pytest.mark.parametrize(
     ("data", "comment"),
     [
@@ -115,12 +117,13 @@ def test_f107_a_refusal_names_the_instance_the_peer_and_the_reason(
         ),
     ],
 )
-def test_f107_the_comment_names_the_uid(peer: Peer, data: bytes, comment: str) -> None:
+def test_the_comment_names_the_uid(peer: Peer, data: bytes, comment: str) -> None:
     status, found, _ = refused(peer, data, "1.2.3.9")
     assert (status, found) == (0xC001, comment)
     assert len(comment) <= COMMENT_MAX
 
 
+@pytest.mark.fault("F107")
 @pytest.mark.parametrize(
     ("broken", "tag"),
     [
@@ -131,7 +134,7 @@ def test_f107_the_comment_names_the_uid(peer: Peer, data: bytes, comment: str) -
         (struct.pack("<HH", 0x0010, 0x0020) + b"LO", 0x00100020),
     ],
 )
-def test_f107_the_comment_names_the_element(peer: Peer, broken: bytes, tag: int) -> None:
+def test_the_comment_names_the_element(peer: Peer, broken: bytes, tag: int) -> None:
     start = wire.element(0x00080005, b"CS", b"ISO_IR 100")
     status, comment, offending = refused(peer, start + broken, "1.2.3.9")
     assert (status, offending) == (0xC002, tag)
@@ -151,9 +154,10 @@ def unreadable(reader: DataSetReader) -> Reason:
     return why_unreadable(reader.fault, reader.broken_at)
 
 
+@pytest.mark.fault("F107")
 @settings(deadline=None, max_examples=200)
 @given(st.integers(0, 2), st.data())
-def test_f107_where_a_data_set_is_cut_is_where_it_cannot_be_followed(
+def test_where_a_data_set_is_cut_is_where_it_cannot_be_followed(
     kind: int, data: st.DataObject
 ) -> None:
     whole = without(0x0020000E, kind)
@@ -169,9 +173,10 @@ def test_f107_where_a_data_set_is_cut_is_where_it_cannot_be_followed(
         assert len(comment) <= COMMENT_MAX
 
 
+@pytest.mark.fault("F107")
 @settings(deadline=None, max_examples=300)
 @given(st.binary(max_size=300), st.integers(0, 2))
-def test_f107_any_bytes_have_a_reason(data: bytes, kind: int) -> None:
+def test_any_bytes_have_a_reason(data: bytes, kind: int) -> None:
     reader = read(data, kind)
     reasons = [why_uids(data, tolerant=lax) for lax in (False, True)]
     if reader.found:
@@ -183,7 +188,8 @@ def test_f107_any_bytes_have_a_reason(data: bytes, kind: int) -> None:
         assert comment.decode().isprintable()
 
 
-def test_s42_the_element_is_named_behind_any_number_and_costs_nothing_more() -> None:
+@pytest.mark.fault("S42")
+def test_the_element_is_named_behind_any_number_and_costs_nothing_more() -> None:
     """There are half a million elements, which were read when they arrived."""
     data = wire.element(0x00090010, b"LO", b"") * 500_000
     reader = read(data + wire.element(0x00100010, b"PN", b"A^B")[:-1], 1)
@@ -193,8 +199,9 @@ def test_s42_the_element_is_named_behind_any_number_and_costs_nothing_more() -> 
     assert time.process_time() - begin < 0.01
 
 
+@pytest.mark.fault("F107")
 @pytest.mark.parametrize("off", [-1, 0, 1])
-def test_f107_characters_of_a_refused_uid_that_are_logged(
+def test_characters_of_a_refused_uid_that_are_logged(
     gateway: Gateway, peer: Peer, off: int
 ) -> None:
     uid = (f"{time.time_ns()}." + "9" * 200)[: UID_SHOWN_MAX + off]
@@ -212,11 +219,12 @@ def operation(field: int) -> bytes:
     return wire.p_data(wire.pdvs(1, wire.command(elements), True))
 
 
+@pytest.mark.fault("S41")
 @pytest.mark.parametrize(
     ("field", "name"),
     [(0x20, "C-FIND-RQ"), (0x21, "C-MOVE-RQ"), (0x130, "N-ACTION-RQ"), (0x7777, "unknown")],
 )
-def test_s41_operations_that_are_not_served_leave_a_line(
+def test_operations_that_are_not_served_leave_a_line(
     gateway: Gateway, peer: Peer, field: int, name: str
 ) -> None:
     peer.send(operation(field))
@@ -226,7 +234,8 @@ def test_s41_operations_that_are_not_served_leave_a_line(
         assert part in line
 
 
-def test_s41_a_flood_of_operations_does_not_fill_the_log(tmp_path) -> None:
+@pytest.mark.fault("S41")
+def test_a_flood_of_operations_does_not_fill_the_log(tmp_path) -> None:
     count = LINES_AT_ONCE + 200
     with running(Gateway(tmp_path, 9)) as own, Peer(own.dicom_port) as peer:
         peer.associate()
@@ -242,7 +251,8 @@ def test_s41_a_flood_of_operations_does_not_fill_the_log(tmp_path) -> None:
 # -- protocols that are not DICOM ------------------------------------------------------------------
 
 
-def test_s40_a_dicom_sender_with_tls_is_named(gateway: Gateway) -> None:
+@pytest.mark.fault("S40")
+def test_a_dicom_sender_with_tls_is_named(gateway: Gateway) -> None:
     command = [dcmtk("echoscu"), "+tla", "-ic", "-aec", "JMIX_RECEIVER", "-to", "5"]
     subprocess.run(
         [*command, "127.0.0.1", str(gateway.dicom_port)],
@@ -253,7 +263,8 @@ def test_s40_a_dicom_sender_with_tls_is_named(gateway: Gateway) -> None:
     gateway.wait_for("connection_aborted .*a TLS handshake")
 
 
-def test_s40_an_http_client_is_named(gateway: Gateway) -> None:
+@pytest.mark.fault("S40")
+def test_an_http_client_is_named(gateway: Gateway) -> None:
     client = http.client.HTTPConnection("127.0.0.1", gateway.dicom_port, timeout=20)
     with contextlib.closing(client):
         client.request("GET", "/")
@@ -271,6 +282,7 @@ def hello() -> bytes:
     return outgoing.read()
 
 
+@pytest.mark.fault("S40")
 @pytest.mark.parametrize(
     ("start", "word"),
     [
@@ -286,7 +298,7 @@ def hello() -> bytes:
         (b"\x0bMSH|^~\\&|", "HL7"),
     ],
 )
-def test_s40_other_protocols_are_named(gateway: Gateway, start: bytes, word: str) -> None:
+def test_other_protocols_are_named(gateway: Gateway, start: bytes, word: str) -> None:
     with Peer(gateway.dicom_port) as one:
         address = address_of(one)
         one.send(start)
@@ -295,8 +307,9 @@ def test_s40_other_protocols_are_named(gateway: Gateway, start: bytes, word: str
     gateway.wait_for(f"connection_aborted peer={address} .*{word}")
 
 
+@pytest.mark.fault("S40")
 @pytest.mark.parametrize(
     "start", [b"", b"\1", b"\2\0\0", b"G", b"\x16\0\0\0", b"get / ", b"\xff" * 16]
 )
-def test_s40_other_bytes_have_no_name(start: bytes) -> None:
+def test_other_bytes_have_no_name(start: bytes) -> None:
     assert foreign_protocol(start) == ""

@@ -40,7 +40,8 @@ def gathered(pdus: bytes) -> bytes:
     return last
 
 
-def test_f113_every_message_id_is_read_from_the_response_to_it() -> None:
+@pytest.mark.fault("F113")
+def test_every_message_id_is_read_from_the_response_to_it() -> None:
     uids = us(0x0800, 1) + us(0x0700, 0)
     for number in range(1, 65536):
         request = parse_command(dimse.command_set(us(0x0100, 1) + us(0x0110, number) + uids))

@@ -8,6 +8,8 @@ import json
 import threading
 from collections.abc import Iterator
 
+import pytest
+
 from tests.support import wire
 from tests.support.gateway import Gateway, Peer, Store, images, running, until
 
@@ -65,7 +67,8 @@ def test_a_rejected_envelope_goes_back_once_the_cause_is_mended(tmp_path) -> Non
         assert images(sent) == {"1.2.3.4": data}
 
 
-def test_f32_an_envelope_too_large_for_its_upstream_is_kept_and_says_what_to_do(tmp_path) -> None:
+@pytest.mark.fault("F32")
+def test_an_envelope_too_large_for_its_upstream_is_kept_and_says_what_to_do(tmp_path) -> None:
     data = wire.data_set("1.2.3.5")
     with (
         refusing(413) as port,

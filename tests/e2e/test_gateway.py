@@ -378,7 +378,8 @@ def test_skip_hashing(start) -> None:
     assert len(manifest["files"]) == 2
 
 
-def test_f54_an_instance_larger_than_its_lane(start) -> None:
+@pytest.mark.fault("F54")
+def test_an_instance_larger_than_its_lane(start) -> None:
     own = start(fastjmix="lane_bytes = 1048576", builder="release_grace_secs = 0.1")
     big = wire.data_set("1.2.3.5", pixels=os.urandom(9 << 20))
     with Peer(own.dicom_port) as peer:
@@ -392,7 +393,8 @@ def test_f54_an_instance_larger_than_its_lane(start) -> None:
     assert not list((own.spool / "building").iterdir())
 
 
-def test_f53_the_same_uid_with_other_bytes_is_kept_twice(gateway) -> None:
+@pytest.mark.fault("F53")
+def test_the_same_uid_with_other_bytes_is_kept_twice(gateway) -> None:
     study = generate_uid()
     with Peer(gateway.dicom_port) as peer:
         peer.associate()
@@ -425,7 +427,8 @@ def test_two_studies_in_one_association_are_two_envelopes(gateway) -> None:
         assert len([n for n in members(archive) if n.endswith(".dcm")]) == 2
 
 
-def test_f50_quiet_secs_seals_without_a_release(start) -> None:
+@pytest.mark.fault("F50")
+def test_quiet_secs_seals_without_a_release(start) -> None:
     own = start(builder="quiet_secs = 0.3\nrelease_grace_secs = 60")
     with Peer(own.dicom_port) as peer:
         peer.associate()
@@ -464,8 +467,9 @@ def test_the_envelope_that_was_quiet_longest_makes_place(start) -> None:
     assert set(images(archive)) == {"1.2.0.1"}
 
 
+@pytest.mark.fault("S39")
 @pytest.mark.parametrize("off", [-1, 0, 1])
-def test_s39_the_largest_envelope_makes_place_for_instances(start, off: int) -> None:
+def test_the_largest_envelope_makes_place_for_instances(start, off: int) -> None:
     """Studies that are kept open, each with many instances, cannot take all memory."""
     few = "from fastjmix.packer import seal_schedule; seal_schedule.HELD_MAX = 20"
     own = start(
@@ -492,7 +496,8 @@ def test_s39_the_largest_envelope_makes_place_for_instances(start, off: int) -> 
 # -- association policy --------------------------------------------------------------------------
 
 
-def test_s15_the_called_ae_title_must_be_ours(gateway, start) -> None:
+@pytest.mark.fault("S15")
+def test_the_called_ae_title_must_be_ours(gateway, start) -> None:
     with Peer(gateway.dicom_port) as peer:
         assert peer.associate(called=b"SOMEONE") == (3, b"\0\1\1\7")
         assert peer.closed()
@@ -501,7 +506,8 @@ def test_s15_the_called_ae_title_must_be_ours(gateway, start) -> None:
         assert peer.associate(called=b"SOMEONE")[0] == 2
 
 
-def test_s15_aet_table(start) -> None:
+@pytest.mark.fault("S15")
+def test_aet_table(start) -> None:
     own = start(
         builder="release_grace_secs = 0.1",
         endpoint="""
@@ -533,7 +539,8 @@ def test_enable_echo_and_store(start) -> None:
         assert results == [1, 1]
 
 
-def test_f60_max_pdu_is_announced_and_enforced(start) -> None:
+@pytest.mark.fault("F60")
+def test_max_pdu_is_announced_and_enforced(start) -> None:
     own = start(endpoint="max_pdu = 32768")
     with Peer(own.dicom_port) as peer:
         _, body = peer.associate()
@@ -571,7 +578,8 @@ def peer(gateway):
         yield one
 
 
-def test_f66_mismatch_is_a900(peer) -> None:
+@pytest.mark.fault("F66")
+def test_mismatch_is_a900(peer) -> None:
     peer.send(
         wire.p_data(
             wire.pdvs(1, wire.store_rq("9.9.9"), True) + wire.pdvs(1, wire.data_set(), False)
@@ -585,21 +593,24 @@ def test_f66_mismatch_is_a900(peer) -> None:
     assert peer.store(wire.data_set()) == 0  # and the association goes on
 
 
+@pytest.mark.fault("F55")
 @pytest.mark.parametrize("missing", [0x0020000D, 0x0020000E, 0x00080018])
-def test_f55_a_missing_uid_is_c000(peer, missing: int) -> None:
+def test_a_missing_uid_is_c000(peer, missing: int) -> None:
     data = wire.data_set()
     for value in (b"1.2.3.1", b"1.2.3.2", b"1.2.3.9"):
         data = data.replace(wire.element(missing, b"UI", value), b"")
     assert peer.store(data) & 0xF000 == 0xC000
 
 
-def test_f65_garbage_is_c000(peer) -> None:
+@pytest.mark.fault("F65")
+def test_garbage_is_c000(peer) -> None:
     assert peer.store(os.urandom(2000).replace(b"\0", b"\1")) & 0xF000 == 0xC000
     assert peer.store(b"") & 0xF000 == 0xC000
     assert peer.store(wire.data_set()) == 0
 
 
-def test_f70_other_statuses(peer) -> None:
+@pytest.mark.fault("F70")
+def test_other_statuses(peer) -> None:
     assert peer.store(wire.data_set(), sop_class="1.2.840.10008.5.1.4.1.1.4") == 0xA900
     worklist = "1.2.840.10008.5.1.4.31"
     assert peer.store(wire.data_set(sop_class=worklist), sop_class=worklist) == 0x0122
@@ -631,7 +642,8 @@ def test_f70_other_statuses(peer) -> None:
     assert peer.response()[0x0120] == wire.us(9)
 
 
-def test_f63_transfer_syntax_is_the_senders_first_choice(gateway) -> None:
+@pytest.mark.fault("F63")
+def test_transfer_syntax_is_the_senders_first_choice(gateway) -> None:
     private = "1.2.840.113619.5.2"
     with Peer(gateway.dicom_port) as peer:
         _, body = peer.associate(
@@ -668,7 +680,8 @@ def test_every_encoding_is_kept_byte_for_byte(gateway, syntax: str) -> None:
     assert metadata["studies"][study]["modality"] == "CT"
 
 
-def test_f65_every_file_of_pydicom_is_kept_byte_for_byte(start) -> None:
+@pytest.mark.fault("F65")
+def test_every_file_of_pydicom_is_kept_byte_for_byte(start) -> None:
     """JPEG, RLE, multi-frame, deflated, big endian, odd character sets, truncated files."""
     own = start(builder="release_grace_secs = 0.1")
     folder = Path(pydicom.__file__).parent / "data" / "test_files"

@@ -93,8 +93,9 @@ def metric(own: Gateway, name: str) -> int:
 # -- metadata ------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("F100")
 @pytest.mark.parametrize("same_series", [False, True])
-def test_f100_two_patients_under_one_study_are_told(gateway: Gateway, same_series: bool) -> None:
+def test_two_patients_under_one_study_are_told(gateway: Gateway, same_series: bool) -> None:
     before = metric(gateway, "fastjmix_instances_of_another_patient_total")
     study, series = new_uid(), new_uid() if same_series else ""
     send(
@@ -119,10 +120,9 @@ def test_f100_two_patients_under_one_study_are_told(gateway: Gateway, same_serie
     assert run_command("envelope", "verify", archive).returncode == 0
 
 
+@pytest.mark.fault("F100")
 @pytest.mark.parametrize("report_first", [True, False])
-def test_f100_a_dose_report_describes_no_study_of_images(
-    gateway: Gateway, report_first: bool
-) -> None:
+def test_a_dose_report_describes_no_study_of_images(gateway: Gateway, report_first: bool) -> None:
     study, series = new_uid(), new_uid()
     report = instance(study, sop_class=SR, modality="SR", name="", patient="", date="", pixels=0)
     images = [instance(study, series=series, number=n) for n in (9, 7)]
@@ -139,7 +139,8 @@ def test_f100_a_dose_report_describes_no_study_of_images(
     assert series_of["CT"]["series_number"] == 4
 
 
-def test_f100_a_crash_changes_nothing_of_what_is_told(tmp_path: Path) -> None:
+@pytest.mark.fault("F100")
+def test_a_crash_changes_nothing_of_what_is_told(tmp_path: Path) -> None:
     study, series = new_uid(), new_uid()
     kill = {"FASTJMIX_FAILPOINT": "packer.granted:kill:3"}
     with running(Gateway(tmp_path, 9, builder=BUILDER, env=kill)) as own:
@@ -155,7 +156,8 @@ def test_f100_a_crash_changes_nothing_of_what_is_told(tmp_path: Path) -> None:
     assert [one["instance_count"] for one in found["patients"]] == [2, 1]
 
 
-def test_f100_control_characters_reach_no_document(gateway: Gateway) -> None:
+@pytest.mark.fault("F100")
+def test_control_characters_reach_no_document(gateway: Gateway) -> None:
     study = new_uid()
     send(gateway, instance(study, name="SYN\0\x1b\nTH", patient="P\x7f1", modality="C\0T"))
     (archive,) = sealed(gateway, study)
@@ -167,7 +169,8 @@ def test_f100_control_characters_reach_no_document(gateway: Gateway) -> None:
         assert b"\\n" not in text
 
 
-def test_f100_a_uid_with_a_control_character_makes_no_envelope(tmp_path: Path) -> None:
+@pytest.mark.fault("F100")
+def test_a_uid_with_a_control_character_makes_no_envelope(tmp_path: Path) -> None:
     uid, data = instance(new_uid())
     meta = wire.element(0x00020010, b"UI", wire.EXPLICIT.encode())
     meta = wire.element(0x00020003, b"UI", uid.encode()) + meta
@@ -208,7 +211,8 @@ def check_parts(base: str, study: str, count: int) -> None:
     assert body[:2] == b"PK"
 
 
-def test_f103_an_answer_with_one_of_several_says_so(gateway: Gateway) -> None:
+@pytest.mark.fault("F103")
+def test_an_answer_with_one_of_several_says_so(gateway: Gateway) -> None:
     """A late instance makes one more envelope."""
     study = new_uid()
     for count in (1, 2, 3):
@@ -217,7 +221,8 @@ def test_f103_an_answer_with_one_of_several_says_so(gateway: Gateway) -> None:
         check_parts(f"{gateway.http}/jmix", study, count)
 
 
-def test_f103_the_store_says_so_too(tmp_path: Path) -> None:
+@pytest.mark.fault("F103")
+def test_the_store_says_so_too(tmp_path: Path) -> None:
     """The store says so of full envelopes that were delivered."""
     study = new_uid()
     with (
@@ -236,15 +241,17 @@ def test_f103_the_store_says_so_too(tmp_path: Path) -> None:
         check_parts(f"{own.http}/jmix", study, 2)
 
 
+@pytest.mark.fault("F103")
 @pytest.mark.parametrize("query", ["format=xml", "format=", "format=json&format=zip"])
-def test_f103_a_format_that_is_none_is_refused(gateway: Gateway, query: str) -> None:
+def test_a_format_that_is_none_is_refused(gateway: Gateway, query: str) -> None:
     status, _, body = get(f"{gateway.http}/jmix/api/jmix?studyInstanceUid=1.2&{query}")
     assert status == 400
     assert "format" in json.loads(body)["error"]
 
 
+@pytest.mark.fault("F103")
 @pytest.mark.parametrize("study", ['1>"; a', "1\r\nX-Evil: 1", "ü &x=1", "\udcff"])
-def test_f103_no_study_writes_headers(study: str) -> None:
+def test_no_study_writes_headers(study: str) -> None:
     link = list_headers("/jmix/api/jmix", study, 2)["Link"]
     assert link.isascii()
     assert link.isprintable()

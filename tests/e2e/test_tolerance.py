@@ -204,7 +204,8 @@ class Requests:
         )
 
 
-def test_f105_what_storescp_accepts_of_a_request_is_accepted(
+@pytest.mark.fault("F105")
+def test_what_storescp_accepts_of_a_request_is_accepted(
     theirs: dict[str, int], gateway: Gateway
 ) -> None:
     taken, count = Counter[str](), by_form(600, 20_000)
@@ -293,7 +294,8 @@ class Messages(Requests):
         return self.pdvs(3, self.elements(found), is_command=True)
 
 
-def test_f105_what_storescp_takes_of_a_message_is_taken(
+@pytest.mark.fault("F105")
+def test_what_storescp_takes_of_a_message_is_taken(
     theirs: dict[str, int], gateway: Gateway
 ) -> None:
     request = wire.associate_rq(

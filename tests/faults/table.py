@@ -2,7 +2,7 @@
 
 Wanted: docs/faults.md, written from three things that cannot disagree with it unnoticed: the
 promises (faults.toml, by hand), the tests that exist (their names say which rows they carry:
-test_f19_…, test_s06_…, test_f16_f17_…), and what those tests said when they were last run
+tests of F19, tests of S06, test_f16_f17_…), and what those tests said when they were last run
 (docs/faults.json).
 Guaranteed: nothing is written but by running this file; faults/test_table.py says when the page is
 older than the tests' names. A test that was not run is shown as such, never as passed.
@@ -216,7 +216,7 @@ INTRODUCTION = """\
 <!-- Written by `make faults` from tests/faults/rows.toml and the tests' results: edit those. -->
 
 One row a fault: what happens, what fastjmix promises then, and the tests that make it happen to a
-real gateway and look. A test carries the rows that its name begins with (`test_f19_…` carries F19);
+real gateway and look. A test carries the rows that its name begins with (`tests of F19` carries F19);
 the suite fails when this page and the tests' names disagree. What `0x0000` means in all of it is in
 [durability.md](durability.md); who might want such a thing to happen, in
 [SECURITY.md](../SECURITY.md).

@@ -129,8 +129,9 @@ FAR = {
 }
 
 
+@pytest.mark.fault("F108")
 @pytest.mark.parametrize("what", FAR)
-def test_f108_uids_behind_long_elements_are_found(gateway, what: str) -> None:
+def test_uids_behind_long_elements_are_found(gateway, what: str) -> None:
     """Stored byte for byte, and described by what stands behind it."""
     middle, kind, syntax = FAR[what]
     study = new_uid()
@@ -146,7 +147,8 @@ def test_f108_uids_behind_long_elements_are_found(gateway, what: str) -> None:
     assert series["instances"][0]["instance_number"] == 1
 
 
-def test_f108_a_data_set_without_uids_is_refused_however_long(gateway) -> None:
+@pytest.mark.fault("F108")
+def test_a_data_set_without_uids_is_refused_however_long(gateway) -> None:
     """It was given to a packer before that was known: nothing of it stays, the association goes
     on."""
     study = new_uid()
@@ -163,9 +165,10 @@ def test_f108_a_data_set_without_uids_is_refused_however_long(gateway) -> None:
     until(lambda: not list(gateway.spool.rglob("*spill*")), "no spill is left")
 
 
+@pytest.mark.fault("F108")
 @pytest.mark.parametrize("vr", [b"ZZ", b"QX", b"??", b"un", b"\0\0"])
 @pytest.mark.parametrize("bits", [16, 32])
-def test_f108_unknown_vrs_are_read_as_dcmtk_or_pydicom_does(vr: bytes, bits: int) -> None:
+def test_unknown_vrs_are_read_as_dcmtk_or_pydicom_does(vr: bytes, bits: int) -> None:
     """A VR of the future has a 32-bit length; of the others most have one of 16 bits, and an
     element without VR one of 32."""
     value = b"v" * 30
@@ -180,8 +183,9 @@ def test_f108_unknown_vrs_are_read_as_dcmtk_or_pydicom_does(vr: bytes, bits: int
     assert head.study_instance_uid == b"1.2.3"
 
 
+@pytest.mark.fault("F108")
 @pytest.mark.parametrize("packers", [1, 3])
-def test_f108_the_longest_heads_and_several_packers(tmp_path, packers: int) -> None:
+def test_the_longest_heads_and_several_packers(tmp_path, packers: int) -> None:
     packing, processes = "release_grace_secs = 0", f"packers = {packers}"
     with contextlib.closing(
         Gateway(tmp_path / "own", 9, builder=packing, fastjmix=processes)
@@ -193,7 +197,8 @@ def test_f108_the_longest_heads_and_several_packers(tmp_path, packers: int) -> N
             assert stored(own, study) == {"1.2.3.9": data}
 
 
-def test_f109_every_accepted_transfer_syntax_can_be_read(gateway) -> None:
+@pytest.mark.fault("F109")
+def test_every_accepted_transfer_syntax_can_be_read(gateway) -> None:
     """All that pydicom and PS3.6 know, and a private one: accepted and stored, or refused."""
     from pydicom.uid import UID_dictionary
 
@@ -320,8 +325,9 @@ OFFENDING = {
 """The element at fault, in no sequence; Pixel Data where nothing else stands here."""
 
 
+@pytest.mark.fault("F110")
 @pytest.mark.parametrize("what", ALL_MALFORMED)
-def test_f110_a_malformed_data_set_is_refused_and_said_so(gateway, what: str) -> None:
+def test_a_malformed_data_set_is_refused_and_said_so(gateway, what: str) -> None:
     """C000, with a comment that names the place, and the tag of the element at fault; the
     association goes on, and nothing of it is in the envelope."""
     study = new_uid()
@@ -339,8 +345,9 @@ def test_f110_a_malformed_data_set_is_refused_and_said_so(gateway, what: str) ->
     assert stored(gateway, study) == {"1.2.3.9": good}
 
 
+@pytest.mark.fault("F111")
 @pytest.mark.parametrize("what", ALL_MALFORMED)
-def test_f111_a_malformed_data_set_is_stored_where_that_is_wanted(tolerant, what: str) -> None:
+def test_a_malformed_data_set_is_stored_where_that_is_wanted(tolerant, what: str) -> None:
     """Byte for byte, logged, and marked in metadata; `envelope verify` reports it."""
     study = new_uid()
     data, syntax, told = malformed(what, study)
@@ -356,7 +363,8 @@ def test_f111_a_malformed_data_set_is_stored_where_that_is_wanted(tolerant, what
     assert told in str(report.faults[0])
 
 
-def test_f111_a_sound_data_set_is_not_marked(tolerant) -> None:
+@pytest.mark.fault("F111")
+def test_a_sound_data_set_is_not_marked(tolerant) -> None:
     study = new_uid()
     assert status_of(send(tolerant, wire.data_set("1.2.3.9", study=study) + PIXELS)) == 0
     archive, metadata = only(tolerant, study)
@@ -364,7 +372,8 @@ def test_f111_a_sound_data_set_is_not_marked(tolerant) -> None:
     assert verify(archive).ok
 
 
-def test_f111_the_mark_outlives_a_kill(tmp_path) -> None:
+@pytest.mark.fault("F111")
+def test_the_mark_outlives_a_kill(tmp_path) -> None:
     changed = "accept_malformed = true"
     one = Reception(tmp_path / "one", changes=f"[endpoints.dicom_receiver.options]\n{changed}")
     data = strange.encoded(malformed("cut in Pixel Data", "1.2.826.5")[0])
@@ -379,6 +388,7 @@ def test_f111_the_mark_outlives_a_kill(tmp_path) -> None:
     one.close()
 
 
+@pytest.mark.fault("F111")
 @pytest.mark.parametrize(
     ("behind", "syntax", "told"),
     [
@@ -388,7 +398,7 @@ def test_f111_the_mark_outlives_a_kill(tmp_path) -> None:
         (item(0) + PIXELS, EXPLICIT, "(FFFE,E000)"),
     ],
 )
-def test_f111_build_marks_what_is_malformed_and_verify_reports_it(
+def test_build_marks_what_is_malformed_and_verify_reports_it(
     tmp_path, behind: bytes, syntax: str, told: str
 ) -> None:
     """Also in a folder, and in an envelope that is not compressed by us."""
@@ -408,7 +418,8 @@ def test_f111_build_marks_what_is_malformed_and_verify_reports_it(
         assert not told or told in str(report.faults[0])
 
 
-def test_f112_build_does_not_take_what_is_cut_inside_an_element(tmp_path) -> None:
+@pytest.mark.fault("F112")
+def test_build_does_not_take_what_is_cut_inside_an_element(tmp_path) -> None:
     meta = reference.file_meta(wire.CT, "1.2.3.9", EXPLICIT, "A", "B", ("1.2", "X"))
     data = wire.data_set("1.2.3.9", study="1.2.3") + PIXELS
     (tmp_path / "cut.dcm").write_bytes(meta + data[:-10])
@@ -443,7 +454,8 @@ WILD = {
 }  # fmt: skip
 
 
-def test_f110_whatever_storescp_takes_and_reads_again_is_taken(gateway, tmp_path) -> None:
+@pytest.mark.fault("F110")
+def test_whatever_storescp_takes_and_reads_again_is_taken(gateway, tmp_path) -> None:
     """Wild and malformed data sets to DCMTK's storescp and to the gateway. Malformed ones it may
     take (a header that is cut at the very end), wild ones it must."""
     from fastjmix.tools.send import Peer as Address
@@ -482,9 +494,10 @@ UIDS = {
 }
 
 
+@pytest.mark.fault("S44")
 @pytest.mark.parametrize("what", UIDS)
 @pytest.mark.parametrize("field", ["study", "series", "instance"])
-def test_s44_uids_that_others_store_are_tolerated(gateway, tolerant, what: str, field: str) -> None:
+def test_uids_that_others_store_are_tolerated(gateway, tolerant, what: str, field: str) -> None:
     """With `tolerate_uids`: stored byte for byte, and never part of a path. Else refused."""
     unusual, study = UIDS[what], new_uid()
     uids = {"study": study, "series": f"{study}.1", "instance": "1.2.3.9"} | {field: unusual}
@@ -507,14 +520,16 @@ def test_s44_uids_that_others_store_are_tolerated(gateway, tolerant, what: str, 
     assert verify(archive).ok
 
 
+@pytest.mark.fault("S44")
 @pytest.mark.parametrize("bad", ["1.2\\3", "1.2\x01", "1.2.\xe9", "5" * 129, ""])
-def test_s44_other_uids_are_refused_all_the_same(tolerant, bad: str) -> None:
+def test_other_uids_are_refused_all_the_same(tolerant, bad: str) -> None:
     parts = strange.parts("1.2.3.9", "1.2.3", "1.2.3.1", 1)
     parts[strange.STUDY_AT] = wire.element(0x0020000D, b"UI", bad.encode("latin-1"))
     assert status_of(send(tolerant, b"".join(parts))) == 0xC001
 
 
-def test_s45_what_stands_before_the_uids_is_not_kept_in_memory(start) -> None:
+@pytest.mark.fault("S45")
+def test_what_stands_before_the_uids_is_not_kept_in_memory(start) -> None:
     """128 MB before the UIDs, and as much with none behind it."""
     own = start(builder="release_grace_secs = 0")
     study = new_uid()
@@ -550,6 +565,7 @@ def split(data: bytes, kind: int, pixels: int, sizes: list[int]) -> tuple[object
     return reader.fault, uids, found and found.length
 
 
+@pytest.mark.fault("S46")
 @settings(deadline=None, max_examples=150)
 @given(
     what=st.sampled_from(ALL_MALFORMED[:-2]) | st.sampled_from(sorted(WILD)),
@@ -558,7 +574,7 @@ def split(data: bytes, kind: int, pixels: int, sizes: list[int]) -> tuple[object
     cut=st.integers(0, 400),
     noise=st.binary(max_size=3),
 )
-def test_s46_any_split_of_any_data_set_says_the_same(
+def test_any_split_of_any_data_set_says_the_same(
     what: str, pixels: int, sizes: list[int], cut: int, noise: bytes
 ) -> None:
     """And a comment has 64 printable characters at most, whatever the bytes are."""
@@ -578,7 +594,8 @@ def test_s46_any_split_of_any_data_set_says_the_same(
         assert twin.fault == bool(told[0])
 
 
-def test_s45_what_is_kept_of_a_head_is_what_is_described() -> None:
+@pytest.mark.fault("S45")
+def test_what_is_kept_of_a_head_is_what_is_described() -> None:
     """Each element that describes anything, 1024 bytes of it."""
     assert WANTED <= _core.HEAD_TAGS
     head = b"".join(wire.element(tag, b"LO", b"v" * 3000) for tag in sorted(_core.HEAD_TAGS))
@@ -587,10 +604,11 @@ def test_s45_what_is_kept_of_a_head_is_what_is_described() -> None:
     assert set(map(len, found.values())) == {_core.HEAD_VALUE_MAX}
 
 
+@pytest.mark.fault("S49")
 @pytest.mark.parametrize("kind", [0, 1], ids=["announced as implicit", "explicit"])
 @pytest.mark.parametrize("length", [0, 7, 8, 40, 100_000, UNDEFINED - 1])
 @pytest.mark.parametrize("tag", sorted(_core.HEAD_TAGS))
-def test_s49_a_sequence_in_place_of_a_value_is_not_kept(tag: int, length: int, kind: int) -> None:
+def test_a_sequence_in_place_of_a_value_is_not_kept(tag: int, length: int, kind: int) -> None:
     """It was taken for a value that had come: up to 1024 bytes of the process's memory."""
     head = struct.pack("<HH2sHL", tag >> 16, tag & 0xFFFF, b"SQ", 0, length)
     inside = (
@@ -601,7 +619,8 @@ def test_s49_a_sequence_in_place_of_a_value_is_not_kept(tag: int, length: int, k
         assert found in ({}, {0x00200013: b"7 "}), found
 
 
-def test_s49_nobodys_memory_is_in_an_envelope(gateway) -> None:
+@pytest.mark.fault("S49")
+def test_nobodys_memory_is_in_an_envelope(gateway) -> None:
     """Fields whose element is a sequence are absent from metadata.json."""
     study = new_uid()
     parts = strange.parts("1.2.3.9", study, f"{study}.1", 1, 1)
@@ -618,8 +637,9 @@ def test_s49_nobodys_memory_is_in_an_envelope(gateway) -> None:
     assert not {"modality", "patient_name", "patient_id"} & {k for k, v in told.items() if v}
 
 
+@pytest.mark.fault("S45")
 @pytest.mark.parametrize("off", [-1, 0, 1])
-def test_s45_what_is_known_ends_the_head(off: int) -> None:
+def test_what_is_known_ends_the_head(off: int) -> None:
     """With the UIDs first, an element that ends HEAD_KNOWN_MAX behind them is not waited for, and
     nothing behind it describes the instance."""
     parts = strange.parts("1.2.3.9", "1.2.3", "1.2.3.1", 7)
@@ -633,8 +653,9 @@ def test_s45_what_is_known_ends_the_head(off: int) -> None:
     assert whole_head.length == (len(uids) if off > 0 else len(head) + fill)
 
 
+@pytest.mark.fault("S31")
 @pytest.mark.parametrize("off", [-1, 0, 1])
-def test_s31_bytes_of_file_meta_information(off: int) -> None:
+def test_bytes_of_file_meta_information(off: int) -> None:
     """File Meta Information within META_BYTES_MAX is read; a longer one is not judged."""
     size = META_BYTES_MAX + off
     meta = reference.file_meta(wire.CT, "1.2.3.9", EXPLICIT, "A", "B", ("1.2", "X"))

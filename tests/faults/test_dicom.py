@@ -95,7 +95,8 @@ def study_for(packer: int, packers: int = 2) -> str:
 # -- F45 to F47: slow and silent -------------------------------------------------------------------
 
 
-def test_f45_a_full_lane_is_back_pressure_and_a_late_success(start) -> None:
+@pytest.mark.fault("F45")
+def test_a_full_lane_is_back_pressure_and_a_late_success(start) -> None:
     """The packer stands still for longer than dimse_timeout_secs: that is not the peer's fault.
 
     The row's A700 after a wait is an A-ABORT here (after GRANT_SECS): what was not taken would
@@ -131,7 +132,8 @@ def test_f45_a_full_lane_is_back_pressure_and_a_late_success(start) -> None:
     assert len(stored(own, other)) == count
 
 
-def test_f45_a_reset_while_the_lane_is_full_costs_no_processor(start) -> None:
+@pytest.mark.fault("F45")
+def test_a_reset_while_the_lane_is_full_costs_no_processor(start) -> None:
     own = start(fastjmix=SMALL_LANES)
     works(own)
     packer, receiver = own.children()["packer-0"], own.children()["receiver-0"]
@@ -191,7 +193,8 @@ SLOW = {
 }
 
 
-def test_f46_slow_and_silent_peers_are_ended(strict) -> None:
+@pytest.mark.fault("F46")
+def test_slow_and_silent_peers_are_ended(strict) -> None:
     """Each for its own reason, at its own limit, and not before.
 
     A-ABORT comes with source 0 (service user) where the row has 2: PS3.8 knows no timer but ARTIM,
@@ -230,8 +233,9 @@ def test_f46_slow_and_silent_peers_are_ended(strict) -> None:
     works(strict)
 
 
+@pytest.mark.fault("F46")
 @pytest.mark.timeout(by_form(300, 900))
-def test_f46_two_hundred_slow_peers_beside_four_honest_ones(start, tmp_path) -> None:
+def test_two_hundred_slow_peers_beside_four_honest_ones(start, tmp_path) -> None:
     """The honest ones keep 80 % of their rate (in the short form, on a busy machine, 30 %)."""
     own = start(
         fastjmix=SMALL_LANES,
@@ -295,7 +299,8 @@ def vanish(peer: Peer) -> None:
     peer.socket.close()
 
 
-def test_f47_a_peer_that_vanishes_is_noticed(strict) -> None:
+@pytest.mark.fault("F47")
+def test_a_peer_that_vanishes_is_noticed(strict) -> None:
     """By keepalive after 60 s of silence (see the next test), or sooner by its own limit."""
     with Peer(strict.dicom_port) as works_first:
         works_first.associate()
@@ -312,7 +317,8 @@ def test_f47_a_peer_that_vanishes_is_noticed(strict) -> None:
     works(strict)
 
 
-def test_f47_every_connection_is_watched_by_keepalive(gateway) -> None:
+@pytest.mark.fault("F47")
+def test_every_connection_is_watched_by_keepalive(gateway) -> None:
     """The kernel's timer 2 (keepalive) of the server's end, due in 30 s: not in two hours."""
     with Peer(gateway.dicom_port) as peer:
         peer.associate()
@@ -331,8 +337,9 @@ def test_f47_every_connection_is_watched_by_keepalive(gateway) -> None:
 # -- F48 to F50: associations that end in odd ways -------------------------------------------------
 
 
+@pytest.mark.fault("F48")
 @pytest.mark.parametrize("way", ["A-ABORT", "FIN", "RST", "A-RELEASE-RQ"])
-def test_f48_the_end_inside_a_data_set(gateway, way: str) -> None:
+def test_the_end_inside_a_data_set(gateway, way: str) -> None:
     """What was acknowledged is kept; of what was arriving nothing is."""
     study = new_uid()
     data = wire.data_set(study=study)
@@ -357,7 +364,8 @@ def test_f48_the_end_inside_a_data_set(gateway, way: str) -> None:
     works(gateway)
 
 
-def test_f49_an_association_without_an_instance_leaves_nothing(start) -> None:
+@pytest.mark.fault("F49")
+def test_an_association_without_an_instance_leaves_nothing(start) -> None:
     own = start(builder="release_grace_secs = 0")
     with Peer(own.dicom_port) as idle, Peer(own.dicom_port) as short:
         idle.associate()
@@ -374,7 +382,8 @@ def test_f49_an_association_without_an_instance_leaves_nothing(start) -> None:
 # -- F51, F52: the same instance again -------------------------------------------------------------
 
 
-def test_f51_the_same_instance_after_a_seal_and_a_restart_is_sent_again(start) -> None:
+@pytest.mark.fault("F51")
+def test_the_same_instance_after_a_seal_and_a_restart_is_sent_again(start) -> None:
     """Within an open envelope it is kept once (the next test of this row). After that it is a new
     envelope: a person who sends a study again wants it to arrive, and the upstream may have lost
     it. The row's window of de-duplication that survives a restart would be a promise to withhold.
@@ -397,7 +406,8 @@ def test_f51_the_same_instance_after_a_seal_and_a_restart_is_sent_again(start) -
     assert stored(again, study, 3) == {"1.2.3.9": data}
 
 
-def test_f51_the_same_instance_in_an_open_envelope_is_kept_once(gateway) -> None:
+@pytest.mark.fault("F51")
+def test_the_same_instance_in_an_open_envelope_is_kept_once(gateway) -> None:
     study = new_uid()
     data = wire.data_set(study=study)
     with Peer(gateway.dicom_port) as peer:
@@ -413,8 +423,9 @@ def test_f51_the_same_instance_in_an_open_envelope_is_kept_once(gateway) -> None
     assert len([name for name in members(archive) if name.endswith(".dcm")]) == 1
 
 
+@pytest.mark.fault("F52")
 @pytest.mark.parametrize("peers", [2, 5, 20])
-def test_f52_the_same_instance_on_many_associations_at_once(gateway, peers: int) -> None:
+def test_the_same_instance_on_many_associations_at_once(gateway, peers: int) -> None:
     for _ in range(by_form(3, 330)):
         study = new_uid()
         data = wire.data_set(study=study, pixels=os.urandom(50_000))
@@ -456,11 +467,12 @@ def large(size: int, study: str) -> Iterator[bytes]:
             part -= min(part, len(BLOCK))
 
 
+@pytest.mark.fault("F54")
 @pytest.mark.parametrize(
     "size",
     by_form([(256 << 20) + 1], [(1 << 31) + 1, (1 << 32) - 1, 1 << 32, 5 << 30]),
 )
-def test_f54_memory_does_not_grow_with_the_instance(start, size: int) -> None:
+def test_memory_does_not_grow_with_the_instance(start, size: int) -> None:
     """The fast form is smaller than the row, and 256 times its lane."""
     own = start(fastjmix=SMALL_LANES, builder="release_grace_secs = 0")
     study = new_uid()
@@ -496,20 +508,23 @@ def test_f54_memory_does_not_grow_with_the_instance(start, size: int) -> None:
 # -- F55 to F60: messages --------------------------------------------------------------------------
 
 
-def test_f55_a_store_without_a_data_set_is_refused(peer) -> None:
+@pytest.mark.fault("F55")
+def test_a_store_without_a_data_set_is_refused(peer) -> None:
     peer.send(wire.p_data(wire.pdvs(1, wire.store_rq("1.2.3", data_set=wire.NO_DATA_SET), True)))
     assert peer.status() == 0xC000
     assert peer.store(b"") & 0xF000 == 0xC000  # announced, and one empty PDV
     assert peer.store(wire.data_set(study=new_uid())) == 0
 
 
+@pytest.mark.fault("F56")
 @pytest.mark.parametrize("context", [0, 2, 5, 255])
-def test_f56_a_context_that_was_not_accepted_is_aborted(peer, context: int) -> None:
+def test_a_context_that_was_not_accepted_is_aborted(peer, context: int) -> None:
     peer.send(wire.p_data(wire.pdvs(context, wire.store_rq("1.2"), True)))
     assert peer.pdu() == PROVIDER_6
 
 
-def test_f56_a_data_set_in_another_context_than_its_command_is_aborted(gateway, peer) -> None:
+@pytest.mark.fault("F56")
+def test_a_data_set_in_another_context_than_its_command_is_aborted(gateway, peer) -> None:
     items = wire.pdvs(1, wire.store_rq("1.2.3.9"), True) + wire.pdvs(3, wire.data_set(), False)
     with Peer(gateway.dicom_port) as good:
         good.associate()
@@ -534,8 +549,9 @@ WRONG_FLAGS = {
 }
 
 
+@pytest.mark.fault("F57")
 @pytest.mark.parametrize("what", WRONG_FLAGS)
-def test_f57_wrong_message_control_headers_are_aborted(peer, what: str) -> None:
+def test_wrong_message_control_headers_are_aborted(peer, what: str) -> None:
     """The first of two "last" fragments ended its data set, which is kept as it came."""
     peer.send(wire.p_data(WRONG_FLAGS[what]))
     if what == "two lasts":
@@ -543,8 +559,9 @@ def test_f57_wrong_message_control_headers_are_aborted(peer, what: str) -> None:
     assert peer.pdu() == PROVIDER_6
 
 
+@pytest.mark.fault("F58")
 @pytest.mark.parametrize("size", [1, 3, 7])
-def test_f58_tiny_fragments_are_put_together_exactly(gateway, size: int) -> None:
+def test_tiny_fragments_are_put_together_exactly(gateway, size: int) -> None:
     study = new_uid()
     data = wire.data_set(study=study, pixels=os.urandom(6000))
     pieces = [size] * (len(data) // size + 1)
@@ -558,7 +575,8 @@ def test_f58_tiny_fragments_are_put_together_exactly(gateway, size: int) -> None
     assert stored(gateway, study) == {"1.2.3.9": data}
 
 
-def test_f59_command_and_data_and_several_instances_in_one_pdu(gateway) -> None:
+@pytest.mark.fault("F59")
+def test_command_and_data_and_several_instances_in_one_pdu(gateway) -> None:
     study = new_uid()
     sets = {f"1.2.{n}": wire.data_set(f"1.2.{n}", study=study) for n in range(1, 9)}
     items = []
@@ -572,8 +590,9 @@ def test_f59_command_and_data_and_several_instances_in_one_pdu(gateway) -> None:
     assert stored(gateway, study) == sets
 
 
+@pytest.mark.fault("F60")
 @pytest.mark.parametrize("length", [0, 5, 131_073, 0x7FFFFFFF, 0xFFFFFFFF])
-def test_f60_a_pdu_of_an_impossible_length_is_refused_by_its_header(gateway, length: int) -> None:
+def test_a_pdu_of_an_impossible_length_is_refused_by_its_header(gateway, length: int) -> None:
     with Peer(gateway.dicom_port) as peer:
         peer.associate()
         peer.send(struct.pack(">BBL", 4, 0, length))  # and no byte of what it announces
@@ -584,7 +603,8 @@ def test_f60_a_pdu_of_an_impossible_length_is_refused_by_its_header(gateway, len
 # -- F61, F62, F67: at the door --------------------------------------------------------------------
 
 
-def test_f61_strangers_fill_neither_memory_nor_the_log(start) -> None:
+@pytest.mark.fault("F61")
+def test_strangers_fill_neither_memory_nor_the_log(start) -> None:
     own = start(builder="release_grace_secs = 0")
     works(own)
     base, shared = at_rest(own), lanes_kb(own)
@@ -640,8 +660,9 @@ REQUESTS = {
 }
 
 
+@pytest.mark.fault("F62")
 @pytest.mark.parametrize("what", [name for name in REQUESTS if not name.startswith("called")])
-def test_f62_odd_requests_are_answered(gateway, what: str) -> None:
+def test_odd_requests_are_answered(gateway, what: str) -> None:
     request, answer = REQUESTS[what]
     with Peer(gateway.dicom_port) as peer:
         peer.send(request)
@@ -652,8 +673,9 @@ def test_f62_odd_requests_are_answered(gateway, what: str) -> None:
             assert len(results) == request.count(wire.item(0x30, wire.CT.encode()))
 
 
+@pytest.mark.fault("F67")
 @pytest.mark.parametrize("what", [name for name in REQUESTS if name.startswith("called")])
-def test_f67_ae_titles_are_compared_and_nothing_else(gateway, what: str) -> None:
+def test_ae_titles_are_compared_and_nothing_else(gateway, what: str) -> None:
     """Bytes 11 to 26 are the title, whatever is meant by them: a 17th character is the calling
     AE title's first."""
     request, answer = REQUESTS[what]
@@ -663,7 +685,8 @@ def test_f67_ae_titles_are_compared_and_nothing_else(gateway, what: str) -> None
         assert (kind, body if kind == 3 else b"") == answer
 
 
-def test_f67_calling_ae_titles_of_every_kind_are_let_in_without_a_table(gateway) -> None:
+@pytest.mark.fault("F67")
+def test_calling_ae_titles_of_every_kind_are_let_in_without_a_table(gateway) -> None:
     for calling in (b"", b" " * 16, b"\0" * 16, b"lower", b"../../x", b"\x1b[2J", b"\xc4\xd6"):
         study = new_uid()
         data = wire.data_set(study=study)
@@ -677,7 +700,8 @@ def test_f67_calling_ae_titles_of_every_kind_are_let_in_without_a_table(gateway)
 # -- F63 to F66: data sets -------------------------------------------------------------------------
 
 
-def test_f63_an_unknown_transfer_syntax_is_kept_and_another_service_refused(gateway) -> None:
+@pytest.mark.fault("F63")
+def test_an_unknown_transfer_syntax_is_kept_and_another_service_refused(gateway) -> None:
     """Unknown storage classes and syntaxes are taken and stored as they are; a service that is
     not offered gets result 3, a context without a transfer syntax result 4 (PS3.8 Table 9-18)."""
     study, private = new_uid(), "1.3.6.1.4.1.9999.2"
@@ -706,7 +730,8 @@ def deflated(data: bytes, zeros: int = 0) -> bytes:
     return whole + b"\0" * (len(whole) % 2)
 
 
-def test_f64_deflated_garbage_and_half_streams(gateway) -> None:
+@pytest.mark.fault("F64")
+def test_deflated_garbage_and_half_streams(gateway) -> None:
     study = new_uid()
     whole = deflated(wire.data_set(study=study, pixels=os.urandom(90_000)))
     with Peer(gateway.dicom_port) as peer:
@@ -752,8 +777,9 @@ def odd_data_sets(study: str) -> dict[str, tuple[bytes, bool]]:
     }
 
 
+@pytest.mark.fault("F65")
 @pytest.mark.parametrize("what", odd_data_sets(""))
-def test_f65_odd_data_sets_are_kept_byte_for_byte_or_refused(gateway, what: str) -> None:
+def test_odd_data_sets_are_kept_byte_for_byte_or_refused(gateway, what: str) -> None:
     study = new_uid()
     data, kept = odd_data_sets(study)[what]
     with Peer(gateway.dicom_port) as peer:
@@ -826,7 +852,8 @@ def crowd_of_500(own: Gateway) -> None:
     assert found == sent
 
 
-def test_f68_five_hundred_associations_in_one_second_with_a_limit_of_200(start) -> None:
+@pytest.mark.fault("F68")
+def test_five_hundred_associations_in_one_second_with_a_limit_of_200(start) -> None:
     """The rest is rejected (2/3/2) at once, everyone succeeds in the end, and nothing is left."""
     own = start(
         fastjmix=SMALL_LANES,
@@ -849,7 +876,8 @@ def test_f68_five_hundred_associations_in_one_second_with_a_limit_of_200(start) 
     back_to(own, kept, 0)
 
 
-def test_f69_thousands_of_connections_leave_nothing(start) -> None:
+@pytest.mark.fault("F69")
+def test_thousands_of_connections_leave_nothing(start) -> None:
     """Connects that close, and associations that abort: descriptors, memory, lanes as before."""
     own = start(fastjmix=SMALL_LANES, builder="release_grace_secs = 0")
     count = by_form(2000, 10_000)
@@ -881,9 +909,10 @@ def test_f69_thousands_of_connections_leave_nothing(start) -> None:
 OTHERS = {"C-FIND": 0x20, "C-MOVE": 0x21, "C-GET": 0x10, "N-ACTION": 0x130, "N-CREATE": 0x140}
 
 
+@pytest.mark.fault("F70")
 @pytest.mark.parametrize("service", OTHERS)
 @pytest.mark.parametrize("with_data", [True, False])
-def test_f70_other_services_are_refused_and_the_association_goes_on(
+def test_other_services_are_refused_and_the_association_goes_on(
     peer, service: str, with_data: bool
 ) -> None:
     request = wire.command(
@@ -903,7 +932,8 @@ def test_f70_other_services_are_refused_and_the_association_goes_on(
     assert peer.store(wire.data_set(study=new_uid())) == 0
 
 
-def test_f70_cancel_and_a_message_id_that_is_used_again(peer) -> None:
+@pytest.mark.fault("F70")
+def test_cancel_and_a_message_id_that_is_used_again(peer) -> None:
     """C-CANCEL has no answer; a Message ID is free again when its operation is over, and one
     operation at a time is what was negotiated."""
     cancel = {0x0100: wire.us(0x0FFF), 0x0120: wire.us(5), 0x0800: wire.us(wire.NO_DATA_SET)}

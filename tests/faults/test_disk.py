@@ -95,8 +95,9 @@ def never_synced_again(trace: Strace) -> None:
     assert failed, "nothing failed"
 
 
+@pytest.mark.fault("F19")
 @pytest.mark.parametrize("nth", by_form([1, 2, 4, 6], list(range(1, 51))))
-def test_f19_eio_from_the_nth_fdatasync(start, tmp_path, nth: int) -> None:
+def test_eio_from_the_nth_fdatasync(start, tmp_path, nth: int) -> None:
     """One of: the recipe, a commit, a commit with promises before it, the seal, its ticket …"""
     own, ledger = start(builder=f"{SOON}\nmax_envelope_instances = 5"), Ledger()
     with injecting(own, tmp_path / "trace", "fdatasync", "EIO", str(nth)) as trace:
@@ -114,8 +115,9 @@ def test_f19_eio_from_the_nth_fdatasync(start, tmp_path, nth: int) -> None:
     assert {len(ids) for uid, ids in where(archives).items() if uid in ledger.promised} == {1}
 
 
+@pytest.mark.fault("F21")
 @pytest.mark.parametrize("problem", ["ENOSPC", "EDQUOT"])
-def test_f21_no_space_from_fdatasync(start, tmp_path, problem: str) -> None:
+def test_no_space_from_fdatasync(start, tmp_path, problem: str) -> None:
     """Delayed allocation and quotas may say so only there: the pages are as lost as after EIO."""
     own, ledger = start(builder=LATE), Ledger()
     with (
@@ -145,8 +147,9 @@ ALL_EARLY = [
 ]
 
 
+@pytest.mark.fault("F19")
 @pytest.mark.parametrize(("call", "what", "nth"), by_form(EARLY, ALL_EARLY))
-def test_f19_an_error_before_the_first_promise_or_the_next(
+def test_an_error_before_the_first_promise_or_the_next(
     start, tmp_path, call: str, what: str, nth: int
 ) -> None:
     """From a write, or from the sync of a name that leads to a new envelope: its instance is
@@ -180,7 +183,8 @@ def left_alone(trace: Strace, what: str) -> None:
     assert suspect, "nothing failed"
 
 
-def test_f21_eio_at_close(start, tmp_path) -> None:
+@pytest.mark.fault("F21")
+def test_eio_at_close(start, tmp_path) -> None:
     """The last call that may tell of a write that failed: the envelope is made anew."""
     own, ledger = start(builder=LATE), Ledger()
     with opened(own) as peer:
@@ -193,7 +197,8 @@ def test_f21_eio_at_close(start, tmp_path) -> None:
     ledger.check(settled(again))
 
 
-def test_f19_a_second_failure_stops_the_intake_until_the_disk_is_well(start, tmp_path) -> None:
+@pytest.mark.fault("F19")
+def test_a_second_failure_stops_the_intake_until_the_disk_is_well(start, tmp_path) -> None:
     own, ledger = start(builder=LATE), Ledger()
     own.wait_for("http_listening")
     with opened(own) as peer:
@@ -219,9 +224,10 @@ def test_f19_a_second_failure_stops_the_intake_until_the_disk_is_well(start, tmp
 # -- a kill, or an error, at every step ------------------------------------------------------------
 
 
+@pytest.mark.fault("F19")
 @pytest.mark.parametrize("call", ["pwritev2", "fdatasync", "renameat2"])
 @pytest.mark.parametrize("nth", by_form([1, 2, 3], list(range(1, 16))))
-def test_f19_the_packer_is_killed_at_its_nth_call(start, tmp_path, call: str, nth: int) -> None:
+def test_the_packer_is_killed_at_its_nth_call(start, tmp_path, call: str, nth: int) -> None:
     own, ledger = start(builder=f"{SOON}\nmax_envelope_instances = 3"), Ledger()
     with injecting(own, tmp_path / "trace", call, "SIGKILL", str(nth)):
         with opened(own) as peer:
@@ -251,13 +257,12 @@ FAULTS = {"SIGKILL": SEAL, "EIO": SEAL, "ENOSPC": SEAL[:9]}
 STEPS = [(what, *step) for what, steps in FAULTS.items() for step in steps]
 
 
+@pytest.mark.fault("F19")
 @pytest.mark.parametrize(
     ("what", "call", "nth"),
     by_form([s for n, s in enumerate(STEPS) if n < 11 or n % 3 == 0], STEPS),
 )
-def test_f19_a_fault_at_every_step_of_the_seal(
-    start, tmp_path, what: str, call: str, nth: int
-) -> None:
+def test_a_fault_at_every_step_of_the_seal(start, tmp_path, what: str, call: str, nth: int) -> None:
     """Each instance ends in one envelope, once, whatever happens to the seal."""
     own, ledger = start(builder="release_grace_secs = 0.3"), Ledger()
     with opened(own) as peer:
@@ -278,7 +283,8 @@ def test_f19_a_fault_at_every_step_of_the_seal(
 # -- group commit, and the order of sync and answer ------------------------------------------------
 
 
-def test_f19_each_answer_follows_the_sync_that_covers_it(start, tmp_path) -> None:
+@pytest.mark.fault("F19")
+def test_each_answer_follows_the_sync_that_covers_it(start, tmp_path) -> None:
     """strace sees both processes: written, synced, its names synced, and only then answered."""
     own, ledger = start(builder=LATE), Ledger()
     pids = [child(own, name) for name in ("receiver-0", "packer-0")]
@@ -338,7 +344,8 @@ def unescaped(text: str) -> bytes:
     return bytes.fromhex(text.replace("\\x", ""))
 
 
-def test_f19_one_sync_covers_all_that_wait(start, tmp_path) -> None:
+@pytest.mark.fault("F19")
+def test_one_sync_covers_all_that_wait(start, tmp_path) -> None:
     """On a disk that takes 30 ms to sync, 64 associations share each sync."""
     own, ledger = start(builder=LATE, fastjmix="lane_bytes = 1048576"), Ledger()
     options = ["-e", "trace=fdatasync", "-e", "inject=fdatasync:delay_enter=30000"]
@@ -357,7 +364,8 @@ def test_f19_one_sync_covers_all_that_wait(start, tmp_path) -> None:
 # -- F20: a full disk ------------------------------------------------------------------------------
 
 
-def test_f20_a_full_disk_refuses_and_keeps_its_promises(start, disk_on) -> None:
+@pytest.mark.fault("F20")
+def test_a_full_disk_refuses_and_keeps_its_promises(start, disk_on) -> None:
     """No marks: pwrite(2) itself says ENOSPC. Nothing that was there is harmed."""
     disk = disk_on(size=32 << 20)
     own = start(builder=LATE, storage="soft_reserve_bytes = 0\nhard_reserve_bytes = 0")
@@ -376,7 +384,8 @@ def test_f20_a_full_disk_refuses_and_keeps_its_promises(start, disk_on) -> None:
     assert len(archives) == 1  # the envelope that was open all the time
 
 
-def test_f20_under_the_marks_nothing_new_and_all_is_sealed(start, disk_on) -> None:
+@pytest.mark.fault("F20")
+def test_under_the_marks_nothing_new_and_all_is_sealed(start, disk_on) -> None:
     disk = disk_on(size=48 << 20)
     soft, hard = 12 << 20, 4 << 20
     marks = f"soft_reserve_bytes = {soft}\nhard_reserve_bytes = {hard}"
@@ -398,8 +407,9 @@ def test_f20_under_the_marks_nothing_new_and_all_is_sealed(start, disk_on) -> No
     until(lambda: rejection(own) is None, "accepted again")
 
 
+@pytest.mark.fault("F20")
 @pytest.mark.parametrize("more", [-1, 0, 1])
-def test_f20_marks_to_the_byte(tmp_path, more: int) -> None:
+def test_marks_to_the_byte(tmp_path, more: int) -> None:
     """On a real file system: at the mark is not under it."""
     disk = Memory(tmp_path / "small", 4 << 20)
     try:
@@ -416,7 +426,8 @@ def test_f20_marks_to_the_byte(tmp_path, more: int) -> None:
         disk.close()
 
 
-def test_f20_after_the_soft_mark_a_tenth_more_must_be_free(tmp_path) -> None:
+@pytest.mark.fault("F20")
+def test_after_the_soft_mark_a_tenth_more_must_be_free(tmp_path) -> None:
     disk = Memory(tmp_path / "small", 4 << 20)
     try:
         soft = 2 << 20
@@ -442,7 +453,8 @@ def test_f20_after_the_soft_mark_a_tenth_more_must_be_free(tmp_path) -> None:
 # -- F22, F26: a file system that takes nothing ----------------------------------------------------
 
 
-def test_f22_read_only_while_running(start, disk_on) -> None:
+@pytest.mark.fault("F22")
+def test_read_only_while_running(start, disk_on) -> None:
     disk = disk_on()
     own, ledger = start(builder=SOON), Ledger()
     with opened(own) as peer:
@@ -472,7 +484,8 @@ def remounted(disk: Disk, options: str) -> bool:
     return True
 
 
-def test_f26_no_inodes(start, disk_on) -> None:
+@pytest.mark.fault("F26")
+def test_no_inodes(start, disk_on) -> None:
     disk = disk_on("-N", "64", size=16 << 20)
     own = start(builder=LATE, storage="soft_reserve_bytes = 0\nhard_reserve_bytes = 0")
     ledger, files = Ledger(), []
@@ -492,7 +505,8 @@ def test_f26_no_inodes(start, disk_on) -> None:
     ledger.check(own.envelopes("outbox"))
 
 
-def test_f26_a_directory_that_cannot_be_written(start, disk_on) -> None:
+@pytest.mark.fault("F26")
+def test_a_directory_that_cannot_be_written(start, disk_on) -> None:
     disk_on()
     own, ledger = start(builder=SOON), Ledger()
     building = own.spool / "building"
@@ -516,7 +530,8 @@ def ticks(pid: int) -> int:
     return int(fields[11]) + int(fields[12])
 
 
-def test_f26_no_descriptors(start) -> None:
+@pytest.mark.fault("F26")
+def test_no_descriptors(start) -> None:
     """With 64 descriptors a packer has room for some envelopes, and says no to the others."""
     own, ledger = start(builder=LATE), Ledger()
     packer = child(own, "packer-0")
@@ -561,7 +576,8 @@ def refused(directory: Path, *prefix: str, **parts: str) -> str:
     return told
 
 
-def test_f23_a_spool_in_memory(tmp_path, start) -> None:
+@pytest.mark.fault("F23")
+def test_a_spool_in_memory(tmp_path, start) -> None:
     disk = Memory(tmp_path / "own" / "spool", 64 << 20)
     try:
         assert "is on tmpfs, which is memory" in refused(tmp_path / "own")
@@ -575,7 +591,8 @@ def test_f23_a_spool_in_memory(tmp_path, start) -> None:
         disk.close()
 
 
-def test_f23_an_overlay_on_memory(tmp_path) -> None:
+@pytest.mark.fault("F23")
+def test_an_overlay_on_memory(tmp_path) -> None:
     memory = Memory(tmp_path / "memory", 16 << 20)
     at = tmp_path / "own" / "spool"
     at.mkdir(parents=True)
@@ -594,7 +611,8 @@ def test_f23_an_overlay_on_memory(tmp_path) -> None:
         memory.close()
 
 
-def test_f23_missing_and_in_the_way(tmp_path) -> None:
+@pytest.mark.fault("F23")
+def test_missing_and_in_the_way(tmp_path) -> None:
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "spool").write_text("a file")
     assert "is not a directory ([storage.options] path)" in refused(tmp_path / "own")
@@ -603,7 +621,8 @@ def test_f23_missing_and_in_the_way(tmp_path) -> None:
     assert "is a symbolic link" in refused(tmp_path / "own")
 
 
-def test_f23_the_wrong_owner(tmp_path) -> None:
+@pytest.mark.fault("F23")
+def test_the_wrong_owner(tmp_path) -> None:
     spool = tmp_path / "own" / "spool"
     (spool / "outbox").mkdir(parents=True)
     as_root("chown", "12345", spool / "outbox")
@@ -613,7 +632,8 @@ def test_f23_the_wrong_owner(tmp_path) -> None:
         as_root("chown", str(os.geteuid()), spool / "outbox")
 
 
-def test_f23_two_file_systems(tmp_path) -> None:
+@pytest.mark.fault("F23")
+def test_two_file_systems(tmp_path) -> None:
     other = Memory(tmp_path / "own" / "spool" / "outbox", 1 << 20)
     try:
         assert "are on several file systems" in refused(tmp_path / "own")
@@ -621,7 +641,8 @@ def test_f23_two_file_systems(tmp_path) -> None:
         other.close()
 
 
-def test_f23_read_only_from_the_start(tmp_path, disk_on) -> None:
+@pytest.mark.fault("F23")
+def test_read_only_from_the_start(tmp_path, disk_on) -> None:
     disk = disk_on()
     spool = Spool(disk.at)
     spool.prepare()
@@ -630,7 +651,8 @@ def test_f23_read_only_from_the_start(tmp_path, disk_on) -> None:
     assert "Read-only file system" in refused(tmp_path / "own")
 
 
-def test_f27_too_little_memory_for_lanes(tmp_path) -> None:
+@pytest.mark.fault("F27")
+def test_too_little_memory_for_lanes(tmp_path) -> None:
     """A limit on the size of files holds for memory without a name too."""
     told = refused(
         tmp_path / "own", "prlimit", "--fsize=8388608",
@@ -639,7 +661,8 @@ def test_f27_too_little_memory_for_lanes(tmp_path) -> None:
     assert re.search(r"\d{9} bytes of shared memory for 400 lanes cannot be had", told)
 
 
-def test_f27_no_memory_for_a_lane_while_running(start, tmp_path) -> None:
+@pytest.mark.fault("F27")
+def test_no_memory_for_a_lane_while_running(start, tmp_path) -> None:
     """One lane has its memory; for a second there is none, then there is some again."""
     own = start(fastjmix="lane_bytes = 1048576", builder="release_grace_secs = 30")
     receiver = own.children()["receiver-0"]
@@ -710,7 +733,8 @@ def flip(path: Path, offset: int) -> None:
         file.write(bytes([byte ^ 0x10]))
 
 
-def test_f25_damage_is_loud_and_a_torn_tail_is_not(start) -> None:
+@pytest.mark.fault("F25")
+def test_damage_is_loud_and_a_torn_tail_is_not(start) -> None:
     own, ledger = start(builder=LATE), Ledger()
     with opened(own) as peer:
         for _ in range(5):
@@ -765,7 +789,8 @@ def test_f25_damage_is_loud_and_a_torn_tail_is_not(start) -> None:
     assert "fastjmix_members_damaged_total 8.0" in totals
 
 
-def test_f25_a_draft_that_is_all_damage_is_kept(start) -> None:
+@pytest.mark.fault("F25")
+def test_a_draft_that_is_all_damage_is_kept(start) -> None:
     own, ledger = start(builder=LATE), Ledger()
     with opened(own) as peer:
         assert ledger.store(peer) == 0
@@ -780,7 +805,8 @@ def test_f25_a_draft_that_is_all_damage_is_kept(start) -> None:
     assert again.envelopes("rejected")[0].stat().st_size == size
 
 
-def test_f25_a_copy_that_was_not_finished_is_made_again(start) -> None:
+@pytest.mark.fault("F25")
+def test_a_copy_that_was_not_finished_is_made_again(start) -> None:
     """The process died between the fresh draft and the farewell to the old one."""
     own, ledger = start(builder=LATE), Ledger()
     with opened(own) as peer:
@@ -799,7 +825,8 @@ def test_f25_a_copy_that_was_not_finished_is_made_again(start) -> None:
     ledger.check(archives)
 
 
-def test_f19_a_suspect_draft_is_copied_by_the_next_start_too(start) -> None:
+@pytest.mark.fault("F19")
+def test_a_suspect_draft_is_copied_by_the_next_start_too(start) -> None:
     own, ledger = start(builder=LATE), Ledger()
     with opened(own) as peer:
         for _ in range(3):
@@ -816,7 +843,8 @@ def test_f19_a_suspect_draft_is_copied_by_the_next_start_too(start) -> None:
     assert again.envelopes("rejected") == []
 
 
-def test_f25_what_cannot_be_read_back_for_its_digest_goes_to_another_envelope(start) -> None:
+@pytest.mark.fault("F25")
+def test_what_cannot_be_read_back_for_its_digest_goes_to_another_envelope(start) -> None:
     """Acknowledged already: the rest of its study is not to be lost for it either."""
     own, ledger = start(env={VARIABLE: "packer.digesting:eio:3"}, builder=LATE), Ledger()
     with opened(own) as peer:
@@ -829,7 +857,8 @@ def test_f25_what_cannot_be_read_back_for_its_digest_goes_to_another_envelope(st
     ledger.check(own.envelopes("outbox"))
 
 
-def test_f25_damage_between_the_write_and_its_digest_is_loud(start) -> None:
+@pytest.mark.fault("F25")
+def test_damage_between_the_write_and_its_digest_is_loud(start) -> None:
     """The digest is of what the file holds, and only if that is what arrived."""
     own, ledger = start(env={VARIABLE: "packer.digesting:stop:3"}, builder=LATE), Ledger()
     with opened(own) as peer:
@@ -853,7 +882,8 @@ def test_f25_damage_between_the_write_and_its_digest_is_loud(start) -> None:
     assert "CRC-32" in Spool(own.spool).ticket("rejected", rejected.stem).refusal["why"]
 
 
-def test_f24_a_flipped_bit_in_a_sealed_envelope_is_found(start) -> None:
+@pytest.mark.fault("F24")
+def test_a_flipped_bit_in_a_sealed_envelope_is_found(start) -> None:
     """In its structure by the structure, in an instance by its CRC-32: no bit is left out."""
     own, ledger = start(builder=SOON), Ledger()
     with opened(own) as peer:
@@ -879,7 +909,8 @@ def members_of(archive: Path) -> Iterator[tuple[int, int]]:
         offset = data_offset(member) + member.size
 
 
-def test_f25_the_journal_is_exact_after_a_kill(start) -> None:
+@pytest.mark.fault("F25")
+def test_the_journal_is_exact_after_a_kill(start) -> None:
     """Each member that was acknowledged stands in it, in both kinds of durability."""
     for durability in ("fsync", "page-cache"):
         own, ledger = start(builder=f'{LATE}\ndurability = "{durability}"'), Ledger()

@@ -31,7 +31,8 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
     one.close()
 
 
-def test_f86_drafts_that_cannot_be_recovered_stop_nobody(disk: Disk) -> None:
+@pytest.mark.fault("F86")
+def test_drafts_that_cannot_be_recovered_stop_nobody(disk: Disk) -> None:
     """Two drafts may not be opened for writing and a third one may: it is sealed, and new instances
     are accepted. The two are sealed when they may be opened."""
     ledger = Ledger()
@@ -88,7 +89,8 @@ def left_by_a_kill(tmp_path: Path, ledger: Ledger) -> tuple[Spool, Leftover]:
     return spool, leftover
 
 
-def test_f87_a_draft_that_is_away_for_now_is_not_forgotten(tmp_path: Path) -> None:
+@pytest.mark.fault("F87")
+def test_a_draft_that_is_away_for_now_is_not_forgotten(tmp_path: Path) -> None:
     """building/ is moved away, made again, and moved back, while a draft waits for its recovery."""
     ledger = Ledger()
     spool, leftover = left_by_a_kill(tmp_path, ledger)
@@ -105,7 +107,8 @@ def test_f87_a_draft_that_is_away_for_now_is_not_forgotten(tmp_path: Path) -> No
     spool.release()
 
 
-def test_f87_an_original_that_cannot_leave_durably_counts(
+@pytest.mark.fault("F87")
+def test_an_original_that_cannot_leave_durably_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Either a draft or its copy is there, whichever call fails for want of descriptors."""
@@ -133,8 +136,9 @@ def test_f87_an_original_that_cannot_leave_durably_counts(
     spool.release()
 
 
+@pytest.mark.fault("F86")
 @pytest.mark.parametrize("ticket", [no_ticket, empty_ticket, foreign_ticket])
-def test_f86_another_form_without_its_ticket_is_made_anew(
+def test_another_form_without_its_ticket_is_made_anew(
     tmp_path: Path, ticket: Callable[[Path], None]
 ) -> None:
     """The archive beside it holds the acknowledged instances."""

@@ -51,8 +51,9 @@ def works(own: Gateway, instance: str = "1.2.3.99") -> None:
         peer.release()
 
 
+@pytest.mark.fault("S08")
 @pytest.mark.parametrize("missing", [0x0110, 0x0800])
-def test_s08_a_command_without_its_elements_costs_one_association(start, missing: int) -> None:
+def test_a_command_without_its_elements_costs_one_association(start, missing: int) -> None:
     own = start()
     elements = {
         0x0002: wire.uid(wire.CT),

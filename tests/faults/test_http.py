@@ -85,7 +85,8 @@ def never_two(port: int, base: str) -> None:
         assert json.loads(body)["error"], (name, body)
 
 
-def test_s20_the_store_never_answers_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.fault("S20")
+def test_the_store_never_answers_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "KEEPALIVE_SECS", 0.2)
 
     async def test(client: Client) -> None:
@@ -95,7 +96,8 @@ def test_s20_the_store_never_answers_twice(tmp_path: Path, monkeypatch: pytest.M
     with_store(tmp_path, test)
 
 
-def test_s20_the_api_never_answers_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.fault("S20")
+def test_the_api_never_answers_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On uvloop, as the process runs; with an upstream, so that POST is read."""
     monkeypatch.setattr(limits, "KEEPALIVE_SECS", 0.2)
     with running(tmp_path, replace(LISTENER, upstream=UPSTREAM)) as gateway:
@@ -103,7 +105,8 @@ def test_s20_the_api_never_answers_twice(tmp_path: Path, monkeypatch: pytest.Mon
         assert gateway.get("/healthz").json == {"status": "live"}
 
 
-def test_s20_the_parser_in_python_never_answers_twice(tmp_path: Path) -> None:
+@pytest.mark.fault("S20")
+def test_the_parser_in_python_never_answers_twice(tmp_path: Path) -> None:
     """Without aiohttp's compiled parser the result is the same, but for requests that it waits for
     or refuses with another 4xx."""
     arguments = [sys.executable, "-c", STORE_IN_PYTHON, str(tmp_path / "store")]
@@ -126,8 +129,9 @@ def test_s20_the_parser_in_python_never_answers_twice(tmp_path: Path) -> None:
 POST = "POST {} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/zip\r\n"
 
 
+@pytest.mark.fault("S13")
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd", "x-gzip", "gzip, identity"])
-def test_s13_no_body_is_inflated(tmp_path: Path, coding: str) -> None:
+def test_no_body_is_inflated(tmp_path: Path, coding: str) -> None:
     async def test(client: Client) -> None:
         status, refusal, _ = await client.post(envelope(), **{"Content-Encoding": coding})
         assert status == 415
@@ -138,7 +142,8 @@ def test_s13_no_body_is_inflated(tmp_path: Path, coding: str) -> None:
         assert gateway.post(envelope(), **{"Content-Encoding": coding}).status == 415
 
 
-def test_s13_a_length_over_the_limit_is_refused_before_a_byte_is_read(
+@pytest.mark.fault("S13")
+def test_a_length_over_the_limit_is_refused_before_a_byte_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Four gigabytes to a store that takes less, and more than the API takes at all."""
@@ -161,10 +166,9 @@ def test_s13_a_length_over_the_limit_is_refused_before_a_byte_is_read(
         assert not list(gateway.spool.building.iterdir())
 
 
+@pytest.mark.fault("S13")
 @pytest.mark.parametrize("over", [-1, 0, 1])
-def test_s13_the_limit_of_a_body(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, over: int
-) -> None:
+def test_the_limit_of_a_body(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, over: int) -> None:
     data = envelope(ID)
     monkeypatch.setattr(posting, "MAX_BODY_BYTES", len(data) - over)
     with running(tmp_path, replace(LISTENER, upstream=UPSTREAM)) as gateway:
@@ -185,7 +189,8 @@ def test_s13_the_limit_of_a_body(
             assert not list(gateway.spool.building.iterdir())
 
 
-def test_s13_a_body_stops_where_room_for_sealing_begins(
+@pytest.mark.fault("S13")
+def test_a_body_stops_where_room_for_sealing_begins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The hard mark is checked while the body comes, not only before it."""
@@ -208,10 +213,9 @@ def test_s13_a_body_stops_where_room_for_sealing_begins(
 # -- S14: who has access ---------------------------------------------------------------------------
 
 
+@pytest.mark.fault("S14")
 @pytest.mark.parametrize("address", ["0.0.0.0", "::"])
-def test_s14_an_open_listener_beyond_this_machine_does_not_start(
-    tmp_path: Path, address: str
-) -> None:
+def test_an_open_listener_beyond_this_machine_does_not_start(tmp_path: Path, address: str) -> None:
     path = write_config(tmp_path, 9)
     text = path.read_text()
     mark = '[network.http_net.http]\nbind_address = "127.0.0.1"'
@@ -226,7 +230,8 @@ def test_s14_an_open_listener_beyond_this_machine_does_not_start(
     assert "listening" not in ended.stderr
 
 
-def test_s14_the_api_reads_and_the_store_reads(tmp_path: Path) -> None:
+@pytest.mark.fault("S14")
+def test_the_api_reads_and_the_store_reads(tmp_path: Path) -> None:
     """Only POST to the collection changes anything; all other methods are refused."""
     methods = ("PUT", "PATCH", "DELETE", "TRACE", "CONNECT", "PROPFIND", "MKCOL", "MOVE")
     with running(tmp_path) as gateway:
@@ -240,7 +245,8 @@ def test_s14_the_api_reads_and_the_store_reads(tmp_path: Path) -> None:
 # -- S19: what peers wrote is data -----------------------------------------------------------------
 
 
-def test_s19_what_peers_wrote_comes_back_as_json_only(tmp_path: Path) -> None:
+@pytest.mark.fault("S19")
+def test_what_peers_wrote_comes_back_as_json_only(tmp_path: Path) -> None:
     """A script as a patient's name, a path, a header and a query."""
     script = "<script>alert(1)</script>"
     content = envelope_members(ID)
@@ -279,7 +285,8 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def test_s21_many_paths_that_are_not_there_leave_nothing(tmp_path: Path) -> None:
+@pytest.mark.fault("S21")
+def test_many_paths_that_are_not_there_leave_nothing(tmp_path: Path) -> None:
     """Route errors are not remembered: memory is the same after the first and the last quarter."""
     rounds, count = 4, by_form(2_000, 250_000)
 
@@ -304,7 +311,8 @@ def test_s21_many_paths_that_are_not_there_leave_nothing(tmp_path: Path) -> None
     with_store(tmp_path, test)
 
 
-def test_s21_a_body_in_chunks_of_one_byte_holds_nobody_up(tmp_path: Path) -> None:
+@pytest.mark.fault("S21")
+def test_a_body_in_chunks_of_one_byte_holds_nobody_up(tmp_path: Path) -> None:
     """Other clients are served meanwhile, and soon."""
     data = envelope(ID, image=bytes(by_form(100_000, 2_000_000)))
     body = b"".join(b"1\r\n%c\r\n" % byte for byte in data) + b"0\r\n\r\n"
@@ -331,7 +339,8 @@ def test_s21_a_body_in_chunks_of_one_byte_holds_nobody_up(tmp_path: Path) -> Non
     assert (tmp_path / "store" / f"{ID}.zip").read_bytes() == data
 
 
-def test_s21_pipelined_requests_wait_their_turn(tmp_path: Path) -> None:
+@pytest.mark.fault("S21")
+def test_pipelined_requests_wait_their_turn(tmp_path: Path) -> None:
     """A client that sends requests and reads nothing is not read any further."""
 
     async def test(client: Client) -> None:
@@ -359,6 +368,7 @@ def test_s21_pipelined_requests_wait_their_turn(tmp_path: Path) -> None:
 HEADER = b"GET /api/jmix/x HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
 
 
+@pytest.mark.fault("S23")
 @pytest.mark.parametrize("step", [None, 1], ids=["at once", "byte by byte"])
 @pytest.mark.parametrize(
     ("request_bytes", "fits"),
@@ -375,7 +385,7 @@ HEADER = b"GET /api/jmix/x HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
     ],
     ids=[f"{what} {where}" for what in ("value", "headers", "target") for where in "-0+"],
 )
-def test_s23_the_limits_of_a_head(
+def test_the_limits_of_a_head(
     tmp_path: Path, request_bytes: bytes, fits: bool, step: int | None
 ) -> None:
     """The same with one write and with one for each byte: no limit begins anew with a read."""
@@ -402,7 +412,8 @@ def test_s23_the_limits_of_a_head(
     with_store(tmp_path, test)
 
 
-def test_s23_a_head_that_drips_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.fault("S23")
+def test_a_head_that_drips_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The time is for the whole head: no byte restarts it. Also after a first request."""
     monkeypatch.setattr(limits, "KEEPALIVE_SECS", 0.4)
 
@@ -432,7 +443,8 @@ def test_s23_a_head_that_drips_is_cut_off(tmp_path: Path, monkeypatch: pytest.Mo
     with_store(tmp_path, test)
 
 
-def test_s21_an_answer_that_nobody_takes_is_not_kept(
+@pytest.mark.fault("S21")
+def test_an_answer_that_nobody_takes_is_not_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """JSON is held in memory until it is sent: a client that takes none of it is cut off."""
@@ -487,8 +499,9 @@ def served(connections: list[socket.socket]) -> int:
     return sum(alive(one) for one in connections)
 
 
+@pytest.mark.fault("S21")
 @pytest.mark.parametrize("over", [-1, 0, 1])
-def test_s21_connections_of_one_address(
+def test_connections_of_one_address(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, over: int
 ) -> None:
     """One address cannot take all connections: others are served beside it."""
@@ -513,7 +526,8 @@ def test_s21_connections_of_one_address(
     with_store(tmp_path, test)
 
 
-def test_s21_connections_in_all_are_bounded_without_a_request(
+@pytest.mark.fault("S21")
+def test_connections_in_all_are_bounded_without_a_request(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ten thousand that send nothing cannot take the descriptors: they are closed when accepted."""
@@ -544,6 +558,7 @@ def test_s21_connections_in_all_are_bounded_without_a_request(
 # -- S24: names that are not what they seem --------------------------------------------------------
 
 
+@pytest.mark.fault("S24")
 @pytest.mark.parametrize(
     "host",
     [
@@ -565,9 +580,7 @@ def test_s21_connections_in_all_are_bounded_without_a_request(
         "",
     ],
 )
-def test_s24_an_upstream_has_a_name_or_an_address_in_its_usual_form(
-    tmp_path: Path, host: str
-) -> None:
+def test_an_upstream_has_a_name_or_an_address_in_its_usual_form(tmp_path: Path, host: str) -> None:
     path = write_config(tmp_path, 9)
     text = path.read_text()
     mark = 'connection.host = "127.0.0.1"'
@@ -594,7 +607,8 @@ def whole(status: int, headers: Message, body: bytes) -> bool:
     return True
 
 
-def test_f80_a_download_while_envelopes_are_sealed_moved_and_deleted(tmp_path: Path) -> None:
+@pytest.mark.fault("F80")
+def test_a_download_while_envelopes_are_sealed_moved_and_deleted(tmp_path: Path) -> None:
     """Clients read each envelope, by id and by study, through all its states."""
     with running(tmp_path) as gateway:
         ids = [str(uuid.uuid4()) for _ in range(by_form(12, 200))]
@@ -636,7 +650,8 @@ def test_f80_a_download_while_envelopes_are_sealed_moved_and_deleted(tmp_path: P
         assert all(found)
 
 
-def test_s14_a_token_is_asked_for_before_anything_is_told(tmp_path: Path) -> None:
+@pytest.mark.fault("S14")
+def test_a_token_is_asked_for_before_anything_is_told(tmp_path: Path) -> None:
     """An id that is here and one that is not look the same without credentials."""
     credentials = Credentials(method="bearer", token=Secret("s3cret"))
     with running(tmp_path, replace(LISTENER, credentials=credentials)) as gateway:

@@ -130,17 +130,19 @@ def keeps_its_promises(site: Site) -> None:
     assert heard >= CUTS
 
 
+@pytest.mark.fault("F16")
 @pytest.mark.once
 @pytest.mark.timeout(by_form(120, 3600))
 @pytest.mark.usefixtures("seed")
-def test_f16_power_cuts_on_ext4(site_on) -> None:
+def test_power_cuts_on_ext4(site_on) -> None:
     keeps_its_promises(site_on("ext4"))
 
 
+@pytest.mark.fault("F17")
 @pytest.mark.once
 @pytest.mark.timeout(by_form(120, 3600))
 @pytest.mark.usefixtures("seed")
-def test_f17_power_cuts_on_xfs(site_on) -> None:
+def test_power_cuts_on_xfs(site_on) -> None:
     keeps_its_promises(site_on("xfs"))
 
 
@@ -160,19 +162,22 @@ def loses_something(site: Site) -> None:
     assert lost
 
 
+@pytest.mark.fault("F16")
 @pytest.mark.usefixtures("seed")
-def test_f16_without_syncs_the_same_test_fails_on_ext4(site_on) -> None:
+def test_without_syncs_the_same_test_fails_on_ext4(site_on) -> None:
     loses_something(site_on("ext4"))
 
 
+@pytest.mark.fault("F17")
 @pytest.mark.usefixtures("seed")
-def test_f17_without_syncs_the_same_test_fails_on_xfs(site_on) -> None:
+def test_without_syncs_the_same_test_fails_on_xfs(site_on) -> None:
     loses_something(site_on("xfs"))
 
 
+@pytest.mark.fault("F18")
 @pytest.mark.once
 @pytest.mark.usefixtures("seed")
-def test_f18_torn_and_reordered_writes(tmp_path) -> None:
+def test_torn_and_reordered_writes(tmp_path) -> None:
     """Whatever a disk may have written between two barriers: recovery finds what was promised."""
     own, ledger = Gateway(tmp_path / "own", 9, builder=STEADY), Ledger()
     with running(own):

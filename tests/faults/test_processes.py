@@ -129,7 +129,8 @@ def two_receivers(own: Gateway) -> tuple[Peer, Peer]:
     raise AssertionError("one receiver took every association")
 
 
-def test_f01_a_receiver_killed_inside_a_data_set(start, store) -> None:
+@pytest.mark.fault("F01")
+def test_a_receiver_killed_inside_a_data_set(start, store) -> None:
     """Its peers are lost, the other receiver's are not, and its lanes are free again."""
     own = start(
         "receiver.pdv:kill:1",
@@ -164,7 +165,8 @@ def test_f01_a_receiver_killed_inside_a_data_set(start, store) -> None:
     assert found.delivered == 1  # no trace of the other
 
 
-def test_f01_a_receiver_killed_before_it_wakes_its_packer(start, store) -> None:
+@pytest.mark.fault("F01")
+def test_a_receiver_killed_before_it_wakes_its_packer(start, store) -> None:
     """The packer sleeps, and was to be woken by the one that died: it does not sleep for ever."""
     own = start("receiver.pdv:kill:1", builder=QUICK)
     own.wait_for("http_listening")
@@ -176,7 +178,8 @@ def test_f01_a_receiver_killed_before_it_wakes_its_packer(start, store) -> None:
     settle(own, store, sent.ledger)
 
 
-def test_f02_a_receiver_killed_before_it_announces_the_end(start, store) -> None:
+@pytest.mark.fault("F02")
+def test_a_receiver_killed_before_it_announces_the_end(start, store) -> None:
     own = start("receiver.last:kill:1", builder=PATIENT)
     sent = Sent(own)
     uid, data = one_shot("1.2.826.2.1", 50_000)
@@ -191,7 +194,8 @@ def test_f02_a_receiver_killed_before_it_announces_the_end(start, store) -> None
     assert len([name for name in members(archive) if name.endswith(".dcm")]) == 1
 
 
-def test_f03_a_receiver_killed_before_it_answers(start, store) -> None:
+@pytest.mark.fault("F03")
+def test_a_receiver_killed_before_it_answers(start, store) -> None:
     """The instance is there; sent again it is kept once."""
     own = start("receiver.granted:kill:1", builder=PATIENT)
     sent = Sent(own)
@@ -235,7 +239,8 @@ def packer_dies(
     return sent, [status]
 
 
-def test_f04_a_packer_killed_while_it_takes_an_instance(start, store) -> None:
+@pytest.mark.fault("F04")
+def test_a_packer_killed_while_it_takes_an_instance(start, store) -> None:
     """The successor seals what was there and takes the instance from its lane again: 0000."""
     own = start("packer.midway:kill:3", builder=PATIENT)
     sent, statuses = packer_dies(own, store, "packer.midway", "1.2.826.4.1")
@@ -252,7 +257,8 @@ def settle_stopped(own: Gateway, store: Store, sent: Sent) -> Any:
         return settle(again, store, sent.ledger)
 
 
-def test_f04_a_packer_killed_inside_a_member(start, store) -> None:
+@pytest.mark.fault("F04")
+def test_a_packer_killed_inside_a_member(start, store) -> None:
     """On disk: two whole members, and the header of a third without its bytes."""
     own = start("packer.joining:kill:1", builder=PATIENT, fastjmix=SMALL_LANES)
     sent, _ = packer_dies(own, store, "packer.joining", "1.2.826.4.2", LARGE)
@@ -263,7 +269,8 @@ def test_f04_a_packer_killed_inside_a_member(start, store) -> None:
     assert settle_stopped(own, store, sent).delivered == 3
 
 
-def test_f04_a_packer_killed_with_half_an_instance_spilled(start, store) -> None:
+@pytest.mark.fault("F04")
+def test_a_packer_killed_with_half_an_instance_spilled(start, store) -> None:
     own = start("packer.spilled:kill:1", builder=PATIENT, fastjmix=SMALL_LANES)
     sent, statuses = packer_dies(own, store, "packer.spilled", "1.2.826.4.3", LARGE)
     assert statuses == [0xA700] or statuses == [0]
@@ -271,15 +278,17 @@ def test_f04_a_packer_killed_with_half_an_instance_spilled(start, store) -> None
     assert settle_stopped(own, store, sent).delivered == 3
 
 
-def test_f05_a_packer_killed_before_it_syncs(start, store) -> None:
+@pytest.mark.fault("F05")
+def test_a_packer_killed_before_it_syncs(start, store) -> None:
     own = start("packer.appended:kill:3", builder=PATIENT)
     sent, statuses = packer_dies(own, store, "packer.appended", "1.2.826.5.1")
     assert statuses == [0]
     assert settle_stopped(own, store, sent).delivered == 3
 
 
+@pytest.mark.fault("F06")
 @pytest.mark.parametrize("point", ["packer.synced", "packer.granted", "packer.digesting"])
-def test_f06_a_packer_killed_between_sync_and_answer(start, store, point: str) -> None:
+def test_a_packer_killed_between_sync_and_answer(start, store, point: str) -> None:
     own = start(f"{point}:kill:3", builder=PATIENT)
     sent, statuses = packer_dies(own, store, point, "1.2.826.6.1")
     assert statuses == [0]
@@ -324,7 +333,8 @@ def layout(archive: Path) -> list[tuple[str, int, int, int, int]]:
         ]
 
 
-def test_f07_a_seal_cut_short_is_made_anew_and_equals_a_clean_one(start, store, tmp_path) -> None:
+@pytest.mark.fault("F07")
+def test_a_seal_cut_short_is_made_anew_and_equals_a_clean_one(start, store, tmp_path) -> None:
     """Whole-file equality is impossible: an envelope's id and time of sealing stand in it, and the
     digests over them. All else is compared: every member's place, size and order, the images'
     bytes, and the documents without those values."""
@@ -360,9 +370,10 @@ SEAL = [
 ]
 
 
+@pytest.mark.fault("F08")
 @pytest.mark.parametrize("who", ["the packer", "everything"])
 @pytest.mark.parametrize("moment", SEAL)
-def test_f08_killed_around_the_rename(start, store, moment: str, who: str) -> None:
+def test_killed_around_the_rename(start, store, moment: str, who: str) -> None:
     """One envelope, in one place: whether a new packer finds it or a new start does."""
     point, nth = moment.split(":")
     own = start(f"{point}:{'kill' if who == 'the packer' else 'stop'}:{nth}", builder=QUICK)
@@ -392,7 +403,8 @@ def stored(store: Store, envelope_id: str) -> int:
     return sum(f"envelope_stored envelope={envelope_id}" in line for line in store.lines)
 
 
-def test_f09_an_uploader_killed_inside_a_body(start, store) -> None:
+@pytest.mark.fault("F09")
+def test_an_uploader_killed_inside_a_body(start, store) -> None:
     own = start("uploader.body:kill:2", builder=QUICK)
     sent = Sent(own)
     sent.send("1.2.826.9.1", 1, LARGE)
@@ -403,8 +415,9 @@ def test_f09_an_uploader_killed_inside_a_body(start, store) -> None:
     assert stored(store, archive.stem) == 1
 
 
+@pytest.mark.fault("F10")
 @pytest.mark.parametrize("point", ["uploader.answered", "move.recorded", "move.moved"])
-def test_f10_an_uploader_killed_between_answer_and_archive(start, store, point: str) -> None:
+def test_an_uploader_killed_between_answer_and_archive(start, store, point: str) -> None:
     """A second POST is answered 409: the upstream's manifest is compared before it counts."""
     own = start(f"{point}:kill:1", builder=QUICK)
     sent = Sent(own)
@@ -442,7 +455,8 @@ def bindable(port: int) -> bool:
     return False
 
 
-def test_f11_the_supervisor_killed_leaves_no_orphan(start, store) -> None:
+@pytest.mark.fault("F11")
+def test_the_supervisor_killed_leaves_no_orphan(start, store) -> None:
     """Nobody holds the ports or the lock, and the next start delivers what was acknowledged."""
     own = start(builder=PATIENT)
     own.wait_for("http_listening")
@@ -471,7 +485,8 @@ def test_f11_the_supervisor_killed_leaves_no_orphan(start, store) -> None:
     assert settle(again, store, sent.ledger).delivered == 1
 
 
-def test_f11_a_start_right_behind_the_kill_waits_for_the_lock(start, store) -> None:
+@pytest.mark.fault("F11")
+def test_a_start_right_behind_the_kill_waits_for_the_lock(start, store) -> None:
     """A predecessor's packer that is still on its way out holds the lock a little longer."""
     own = start(builder=QUICK)
     with (own.spool / ".lock").open() as lock:  # the same file, another description
@@ -486,9 +501,10 @@ def test_f11_a_start_right_behind_the_kill_waits_for_the_lock(start, store) -> N
 # -- F12: tests/soak.py --------------------------------------------------------------------------
 
 
+@pytest.mark.fault("F12")
 @pytest.mark.once
 @pytest.mark.timeout(by_form(500, 4500))
-def test_f12_random_kills_under_load(tmp_path: Path) -> None:
+def test_random_kills_under_load(tmp_path: Path) -> None:
     """kill -9 of a random process every 0.5 to 3 s, senders that try again, and the ledger."""
     from tests import soak
 
@@ -500,7 +516,8 @@ def test_f12_random_kills_under_load(tmp_path: Path) -> None:
 # -- stops ---------------------------------------------------------------------------------------
 
 
-def test_f13_sigterm_with_fifty_associations(start, store) -> None:
+@pytest.mark.fault("F13")
+def test_sigterm_with_fifty_associations(start, store) -> None:
     """In flight: finished, answered, then A-ABORT. Idle: A-ABORT. New: refused. Exit 0."""
     own = start(builder=PATIENT)
     sent = Sent(own)
@@ -542,7 +559,8 @@ def private_kb(pid: int) -> int:
     return int(re.search(r"RssAnon:\s+(\d+)", text)[1])  # type: ignore[index]
 
 
-def test_f14_a_packer_that_stands_still(start, store) -> None:
+@pytest.mark.fault("F14")
+def test_a_packer_that_stands_still(start, store) -> None:
     """Its senders wait and then get 0000; the other packer's notice nothing; memory is bounded."""
     own = start(builder=QUICK, fastjmix="packers = 2\n" + SMALL_LANES)
     sent = Sent(own)
@@ -575,10 +593,11 @@ def test_f14_a_packer_that_stands_still(start, store) -> None:
     settle(own, store, sent.ledger)
 
 
+@pytest.mark.fault("F14")
 @pytest.mark.parametrize(
     ("size", "why"), [(20_000, "no status from the packer"), (24 << 20, "no room in the lane")]
 )
-def test_f14_a_packer_that_stands_still_for_too_long(start, store, size: int, why: str) -> None:
+def test_a_packer_that_stands_still_for_too_long(start, store, size: int, why: str) -> None:
     """Two minutes are one second here. The lane stays taken until the packer lets go of it."""
     own = start(
         builder=QUICK,
@@ -656,7 +675,8 @@ def memory_group(name: str) -> Iterator[tuple[Path, str, Callable[[], int]] | No
     yield None
 
 
-def test_f15_a_packer_killed_for_want_of_memory(start, store) -> None:
+@pytest.mark.fault("F15")
+def test_a_packer_killed_for_want_of_memory(start, store) -> None:
     own = start(builder=QUICK)
     sent = Sent(own)
     sent.send("1.2.826.15.1", 2)

@@ -70,9 +70,10 @@ KILLS = (
 )
 
 
+@pytest.mark.fault("F85")
 @pytest.mark.parametrize("at", KILLS)
 @pytest.mark.parametrize("durability", by_form(("fsync",), ("fsync", "page-cache")))
-def test_f85_a_packer_killed_among_strange_instances(start, store, at: str, durability) -> None:
+def test_a_packer_killed_among_strange_instances(start, store, at: str, durability) -> None:
     own = start(at, builder=f'{QUICK}\ndurability = "{durability}"')
     ledger = Ledger()
     Modality(lambda: own.dicom_port, ledger).send(study_of("1.2.826.85.1"))
@@ -90,7 +91,8 @@ def killed(own: Gateway) -> None:
     own.close()
 
 
-def test_f85_a_gateway_killed_among_strange_instances(start, store) -> None:
+@pytest.mark.fault("F85")
+def test_a_gateway_killed_among_strange_instances(start, store) -> None:
     """The next gateway has larger lanes, and the one after it smaller ones again."""
     ledger = Ledger()
     own = start(builder=PATIENT)
@@ -106,10 +108,11 @@ def test_f85_a_gateway_killed_among_strange_instances(start, store) -> None:
     assert found.acknowledged == COUNT + 18
 
 
+@pytest.mark.fault("F85")
 @pytest.mark.once
 @pytest.mark.timeout(by_form(120, 3600))
 @pytest.mark.usefixtures("seed")
-def test_f85_random_kills_of_packers(start, store) -> None:
+def test_random_kills_of_packers(start, store) -> None:
     """Kills come about every second, while senders repeat what failed."""
     own = start(fastjmix=f"{SMALL_LANES}\npackers = 2")
     ledger, over = Ledger(), threading.Event()
@@ -140,9 +143,10 @@ def test_f85_random_kills_of_packers(start, store) -> None:
 # -- a fault of ours -------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("F85")
 @pytest.mark.parametrize("durability", ["fsync", "page-cache"])
 @pytest.mark.parametrize("point", ["packer.appended:raise:4", "packer.joining:raise:1"])
-def test_f85_a_fault_in_an_append_costs_one_instance(start, store, point: str, durability) -> None:
+def test_a_fault_in_an_append_costs_one_instance(start, store, point: str, durability) -> None:
     """Its packer stays alive, and instances of another association are not affected."""
     own = start(point, builder=f'{PATIENT}\ndurability = "{durability}"')
     ledger = Ledger()
@@ -165,8 +169,9 @@ def test_f85_a_fault_in_an_append_costs_one_instance(start, store, point: str, d
     assert found.acknowledged == COUNT + 1
 
 
+@pytest.mark.fault("F85")
 @pytest.mark.parametrize("point", ["seal.written", "seal.synced", "seal.published", "seal.removed"])
-def test_f85_a_fault_in_a_seal_costs_no_packer(start, store, point: str) -> None:
+def test_a_fault_in_a_seal_costs_no_packer(start, store, point: str) -> None:
     own = start(f"{point}:raise:1")
     packer = own.children()["packer-0"]
     ledger = Ledger()

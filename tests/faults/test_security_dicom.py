@@ -88,7 +88,8 @@ async def one_answer(port: int, request: bytes) -> int:
     return came[0] if came else 0
 
 
-def test_s01_every_length_of_a_request_may_lie(gateway) -> None:
+@pytest.mark.fault("S01")
+def test_every_length_of_a_request_may_lie(gateway) -> None:
     """Accepted, rejected or aborted, or closed where more bytes were announced than came."""
     whole = wire.associate_rq(CT, user=b"".join(sub_items().values()))
     tried = set()
@@ -105,7 +106,8 @@ def test_s01_every_length_of_a_request_may_lie(gateway) -> None:
     works(gateway)
 
 
-def test_s02_a_request_that_announces_much_and_sends_little(start) -> None:
+@pytest.mark.fault("S02")
+def test_a_request_that_announces_much_and_sends_little(start) -> None:
     own = start(endpoint="acse_timeout_secs = 1", builder="release_grace_secs = 0")
     works(own)
     base, shared = at_rest(own), lanes_kb(own)
@@ -122,8 +124,9 @@ def test_s02_a_request_that_announces_much_and_sends_little(start) -> None:
     back_to(own, base, shared)
 
 
+@pytest.mark.fault("S03")
 @pytest.mark.parametrize("kind", sub_items())
-def test_s03_sub_items_of_wrong_lengths(gateway, kind: str) -> None:
+def test_sub_items_of_wrong_lengths(gateway, kind: str) -> None:
     good = sub_items()[kind]
     (right,) = struct.unpack_from(">H", good, 2)
 
@@ -140,8 +143,9 @@ def test_s03_sub_items_of_wrong_lengths(gateway, kind: str) -> None:
     works(gateway)
 
 
+@pytest.mark.fault("S04")
 @pytest.mark.parametrize("lie", [0, 1, "pdu - 3", 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF])
-def test_s04_a_pdv_whose_length_lies(gateway, lie: int | str) -> None:
+def test_a_pdv_whose_length_lies(gateway, lie: int | str) -> None:
     """PDV lengths 2 (an empty fragment) and the PDU's - 4 are right, and in core/test_core.py."""
     command = wire.store_rq("1.2.3.9")
     length = len(command) + 3 if isinstance(lie, str) else lie
@@ -170,7 +174,8 @@ STAGES = {
 }
 
 
-def test_s05_associations_that_fail_at_each_stage_leave_nothing(start) -> None:
+@pytest.mark.fault("S05")
+def test_associations_that_fail_at_each_stage_leave_nothing(start) -> None:
     own = start(builder="release_grace_secs = 0")
 
     async def fail(number: int) -> None:
@@ -209,7 +214,8 @@ def names_below(at: Path) -> set[str]:
     return {str(path.relative_to(at)) for path in at.rglob("*")}
 
 
-def test_s06_no_peers_string_becomes_a_path(start, tmp_path) -> None:
+@pytest.mark.fault("S06")
+def test_no_peers_string_becomes_a_path(start, tmp_path) -> None:
     """Nothing appears but in the spool, and there only under names that were made here."""
     own = start(builder="release_grace_secs = 0")
     works(own)
@@ -257,7 +263,8 @@ def store_elements(instance: bytes) -> dict[int, bytes]:
     }
 
 
-def test_s07_log_metrics_and_json_show_no_raw_control_bytes(start) -> None:
+@pytest.mark.fault("S07")
+def test_log_metrics_and_json_show_no_raw_control_bytes(start) -> None:
     own = start(builder="release_grace_secs = 0")
     evil = "1\r\n2026-01-01T00:00:00Z error forged\x1b[31m\x07"
     with Peer(own.dicom_port) as peer:
@@ -318,7 +325,8 @@ def hostile_commands() -> dict[str, bytes]:
     return made
 
 
-def test_s08_hostile_command_sets_cost_one_association_at_most(gateway) -> None:
+@pytest.mark.fault("S08")
+def test_hostile_command_sets_cost_one_association_at_most(gateway) -> None:
     """An answer with a status, or an A-ABORT for what is no command set; nobody else notices."""
     outcomes: dict[str, object] = {}
 
@@ -371,6 +379,7 @@ def before_the_study(middle: bytes, study: str) -> bytes:
     return plain[:at] + middle + plain[at:]
 
 
+@pytest.mark.fault("S09")
 @pytest.mark.parametrize(
     ("what", "kept"),
     [
@@ -383,7 +392,7 @@ def before_the_study(middle: bytes, study: str) -> bytes:
         ("behind the head, undefined 100000", True),
     ],
 )
-def test_s09_deep_nesting_reaches_no_stack(gateway, what: str, kept: bool) -> None:
+def test_deep_nesting_reaches_no_stack(gateway, what: str, kept: bool) -> None:
     """Sequences of defined length are stepped over whole; those of undefined length to 64."""
     study, (*words, depth) = new_uid(), what.split()
     if words[-1] == "defined":
@@ -407,7 +416,8 @@ def test_s09_deep_nesting_reaches_no_stack(gateway, what: str, kept: bool) -> No
     assert "child_died" not in gateway.log()
 
 
-def test_s10_every_descriptor_of_every_child_is_closed_on_exec(gateway) -> None:
+@pytest.mark.fault("S10")
+def test_every_descriptor_of_every_child_is_closed_on_exec(gateway) -> None:
     """But the standard three; and the listening sockets of DICOM are the receiver's to accept."""
     kept: dict[str, list[str]] = {}
     gateway.wait_for("http_listening")
@@ -425,7 +435,8 @@ def test_s10_every_descriptor_of_every_child_is_closed_on_exec(gateway) -> None:
     assert kept == {}
 
 
-def test_s11_a_spool_directory_that_becomes_a_symbolic_link(start, tmp_path) -> None:
+@pytest.mark.fault("S11")
+def test_a_spool_directory_that_becomes_a_symbolic_link(start, tmp_path) -> None:
     """Only the service's own user can put it there (0700), and it is followed; but nothing that
     was acknowledged is lost by it, nobody else can read it, and nothing stays outside."""
     own = start(builder="release_grace_secs = 0")
@@ -446,7 +457,8 @@ def test_s11_a_spool_directory_that_becomes_a_symbolic_link(start, tmp_path) -> 
     until(lambda: not list(elsewhere.iterdir()), "nothing is left there")
 
 
-def test_s12_a_value_longer_than_what_is_there_is_not_believed(start) -> None:
+@pytest.mark.fault("S12")
+def test_a_value_longer_than_what_is_there_is_not_believed(start) -> None:
     own = start(builder="release_grace_secs = 0")
     works(own)
     base, shared = at_rest(own), lanes_kb(own)
@@ -470,7 +482,8 @@ def test_s12_a_value_longer_than_what_is_there_is_not_believed(start) -> None:
 # -- S15 to S18 ------------------------------------------------------------------------------------
 
 
-def test_s15_a_table_of_calling_ae_titles_denies_all_others(start) -> None:
+@pytest.mark.fault("S15")
+def test_a_table_of_calling_ae_titles_denies_all_others(start) -> None:
     """Without a table any calling AE title is let in, as the reference has it and the
     documentation says: a title is a name that anyone can give, not a proof."""
     own = start(
@@ -499,7 +512,8 @@ def bomb(study: str | None, size: int) -> bytes:
     return data + b"\0" * (len(data) % 2)
 
 
-def test_s16_a_deflate_bomb_is_kept_as_it_is_and_not_inflated(start) -> None:
+@pytest.mark.fault("S16")
+def test_a_deflate_bomb_is_kept_as_it_is_and_not_inflated(start) -> None:
     """But for 16 MB at most, whatever the ratio. Without UIDs there it is refused."""
     own = start(builder="release_grace_secs = 0")
     size = by_form(64 << 20, 1 << 30)
@@ -529,8 +543,9 @@ NOISE = {
 }
 
 
+@pytest.mark.fault("S17")
 @pytest.mark.parametrize("who", NOISE)
-def test_s17_strangers_at_the_dicom_port_are_sent_away(gateway, who: str) -> None:
+def test_strangers_at_the_dicom_port_are_sent_away(gateway, who: str) -> None:
     with Peer(gateway.dicom_port) as peer:
         with contextlib.suppress(ConnectionError):
             peer.send(NOISE[who])
@@ -539,7 +554,8 @@ def test_s17_strangers_at_the_dicom_port_are_sent_away(gateway, who: str) -> Non
     works(gateway)
 
 
-def test_s18_the_preamble_is_ours_and_empty(gateway) -> None:
+@pytest.mark.fault("S18")
+def test_the_preamble_is_ours_and_empty(gateway) -> None:
     """128 zero bytes: no program hides in it, whatever a data set begins with."""
     study = new_uid()
     with Peer(gateway.dicom_port) as peer:

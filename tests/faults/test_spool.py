@@ -99,8 +99,9 @@ assert sorted(os.listdir()) == ["b", "c", "e", "f", "fifo", "link"], os.listdir(
 """
 
 
+@pytest.mark.fault("F84")
 @pytest.mark.parametrize("says", ["", "EINVAL", "ENOSYS"])
-def test_f84_a_rename_never_replaces(tmp_path: Path, says: str) -> None:
+def test_a_rename_never_replaces(tmp_path: Path, says: str) -> None:
     """On this file system, and where renameat2(2) has no RENAME_NOREPLACE."""
     work = tmp_path / "work"
     work.mkdir()
@@ -131,9 +132,10 @@ OBSTACLES: dict[str, Callable[[Path, Path], object]] = {
 }
 
 
+@pytest.mark.fault("F84")
 @pytest.mark.parametrize("state", ["sent", "rejected"])
 @pytest.mark.parametrize("obstacle", OBSTACLES)
-def test_f84_both_archives_are_kept_when_a_place_is_taken(
+def test_both_archives_are_kept_when_a_place_is_taken(
     spool: Spool, state: str, obstacle: str
 ) -> None:
     one = sealed(spool, b"ours")
@@ -156,7 +158,8 @@ def test_f84_both_archives_are_kept_when_a_place_is_taken(
     assert (said.receipt is not None) == (state == "sent")
 
 
-def test_f84_a_copy_of_what_is_kept_needs_no_second_place(spool: Spool, tmp_path: Path) -> None:
+@pytest.mark.fault("F84")
+def test_a_copy_of_what_is_kept_needs_no_second_place(spool: Spool, tmp_path: Path) -> None:
     """A backup of outbox/ is put back and delivered again."""
     one = sealed(spool, b"ours")
     backup = shutil.copytree(spool.outbox, tmp_path / "backup")
@@ -169,7 +172,8 @@ def test_f84_a_copy_of_what_is_kept_needs_no_second_place(spool: Spool, tmp_path
     assert not list(spool.rejected.iterdir())
 
 
-def test_f84_a_step_that_is_done_again_finds_what_it_began(spool: Spool) -> None:
+@pytest.mark.fault("F84")
+def test_a_step_that_is_done_again_finds_what_it_began(spool: Spool) -> None:
     one, two = sealed(spool, b"ours"), sealed(spool, b"others")
     spool.path("sent", one).mkdir()
     said = ticket(one, size_bytes=4, receipt={})
@@ -182,7 +186,8 @@ def test_f84_a_step_that_is_done_again_finds_what_it_began(spool: Spool) -> None
     assert [p.read_bytes() for p in spool.rejected.glob("*.zip")] == [b"ours"]
 
 
-def test_f84_a_receipt_of_another_envelope_finishes_no_delivery(spool: Spool) -> None:
+@pytest.mark.fault("F84")
+def test_a_receipt_of_another_envelope_finishes_no_delivery(spool: Spool) -> None:
     """Retention was killed between archive and record; later the same id comes with other bytes."""
     one = sealed(spool, b"ours")
     (spool.sent / f"{one}.json").write_bytes(ticket(one, size_bytes=99, receipt={}).dump())
@@ -190,7 +195,8 @@ def test_f84_a_receipt_of_another_envelope_finishes_no_delivery(spool: Spool) ->
     assert spool.waiting() == [one]
 
 
-def test_f84_the_outbox_is_taken_and_the_draft_waits(tmp_path: Path) -> None:
+@pytest.mark.fault("F84")
+def test_the_outbox_is_taken_and_the_draft_waits(tmp_path: Path) -> None:
     """The acknowledged envelope is delivered once the other file is gone; no other one waits."""
     with (
         running(Store(tmp_path / "store")) as store,
@@ -230,8 +236,9 @@ HERE: dict[str, tuple[str, ...]] = {
 }
 
 
+@pytest.mark.fault("S29")
 @pytest.mark.parametrize("here", HERE)
-def test_s29_a_post_changes_nothing_that_has_its_id(tmp_path: Path, here: str) -> None:
+def test_a_post_changes_nothing_that_has_its_id(tmp_path: Path, here: str) -> None:
     listener = replace(apis.LISTENER, upstream=apis.UPSTREAM)
     with apis.running(tmp_path, listener) as gateway:
         for name in HERE[here]:
@@ -247,7 +254,8 @@ def test_s29_a_post_changes_nothing_that_has_its_id(tmp_path: Path, here: str) -
         assert everything(gateway.spool.root) == before
 
 
-def test_s29_whoever_comes_between_the_question_and_the_rename(
+@pytest.mark.fault("S29")
+def test_whoever_comes_between_the_question_and_the_rename(
     spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The check finds no such id, and then another process takes the name."""
@@ -266,7 +274,8 @@ def test_s29_whoever_comes_between_the_question_and_the_rename(
             taken.unlink()
 
 
-def test_s29_refused_images_survive_a_post_of_their_id(tmp_path: Path) -> None:
+@pytest.mark.fault("S29")
+def test_refused_images_survive_a_post_of_their_id(tmp_path: Path) -> None:
     """Through the whole gateway: C-STORE, refused upstream, then a POST with that id."""
     data = wire.data_set("1.2.3.5", pixels=os.urandom(9000))
     refusing = Upstream(lambda *_: answer(422))
@@ -322,8 +331,9 @@ WRONG: dict[str, object] = {
 }
 
 
+@pytest.mark.fault("F86")
 @pytest.mark.parametrize("key", WRONG)
-def test_f86_a_ticket_is_what_we_write_or_is_none(spool: Spool, key: str) -> None:
+def test_a_ticket_is_what_we_write_or_is_none(spool: Spool, key: str) -> None:
     record = spool.outbox / f"{POSTED}.json"
     record.write_text(json.dumps(VALID))
     assert spool.ticket("outbox", POSTED).id == POSTED
@@ -421,7 +431,8 @@ def unprivileged(directory: Path) -> str:
     return str(script)
 
 
-def test_f86_what_is_not_ours_stays_and_keeps_nobody_back(tmp_path: Path) -> None:
+@pytest.mark.fault("F86")
+def test_what_is_not_ours_stays_and_keeps_nobody_back(tmp_path: Path) -> None:
     """One spool with all of it: a start, a delivery, a query, a scrub's listing, a stop."""
     root, victim = tmp_path / "own" / "spool", tmp_path / "elsewhere" / "victim"
     victim.parent.mkdir()
@@ -470,8 +481,9 @@ Uploader.__init__ = lambda self, *given, **more: begin(self, *given, **more, pac
 """Code that makes each minute's retries immediate."""
 
 
+@pytest.mark.fault("F86")
 @pytest.mark.parametrize("bad", ["json", "zip"])
-def test_f86_what_cannot_be_read_is_tried_again_when_it_can(tmp_path: Path, bad: str) -> None:
+def test_what_cannot_be_read_is_tried_again_when_it_can(tmp_path: Path, bad: str) -> None:
     """The others are delivered meanwhile, and it when its mode is changed, without a restart."""
     python = unprivileged(tmp_path)
     with running(Store(tmp_path / "store")) as store:
@@ -502,9 +514,10 @@ def test_f86_what_cannot_be_read_is_tried_again_when_it_can(tmp_path: Path, bad:
             assert len(told_of) == 1
 
 
+@pytest.mark.fault("F86")
 @pytest.mark.parametrize("name", [".lock", ".format"])
 @pytest.mark.parametrize("kind", ["directory", "fifo", "link", "dangling", "socket"])
-def test_f86_what_stands_for_the_lock_is_an_answer(tmp_path: Path, name: str, kind: str) -> None:
+def test_what_stands_for_the_lock_is_an_answer(tmp_path: Path, name: str, kind: str) -> None:
     root, elsewhere = tmp_path / "spool", tmp_path / "elsewhere"
     before = Spool(root)
     before.prepare()
@@ -530,7 +543,8 @@ def test_f86_what_stands_for_the_lock_is_an_answer(tmp_path: Path, name: str, ki
 # -- F95: what a killed process left, and retention ------------------------------------------------
 
 
-def test_f95_a_successor_sweeps_what_a_killed_process_left(tmp_path: Path) -> None:
+@pytest.mark.fault("F95")
+def test_a_successor_sweeps_what_a_killed_process_left(tmp_path: Path) -> None:
     told = {"builder": QUICK, "posts_to": '"jmix_upstream"'}
     with running(Gateway(tmp_path / "own", 9, **told)) as own:
         own.wait_for("http_listening")
@@ -554,7 +568,8 @@ def test_f95_a_successor_sweeps_what_a_killed_process_left(tmp_path: Path) -> No
         until(lambda: not list((own.spool / "outbox").iterdir()), "outbox/ is swept")
 
 
-def test_f95_a_ticket_of_a_living_process_is_not_swept(spool: Spool) -> None:
+@pytest.mark.fault("F95")
+def test_a_ticket_of_a_living_process_is_not_swept(spool: Spool) -> None:
     """Between its ticket and its archive an envelope has its id in building/."""
     draft = spool.drafts.new(UNKNOWN)
     posted = str(uuid.uuid4())
@@ -567,8 +582,9 @@ def test_f95_a_ticket_of_a_living_process_is_not_swept(spool: Spool) -> None:
     draft.close()
 
 
+@pytest.mark.fault("F95")
 @pytest.mark.parametrize("limits", [StorageLimits(secs=0), StorageLimits(size=0)])
-def test_f95_retention_acts_when_an_envelope_was_delivered(
+def test_retention_acts_when_an_envelope_was_delivered(
     tmp_path: Path, limits: StorageLimits
 ) -> None:
     """It does not wait for the next survey of the minute: the delivery wakes it."""
@@ -599,9 +615,8 @@ def fill(spool: Spool, count: int) -> list[str]:
     return found
 
 
-def test_f95_a_look_at_many_is_taken_in_portions(
-    spool: Spool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.fault("F95")
+def test_a_look_at_many_is_taken_in_portions(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fastjmix.spool.retention.PORTION", 20)
     monkeypatch.setattr("fastjmix.spool.retention.OLDEST_MAX", 50)
     ids = fill(spool, 300)
@@ -618,7 +633,8 @@ def test_f95_a_look_at_many_is_taken_in_portions(
     assert Retention(spool, None, 985).run() == [ids[201]]
 
 
-def test_f95_what_cannot_be_deleted_keeps_none_of_the_others(
+@pytest.mark.fault("F95")
+def test_what_cannot_be_deleted_keeps_none_of_the_others(
     spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fastjmix.spool.retention.OLDEST_MAX", 5)

@@ -58,6 +58,7 @@ def left_behind(disk: Disk, ledger: Ledger) -> None:
         assert own.stop() == 0
 
 
+@pytest.mark.fault("F98")
 @pytest.mark.parametrize(
     ("without", "take"),
     [
@@ -69,7 +70,7 @@ def left_behind(disk: Disk, ledger: Ledger) -> None:
         ("everything", take_inodes),
     ],
 )
-def test_f98_a_start_without_room_delivers_and_resumes(
+def test_a_start_without_room_delivers_and_resumes(
     disk: Disk, tmp_path: Path, without: str, take: Callable[[Disk], None]
 ) -> None:
     """Envelopes that are there leave, though some things cannot be made again for now; then there
@@ -104,7 +105,8 @@ def test_f98_a_start_without_room_delivers_and_resumes(
         assert own.stop() == 0
 
 
-def test_f98_without_room_for_a_receipt_what_was_delivered_makes_some(
+@pytest.mark.fault("F98")
+def test_without_room_for_a_receipt_what_was_delivered_makes_some(
     disk: Disk, tmp_path: Path
 ) -> None:
     """Nobody else gives anything back."""
@@ -139,9 +141,10 @@ print("unproved" if one.unproved else "proved")
 """
 
 
+@pytest.mark.fault("F98")
 @pytest.mark.parametrize("problem", ["ENOSPC", "EDQUOT", "EIO", "EMFILE"])
 @pytest.mark.parametrize("call", ["fdatasync", "mkdir", "renameat2"])
-def test_f98_a_first_write_that_fails_is_no_end(tmp_path: Path, call: str, problem: str) -> None:
+def test_a_first_write_that_fails_is_no_end(tmp_path: Path, call: str, problem: str) -> None:
     """Whatever passes; another one that starts meanwhile is refused as ever."""
     root = tmp_path / "spool"
     told = prepared(tmp_path, root, f"{call}:error={problem}")
@@ -157,8 +160,9 @@ def test_f98_a_first_write_that_fails_is_no_end(tmp_path: Path, call: str, probl
     first.release()
 
 
+@pytest.mark.fault("F98")
 @pytest.mark.parametrize("problem", ["EROFS", "EACCES", "EPERM"])
-def test_f98_what_a_person_has_to_change_ends_the_start(tmp_path: Path, problem: str) -> None:
+def test_what_a_person_has_to_change_ends_the_start(tmp_path: Path, problem: str) -> None:
     told = prepared(tmp_path, tmp_path / "spool", f"fdatasync,renameat2:error={problem}")
     assert "cannot be used" in told
 
@@ -171,7 +175,8 @@ def prepared(tmp_path: Path, root: Path, fault: str) -> str:
     return done.stdout + done.stderr
 
 
-def test_f98_the_wrong_owner_is_refused_on_a_full_disk_too(disk: Disk) -> None:
+@pytest.mark.fault("F98")
+def test_the_wrong_owner_is_refused_on_a_full_disk_too(disk: Disk) -> None:
     (disk.at / "outbox").mkdir()
     as_root("chown", "12345", disk.at / "outbox")
     take_inodes(disk)

@@ -144,9 +144,10 @@ WAYS = [
 ]
 
 
+@pytest.mark.fault("F87")
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("durability", ["fsync", "page-cache"])
-def test_f87_nothing_is_acknowledged_into_a_file_without_a_name(
+def test_nothing_is_acknowledged_into_a_file_without_a_name(
     start: Callable[..., Gateway], way: Callable[[Path], Callable[[], object]], durability: str
 ) -> None:
     """Not even instances that are there already; those acknowledged before are delivered."""
@@ -169,7 +170,8 @@ def test_f87_nothing_is_acknowledged_into_a_file_without_a_name(
     assert "envelope_lost" not in own.log()
 
 
-def test_f87_a_seal_after_the_directory_went_loses_nothing(start: Callable[..., Gateway]) -> None:
+@pytest.mark.fault("F87")
+def test_a_seal_after_the_directory_went_loses_nothing(start: Callable[..., Gateway]) -> None:
     """The envelope is due while there is no directory to seal it in, nor to save it in."""
     own, ledger = start(builder="release_grace_secs = 0.3"), Ledger()
     with opened(own) as peer:
@@ -186,10 +188,9 @@ def test_f87_a_seal_after_the_directory_went_loses_nothing(start: Callable[..., 
     ledger.check(settled(own))
 
 
+@pytest.mark.fault("F87")
 @pytest.mark.parametrize("name", ["outbox", "sent"])
-def test_f87_one_state_directory_goes(
-    start: Callable[..., Gateway], tmp_path: Path, name: str
-) -> None:
+def test_one_state_directory_goes(start: Callable[..., Gateway], tmp_path: Path, name: str) -> None:
     with running(Store(tmp_path / "upstream")) as store:
         own, ledger = start(store.port, builder=SOON), Ledger()
         with opened(own) as peer:
@@ -200,7 +201,8 @@ def test_f87_one_state_directory_goes(
         assert own.stop() == 0
 
 
-def test_f87_an_instance_that_waits_for_the_upstream_is_refused(
+@pytest.mark.fault("F87")
+def test_an_instance_that_waits_for_the_upstream_is_refused(
     start: Callable[..., Gateway],
 ) -> None:
     own = start(endpoint='ack = "uploaded"')
@@ -209,7 +211,8 @@ def test_f87_an_instance_that_waits_for_the_upstream_is_refused(
         assert Ledger().store(peer) == A700
 
 
-def test_f87_a_directory_that_another_fastjmix_has_taken_is_left_alone(
+@pytest.mark.fault("F87")
+def test_a_directory_that_another_fastjmix_has_taken_is_left_alone(
     start: Callable[..., Gateway],
 ) -> None:
     """Two packers of one run share the new directory; another run has it alone."""
@@ -236,7 +239,8 @@ def test_f87_a_directory_that_another_fastjmix_has_taken_is_left_alone(
     other_run.release()
 
 
-def test_f87_a_packer_that_starts_anew_asks_whose_the_directory_is(
+@pytest.mark.fault("F87")
+def test_a_packer_that_starts_anew_asks_whose_the_directory_is(
     start: Callable[..., Gateway],
 ) -> None:
     own, ledger = start(builder=LATE, fastjmix="packers = 1"), Ledger()
@@ -259,7 +263,8 @@ def test_f87_a_packer_that_starts_anew_asks_whose_the_directory_is(
     ledger.check(own.envelopes("outbox"))
 
 
-def test_f87_what_a_mount_covers_is_not_written_to(
+@pytest.mark.fault("F87")
+def test_what_a_mount_covers_is_not_written_to(
     start: Callable[..., Gateway], disk_on: Callable[..., Disk]
 ) -> None:
     """The disk is unmounted meanwhile: the directory under it is on another file system."""
@@ -282,7 +287,8 @@ def test_f87_what_a_mount_covers_is_not_written_to(
 # -- F26: descriptors run out between two steps ----------------------------------------------------
 
 
-def test_f26_a_storm_without_descriptors_leaves_nothing(start: Callable[..., Gateway]) -> None:
+@pytest.mark.fault("F26")
+def test_a_storm_without_descriptors_leaves_nothing(start: Callable[..., Gateway]) -> None:
     """Each number of free descriptors makes another step of a draft fail."""
     own, ledger = start(builder=LATE, fastjmix="packers = 1"), Ledger()
     packer = child(own, "packer-0")
@@ -321,8 +327,9 @@ def take_inodes(disk: Disk, leave: int) -> list[Path]:
     return files
 
 
+@pytest.mark.fault("F88")
 @pytest.mark.parametrize("more", [-1, 0, 1])
-def test_f88_marks_to_the_inode(disk_on: Callable[..., Disk], more: int) -> None:
+def test_marks_to_the_inode(disk_on: Callable[..., Disk], more: int) -> None:
     """On a real file system of 96 inodes, where the least marks hold: 16 and 8."""
     disk = disk_on("-N", "96", size=16 << 20)
     take_inodes(disk, 16 - more)
@@ -334,14 +341,16 @@ def test_f88_marks_to_the_inode(disk_on: Callable[..., Disk], more: int) -> None
     assert FreeSpace(disk.at, 0, 0).wanted_inodes() == {-1: 0, 0: 1, 1: 2}[more]
 
 
-def test_f88_a_file_system_that_counts_no_inodes_has_no_marks() -> None:
+@pytest.mark.fault("F88")
+def test_a_file_system_that_counts_no_inodes_has_no_marks() -> None:
     nowhere = Path("/proc")
     assert os.statvfs(nowhere).f_files == 0
     room = FreeSpace(nowhere, 0, 0)
     assert (room.low(), room.fits(0, 1000), room.wanted_inodes()) == (False, True, 0)
 
 
-def test_f88_what_is_open_can_be_sealed_and_delivered(
+@pytest.mark.fault("F88")
+def test_what_is_open_can_be_sealed_and_delivered(
     start: Callable[..., Gateway], disk_on: Callable[..., Disk], tmp_path: Path
 ) -> None:
     """Studies are sent until no more are accepted; then all of them are delivered, though nothing
@@ -374,7 +383,8 @@ def test_f88_what_is_open_can_be_sealed_and_delivered(
         until(lambda: rejection(again) is None, "retention gives inodes back")
 
 
-def test_f88_a_posted_envelope_is_refused_for_inodes(
+@pytest.mark.fault("F88")
+def test_a_posted_envelope_is_refused_for_inodes(
     disk_on: Callable[..., Disk], tmp_path: Path
 ) -> None:
     """Its archive, ticket and receipt: three more than the hard mark."""
@@ -388,9 +398,8 @@ def test_f88_a_posted_envelope_is_refused_for_inodes(
         until(lambda: gateway.post(b"no archive").status == 400, "bodies are read again")
 
 
-def test_f88_delivered_envelopes_give_inodes_back(
-    disk_on: Callable[..., Disk], tmp_path: Path
-) -> None:
+@pytest.mark.fault("F88")
+def test_delivered_envelopes_give_inodes_back(disk_on: Callable[..., Disk], tmp_path: Path) -> None:
     """Before the soft mark is reached, the oldest first, and no more than are wanted."""
     disk = disk_on("-N", "96", size=16 << 20)
 
@@ -440,8 +449,9 @@ def spills(own: Gateway) -> int:
     return sum(path.stat().st_size for path in (own.spool / "building").glob("*.spill"))
 
 
+@pytest.mark.fault("F89")
 @pytest.mark.parametrize("packers", [1, 2])
-def test_f89_instances_that_never_end_leave_what_sealing_needs(
+def test_instances_that_never_end_leave_what_sealing_needs(
     start: Callable[..., Gateway], disk_on: Callable[..., Disk], packers: int
 ) -> None:
     """Several at once, each of a study of its own: none passes the mark, and all are refused at
@@ -489,7 +499,8 @@ def test_f89_instances_that_never_end_leave_what_sealing_needs(
     assert "seal_failed" not in own.log()
 
 
-def test_f89_joining_needs_no_second_copy_of_the_space(
+@pytest.mark.fault("F89")
+def test_joining_needs_no_second_copy_of_the_space(
     start: Callable[..., Gateway], disk_on: Callable[..., Disk]
 ) -> None:
     """More than half of the disk in one instance: its file shrinks as its envelope grows."""
@@ -513,7 +524,8 @@ def calls(trace: Strace, name: str) -> int:
     return sum(f"{name}(" in line for line in trace.lines())
 
 
-def test_s30_one_uid_again_and_again_costs_each_the_same(
+@pytest.mark.fault("S30")
+def test_one_uid_again_and_again_costs_each_the_same(
     start: Callable[..., Gateway], tmp_path: Path
 ) -> None:
     """Other bytes of the same length come each time: all are kept, none is read back for them, and
@@ -567,7 +579,8 @@ def same_crc(data: bytes, number: int) -> bytes:
     return start + patch
 
 
-def test_s30_bytes_that_were_made_to_look_alike_are_all_kept(
+@pytest.mark.fault("S30")
+def test_bytes_that_were_made_to_look_alike_are_all_kept(
     start: Callable[..., Gateway], tmp_path: Path
 ) -> None:
     """Length and CRC-32 are equal: each is compared with COMPARED_MAX others and no more."""
@@ -586,7 +599,8 @@ def test_s30_bytes_that_were_made_to_look_alike_are_all_kept(
     assert data_sets(archive) == sorted(sent)
 
 
-def test_s30_others_are_answered_while_a_large_instance_is_joined(
+@pytest.mark.fault("S30")
+def test_others_are_answered_while_a_large_instance_is_joined(
     start: Callable[..., Gateway], tmp_path: Path
 ) -> None:
     """On a disk that copies 4 MB in 0.2 s, instances of its study wait, and others do not. An
@@ -621,9 +635,10 @@ def test_s30_others_are_answered_while_a_large_instance_is_joined(
     assert len(where(archives)[uid]) == 1
 
 
+@pytest.mark.fault("S30")
 @pytest.mark.parametrize("how", ["SIGKILL", "EIO", "ENOSPC"])
 @pytest.mark.parametrize("call", ["copy_file_range", "sync_file_range", "fallocate"])
-def test_s30_a_fault_while_an_instance_is_joined(
+def test_a_fault_while_an_instance_is_joined(
     start: Callable[..., Gateway], tmp_path: Path, call: str, how: str
 ) -> None:
     """At the third step of six: it is not acknowledged, and the instances before it and those that

@@ -107,8 +107,9 @@ class Clock:
         new.rename(self._file)
 
 
+@pytest.mark.fault("F71")
 @pytest.mark.parametrize("jump", ["+1d", "-1d", "+3650d"])
-def test_f71_a_clock_that_jumps_moves_no_timer(start, tmp_path, jump: str) -> None:
+def test_a_clock_that_jumps_moves_no_timer(start, tmp_path, jump: str) -> None:
     """While an envelope waits to be quiet, and while an upload waits to be tried again."""
     clock = Clock(tmp_path)
     with running(Store(tmp_path / "up")) as first:
@@ -157,7 +158,8 @@ assert Retention(spool, None, 10).run() == [ticket.id]
 """
 
 
-def test_f71_a_clock_that_jumps_deletes_nothing_early(tmp_path) -> None:
+@pytest.mark.fault("F71")
+def test_a_clock_that_jumps_deletes_nothing_early(tmp_path) -> None:
     clock = Clock(tmp_path)
     command = [sys.executable, "-c", RETAIN, str(tmp_path / "spool"), str(tmp_path / "clock")]
     env = {**os.environ, **clock.env}
@@ -171,7 +173,8 @@ OLD_SPOOL = HERE / "data" / "spool-format-1"
 """Written by the first version that had format 1: a draft, a sealed envelope, a delivered one."""
 
 
-def test_f72_a_spool_of_format_1_is_read(start, store, tmp_path) -> None:
+@pytest.mark.fault("F72")
+def test_a_spool_of_format_1_is_read(start, store, tmp_path) -> None:
     shutil.copytree(OLD_SPOOL / "spool", tmp_path / "own" / "spool")
     for path in (tmp_path / "own" / "spool").rglob(".keep"):
         path.unlink()
@@ -185,7 +188,8 @@ def test_f72_a_spool_of_format_1_is_read(start, store, tmp_path) -> None:
         assert {uid: hashlib.sha256(data).hexdigest() for uid, data in found.items()} == contents
 
 
-def test_f72_an_upgrade_under_load_loses_nothing(start, store) -> None:
+@pytest.mark.fault("F72")
+def test_an_upgrade_under_load_loses_nothing(start, store) -> None:
     """Drain, then another start on the same spool, while senders go on."""
     own = [start(store.port, builder=PATIENT)]
     ledger = Ledger()
@@ -219,7 +223,8 @@ def test_f72_an_upgrade_under_load_loses_nothing(start, store) -> None:
     settle(own[0], store, ledger)
 
 
-def test_f73_a_newer_spool_is_refused_and_not_touched(start, tmp_path) -> None:
+@pytest.mark.fault("F73")
+def test_a_newer_spool_is_refused_and_not_touched(start, tmp_path) -> None:
     own = start(builder=PATIENT)
     modality(own).send(instances("1.2.826.73", 2))
     own.child.kill()
@@ -238,8 +243,9 @@ def test_f73_a_newer_spool_is_refused_and_not_touched(start, tmp_path) -> None:
     assert snapshot(own.spool) == before
 
 
+@pytest.mark.fault("F73")
 @pytest.mark.parametrize("record", ["draft.json", "ticket"])
-def test_f73_a_record_of_another_format_is_kept_for_a_person(start, record: str) -> None:
+def test_a_record_of_another_format_is_kept_for_a_person(start, record: str) -> None:
     """In a spool that is ours otherwise: nothing guesses at what it means; nothing deletes it."""
     own = start(builder=PATIENT if record == "draft.json" else QUICK)
     data = instances("1.2.826.73.1", 2)
@@ -268,7 +274,8 @@ def test_f73_a_record_of_another_format_is_kept_for_a_person(start, record: str)
 # -- F74, F75, F76: leftovers, neighbours, reloads -----------------------------------------------
 
 
-def test_f74_leftovers_are_swept_and_foreign_files_are_not(start, store) -> None:
+@pytest.mark.fault("F74")
+def test_leftovers_are_swept_and_foreign_files_are_not(start, store) -> None:
     shared = (
         {path.name for path in Path("/dev/shm").iterdir()} if Path("/dev/shm").is_dir() else set()
     )
@@ -303,7 +310,8 @@ def test_f74_leftovers_are_swept_and_foreign_files_are_not(start, store) -> None
     assert not [name for name in mine - shared if "fastjmix" in name]
 
 
-def test_f75_a_second_daemon_on_the_same_spool_is_refused(start, tmp_path) -> None:
+@pytest.mark.fault("F75")
+def test_a_second_daemon_on_the_same_spool_is_refused(start, tmp_path) -> None:
     own = start()
     second = subprocess.run(
         [sys.executable, "-m", "fastjmix", "run", "-c", "config.toml"],
@@ -315,7 +323,8 @@ def test_f75_a_second_daemon_on_the_same_spool_is_refused(start, tmp_path) -> No
     modality(own).send(instances("1.2.826.75", 1))  # the first did not notice
 
 
-def test_f76_a_hangup_with_a_broken_configuration_changes_nothing(start) -> None:
+@pytest.mark.fault("F76")
+def test_a_hangup_with_a_broken_configuration_changes_nothing(start) -> None:
     """There is no reload: SIGHUP says so, ends nothing, and the old configuration goes on."""
     own = start(builder=QUICK)
     own.wait_for("http_listening")
@@ -390,19 +399,22 @@ def works_unheard(child: subprocess.Popen[bytes], spool: Path, associations: int
     assert images(archive) == data
 
 
-def test_f77_stderr_closed(tmp_path) -> None:
+@pytest.mark.fault("F77")
+def test_stderr_closed(tmp_path) -> None:
     """No file takes its number: log lines in an envelope would be found below."""
     with unheard(tmp_path, "log.txt", preexec_fn=lambda: [os.close(n) for n in (0, 1, 2)]) as child:
         works_unheard(child, tmp_path / "spool", 10)
     assert "envelope_sealed" in (tmp_path / "log.txt").read_text()
 
 
-def test_f77_the_log_disk_is_full(tmp_path) -> None:
+@pytest.mark.fault("F77")
+def test_the_log_disk_is_full(tmp_path) -> None:
     with Path("/dev/full").open("wb") as full, unheard(tmp_path, "/dev/full", stderr=full) as child:
         works_unheard(child, tmp_path / "spool", 10)
 
 
-def test_f77_nobody_reads_the_log(tmp_path) -> None:
+@pytest.mark.fault("F77")
+def test_nobody_reads_the_log(tmp_path) -> None:
     """A pipe that is full before the gateway starts; what is dropped is counted."""
     reader, writer = os.pipe()
     fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
@@ -423,7 +435,8 @@ def test_f77_nobody_reads_the_log(tmp_path) -> None:
     assert "log_lines_dropped" not in (tmp_path / "log.txt").read_text()
 
 
-def test_f77_the_journal_does_not_read(tmp_path) -> None:
+@pytest.mark.fault("F77")
+def test_the_journal_does_not_read(tmp_path) -> None:
     """systemd gives a socket for stderr."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     with ours, theirs:
@@ -479,8 +492,9 @@ FAULTS = [
 ]
 
 
+@pytest.mark.fault("F78")
 @pytest.mark.parametrize(("point", "what"), FAULTS)
-def test_f78_a_fault_of_ours_at_every_point(start, store, point: str, what: str) -> None:
+def test_a_fault_of_ours_at_every_point(start, store, point: str, what: str) -> None:
     """An exception: answered with a failure, or the process is started again. Nothing is lost, and
     nothing goes on half-dead: what was to be done is done in the end. A kill: the same.
 
@@ -550,8 +564,9 @@ def standing_still(own: Gateway) -> int:
     return pid
 
 
+@pytest.mark.fault("F79")
 @pytest.mark.parametrize("while_", ["seal.written", "uploader.body", "delivered"])
-def test_f79_an_instance_for_an_envelope_that_is_closed(start, store, while_: str) -> None:
+def test_an_instance_for_an_envelope_that_is_closed(start, store, while_: str) -> None:
     """A new envelope of the same study; together they are what was sent."""
     env = {} if while_ == "delivered" else {VARIABLE: f"{while_}:stop:1"}
     own = start(store.port, env=env, builder=QUICK)
@@ -584,7 +599,7 @@ def test_f79_an_instance_for_an_envelope_that_is_closed(start, store, while_: st
 
 BYTES_EACH = 400
 """Memory that the process may hold for each waiting envelope: about 100, and what listing them took
-at once (test_f81_what_waits_costs_little measures the first alone)."""
+at once (test_what_waits_costs_little measures the first alone)."""
 
 SLACK_KB = 6_000
 """What it holds with any backlog, beyond what it holds with none."""
@@ -610,7 +625,8 @@ def private_kb(pid: int) -> int:
     return int(re.search(r"RssAnon:\s+(\d+)", text)[1])  # type: ignore[index]
 
 
-def test_f81_a_restart_with_a_backlog(start) -> None:
+@pytest.mark.fault("F81")
+def test_a_restart_with_a_backlog(start) -> None:
     """The port is open soon, and an envelope that waits costs the uploader little memory."""
     count = by_form(5_000, 100_000)
     own = start(builder=QUICK)
@@ -639,7 +655,8 @@ def test_f81_a_restart_with_a_backlog(start) -> None:
 # -- S26: modes ----------------------------------------------------------------------------------
 
 
-def test_s26_every_path_is_the_owners_alone(start, store, tmp_path) -> None:
+@pytest.mark.fault("S26")
+def test_every_path_is_the_owners_alone(start, store, tmp_path) -> None:
     """While an envelope is built, an instance spilled, one sealed, one sent; and the log file."""
     old = os.umask(0)  # the worst that a gateway can be started with
     try:
@@ -691,9 +708,10 @@ def mapped(pid: int, name: str) -> mmap.mmap:
     raise AssertionError(f"no {name} in process {pid}")
 
 
+@pytest.mark.fault("S27")
 @pytest.mark.once
 @pytest.mark.parametrize("name", ["memfd:fastjmix-control", "memfd:fastjmix-lanes"])
-def test_s27_random_writes_into_the_shared_memory(start, name: str) -> None:
+def test_random_writes_into_the_shared_memory(start, name: str) -> None:
     """A fault of ours may be raised and a child started again; none may die of a wild access."""
     own = start(
         builder=QUICK,
@@ -757,8 +775,9 @@ token = "{token}"
 """
 
 
+@pytest.mark.fault("S28")
 @pytest.mark.parametrize("source", ["the file", "the environment"])
-def test_s28_the_token_is_only_where_it_is_used(start, source: str) -> None:
+def test_the_token_is_only_where_it_is_used(start, source: str) -> None:
     own = start(
         env={"JMIX_TOKEN": SECRET} if source == "the environment" else {"UNRELATED": "1"},
         fastjmix=AUTHENTICATION.format(token=SECRET if source == "the file" else "${JMIX_TOKEN}"),
@@ -774,7 +793,8 @@ def test_s28_the_token_is_only_where_it_is_used(start, source: str) -> None:
     assert "CANARY" not in own.log()
 
 
-def test_s28_the_token_is_used(start, tmp_path) -> None:
+@pytest.mark.fault("S28")
+def test_the_token_is_used(start, tmp_path) -> None:
     """Taken from the environment, through the second beginning, to the upstream."""
     token = tmp_path / "token"
     token.write_text(SECRET)
@@ -795,7 +815,8 @@ def descriptors(pid: int) -> list[str]:
     return [str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir()]
 
 
-def test_s28_children_keep_what_they_need(start) -> None:
+@pytest.mark.fault("S28")
+def test_children_keep_what_they_need(start) -> None:
     """No file of secrets is open anywhere; lanes only where they are used; no new privileges."""
     own = start(fastjmix="packers = 2")
     own.wait_for("http_listening")
@@ -820,7 +841,8 @@ def test_s28_children_keep_what_they_need(start) -> None:
         assert re.search(r"NoNewPrivs:\s+1", status), name
 
 
-def test_s28_a_foreign_vault_is_refused(tmp_path) -> None:
+@pytest.mark.fault("S28")
+def test_a_foreign_vault_is_refused(tmp_path) -> None:
     """Only we set that variable, for ourselves."""
     write_config(tmp_path, DEAD_PORT)
     with (tmp_path / "own").open("wb") as file:

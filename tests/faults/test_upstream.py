@@ -131,9 +131,10 @@ PLACES: dict[str, Callable[[bytes], int]] = {
 }
 
 
+@pytest.mark.fault("F24")
 @pytest.mark.parametrize("coding", CODINGS)
 @pytest.mark.parametrize("place", PLACES)
-def test_f24_a_flipped_bit_is_set_aside_and_not_delivered(
+def test_a_flipped_bit_is_set_aside_and_not_delivered(
     tmp_path: Path, place: str, coding: str
 ) -> None:
     async def test() -> None:
@@ -155,8 +156,9 @@ def test_f24_a_flipped_bit_is_set_aside_and_not_delivered(
     run(test)
 
 
+@pytest.mark.fault("F24")
 @pytest.mark.parametrize("coding", CODINGS)
-def test_f24_the_end_of_a_damaged_body_is_never_sent(tmp_path: Path, coding: str) -> None:
+def test_the_end_of_a_damaged_body_is_never_sent(tmp_path: Path, coding: str) -> None:
     """Even an upstream that checks nothing sees that the body is not whole."""
     received: list[bytes] = []
 
@@ -185,8 +187,9 @@ def test_f24_the_end_of_a_damaged_body_is_never_sent(tmp_path: Path, coding: str
     run(test)
 
 
+@pytest.mark.fault("F24")
 @pytest.mark.parametrize("origin", ["sealed here", "received"])
-def test_f24_every_bit_of_an_archive_is_watched(tmp_path: Path, origin: str) -> None:
+def test_every_bit_of_an_archive_is_watched(tmp_path: Path, origin: str) -> None:
     """Damage is found before the last byte has gone, wherever it is and however the bytes are
     split.
     """
@@ -218,7 +221,8 @@ def test_f24_every_bit_of_an_archive_is_watched(tmp_path: Path, origin: str) -> 
                 passes(100)
 
 
-def test_f24_what_goes_on_behind_its_end_is_damaged(tmp_path: Path) -> None:
+@pytest.mark.fault("F24")
+def test_what_goes_on_behind_its_end_is_damaged(tmp_path: Path) -> None:
     data = sealed_envelope()
     archive = tmp_path / "envelope.zip"
     archive.write_bytes(data)
@@ -231,7 +235,8 @@ def test_f24_what_goes_on_behind_its_end_is_damaged(tmp_path: Path) -> None:
 # -- F29 to F35: answers, and none -----------------------------------------------------------------
 
 
-def test_f32_an_envelope_too_large_for_its_upstream_is_kept_and_says_what_to_do(
+@pytest.mark.fault("F32")
+def test_an_envelope_too_large_for_its_upstream_is_kept_and_says_what_to_do(
     tmp_path: Path,
 ) -> None:
     """The store's own 413, at its limit - 1, limit and limit + 1."""
@@ -255,9 +260,10 @@ def test_f32_an_envelope_too_large_for_its_upstream_is_kept_and_says_what_to_do(
     run(test)
 
 
+@pytest.mark.fault("F33")
 @pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize("form", ["seconds", "date", "absurd", "negative", "past", "nonsense"])
-def test_f33_retry_after_in_every_form(tmp_path: Path, form: str, status: int) -> None:
+def test_retry_after_in_every_form(tmp_path: Path, form: str, status: int) -> None:
     """Waits for Retry-After, within 0 and the cap."""
     value, least = {
         "seconds": ("1", 0.3),
@@ -284,7 +290,8 @@ def test_f33_retry_after_in_every_form(tmp_path: Path, form: str, status: int) -
     run(test)
 
 
-def test_f33_a_hundred_that_were_told_the_same_do_not_come_back_together(tmp_path: Path) -> None:
+@pytest.mark.fault("F33")
+def test_a_hundred_that_were_told_the_same_do_not_come_back_together(tmp_path: Path) -> None:
     """A hundred nodes with an envelope each, one upstream: 503 and the same Retry-After to all."""
     count, window = 100, 0.5
     refused: set[str] = set()
@@ -316,6 +323,7 @@ def test_f33_a_hundred_that_were_told_the_same_do_not_come_back_together(tmp_pat
     assert max(back) - min(back) >= window / 2
 
 
+@pytest.mark.fault("F43")
 @pytest.mark.parametrize(
     ("status", "body"),
     [
@@ -328,7 +336,7 @@ def test_f33_a_hundred_that_were_told_the_same_do_not_come_back_together(tmp_pat
     ],
 )
 @pytest.mark.parametrize("matching", [False, True])
-def test_f43_a_2xx_with_another_id_or_none(
+def test_a_2xx_with_another_id_or_none(
     tmp_path: Path, status: int, body: bytes, matching: bool
 ) -> None:
     """The envelope is delivered, as in the reference.
@@ -360,8 +368,9 @@ def test_f43_a_2xx_with_another_id_or_none(
     run(test)
 
 
+@pytest.mark.fault("F31")
 @pytest.mark.parametrize("size", [-1, 0, 1])
-def test_f31_a_manifest_is_compared_up_to_its_limit(tmp_path: Path, size: int) -> None:
+def test_a_manifest_is_compared_up_to_its_limit(tmp_path: Path, size: int) -> None:
     """A manifest that is equal up to the limit and goes on behind it is another one."""
 
     async def test() -> None:
@@ -384,7 +393,8 @@ def test_f31_a_manifest_is_compared_up_to_its_limit(tmp_path: Path, size: int) -
     run(test)
 
 
-def test_f31_a_copy_that_is_not_ours_is_not_taken_for_a_delivery(tmp_path: Path) -> None:
+@pytest.mark.fault("F31")
+def test_a_copy_that_is_not_ours_is_not_taken_for_a_delivery(tmp_path: Path) -> None:
     """The store's own 409, for an id under which it holds something else."""
 
     async def test() -> None:
@@ -403,7 +413,8 @@ def test_f31_a_copy_that_is_not_ours_is_not_taken_for_a_delivery(tmp_path: Path)
     run(test)
 
 
-def test_f35_an_upstream_that_cannot_be_reached_costs_nothing(tmp_path: Path) -> None:
+@pytest.mark.fault("F35")
+def test_an_upstream_that_cannot_be_reached_costs_nothing(tmp_path: Path) -> None:
     """No such host, no route: tried again without end, and no descriptor is left behind."""
 
     async def test() -> None:
@@ -436,9 +447,10 @@ async def request_bytes(root: Path, data: bytes, coding: str) -> int:
         return here.proxy.up
 
 
+@pytest.mark.fault("F37")
 @pytest.mark.parametrize("coding", CODINGS)
 @pytest.mark.parametrize("place", ["0", "1", "64 KB", "half", "all but one", "all"])
-def test_f37_a_reset_is_followed_by_the_same_bytes_from_the_start(
+def test_a_reset_is_followed_by_the_same_bytes_from_the_start(
     tmp_path: Path, place: str, coding: str
 ) -> None:
     async def test() -> None:
@@ -465,11 +477,12 @@ def test_f37_a_reset_is_followed_by_the_same_bytes_from_the_start(
     run(test)
 
 
+@pytest.mark.fault("F38")
 @pytest.mark.parametrize("coding", CODINGS)
 @pytest.mark.parametrize(
     "fault", [Stall(65536), Stall(0), HalfClose(65536), Truncate(65536)], ids=repr
 )
-def test_f38_a_line_that_stands_still_is_given_up_and_tried_again(
+def test_a_line_that_stands_still_is_given_up_and_tried_again(
     tmp_path: Path, fault: Any, coding: str
 ) -> None:
     async def test() -> None:
@@ -488,7 +501,8 @@ def test_f38_a_line_that_stands_still_is_given_up_and_tried_again(
     run(test)
 
 
-def test_f38_progress_counts_and_not_the_whole_time(tmp_path: Path) -> None:
+@pytest.mark.fault("F38")
+def test_progress_counts_and_not_the_whole_time(tmp_path: Path) -> None:
     """An upload that takes many times `timeout_secs` and `stall` arrives at the first attempt."""
 
     async def test() -> None:
@@ -505,7 +519,8 @@ def test_f38_progress_counts_and_not_the_whole_time(tmp_path: Path) -> None:
     run(test)
 
 
-def test_f38_a_drip_is_no_progress(tmp_path: Path) -> None:
+@pytest.mark.fault("F38")
+def test_a_drip_is_no_progress(tmp_path: Path) -> None:
     """Each pause is short enough; the whole is below the rate."""
 
     async def test() -> None:
@@ -520,12 +535,11 @@ def test_f38_a_drip_is_no_progress(tmp_path: Path) -> None:
     run(test)
 
 
+@pytest.mark.fault("F39")
 @pytest.mark.parametrize(
     "fault", [Drop(0), Drop(9), Truncate(1), Reset(1), Truncate(9), HalfClose(1)], ids=repr
 )
-def test_f39_a_lost_answer_is_not_a_delivery_until_it_is_verified(
-    tmp_path: Path, fault: Any
-) -> None:
+def test_a_lost_answer_is_not_a_delivery_until_it_is_verified(tmp_path: Path, fault: Any) -> None:
     async def test() -> None:
         plan = in_turn(Plan(down=(fault,)))
         async with line(tmp_path, plan, timeout_secs=1.0) as here:
@@ -680,8 +694,9 @@ async def hostile(
             assert resident() - before < 4 * MEGABYTE
 
 
+@pytest.mark.fault("F40")
 @pytest.mark.parametrize("behave", NOT_HTTP, ids=lambda each: each.__name__)
-def test_f40_what_is_no_answer_is_no_delivery(
+def test_what_is_no_answer_is_no_delivery(
     tmp_path: Path, behave: Callable[[Wire], Awaitable[None]]
 ) -> None:
     async def then(one: Node) -> None:
@@ -692,8 +707,9 @@ def test_f40_what_is_no_answer_is_no_delivery(
     run(lambda: hostile(tmp_path, behave, then))
 
 
+@pytest.mark.fault("F40")
 @pytest.mark.parametrize("behave", WELL_BEGUN, ids=lambda each: each.__name__)
-def test_f40_an_answers_body_is_bounded_and_its_status_counts(
+def test_an_answers_body_is_bounded_and_its_status_counts(
     tmp_path: Path, behave: Callable[[Wire], Awaitable[None]]
 ) -> None:
     async def then(one: Node) -> None:
@@ -716,6 +732,7 @@ def without_header(data: bytes) -> bytes:
     return made.compress(data) + made.flush()
 
 
+@pytest.mark.fault("F40")
 @pytest.mark.parametrize(
     ("coding", "encode"),
     [
@@ -728,7 +745,7 @@ def without_header(data: bytes) -> bytes:
         ("identity", bytes),
     ],
 )
-def test_f40_an_answer_compressed_unasked_is_understood(
+def test_an_answer_compressed_unasked_is_understood(
     tmp_path: Path, coding: str, encode: Callable[[bytes], bytes]
 ) -> None:
     """An id, a web page, and a manifest after a 409 count as if they were not compressed."""
@@ -768,14 +785,16 @@ def test_f40_an_answer_compressed_unasked_is_understood(
     run(test)
 
 
+@pytest.mark.fault("F40")
 @pytest.mark.parametrize(("size", "over"), [(-1, False), (0, False), (1, True)])
-def test_f40_the_limit_of_what_an_answer_unpacks_to(size: int, over: bool) -> None:
+def test_the_limit_of_what_an_answer_unpacks_to(size: int, over: bool) -> None:
     most = client.ANSWER_BYTES_MAX
     for encode, coding in ((gzipped, "gzip"), (zlib.compress, "deflate")):
         found = decoded(encode(bytes(most + size)), coding, most + 1)
         assert (len(found) > most) == over
 
 
+@pytest.mark.fault("F40")
 @pytest.mark.parametrize(
     ("headers", "fits"),
     [
@@ -795,9 +814,7 @@ def test_f40_the_limit_of_what_an_answer_unpacks_to(size: int, over: bool) -> No
         "headers over",
     ],
 )
-def test_f40_the_limits_of_an_answers_head(
-    tmp_path: Path, headers: list[bytes], fits: bool
-) -> None:
+def test_the_limits_of_an_answers_head(tmp_path: Path, headers: list[bytes], fits: bool) -> None:
     """Each answer has Content-Length beside the headers that are counted here."""
 
     async def behave(wire: Wire) -> None:
@@ -811,8 +828,9 @@ def test_f40_the_limits_of_an_answers_head(
     run(lambda: hostile(tmp_path, behave, then))
 
 
+@pytest.mark.fault("F40")
 @pytest.mark.parametrize("size", [-1, 0, 1])
-def test_f40_the_limit_of_an_answers_body(tmp_path: Path, size: int) -> None:
+def test_the_limit_of_an_answers_body(tmp_path: Path, size: int) -> None:
     """Up to the limit an answer is read whole, so that the id at its end is found."""
 
     async def test() -> None:
@@ -831,6 +849,7 @@ def test_f40_the_limit_of_an_answers_body(tmp_path: Path, size: int) -> None:
     run(test)
 
 
+@pytest.mark.fault("F40")
 @pytest.mark.parametrize(
     ("plan", "words"),
     [
@@ -840,7 +859,7 @@ def test_f40_the_limit_of_an_answers_body(tmp_path: Path, size: int) -> None:
     ],
     ids=["garbage before", "garbage within", "one byte at a time"],
 )
-def test_f40_an_answer_spoilt_on_the_way(tmp_path: Path, plan: Plan, words: str) -> None:
+def test_an_answer_spoilt_on_the_way(tmp_path: Path, plan: Plan, words: str) -> None:
     async def test() -> None:
         async with line(tmp_path, in_turn(plan), timeout_secs=1.0) as here:
             envelope_id = here.node.seal()
@@ -856,8 +875,9 @@ def test_f40_an_answer_spoilt_on_the_way(tmp_path: Path, plan: Plan, words: str)
 # -- F41, S22: redirects ---------------------------------------------------------------------------
 
 
+@pytest.mark.fault("F41")
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_f41_a_redirect_is_followed_nowhere(tmp_path: Path, status: int) -> None:
+def test_a_redirect_is_followed_nowhere(tmp_path: Path, status: int) -> None:
     """Another host, plain HTTP, the cloud's metadata address, a file: no request, no token.
 
     Row S22 as well.
@@ -902,7 +922,8 @@ def test_f41_a_redirect_is_followed_nowhere(tmp_path: Path, status: int) -> None
     run(test)
 
 
-def test_s22_the_manifest_of_a_conflict_is_not_fetched_elsewhere(tmp_path: Path) -> None:
+@pytest.mark.fault("S22")
+def test_the_manifest_of_a_conflict_is_not_fetched_elsewhere(tmp_path: Path) -> None:
     """GET after 409 is the second request that carries the token."""
 
     async def test() -> None:
@@ -931,6 +952,7 @@ def test_s22_the_manifest_of_a_conflict_is_not_fetched_elsewhere(tmp_path: Path)
 # -- F42: an answer while the body flows -----------------------------------------------------------
 
 
+@pytest.mark.fault("F42")
 @pytest.mark.parametrize("coding", CODINGS)
 @pytest.mark.parametrize(
     ("status", "event"),
@@ -943,7 +965,7 @@ def test_s22_the_manifest_of_a_conflict_is_not_fetched_elsewhere(tmp_path: Path)
         (201, "upload_retry"),
     ],
 )
-def test_f42_an_early_answer_ends_the_body(
+def test_an_early_answer_ends_the_body(
     tmp_path: Path, status: int, event: str, coding: str
 ) -> None:
     async def test() -> None:
@@ -963,7 +985,8 @@ def test_f42_an_early_answer_ends_the_body(
     run(test)
 
 
-def test_f42_nothing_waits_for_100_continue(tmp_path: Path) -> None:
+@pytest.mark.fault("F42")
+def test_nothing_waits_for_100_continue(tmp_path: Path) -> None:
     """No Expect is sent, so an upstream that never says 100 cannot stop anything; one that says it
     unasked is understood."""
 
@@ -990,7 +1013,8 @@ def test_f42_nothing_waits_for_100_continue(tmp_path: Path) -> None:
 # -- F44: an outage --------------------------------------------------------------------------------
 
 
-def test_f44_an_outage_at_full_intake_drops_nothing_and_drains_oldest_first(
+@pytest.mark.fault("F44")
+def test_an_outage_at_full_intake_drops_nothing_and_drains_oldest_first(
     tmp_path: Path,
 ) -> None:
     """72 hours at a study a minute are 4320 envelopes; scaled, with the back-off, to a few seconds.
@@ -1032,7 +1056,8 @@ def test_f44_an_outage_at_full_intake_drops_nothing_and_drains_oldest_first(
     run(test)
 
 
-def test_f44_the_backlog_goes_four_at_once_while_new_ones_come(tmp_path: Path) -> None:
+@pytest.mark.fault("F44")
+def test_the_backlog_goes_four_at_once_while_new_ones_come(tmp_path: Path) -> None:
     """No four are answered before all four have arrived: with fewer at once the test would
     not end.
     """
@@ -1089,7 +1114,8 @@ def send_one(gateway: Gateway, instance: str) -> None:
         peer.release()
 
 
-def test_f30_a_restart_with_another_token_resumes(tmp_path: Path) -> None:
+@pytest.mark.fault("F30")
+def test_a_restart_with_another_token_resumes(tmp_path: Path) -> None:
     """The configuration is read once, by design (its secrets are in one process's memory and no
     file is watched): so another token takes a restart, and nothing is lost by it."""
     token_file = tmp_path / "token"
@@ -1112,7 +1138,8 @@ def test_f30_a_restart_with_another_token_resumes(tmp_path: Path) -> None:
         assert (tmp_path / "store" / sent.name).read_bytes() == sent.read_bytes()
 
 
-def test_f38_who_waits_for_a_slow_upload_is_given_its_time(tmp_path: Path) -> None:
+@pytest.mark.fault("F38")
+def test_who_waits_for_a_slow_upload_is_given_its_time(tmp_path: Path) -> None:
     """ack = "uploaded": the sender waits longer for a larger instance, as the uploader does.
 
     Beside the 60 s of two answers it has one second here, instead of two minutes.
@@ -1134,11 +1161,13 @@ def test_f38_who_waits_for_a_slow_upload_is_given_its_time(tmp_path: Path) -> No
             peer.release()
 
 
-def test_f30_an_upstream_that_wants_other_credentials_is_asked_once_a_minute() -> None:
+@pytest.mark.fault("F30")
+def test_an_upstream_that_wants_other_credentials_is_asked_once_a_minute() -> None:
     assert Pace().hold_secs >= 60
 
 
-def test_f24_a_bit_that_flips_in_the_outbox_of_a_gateway(tmp_path: Path) -> None:
+@pytest.mark.fault("F24")
+def test_a_bit_that_flips_in_the_outbox_of_a_gateway(tmp_path: Path) -> None:
     """Sealed by the real packer while the upstream is away; a bit of an image flips; it is back."""
     with running(Store(tmp_path)) as store, Proxy(store.port, lambda _: REFUSE).running() as proxy:
         quick = {"builder": "release_grace_secs = 0.1"}
@@ -1162,7 +1191,8 @@ def test_f24_a_bit_that_flips_in_the_outbox_of_a_gateway(tmp_path: Path) -> None
 # -- what is kept ----------------------------------------------------------------------------------
 
 
-def test_f44_retention_takes_what_was_sent_and_nothing_else(tmp_path: Path) -> None:
+@pytest.mark.fault("F44")
+def test_retention_takes_what_was_sent_and_nothing_else(tmp_path: Path) -> None:
     """Age and size bound sent/; older envelopes that wait, are being built or were rejected
     stay.
     """

@@ -35,7 +35,8 @@ def resident_megabytes(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20
 
 
-def test_s21_a_large_manifest_costs_a_connection_no_memory(tmp_path: Path) -> None:
+@pytest.mark.fault("S21")
+def test_a_large_manifest_costs_a_connection_no_memory(tmp_path: Path) -> None:
     """Forty clients request it, and read the first byte of the response."""
     body, manifest = with_large_manifest()
     with running(Store(tmp_path)) as store, contextlib.ExitStack() as peers:
@@ -56,7 +57,8 @@ def test_s21_a_large_manifest_costs_a_connection_no_memory(tmp_path: Path) -> No
         assert get(url)[2] == manifest
 
 
-def test_s21_a_manifest_that_is_damaged_while_it_is_sent_looks_like_no_whole_one(
+@pytest.mark.fault("S21")
+def test_a_manifest_that_is_damaged_while_it_is_sent_looks_like_no_whole_one(
     tmp_path: Path,
 ) -> None:
     """It is longer than connection and client hold before the client reads."""

@@ -111,7 +111,8 @@ def nothing_but_lines(process: Process, requests: int) -> None:
     assert [one for one in lines if not stamped.match(one)] == []
 
 
-def test_f99_resets_at_the_store_leave_a_line(tmp_path: Path) -> None:
+@pytest.mark.fault("F99")
+def test_resets_at_the_store_leave_a_line(tmp_path: Path) -> None:
     with running(Store(tmp_path)) as own:
         first = Client(own.port)
         first.send(post("/api/jmix"))
@@ -136,10 +137,9 @@ def context(tmp_path: Path) -> ssl.SSLContext:
     return found
 
 
+@pytest.mark.fault("F99")
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
-def test_f99_resets_at_the_api_leave_a_line(
-    tmp_path: Path, context: ssl.SSLContext, tls: bool
-) -> None:
+def test_resets_at_the_api_leave_a_line(tmp_path: Path, context: ssl.SSLContext, tls: bool) -> None:
     store = Store(tmp_path)
     config = write_config(tmp_path / "gateway", store.port, posts_to='"jmix_upstream"')
     if tls:

@@ -123,7 +123,8 @@ def test_conditions(tmp_path: Path) -> None:
 HEAD = b"POST /api/jmix HTTP/1.1\r\nHost: x\r\nContent-Type: application/zip\r\n"
 
 
-def test_s23_a_body_that_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.fault("S23")
+def test_a_body_that_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "BODY_IDLE_SECS", 0.05)
 
     async def test(client: Client) -> None:
@@ -135,7 +136,8 @@ def test_s23_a_body_that_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with_store(tmp_path, test)
 
 
-def test_s23_a_body_that_drips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.fault("S23")
+def test_a_body_that_drips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each pause is short enough, the whole is too slow."""
     monkeypatch.setattr(limits, "BODY_IDLE_SECS", 0.2)
     monkeypatch.setattr(limits, "BODY_RATE_MIN", 1 << 20)
@@ -190,7 +192,8 @@ def test_a_client_that_takes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with_store(tmp_path, test)
 
 
-def test_s21_connections_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.fault("S21")
+def test_connections_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "MAX_CONNECTIONS", 2)
 
     async def test(client: Client) -> None:
@@ -269,6 +272,7 @@ def test_a_refusal_reaches_a_client_that_is_still_sending(tmp_path: Path) -> Non
     with_store(tmp_path, test)
 
 
+@pytest.mark.fault("S14")
 @pytest.mark.parametrize(
     ("host", "expected"),
     [
@@ -284,5 +288,5 @@ def test_a_refusal_reaches_a_client_that_is_still_sending(tmp_path: Path) -> Non
         ("localhost.example.org", False),
     ],
 )
-def test_s14_loopback(host: str, expected: bool) -> None:
+def test_loopback(host: str, expected: bool) -> None:
     assert is_loopback(host) is expected

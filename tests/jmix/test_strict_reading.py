@@ -103,8 +103,9 @@ STUNTED = {
 }  # fmt: skip
 
 
+@pytest.mark.fault("S31")
 @pytest.mark.parametrize("name", STUNTED)
-def test_s31_an_archive_without_members_is_its_authors_fault(gateway: Gateway, name: str) -> None:
+def test_an_archive_without_members_is_its_authors_fault(gateway: Gateway, name: str) -> None:
     answer = gateway.post(STUNTED[name])
     assert answer.status == 400, answer.body
     assert answer.json["error"]
@@ -114,7 +115,8 @@ def test_s31_an_archive_without_members_is_its_authors_fault(gateway: Gateway, n
     assert not any("report this" in fault.hint for fault in report.faults)
 
 
-def test_s31_an_archive_cut_anywhere_is_its_authors_fault() -> None:
+@pytest.mark.fault("S31")
+def test_an_archive_cut_anywhere_is_its_authors_fault() -> None:
     for cut in range(len(GOOD)):
         refused(GOOD[:cut])
 
@@ -127,7 +129,8 @@ def chains(count: int, depth: int) -> list[tuple[bytes, bytes, bytes]]:
     return [(f"{n}/{'x/' * (depth - 1)}f".encode(), b"", b"") for n in range(count)]
 
 
-def test_s31_names_that_imply_a_million_folders_are_refused_within_bounds() -> None:
+@pytest.mark.fault("S31")
+def test_names_that_imply_a_million_folders_are_refused_within_bounds() -> None:
     data = archive_of(chains(6_500, 230))
     assert len(data) < 8 << 20
     for look in (
@@ -137,13 +140,14 @@ def test_s31_names_that_imply_a_million_folders_are_refused_within_bounds() -> N
         assert peak(look) < 150 << 20
 
 
+@pytest.mark.fault("S31")
 @pytest.mark.parametrize("off", [-1, 0, 1])
 @pytest.mark.parametrize(
     ("limits", "folders"),
     [(Limits(max_folders=30), 30), (Limits(max_folder_bytes=2 * sum(range(30)) + 30), 30)],
     ids=["max_folders", "max_folder_bytes"],
 )
-def test_s31_folders_that_names_imply(limits: Limits, folders: int, off: int) -> None:
+def test_folders_that_names_imply(limits: Limits, folders: int, off: int) -> None:
     name = "a/" * (folders + off) + "f"
     data = archive_of([(name.encode(), b"", b"")])
     if off > 0:
@@ -153,8 +157,9 @@ def test_s31_folders_that_names_imply(limits: Limits, folders: int, off: int) ->
         assert len(Archive(io.BytesIO(data), limits).folders) == folders + off
 
 
+@pytest.mark.fault("S31")
 @pytest.mark.parametrize("off", [-1, 0, 1])
-def test_s31_depth_of_a_name(off: int) -> None:
+def test_depth_of_a_name(off: int) -> None:
     depth = Limits().max_depth + off
     name = "/".join(["x"] * depth)
     data = zipped(members() | {f"{name}": b""})
@@ -164,7 +169,8 @@ def test_s31_depth_of_a_name(off: int) -> None:
         assert check_envelope(io.BytesIO(data)).id == ID
 
 
-def test_s31_members_are_read_within_bounds() -> None:
+@pytest.mark.fault("S31")
+def test_members_are_read_within_bounds() -> None:
     """At both bounds of a directory, a quarter of each: many names, and long ones."""
     documents = [(n.encode(), b"", d) for n, d in members().items() if n.endswith("json")]
     many = [(b"payload/%07d" % n, b"", b"") for n in range(25_000)]
@@ -174,7 +180,8 @@ def test_s31_members_are_read_within_bounds() -> None:
         assert peak(lambda data=data: check_envelope(io.BytesIO(data))) < 32 << 20
 
 
-def test_s31_names_are_compared_component_by_component() -> None:
+@pytest.mark.fault("S31")
+def test_names_are_compared_component_by_component() -> None:
     names = ["/".join(f"{n}" for n in range(k, k + 200)) for k in range(500)]
     started = time.process_time()
     assert list(clashes(names)) == []
@@ -183,7 +190,8 @@ def test_s31_names_are_compared_component_by_component() -> None:
     assert [name for name, why in clashes(both) if "letters" in why] == ["A/c/2", "x/E\u0301"]
 
 
-def test_s31_extra_fields_are_walked_once() -> None:
+@pytest.mark.fault("S31")
+def test_extra_fields_are_walked_once() -> None:
     """As many empty fields in few entries take as long as in many: each is looked at once."""
 
     def seconds(entries: int, fields: int) -> float:
@@ -196,6 +204,7 @@ def test_s31_extra_fields_are_walked_once() -> None:
     assert min(seconds(8, 16_000) for _ in range(3)) < 5 * seconds(128, 1000)
 
 
+@pytest.mark.fault("S31")
 @pytest.mark.parametrize(
     ("extra", "words"),
     [
@@ -210,7 +219,7 @@ def test_s31_extra_fields_are_walked_once() -> None:
     ],
     ids=["cut short", "ZIP64 without values", "no path", "another path", "ZIP64 twice"],
 )
-def test_s31_extra_fields_that_say_more_than_the_header(extra: bytes, words: str) -> None:
+def test_extra_fields_that_say_more_than_the_header(extra: bytes, words: str) -> None:
     content = [(name.encode(), b"", data) for name, data in members().items()]
     data = archive_of([*content, (b"member", extra, b"")])
     if words:
@@ -219,7 +228,8 @@ def test_s31_extra_fields_that_say_more_than_the_header(extra: bytes, words: str
         assert check_envelope(io.BytesIO(data)).id == ID
 
 
-def test_s31_local_headers_are_read_once_however_they_lie() -> None:
+@pytest.mark.fault("S31")
+def test_local_headers_are_read_once_however_they_lie() -> None:
     """Each announces 64 KB of extra field, which are the headers behind it: none is read twice."""
     count = 20_000
     data = bytearray(archive_of([(b"%d" % n, b"", b"") for n in range(count)]))
@@ -243,8 +253,9 @@ def test_s31_local_headers_are_read_once_however_they_lie() -> None:
     assert file.count < 4 * len(data)
 
 
+@pytest.mark.fault("S31")
 @pytest.mark.parametrize("off", [-1, 0, 1])
-def test_s31_what_an_archive_may_unpack_to(monkeypatch: pytest.MonkeyPatch, off: int) -> None:
+def test_what_an_archive_may_unpack_to(monkeypatch: pytest.MonkeyPatch, off: int) -> None:
     content = members()
     data = zipped({**content, IMAGE: bytes(1 << 20)}, zipfile.ZIP_DEFLATED)
     unpacked = sum(map(len, content.values())) - len(content[IMAGE]) + (1 << 20)
@@ -259,9 +270,10 @@ def test_s31_what_an_archive_may_unpack_to(monkeypatch: pytest.MonkeyPatch, off:
 # -- S31: documents --------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("S31")
 @pytest.mark.parametrize("off", [-1, 0, 1])
 @pytest.mark.parametrize("value", [b"0", b'""', b"null", b'{"":0,"a":0,"b":0}', b'["a","b","c"]'])
-def test_s31_values_of_a_document(off: int, value: bytes) -> None:
+def test_values_of_a_document(off: int, value: bytes) -> None:
     weight = value.count(b"{") + value.count(b"[") + value.count(b",") + 1
     count = (strict_json.VALUES_MAX - 1) // weight + off
     text = b"[" + b",".join([value] * count) + b"]"
@@ -274,9 +286,10 @@ def test_s31_values_of_a_document(off: int, value: bytes) -> None:
         assert len(strict_json.parse(text, "x")) >= count
 
 
+@pytest.mark.fault("S31")
 @pytest.mark.parametrize("off", [-1, 0, 1])
 @pytest.mark.parametrize("value", [b"{}", b"[]", b'{"":0}', b"[[{}]]"])
-def test_s31_objects_and_arrays_of_a_document(off: int, value: bytes) -> None:
+def test_objects_and_arrays_of_a_document(off: int, value: bytes) -> None:
     weight = value.count(b"{") + value.count(b"[")
     count = (strict_json.CONTAINERS_MAX - 1) // weight
     more = [b"[]"] * (strict_json.CONTAINERS_MAX - 1 - count * weight + off)
@@ -289,16 +302,18 @@ def test_s31_objects_and_arrays_of_a_document(off: int, value: bytes) -> None:
         assert len(strict_json.parse(text, "x")) == len(values)
 
 
-def test_s31_a_document_of_empty_objects_costs_little() -> None:
+@pytest.mark.fault("S31")
+def test_a_document_of_empty_objects_costs_little() -> None:
     bomb = b'{"a":[' + b"{}," * 5_000_000 + b"0]}"
     data = zipped(members() | {"manifest.json": bomb}, zipfile.ZIP_DEFLATED)
     assert len(data) < 100_000
     assert peak(lambda: refused(data, "manifest.json", "CONTAINERS_MAX")) < 64 << 20
 
 
+@pytest.mark.fault("S31")
 @pytest.mark.parametrize("shape", ["[{}]", '{{"a":{}}}', '[{{"b":{}}}]'])
 @pytest.mark.parametrize("off", [-1, 0, 1])
-def test_s31_depth_of_a_document(shape: str, off: int) -> None:
+def test_depth_of_a_document(shape: str, off: int) -> None:
     each = shape.count("[") + shape.count("{{")
     text = "0"
     for _ in range((strict_json.DEPTH_MAX + off) // each):
@@ -312,14 +327,16 @@ def test_s31_depth_of_a_document(shape: str, off: int) -> None:
         assert strict_json.parse(text.encode(), "x")
 
 
-def test_s31_a_document_of_brackets_is_refused() -> None:
+@pytest.mark.fault("S31")
+def test_a_document_of_brackets_is_refused() -> None:
     for text in (b"[" * 1_000_000, b"[" * 500_000 + b"]" * 500_000, b'{"a":' * 300_000):
         with pytest.raises(EnvelopeError):
             strict_json.parse(text, "x")
 
 
+@pytest.mark.fault("S31")
 @pytest.mark.parametrize("off", [-1, 0, 1])
-def test_s31_studies_of_an_envelope(off: int) -> None:
+def test_studies_of_an_envelope(off: int) -> None:
     studies = {
         f"1.2.{n}": {"study_uid": "1", "series": []} for n in range(documents.STUDIES_MAX + off)
     }
@@ -330,8 +347,9 @@ def test_s31_studies_of_an_envelope(off: int) -> None:
         assert len(check_envelope(io.BytesIO(data)).studies) == documents.STUDIES_MAX + off
 
 
+@pytest.mark.fault("S31")
 @pytest.mark.parametrize("off", [-1, 0, 1])
-def test_s31_faults_and_remarks_that_are_kept(off: int) -> None:
+def test_faults_and_remarks_that_are_kept(off: int) -> None:
     count = report.FINDINGS_MAX + off
     found = report.Report()
     for number in range(count):
@@ -342,7 +360,8 @@ def test_s31_faults_and_remarks_that_are_kept(off: int) -> None:
     assert not found.ok
 
 
-def test_s31_a_listing_of_nothing_but_faults_costs_little() -> None:
+@pytest.mark.fault("S31")
+def test_a_listing_of_nothing_but_faults_costs_little() -> None:
     manifest = json.loads(members()["manifest.json"]) | {"files": [0] * 200_000}
     data = zipped(members() | {"manifest.json": json.dumps(manifest).encode()})
     told = []
@@ -350,8 +369,9 @@ def test_s31_a_listing_of_nothing_but_faults_costs_little() -> None:
     assert len(told[0].faults) + told[0].more_faults >= 200_000
 
 
+@pytest.mark.fault("S31")
 @pytest.mark.parametrize("off", [-1, 0, 1])
-def test_s31_departures_from_a_rule(off: int) -> None:
+def test_departures_from_a_rule(off: int) -> None:
     count = rules.BROKEN_MAX + off
     found = rules.broken(rules.Array(rules.TEXT), [0] * count, "x")
     assert len(found) == min(count, rules.BROKEN_MAX)
@@ -371,8 +391,9 @@ def signed_manifest(count: int, **more: Any) -> dict[str, Any]:
     return manifest
 
 
+@pytest.mark.fault("S31")
 @pytest.mark.parametrize("off", [-1, 0, 1])
-def test_s31_assertions_that_are_verified(off: int) -> None:
+def test_assertions_that_are_verified(off: int) -> None:
     count = assertions.ASSERTIONS_MAX + off
     manifest = signed_manifest(count)
     judged = verify_assertions(manifest, 0.0)
@@ -385,8 +406,9 @@ def test_s31_assertions_that_are_verified(off: int) -> None:
     assert len(verify_audit({"audit": [entry] * (count + 1000)}, ID)) == 257
 
 
+@pytest.mark.fault("S31")
 @pytest.mark.parametrize("off", [-1, 0, 1])
-def test_s31_bytes_that_an_assertion_signs(off: int) -> None:
+def test_bytes_that_an_assertion_signs(off: int) -> None:
     known = len(b'"extra":""') + len(f'"manifest.id":"{ID}"')
     fingerprint = keys.signing_key(bytes(range(32)), "test").fingerprint
     known += len(f'"receiver.0.assertion.signing_key.fingerprint":"{fingerprint}"')
@@ -401,7 +423,8 @@ def test_s31_bytes_that_an_assertion_signs(off: int) -> None:
         assert judged.ok, judged.why
 
 
-def test_s31_a_signature_of_dots_is_not_taken_apart() -> None:
+@pytest.mark.fault("S31")
+def test_a_signature_of_dots_is_not_taken_apart() -> None:
     dots = b"." * (8 << 20)
     key = keys.signing_key(bytes(range(32)), "test")
 
@@ -444,7 +467,8 @@ def pax_path(path: bytes) -> bytes:
     return pax(b"%d path=%s\n" % (length, path))
 
 
-def test_s31_a_pax_header_is_walked_once() -> None:
+@pytest.mark.fault("S31")
+def test_a_pax_header_is_walked_once() -> None:
     keys_ = (b"7 %03x=\n" % n for n in range(4096))
     records = b"".join(keys_)
     member = pax(records) + tar_header(b"metadata.json", b"0", 0)
@@ -454,8 +478,9 @@ def test_s31_a_pax_header_is_walked_once() -> None:
     assert time.process_time() - started < 5
 
 
+@pytest.mark.fault("S31")
 @pytest.mark.parametrize("off", [-1, 0, 1])
-def test_s31_bytes_of_an_extended_header(off: int) -> None:
+def test_bytes_of_an_extended_header(off: int) -> None:
     size = tarball.HEADER_MAX + off
     records = b"%d x=%s\n" % (size, b"y" * (size - 9))
     tar = pax(records) + tar_header(b"a", b"0", 0) + bytes(1024)
@@ -466,8 +491,9 @@ def test_s31_bytes_of_an_extended_header(off: int) -> None:
         assert [path for path, _, _ in tarball.untar("php", [tar])] == ["a"]
 
 
+@pytest.mark.fault("S31")
 @pytest.mark.parametrize("off", [-1, 0, 1])
-def test_s31_members_of_a_tar(monkeypatch: pytest.MonkeyPatch, off: int) -> None:
+def test_members_of_a_tar(monkeypatch: pytest.MonkeyPatch, off: int) -> None:
     monkeypatch.setattr(tarball, "MEMBERS_MAX", 11 - off)  # one of them a folder
     tar = b"".join(tar_header(b"a/%d" % n, b"0", 0) for n in range(10)) + bytes(1024)
     if off > 0:
@@ -490,8 +516,9 @@ def test_bytes_of_a_ciphertext(off: int) -> None:
             encryption.check_cipher_size("payload.enc", size)
 
 
+@pytest.mark.fault("S31")
 @pytest.mark.parametrize("off", [0, 1])
-def test_s31_names_of_a_tar_are_bounded_in_all(monkeypatch: pytest.MonkeyPatch, off: int) -> None:
+def test_names_of_a_tar_are_bounded_in_all(monkeypatch: pytest.MonkeyPatch, off: int) -> None:
     paths = [b"%02d/%s" % (n, b"y" * 500) for n in range(10)]
     held = sum(2 + len(path) for path in paths)  # and the folder of each
     monkeypatch.setattr(tarball, "NAMES_BYTES_MAX", held - off)
@@ -503,7 +530,8 @@ def test_s31_names_of_a_tar_are_bounded_in_all(monkeypatch: pytest.MonkeyPatch, 
         assert len(list(tarball.untar("php", [tar]))) == 10
 
 
-def test_s31_names_of_a_tar_imply_folders_within_bounds() -> None:
+@pytest.mark.fault("S31")
+def test_names_of_a_tar_imply_folders_within_bounds() -> None:
     def tar() -> Iterator[bytes]:
         for number in range(100_000):
             yield pax_path(b"%d/" % number + b"x/" * 240 + b"f") + tar_header(b"-", b"0", 0)
@@ -535,16 +563,18 @@ NOT_JSON = [
 ]  # fmt: skip
 
 
+@pytest.mark.fault("S32")
 @pytest.mark.parametrize(("text", "words"), TWICE)
-def test_s32_a_key_comes_once_in_an_object(text: str, words: str) -> None:
+def test_a_key_comes_once_in_an_object(text: str, words: str) -> None:
     with pytest.raises(EnvelopeError) as caught:
         strict_json.parse(text.encode(), "manifest.json")
     assert words in caught.value.message
     assert "manifest.json" in caught.value.message
 
 
+@pytest.mark.fault("S32")
 @pytest.mark.parametrize("text", NOT_JSON)
-def test_s32_what_some_readers_take_for_json_is_refused(text: bytes) -> None:
+def test_what_some_readers_take_for_json_is_refused(text: bytes) -> None:
     for wrapped in (text, b'{"a": ' + text + b"}" if text.strip() else b'{"a": }'):
         if wrapped.endswith(b"} {}}"):
             continue
@@ -552,10 +582,11 @@ def test_s32_what_some_readers_take_for_json_is_refused(text: bytes) -> None:
             strict_json.parse(wrapped, "manifest.json")
 
 
+@pytest.mark.fault("S32")
 @pytest.mark.parametrize("sign", ["", "-"])
 @pytest.mark.parametrize("place", ["[{}]", '{{"a": {}}}', "[1, {}]", '{{"a"\t:\r\n{}}}'])
 @pytest.mark.parametrize("off", [-1, 0, 1])
-def test_s32_digits_of_a_whole_number(sign: str, place: str, off: int) -> None:
+def test_digits_of_a_whole_number(sign: str, place: str, off: int) -> None:
     digits = "9" * (strict_json.DIGITS_MAX + off)
     text = place.format(sign + digits).encode()
     if off > 0:
@@ -565,10 +596,11 @@ def test_s32_digits_of_a_whole_number(sign: str, place: str, off: int) -> None:
         assert strict_json.parse(text, "x") == json.loads(text)
 
 
+@pytest.mark.fault("S32")
 @pytest.mark.parametrize(
     "text", ['{"a": "1234567890123456789012"}', '["2.25.98765432109876543210987"]', "[0.1, 1e300]"]
 )
-def test_s32_what_every_reader_reads_alike_is_read(text: str) -> None:
+def test_what_every_reader_reads_alike_is_read(text: str) -> None:
     assert strict_json.parse(text.encode(), "x") == json.loads(text)
 
 
@@ -581,10 +613,9 @@ def twice(data: bytes) -> bytes:
     return b'{"%s": 7, ' % key.encode() + data.lstrip()[1:]
 
 
+@pytest.mark.fault("S32")
 @pytest.mark.parametrize("name", ["manifest.json", "payload/metadata.json"])
-def test_s32_a_key_twice_is_refused_wherever_an_envelope_is_posted(
-    gateway: Gateway, name: str
-) -> None:
+def test_a_key_twice_is_refused_wherever_an_envelope_is_posted(gateway: Gateway, name: str) -> None:
     content = members()
     answer = gateway.post(zipped(content | {name: twice(content[name])}))
     assert answer.status == 400
@@ -592,11 +623,12 @@ def test_s32_a_key_twice_is_refused_wherever_an_envelope_is_posted(
     assert "twice" in answer.json["error"]
 
 
+@pytest.mark.fault("S32")
 @pytest.mark.parametrize(
     "name",
     ["manifest.json", "audit.json", "payload/metadata.json", "payload/files.json"],
 )
-def test_s32_a_key_twice_is_a_fault_of_any_document(name: str) -> None:
+def test_a_key_twice_is_a_fault_of_any_document(name: str) -> None:
     content = members() | {
         "audit.json": b'{"audit": []}',
         "payload/files.json": b'[{"file": "series_1/image_001.dcm"}]',
@@ -607,7 +639,8 @@ def test_s32_a_key_twice_is_a_fault_of_any_document(name: str) -> None:
     assert any(one.where == name and "twice" in one.what for one in found.faults), found.faults
 
 
-def test_s32_a_key_twice_inside_an_encrypted_payload() -> None:
+@pytest.mark.fault("S32")
+def test_a_key_twice_inside_an_encrypted_payload() -> None:
     inside = {"metadata.json": b'{"id": 1, "id": 2}', "dicom/1.dcm": b"DICM"}
     plains = [
         tarball.Plain(name, len(data), lambda data=data: [data]) for name, data in inside.items()
@@ -624,7 +657,8 @@ def test_s32_a_key_twice_inside_an_encrypted_payload() -> None:
     assert any("twice" in one.what for one in found.faults)
 
 
-def test_s32_a_key_twice_in_a_signatures_header() -> None:
+@pytest.mark.fault("S32")
+def test_a_key_twice_in_a_signatures_header() -> None:
     key = keys.signing_key(bytes(range(32)), "test")
     good = sign_manifest(b"{}", key)
     verify_manifest(good, b"{}", key.public)
@@ -635,7 +669,8 @@ def test_s32_a_key_twice_in_a_signatures_header() -> None:
         verify_manifest(jws, b"{}", key.public)
 
 
-def test_s32_a_large_manifest_is_read_in_reasonable_time() -> None:
+@pytest.mark.fault("S32")
+def test_a_large_manifest_is_read_in_reasonable_time() -> None:
     listed = [
         {"path": f"payload/s/{n:06}.dcm", "size_bytes": n, "hash": f"sha256:{n:064x}"}
         for n in range(100_000)
@@ -684,8 +719,9 @@ def judge_all(data: bytes) -> None:
     assert not any("report this" in one.hint for one in found.faults), found.faults
 
 
+@pytest.mark.fault("S31")
 @pytest.mark.parametrize("form", FORMS)
-def test_s31_bytes_changed_anywhere_are_right_or_refused(form: str) -> None:
+def test_bytes_changed_anywhere_are_right_or_refused(form: str) -> None:
     dice = random.Random(form)
     good = sealed(FORMS[form])
     for _ in range(by_form(250, 20_000)):
@@ -719,8 +755,9 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
             yield from places(one, (*path, key))
 
 
+@pytest.mark.fault("S31")
 @pytest.mark.parametrize("form", FORMS)
-def test_s31_values_of_any_kind_anywhere_are_right_or_refused(form: str) -> None:
+def test_values_of_any_kind_anywhere_are_right_or_refused(form: str) -> None:
     content = FORMS[form]
     for name in (one for one in content if one.endswith(".json")):
         document = json.loads(content[name])
@@ -737,7 +774,8 @@ def test_s31_values_of_any_kind_anywhere_are_right_or_refused(form: str) -> None
                 judge_all(sealed({**content, name: json.dumps(other).encode()}))
 
 
-def test_s31_what_no_rule_foresaw_is_refused_and_no_fault_of_who_was_asked(
+@pytest.mark.fault("S31")
+def test_what_no_rule_foresaw_is_refused_and_no_fault_of_who_was_asked(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The last net: an error that nobody thought of, in the midst of a stranger's bytes."""
@@ -754,7 +792,8 @@ def test_s31_what_no_rule_foresaw_is_refused_and_no_fault_of_who_was_asked(
     assert not verify(io.BytesIO(GOOD)).ok
 
 
-def test_s31_mutations_of_a_posted_envelope_are_never_a_500(gateway: Gateway) -> None:
+@pytest.mark.fault("S31")
+def test_mutations_of_a_posted_envelope_are_never_a_500(gateway: Gateway) -> None:
     dice = random.Random(7)
     for data in (GOOD, encrypted_envelope("js")):
         for _ in range(by_form(60, 3000)):

@@ -227,8 +227,9 @@ def test_bounds_of_a_posted_envelope(name: str, off: int) -> None:
         check(GOOD, limits=bounds)
 
 
+@pytest.mark.fault("S31")
 @pytest.mark.parametrize("off", [-1, 0, 1])
-def test_s31_checks_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, off: int) -> None:
+def test_checks_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, off: int) -> None:
     """An archive that comes whole while CHECKS_AT_ONCE are checked waits, and is checked then."""
     count = archive_checks.CHECKS_AT_ONCE + off
     most = under_way = 0
@@ -270,7 +271,8 @@ def test_s31_checks_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, off
     assert most == min(count, archive_checks.CHECKS_AT_ONCE)
 
 
-def test_s31_a_check_keeps_its_turn_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.fault("S31")
+def test_a_check_keeps_its_turn_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its request may end first: the thread that checks cannot be stopped."""
     began, go_on = threading.Semaphore(0), threading.Event()
 

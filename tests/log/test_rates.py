@@ -35,8 +35,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
+@pytest.mark.fault("S38")
 @pytest.mark.parametrize("off", [-1, 0, 1])
-def test_s38_lines_of_one_event(clock: list[float], file: Path, off: int) -> None:
+def test_lines_of_one_event(clock: list[float], file: Path, off: int) -> None:
     for number in range(LINES_AT_ONCE + off):
         log.get().warning("a_mistake", number=number)
     assert len(lines_of(file, "a_mistake")) == min(LINES_AT_ONCE, LINES_AT_ONCE + off)
@@ -47,10 +48,11 @@ def test_s38_lines_of_one_event(clock: list[float], file: Path, off: int) -> Non
     assert lines_of(file, "another")
 
 
+@pytest.mark.fault("S38")
 @pytest.mark.parametrize(
     ("method", "rate"), [("warning", WARNINGS_A_SECOND), ("info", LINES_A_SECOND)]
 )
-def test_s38_lines_in_the_long_run(clock: list[float], file: Path, method: str, rate: int) -> None:
+def test_lines_in_the_long_run(clock: list[float], file: Path, method: str, rate: int) -> None:
     """And every line that was left out is counted once."""
     seconds, each = 40, rate * 2
     write = getattr(log.get(), method)
@@ -69,7 +71,8 @@ def test_s38_lines_in_the_long_run(clock: list[float], file: Path, method: str, 
     assert len(counts) <= 2 + seconds / log_rates.COUNT_SECS
 
 
-def test_s38_names_of_events_do_not_gather(clock: list[float], file: Path) -> None:
+@pytest.mark.fault("S38")
+def test_names_of_events_do_not_gather(clock: list[float], file: Path) -> None:
     rates = log_rates.Rates(lambda *_: None)
     for number in range(log_rates.EVENTS_MAX + 1):
         assert rates.takes("info", f"{number}" + "x" * 100)
@@ -78,7 +81,8 @@ def test_s38_names_of_events_do_not_gather(clock: list[float], file: Path) -> No
     assert max(map(len, rates._of)) == log_rates.NAME_CHARS_MAX
 
 
-def test_s38_refused_instances_do_not_fill_the_log(tmp_path: Path) -> None:
+@pytest.mark.fault("S38")
+def test_refused_instances_do_not_fill_the_log(tmp_path: Path) -> None:
     """One modality has a mistake in each image; its association is still listed."""
     few = "from fastjmix.log import rates as log_rates; log_rates.LINES_AT_ONCE = 50"
     with running(Gateway(tmp_path / "own", 9, first=few)) as own:

@@ -57,11 +57,10 @@ def device(_: Path) -> Path:
     return Path("/dev/stderr")
 
 
+@pytest.mark.fault("F118")
 @pytest.mark.parametrize("mode", ["wb", "ab"], ids=[">", ">>"])
 @pytest.mark.parametrize("name", [same, linked, hard_linked, device])
-def test_f118_each_line_is_there_once(
-    tmp_path: Path, name: Callable[[Path], Path], mode: str
-) -> None:
+def test_each_line_is_there_once(tmp_path: Path, name: Callable[[Path], Path], mode: str) -> None:
     file = tmp_path / "log"
     with file.open(mode) as stderr:
         command = [sys.executable, "-c", WRITES, str(name(file)), str(LINES)]
@@ -69,7 +68,8 @@ def test_f118_each_line_is_there_once(
     check(file.read_text())
 
 
-def test_f118_a_pipe_by_its_name(tmp_path: Path) -> None:
+@pytest.mark.fault("F118")
+def test_a_pipe_by_its_name(tmp_path: Path) -> None:
     command = [sys.executable, "-c", WRITES, "/dev/stderr", str(LINES)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     check(done.stderr)
@@ -85,7 +85,8 @@ def check(text: str) -> None:
     assert sorted(found) == sorted(wanted)
 
 
-def test_f118_another_file_has_every_line_too(tmp_path: Path) -> None:
+@pytest.mark.fault("F118")
+def test_another_file_has_every_line_too(tmp_path: Path) -> None:
     with (tmp_path / "stderr").open("wb") as stderr:
         command = [sys.executable, "-c", WRITES, str(tmp_path / "log"), str(LINES)]
         subprocess.run(command, stderr=stderr, check=True, timeout=60)
@@ -93,7 +94,8 @@ def test_f118_another_file_has_every_line_too(tmp_path: Path) -> None:
     assert len((tmp_path / "log").read_text().splitlines()) == 2 * LINES
 
 
-def test_f118_a_gateway_whose_stderr_is_its_log_file(tmp_path: Path) -> None:
+@pytest.mark.fault("F118")
+def test_a_gateway_whose_stderr_is_its_log_file(tmp_path: Path) -> None:
     """`fastjmix run 2>fastjmix.log`, and logging.log_file_path = "fastjmix.log"."""
     config = write_config(tmp_path, 9)
     logging = '[logging]\nlog_to_file = true\nlog_file_path = "fastjmix.log"\n'

@@ -154,6 +154,7 @@ def data_sets(draw: st.DrawFn, uid: str, study: str, number: int) -> bytes:
     return encoded(stream[:-1500] + b"\xff" * 1500, wire.DEFLATED) if spoilt else stream
 
 
+@pytest.mark.fault("F85")
 @settings(
     deadline=None,
     max_examples=by_form(80, 3000),
@@ -161,7 +162,7 @@ def data_sets(draw: st.DrawFn, uid: str, study: str, number: int) -> bytes:
                            HealthCheck.data_too_large],
 )  # fmt: skip
 @given(data=st.data(), count=st.integers(1, 4))
-def test_f85_recovery_understands_whatever_reception_took(tmp_path, data, count: int) -> None:
+def test_recovery_understands_whatever_reception_took(tmp_path, data, count: int) -> None:
     """Reception seals an envelope, and recovery a copy of its draft: both describe every instance
     alike. So they do without the keys that older drafts lack."""
     shutil.rmtree(tmp_path, ignore_errors=True)
@@ -207,11 +208,10 @@ def at_the_edge(kind: int, off: int) -> bytes:
     return encoded(whole + wire.element(0x00204000, b"LT", b"x" * 5000, kind), SYNTAX[kind])
 
 
+@pytest.mark.fault("F85")
 @pytest.mark.parametrize("off", [-2, -1, 0, 1, 2])
 @pytest.mark.parametrize("kind", [0, 1, 2])
-def test_f85_uids_at_the_edge_of_what_waits_for_them(
-    reception, tmp_path, kind: int, off: int
-) -> None:
+def test_uids_at_the_edge_of_what_waits_for_them(reception, tmp_path, kind: int, off: int) -> None:
     data = at_the_edge(kind, off)
     assert reception.store(data, "1.2.826.6.1") == 0
     left = reception.as_a_kill_leaves_it(tmp_path / "left")
@@ -220,9 +220,10 @@ def test_f85_uids_at_the_edge_of_what_waits_for_them(
     left.release()
 
 
+@pytest.mark.fault("F85")
 @pytest.mark.parametrize("off", [-1, 0, 1])
 @pytest.mark.parametrize("far", [False, True], ids=["in one look", "in several looks"])
-def test_f85_uids_at_the_edge_of_what_is_inflated(tmp_path, far: bool, off: int) -> None:
+def test_uids_at_the_edge_of_what_is_inflated(tmp_path, far: bool, off: int) -> None:
     elements = strange.parts("1.2.826.6.1", "1.2.826.6", "1.2.826.6.0", 1)
     size = _core.INFLATE_MAX + off - sum(map(len, elements[:9])) - 12
     value = random.Random(off).randbytes(size) if far else bytes(size)
@@ -238,8 +239,9 @@ def test_f85_uids_at_the_edge_of_what_is_inflated(tmp_path, far: bool, off: int)
     one.close()
 
 
+@pytest.mark.fault("F85")
 @pytest.mark.parametrize("form", strange.FORMS, ids=lambda form: form.__name__)
-def test_f85_every_strange_form_is_taken_and_recovered(reception, tmp_path, form) -> None:
+def test_every_strange_form_is_taken_and_recovered(reception, tmp_path, form) -> None:
     """In the smallest lane; an ordinary instance before it and one behind it."""
     rng = random.Random(5)
     sent = {
@@ -288,7 +290,8 @@ def lesser_reader(monkeypatch) -> None:
     monkeypatch.setattr(instances, "data_set_head", read)
 
 
-def test_f85_what_reception_noted_places_a_member_that_is_not_understood(
+@pytest.mark.fault("F85")
+def test_what_reception_noted_places_a_member_that_is_not_understood(
     reception, mixed, lesser_reader, tmp_path
 ) -> None:
     left = reception.as_a_kill_leaves_it(tmp_path / "left")
@@ -310,8 +313,9 @@ def test_f85_what_reception_noted_places_a_member_that_is_not_understood(
     left.release()
 
 
+@pytest.mark.fault("F85")
 @pytest.mark.parametrize("without", ["the journal", "the study"])
-def test_f85_a_member_that_nothing_explains_costs_itself(
+def test_a_member_that_nothing_explains_costs_itself(
     reception, mixed, lesser_reader, tmp_path, without: str
 ) -> None:
     """The others are delivered, and its bytes are kept for a person."""
@@ -331,7 +335,8 @@ def test_f85_a_member_that_nothing_explains_costs_itself(
     left.release()
 
 
-def test_f85_a_copy_keeps_the_notes(reception, mixed, lesser_reader, tmp_path) -> None:
+@pytest.mark.fault("F85")
+def test_a_copy_keeps_the_notes(reception, mixed, lesser_reader, tmp_path) -> None:
     """The archive is suspect, its members go to a fresh draft, and are read there once more."""
     left = reception.as_a_kill_leaves_it(tmp_path / "left")
     (draft,) = left.building.iterdir()
@@ -410,7 +415,8 @@ for left in spool.drafts.leftovers():
 """
 
 
-def test_f85_recovery_takes_no_more_memory_than_a_head(reception, tmp_path) -> None:
+@pytest.mark.fault("F85")
+def test_recovery_takes_no_more_memory_than_a_head(reception, tmp_path) -> None:
     """One element of 2.2 GB is among the first, and another behind the UIDs; beside it is an
     ordinary study. (The element is a hole in the file: only its zeros are read.)"""
     assert reception.store(wire.data_set("1.2.826.9.9", study="1.2.826.9"), "1.2.826.9.9") == 0
@@ -484,9 +490,10 @@ HOSTILE = {
 }
 
 
+@pytest.mark.fault("F85")
 @pytest.mark.parametrize("name", HOSTILE)
 @pytest.mark.parametrize("kind", [0, 1, 2, 3])
-def test_f85_a_hostile_head_is_described_at_once(name: str, kind: int) -> None:
+def test_a_hostile_head_is_described_at_once(name: str, kind: int) -> None:
     data = HOSTILE[name]
     if kind == 3:
         data = strange.deflated(data)
@@ -523,7 +530,8 @@ def member_of(number: int) -> bytes:
     return local_header(name, crc32(content), len(content)) + content
 
 
-def test_f85_a_journal_that_promises_what_no_disk_holds(tmp_path) -> None:
+@pytest.mark.fault("F85")
+def test_a_journal_that_promises_what_no_disk_holds(tmp_path) -> None:
     whole = member_of(0)
     written = journal.record(0, len(whole)) + journal.record(len(whole), 1 << 62)
     spool = left_draft(tmp_path, [whole], written)
@@ -534,7 +542,8 @@ def test_f85_a_journal_that_promises_what_no_disk_holds(tmp_path) -> None:
     spool.release()
 
 
-def test_f85_a_member_with_another_name_than_it_would_get_is_copied(tmp_path) -> None:
+@pytest.mark.fault("F85")
+def test_a_member_with_another_name_than_it_would_get_is_copied(tmp_path) -> None:
     """Documents and central directory use the same names, whichever version wrote the draft."""
     spool = left_draft(tmp_path, [member_of(4), member_of(2)], b"")
     assert not any(outcome.damages for outcome in recovered(spool))
@@ -546,7 +555,8 @@ def test_f85_a_member_with_another_name_than_it_would_get_is_copied(tmp_path) ->
     spool.release()
 
 
-def test_f85_a_draft_that_has_gone_is_over(reception, mixed, tmp_path) -> None:
+@pytest.mark.fault("F85")
+def test_a_draft_that_has_gone_is_over(reception, mixed, tmp_path) -> None:
     left = reception.as_a_kill_leaves_it(tmp_path / "left")
     (leftover,) = left.drafts.leftovers()
     assert recover(left, leftover, "packer-0").ticket is not None

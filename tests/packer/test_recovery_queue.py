@@ -68,7 +68,8 @@ def site(tmp_path: Path) -> Iterator[Site]:
     one.close()
 
 
-def test_f85_a_draft_that_fails_for_days_is_tried_for_days(site) -> None:
+@pytest.mark.fault("F85")
+def test_a_draft_that_fails_for_days_is_tried_for_days(site) -> None:
     """The pause has a value after any number of failures: 2,000 are more than a day."""
     recovery = Recovery(site.leftover)
     for _ in range(2000):
@@ -81,7 +82,8 @@ def test_f85_a_draft_that_fails_for_days_is_tried_for_days(site) -> None:
     site.is_recovered()
 
 
-def test_f85_want_of_memory_is_no_verdict_on_a_draft(site) -> None:
+@pytest.mark.fault("F85")
+def test_want_of_memory_is_no_verdict_on_a_draft(site) -> None:
     recovery = Recovery(site.leftover)
     for _ in range(10 * FAULTS_MAX):
         site.ends(recovery, MemoryError())
@@ -90,8 +92,9 @@ def test_f85_want_of_memory_is_no_verdict_on_a_draft(site) -> None:
     site.is_recovered()
 
 
+@pytest.mark.fault("F85")
 @pytest.mark.parametrize("problem", [RecursionError("deep"), KeyError("profile"), EOFError()])
-def test_f85_a_fault_of_ours_is_tried_once_more_and_then_kept(site, problem: Exception) -> None:
+def test_a_fault_of_ours_is_tried_once_more_and_then_kept(site, problem: Exception) -> None:
     """Failures of the disk before it do not count."""
     recovery = Recovery(site.leftover)
     site.ends(recovery, OSError(5, "Input/output error"))
@@ -104,7 +107,8 @@ def test_f85_a_fault_of_ours_is_tried_once_more_and_then_kept(site, problem: Exc
     assert site.metrics.total("envelopes_rejected_total") == 1
 
 
-def test_f85_what_cannot_even_be_kept_is_tried_again(site) -> None:
+@pytest.mark.fault("F85")
+def test_what_cannot_even_be_kept_is_tried_again(site) -> None:
     """rejected/ cannot be written: nothing is deleted, and the loop goes on."""
     recovery = Recovery(site.leftover, faults=FAULTS_MAX)
     site.spool.rejected.rmdir()
@@ -117,7 +121,8 @@ def test_f85_what_cannot_even_be_kept_is_tried_again(site) -> None:
     site.is_recovered()
 
 
-def test_f85_no_thread_is_no_end_of_the_loop(site, monkeypatch) -> None:
+@pytest.mark.fault("F85")
+def test_no_thread_is_no_end_of_the_loop(site, monkeypatch) -> None:
     """As where a cgroup allows no more processes."""
 
     def fails(_: threading.Thread) -> None:
@@ -132,7 +137,8 @@ def test_f85_no_thread_is_no_end_of_the_loop(site, monkeypatch) -> None:
     site.is_recovered()
 
 
-def test_f85_drafts_that_failed_wait_behind_those_that_did_not(site) -> None:
+@pytest.mark.fault("F85")
+def test_drafts_that_failed_wait_behind_those_that_did_not(site) -> None:
     """While the thread is busy, one that failed is due again, and two others are found."""
     order: list[str] = []
     gate = threading.Event()
@@ -150,8 +156,9 @@ def test_f85_drafts_that_failed_wait_behind_those_that_did_not(site) -> None:
     assert order == ["first", "second", "failed", "failed too"]
 
 
+@pytest.mark.fault("F85")
 @pytest.mark.parametrize("replaces", ["", ".", "..", "../left", 7])
-def test_f85_a_draft_that_names_no_draft_is_kept(site, replaces: object) -> None:
+def test_a_draft_that_names_no_draft_is_kept(site, replaces: object) -> None:
     """fastjmix writes no such recipe; the draft may hold what was acknowledged."""
     recipe = site.leftover.directory / "draft.json"
     told = orjson.loads(recipe.read_bytes())
@@ -163,6 +170,7 @@ def test_f85_a_draft_that_names_no_draft_is_kept(site, replaces: object) -> None
     assert (site.spool.rejected / f"{site.leftover.id}.zip").read_bytes() == held
 
 
+@pytest.mark.fault("F85")
 @pytest.mark.parametrize(
     "changed",
     [
@@ -173,7 +181,7 @@ def test_f85_a_draft_that_names_no_draft_is_kept(site, replaces: object) -> None
         {"study": "{}"},
     ],
 )
-def test_f85_a_recipe_that_is_none_of_ours_costs_its_draft(site, changed) -> None:
+def test_a_recipe_that_is_none_of_ours_costs_its_draft(site, changed) -> None:
     """Sealed, or kept after two attempts; the loop goes on."""
     recipe = replace(site.leftover.recipe, **changed)
     recovery = Recovery(Leftover(site.leftover.id, site.leftover.directory, recipe))
@@ -184,11 +192,12 @@ def test_f85_a_recipe_that_is_none_of_ours_costs_its_draft(site, changed) -> Non
     assert len([*site.spool.outbox.glob("*.zip"), *site.spool.rejected.glob("*.zip")]) == 1
 
 
+@pytest.mark.fault("F85")
 @pytest.mark.parametrize(
     "changed",
     [{"published": "x"}, {"published": [1]}, {"profile": 7}, {"digest": None}, {"packer": None}],
 )
-def test_f85_a_draft_whose_recipe_has_bad_values_is_kept(site, changed) -> None:
+def test_a_draft_whose_recipe_has_bad_values_is_kept(site, changed) -> None:
     """The start keeps it in rejected/: no packer ever takes it up."""
     path = site.leftover.directory / "draft.json"
     path.write_bytes(orjson.dumps({**orjson.loads(path.read_bytes()), **changed}))
@@ -199,7 +208,8 @@ def test_f85_a_draft_whose_recipe_has_bad_values_is_kept(site, changed) -> None:
     assert site.spool.path("rejected", site.leftover.id).read_bytes() == held
 
 
-def test_f85_a_leftover_without_a_recipe_costs_itself(site, tmp_path) -> None:
+@pytest.mark.fault("F85")
+def test_a_leftover_without_a_recipe_costs_itself(site, tmp_path) -> None:
     """Its recipe names no profile: two attempts, and it is kept."""
     recovery = Recovery(Leftover(site.leftover.id, site.leftover.directory))
     for _ in range(FAULTS_MAX):

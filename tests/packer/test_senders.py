@@ -97,8 +97,9 @@ def uids_of(found: list[Path]) -> list[set[str]]:
 # -- an instance that is arriving ----------------------------------------------------------------
 
 
+@pytest.mark.fault("F101")
 @pytest.mark.parametrize("pixels", [60_000, 9_000_000])
-def test_f101_an_instance_longer_than_quiet_secs_does_not_tear_its_study(
+def test_an_instance_longer_than_quiet_secs_does_not_tear_its_study(
     gateway: Gateway, pixels: int
 ) -> None:
     """Larger than its lane, too, so that it goes to a file."""
@@ -116,7 +117,8 @@ def test_f101_an_instance_longer_than_quiet_secs_does_not_tear_its_study(
     assert uids_of(sealed(gateway, study)) == [{first[0], second[0]}]
 
 
-def test_f101_a_release_does_not_seal_what_another_association_is_sending(
+@pytest.mark.fault("F101")
+def test_a_release_does_not_seal_what_another_association_is_sending(
     gateway: Gateway,
 ) -> None:
     study = new_uid()
@@ -133,7 +135,8 @@ def test_f101_a_release_does_not_seal_what_another_association_is_sending(
     assert uids_of(sealed(gateway, study)) == [{first[0], second[0]}]
 
 
-def test_f101_the_grace_begins_when_the_last_one_broke_off(gateway: Gateway) -> None:
+@pytest.mark.fault("F101")
+def test_the_grace_begins_when_the_last_one_broke_off(gateway: Gateway) -> None:
     """A sender that broke off is likely to come again."""
     study = new_uid()
     first, second = instance(study), instance(study, pixels=60_000)
@@ -149,7 +152,8 @@ def test_f101_the_grace_begins_when_the_last_one_broke_off(gateway: Gateway) -> 
     assert uids_of(sealed(gateway, study)) == [{first[0], second[0]}]
 
 
-def test_f101_who_breaks_off_and_stays_away_is_not_waited_for(gateway: Gateway) -> None:
+@pytest.mark.fault("F101")
+def test_who_breaks_off_and_stays_away_is_not_waited_for(gateway: Gateway) -> None:
     study = new_uid()
     first = instance(study)
     with association(gateway) as one, association(gateway) as other:
@@ -161,7 +165,8 @@ def test_f101_who_breaks_off_and_stays_away_is_not_waited_for(gateway: Gateway) 
     gateway.wait_for(rf"envelope_sealed .*{archives(gateway, study)[0].stem}.*why=released")
 
 
-def test_f101_the_envelope_that_makes_place_is_not_one_on_the_wire(tmp_path: Path) -> None:
+@pytest.mark.fault("F101")
+def test_the_envelope_that_makes_place_is_not_one_on_the_wire(tmp_path: Path) -> None:
     few = "from fastjmix.packer import seal_schedule; seal_schedule.OPEN_MAX = 2"
     with gateway_with(tmp_path, "quiet_secs = 60", first=few) as own, ExitStack() as stack:
         studies = [new_uid() for _ in range(3)]
@@ -204,7 +209,8 @@ def seals_of(own: Gateway, title: str) -> list[str]:
     return [one.split(" why=")[1].split(" of_")[0].strip('"') for one in lines]
 
 
-def test_f102_who_sends_each_image_in_an_association_has_one_envelope_a_study(
+@pytest.mark.fault("F102")
+def test_who_sends_each_image_in_an_association_has_one_envelope_a_study(
     patient: Gateway,
 ) -> None:
     """The first study may come in two envelopes. Either packer knows what the other remembers."""
@@ -223,7 +229,8 @@ def test_f102_who_sends_each_image_in_an_association_has_one_envelope_a_study(
     assert metric(patient, "fastjmix_returns_total") >= 5
 
 
-def test_f102_what_was_learned_is_kept_over_a_restart(tmp_path: Path) -> None:
+@pytest.mark.fault("F102")
+def test_what_was_learned_is_kept_over_a_restart(tmp_path: Path) -> None:
     with gateway_with(tmp_path, PATIENT) as own:
         send_apart(own, "APART", 2, new_uid())
         own.wait_for("calling_ae_returns .*calling_ae=APART")
@@ -236,7 +243,8 @@ def test_f102_what_was_learned_is_kept_over_a_restart(tmp_path: Path) -> None:
         assert uids_of(sealed(own, study)) == [{uid for uid, _ in sent}]
 
 
-def test_f102_a_study_with_more_returns_is_torn_once(patient: Gateway) -> None:
+@pytest.mark.fault("F102")
+def test_a_study_with_more_returns_is_torn_once(patient: Gateway) -> None:
     """From the second return on, the study with the first return is waited for, too."""
     study = new_uid()
     sent = send_apart(patient, "MORE", 4, study)
@@ -294,10 +302,11 @@ def too_late(own: Gateway, title: str) -> None:
     send(own, instance(study), calling=title)
 
 
+@pytest.mark.fault("F102")
 @pytest.mark.parametrize(
     "scenario", [parallel, repetition, other_title, broken_off, too_late], ids=lambda f: f.__name__
 )
-def test_f102_who_does_not_come_back_is_not_waited_for(patient: Gateway, scenario: Any) -> None:
+def test_who_does_not_come_back_is_not_waited_for(patient: Gateway, scenario: Any) -> None:
     title = f"N{scenario.__name__[:14].upper()}"
     scenario(patient, title)
     study = new_uid()
@@ -307,10 +316,11 @@ def test_f102_who_does_not_come_back_is_not_waited_for(patient: Gateway, scenari
     assert f"calling_ae={title} study=" not in patient.log()
 
 
+@pytest.mark.fault("F102")
 @pytest.mark.parametrize(
     ("after", "learns"), [(0.0, False), (0.5, False), (2.0, True), (29.0, True), (31.0, False)]
 )
-def test_f102_who_comes_back_within_the_grace_needs_no_more(
+def test_who_comes_back_within_the_grace_needs_no_more(
     tmp_path: Path, after: float, learns: bool
 ) -> None:
     """A return that is too late does not count either. The grace is 1 s, `quiet_secs` 30."""
@@ -328,7 +338,8 @@ def test_f102_who_comes_back_within_the_grace_needs_no_more(
     reception.close()
 
 
-def test_f102_while_another_association_sends_to_the_study_nobody_has_left_it(
+@pytest.mark.fault("F102")
+def test_while_another_association_sends_to_the_study_nobody_has_left_it(
     patient: Gateway,
 ) -> None:
     study = new_uid()
@@ -342,10 +353,9 @@ def test_f102_while_another_association_sends_to_the_study_nobody_has_left_it(
     assert "calling_ae=SEVERAL study=" not in patient.log()
 
 
+@pytest.mark.fault("F102")
 @pytest.mark.parametrize("content", ["", "junk", '{"a": 1}', '{"fastjmix": 1, "entries": 7}', None])
-def test_f102_a_file_that_is_not_ours_costs_no_instance(
-    tmp_path: Path, content: str | None
-) -> None:
+def test_a_file_that_is_not_ours_costs_no_instance(tmp_path: Path, content: str | None) -> None:
     """None: a directory has that name."""
     spool = Spool(tmp_path / "spool", durable=False)
     spool.prepare()

@@ -146,9 +146,10 @@ def displaced(own: Gateway) -> int:
 # -- a gateway -------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("S33")
 @pytest.mark.parametrize("how", BUSY)
 @pytest.mark.parametrize("newcomer", ["127.0.0.2", "127.0.0.1"])
-def test_s33_who_stores_nothing_gives_way_to_a_newcomer(start, how, newcomer: str) -> None:
+def test_who_stores_nothing_gives_way_to_a_newcomer(start, how, newcomer: str) -> None:
     """One of another address gives way, or (behind NAT) of the same. One ends, not all."""
     own = start()
     with busy(holding(own, "127.0.0.1"), how):
@@ -160,7 +161,8 @@ def test_s33_who_stores_nothing_gives_way_to_a_newcomer(start, how, newcomer: st
     assert "fastjmix_associations_displaced_total 1.0" in metrics
 
 
-def test_s33_it_is_told_and_keeps_its_place_until_then(start) -> None:
+@pytest.mark.fault("S33")
+def test_it_is_told_and_keeps_its_place_until_then(start) -> None:
     own = start()
     first, second, third = holding(own, "127.0.0.1")
     assert not asks(own, "127.0.0.2")  # nobody has held a place for long
@@ -173,7 +175,8 @@ def test_s33_it_is_told_and_keeps_its_place_until_then(start) -> None:
         assert displaced(own) == 1
 
 
-def test_s33_nothing_changes_while_there_are_places(start) -> None:
+@pytest.mark.fault("S33")
+def test_nothing_changes_while_there_are_places(start) -> None:
     own = start()
     peers = holding(own, "127.0.0.1", PLACES - 1)
     begun = time.monotonic()
@@ -183,7 +186,8 @@ def test_s33_nothing_changes_while_there_are_places(start) -> None:
     assert displaced(own) == 0
 
 
-def test_s33_an_address_that_stores_on_all_places_keeps_them(start) -> None:
+@pytest.mark.fault("S33")
+def test_an_address_that_stores_on_all_places_keeps_them(start) -> None:
     own = start()
     begun = time.monotonic()
     with busy(holding(own, "127.0.0.1"), lambda peer: peer.store(wire.data_set()) and None):
@@ -192,7 +196,8 @@ def test_s33_an_address_that_stores_on_all_places_keeps_them(start) -> None:
     assert displaced(own) == 0
 
 
-def test_s33_an_address_with_as_many_places_gets_no_more(start) -> None:
+@pytest.mark.fault("S33")
+def test_an_address_with_as_many_places_gets_no_more(start) -> None:
     own = start(endpoint="max_associations = 4")
     storing, idle = holding(own, "127.0.0.2", 2), holding(own, "127.0.0.1", 2)
     begun = time.monotonic()
@@ -203,8 +208,9 @@ def test_s33_an_address_with_as_many_places_gets_no_more(start) -> None:
         assert asks(own, "127.0.0.3")
 
 
+@pytest.mark.fault("S33")
 @pytest.mark.parametrize("alone", [True, False])
-def test_s33_data_sets_that_drip_give_way_where_an_address_has_several(start, alone: bool) -> None:
+def test_data_sets_that_drip_give_way_where_an_address_has_several(start, alone: bool) -> None:
     """Above min_bytes_per_sec, for ever: one of its kind may be a slow line, three are not."""
     own = start()
     data = wire.data_set(pixels=bytes(40 << 20))
@@ -228,7 +234,8 @@ def test_s33_data_sets_that_drip_give_way_where_an_address_has_several(start, al
     assert displaced(own) == (0 if alone else 1)
 
 
-def test_s33_a_data_set_that_comes_fast_enough_is_left_alone(start) -> None:
+@pytest.mark.fault("S33")
+def test_a_data_set_that_comes_fast_enough_is_left_alone(start) -> None:
     own = start()
     whole = message(wire.data_set(pixels=bytes(40 << 20)), size=4000)
 
@@ -245,7 +252,8 @@ def test_s33_a_data_set_that_comes_fast_enough_is_left_alone(start) -> None:
     assert displaced(own) == 0
 
 
-def test_s33_who_waits_for_its_status_is_left_alone(start) -> None:
+@pytest.mark.fault("S33")
+def test_who_waits_for_its_status_is_left_alone(start) -> None:
     """The packer stands still: the peers wait for us."""
     own = start()
     packer = own.children()["packer-0"]
@@ -263,7 +271,8 @@ def test_s33_who_waits_for_its_status_is_left_alone(start) -> None:
     assert displaced(own) == 0
 
 
-def test_s33_places_of_a_calling_ae_title(start) -> None:
+@pytest.mark.fault("S33")
+def test_places_of_a_calling_ae_title(start) -> None:
     """Only an association of the same title makes place, where the title's own limit is reached."""
     own = start(
         endpoint="max_associations = 9\n[endpoints.dicom_receiver.options.aet_table]\n"
@@ -278,7 +287,8 @@ def test_s33_places_of_a_calling_ae_title(start) -> None:
     assert displaced(own) == 1
 
 
-def test_s33_another_receivers_associations_give_way(start) -> None:
+@pytest.mark.fault("S33")
+def test_another_receivers_associations_give_way(start) -> None:
     """The newcomer is rejected by a receiver that holds none of them."""
     own = start(fastjmix="receivers = 2")
     until(lambda: "receiver-1" in own.children(), "both are there")
@@ -305,14 +315,16 @@ def anyone(_: Association) -> bool:
     return True
 
 
+@pytest.mark.fault("S33")
 @pytest.mark.parametrize("off", [-1, 0, 1])
-def test_s33_seconds_without_a_store(off: int) -> None:
+def test_seconds_without_a_store(off: int) -> None:
     one = an_association("a", 0.0)
     assert (to_displace([one], HOLD_SECS + off, anyone, "b") is one) == (off >= 0)
 
 
+@pytest.mark.fault("S33")
 @pytest.mark.parametrize("off", [-1, 0, 1])
-def test_s33_associations_of_the_newcomers_address(off: int) -> None:
+def test_associations_of_the_newcomers_address(off: int) -> None:
     """It must have fewer than the address that gives way; or it is that address."""
     held = [an_association("a", 0.0) for _ in range(3)]
     own = [an_association("b", 1000.0) for _ in range(3 + off)]
@@ -322,7 +334,8 @@ def test_s33_associations_of_the_newcomers_address(off: int) -> None:
     assert to_displace(held[:2], 1000.0, anyone, None) is not None
 
 
-def test_s33_the_one_without_a_store_for_longest_of_the_address_with_most() -> None:
+@pytest.mark.fault("S33")
+def test_the_one_without_a_store_for_longest_of_the_address_with_most() -> None:
     few = [an_association("a", 1.0)]
     many = [an_association("b", at, listener) for at, listener in ((9.0, 1), (5.0, 2), (7.0, 1))]
     assert to_displace([*few, *many], 1000.0, anyone, "c") is many[1]
@@ -332,7 +345,8 @@ def test_s33_the_one_without_a_store_for_longest_of_the_address_with_most() -> N
     assert to_displace([many[0]], 1000.0, anyone, "c") is None
 
 
-def test_s33_rejections_of_other_receivers_are_seen_once() -> None:
+@pytest.mark.fault("S33")
+def test_rejections_of_other_receivers_are_seen_once() -> None:
     page = MetricsPage(2)
     mine, theirs = (FullRejections(page.row(n)) for n in range(2))
     assert not mine.others_rejected()

@@ -228,7 +228,8 @@ def test_messages_passed_over_in_one_turn(stepped: Stepped, field: int) -> None:
         assert peer.response()[0x0120] == wire.us(7)
 
 
-def test_f13_nobody_can_connect_once_the_stop_began(stepped: Stepped) -> None:
+@pytest.mark.fault("F13")
+def test_nobody_can_connect_once_the_stop_began(stepped: Stepped) -> None:
     """Though another process, forked a moment ago, has yet to close the socket it inherited."""
     stepped.receiver._listeners.listen()
     with socket.socket(fileno=os.dup(stepped.listening.fileno())):
@@ -237,7 +238,8 @@ def test_f13_nobody_can_connect_once_the_stop_began(stepped: Stepped) -> None:
             Peer(stepped.port)
 
 
-def test_f13_a_listening_socket_that_another_receiver_ended(stepped: Stepped) -> None:
+@pytest.mark.fault("F13")
+def test_a_listening_socket_that_another_receiver_ended(stepped: Stepped) -> None:
     """It stops before this one hears of the stop: no line in the log, and nothing spins."""
     stepped.receiver._listeners.listen()
     stepped.listening.shutdown(socket.SHUT_RDWR)

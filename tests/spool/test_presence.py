@@ -63,6 +63,7 @@ def leading_nowhere(at: Path) -> Path:
     return at
 
 
+@pytest.mark.fault("F116")
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -75,18 +76,20 @@ def leading_nowhere(at: Path) -> Path:
     ],
     ids=["missing", "parent missing", "a file", "below a file", "link", "below a link"],
 )
-def test_f116_a_storage_path_that_is_missing_is_not_made(
+def test_a_storage_path_that_is_missing_is_not_made(
     tmp_path: Path, make: Callable[[Path], Path], words: str
 ) -> None:
     (tmp_path / "disks").mkdir()
     refused(configured(tmp_path / "own", make(tmp_path / "disks")), words)
 
 
-def test_f116_nor_is_one_below_the_working_directory(tmp_path: Path) -> None:
+@pytest.mark.fault("F116")
+def test_nor_is_one_below_the_working_directory(tmp_path: Path) -> None:
     refused(configured(tmp_path / "own", "./data/spool"), "/data is missing")
 
 
-def test_f116_a_log_file_in_it_does_not_make_it(tmp_path: Path) -> None:
+@pytest.mark.fault("F116")
+def test_a_log_file_in_it_does_not_make_it(tmp_path: Path) -> None:
     """The log is opened before the storage."""
     gone = tmp_path / "disk" / "fastjmix"
     config = configured(tmp_path / "own", gone)
@@ -95,28 +98,33 @@ def test_f116_a_log_file_in_it_does_not_make_it(tmp_path: Path) -> None:
     refused(config, f"{tmp_path}/disk is missing")
 
 
+@pytest.mark.fault("F116")
 @pytest.mark.parametrize("path", ["./tmp", "./spool"])
-def test_f116_create_false_makes_not_even_the_default(tmp_path: Path, path: str) -> None:
+def test_create_false_makes_not_even_the_default(tmp_path: Path, path: str) -> None:
     refused(configured(tmp_path / "own", path, "create = false"), " is missing")
 
 
-def test_f116_create_true_makes_it_with_its_parents(tmp_path: Path) -> None:
+@pytest.mark.fault("F116")
+def test_create_true_makes_it_with_its_parents(tmp_path: Path) -> None:
     storage = tmp_path / "some" / "where"
     accepted(configured(tmp_path / "own", storage, "create = true"), storage)
 
 
+@pytest.mark.fault("F116")
 @pytest.mark.parametrize("path", ["./tmp", "tmp/"])
-def test_f116_the_default_path_is_made(tmp_path: Path, path: str) -> None:
+def test_the_default_path_is_made(tmp_path: Path, path: str) -> None:
     accepted(configured(tmp_path / "own", path), tmp_path / "own" / "tmp")
 
 
-def test_f116_beside_the_configuration_it_is_made(tmp_path: Path) -> None:
+@pytest.mark.fault("F116")
+def test_beside_the_configuration_it_is_made(tmp_path: Path) -> None:
     """The file was just read from there: no mount is missing above."""
     storage = tmp_path / "own" / "images"
     accepted(configured(tmp_path / "own", storage), storage)
 
 
-def test_f116_an_empty_directory_is_begun_in(tmp_path: Path) -> None:
+@pytest.mark.fault("F116")
+def test_an_empty_directory_is_begun_in(tmp_path: Path) -> None:
     (tmp_path / "made").mkdir()
     accepted(configured(tmp_path / "own", tmp_path / "made"), tmp_path / "made")
 
@@ -128,7 +136,8 @@ def disk(tmp_path: Path):
     one.close()
 
 
-def test_f116_storage_on_a_disk_that_is_away_is_not_begun_anew_below_it(
+@pytest.mark.fault("F116")
+def test_storage_on_a_disk_that_is_away_is_not_begun_anew_below_it(
     tmp_path: Path, disk: Disk
 ) -> None:
     """At the first start the disk is mounted, and the directory on it is made. At the second it is
@@ -164,7 +173,8 @@ def check_with(fstab: Path, config: Path) -> str:
     )  # fmt: skip
 
 
-def test_f116_an_empty_mount_point_is_not_begun_in(tmp_path: Path) -> None:
+@pytest.mark.fault("F116")
+def test_an_empty_mount_point_is_not_begun_in(tmp_path: Path) -> None:
     point = tmp_path / "disk"
     point.mkdir()
     fstab = tmp_path / "fstab"
@@ -177,6 +187,7 @@ def test_f116_an_empty_mount_point_is_not_begun_in(tmp_path: Path) -> None:
     assert "status 0" in told, told
 
 
+@pytest.mark.fault("F116")
 @pytest.mark.parametrize(
     ("below", "line", "refuses"),
     [
@@ -191,7 +202,7 @@ def test_f116_an_empty_mount_point_is_not_begun_in(tmp_path: Path) -> None:
         ("", "/dev/sdx1 / ext4 defaults 0 1 # {}", False),
     ],
 )
-def test_f116_lines_of_fstab(
+def test_lines_of_fstab(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, below: str, line: str, refuses: bool
 ) -> None:
     point = tmp_path / "a disk"
@@ -207,7 +218,8 @@ def test_f116_lines_of_fstab(
     presence.require(point / below, True, tmp_path / "config.toml")
 
 
-def test_f116_storage_that_is_there_is_taken_whatever_fstab_says(tmp_path: Path) -> None:
+@pytest.mark.fault("F116")
+def test_storage_that_is_there_is_taken_whatever_fstab_says(tmp_path: Path) -> None:
     """The envelopes that wait in it must be delivered."""
     point = tmp_path / "disk"
     (point / "building").mkdir(parents=True)
@@ -218,7 +230,8 @@ def test_f116_storage_that_is_there_is_taken_whatever_fstab_says(tmp_path: Path)
     assert "status 0" in told, told
 
 
-def test_f116_what_may_not_be_made_is_not_made_later_either(tmp_path: Path) -> None:
+@pytest.mark.fault("F116")
+def test_what_may_not_be_made_is_not_made_later_either(tmp_path: Path) -> None:
     """A process that tries storage again, which had no room at the start, finds its disk gone."""
     gone = tmp_path / "disk"
     one = Spool(gone, create=False)
@@ -231,7 +244,8 @@ def test_f116_what_may_not_be_made_is_not_made_later_either(tmp_path: Path) -> N
     assert not os.path.lexists(gone)
 
 
-def test_f116_tune_does_not_make_it(tmp_path: Path) -> None:
+@pytest.mark.fault("F116")
+def test_tune_does_not_make_it(tmp_path: Path) -> None:
     config = configured(tmp_path / "own", tmp_path / "gone" / "spool")
     done = run_command("tune", "-c", config, "--seconds", 1, "--sample-mb", 1, cwd=config.parent)
     assert done.returncode == 2, done.stderr
@@ -239,7 +253,8 @@ def test_f116_tune_does_not_make_it(tmp_path: Path) -> None:
     assert not (tmp_path / "gone").exists()
 
 
-def test_f116_a_gateway_whose_directory_was_there_runs(tmp_path: Path) -> None:
+@pytest.mark.fault("F116")
+def test_a_gateway_whose_directory_was_there_runs(tmp_path: Path) -> None:
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "spool").mkdir()
     with running(Gateway(tmp_path / "own", NOBODY, storage="create = false")) as own:

@@ -394,9 +394,10 @@ class SpoolMachine(RuleBasedStateMachine):
         assert len(seen) == len(set(seen))
 
 
+@pytest.mark.fault("F18", "F84")
 @pytest.mark.once
 @pytest.mark.timeout(by_form(120, 7200))
-def test_f18_f84_any_history_of_torn_writes_crashes_and_other_peoples_files() -> None:
+def test_any_history_of_torn_writes_crashes_and_other_peoples_files() -> None:
     """Loses or garbles uncommitted bytes in part; the order within a file is not simulated."""
     chosen = settings(
         max_examples=by_form(25, 2000),

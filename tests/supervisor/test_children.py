@@ -95,8 +95,9 @@ def mended(logs: Path) -> None:
         (logs / "log").unlink()
 
 
+@pytest.mark.fault("F90")
 @pytest.mark.parametrize("spoil", [no_directory, a_directory, a_pipe, a_link_to_nowhere])
-def test_f90_children_without_a_log_file_work_and_use_it_when_it_is_mended(
+def test_children_without_a_log_file_work_and_use_it_when_it_is_mended(
     start, store, tmp_path, spoil: Callable[[Path], None]
 ) -> None:
     logs = tmp_path / "own" / "logs"
@@ -127,8 +128,9 @@ def test_f90_children_without_a_log_file_work_and_use_it_when_it_is_mended(
     settle(own, store, sent.ledger)
 
 
+@pytest.mark.fault("F90")
 @pytest.mark.parametrize("error", ["ENOSPC", "EIO", "EROFS", "EMFILE"])
-def test_f90_a_start_while_the_disk_of_the_log_fails(start, store, tmp_path, error: str) -> None:
+def test_a_start_while_the_disk_of_the_log_fails(start, store, tmp_path, error: str) -> None:
     """After a power failure, say: images come first, and the log when it can."""
     file = tmp_path / "log"
     python = a_python(
@@ -173,7 +175,8 @@ print("logged")
 """
 
 
-def test_f90_whatever_is_logged_raises_nothing(tmp_path) -> None:
+@pytest.mark.fault("F90")
+def test_whatever_is_logged_raises_nothing(tmp_path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", EVIL_LINES, str(tmp_path / "log")],
         capture_output=True, text=True, timeout=PATIENCE, check=False,
@@ -184,7 +187,8 @@ def test_f90_whatever_is_logged_raises_nothing(tmp_path) -> None:
     assert max(map(len, lines)) < 4096
 
 
-def test_f90_a_journal_that_does_not_read_and_no_descriptor_left(tmp_path) -> None:
+@pytest.mark.fault("F90")
+def test_a_journal_that_does_not_read_and_no_descriptor_left(tmp_path) -> None:
     """systemd's socket is full; a child has no descriptor for a copy of it. No line waits."""
     program = """
 import resource, socket, os, sys, contextlib
@@ -209,11 +213,12 @@ print("logged")
 # -- fork ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("F90")
 @pytest.mark.parametrize(
     ("victim", "error"),
     [("receiver-0", "EAGAIN"), ("packer-0", "ENOMEM"), ("uploader", "ENOSYS"), ("api", "EAGAIN")],
 )
-def test_f90_a_child_dies_while_no_process_can_be_made(
+def test_a_child_dies_while_no_process_can_be_made(
     start, store, tmp_path, victim: str, error: str
 ) -> None:
     """The others go on; when there is room again it is back, and all that was kept is delivered."""
@@ -234,7 +239,8 @@ def test_f90_a_child_dies_while_no_process_can_be_made(
     settle(own, store, sent.ledger)
 
 
-def test_f90_a_child_that_somebody_else_collected(start, store, tmp_path) -> None:
+@pytest.mark.fault("F90")
+def test_a_child_that_somebody_else_collected(start, store, tmp_path) -> None:
     """waitpid(2) says ECHILD: nobody knows how it ended, and it is started again."""
     own = start()
     children = own.children()
@@ -246,7 +252,8 @@ def test_f90_a_child_that_somebody_else_collected(start, store, tmp_path) -> Non
     settle(own, store, sent.ledger)
 
 
-def test_f90_a_child_that_a_real_time_signal_ends(start, store) -> None:
+@pytest.mark.fault("F90")
+def test_a_child_that_a_real_time_signal_ends(start, store) -> None:
     own = start()
     os.kill(own.children()["api"], signal.SIGRTMIN + 3)
     own.wait_for(f'child_died child=api how="signal {signal.SIGRTMIN + 3}"')
@@ -254,8 +261,9 @@ def test_f90_a_child_that_a_real_time_signal_ends(start, store) -> None:
     assert own.stop() == 0
 
 
+@pytest.mark.fault("F90")
 @pytest.mark.parametrize("call", ["poll", "read"])
-def test_f90_the_supervisors_own_calls_fail(start, store, tmp_path, call: str) -> None:
+def test_the_supervisors_own_calls_fail(start, store, tmp_path, call: str) -> None:
     own = start()
     api = own.children()["api"]
     with failing(own, tmp_path, call, "ENOMEM", "1..2"):
@@ -280,8 +288,9 @@ def a_python(at: Path, *options: str) -> str:
     return str(at)
 
 
+@pytest.mark.fault("F90")
 @pytest.mark.parametrize("when", ["1..3", "2..3"])
-def test_f90_no_process_can_be_made_at_the_start(start, store, tmp_path, when: str) -> None:
+def test_no_process_can_be_made_at_the_start(start, store, tmp_path, when: str) -> None:
     """Neither for who reads the configuration nor, a moment later, for the first children."""
     python = a_python(
         tmp_path / "python", f"-e trace={FORKS}", f"-e inject={FORKS}:error=EAGAIN:when={when}"
@@ -294,7 +303,8 @@ def test_f90_no_process_can_be_made_at_the_start(start, store, tmp_path, when: s
     settle(own, store, sent.ledger)
 
 
-def test_f90_a_reader_of_the_configuration_that_is_killed(tmp_path) -> None:
+@pytest.mark.fault("F90")
+def test_a_reader_of_the_configuration_that_is_killed(tmp_path) -> None:
     """One line, and exit code 1: a service manager starts it again."""
     os.mkfifo(tmp_path / "config.toml")  # a reader of it waits
     own = Process("run", "-c", "config.toml", cwd=tmp_path)
@@ -319,7 +329,8 @@ class PeerAt(Peer):
         self.socket = socket.create_connection((host, port), 20)
 
 
-def test_f90_a_receiver_without_descriptors_rests_at_all_its_doors(start, store) -> None:
+@pytest.mark.fault("F90")
+def test_a_receiver_without_descriptors_rests_at_all_its_doors(start, store) -> None:
     """Peers knock at two doors in one turn, and there is no descriptor for either."""
     own = start(fastjmix=TWO_DOORS, first=SECOND_NETWORK)
     doors = re.findall(r"what=dicom .* address=([\d.]+):(\d+)", own.log())
@@ -350,7 +361,8 @@ pipeline.write_text(pipeline.read_text().replace('["dicom_net"]', '["dicom_net",
 """
 
 
-def test_f90_a_receiver_that_cannot_watch_a_connection(start, store, tmp_path) -> None:
+@pytest.mark.fault("F90")
+def test_a_receiver_that_cannot_watch_a_connection(start, store, tmp_path) -> None:
     """epoll_ctl(2) says ENOSPC once: one connection is lost, the receiver is not."""
     own = start()
     receiver = own.children()["receiver-0"]
@@ -365,8 +377,9 @@ def test_f90_a_receiver_that_cannot_watch_a_connection(start, store, tmp_path) -
     assert own.stop() == 0
 
 
+@pytest.mark.fault("F26")
 @pytest.mark.parametrize(("limit", "told"), [(64, True), (2047, True), (2048, False)])
-def test_f26_too_few_descriptors_are_told_of_at_the_start(
+def test_too_few_descriptors_are_told_of_at_the_start(
     start, store, tmp_path, limit: int, told: bool
 ) -> None:
     """Later it looks like a fault of the storage, or of the network."""

@@ -52,9 +52,10 @@ def config(tmp_path: Path, associations: int = 64, **runtime: int):
     )
 
 
+@pytest.mark.fault("F97")
 @pytest.mark.parametrize("lanes", [FEWEST_LANES, 5, 63, 64, 65])
 @pytest.mark.parametrize("off", [-1, 0, 1])
-def test_f97_as_many_lanes_as_fit(tmp_path, lanes: int, off: int) -> None:
+def test_as_many_lanes_as_fit(tmp_path, lanes: int, off: int) -> None:
     each = Limit(memory.ADDRESS_BYTES + lanes * (8 * MIB + ASSOCIATION_BYTES) + off, "", each=True)
     found = plan(config(tmp_path), [Limit(1 << 40, "the machine"), each])
     fitting = lanes - (off < 0)
@@ -65,7 +66,8 @@ def test_f97_as_many_lanes_as_fit(tmp_path, lanes: int, off: int) -> None:
     assert found.is_whole == (fitting >= 64)
 
 
-def test_f97_two_listeners_that_ask_for_more_than_there_can_be_are_told(tmp_path) -> None:
+@pytest.mark.fault("F97")
+def test_two_listeners_that_ask_for_more_than_there_can_be_are_told(tmp_path) -> None:
     whole = config(tmp_path, 1024)
     found = plan(replace(whole, dicom=whole.dicom * 2), [Limit(1 << 40, "the machine")])
     assert (found.lanes, found.wanted, found.is_whole) == (1024, 2048, False)
@@ -74,8 +76,9 @@ def test_f97_two_listeners_that_ask_for_more_than_there_can_be_are_told(tmp_path
     assert plan(whole, [Limit(1 << 40, "the machine")]).is_whole
 
 
+@pytest.mark.fault("F97")
 @pytest.mark.parametrize("associations", [1, 2, 4, 64])
-def test_f97_lanes_are_smaller_before_there_are_none(tmp_path, associations: int) -> None:
+def test_lanes_are_smaller_before_there_are_none(tmp_path, associations: int) -> None:
     """With ever less memory: the lanes never take more than there is, none is smaller than the
     least size, and more memory never means fewer associations."""
     whole = config(tmp_path, associations)
@@ -101,7 +104,8 @@ def test_f97_lanes_are_smaller_before_there_are_none(tmp_path, associations: int
     assert counts == sorted(counts, reverse=True)
 
 
-def test_f97_every_process_counts(tmp_path) -> None:
+@pytest.mark.fault("F97")
+def test_every_process_counts(tmp_path) -> None:
     few, many = config(tmp_path), config(tmp_path, receivers=4, packers=8)
     limit = Limit(512 * MIB, "")
     more = many.runtime.receivers + many.runtime.packers - few.runtime.receivers
@@ -109,7 +113,8 @@ def test_f97_every_process_counts(tmp_path) -> None:
     assert limit.left_for_lanes(few) - limit.left_for_lanes(many) == more * memory.CHILD_BYTES
 
 
-def test_f97_more_associations_than_lanes_can_be_numbered(tmp_path) -> None:
+@pytest.mark.fault("F97")
+def test_more_associations_than_lanes_can_be_numbered(tmp_path) -> None:
     assert plan(config(tmp_path, 5000), [Limit(1 << 40, "")]).lanes == 1024
 
 
@@ -139,6 +144,7 @@ def a_system(at: Path, kind: str, own: str, root: str, **limits: str) -> Path:
 V1, V2 = "memory.limit_in_bytes", "memory.max"
 
 
+@pytest.mark.fault("F97")
 @pytest.mark.parametrize(
     ("kind", "own", "root", "limits", "least"),
     [
@@ -154,15 +160,16 @@ V1, V2 = "memory.limit_in_bytes", "memory.max"
         ("cgroup", "/a", "/a", {f":{V1}": "not a number"}, None),
     ],
 )
-def test_f97_the_limit_of_a_control_group(tmp_path, kind, own, root, limits, least) -> None:
+def test_the_limit_of_a_control_group(tmp_path, kind, own, root, limits, least) -> None:
     """Set in the group itself, above it, or in a container that sees its own group only."""
     found = found_limits(a_system(tmp_path, kind, own, root, **limits))
     machine = found[0].size
     assert min(one.size for one in found) == (least or machine)
 
 
+@pytest.mark.fault("F97")
 @pytest.mark.parametrize("lost", ["cgroup", "mountinfo", ""])
-def test_f97_a_proc_that_tells_nothing(tmp_path, lost: str) -> None:
+def test_a_proc_that_tells_nothing(tmp_path, lost: str) -> None:
     proc = a_system(tmp_path, "cgroup2", "/a", "/", **{f"a:{V2}": "1"})
     if lost:
         (proc / lost).unlink()
@@ -191,7 +198,8 @@ def lanes_of(own: Gateway) -> int:
     return int(own.wait_for(r"memory_limit .* associations=(\d+)")[1])
 
 
-def test_f97_senders_beyond_a_memory_limit_are_rejected_and_nobody_is_killed(tmp_path) -> None:
+@pytest.mark.fault("F97")
+def test_senders_beyond_a_memory_limit_are_rejected_and_nobody_is_killed(tmp_path) -> None:
     """More senders than fit, each with an instance that is larger than its lane. Each tries until
     that is stored."""
     with running(Store(tmp_path / "up", "--verify-hashes")) as store, limited(200 * MIB) as found:
@@ -240,7 +248,8 @@ def test_f97_senders_beyond_a_memory_limit_are_rejected_and_nobody_is_killed(tmp
 RLIMITED = f"import resource; resource.setrlimit(resource.RLIMIT_AS, ({320 * MIB}, {320 * MIB}))"
 
 
-def test_f97_each_process_needs_no_more_addresses_than_planned(tmp_path) -> None:
+@pytest.mark.fault("F97")
+def test_each_process_needs_no_more_addresses_than_planned(tmp_path) -> None:
     """Under a limit of the address space a thread more must not end a process: glibc would reserve
     64 MiB for each."""
     with running(Gateway(tmp_path / "own", 9, first=RLIMITED)) as own:
@@ -254,8 +263,9 @@ def test_f97_each_process_needs_no_more_addresses_than_planned(tmp_path) -> None
             assert size - shared <= memory.ADDRESS_BYTES, name
 
 
+@pytest.mark.fault("F97")
 @pytest.mark.parametrize("size", [16 * MIB, 64 * MIB, 110 * MIB])
-def test_f97_too_little_for_one_association_is_said_at_the_start(tmp_path, size: int) -> None:
+def test_too_little_for_one_association_is_said_at_the_start(tmp_path, size: int) -> None:
     """The error has the numbers, the exit code is 2, nothing is begun; `check` says the same."""
     write_config(tmp_path, 9)
     with limited(size) as found:
@@ -276,7 +286,8 @@ def test_f97_too_little_for_one_association_is_said_at_the_start(tmp_path, size:
     assert not (tmp_path / "spool").exists()
 
 
-def test_f97_an_address_space_that_holds_some_lanes(tmp_path) -> None:
+@pytest.mark.fault("F97")
+def test_an_address_space_that_holds_some_lanes(tmp_path) -> None:
     own = Gateway(tmp_path / "own", 9, first=RLIMITED, builder="release_grace_secs = 0.1")
     with running(own), contextlib.ExitStack() as all_of_them:
         lanes = lanes_of(own)
@@ -292,7 +303,8 @@ def test_f97_an_address_space_that_holds_some_lanes(tmp_path) -> None:
         assert own.stop() == 0
 
 
-def test_f97_check_says_what_can_be_served(tmp_path) -> None:
+@pytest.mark.fault("F97")
+def test_check_says_what_can_be_served(tmp_path) -> None:
     path = write_config(tmp_path, 9)
     assert re.search(
         r"\n# memory limit [0-9.]+ MiB \(.*\): 64 of 64 associations at once\n",
@@ -308,7 +320,8 @@ def test_f97_check_says_what_can_be_served(tmp_path) -> None:
     )
 
 
-def test_f97_the_kernel_takes_the_supervisor_last(tmp_path) -> None:
+@pytest.mark.fault("F97")
+def test_the_kernel_takes_the_supervisor_last(tmp_path) -> None:
     own = Gateway(tmp_path / "own", 9)
     with running(own):
 

@@ -70,7 +70,8 @@ def assert_all_named(text: str, names: dict[str, str]) -> None:
 # -- convert ---------------------------------------------------------------------------------------
 
 
-def test_f112_convert_names_everything_that_it_cannot_carry(tmp_path: Path) -> None:
+@pytest.mark.fault("F112")
+def test_convert_names_everything_that_it_cannot_carry(tmp_path: Path) -> None:
     source, names = spoilt(tmp_path)
     asked = ("envelope", "convert", source, "--profile", "harmony", "-o", "e.zip")
     done = run_command(*asked, cwd=tmp_path)
@@ -88,7 +89,8 @@ def test_f112_convert_names_everything_that_it_cannot_carry(tmp_path: Path) -> N
     assert (verify(tmp_path / "e.zip").ok, verify(tmp_path / "e.zip").instances) == (True, 3)
 
 
-def test_f112_convert_of_the_api_raises_with_everything_it_met(tmp_path: Path) -> None:
+@pytest.mark.fault("F112")
+def test_convert_of_the_api_raises_with_everything_it_met(tmp_path: Path) -> None:
     source, names = spoilt(tmp_path)
     with pytest.raises(IncompleteError) as raised:
         convert(source, tmp_path / "e.zip", Recipe())

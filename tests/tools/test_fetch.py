@@ -81,8 +81,9 @@ SLOW = {
 }
 
 
+@pytest.mark.fault("S31")
 @pytest.mark.parametrize("how", SLOW)
-def test_s31_a_server_that_is_slow_in_any_way_is_given_up(how: str) -> None:
+def test_a_server_that_is_slow_in_any_way_is_given_up(how: str) -> None:
     with answering(SLOW[how]) as url:
         started = time.monotonic()
         with pytest.raises(fetch.FetchError, match=r"takes longer than 0.3 s"):
@@ -90,7 +91,8 @@ def test_s31_a_server_that_is_slow_in_any_way_is_given_up(how: str) -> None:
         assert time.monotonic() - started < 5
 
 
-def test_s31_redirects_without_end_are_given_up() -> None:
+@pytest.mark.fault("S31")
+def test_redirects_without_end_are_given_up() -> None:
     def serve(connection: socket.socket, _: threading.Event) -> None:
         connection.recv(4096)
         where = f"Location: /{time.monotonic()}\r\nContent-Length: 0\r\n\r\n"
@@ -100,7 +102,8 @@ def test_s31_redirects_without_end_are_given_up() -> None:
         fetch.fetch(url, token=None, secs=20)
 
 
-def test_s31_a_server_that_does_not_shake_hands_is_given_up() -> None:
+@pytest.mark.fault("S31")
+def test_a_server_that_does_not_shake_hands_is_given_up() -> None:
     with (
         answering(SLOW["says nothing"]) as url,
         pytest.raises(fetch.FetchError, match="takes longer"),

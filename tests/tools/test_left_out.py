@@ -129,7 +129,8 @@ def test_everything_in_a_folder_is_an_instance_or_is_named(folder: Path) -> None
     assert_all_named("\n".join(f"{one.path}: {one.reason}" for one in skipped))
 
 
-def test_f112_the_command_build_names_everything_and_writes_nothing(
+@pytest.mark.fault("F112")
+def test_the_command_build_names_everything_and_writes_nothing(
     folder: Path, tmp_path: Path
 ) -> None:
     for name, (make, _) in NOT_FOR_AN_ENVELOPE.items():
@@ -145,7 +146,8 @@ def test_f112_the_command_build_names_everything_and_writes_nothing(
     assert verify(tmp_path / "e.zip").instances == 2
 
 
-def test_f112_build_of_the_api_raises_with_everything_it_met(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.fault("F112")
+def test_build_of_the_api_raises_with_everything_it_met(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(IncompleteError) as raised:
         build([folder], tmp_path / "e.zip")
     assert_all_named("\n".join(f"{one.path}: {one.reason}" for one in raised.value.skipped))
@@ -164,7 +166,8 @@ def test_one_thing_alone_is_enough(tmp_path: Path, kind: str, monkeypatch: Any) 
         build([tmp_path / "study"], tmp_path / "e.zip")
 
 
-def test_f112_send_sends_the_rest_names_everything_and_exits_1(folder: Path) -> None:
+@pytest.mark.fault("F112")
+def test_send_sends_the_rest_names_everything_and_exits_1(folder: Path) -> None:
     with Acceptor().listening() as peer:
         where = (peer.host, peer.port, folder)
         done = run_command("send", *where, "--quiet")
@@ -180,8 +183,9 @@ def test_f112_send_sends_the_rest_names_everything_and_exits_1(folder: Path) -> 
         assert send.send_files(peer, [folder], leave_out=True).exit_code == 0
 
 
+@pytest.mark.fault("F112")
 @pytest.mark.parametrize("closed", ["0.dcm", "deep"])
-def test_f112_what_may_not_be_read_is_named(tmp_path: Path, closed: str) -> None:
+def test_what_may_not_be_read_is_named(tmp_path: Path, closed: str) -> None:
     image(tmp_path / "study" / "0.dcm")
     image(tmp_path / "study" / "1.dcm")
     image(tmp_path / "study" / "deep" / "2.dcm")
@@ -321,6 +325,7 @@ def ends(data: bytes, syntax: str) -> str:
     return cut_short(lambda at, length: data[at - 99 : at - 99 + length], 99, len(data), syntax)
 
 
+@pytest.mark.fault("F112")
 @pytest.mark.parametrize(
     "syntax",
     [
@@ -331,7 +336,7 @@ def ends(data: bytes, syntax: str) -> str:
         DeflatedExplicitVRLittleEndian,
     ],
 )
-def test_f112_every_cut_inside_an_element_is_seen(tmp_path: Path, syntax: str) -> None:
+def test_every_cut_inside_an_element_is_seen(tmp_path: Path, syntax: str) -> None:
     """Every length but those at which the data set could end."""
     data = data_set(tmp_path / "whole.dcm", syntax)
     assert ends(data, syntax) == ""
@@ -380,7 +385,8 @@ def test_a_bomb_and_bytes_of_no_kind_prove_nothing_and_cost_little() -> None:
     assert ends(b"garbage, that is no element", ExplicitVRLittleEndian) == ""
 
 
-def test_f112_a_cut_far_inside_a_deflated_data_set_is_seen() -> None:
+@pytest.mark.fault("F112")
+def test_a_cut_far_inside_a_deflated_data_set_is_seen() -> None:
     """Behind what reception inflates: in its stream, and in what was deflated."""
     size = _core.INFLATE_MAX + 1000
     whole = struct.pack("<HH2sHL", 0x7FE0, 0x10, b"OB", 0, size) + bytes(size)
@@ -396,6 +402,7 @@ PLAIN = struct.pack("<HH2sH", 8, 0x60, b"CS", 2) + b"CT"
 LAST = struct.pack("<HHL", 0xFFFE, 0xE0DD, 0)
 
 
+@pytest.mark.fault("F112")
 @pytest.mark.parametrize(
     ("behind", "where"),
     [
@@ -414,13 +421,14 @@ LAST = struct.pack("<HHL", 0xFFFE, 0xE0DD, 0)
     ],
 )
 @pytest.mark.parametrize("syntax", [JPEG2000Lossless, ExplicitVRLittleEndian])
-def test_f112_what_proves_a_cut(behind: bytes, where: str, syntax: str) -> None:
+def test_what_proves_a_cut(behind: bytes, where: str, syntax: str) -> None:
     """An omitted delimiter of Pixel Data does not, nor anything else that may be wrong; so it is
     for its receiver to say that Pixel Data contradicts the transfer syntax."""
     assert ends(PLAIN + behind, syntax) == where
 
 
-def test_f112_a_large_file_is_looked_at_in_steps_and_its_values_are_passed_over() -> None:
+@pytest.mark.fault("F112")
+def test_a_large_file_is_looked_at_in_steps_and_its_values_are_passed_over() -> None:
     """64 GB that nobody wrote: as a file that has a hole in it would be."""
     read: list[int] = []
     heads = {0: PLAIN + struct.pack("<HH2sHL", 0x9, 0x1010, b"OB", 0, 0xFFFFFFF0)}
@@ -439,6 +447,7 @@ def test_f112_a_large_file_is_looked_at_in_steps_and_its_values_are_passed_over(
     assert len(read) < 40
 
 
-def test_f112_a_file_that_shrinks_meanwhile_is_not_looked_at_for_ever() -> None:
+@pytest.mark.fault("F112")
+def test_a_file_that_shrinks_meanwhile_is_not_looked_at_for_ever() -> None:
     with pytest.raises(UnreadableHead):
         cut_short(lambda at, length: PLAIN[at : at + length], 0, 500, ExplicitVRLittleEndian)

@@ -334,7 +334,8 @@ def many_connections(address: tuple[str, int]) -> Iterator[None]:
 # -- one line, and the end -------------------------------------------------------------------------
 
 
-def test_f114_nobody_listens_is_one_line(tmp_path: Path) -> None:
+@pytest.mark.fault("F114")
+def test_nobody_listens_is_one_line(tmp_path: Path) -> None:
     images(tmp_path / "a", 200)
     port = nobody()
     for more in ((), ("--associations", "8"), ("--quiet",), ("--resume", tmp_path / "record")):
@@ -344,7 +345,8 @@ def test_f114_nobody_listens_is_one_line(tmp_path: Path) -> None:
         assert f"at 127.0.0.1:{port}: connection refused" in done.stderr
 
 
-def test_f114_a_peer_that_goes_away_costs_one_line_for_the_rest(tmp_path: Path) -> None:
+@pytest.mark.fault("F114")
+def test_a_peer_that_goes_away_costs_one_line_for_the_rest(tmp_path: Path) -> None:
     images(tmp_path / "a", 100)
 
     def stop(event: evt.Event) -> int:
@@ -363,8 +365,9 @@ def test_f114_a_peer_that_goes_away_costs_one_line_for_the_rest(tmp_path: Path) 
     assert "2 of 100 instances accepted" in summary
 
 
+@pytest.mark.fault("F114")
 @pytest.mark.parametrize("times", [1, 2])
-def test_f114_ctrl_c_ends_with_130_and_a_summary(tmp_path: Path, times: int) -> None:
+def test_ctrl_c_ends_with_130_and_a_summary(tmp_path: Path, times: int) -> None:
     """The first lets the instance in flight finish, the second does not wait for it."""
     images(tmp_path / "a", 20)
     arrived, release = threading.Event(), threading.Event()
@@ -398,7 +401,8 @@ def test_f114_ctrl_c_ends_with_130_and_a_summary(tmp_path: Path, times: int) -> 
     assert any("interrupted before it was answered" in line for line in lines) is (times == 2)
 
 
-def test_f114_ctrl_c_before_there_is_an_association(tmp_path: Path) -> None:
+@pytest.mark.fault("F114")
+def test_ctrl_c_before_there_is_an_association(tmp_path: Path) -> None:
     images(tmp_path / "a", 3)
     with socket.create_server(("127.0.0.1", 0)) as mute:
         command = [*COMMAND, "send", "127.0.0.1", str(mute.getsockname()[1]), str(tmp_path / "a")]
@@ -413,7 +417,8 @@ def test_f114_ctrl_c_before_there_is_an_association(tmp_path: Path) -> None:
     assert "interrupted, 0 of 3 instances accepted" in out.splitlines()[-1]
 
 
-def test_f114_ctrl_c_of_a_terminal(tmp_path: Path) -> None:
+@pytest.mark.fault("F114")
+def test_ctrl_c_of_a_terminal(tmp_path: Path) -> None:
     """As a person types it: the terminal signals the whole group."""
     images(tmp_path / "a", 3)
     arrived, release = threading.Event(), threading.Event()

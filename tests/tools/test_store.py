@@ -142,8 +142,9 @@ def test_missing_content_type(tmp_path: Path) -> None:
     with_store(tmp_path, test)
 
 
+@pytest.mark.fault("S13")
 @pytest.mark.parametrize("chunked", [False, True])
-def test_s13_the_limit_of_a_body(tmp_path: Path, chunked: bool) -> None:
+def test_the_limit_of_a_body(tmp_path: Path, chunked: bool) -> None:
     data = envelope(image=b"x" * 5000)
 
     async def pieces(body: bytes) -> AsyncIterator[bytes]:
@@ -290,8 +291,9 @@ def test_token(tmp_path: Path) -> None:
     with_store(tmp_path, test, token="secret")
 
 
+@pytest.mark.fault("S14")
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])
-def test_s14_beyond_this_machine_it_wants_a_token(tmp_path: Path, host: str) -> None:
+def test_beyond_this_machine_it_wants_a_token(tmp_path: Path, host: str) -> None:
     with pytest.raises(ConfigError, match="token"):
         asyncio.run(store.start(host, 0, tmp_path))
 

@@ -59,8 +59,9 @@ BROKEN = {
 }
 
 
+@pytest.mark.fault("S47")
 @pytest.mark.parametrize("case", BROKEN)
-def test_s47_a_store_refuses_a_member_that_contradicts_its_crc(tmp_path: Path, case: str) -> None:
+def test_a_store_refuses_a_member_that_contradicts_its_crc(tmp_path: Path, case: str) -> None:
     data, name = BROKEN[case]
 
     async def test(client: Client) -> None:
@@ -82,8 +83,9 @@ def passing_on(tmp_path: Path) -> Iterator[Gateway]:
         yield found
 
 
+@pytest.mark.fault("S47")
 @pytest.mark.parametrize("case", BROKEN)
-def test_s47_a_gateway_refuses_a_member_that_contradicts_its_crc(
+def test_a_gateway_refuses_a_member_that_contradicts_its_crc(
     passing_on: Gateway, case: str
 ) -> None:
     data, name = BROKEN[case]
@@ -94,8 +96,9 @@ def test_s47_a_gateway_refuses_a_member_that_contradicts_its_crc(
     assert list(passing_on.spool.outbox.iterdir()) == []
 
 
+@pytest.mark.fault("F115")
 @pytest.mark.parametrize("restarted", [False, True])
-def test_f115_an_envelope_that_rotted_is_no_reason_for_409(tmp_path: Path, restarted: bool) -> None:
+def test_an_envelope_that_rotted_is_no_reason_for_409(tmp_path: Path, restarted: bool) -> None:
     """Whoever hears 409 deletes its own copy: the stored one is read to its end first."""
     data = sealed(envelope_members(ID, image=b"image" * 100_000))
     path = tmp_path / "store" / f"{ID}.zip"
@@ -122,7 +125,8 @@ def test_f115_an_envelope_that_rotted_is_no_reason_for_409(tmp_path: Path, resta
 # -- deleting --------------------------------------------------------------------------------------
 
 
-def test_s48_delete(tmp_path: Path) -> None:
+@pytest.mark.fault("S48")
+def test_delete(tmp_path: Path) -> None:
     async def test(client: Client) -> None:
         for one in (ID, other := ids(1)[0]):
             assert (await client.post(envelope(one), **TOKEN))[0] == 201
@@ -151,7 +155,8 @@ def test_s48_delete(tmp_path: Path) -> None:
     with_store(tmp_path, after)
 
 
-def test_s48_without_a_token_nothing_is_deleted(tmp_path: Path) -> None:
+@pytest.mark.fault("S48")
+def test_without_a_token_nothing_is_deleted(tmp_path: Path) -> None:
     async def test(client: Client) -> None:
         assert (await client.post(envelope(ID)))[0] == 201
         status, answer, _ = await client.ask("DELETE", f"/{ID}")
@@ -164,7 +169,8 @@ def test_s48_without_a_token_nothing_is_deleted(tmp_path: Path) -> None:
     with_store(tmp_path, test, allow_unauthenticated=True)
 
 
-def test_s48_delete_is_kept_over_a_kill(tmp_path: Path) -> None:
+@pytest.mark.fault("S48")
+def test_delete_is_kept_over_a_kill(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("secret")
     with running(Store(tmp_path, "--token-file", str(tmp_path / "token"))) as own:
 
@@ -336,7 +342,8 @@ def test_the_list_page(tmp_path: Path) -> None:
     with_store(tmp_path, test)
 
 
-def test_s48_an_envelope_writes_no_html_into_the_page(tmp_path: Path) -> None:
+@pytest.mark.fault("S48")
+def test_an_envelope_writes_no_html_into_the_page(tmp_path: Path) -> None:
     study = "<script>alert('1')</script>&\"'"
     studies = {study: {"study_uid": study, "series": []}}
     studies |= {f"1.{n}": {"study_uid": f"1.{n}", "series": []} for n in range(page.SHOWN_STUDIES)}

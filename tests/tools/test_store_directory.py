@@ -44,8 +44,9 @@ def ask(port: int, method: str, path: str = "", body: bytes | None = None) -> tu
 # -- arriving --------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("F93")
 @pytest.mark.parametrize("slow", [1, 2], ids=["its data", "its name"])
-def test_f93_what_is_arriving_is_not_stored_yet(tmp_path: Path, slow: int) -> None:
+def test_what_is_arriving_is_not_stored_yet(tmp_path: Path, slow: int) -> None:
     """The disk takes its time over the file, or over the directory: the id is neither stored nor
     unknown until both are done, whoever asks in whatever way."""
     data = envelope(ID)
@@ -68,7 +69,8 @@ def test_f93_what_is_arriving_is_not_stored_yet(tmp_path: Path, slow: int) -> No
         assert ask(own.port, "POST", "", data)[0] == 409
 
 
-def test_f93_a_store_that_failed_knows_nothing_of_the_id(tmp_path: Path) -> None:
+@pytest.mark.fault("F93")
+def test_a_store_that_failed_knows_nothing_of_the_id(tmp_path: Path) -> None:
     """The directory cannot be synced: no 201, and nothing that a later 409 could rest on."""
     data = envelope(ID)
     with running(Store(tmp_path)) as own:
@@ -79,7 +81,8 @@ def test_f93_a_store_that_failed_knows_nothing_of_the_id(tmp_path: Path) -> None
         assert ask(own.port, "POST", "", data)[0] == 201
 
 
-def test_f93_stored_already_is_said_of_what_can_be_fetched(tmp_path: Path) -> None:
+@pytest.mark.fault("F93")
+def test_stored_already_is_said_of_what_can_be_fetched(tmp_path: Path) -> None:
     """Whoever hears 409 deletes its own copy: a file that a person took away is stored anew."""
     data = envelope(ID)
 
@@ -103,7 +106,8 @@ def test_f93_stored_already_is_said_of_what_can_be_fetched(tmp_path: Path) -> No
     with_store(tmp_path, test)
 
 
-def test_f93_a_file_that_was_put_there_by_hand_is_stored(tmp_path: Path) -> None:
+@pytest.mark.fault("F93")
+def test_a_file_that_was_put_there_by_hand_is_stored(tmp_path: Path) -> None:
     async def test(client: Client) -> None:
         (tmp_path / "store" / f"{ID}.zip").write_bytes(envelope(ID))
         assert (await client.post(envelope(ID)))[0] == 409
@@ -116,11 +120,10 @@ def test_f93_a_file_that_was_put_there_by_hand_is_stored(tmp_path: Path) -> None
 # -- keys ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("F99")
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("key", [None, STRANGER], ids=["no key", "another key"])
-def test_f99_a_start_without_the_key_changes_nothing(
-    tmp_path: Path, dialect: str, key: Any
-) -> None:
+def test_a_start_without_the_key_changes_nothing(tmp_path: Path, dialect: str, key: Any) -> None:
     data = encrypted_envelope(dialect, ID)
     place = tmp_path / "store"
     before: dict[str, int] = {}
@@ -150,7 +153,8 @@ def test_f99_a_start_without_the_key_changes_nothing(
     with_store(tmp_path, again, key=RECIPIENT)
 
 
-def test_f99_the_key_is_asked_for_in_one_line(tmp_path: Path) -> None:
+@pytest.mark.fault("F99")
+def test_the_key_is_asked_for_in_one_line(tmp_path: Path) -> None:
     place = tmp_path / "store"
     place.mkdir()
     for number in range(5):
@@ -165,7 +169,8 @@ def test_f99_the_key_is_asked_for_in_one_line(tmp_path: Path) -> None:
     assert len(list(place.glob("*.zip"))) == 5
 
 
-def test_f99_damage_is_found_without_the_key(tmp_path: Path) -> None:
+@pytest.mark.fault("F99")
+def test_damage_is_found_without_the_key(tmp_path: Path) -> None:
     """Checks without the key find a changed manifest and a changed ciphertext."""
     place = tmp_path / "store"
     place.mkdir()
@@ -183,7 +188,8 @@ def test_f99_damage_is_found_without_the_key(tmp_path: Path) -> None:
 # -- names and files of others ---------------------------------------------------------------------
 
 
-def test_f99_what_others_left_in_the_directory_stays_and_ends_no_start(tmp_path: Path) -> None:
+@pytest.mark.fault("F99")
+def test_what_others_left_in_the_directory_stays_and_ends_no_start(tmp_path: Path) -> None:
     place = tmp_path / "store"
     incoming = place / "incoming"
     incoming.mkdir(parents=True)
@@ -219,8 +225,9 @@ def test_f99_what_others_left_in_the_directory_stays_and_ends_no_start(tmp_path:
     assert len([line for line in own.lines if " warn" in line]) <= 3
 
 
+@pytest.mark.fault("F99")
 @pytest.mark.parametrize("taken", [".", "incoming", ".lock"])
-def test_f99_a_directory_that_cannot_be_used_is_not_blamed_on_the_port(
+def test_a_directory_that_cannot_be_used_is_not_blamed_on_the_port(
     tmp_path: Path, taken: str
 ) -> None:
     place = tmp_path / "store"
@@ -236,7 +243,8 @@ def test_f99_a_directory_that_cannot_be_used_is_not_blamed_on_the_port(
     assert "Traceback" not in done.stderr
 
 
-def test_f99_a_file_that_may_not_be_read_ends_no_start(tmp_path: Path) -> None:
+@pytest.mark.fault("F99")
+def test_a_file_that_may_not_be_read_ends_no_start(tmp_path: Path) -> None:
     """EIO from the disk, as strace gives it; root reads whatever its mode is."""
 
     async def before(client: Client) -> None:
@@ -266,7 +274,8 @@ def run_python(code: str, *arguments: str, tracer: tuple[str, ...]) -> Any:
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_f99_what_was_damaged_before_is_not_replaced(tmp_path: Path) -> None:
+@pytest.mark.fault("F99")
+def test_what_was_damaged_before_is_not_replaced(tmp_path: Path) -> None:
     place = tmp_path / "store"
     for number in range(3):
         place.mkdir(exist_ok=True)
@@ -284,8 +293,9 @@ def test_f99_what_was_damaged_before_is_not_replaced(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.fault("F99")
 @pytest.mark.parametrize("off", [-1, 0, 1])
-def test_f99_damaged_files_of_one_id(tmp_path: Path, off: int) -> None:
+def test_damaged_files_of_one_id(tmp_path: Path, off: int) -> None:
     place = tmp_path / "store"
     place.mkdir()
     count = directory.DAMAGED_MAX - 1 + off
@@ -302,7 +312,8 @@ def test_f99_damaged_files_of_one_id(tmp_path: Path, off: int) -> None:
     assert (place / f"{ID}.zip").exists() == (off > 0)
 
 
-def test_f99_a_kill_between_two_names_leaves_one_envelope(tmp_path: Path) -> None:
+@pytest.mark.fault("F99")
+def test_a_kill_between_two_names_leaves_one_envelope(tmp_path: Path) -> None:
     """link(2) gave the new name, and the old one is there, too: the next start ends that."""
     place = tmp_path / "store"
     (place / "incoming").mkdir(parents=True)

@@ -438,7 +438,8 @@ def test_the_sender_and_the_floor() -> None:
         assert len(senders.send(floor.address, PLENTY)) == 2
 
 
-def test_f113_more_than_520_instances_over_one_association() -> None:
+@pytest.mark.fault("F113")
+def test_more_than_520_instances_over_one_association() -> None:
     """The 521st Message ID has the bytes of (0000,0900)'s beginning in it."""
     sent = material.synthetic("mr", 700 * 32_768, 700, 1)
     shares = plan.shares([len(item.data) for item in sent.items], 1)
@@ -450,7 +451,8 @@ def test_f113_more_than_520_instances_over_one_association() -> None:
     assert len(part.latencies) == 700
 
 
-def test_f113_a_gateway_is_measured_with_more_than_520_instances(tmp_path: Path) -> None:
+@pytest.mark.fault("F113")
+def test_a_gateway_is_measured_with_more_than_520_instances(tmp_path: Path) -> None:
     site = config.load(gateway.write_config(tmp_path / "site", 9))
     sent = material.synthetic("mr", 560 * 32_768, 560, 1)
     shares = plan.shares([len(item.data) for item in sent.items], 1)

@@ -39,7 +39,8 @@ from tests.support.upstreams import (
 # -- what is sent ----------------------------------------------------------------------------------
 
 
-def test_f28_an_envelope_arrives_as_it_was_sealed(tmp_path: Path) -> None:
+@pytest.mark.fault("F28")
+def test_an_envelope_arrives_as_it_was_sealed(tmp_path: Path) -> None:
     async def test() -> None:
         async with Upstream().open() as store, node(tmp_path, to(store.url)) as one:
             envelope_id = one.seal()
@@ -110,7 +111,8 @@ def test_the_bytes_on_the_wire(tmp_path: Path, setting: str, version: str, chunk
     assert names.count(b"content-length") + names.count(b"transfer-encoding") == 1
 
 
-def test_f42_an_http_1_0_upstream_gets_a_length_and_the_whole_body(tmp_path: Path) -> None:
+@pytest.mark.fault("F42")
+def test_an_http_1_0_upstream_gets_a_length_and_the_whole_body(tmp_path: Path) -> None:
     async def test() -> None:
         server = Small(names_its_own, version="HTTP/1.0")
         with server.open() as url:
@@ -124,8 +126,9 @@ def test_f42_an_http_1_0_upstream_gets_a_length_and_the_whole_body(tmp_path: Pat
     run(test)
 
 
+@pytest.mark.fault("F37")
 @pytest.mark.parametrize("setting", ["chunked", "content-length"])
-def test_f37_a_large_archive_takes_no_memory(tmp_path: Path, setting: str) -> None:
+def test_a_large_archive_takes_no_memory(tmp_path: Path, setting: str) -> None:
     def peak() -> int:
         return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) << 10  # type: ignore[index]
 
@@ -219,8 +222,9 @@ MISBEHAVIOUR = [
 ]
 
 
+@pytest.mark.fault("F39")
 @pytest.mark.parametrize("misbehave", MISBEHAVIOUR, ids=lambda each: each.__name__)
-def test_f39_misbehaviour_is_no_delivery_and_the_next_attempt_is(
+def test_misbehaviour_is_no_delivery_and_the_next_attempt_is(
     tmp_path: Path, misbehave: Callable[[Wire], Awaitable[None]]
 ) -> None:
     bodies: list[str] = []
@@ -255,7 +259,8 @@ def test_f39_misbehaviour_is_no_delivery_and_the_next_attempt_is(
     run(test)
 
 
-def test_f35_failures_leave_no_descriptor_behind(tmp_path: Path) -> None:
+@pytest.mark.fault("F35")
+def test_failures_leave_no_descriptor_behind(tmp_path: Path) -> None:
     async def serve(wire: Wire) -> None:
         behaviour = (resets_amid_the_body, speaks_no_http, agrees_before_the_body, stops_reading)
         await behaviour[len(store.connections) % 4](wire)
@@ -276,7 +281,8 @@ def test_f35_failures_leave_no_descriptor_behind(tmp_path: Path) -> None:
     run(test)
 
 
-def test_f38_bytes_that_the_kernel_cannot_place_are_no_progress(tmp_path: Path) -> None:
+@pytest.mark.fault("F38")
+def test_bytes_that_the_kernel_cannot_place_are_no_progress(tmp_path: Path) -> None:
     """An archive that fits the socket's buffer, and a peer whose window is closed."""
 
     async def test() -> None:
@@ -293,8 +299,9 @@ def test_f38_bytes_that_the_kernel_cannot_place_are_no_progress(tmp_path: Path) 
     run(test)
 
 
+@pytest.mark.fault("F42")
 @pytest.mark.parametrize("closes", [False, True])
-def test_f42_an_early_refusal_ends_the_body(tmp_path: Path, closes: bool) -> None:
+def test_an_early_refusal_ends_the_body(tmp_path: Path, closes: bool) -> None:
     async def serve(wire: Wire) -> None:
         await wire.head()
         await wire.take(64 * 1024)
@@ -416,10 +423,9 @@ def test_a_plain_http_port_behind_an_https_address_is_named(tmp_path: Path) -> N
     run(test)
 
 
+@pytest.mark.fault("F36")
 @pytest.mark.parametrize("fault", TLS_FAULTS)
-def test_f36_an_upstream_that_cannot_be_trusted_gets_not_one_byte(
-    tmp_path: Path, fault: str
-) -> None:
+def test_an_upstream_that_cannot_be_trusted_gets_not_one_byte(tmp_path: Path, fault: str) -> None:
     received = bytearray()
 
     async def serve(wire: Wire) -> None:

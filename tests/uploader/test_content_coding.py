@@ -60,9 +60,10 @@ UNREAD: dict[str, Manner] = {
 }
 
 
+@pytest.mark.fault("F82")
 @pytest.mark.parametrize("manner", UNREAD.values(), ids=UNREAD)
 @pytest.mark.parametrize("version", ["HTTP/1.1", "HTTP/1.0"])
-def test_f82_a_body_that_was_not_read_is_no_delivery(
+def test_a_body_that_was_not_read_is_no_delivery(
     tmp_path: Path, manner: Manner, version: str
 ) -> None:
     server = Small(manner, version=version)
@@ -82,7 +83,8 @@ def test_f82_a_body_that_was_not_read_is_no_delivery(
     run(test)
 
 
-def test_f82_an_upstream_that_reads_chunked_bodies_proves_it_and_gets_them(tmp_path: Path) -> None:
+@pytest.mark.fault("F82")
+def test_an_upstream_that_reads_chunked_bodies_proves_it_and_gets_them(tmp_path: Path) -> None:
     server = Small(names_it, chunked=True)
 
     async def test() -> None:
@@ -95,7 +97,8 @@ def test_f82_an_upstream_that_reads_chunked_bodies_proves_it_and_gets_them(tmp_p
     run(test)
 
 
-def test_f82_a_manifest_that_is_equal_proves_a_trial(tmp_path: Path) -> None:
+@pytest.mark.fault("F82")
+def test_a_manifest_that_is_equal_proves_a_trial(tmp_path: Path) -> None:
     """The answer to a chunked body names nothing, and the upstream's copy is fetched."""
     server = Small(names_it, chunked=True)
 
@@ -111,7 +114,8 @@ def test_f82_a_manifest_that_is_equal_proves_a_trial(tmp_path: Path) -> None:
     run(test)
 
 
-def test_f82_a_proof_is_lost_when_the_upstream_changes_its_manners(tmp_path: Path) -> None:
+@pytest.mark.fault("F82")
+def test_a_proof_is_lost_when_the_upstream_changes_its_manners(tmp_path: Path) -> None:
     server = Small(names_it, chunked=True)
 
     async def test() -> None:
@@ -127,7 +131,8 @@ def test_f82_a_proof_is_lost_when_the_upstream_changes_its_manners(tmp_path: Pat
     run(test)
 
 
-def test_f82_what_was_learned_survives_a_restart(tmp_path: Path) -> None:
+@pytest.mark.fault("F82")
+def test_what_was_learned_survives_a_restart(tmp_path: Path) -> None:
     """A WSGI upstream gets no empty body at each start, and a proof stays one."""
     for name, chunked in (("small", False), ("full", True)):
         server = Small(names_it, chunked=chunked)
@@ -146,7 +151,8 @@ def test_f82_what_was_learned_survives_a_restart(tmp_path: Path) -> None:
         assert server.codings() == [*first, *more, *later, *later]
 
 
-def test_f82_what_cannot_be_remembered_delivers_all_the_same(tmp_path: Path) -> None:
+@pytest.mark.fault("F82")
+def test_what_cannot_be_remembered_delivers_all_the_same(tmp_path: Path) -> None:
     server = Small(names_it, chunked=True)
     (tmp_path / "upstreams.json").mkdir()
 
@@ -160,7 +166,8 @@ def test_f82_what_cannot_be_remembered_delivers_all_the_same(tmp_path: Path) -> 
     assert not list((tmp_path / "upstreams.json").iterdir())
 
 
-def test_f82_a_coding_by_name_is_kept_to(tmp_path: Path) -> None:
+@pytest.mark.fault("F82")
+def test_a_coding_by_name_is_kept_to(tmp_path: Path) -> None:
     """With "chunked" in the configuration, nothing is sent again by its length."""
     server = Small(refuses_the_empty(400))
 
@@ -206,9 +213,10 @@ class Erratic(Small):
         return super().take(request)
 
 
+@pytest.mark.fault("F82")
 @pytest.mark.parametrize("coding", ["auto", "content-length"])
 @pytest.mark.parametrize("seed", range(by_form(12, 200)))
-def test_f82_whatever_an_upstream_does_what_counts_as_delivered_it_has_read(
+def test_whatever_an_upstream_does_what_counts_as_delivered_it_has_read(
     tmp_path: Path, seed: int, coding: str
 ) -> None:
     """Property: sent/ holds no envelope that the upstream has not read to its last byte."""
@@ -233,8 +241,9 @@ def test_f82_whatever_an_upstream_does_what_counts_as_delivered_it_has_read(
     run(test)
 
 
+@pytest.mark.fault("F82")
 @pytest.mark.parametrize("breaks", [1, UNCLEAR_MAX])
-def test_f82_chunked_bodies_that_break_off_again_and_again_lose_the_proof(
+def test_chunked_bodies_that_break_off_again_and_again_lose_the_proof(
     tmp_path: Path, breaks: int
 ) -> None:
     server = Small(names_it, chunked=True)

@@ -42,8 +42,9 @@ from tests.support.upstreams import (
 # -- what comes back -------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("F43")
 @pytest.mark.parametrize("status", [201, 202, 204])
-def test_f43_any_2xx_is_a_delivery(tmp_path: Path, status: int) -> None:
+def test_any_2xx_is_a_delivery(tmp_path: Path, status: int) -> None:
     async def test() -> None:
         async with (
             Upstream(script(answer(status))).open() as store,
@@ -58,8 +59,9 @@ def test_f43_any_2xx_is_a_delivery(tmp_path: Path, status: int) -> None:
     run(test)
 
 
+@pytest.mark.fault("F29")
 @pytest.mark.parametrize("status", [400, 413, 415, 422])
-def test_f29_a_refusal_is_kept_with_its_reason(tmp_path: Path, status: int) -> None:
+def test_a_refusal_is_kept_with_its_reason(tmp_path: Path, status: int) -> None:
     async def test() -> None:
         refused = answer(status, {"error": "x" * 9000}, X_Request_Id="7")
         async with Upstream(script(refused)).open() as store, node(tmp_path, to(store.url)) as one:
@@ -83,7 +85,8 @@ def test_f29_a_refusal_is_kept_with_its_reason(tmp_path: Path, status: int) -> N
     )
 
 
-def test_f29_a_refusal_wrapped_in_200_is_a_refusal(tmp_path: Path) -> None:
+@pytest.mark.fault("F29")
+def test_a_refusal_wrapped_in_200_is_a_refusal(tmp_path: Path) -> None:
     async def test() -> None:
         wrapped = answer(200, {"response": {"status": 400, "body": "validation failed"}})
         async with Upstream(script(wrapped)).open() as store, node(tmp_path, to(store.url)) as one:
@@ -94,8 +97,9 @@ def test_f29_a_refusal_wrapped_in_200_is_a_refusal(tmp_path: Path) -> None:
     run(test)
 
 
+@pytest.mark.fault("F34")
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504, 507])
-def test_f34_what_may_pass_is_tried_again_with_the_same_bytes(tmp_path: Path, status: int) -> None:
+def test_what_may_pass_is_tried_again_with_the_same_bytes(tmp_path: Path, status: int) -> None:
     async def test() -> None:
         async with (
             Upstream(script(status, status)).open() as store,
@@ -113,7 +117,8 @@ def test_f34_what_may_pass_is_tried_again_with_the_same_bytes(tmp_path: Path, st
     run(test)
 
 
-def test_f43_an_id_that_must_match_and_does_not_is_no_delivery(tmp_path: Path) -> None:
+@pytest.mark.fault("F43")
+def test_an_id_that_must_match_and_does_not_is_no_delivery(tmp_path: Path) -> None:
     def repeat(_: web.BaseRequest, seen: Seen) -> web.Response:
         known = [one.sha256 for one in seen_before]
         seen_before.append(seen)
@@ -142,16 +147,17 @@ def test_f43_an_id_that_must_match_and_does_not_is_no_delivery(tmp_path: Path) -
 MANIFEST = {"type": "envelope", "version": 1, "content": {"type": "directory", "path": "payload"}}
 
 
+@pytest.mark.fault("F31")
 @pytest.mark.parametrize(
     ("theirs", "where"),
     [(MANIFEST, "sent"), ({**MANIFEST, "version": 2}, "rejected"), (None, "rejected")],
 )
 @pytest.mark.parametrize("ambiguous", [True, False])
-def test_f31_a_conflict_is_verified(
+def test_a_conflict_is_verified(
     tmp_path: Path, theirs: dict[str, Any] | None, where: str, ambiguous: bool
 ) -> None:
     if ambiguous and theirs is None:
-        where = "outbox"  # it may be arriving still: test_f93_…
+        where = "outbox"  # it may be arriving still: tests of F93
 
     async def post(request: web.BaseRequest, seen: Seen) -> web.Response:
         if len(store.posts) == 1:
@@ -194,7 +200,8 @@ def test_f31_a_conflict_is_verified(
     run(test)
 
 
-def test_f31_a_conflict_that_cannot_be_verified_now_is_verified_later(tmp_path: Path) -> None:
+@pytest.mark.fault("F31")
+def test_a_conflict_that_cannot_be_verified_now_is_verified_later(tmp_path: Path) -> None:
     asked: list[str] = []
 
     def manifest(request: web.BaseRequest, _: Seen) -> web.Response:
@@ -217,8 +224,9 @@ def test_f31_a_conflict_that_cannot_be_verified_now_is_verified_later(tmp_path: 
 # -- holds and pauses ------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("F30")
 @pytest.mark.parametrize("status", [401, 403])
-def test_f30_credentials_at_fault_hold_the_upstream_and_drop_nothing(
+def test_credentials_at_fault_hold_the_upstream_and_drop_nothing(
     tmp_path: Path, status: int
 ) -> None:
     locked = True
@@ -249,7 +257,8 @@ def test_f30_credentials_at_fault_hold_the_upstream_and_drop_nothing(
     run(test)
 
 
-def test_f35_an_upstream_that_is_down_is_asked_by_one_envelope_at_a_time(tmp_path: Path) -> None:
+@pytest.mark.fault("F35")
+def test_an_upstream_that_is_down_is_asked_by_one_envelope_at_a_time(tmp_path: Path) -> None:
     down = True
     connections = 0
 
@@ -282,7 +291,8 @@ def test_f35_an_upstream_that_is_down_is_asked_by_one_envelope_at_a_time(tmp_pat
     run(test)
 
 
-def test_f35_nothing_listens_and_then_something_does(tmp_path: Path) -> None:
+@pytest.mark.fault("F35")
+def test_nothing_listens_and_then_something_does(tmp_path: Path) -> None:
     async def test() -> None:
         with socket.socket() as reserved:
             reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -464,7 +474,8 @@ def test_a_stop_withdraws_what_was_never_promised(tmp_path: Path) -> None:
     run(test)
 
 
-def test_f24_damaged_archives_are_set_aside_and_nothing_is_sent(tmp_path: Path) -> None:
+@pytest.mark.fault("F24")
+def test_damaged_archives_are_set_aside_and_nothing_is_sent(tmp_path: Path) -> None:
     def spoil(one: Node) -> dict[str, str]:
         found: dict[str, str] = {}
         good, ours = envelope(), sealed_envelope()
@@ -496,7 +507,8 @@ def test_f24_damaged_archives_are_set_aside_and_nothing_is_sent(tmp_path: Path) 
     run(test)
 
 
-def test_f24_an_archive_that_shrinks_while_it_is_read_is_not_delivered(tmp_path: Path) -> None:
+@pytest.mark.fault("F24")
+def test_an_archive_that_shrinks_while_it_is_read_is_not_delivered(tmp_path: Path) -> None:
     async def serve(wire: Wire) -> None:
         await wire.head()
         await wire.take(64 * 1024)
@@ -587,7 +599,8 @@ def test_an_envelope_for_an_upstream_that_is_not_configured_stays(tmp_path: Path
     run(test)
 
 
-def test_f28_delivered_envelopes_are_kept_as_long_as_configured(tmp_path: Path) -> None:
+@pytest.mark.fault("F28")
+def test_delivered_envelopes_are_kept_as_long_as_configured(tmp_path: Path) -> None:
     async def test() -> None:
         pace = replace(FAST, upkeep_secs=0.01)
         async with (
@@ -635,7 +648,8 @@ def test_space_is_freed_in_large_portions_between_the_marks(tmp_path: Path) -> N
     assert 0.09 * free < wanted < 0.11 * free + (1 << 30)  # others write to this disk, too
 
 
-def test_f34_an_old_queue_is_an_alarm_once(tmp_path: Path) -> None:
+@pytest.mark.fault("F34")
+def test_an_old_queue_is_an_alarm_once(tmp_path: Path) -> None:
     async def test() -> None:
         away = script(answer(503), answer(503), answer(503))
         pace = replace(FAST, upkeep_secs=0.01)
@@ -662,7 +676,8 @@ SLOW = replace(FAST, backoff=Backoff(base=60, cap=60), hold_secs=60)
 """A pace at which nothing is tried again during a test."""
 
 
-def test_f24_the_scrub_finds_what_rots_while_the_upstream_is_away(tmp_path: Path) -> None:
+@pytest.mark.fault("F24")
+def test_the_scrub_finds_what_rots_while_the_upstream_is_away(tmp_path: Path) -> None:
     async def test() -> None:
         pace = replace(SLOW, at_once=1, upkeep_secs=0.01, scrub_age_secs=900)
         async with (
@@ -737,7 +752,8 @@ def test_what_a_person_takes_away_is_forgotten_and_may_come_again(tmp_path: Path
     run(test)
 
 
-def test_f81_what_waits_costs_little(tmp_path: Path) -> None:
+@pytest.mark.fault("F81")
+def test_what_waits_costs_little(tmp_path: Path) -> None:
     """Measures the memory of an envelope that was never tried, with all that its queue needs."""
     count = 100_000
     queue = Queue()

@@ -41,6 +41,7 @@ def body(value: Any) -> bytes:
     return json.dumps(value).encode()
 
 
+@pytest.mark.fault("F29", "F34")
 @pytest.mark.parametrize(
     ("status", "disposition"),
     [
@@ -59,7 +60,7 @@ def body(value: Any) -> bytes:
         (511, Disposition.HELD),
     ],
 )
-def test_f29_f34_every_status_has_a_verdict(status: int, disposition: Disposition) -> None:
+def test_every_status_has_a_verdict(status: int, disposition: Disposition) -> None:
     outcome = assessed(Answer(status))
     assert outcome.disposition is disposition
     assert outcome.status == status
@@ -71,8 +72,9 @@ ABOUT_THE_ROUTE = sorted(
 )
 
 
+@pytest.mark.fault("F91")
 @pytest.mark.parametrize("status", ABOUT_THE_ROUTE)
-def test_f91_a_status_about_the_route_is_no_verdict_until_others_fare_better(status: int) -> None:
+def test_a_status_about_the_route_is_no_verdict_until_others_fare_better(status: int) -> None:
     """404, 405, 410, 421, 423, 460, 499, and whatever else is not about an envelope's bytes."""
     outcome = assessed(Answer(status))
     assert outcome.disposition is Disposition.HELD
@@ -84,8 +86,9 @@ def test_f91_a_status_about_the_route_is_no_verdict_until_others_fare_better(sta
     assert "has taken others since" in refused.reason
 
 
+@pytest.mark.fault("F91")
 @pytest.mark.parametrize("status", [301, 401, 402, 403, 407, 511])
-def test_f91_credentials_and_redirects_never_become_a_verdict(status: int) -> None:
+def test_credentials_and_redirects_never_become_a_verdict(status: int) -> None:
     outcome = reassess(assessed(Answer(status)), takes_others=True, final=True)
     assert outcome.disposition is Disposition.RETRY
     assert not outcome.shared
@@ -94,6 +97,7 @@ def test_f91_credentials_and_redirects_never_become_a_verdict(status: int) -> No
 PAGE = b"<!DOCTYPE html><title>Sign in</title>"
 
 
+@pytest.mark.fault("F91")
 @pytest.mark.parametrize("status", [400, 415, 422])
 @pytest.mark.parametrize(
     "said",
@@ -104,7 +108,7 @@ PAGE = b"<!DOCTYPE html><title>Sign in</title>"
         b"Invalid HTTP request received.",
     ],
 )
-def test_f91_a_request_that_went_to_the_wrong_place_is_no_verdict(status: int, said: bytes) -> None:
+def test_a_request_that_went_to_the_wrong_place_is_no_verdict(status: int, said: bytes) -> None:
     outcome = assessed(Answer(status, headers={"content-type": "text/plain"}, body=said))
     assert outcome.disposition is Disposition.HELD
     assert outcome.route
@@ -113,8 +117,9 @@ def test_f91_a_request_that_went_to_the_wrong_place_is_no_verdict(status: int, s
     assert assessed(Answer(status, body=in_json)).disposition is Disposition.REFUSED
 
 
+@pytest.mark.fault("F91")
 @pytest.mark.parametrize("status", [400, 415, 422])
-def test_f91_a_refusal_worded_as_a_web_page_may_be_a_proxys(status: int) -> None:
+def test_a_refusal_worded_as_a_web_page_may_be_a_proxys(status: int) -> None:
     """An example is nginx's "The plain HTTP request was sent to HTTPS port"."""
     for page in (PAGE, b"\xef\xbb\xbf \n<html>", b"<?xml version='1.0'?><e/>"):
         assert assessed(Answer(status, body=page)).disposition is Disposition.HELD
@@ -123,8 +128,9 @@ def test_f91_a_refusal_worded_as_a_web_page_may_be_a_proxys(status: int) -> None
     assert assessed(plain).disposition is Disposition.REFUSED
 
 
+@pytest.mark.fault("F39")
 @pytest.mark.parametrize("kind", [kind for kind in Kind if kind is not Kind.DAMAGED])
-def test_f39_no_answer_is_tried_again(kind: Kind) -> None:
+def test_no_answer_is_tried_again(kind: Kind) -> None:
     outcome = assessed(Failure(kind, "why"))
     assert outcome.disposition is Disposition.RETRY
     assert kind.value in outcome.reason
@@ -133,7 +139,8 @@ def test_f39_no_answer_is_tried_again(kind: Kind) -> None:
     assert not outcome.damaged
 
 
-def test_f24_an_archive_that_is_damaged_is_not_tried_again() -> None:
+@pytest.mark.fault("F24")
+def test_an_archive_that_is_damaged_is_not_tried_again() -> None:
     outcome = assessed(Failure(Kind.DAMAGED, "bytes 1 to 2"))
     assert outcome.disposition is Disposition.REFUSED
     assert outcome.damaged
@@ -261,9 +268,10 @@ NO_JMIX_SERVERS = [
 ]
 
 
+@pytest.mark.fault("F83")
 @pytest.mark.parametrize(("status", "found"), NO_JMIX_SERVERS)
 @pytest.mark.parametrize("named", ["text/html", "application/json; charset=utf-8", None])
-def test_f83_a_2xx_that_no_jmix_server_gives_is_no_delivery(
+def test_a_2xx_that_no_jmix_server_gives_is_no_delivery(
     status: int, found: bytes, named: str | None
 ) -> None:
     headers = {"content-type": named} if named else {}
@@ -295,9 +303,10 @@ JMIX_SERVERS = [
 ]
 
 
+@pytest.mark.fault("F83")
 @pytest.mark.parametrize(("status", "found"), JMIX_SERVERS)
 @pytest.mark.parametrize("named", ["text/html; charset=UTF-8", "application/json", None])
-def test_f83_odd_answers_of_real_servers_are_deliveries(
+def test_odd_answers_of_real_servers_are_deliveries(
     status: int, found: bytes, named: str | None
 ) -> None:
     """Flask, Django and PHP send JSON, and an empty body, as text/html by default."""
@@ -307,7 +316,8 @@ def test_f83_odd_answers_of_real_servers_are_deliveries(
     )
 
 
-def test_f83_an_object_that_goes_on_behind_the_limit_or_broke_off_is_one() -> None:
+@pytest.mark.fault("F83")
+def test_an_object_that_goes_on_behind_the_limit_or_broke_off_is_one() -> None:
     for how in ({"cut": True}, {"over": True}):
         assert (
             assessed(Answer(200, body=b'{"files": [', **how)).disposition is Disposition.DELIVERED
@@ -315,7 +325,8 @@ def test_f83_an_object_that_goes_on_behind_the_limit_or_broke_off_is_one() -> No
         assert assessed(Answer(200, body=PAGE, **how)).disposition is Disposition.HELD
 
 
-def test_f83_another_id_where_ours_were_named_before_is_another_server() -> None:
+@pytest.mark.fault("F83")
+def test_another_id_where_ours_were_named_before_is_another_server() -> None:
     def disposition(answer: Answer, *, named_before: bool) -> Disposition:
         return assess_answer(answer, ExpectedId(ID, named_before=named_before)).disposition
 
@@ -328,7 +339,8 @@ def test_f83_another_id_where_ours_were_named_before_is_another_server() -> None
         assert disposition(fine, named_before=True) is Disposition.DELIVERED
 
 
-def test_f43_another_id_is_recorded_and_believed_unless_a_matching_one_is_required() -> None:
+@pytest.mark.fault("F43")
+def test_another_id_is_recorded_and_believed_unless_a_matching_one_is_required() -> None:
     other = Answer(201, body=body({"id": "another"}))
     assert assessed(other).disposition is Disposition.DELIVERED
     assert assessed(other).remote_id == "another"
@@ -338,12 +350,14 @@ def test_f43_another_id_is_recorded_and_believed_unless_a_matching_one_is_requir
     assert assessed(same, matching=True).disposition is Disposition.DELIVERED
 
 
-def test_f42_a_2xx_before_the_whole_body_is_no_delivery() -> None:
+@pytest.mark.fault("F42")
+def test_a_2xx_before_the_whole_body_is_no_delivery() -> None:
     early = assessed(Answer(201, body=body({"id": ID}), whole=False))
     assert early.disposition is Disposition.RETRY
     assert assessed(Answer(400, whole=False)).disposition is Disposition.REFUSED
 
 
+@pytest.mark.fault("F33")
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
@@ -366,12 +380,13 @@ def test_f42_a_2xx_before_the_whole_body_is_no_delivery() -> None:
         ("Fri, 99 Foo 2023 00:00:00 GMT", 0),
     ],
 )
-def test_f33_retry_after(value: str | None, expected: float) -> None:
+def test_retry_after(value: str | None, expected: float) -> None:
     assert retry_after(value, NOW, CAP) == expected
 
 
+@pytest.mark.fault("F33")
 @given(st.text(max_size=60))
-def test_f33_retry_after_reads_anything(value: str) -> None:
+def test_retry_after_reads_anything(value: str) -> None:
     assert 0 <= retry_after(value, NOW, CAP) <= CAP
 
 
@@ -390,8 +405,9 @@ def compared(copy: Answer | Failure, *, maybe_stored: bool) -> Outcome:
     return assess_copy(CONFLICT, copy, MANIFEST, ID, maybe_stored=maybe_stored)
 
 
+@pytest.mark.fault("F31")
 @pytest.mark.parametrize("maybe_stored", [True, False])
-def test_f31_an_equal_copy_is_a_delivery(maybe_stored: bool) -> None:
+def test_an_equal_copy_is_a_delivery(maybe_stored: bool) -> None:
     theirs = json.dumps({"version": 1, "type": "envelope", "id": ID}, indent=4).encode()
     outcome = compared(Answer(200, body=theirs), maybe_stored=maybe_stored)
     assert outcome.disposition is Disposition.DELIVERED
@@ -400,6 +416,7 @@ def test_f31_an_equal_copy_is_a_delivery(maybe_stored: bool) -> None:
     assert outcome.status == 409
 
 
+@pytest.mark.fault("F31")
 @pytest.mark.parametrize(
     "copy",
     [
@@ -408,7 +425,7 @@ def test_f31_an_equal_copy_is_a_delivery(maybe_stored: bool) -> None:
         Answer(200, body=b" " * 9, over=True),
     ],
 )
-def test_f31_another_copy_is_a_refusal(copy: Answer) -> None:
+def test_another_copy_is_a_refusal(copy: Answer) -> None:
     for maybe_stored, words in ((True, "unknown outcome"), (False, "at our first attempt")):
         outcome = compared(copy, maybe_stored=maybe_stored)
         assert outcome.disposition is Disposition.REFUSED
@@ -424,8 +441,9 @@ NO_COPY = [
 ]
 
 
+@pytest.mark.fault("F31")
 @pytest.mark.parametrize("copy", NO_COPY)
-def test_f31_none_to_be_had_is_a_refusal_at_our_first_attempt(copy: Answer) -> None:
+def test_none_to_be_had_is_a_refusal_at_our_first_attempt(copy: Answer) -> None:
     outcome = compared(copy, maybe_stored=False)
     assert outcome.disposition is Disposition.REFUSED
     assert "at our first attempt" in outcome.reason
@@ -445,8 +463,9 @@ UNCLEAR = [
 ]
 
 
+@pytest.mark.fault("F93")
 @pytest.mark.parametrize("copy", [*NO_COPY, *UNCLEAR])
-def test_f93_without_a_copy_an_attempt_of_unknown_outcome_is_no_refusal(copy: Answer) -> None:
+def test_without_a_copy_an_attempt_of_unknown_outcome_is_no_refusal(copy: Answer) -> None:
     """The envelope may still be arriving, and a page comes from something else."""
     outcome = compared(copy, maybe_stored=True)
     assert outcome.disposition is Disposition.RETRY
@@ -454,17 +473,20 @@ def test_f93_without_a_copy_an_attempt_of_unknown_outcome_is_no_refusal(copy: An
     assert "asked for again" in outcome.reason
 
 
+@pytest.mark.fault("F93")
 @pytest.mark.parametrize("copy", UNCLEAR)
-def test_f93_what_is_no_manifest_says_nothing_of_one(copy: Answer) -> None:
+def test_what_is_no_manifest_says_nothing_of_one(copy: Answer) -> None:
     assert compared(copy, maybe_stored=False).disposition is Disposition.RETRY
 
 
-def test_f31_a_manifest_of_ours_that_is_no_json_proves_nothing() -> None:
+@pytest.mark.fault("F31")
+def test_a_manifest_of_ours_that_is_no_json_proves_nothing() -> None:
     copy = Answer(200, body=b"junk")
     outcome = assess_copy(CONFLICT, copy, b"junk", ID, maybe_stored=True)
     assert outcome.disposition is Disposition.RETRY
 
 
+@pytest.mark.fault("F31")
 @pytest.mark.parametrize(
     ("copy", "disposition"),
     [
@@ -478,7 +500,7 @@ def test_f31_a_manifest_of_ours_that_is_no_json_proves_nothing() -> None:
         (Answer(302), Disposition.HELD),
     ],
 )
-def test_f31_a_question_that_failed_is_asked_again(
+def test_a_question_that_failed_is_asked_again(
     copy: Answer | Failure, disposition: Disposition
 ) -> None:
     assert compared(copy, maybe_stored=True).disposition is disposition
@@ -487,7 +509,8 @@ def test_f31_a_question_that_failed_is_asked_again(
 # -- back-off --------------------------------------------------------------------------------------
 
 
-def test_f34_the_window_doubles_up_to_the_cap() -> None:
+@pytest.mark.fault("F34")
+def test_the_window_doubles_up_to_the_cap() -> None:
     backoff = Backoff(base=1, cap=300)
     windows = [backoff.delay(n, 1.0) for n in range(1, 12)]
     assert windows == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]
@@ -514,7 +537,8 @@ def test_a_delay_honours_least_and_has_bounds(
     assert min(max(least, 0), 300) <= delay <= 600
 
 
-def test_f33_those_who_fail_together_spread() -> None:
+@pytest.mark.fault("F33")
+def test_those_who_fail_together_spread() -> None:
     delays = [Backoff().delay(6, n / 100, least=60) for n in range(100)]
     assert max(delays) - min(delays) > 0.5 * 32
     assert min(delays) >= 60
@@ -560,7 +584,8 @@ def test_one_bad_envelope_does_not_pause_the_upstream_but_many_do() -> None:
     assert state.available
 
 
-def test_f30_a_hold_lasts_until_the_upstream_takes_us() -> None:
+@pytest.mark.fault("F30")
+def test_a_hold_lasts_until_the_upstream_takes_us() -> None:
     state = Availability(Backoff(), 60)
     state.record(LOCKED, 0, 0, 0.5)
     assert state.held is LOCKED
@@ -573,7 +598,8 @@ def test_f30_a_hold_lasts_until_the_upstream_takes_us() -> None:
     assert state.available
 
 
-def test_f91_a_hold_for_the_route_is_probed_soon_and_then_less_often() -> None:
+@pytest.mark.fault("F91")
+def test_a_hold_for_the_route_is_probed_soon_and_then_less_often() -> None:
     state = Availability(Backoff(base=1, cap=300), 60)
     now, pauses = 0.0, []
     for _ in range(9):
@@ -590,7 +616,8 @@ def test_f91_a_hold_for_the_route_is_probed_soon_and_then_less_often() -> None:
     assert not state.allows_awaited(now, 0)
 
 
-def test_f33_retry_after_pauses_the_upstream() -> None:
+@pytest.mark.fault("F33")
+def test_retry_after_pauses_the_upstream() -> None:
     state = Availability(Backoff(), 60)
     state.record(assessed(Answer(503, headers={"retry-after": "120"})), 0, 1, 0.0)
     assert state.until == 121

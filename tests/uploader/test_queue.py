@@ -70,8 +70,9 @@ PORTALS: dict[str, Manner] = {
 }
 
 
+@pytest.mark.fault("F83")
 @pytest.mark.parametrize("manner", PORTALS.values(), ids=PORTALS)
-def test_f83_an_answer_of_something_else_holds_the_upstream(tmp_path: Path, manner: Manner) -> None:
+def test_an_answer_of_something_else_holds_the_upstream(tmp_path: Path, manner: Manner) -> None:
     server = Small(manner)
 
     async def test() -> None:
@@ -92,10 +93,9 @@ def test_f83_an_answer_of_something_else_holds_the_upstream(tmp_path: Path, mann
     run(test)
 
 
+@pytest.mark.fault("F83")
 @pytest.mark.parametrize("restart", [False, True])
-def test_f83_another_id_where_ours_were_named_holds_the_upstream(
-    tmp_path: Path, restart: bool
-) -> None:
+def test_another_id_where_ours_were_named_holds_the_upstream(tmp_path: Path, restart: bool) -> None:
     """Another server answers at that address, also one that came while fastjmix was stopped."""
     server = Small(names_it)
 
@@ -122,7 +122,8 @@ def test_f83_another_id_where_ours_were_named_holds_the_upstream(
     run(test)
 
 
-def test_f83_who_waits_is_told_at_once_that_something_else_answers(tmp_path: Path) -> None:
+@pytest.mark.fault("F83")
+def test_who_waits_is_told_at_once_that_something_else_answers(tmp_path: Path) -> None:
     server = Small(shows_a_page)
 
     async def test() -> None:
@@ -143,8 +144,9 @@ def test_f83_who_waits_is_told_at_once_that_something_else_answers(tmp_path: Pat
 ROUTE = (404, 405, 406, 410, 414, 418, 421, 423, 431, 451, 460, 499)
 
 
+@pytest.mark.fault("F91")
 @pytest.mark.parametrize("status", ROUTE)
-def test_f91_one_such_answer_rejects_nothing(tmp_path: Path, status: int) -> None:
+def test_one_such_answer_rejects_nothing(tmp_path: Path, status: int) -> None:
     statuses = iter([status, status])
 
     def passing(body: bytes, envelope_id: str | None) -> Reply:
@@ -166,7 +168,8 @@ def test_f91_one_such_answer_rejects_nothing(tmp_path: Path, status: int) -> Non
     run(test)
 
 
-def test_f91_a_misspelt_url_rejects_nothing(tmp_path: Path) -> None:
+@pytest.mark.fault("F91")
+def test_a_misspelt_url_rejects_nothing(tmp_path: Path) -> None:
     right = False
 
     def routed(body: bytes, envelope_id: str | None) -> Reply:
@@ -188,9 +191,10 @@ def test_f91_a_misspelt_url_rejects_nothing(tmp_path: Path) -> None:
     run(test)
 
 
+@pytest.mark.fault("F91")
 @pytest.mark.parametrize("bad", [1, 3])
 @pytest.mark.parametrize("status", [404, 423])
-def test_f91_an_envelope_that_alone_is_answered_so_holds_nobody_and_is_rejected(
+def test_an_envelope_that_alone_is_answered_so_holds_nobody_and_is_rejected(
     tmp_path: Path, status: int, bad: int
 ) -> None:
     """The oldest are the bad ones. Each probe is another envelope, so that the good ones get a
@@ -226,8 +230,9 @@ def test_f91_an_envelope_that_alone_is_answered_so_holds_nobody_and_is_rejected(
     run(test)
 
 
+@pytest.mark.fault("F91")
 @pytest.mark.parametrize("status", [401, 403, 302])
-def test_f91_an_envelope_that_alone_is_forbidden_holds_nobody_and_is_kept(
+def test_an_envelope_that_alone_is_forbidden_holds_nobody_and_is_kept(
     tmp_path: Path, status: int
 ) -> None:
     """A web application firewall blocks one body: others go on, and that one is never given up."""
@@ -255,7 +260,8 @@ def test_f91_an_envelope_that_alone_is_forbidden_holds_nobody_and_is_kept(
     run(test)
 
 
-def test_f91_answers_that_alternate_do_not_reject_many(tmp_path: Path) -> None:
+@pytest.mark.fault("F91")
+def test_answers_that_alternate_do_not_reject_many(tmp_path: Path) -> None:
     """A roll-out: every second answer is 404, for longer than `route_secs`."""
     count = 0
 
@@ -275,7 +281,8 @@ def test_f91_answers_that_alternate_do_not_reject_many(tmp_path: Path) -> None:
     run(test)
 
 
-def test_f91_who_waits_is_answered_and_nothing_is_rejected(tmp_path: Path) -> None:
+@pytest.mark.fault("F91")
+def test_who_waits_is_answered_and_nothing_is_rejected(tmp_path: Path) -> None:
     """A hold for the route stops no awaited envelope: a bad POST does not fail the next
     caller's.
     """
@@ -302,7 +309,8 @@ def test_f91_who_waits_is_answered_and_nothing_is_rejected(tmp_path: Path) -> No
     run(test)
 
 
-def test_f91_each_finding_needs_an_acceptance_of_its_own() -> None:
+@pytest.mark.fault("F91")
+def test_each_finding_needs_an_acceptance_of_its_own() -> None:
     """One good answer proves nothing about a hundred envelopes, where good and bad ones
     alternate.
     """
@@ -327,8 +335,9 @@ def test_f91_each_finding_needs_an_acceptance_of_its_own() -> None:
     assert set(dispositions(200)) == {Disposition.HELD}
 
 
+@pytest.mark.fault("F91")
 @pytest.mark.parametrize("status", [400, 401, 404, 409, 503])
-def test_f91_what_a_server_makes_of_a_body_it_has_not_read_is_no_answer_to_another(
+def test_what_a_server_makes_of_a_body_it_has_not_read_is_no_answer_to_another(
     tmp_path: Path, status: int
 ) -> None:
     """The server refuses without reading the body, and takes the body for the next request."""
@@ -363,8 +372,9 @@ def test_f91_what_a_server_makes_of_a_body_it_has_not_read_is_no_answer_to_anoth
     run(test)
 
 
+@pytest.mark.fault("F91")
 @pytest.mark.parametrize("sick", ["200 OK", "201 Created", "206 Partial Content"])
-def test_f91_a_body_left_unread_behind_a_2xx_is_not_the_beginning_of_the_next(
+def test_a_body_left_unread_behind_a_2xx_is_not_the_beginning_of_the_next(
     tmp_path: Path, sick: str
 ) -> None:
     """A page comes before the body is read, which the server then takes for a request's head."""
@@ -402,10 +412,11 @@ def test_f91_a_body_left_unread_behind_a_2xx_is_not_the_beginning_of_the_next(
 MANIFEST = {"type": "envelope", "version": 1, "content": {"type": "directory", "path": "payload"}}
 
 
+@pytest.mark.fault("F93")
 @pytest.mark.parametrize("first", ["no answer", "500", "found at the start", "a stale connection"])
 @pytest.mark.parametrize("copy", [404, 410, 403, 405, 501, 200])
 @pytest.mark.parametrize("then", ["stored", "free"])
-def test_f93_after_an_attempt_of_unknown_outcome_a_409_without_a_copy_is_asked_again(
+def test_after_an_attempt_of_unknown_outcome_a_409_without_a_copy_is_asked_again(
     tmp_path: Path, first: str, copy: int, then: str
 ) -> None:
     """The envelope may still be arriving; or it is dropped, and the id is free."""
@@ -473,8 +484,9 @@ async def outage(wire: Wire, wrong: Wrong) -> None:
         await wire.say(http_head(f"{wrong} X", Content_Length=0, Connection="close"))
 
 
+@pytest.mark.fault("F94")
 @pytest.mark.parametrize("wrong", AWAY)
-def test_f94_what_waits_is_due_when_the_upstream_is_back_the_oldest_first(
+def test_what_waits_is_due_when_the_upstream_is_back_the_oldest_first(
     tmp_path: Path, wrong: Wrong
 ) -> None:
     """Each has failed so often that it would wait for up to a minute, and new ones came
@@ -520,9 +532,10 @@ def ids(count: int, letter: str = "a") -> list[str]:
     return [f"{letter * 8}-0000-4000-8000-{n:012d}" for n in range(count)]
 
 
+@pytest.mark.fault("F94")
 @pytest.mark.parametrize("status", [500, 503, 429, 408])
 @pytest.mark.parametrize("flapping", [False, True])
-def test_f94_an_envelope_that_alone_fails_does_not_spin(
+def test_an_envelope_that_alone_fails_does_not_spin(
     tmp_path: Path, status: int, flapping: bool
 ) -> None:
     """Its pauses double, however often others are taken or the upstream comes back."""

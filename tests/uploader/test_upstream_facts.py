@@ -25,7 +25,8 @@ def proved() -> UpstreamFacts:
     return facts
 
 
-def test_f82_a_body_goes_by_its_length_until_an_answer_has_named_our_id() -> None:
+@pytest.mark.fault("F82")
+def test_a_body_goes_by_its_length_until_an_answer_has_named_our_id() -> None:
     facts = UpstreamFacts("auto")
     for version, named in ((V11, False), (V10, True), (V11, False)):
         assert facts.choose_coding(first=True, now=NOW) is Coding.LENGTH
@@ -39,8 +40,9 @@ def test_f82_a_body_goes_by_its_length_until_an_answer_has_named_our_id() -> Non
     assert facts.choose_coding(first=False, now=NOW) is Coding.LENGTH
 
 
+@pytest.mark.fault("F82")
 @pytest.mark.parametrize("how", ["no proof", "unclear", "HTTP/1.0"])
-def test_f82_any_doubt_takes_the_proof_for_a_long_time(how: str) -> None:
+def test_any_doubt_takes_the_proof_for_a_long_time(how: str) -> None:
     facts = proved()
     if how == "no proof":
         facts.record_no_proof(NOW)
@@ -57,7 +59,8 @@ def test_f82_any_doubt_takes_the_proof_for_a_long_time(how: str) -> None:
     assert facts.choose_coding(first=True, now=NOW + TRIAL_PAUSE_SECS) is Coding.CHUNKED
 
 
-def test_f82_a_trial_that_breaks_off_is_no_proof_and_one_that_was_not_sent_is_none() -> None:
+@pytest.mark.fault("F82")
+def test_a_trial_that_breaks_off_is_no_proof_and_one_that_was_not_sent_is_none() -> None:
     facts = UpstreamFacts("auto")
     facts.record_answer(V11, named=True, now=NOW)
     assert facts.choose_coding(first=True, now=NOW) is Coding.CHUNKED
@@ -76,7 +79,8 @@ def test_a_coding_by_name_is_kept_whatever_the_answers(setting: str) -> None:
         assert facts.choose_coding(first=named, now=NOW) is Coding(setting)
 
 
-def test_f82_a_restart_begins_by_length_and_goes_on_as_it_was() -> None:
+@pytest.mark.fault("F82")
+def test_a_restart_begins_by_length_and_goes_on_as_it_was() -> None:
     facts = UpstreamFacts("auto", proved().dump())
     assert facts.names_ours
     assert facts.choose_coding(first=True, now=NOW) is Coding.LENGTH
@@ -99,8 +103,9 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.fault("F82")
 @given(st.dictionaries(st.sampled_from(["names_ours", "takes_chunked", "doubted_at"]), JSON))
-def test_f82_whatever_is_remembered_the_first_body_goes_by_length(known: dict[str, object]) -> None:
+def test_whatever_is_remembered_the_first_body_goes_by_length(known: dict[str, object]) -> None:
     facts = UpstreamFacts("auto", known)
     assert facts.choose_coding(first=True, now=NOW) is Coding.LENGTH
     facts.record_answer(V11, named=True, now=NOW)
@@ -123,7 +128,8 @@ def test_what_was_saved_is_loaded_and_replaced(tmp_path: Path) -> None:
     assert (tmp_path / "upstreams.json").stat().st_mode & 0o777 == 0o600
 
 
-def test_f82_a_file_that_a_power_cut_emptied_or_a_kill_left_is_made_anew(tmp_path: Path) -> None:
+@pytest.mark.fault("F82")
+def test_a_file_that_a_power_cut_emptied_or_a_kill_left_is_made_anew(tmp_path: Path) -> None:
     (tmp_path / "upstreams.json").touch()
     (tmp_path / ".upstreams.json.new").write_bytes(b'{"fastjm')
     file = Remembered(tmp_path / "upstreams.json")
@@ -132,11 +138,12 @@ def test_f82_a_file_that_a_power_cut_emptied_or_a_kill_left_is_made_anew(tmp_pat
     assert file.load() == FACTS
 
 
+@pytest.mark.fault("F82")
 @pytest.mark.parametrize(
     "kind",
     ["folder", "pipe", "link", "words", "list", "another form", "too large", "deep", "binary"],
 )
-def test_f82_a_foreign_file_in_its_place_is_left_alone(tmp_path: Path, kind: str) -> None:
+def test_a_foreign_file_in_its_place_is_left_alone(tmp_path: Path, kind: str) -> None:
     """There are no facts then, and none are kept: no error, no wait, no loss of a person's file."""
     path = tmp_path / "upstreams.json"
     texts = {

@@ -43,8 +43,9 @@ fuzz: needs-fuzz $(BIN)/.tools  ## each fuzz target under sanitizers for SECONDS
 soak: needs-peers $(BIN)/.tools  ## kills, outages and bad peers under load for SECONDS=60; then the ledger
 	$(BIN)/python -m tests.soak --seconds $(SECONDS) $(ARGS)
 
-faults: needs-test $(BIN)/.tools  ## the tests of every fault row, and docs/faults.md from what they say
-	$(BIN)/python -m tests.faults.table --run -n $(WORKERS) --dist worksteal $(ARGS)
+faults: needs-test $(BIN)/.tools  ## the tests of every row of docs/faults.md, and a line of results a row
+	$(BIN)/python -m pytest -m fault --fault-rows -n $(WORKERS) --dist worksteal \
+		$(if $(filter 1,$(FASTJMIX_NIGHTLY)),--timeout 7200) $(ARGS)
 
 bench: needs-peers $(BIN)/.tools  ## measure in under five minutes, into bench/short
 	$(PIP) --group bench

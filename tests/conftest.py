@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from fastjmix.spool.filesystem import memory_under
+from tests.faults.table import Recorder
 from tests.support import published_rules
 from tests.support.gateway import Gateway, Store, running
 
@@ -39,6 +40,31 @@ def give_children_the_defaults() -> None:
 
 give_children_the_defaults()
 os.environ["PATH"] += ":/usr/sbin:/sbin"  # mkfs and losetup, for those who use sudo
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("fault rows", "rows of docs/faults.md")
+    group.addoption("--fault", action="append", metavar="ROW", help="only the tests of this row")
+    group.addoption("--fault-rows", action="store_true", help="print the results by row")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--fault-rows") and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Recorder())
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves the tests of the rows that `--fault` names."""
+    wanted = {row.upper() for row in config.getoption("--fault") or ()}
+    if wanted:
+        left_out = [item for item in items if wanted.isdisjoint(rows_of(item))]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+def rows_of(item: pytest.Item) -> set[str]:
+    """Returns the rows of docs/faults.md that a test shows."""
+    return {row for marker in item.iter_markers("fault") for row in marker.args}
 
 
 def pytest_report_header() -> list[str]:

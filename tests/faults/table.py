@@ -1,28 +1,18 @@
-"""The fault table: what can go wrong, what is promised then, and the tests that hold us to it.
+"""The fault table: what can go wrong, what is promised then, and the tests that show it.
 
-Wanted: docs/faults.md, written from three things that cannot disagree with it unnoticed: the
-promises (faults.toml, by hand), the tests that exist (their names say which rows they carry:
-tests of F19, tests of S06, test_f16_f17_…), and what those tests said when they were last run
-(docs/faults.json).
-Guaranteed: nothing is written but by running this file; faults/test_table.py says when the page is
-older than the tests' names. A test that was not run is shown as such, never as passed.
-Still wrong: the tests of one parametrised function are summed up; which of them failed is in
-pytest's own output only.
+docs/faults.md is written from the promises (rows.toml, by hand) and the markers of the tests:
+`@pytest.mark.fault("F16", "F17")` says which rows a test shows. test_table.py fails when the page
+is older than either. The page holds no result: `make faults` and .ci/run print one line a row.
 
-    python -m tests.faults.table                       the page again, from names and remembered results
-    python -m tests.faults.table --run [pytest's own]  runs the tests of all rows first (make faults)
+    python -m tests.faults.table     writes the page
 
-FASTJMIX_NIGHTLY=1 runs their long forms; each form's last result is remembered. `-k f19` after
---run runs, and replaces the results of, a part.
+With pytest, `--fault F16` runs the tests of a row, and `--fault-rows` prints the results by row
+(tests/conftest.py).
 """
 
 from __future__ import annotations
 
-import json
-import re
-import subprocess
-import sys
-import time
+import ast
 import tomllib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -31,25 +21,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.nightly import by_form
-
 TESTS = Path(__file__).parents[1]
 ROOT = TESTS.parent
 PROMISES = TESTS / "faults" / "rows.toml"
 PAGE = ROOT / "docs" / "faults.md"
-RESULTS = ROOT / "docs" / "faults.json"
-
-FORMS = ("fast", "nightly")
 
 FIRST = tuple(
     f"{letter}{n:02}" for letter, last in (("F", 81), ("S", 28)) for n in range(1, last + 1)
 )
 """Rows that stay for good: one whose fault cannot occur here says why. Others follow them."""
-
-NAMED_AFTER_ROWS = re.compile(r"test((?:_[fs]\d+)+)(?=_|$)")
-
-NIGHT_SECS = 7200
-"""What one test may take in its long form, as in `make test-nightly`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +37,7 @@ class Row:
     """A fault, and what this program promises when it happens.
 
     `differs`: why the promise is another than one would first ask for. `reason`: why no test
-    carries the row; such a row may have none.
+    shows the row; such a row may have none.
     """
 
     id: str
@@ -77,7 +57,7 @@ class Bug:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """What faults.toml says: the rows by group, and the bugs."""
+    """The rows of rows.toml by group, and the bugs."""
 
     groups: Mapping[str, tuple[Row, ...]]
     bugs: tuple[Bug, ...]
@@ -89,7 +69,7 @@ class Table:
 
 
 def table() -> Table:
-    """faults.toml. Raises TypeError for a key that a row does not have."""
+    """Reads rows.toml. Raises TypeError for a key that a row does not have."""
     found = tomllib.loads(PROMISES.read_text("utf-8"))
     bugs = tuple(Bug(each["bug"], tuple(each["tests"])) for each in found.pop("bugs"))
     groups = {
@@ -98,35 +78,75 @@ def table() -> Table:
     return Table(groups, bugs)
 
 
-# -- tests and the rows they carry -----------------------------------------------------------------
+# -- tests and the rows that they show -------------------------------------------------------------
 
 
-def rows_of(test: str) -> list[str]:
-    """The rows that a test's name claims, whether they exist or not: test_f05_s06_x → F05, S06."""
-    found = NAMED_AFTER_ROWS.match(test.rpartition("::")[2])
-    return found[1].upper().split("_")[1:] if found else []
+@dataclass(frozen=True, slots=True)
+class Test:
+    """A test function. `id` is as pytest writes it, without parameters: file::class::function."""
+
+    __test__ = False
+
+    id: str
+    rows: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The function's name."""
+        return self.id.rpartition("::")[2]
+
+    @property
+    def link(self) -> str:
+        """Its title, which leads to its file from docs/."""
+        title = self.name.removeprefix("test_").replace("_", " ")
+        return f"[{title}](../{self.id.partition('::')[0]})"
 
 
-def collected() -> list[str]:
-    """Every test function as pytest finds them, without parameters: file::class::function."""
-    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-n0", "-p"]
-    done = subprocess.run(
-        [*command, "no:cacheprovider", str(TESTS)], cwd=ROOT, capture_output=True, text=True
-    )
-    if done.returncode:
-        raise RuntimeError(f"the tests cannot be collected:\n{done.stdout[-4000:]}{done.stderr}")
-    return list(dict.fromkeys(_function(line) for line in done.stdout.splitlines() if "::" in line))
+def tests_of(source: str, file: str) -> Iterator[Test]:
+    """Yields the tests of one file, in its order."""
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.ClassDef) and node.name.startswith("Test"):
+            yield from _functions(node.body, f"{file}::{node.name}")
+        else:
+            yield from _functions([node], file)
 
 
-def _function(node: str) -> str:
-    return node.split("[", 1)[0]
+def _functions(body: Iterable[ast.stmt], where: str) -> Iterator[Test]:
+    for node in body:
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+            yield Test(f"{where}::{node.name}", tuple(_marked(node)))
 
 
-def carriers(tests: Iterable[str]) -> dict[str, list[str]]:
-    """Row → the tests that carry it."""
-    found: dict[str, list[str]] = {}
+def _marked(node: ast.FunctionDef) -> Iterator[str]:
+    """Yields the arguments of `@pytest.mark.fault(…)`. Raises ValueError unless they are texts."""
+    for decorator in node.decorator_list:
+        called = isinstance(decorator, ast.Call)
+        marker = decorator.func if isinstance(decorator, ast.Call) else decorator
+        if ast.unparse(marker) != "pytest.mark.fault":
+            continue
+        rows = decorator.args if isinstance(decorator, ast.Call) else []
+        if not called or not rows:
+            raise ValueError(f"{node.name}: the marker names no row")
+        for row in rows:
+            if not isinstance(row, ast.Constant) or not isinstance(row.value, str):
+                raise ValueError(f"{node.name}: a row is named by a text, not {ast.unparse(row)}")
+            yield row.value
+
+
+def all_tests() -> list[Test]:
+    """Returns every test of the suite, file by file."""
+    return [
+        test
+        for path in sorted(TESTS.rglob("test_*.py"))
+        for test in tests_of(path.read_text("utf-8"), path.relative_to(ROOT).as_posix())
+    ]
+
+
+def by_row(tests: Iterable[Test]) -> dict[str, list[Test]]:
+    """Returns the tests of each row that a marker names."""
+    found: dict[str, list[Test]] = {}
     for test in tests:
-        for row in rows_of(test):
+        for row in test.rows:
             found.setdefault(row, []).append(test)
     return found
 
@@ -136,22 +156,32 @@ def carriers(tests: Iterable[str]) -> dict[str, list[str]]:
 
 @dataclass(slots=True)
 class Recorder:
-    """A pytest plugin, in the process that the user started: xdist brings it all reports."""
+    """A pytest plugin of the process that the user started: xdist brings it all reports."""
 
     outcomes: dict[str, str] = field(default_factory=dict)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """The worst of a test's phases counts; a worker that died is a failure."""
+        """Keeps the worst of a test's phases; a worker that died is a failure."""
         known = self.outcomes.get(report.nodeid)
         if report.outcome == "failed" or known is None or (known, report.outcome) == _SKIPS:
             self.outcomes[report.nodeid] = report.outcome
 
-    def summed(self) -> dict[str, str]:
-        """Test function → "12 passed", or with the worst first: "1 failed, 11 passed"."""
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Prints one line a row."""
+        terminalreporter.section("fault rows")
+        for line in lines_of_results(table(), all_tests(), self.counted()):
+            terminalreporter.line(line)
+
+    def counted(self) -> dict[str, Counter[str]]:
+        """Returns how often each test function passed, failed and skipped."""
         counts: dict[str, Counter[str]] = {}
         for node, outcome in self.outcomes.items():
-            counts.setdefault(_function(node), Counter())[outcome] += 1
-        return {test: _words(found) for test, found in counts.items()}
+            counts.setdefault(node.split("[", 1)[0], Counter())[outcome] += 1
+        return counts
+
+    def summed(self) -> dict[str, str]:
+        """Test function → "12 passed", or with the worst first: "1 failed, 11 passed"."""
+        return {test: _words(found) for test, found in self.counted().items()}
 
 
 _SKIPS = ("passed", "skipped")  # its setup passed, and then it skipped itself
@@ -163,49 +193,17 @@ def _words(found: Counter[str]) -> str:
     return ", ".join(f"{found[word]} {word}" for word in sorted(found))
 
 
-Results = dict[str, dict[str, dict[str, str]]]
-"""Test → form → {"said", "date", "commit"}."""
-
-
-def remembered() -> Results:
-    """docs/faults.json; nothing when there is none yet."""
-    found: Results = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
-    return found
-
-
-def run(tests: list[str], arguments: list[str]) -> tuple[int, dict[str, str]]:
-    """Runs these tests (at least one: without, pytest runs all); its exit code, what each said."""
-    recorder = Recorder()
-    patience = by_form([], ["--timeout", str(NIGHT_SECS)])
-    code = pytest.main([*patience, *arguments, *tests], plugins=[recorder])
-    return int(code), recorder.summed()
-
-
-def _commit() -> str:
-    """What was tested; with a + when the tree differs from it by more than this page."""
-
-    def git(*words: str) -> str:
-        return subprocess.run(
-            ["git", *words], cwd=ROOT, capture_output=True, text=True, check=True
-        ).stdout.strip()
-
-    try:
-        changed = git("status", "--porcelain", "--", ".", ":!docs/faults.*")
-        return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
-def merge(results: Results, said: Mapping[str, str], tests: Iterable[str]) -> Results:
-    """What is remembered from now on: of tests that exist, the last result of each form."""
-    when = {"date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()), "commit": _commit()}
-    form = by_form(*FORMS)
-    new = {test: {form: {"said": words, **when}} for test, words in said.items()}
-    return {
-        test: {**results.get(test, {}), **new.get(test, {})}
-        for test in sorted(tests)
-        if test in results or test in new
-    }
+def lines_of_results(
+    found: Table, tests: Iterable[Test], counted: Mapping[str, Counter[str]]
+) -> Iterator[str]:
+    """Yields a line for each row of which a test ran: the row, its fault, what its tests said."""
+    shown_by = by_row(tests)
+    for row in found.rows():
+        ran: Counter[str] = Counter()
+        for test in shown_by.get(row.id, ()):
+            ran += counted.get(test.id, Counter())
+        if ran:
+            yield f"{row.id:5} {_words(ran):>12}  {row.fault}"
 
 
 # -- the page --------------------------------------------------------------------------------------
@@ -213,111 +211,67 @@ def merge(results: Results, said: Mapping[str, str], tests: Iterable[str]) -> Re
 INTRODUCTION = """\
 # What can go wrong, and what holds
 
-<!-- Written by `make faults` from tests/faults/rows.toml and the tests' results: edit those. -->
+<!-- Written by `python -m tests.faults.table` from tests/faults/rows.toml and the tests. -->
 
-One row a fault: what happens, what fastjmix promises then, and the tests that make it happen to a
-real gateway and look. A test carries the rows that its name begins with (`tests of F19` carries F19);
-the suite fails when this page and the tests' names disagree. What `0x0000` means in all of it is in
+One row a fault: what happens, what fastjmix promises then, and the tests that make it happen, most
+of them to a real gateway. A test names its rows by a marker, `@pytest.mark.fault("F19")`; the suite
+fails when this page and the markers disagree. What `0x0000` means in all of it is in
 [durability.md](durability.md); who might want such a thing to happen, in
 [SECURITY.md](../SECURITY.md).
 
-*fast* is the form of `make test`, *nightly* the long one of `make test-nightly`; `make faults` runs
-the tests of all rows and writes what they said. "12 passed" sums up a test with parameters; – was
-not run.
+`make faults` runs the tests of all rows and prints a line of results for each row; `.ci/run` prints
+the same of the whole suite. `make test ARGS='--fault F19'` runs the tests of one row.
+`FASTJMIX_NIGHTLY=1` runs the long forms.
 """
 
 HEAD = """\
-| row | what goes wrong | what is promised | test | fast | nightly |
-|---|---|---|---|---|---|
+| row | what goes wrong | what is promised | shown by |
+|---|---|---|---|
 """
 
 BUGS = """\
-## Found, mended, and kept found
+## Found, fixed, and kept fixed
 
-Faults of ours that these tests (or the writing of them) brought to light. The tests named fail
-without the mending.
+Faults of ours that these tests (or the writing of them) found. The tests named fail without the
+fix.
 
 | what was wrong | shown by |
 |---|---|
 """
 
 
-def page(found: Table, tests: Iterable[str], results: Results) -> str:
-    """docs/faults.md."""
-    carrying = carriers(tests)
-    newest = _newest(results)
-    text = INTRODUCTION + _runs(newest)
+def page(found: Table, tests: Iterable[Test]) -> str:
+    """Returns docs/faults.md."""
+    tests = list(tests)
+    shown_by = by_row(tests)
+    text = INTRODUCTION
     for name, group in found.groups.items():
-        lines = (line for row in group for line in _lines(row, carrying, results, newest))
+        lines = (line for row in group for line in _lines(row, shown_by.get(row.id, [])))
         text += f"\n## {name}\n\n{HEAD}{''.join(lines)}"
-    shown = "".join(f"| {b.bug} | {', '.join(map(_code, b.tests))} |\n" for b in found.bugs)
-    return f"{text}\n{BUGS}{shown}"
+    links: dict[str, list[str]] = {}
+    for test in tests:
+        links.setdefault(test.name, []).append(test.link)
+    bugs = (
+        f"| {bug.bug} | {', '.join(link for name in bug.tests for link in links.get(name, []))} |\n"
+        for bug in found.bugs
+    )
+    return f"{text}\n{BUGS}{''.join(bugs)}"
 
 
-def _newest(results: Results) -> dict[str, tuple[str, str]]:
-    """Form → (date, commit) of its last run."""
-    newest: dict[str, tuple[str, str]] = {}
-    for forms in results.values():
-        for form, said in forms.items():
-            newest[form] = max(newest.get(form, ("", "")), (said["date"], said["commit"]))
-    return newest
-
-
-def _runs(newest: Mapping[str, tuple[str, str]]) -> str:
-    known = (f"{form} {when} at `{commit}`" for form, (when, commit) in sorted(newest.items()))
-    told = "; ".join(known) or "never"
-    return f"\nLast run: {told}. A result of another run says so.\n"
-
-
-def _lines(
-    row: Row,
-    carrying: Mapping[str, list[str]],
-    results: Results,
-    newest: Mapping[str, tuple[str, str]],
-) -> Iterator[str]:
-    """One line a test, the row's own words in the first."""
+def _lines(row: Row, tests: list[Test]) -> Iterator[str]:
+    """Yields one line a test, the row's own words in the first."""
     promise = f"{row.promise} *{row.differs}*" if row.differs else row.promise
     begin = f"| {row.id} | {row.fault} | {promise} "
-    tests = carrying.get(row.id, [])
     if row.reason:
-        yield f"{begin}| not run here: {row.reason} | | |\n"
+        yield f"{begin}| not run here: {row.reason} |\n"
         begin = "| | | "
     for test in tests:
-        said = (_said(results.get(test, {}).get(form), newest.get(form)) for form in FORMS)
-        yield f"{begin}| {_code(test.rpartition('::')[2])} | {' | '.join(said)} |\n"
+        yield f"{begin}| {test.link} |\n"
         begin = "| | | "
     if not row.reason and not tests:
-        yield f"{begin}| no test | | |\n"
-
-
-def _said(result: Mapping[str, str] | None, newest: tuple[str, str] | None) -> str:
-    if result is None:
-        return "–"
-    words = result["said"] if "failed" not in result["said"] else f"**{result['said']}**"
-    if (result["date"], result["commit"]) == newest:
-        return words
-    return f"{words} ({result['date']}, `{result['commit']}`)"
-
-
-def _code(text: str) -> str:
-    return f"`{text}`"
-
-
-def main(arguments: list[str]) -> int:
-    """Writes the page, after running the tests of all rows with --run. pytest's exit code."""
-    tests = [test for test in collected() if rows_of(test)]
-    code, results = 0, remembered()
-    if tests and arguments[:1] == ["--run"]:
-        code, said = run(tests, arguments[1:])
-        results = merge(results, said, tests)
-    else:
-        results = {test: results[test] for test in sorted(tests) if test in results}
-    lines = ",\n".join(f"{json.dumps(test)}: {json.dumps(said)}" for test, said in results.items())
-    RESULTS.write_text(f"{{\n{lines}\n}}\n", "utf-8")
-    PAGE.write_text(page(table(), tests, results), "utf-8")
-    print(f"written: {PAGE.relative_to(ROOT)}")
-    return code
+        yield f"{begin}| no test |\n"
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    PAGE.write_text(page(table(), all_tests()), "utf-8")
+    print(f"written: {PAGE.relative_to(ROOT)}")

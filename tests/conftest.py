@@ -11,14 +11,16 @@ import random
 import shutil
 import signal
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fastjmix.spool.filesystem import memory_under
 from tests.faults.table import Recorder
 from tests.support import published_rules
-from tests.support.gateway import Gateway, Store, running
+from tests.support.gateway import Gateways, Store, running
 
 if memory_under(Path(tempfile.gettempdir())) is not None:
     on_disk = Path(__file__).parent.parent / "build" / "tests"
@@ -103,16 +105,14 @@ def store(tmp_path_factory):
 
 
 @pytest.fixture
-def start(tmp_path):
-    """Starts gateways without an upstream; ends them, and shows their logs when the test fails."""
-    started = []
+def gateway_defaults() -> dict[str, Any]:
+    """Arguments with which a module starts gateways; it may have a fixture of its own."""
+    return {}
 
-    def one(**parts: str) -> Gateway:
-        process = Gateway(tmp_path / "own", 9, **parts)
-        started.append(process)
-        return process
 
-    yield one
-    for process in started:
-        process.close()
-        print(process.log()[-6000:])
+@pytest.fixture
+def start(tmp_path: Path, gateway_defaults: dict[str, Any]) -> Iterator[Gateways]:
+    """Starts gateways: see Gateways. Ends them, and shows their logs when the test fails."""
+    started = Gateways(tmp_path, gateway_defaults)
+    yield started
+    started.close()

@@ -48,22 +48,6 @@ def gateway(tmp_path_factory, upstream):
         yield process
 
 
-@pytest.fixture
-def start(tmp_path):
-    """Starts gateways of a test's own; stops what is still running."""
-    started = []
-
-    def one(upstream_port: int = DEAD_PORT, name: str = "own", **parts: str) -> Gateway:
-        process = Gateway(tmp_path / name, upstream_port, **parts)
-        started.append(process)
-        return process
-
-    yield one
-    for process in started:
-        process.close()
-        print(process.log()[-8000:])
-
-
 def study_files(
     directory: Path, count: int, *, rows: int = 32, study: str = ""
 ) -> dict[str, bytes]:

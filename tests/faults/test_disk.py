@@ -13,8 +13,9 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,8 +51,11 @@ SOON = "release_grace_secs = 0.05"
 LATE = "release_grace_secs = 60\nquiet_secs = 60"
 
 
+DiskOn = Callable[..., Disk]
+
+
 @pytest.fixture
-def disk_on(tmp_path):
+def disk_on(tmp_path) -> Iterator[DiskOn]:
     """A file system where the gateway under test has its spool."""
     made = []
 
@@ -65,19 +69,9 @@ def disk_on(tmp_path):
 
 
 @pytest.fixture
-def start(tmp_path, disk_on):
-    """Ends its gateways before their disk goes."""
-    started = []
-
-    def one(**parts: str) -> Gateway:
-        process = Gateway(tmp_path / "own", 9, **parts)
-        started.append(process)
-        return process
-
-    yield one
-    for process in started:
-        process.close()
-        print(process.log()[-8000:])
+def gateway_defaults(disk_on: DiskOn) -> dict[str, Any]:
+    """Ends gateways before their disk goes."""
+    return {}
 
 
 # -- F19, F21: a sync that fails -------------------------------------------------------------------

@@ -10,7 +10,6 @@ import signal
 import socket
 import struct
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -20,21 +19,6 @@ from tests.support import wire
 from tests.support.dicom_peers import is_let_in
 from tests.support.gateway import Gateway, Peer, get, images, until
 from tests.support.hazards import delete_whole
-
-
-@pytest.fixture
-def start(tmp_path):
-    started = []
-
-    def one(upstream_port: int = 9, env: Mapping[str, str] | None = None, **parts: str) -> Gateway:
-        process = Gateway(tmp_path / "own", upstream_port, env, **parts)
-        started.append(process)
-        return process
-
-    yield one
-    for process in started:
-        process.close()
-        print(process.log()[-6000:])
 
 
 @pytest.fixture

@@ -25,7 +25,6 @@ from typing import IO, Any
 import pytest
 import xxhash
 
-from fastjmix.failpoints import VARIABLE
 from tests.support import wire
 from tests.support.gateway import (
     PATIENCE,
@@ -56,21 +55,8 @@ LARGE = 1_500_000
 
 
 @pytest.fixture
-def start(tmp_path: Path, store: Store) -> Iterator[Callable[..., Gateway]]:
-    """Starts gateways before the module's store; `at` names fail points."""
-    started: list[Gateway] = []
-
-    def one(at: str = "", **parts: Any) -> Gateway:
-        upstream = parts.pop("upstream", store.port)
-        env = {VARIABLE: at, **parts.pop("env", {})}
-        process = Gateway(tmp_path / "own", upstream, env=env, **parts)
-        started.append(process)
-        return process
-
-    yield one
-    for process in started:
-        process.close()
-        print(process.log()[-8000:])
+def gateway_defaults(store: Store) -> dict[str, Any]:
+    return {"upstream": store.port}
 
 
 class Sent:
@@ -133,7 +119,7 @@ def two_receivers(own: Gateway) -> tuple[Peer, Peer]:
 def test_a_receiver_killed_inside_a_data_set(start, store) -> None:
     """Its peers are lost, the other receiver's are not, and its lanes are free again."""
     own = start(
-        "receiver.pdv:kill:1",
+        at="receiver.pdv:kill:1",
         fastjmix="receivers = 2",
         endpoint="max_associations = 2",
         builder=QUICK,
@@ -168,7 +154,7 @@ def test_a_receiver_killed_inside_a_data_set(start, store) -> None:
 @pytest.mark.fault("F01")
 def test_a_receiver_killed_before_it_wakes_its_packer(start, store) -> None:
     """The packer sleeps, and was to be woken by the one that died: it does not sleep for ever."""
-    own = start("receiver.pdv:kill:1", builder=QUICK)
+    own = start(at="receiver.pdv:kill:1", builder=QUICK)
     own.wait_for("http_listening")
     packer = until(lambda: own.children().get("packer-0"), "the packer has its name")
     until(lambda: Path(f"/proc/{packer}/stat").read_text().split()[2] == "S", "the packer sleeps")
@@ -180,7 +166,7 @@ def test_a_receiver_killed_before_it_wakes_its_packer(start, store) -> None:
 
 @pytest.mark.fault("F02")
 def test_a_receiver_killed_before_it_announces_the_end(start, store) -> None:
-    own = start("receiver.last:kill:1", builder=PATIENT)
+    own = start(at="receiver.last:kill:1", builder=PATIENT)
     sent = Sent(own)
     uid, data = one_shot("1.2.826.2.1", 50_000)
     with Peer(own.dicom_port) as peer:
@@ -197,7 +183,7 @@ def test_a_receiver_killed_before_it_announces_the_end(start, store) -> None:
 @pytest.mark.fault("F03")
 def test_a_receiver_killed_before_it_answers(start, store) -> None:
     """The instance is there; sent again it is kept once."""
-    own = start("receiver.granted:kill:1", builder=PATIENT)
+    own = start(at="receiver.granted:kill:1", builder=PATIENT)
     sent = Sent(own)
     uid, data = one_shot("1.2.826.3.1")
     with Peer(own.dicom_port) as peer:
@@ -242,7 +228,7 @@ def packer_dies(
 @pytest.mark.fault("F04")
 def test_a_packer_killed_while_it_takes_an_instance(start, store) -> None:
     """The successor seals what was there and takes the instance from its lane again: 0000."""
-    own = start("packer.midway:kill:3", builder=PATIENT)
+    own = start(at="packer.midway:kill:3", builder=PATIENT)
     sent, statuses = packer_dies(own, store, "packer.midway", "1.2.826.4.1")
     assert statuses == [0]
     own.child.send_signal(signal.SIGTERM)
@@ -260,7 +246,7 @@ def settle_stopped(own: Gateway, store: Store, sent: Sent) -> Any:
 @pytest.mark.fault("F04")
 def test_a_packer_killed_inside_a_member(start, store) -> None:
     """On disk: two whole members, and the header of a third without its bytes."""
-    own = start("packer.joining:kill:1", builder=PATIENT, fastjmix=SMALL_LANES)
+    own = start(at="packer.joining:kill:1", builder=PATIENT, fastjmix=SMALL_LANES)
     sent, _ = packer_dies(own, store, "packer.joining", "1.2.826.4.2", LARGE)
     recovered = own.wait_for(r"envelope_recovered envelope=(\S+) instances=2")[1]
     until(
@@ -271,7 +257,7 @@ def test_a_packer_killed_inside_a_member(start, store) -> None:
 
 @pytest.mark.fault("F04")
 def test_a_packer_killed_with_half_an_instance_spilled(start, store) -> None:
-    own = start("packer.spilled:kill:1", builder=PATIENT, fastjmix=SMALL_LANES)
+    own = start(at="packer.spilled:kill:1", builder=PATIENT, fastjmix=SMALL_LANES)
     sent, statuses = packer_dies(own, store, "packer.spilled", "1.2.826.4.3", LARGE)
     assert statuses == [0xA700] or statuses == [0]
     assert not list((own.spool / "building").glob("*.spill"))
@@ -280,7 +266,7 @@ def test_a_packer_killed_with_half_an_instance_spilled(start, store) -> None:
 
 @pytest.mark.fault("F05")
 def test_a_packer_killed_before_it_syncs(start, store) -> None:
-    own = start("packer.appended:kill:3", builder=PATIENT)
+    own = start(at="packer.appended:kill:3", builder=PATIENT)
     sent, statuses = packer_dies(own, store, "packer.appended", "1.2.826.5.1")
     assert statuses == [0]
     assert settle_stopped(own, store, sent).delivered == 3
@@ -289,7 +275,7 @@ def test_a_packer_killed_before_it_syncs(start, store) -> None:
 @pytest.mark.fault("F06")
 @pytest.mark.parametrize("point", ["packer.synced", "packer.granted", "packer.digesting"])
 def test_a_packer_killed_between_sync_and_answer(start, store, point: str) -> None:
-    own = start(f"{point}:kill:3", builder=PATIENT)
+    own = start(at=f"{point}:kill:3", builder=PATIENT)
     sent, statuses = packer_dies(own, store, point, "1.2.826.6.1")
     assert statuses == [0]
     assert settle_stopped(own, store, sent).delivered == 3
@@ -297,7 +283,7 @@ def test_a_packer_killed_between_sync_and_answer(start, store, point: str) -> No
 
 def test_an_instance_that_kills_packers_is_given_up(start, store) -> None:
     """Taken from its lane once more, not for ever: then A700, and the others go on."""
-    own = start("packer.midway:kill:3,packer.midway:kill:3", builder=PATIENT)
+    own = start(at="packer.midway:kill:3,packer.midway:kill:3", builder=PATIENT)
     sent, statuses = packer_dies(own, store, "packer.midway", "1.2.826.4.4")
     assert statuses == [0xA700]
     assert settle_stopped(own, store, sent).delivered == 3
@@ -338,7 +324,7 @@ def test_a_seal_cut_short_is_made_anew_and_equals_a_clean_one(start, store, tmp_
     """Whole-file equality is impossible: an envelope's id and time of sealing stand in it, and the
     digests over them. All else is compared: every member's place, size and order, the images'
     bytes, and the documents without those values."""
-    own = start("seal.written:kill:1", builder=QUICK)
+    own = start(at="seal.written:kill:1", builder=QUICK)
     sent = Sent(own)
     data = sent.send("1.2.826.7.1", 5)
     reached(own, "seal.written")
@@ -376,7 +362,7 @@ SEAL = [
 def test_killed_around_the_rename(start, store, moment: str, who: str) -> None:
     """One envelope, in one place: whether a new packer finds it or a new start does."""
     point, nth = moment.split(":")
-    own = start(f"{point}:{'kill' if who == 'the packer' else 'stop'}:{nth}", builder=QUICK)
+    own = start(at=f"{point}:{'kill' if who == 'the packer' else 'stop'}:{nth}", builder=QUICK)
     sent = Sent(own)
     data = sent.send("1.2.826.8.1", 2)
     reached(own, point)
@@ -405,7 +391,7 @@ def stored(store: Store, envelope_id: str) -> int:
 
 @pytest.mark.fault("F09")
 def test_an_uploader_killed_inside_a_body(start, store) -> None:
-    own = start("uploader.body:kill:2", builder=QUICK)
+    own = start(at="uploader.body:kill:2", builder=QUICK)
     sent = Sent(own)
     sent.send("1.2.826.9.1", 1, LARGE)
     reached(own, "uploader.body")
@@ -419,7 +405,7 @@ def test_an_uploader_killed_inside_a_body(start, store) -> None:
 @pytest.mark.parametrize("point", ["uploader.answered", "move.recorded", "move.moved"])
 def test_an_uploader_killed_between_answer_and_archive(start, store, point: str) -> None:
     """A second POST is answered 409: the upstream's manifest is compared before it counts."""
-    own = start(f"{point}:kill:1", builder=QUICK)
+    own = start(at=f"{point}:kill:1", builder=QUICK)
     sent = Sent(own)
     sent.send("1.2.826.10.1", 1)
     reached(own, point)

@@ -11,13 +11,10 @@ import os
 import random
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fastjmix.failpoints import VARIABLE
 from tests.support import strange
 from tests.support.gateway import PATIENCE, Gateway, Peer, Store, until
 from tests.support.ledger import Ledger, Modality, all_dead, instances, settle
@@ -30,19 +27,8 @@ EACH_FORM = len(strange.FORMS)
 
 
 @pytest.fixture
-def start(tmp_path: Path, store: Store) -> Iterator[Callable[..., Gateway]]:
-    started: list[Gateway] = []
-
-    def one(at: str = "", **parts: Any) -> Gateway:
-        parts = {"fastjmix": SMALL_LANES, "builder": QUICK, **parts}
-        process = Gateway(tmp_path / "own", store.port, env={VARIABLE: at}, **parts)
-        started.append(process)
-        return process
-
-    yield one
-    for process in started:
-        process.close()
-        print(process.log()[-8000:])
+def gateway_defaults(store: Store) -> dict[str, Any]:
+    return {"upstream": store.port, "fastjmix": SMALL_LANES, "builder": QUICK}
 
 
 def study_of(study: str, odd: int = EACH_FORM) -> dict[str, bytes]:
@@ -74,7 +60,7 @@ KILLS = (
 @pytest.mark.parametrize("at", KILLS)
 @pytest.mark.parametrize("durability", by_form(("fsync",), ("fsync", "page-cache")))
 def test_a_packer_killed_among_strange_instances(start, store, at: str, durability) -> None:
-    own = start(at, builder=f'{QUICK}\ndurability = "{durability}"')
+    own = start(at=at, builder=f'{QUICK}\ndurability = "{durability}"')
     ledger = Ledger()
     Modality(lambda: own.dicom_port, ledger).send(study_of("1.2.826.85.1"))
     own.wait_for("failpoint_reached", at.count("kill"))
@@ -148,7 +134,7 @@ def test_random_kills_of_packers(start, store) -> None:
 @pytest.mark.parametrize("point", ["packer.appended:raise:4", "packer.joining:raise:1"])
 def test_a_fault_in_an_append_costs_one_instance(start, store, point: str, durability) -> None:
     """Its packer stays alive, and instances of another association are not affected."""
-    own = start(point, builder=f'{PATIENT}\ndurability = "{durability}"')
+    own = start(at=point, builder=f'{PATIENT}\ndurability = "{durability}"')
     ledger = Ledger()
     with Peer(own.dicom_port) as other:
         other.associate()
@@ -172,7 +158,7 @@ def test_a_fault_in_an_append_costs_one_instance(start, store, point: str, durab
 @pytest.mark.fault("F85")
 @pytest.mark.parametrize("point", ["seal.written", "seal.synced", "seal.published", "seal.removed"])
 def test_a_fault_in_a_seal_costs_no_packer(start, store, point: str) -> None:
-    own = start(f"{point}:raise:1")
+    own = start(at=f"{point}:raise:1")
     packer = own.children()["packer-0"]
     ledger = Ledger()
     Modality(lambda: own.dicom_port, ledger).send(study_of("1.2.826.85.5", 3))

@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,8 +52,11 @@ LATE = "release_grace_secs = 60\nquiet_secs = 60"
 NO_MARKS = "soft_reserve_bytes = 0\nhard_reserve_bytes = 0"
 
 
+DiskOn = Callable[..., Disk]
+
+
 @pytest.fixture
-def disk_on(tmp_path: Path) -> Iterator[Callable[..., Disk]]:
+def disk_on(tmp_path: Path) -> Iterator[DiskOn]:
     """Makes a file system where the gateway under test has its spool."""
     made: list[Disk] = []
 
@@ -66,19 +70,9 @@ def disk_on(tmp_path: Path) -> Iterator[Callable[..., Disk]]:
 
 
 @pytest.fixture
-def start(tmp_path: Path, disk_on: object) -> Iterator[Callable[..., Gateway]]:
-    """Ends its gateways before their disk goes."""
-    started: list[Gateway] = []
-
-    def one(upstream: int = 9, **parts: str) -> Gateway:
-        process = Gateway(tmp_path / "own", upstream, **parts)
-        started.append(process)
-        return process
-
-    yield one
-    for process in started:
-        process.close()
-        print(process.log()[-8000:])
+def gateway_defaults(disk_on: DiskOn) -> dict[str, Any]:
+    """Ends gateways before their disk goes."""
+    return {}
 
 
 # -- F87: the storage directory goes away ----------------------------------------------------------

@@ -21,7 +21,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,21 +49,6 @@ PACKAGE = HERE.parent / "fastjmix"
 QUICK = "release_grace_secs = 0.1"
 PATIENT = "release_grace_secs = 60"
 DEAD_PORT = 9
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., Gateway]]:
-    started: list[Gateway] = []
-
-    def one(upstream: int = DEAD_PORT, **parts: Any) -> Gateway:
-        process = Gateway(tmp_path / "own", upstream, **parts)
-        started.append(process)
-        return process
-
-    yield one
-    for process in started:
-        process.close()
-        print(process.log()[-8000:])
 
 
 def modality(own: Gateway, ledger: Ledger | None = None) -> Modality:

@@ -10,7 +10,6 @@ import itertools
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import pytest
 
 from fastjmix.config import key_files
 from fastjmix.errors import EnvelopeError
-from fastjmix.failpoints import POINTS, VARIABLE
+from fastjmix.failpoints import POINTS
 from fastjmix.jmix import keys
 from fastjmix.jmix.digests import stream_hash
 from fastjmix.jmix.read.admission import check_envelope
@@ -47,19 +46,8 @@ encryption = {{ recipient_public_key = "{public}", dialect = "{dialect}" }}
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., Gateway]]:
-    started: list[Gateway] = []
-
-    def one(at: str = "", rules: str | None = None, **parts: Any) -> Gateway:
-        rules = builder() if rules is None else rules
-        own = Gateway(tmp_path / "own", NOWHERE, env={VARIABLE: at}, builder=rules, **parts)
-        started.append(own)
-        return own
-
-    yield one
-    for own in started:
-        print(own.log()[-8000:])
-        own.close()
+def gateway_defaults() -> dict[str, Any]:
+    return {"builder": builder()}
 
 
 def send(own: Gateway, study: str = "1.2.826.5", count: int = 3, size: int = 3000) -> Ledger:
@@ -121,7 +109,7 @@ def test_a_study_is_encrypted_as_the_dialect_has_it(start, tmp_path, dialect: st
     (keys_at / "signer.pem").write_bytes(SIGNER.pem())
     signing = f'{QUICK}\nsigning = {{ key_file = "signer.pem" }}'
     asserting = ', assertion = { key_file = "signer.pem", expires_secs = 3600 }'
-    own = start(rules=builder(dialect, signing, asserting))
+    own = start(builder=builder(dialect, signing, asserting))
     ledger = send(own)
     (archive,) = sealed(own)
     check(own, ledger)
@@ -214,7 +202,7 @@ def test_keys_are_made_once(tmp_path: Path) -> None:
 
 
 def test_what_skip_hashing_leaves(start) -> None:
-    own = start(rules=builder("js", f"{QUICK}\nskip_hashing = true\nskip_listing = true"))
+    own = start(builder=builder("js", f"{QUICK}\nskip_hashing = true\nskip_listing = true"))
     send(own)
     (archive,) = sealed(own)
     manifest, _, _, inside = payload(archive)
@@ -230,7 +218,7 @@ SEAL = [point for point in POINTS if point.startswith("encrypt.")]
 @pytest.mark.parametrize("point", [*SEAL, "seal.published", "seal.removed"])
 def test_a_packer_killed_while_it_encrypts(start, point: str) -> None:
     """No instance is lost, no step is left unfinished, and one id has one content."""
-    own = start(f"{point}:kill:1")
+    own = start(at=f"{point}:kill:1")
     ledger = send(own)
     own.wait_for(f"failpoint_reached point={point}")
     check(own, ledger)
@@ -247,7 +235,7 @@ def test_a_packer_killed_while_it_encrypts(start, point: str) -> None:
 )
 def test_a_fault_while_it_encrypts(start, point: str, action: str) -> None:
     """The envelope is sealed in the end, and the next study is accepted in any case."""
-    own = start(f"{point}:{action}:1")
+    own = start(at=f"{point}:{action}:1")
     ledger = send(own)
     own.wait_for(f"failpoint_reached point={point}")
     check(own, ledger)
@@ -256,7 +244,7 @@ def test_a_fault_while_it_encrypts(start, point: str, action: str) -> None:
 
 def test_a_restart_finishes_what_was_settled(start) -> None:
     """The whole gateway is killed with the encrypted archive complete in building/."""
-    own = start("encrypt.settled:stop:1")
+    own = start(at="encrypt.settled:stop:1")
     ledger = send(own)
     own.wait_for("failpoint_reached point=encrypt.settled")
     (draft,) = (own.spool / "building").iterdir()
@@ -271,7 +259,7 @@ def test_a_restart_finishes_what_was_settled(start) -> None:
 
 
 def test_a_member_damaged_before_it_is_encrypted_is_found(start) -> None:
-    own = start(rules=builder(extra="release_grace_secs = 60"))
+    own = start(builder=builder(extra="release_grace_secs = 60"))
     ledger = Ledger()
     with Peer(own.dicom_port) as peer:
         peer.associate()
@@ -328,7 +316,7 @@ def test_room_for_the_second_copy_is_kept(start, tmp_path) -> None:
     """On a small disk instances are refused before their encryption lacks space."""
     with contextlib.closing(Memory(tmp_path / "own" / "spool", 64 << 20)):
         own = start(
-            rules=builder(extra='release_grace_secs = 0.1\ndurability = "page-cache"'),
+            builder=builder(extra='release_grace_secs = 0.1\ndurability = "page-cache"'),
             storage="soft_reserve_bytes = 4194304\nhard_reserve_bytes = 2097152",
         )
         with Peer(own.dicom_port) as peer:
@@ -349,7 +337,7 @@ def test_room_for_the_second_copy_is_kept(start, tmp_path) -> None:
 
 def test_ack_uploaded_is_answered_when_encrypting_fails(start) -> None:
     """Success only after the upstream's answer: here there is not even an envelope."""
-    own = start("encrypt.midway:enospc:1", endpoint='ack = "uploaded"')
+    own = start(at="encrypt.midway:enospc:1", endpoint='ack = "uploaded"')
     with Peer(own.dicom_port) as peer:
         peer.associate()
         ((uid, data),) = instances("1.2.826.4", 1).items()

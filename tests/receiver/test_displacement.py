@@ -9,7 +9,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +20,7 @@ from fastjmix.receiver.displacement import HOLD_SECS, FullRejections, to_displac
 from fastjmix.receiver.states import State
 from tests.support import wire
 from tests.support.dicom_peers import CONGESTED, message
-from tests.support.gateway import Gateway, Peer, get, running, until
+from tests.support.gateway import Gateway, Peer, get, until
 
 PLACES = 3
 QUICK = "from fastjmix.receiver import displacement as d; d.HOLD_SECS = 1.0; d.MEASURED_SECS = 0.5"
@@ -39,14 +38,8 @@ class From(Peer):
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., Gateway]]:
-    with contextlib.ExitStack() as all_of_them:
-
-        def one(**parts: Any) -> Gateway:
-            parts = {"endpoint": f"max_associations = {PLACES}", "first": QUICK, **parts}
-            return all_of_them.enter_context(running(Gateway(tmp_path / "own", 9, **parts)))
-
-        yield one
+def gateway_defaults() -> dict[str, Any]:
+    return {"endpoint": f"max_associations = {PLACES}", "first": QUICK}
 
 
 # -- what keeps an association busy ----------------------------------------------------------------

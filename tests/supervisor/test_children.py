@@ -15,7 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,18 +33,8 @@ FORKS = "clone,fork,vfork,clone3"
 
 
 @pytest.fixture
-def start(tmp_path: Path, store: Store) -> Iterator[Callable[..., Gateway]]:
-    started: list[Gateway] = []
-
-    def one(**parts: Any) -> Gateway:
-        process = Gateway(tmp_path / "own", store.port, builder=QUICK, **parts)
-        started.append(process)
-        return process
-
-    yield one
-    for process in started:
-        process.close()
-        print(process.log()[-8000:])
+def gateway_defaults(store: Store) -> dict[str, Any]:
+    return {"upstream": store.port, "builder": QUICK}
 
 
 class Sent:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from fastjmix.failpoints import VARIABLE
 from fastjmix.tools import launch
 from tests.support import wire
 
@@ -283,6 +284,33 @@ class Gateway(Process):
             self._forked = True
         until(lambda: nameless not in found(), "every child has its name")
         return found()
+
+
+class Gateways:
+    """Starts gateways, each in a directory of its own below one; `close` ends them."""
+
+    def __init__(self, directory: Path, defaults: Mapping[str, Any]) -> None:
+        """`defaults` are the arguments of a call that gives no others."""
+        self._directory = directory
+        self._defaults = defaults
+        self._started: list[Gateway] = []
+
+    def __call__(self, upstream: int | None = None, **parts: Any) -> Gateway:
+        """Starts one. `upstream` is a port (without one, nobody listens there), `name` that of its
+        directory, `at` says what happens at fail points; the others are those of Gateway."""
+        given = {"upstream": NOBODY, "name": "own", "at": "", "env": {}, **self._defaults, **parts}
+        if upstream is not None:
+            given["upstream"] = upstream
+        env = {VARIABLE: given.pop("at"), **given.pop("env")}
+        process = Gateway(self._directory / given.pop("name"), env=env, **given)
+        self._started.append(process)
+        return process
+
+    def close(self) -> None:
+        """Ends those that still run, and prints what all of them logged."""
+        for process in self._started:
+            process.close()
+            print(process.log()[-8000:])
 
 
 class Store(Process):

@@ -91,14 +91,14 @@ def seed() -> int:
 
 
 @pytest.fixture(scope="module")
-def upstream(tmp_path_factory):
+def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     """A JMIX store that a module's gateways deliver to."""
     with running(Store(tmp_path_factory.mktemp("upstream"))) as store:
         yield store
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     """A JMIX store that checks every digest before it answers 201, for a module's gateways."""
     with running(Store(tmp_path_factory.mktemp("upstream"), "--verify-hashes")) as one:
         yield one

@@ -21,7 +21,7 @@ STUDIES = [TINY_STUDY.sized(5).other(copy) for copy in range(3)]
 
 
 @pytest.fixture(scope="module")
-def sealed(tmp_path_factory) -> list[Path]:
+def sealed(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Envelopes of STUDIES, made by a real gateway."""
     receiver = FastJmix("fastjmix", tmp_path_factory.mktemp("bench") / "node", grace=0.1)
     try:
@@ -36,7 +36,7 @@ def sealed(tmp_path_factory) -> list[Path]:
         receiver.stop()
 
 
-def test_a_row_is_measured_and_reported_and_nothing_stays(tmp_path) -> None:
+def test_a_row_is_measured_and_reported_and_nothing_stays(tmp_path: Path) -> None:
     before = machine.family(os.getpid())
     assert run.run(forms.SMOKE, tmp_path / "out", tmp_path / "work", ["P1", "P9"], parts=False)
     held = json.loads((tmp_path / "out" / "results.json").read_text())
@@ -62,21 +62,21 @@ def test_every_goal_has_a_row() -> None:
     assert list(bench_pipeline.ROWS) == [f"P{number}" for number in range(1, 13)]
 
 
-def test_good_envelopes_pass(sealed) -> None:
+def test_good_envelopes_pass(sealed: list[Path]) -> None:
     check.envelopes(sealed, STUDIES)
 
 
-def test_a_missing_instance_is_noticed(sealed) -> None:
+def test_a_missing_instance_is_noticed(sealed: list[Path]) -> None:
     with pytest.raises(check.OutputError, match="5 instances are missing"):
         check.envelopes(sealed[:-1], STUDIES)
 
 
-def test_an_instance_too_many_is_noticed(sealed) -> None:
+def test_an_instance_too_many_is_noticed(sealed: list[Path]) -> None:
     with pytest.raises(check.OutputError, match="was not sent, or is there twice"):
         check.envelopes([*sealed, sealed[0]], STUDIES)
 
 
-def test_a_damaged_byte_is_noticed(sealed, tmp_path) -> None:
+def test_a_damaged_byte_is_noticed(sealed: list[Path], tmp_path: Path) -> None:
     data = bytearray(sealed[0].read_bytes())
     data[len(data) // 2] ^= 1
     damaged = tmp_path / "damaged.zip"
@@ -86,7 +86,7 @@ def test_a_damaged_byte_is_noticed(sealed, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("key", ["security", "files"])
-def test_wrong_hashes_are_noticed(sealed, tmp_path, key) -> None:
+def test_wrong_hashes_are_noticed(sealed: list[Path], tmp_path: Path, key) -> None:
     damaged = tmp_path / "damaged.zip"
     with zipfile.ZipFile(sealed[0]) as old, zipfile.ZipFile(damaged, "w") as new:
         for name in old.namelist():
@@ -129,7 +129,7 @@ def test_a_goal_is_met_at_its_limit() -> None:
     assert not Goal("", 2.1, 2.0, "at most").met
 
 
-def test_studies_are_what_pydicom_reads(tmp_path) -> None:
+def test_studies_are_what_pydicom_reads(tmp_path: Path) -> None:
     import pydicom
 
     study = CT_STUDY.sized(2)
@@ -166,7 +166,7 @@ bound = "measured apart"
         ({"date": "2026-01-01 10:01 UTC"}, report.UNKNOWN),
     ],
 )
-def test_a_note_is_printed_for_the_run_that_it_describes(tmp_path, changed, shown) -> None:
+def test_a_note_is_printed_for_the_run_that_it_describes(tmp_path: Path, changed, shown) -> None:
     (tmp_path / "notes.toml").write_text(NOTES)
     machine_facts = {"commit": "abc", "cpu": "A", "processors": 2, "kernel": "6.1"} | changed
     held = {"date": changed.get("date", "2026-01-01 10:00 UTC"), "machine": machine_facts}

@@ -10,6 +10,7 @@ import random
 import struct
 import time
 import zlib
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -139,7 +140,9 @@ def check(pair: Pair, data: bytes, *, alone: bool = True) -> None:
     command_sizes=st.lists(st.integers(1, 60), max_size=8),
     seed=st.integers(0, 1 << 30),
 )
-def test_any_split_gives_the_same_member(pixels, pdv_sizes, reads, command_sizes, seed) -> None:
+def test_any_split_gives_the_same_member(
+    pixels, pdv_sizes, reads, command_sizes, seed: int
+) -> None:
     data = wire.data_set(pixels=random.Random(seed).randbytes(pixels))
     sizes = (pdv_sizes * (len(data) // sum(pdv_sizes) + 1))[:4000]
     pair = Pair()
@@ -497,7 +500,7 @@ def test_an_instance_that_is_not_alone_is_digested_while_it_arrives() -> None:
 
 @pytest.mark.parametrize("size", [0, 1, 65535, 65536, 65537, 300_000])
 @pytest.mark.parametrize("step", [1 << 20, 65536, 4099])
-def test_a_file_is_digested_in_steps(tmp_path, size: int, step: int) -> None:
+def test_a_file_is_digested_in_steps(tmp_path: Path, size: int, step: int) -> None:
     data = random.Random(size).randbytes(size)
     (tmp_path / "file").write_bytes(b"before" + data + b"behind")
     reading, hasher, crc = _core.FileDigest(crc32), hashlib.sha256(), 0
@@ -508,7 +511,7 @@ def test_a_file_is_digested_in_steps(tmp_path, size: int, step: int) -> None:
     assert (hasher.digest(), crc) == (hashlib.sha256(data).digest(), zlib.crc32(data))
 
 
-def test_what_cannot_be_read_back_is_an_error(tmp_path) -> None:
+def test_what_cannot_be_read_back_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(bytes(100_000))
     reading = _core.FileDigest(crc32)
     with (tmp_path / "file").open("rb") as file, pytest.raises(OSError, match="shorter") as caught:

@@ -257,7 +257,7 @@ def test_reserved_bytes_of_a_request_are_not_checked() -> None:
 @pytest.mark.fault("S01")
 @settings(deadline=None, max_examples=400)
 @given(st.data())
-def test_whatever_the_bytes_are_there_is_an_answer(data) -> None:
+def test_whatever_the_bytes_are_there_is_an_answer(data: st.DataObject) -> None:
     request = bytearray(wire.associate_rq(CT, ECHO, user=role(wire.CT, 1, 0) + identity(1, 1)))
     for _ in range(data.draw(st.integers(0, 6))):
         request[data.draw(st.integers(6, len(request) - 1))] = data.draw(st.integers(0, 255))

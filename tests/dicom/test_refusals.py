@@ -11,6 +11,7 @@ import subprocess
 import time
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -235,7 +236,7 @@ def test_operations_that_are_not_served_leave_a_line(
 
 
 @pytest.mark.fault("S41")
-def test_a_flood_of_operations_does_not_fill_the_log(tmp_path) -> None:
+def test_a_flood_of_operations_does_not_fill_the_log(tmp_path: Path) -> None:
     count = LINES_AT_ONCE + 200
     with running(Gateway(tmp_path, 9)) as own, Peer(own.dicom_port) as peer:
         peer.associate()

@@ -7,6 +7,7 @@ import http.server
 import json
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -36,7 +37,7 @@ def refusing(status: int) -> Iterator[int]:
             thread.join()
 
 
-def test_a_rejected_envelope_goes_back_once_the_cause_is_mended(tmp_path) -> None:
+def test_a_rejected_envelope_goes_back_once_the_cause_is_mended(tmp_path: Path) -> None:
     """After a refusal: the record says why; both files are moved back, the record first."""
     data = wire.data_set("1.2.3.4")
     builder = "release_grace_secs = 0.1"
@@ -68,7 +69,7 @@ def test_a_rejected_envelope_goes_back_once_the_cause_is_mended(tmp_path) -> Non
 
 
 @pytest.mark.fault("F32")
-def test_an_envelope_too_large_for_its_upstream_is_kept_and_says_what_to_do(tmp_path) -> None:
+def test_an_envelope_too_large_for_its_upstream_is_kept_and_says_what_to_do(tmp_path: Path) -> None:
     data = wire.data_set("1.2.3.5")
     with (
         refusing(413) as port,

@@ -13,6 +13,7 @@ import threading
 import time
 import zipfile
 import zlib
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from tests.support import wire
 from tests.support.acceptors import data_set_bytes
 from tests.support.gateway import (
     Gateway,
+    Gateways,
     Peer,
     Store,
     get,
@@ -42,7 +44,7 @@ DEAD_PORT = 9  # discard: nothing listens there
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory, upstream):
+def gateway(tmp_path_factory: pytest.TempPathFactory, upstream: Store) -> Iterator[Gateway]:
     """A gateway with the defaults; each test sends studies of its own."""
     with running(Gateway(tmp_path_factory.mktemp("gateway"), upstream.port)) as process:
         yield process
@@ -111,13 +113,13 @@ def delivered(upstream: Store, study: str, count: int) -> dict[str, bytes]:
 # -- senders -------------------------------------------------------------------------------------
 
 
-def test_echoscu(gateway) -> None:
+def test_echoscu(gateway: Gateway) -> None:
     done = tool("echoscu", "-v", "-aec", "JMIX_RECEIVER", "127.0.0.1", str(gateway.dicom_port))
     assert done.returncode == 0, done.stderr
     assert "Success" in done.stderr
 
 
-def test_storescu_one_file(gateway, upstream, tmp_path) -> None:
+def test_storescu_one_file(gateway: Gateway, upstream: Store, tmp_path: Path) -> None:
     sent = study_files(tmp_path, 1)
     done = tool(
         "storescu", "-aec", "JMIX_RECEIVER", "-aet", "MY_MODALITY", "127.0.0.1",
@@ -127,7 +129,7 @@ def test_storescu_one_file(gateway, upstream, tmp_path) -> None:
     assert delivered(upstream, study_of(sent), 1) == sent
 
 
-def test_storescu_directory(gateway, upstream, tmp_path) -> None:
+def test_storescu_directory(gateway: Gateway, upstream: Store, tmp_path: Path) -> None:
     sent = study_files(tmp_path / "a" / "b", 12)
     done = tool(
         "storescu", "-aec", "JMIX_RECEIVER", "-aet", "MY_MODALITY",
@@ -137,7 +139,9 @@ def test_storescu_directory(gateway, upstream, tmp_path) -> None:
     assert delivered(upstream, study_of(sent), 12) == sent
 
 
-def test_eight_storescu_at_once_for_one_study(gateway, upstream, tmp_path) -> None:
+def test_eight_storescu_at_once_for_one_study(
+    gateway: Gateway, upstream: Store, tmp_path: Path
+) -> None:
     study = generate_uid()
     sent: dict[str, bytes] = {}
     for part in range(8):
@@ -156,7 +160,9 @@ def test_eight_storescu_at_once_for_one_study(gateway, upstream, tmp_path) -> No
     assert delivered(upstream, study, 200) == sent
 
 
-def test_one_association_per_image_makes_one_envelope(gateway, upstream, tmp_path) -> None:
+def test_one_association_per_image_makes_one_envelope(
+    gateway: Gateway, upstream: Store, tmp_path: Path
+) -> None:
     """Associations that follow each other within release_grace_secs feed the same envelope."""
     sent = study_files(tmp_path, 10)
     for file in sorted(tmp_path.glob("*.dcm")):
@@ -168,7 +174,7 @@ def test_one_association_per_image_makes_one_envelope(gateway, upstream, tmp_pat
     assert sum(study_of(sent) in json.dumps(h) for h in upstream.held()) == 1
 
 
-def test_nagle_costs_nothing(gateway, upstream, tmp_path) -> None:
+def test_nagle_costs_nothing(gateway: Gateway, upstream: Store, tmp_path: Path) -> None:
     """A sender with Nagle's algorithm on waits 40 ms an image at other receivers: 600 need 24 s."""
     sent = study_files(tmp_path, 600, rows=4)
     began = time.monotonic()
@@ -186,7 +192,7 @@ def test_nagle_costs_nothing(gateway, upstream, tmp_path) -> None:
     assert len(delivered(upstream, study_of(sent), 600)) == 600
 
 
-def test_dcmsend(gateway, upstream, tmp_path) -> None:
+def test_dcmsend(gateway: Gateway, upstream: Store, tmp_path: Path) -> None:
     sent = study_files(tmp_path, 5)
     done = tool(
         "dcmsend",
@@ -201,7 +207,7 @@ def test_dcmsend(gateway, upstream, tmp_path) -> None:
     assert delivered(upstream, study_of(sent), 5) == sent
 
 
-def test_pynetdicom_scu(gateway, upstream) -> None:
+def test_pynetdicom_scu(gateway: Gateway, upstream: Store) -> None:
     instance, study = generate_uid(), generate_uid()
     peer = AE("PYNETDICOM")
     peer.add_requested_context(Verification)
@@ -224,7 +230,7 @@ def test_pynetdicom_scu(gateway, upstream) -> None:
     assert list(delivered(upstream, study, 1)) == [instance]
 
 
-def test_reference_curl_commands(gateway, upstream, tmp_path) -> None:
+def test_reference_curl_commands(gateway: Gateway, upstream: Store, tmp_path: Path) -> None:
     sent = study_files(tmp_path, 3)
     tool(
         "storescu",
@@ -278,7 +284,7 @@ def test_reference_curl_commands(gateway, upstream, tmp_path) -> None:
 # -- what is in an envelope ----------------------------------------------------------------------
 
 
-def test_harmony_envelope(gateway, upstream, tmp_path) -> None:
+def test_harmony_envelope(gateway: Gateway, upstream: Store, tmp_path: Path) -> None:
     sent = study_files(tmp_path / "in", 4)
     tool(
         "storescu",
@@ -332,7 +338,7 @@ def archive_member(content: dict[str, bytes]):
 
 
 @pytest.mark.parametrize("digest", ["sha256", "blake3"])
-def test_digest_and_skips(start, tmp_path, digest: str) -> None:
+def test_digest_and_skips(start: Gateways, tmp_path: Path, digest: str) -> None:
     own = start(
         builder=f'''
 digest = "{digest}"
@@ -350,7 +356,7 @@ durability = "page-cache"
     assert manifest["security"]["payload_hash"].startswith(digest + ":")
 
 
-def test_skip_hashing(start) -> None:
+def test_skip_hashing(start: Gateways) -> None:
     own = start(builder="skip_hashing = true\nrelease_grace_secs = 0.1")
     with Peer(own.dicom_port) as peer:
         peer.associate()
@@ -363,7 +369,7 @@ def test_skip_hashing(start) -> None:
 
 
 @pytest.mark.fault("F54")
-def test_an_instance_larger_than_its_lane(start) -> None:
+def test_an_instance_larger_than_its_lane(start: Gateways) -> None:
     own = start(fastjmix="lane_bytes = 1048576", builder="release_grace_secs = 0.1")
     big = wire.data_set("1.2.3.5", pixels=os.urandom(9 << 20))
     with Peer(own.dicom_port) as peer:
@@ -378,7 +384,7 @@ def test_an_instance_larger_than_its_lane(start) -> None:
 
 
 @pytest.mark.fault("F53")
-def test_the_same_uid_with_other_bytes_is_kept_twice(gateway) -> None:
+def test_the_same_uid_with_other_bytes_is_kept_twice(gateway: Gateway) -> None:
     study = generate_uid()
     with Peer(gateway.dicom_port) as peer:
         peer.associate()
@@ -399,7 +405,7 @@ def find_study(gateway: Gateway, study: str) -> Path | None:
     return None
 
 
-def test_two_studies_in_one_association_are_two_envelopes(gateway) -> None:
+def test_two_studies_in_one_association_are_two_envelopes(gateway: Gateway) -> None:
     studies = [generate_uid(), generate_uid()]
     with Peer(gateway.dicom_port) as peer:
         peer.associate()
@@ -412,7 +418,7 @@ def test_two_studies_in_one_association_are_two_envelopes(gateway) -> None:
 
 
 @pytest.mark.fault("F50")
-def test_quiet_secs_seals_without_a_release(start) -> None:
+def test_quiet_secs_seals_without_a_release(start: Gateways) -> None:
     own = start(builder="quiet_secs = 0.3\nrelease_grace_secs = 60")
     with Peer(own.dicom_port) as peer:
         peer.associate()
@@ -423,7 +429,7 @@ def test_quiet_secs_seals_without_a_release(start) -> None:
         assert set(images(first)) == {"1.2.3.9"}
 
 
-def test_max_envelope_instances_seals(start) -> None:
+def test_max_envelope_instances_seals(start: Gateways) -> None:
     own = start(builder="max_envelope_instances = 3\nrelease_grace_secs = 0.1")
     with Peer(own.dicom_port) as peer:
         peer.associate()
@@ -434,7 +440,7 @@ def test_max_envelope_instances_seals(start) -> None:
     assert sizes == [1, 3, 3]
 
 
-def test_the_envelope_that_was_quiet_longest_makes_place(start) -> None:
+def test_the_envelope_that_was_quiet_longest_makes_place(start: Gateways) -> None:
     """Studies that nobody ends cannot take all descriptors and memory."""
     own = start(
         fastjmix="packers = 1", builder='release_grace_secs = 60\ndurability = "page-cache"'
@@ -453,7 +459,7 @@ def test_the_envelope_that_was_quiet_longest_makes_place(start) -> None:
 
 @pytest.mark.fault("S39")
 @pytest.mark.parametrize("off", [-1, 0, 1])
-def test_the_largest_envelope_makes_place_for_instances(start, off: int) -> None:
+def test_the_largest_envelope_makes_place_for_instances(start: Gateways, off: int) -> None:
     """Studies that are kept open, each with many instances, cannot take all memory."""
     few = "from fastjmix.packer import seal_schedule; seal_schedule.HELD_MAX = 20"
     own = start(
@@ -481,7 +487,7 @@ def test_the_largest_envelope_makes_place_for_instances(start, off: int) -> None
 
 
 @pytest.mark.fault("S15")
-def test_the_called_ae_title_must_be_ours(gateway, start) -> None:
+def test_the_called_ae_title_must_be_ours(gateway: Gateway, start: Gateways) -> None:
     with Peer(gateway.dicom_port) as peer:
         assert peer.associate(called=b"SOMEONE") == (3, b"\0\1\1\7")
         assert peer.closed()
@@ -491,7 +497,7 @@ def test_the_called_ae_title_must_be_ours(gateway, start) -> None:
 
 
 @pytest.mark.fault("S15")
-def test_aet_table(start) -> None:
+def test_aet_table(start: Gateways) -> None:
     own = start(
         builder="release_grace_secs = 0.1",
         endpoint="""
@@ -514,7 +520,7 @@ MODALITY_MR = { ae_title = "MODALITY_MR", max_associations = 1 }
         one.release()
 
 
-def test_enable_echo_and_store(start) -> None:
+def test_enable_echo_and_store(start: Gateways) -> None:
     own = start(endpoint="enable_echo = false\nenable_store = false")
     with Peer(own.dicom_port) as peer:
         kind, body = peer.associate()
@@ -524,7 +530,7 @@ def test_enable_echo_and_store(start) -> None:
 
 
 @pytest.mark.fault("F60")
-def test_max_pdu_is_announced_and_enforced(start) -> None:
+def test_max_pdu_is_announced_and_enforced(start: Gateways) -> None:
     own = start(endpoint="max_pdu = 32768")
     with Peer(own.dicom_port) as peer:
         _, body = peer.associate()
@@ -536,7 +542,7 @@ def test_max_pdu_is_announced_and_enforced(start) -> None:
         assert peer.pdu() == (7, b"\0\0\2\6")
 
 
-def test_one_release_and_one_abort_are_logged(start) -> None:
+def test_one_release_and_one_abort_are_logged(start: Gateways) -> None:
     own = start()
     with Peer(own.dicom_port) as peer:
         peer.associate(calling=b"RELEASES")
@@ -556,14 +562,14 @@ def test_one_release_and_one_abort_are_logged(start) -> None:
 
 
 @pytest.fixture
-def peer(gateway):
+def peer(gateway: Gateway) -> Iterator[Peer]:
     with Peer(gateway.dicom_port) as one:
         one.associate()
         yield one
 
 
 @pytest.mark.fault("F66")
-def test_mismatch_is_a900(peer) -> None:
+def test_mismatch_is_a900(peer: Peer) -> None:
     peer.send(
         wire.p_data(
             wire.pdvs(1, wire.store_rq("9.9.9"), True) + wire.pdvs(1, wire.data_set(), False)
@@ -579,7 +585,7 @@ def test_mismatch_is_a900(peer) -> None:
 
 @pytest.mark.fault("F55")
 @pytest.mark.parametrize("missing", [0x0020000D, 0x0020000E, 0x00080018])
-def test_a_missing_uid_is_c000(peer, missing: int) -> None:
+def test_a_missing_uid_is_c000(peer: Peer, missing: int) -> None:
     data = wire.data_set()
     for value in (b"1.2.3.1", b"1.2.3.2", b"1.2.3.9"):
         data = data.replace(wire.element(missing, b"UI", value), b"")
@@ -587,14 +593,14 @@ def test_a_missing_uid_is_c000(peer, missing: int) -> None:
 
 
 @pytest.mark.fault("F65")
-def test_garbage_is_c000(peer) -> None:
+def test_garbage_is_c000(peer: Peer) -> None:
     assert peer.store(os.urandom(2000).replace(b"\0", b"\1")) & 0xF000 == 0xC000
     assert peer.store(b"") & 0xF000 == 0xC000
     assert peer.store(wire.data_set()) == 0
 
 
 @pytest.mark.fault("F70")
-def test_other_statuses(peer) -> None:
+def test_other_statuses(peer: Peer) -> None:
     assert peer.store(wire.data_set(), sop_class="1.2.840.10008.5.1.4.1.1.4") == 0xA900
     worklist = "1.2.840.10008.5.1.4.31"
     assert peer.store(wire.data_set(sop_class=worklist), sop_class=worklist) == 0x0122
@@ -627,7 +633,7 @@ def test_other_statuses(peer) -> None:
 
 
 @pytest.mark.fault("F63")
-def test_transfer_syntax_is_the_senders_first_choice(gateway) -> None:
+def test_transfer_syntax_is_the_senders_first_choice(gateway: Gateway) -> None:
     private = "1.2.840.113619.5.2"
     with Peer(gateway.dicom_port) as peer:
         _, body = peer.associate(
@@ -646,7 +652,7 @@ def test_transfer_syntax_is_the_senders_first_choice(gateway) -> None:
 
 
 @pytest.mark.parametrize("syntax", [wire.IMPLICIT, wire.BIG, wire.DEFLATED])
-def test_every_encoding_is_kept_byte_for_byte(gateway, syntax: str) -> None:
+def test_every_encoding_is_kept_byte_for_byte(gateway: Gateway, syntax: str) -> None:
     study = generate_uid()
     kind = {wire.IMPLICIT: 0, wire.BIG: 2, wire.DEFLATED: 1}[syntax]
     data = wire.data_set(study=study, kind=kind, pixels=b"\1\2" * 5000)
@@ -665,7 +671,7 @@ def test_every_encoding_is_kept_byte_for_byte(gateway, syntax: str) -> None:
 
 
 @pytest.mark.fault("F65")
-def test_every_file_of_pydicom_is_kept_byte_for_byte(start) -> None:
+def test_every_file_of_pydicom_is_kept_byte_for_byte(start: Gateways) -> None:
     """JPEG, RLE, multi-frame, deflated, big endian, odd character sets, truncated files."""
     own = start(builder="release_grace_secs = 0.1")
     folder = Path(pydicom.__file__).parent / "data" / "test_files"
@@ -696,7 +702,7 @@ def test_every_file_of_pydicom_is_kept_byte_for_byte(start) -> None:
 # -- ack = "uploaded" ----------------------------------------------------------------------------
 
 
-def test_ack_uploaded(start, tmp_path) -> None:
+def test_ack_uploaded(start: Gateways, tmp_path: Path) -> None:
     with running(Store(tmp_path / "up")) as store:
         own = start(store.port, endpoint='ack = "uploaded"')
         with Peer(own.dicom_port) as peer:
@@ -716,7 +722,7 @@ def test_ack_uploaded(start, tmp_path) -> None:
 # -- running -------------------------------------------------------------------------------------
 
 
-def test_restart_delivers_what_was_left(start, tmp_path) -> None:
+def test_restart_delivers_what_was_left(start: Gateways, tmp_path: Path) -> None:
     own = start(builder="release_grace_secs = 30")
     with Peer(own.dicom_port) as peer:
         peer.associate()
@@ -731,7 +737,7 @@ def test_restart_delivers_what_was_left(start, tmp_path) -> None:
         assert again.wait_sent(1)
 
 
-def test_sigterm_finishes_the_instance_in_flight(start) -> None:
+def test_sigterm_finishes_the_instance_in_flight(start: Gateways) -> None:
     own = start()
     data = wire.data_set(pixels=os.urandom(50000))
     items = wire.p_data(
@@ -751,7 +757,7 @@ def test_sigterm_finishes_the_instance_in_flight(start) -> None:
     assert images(own.envelopes("outbox")[0]) == {"1.2.3.9": data}
 
 
-def test_sigterm_does_not_wait_for_a_stalled_peer(start) -> None:
+def test_sigterm_does_not_wait_for_a_stalled_peer(start: Gateways) -> None:
     own = start(fastjmix="", builder="")
     with Peer(own.dicom_port) as peer:
         peer.associate()
@@ -759,7 +765,7 @@ def test_sigterm_does_not_wait_for_a_stalled_peer(start) -> None:
         assert own.stop() == 0
 
 
-def test_sigint_twice_stops_at_once_and_loses_nothing(start) -> None:
+def test_sigint_twice_stops_at_once_and_loses_nothing(start: Gateways) -> None:
     own = start(builder="release_grace_secs = 30")
     data = wire.data_set()
     with Peer(own.dicom_port) as peer:
@@ -775,7 +781,7 @@ def test_sigint_twice_stops_at_once_and_loses_nothing(start) -> None:
 
 
 @pytest.mark.parametrize("victim", ["receiver-0", "packer-0", "uploader", "api"])
-def test_a_dead_child_is_restarted_and_nothing_is_lost(start, victim: str) -> None:
+def test_a_dead_child_is_restarted_and_nothing_is_lost(start: Gateways, victim: str) -> None:
     own = start(builder="release_grace_secs = 0.2")
     with Peer(own.dicom_port) as peer:
         peer.associate()
@@ -801,7 +807,7 @@ def test_a_dead_child_is_restarted_and_nothing_is_lost(start, victim: str) -> No
     assert get(f"{own.http}/healthz")[0] == 200 if victim != "api" else True
 
 
-def test_recovery_cuts_the_torn_tail(start) -> None:
+def test_recovery_cuts_the_torn_tail(start: Gateways) -> None:
     own = start(builder="release_grace_secs = 30")
     with Peer(own.dicom_port) as peer:
         peer.associate()
@@ -818,7 +824,9 @@ def test_recovery_cuts_the_torn_tail(start) -> None:
     assert images(again.envelopes("outbox")[0]) == kept
 
 
-def test_no_patient_data_in_the_log_and_nothing_left_behind(start, tmp_path) -> None:
+def test_no_patient_data_in_the_log_and_nothing_left_behind(
+    start: Gateways, tmp_path: Path
+) -> None:
     with running(Store(tmp_path / "up")) as store:
         own = start(store.port, builder="release_grace_secs = 0.1")
         with Peer(own.dicom_port) as peer:
@@ -834,7 +842,7 @@ def test_no_patient_data_in_the_log_and_nothing_left_behind(start, tmp_path) -> 
         assert path.stat().st_mode & 0o077 == 0, path
 
 
-def test_idle_uses_no_processor(gateway) -> None:
+def test_idle_uses_no_processor(gateway: Gateway) -> None:
     time.sleep(1.0)  # what is measured is the absence of events
 
     def ticks() -> int:
@@ -849,7 +857,7 @@ def test_idle_uses_no_processor(gateway) -> None:
     assert ticks() - before <= 4  # of 200 a core
 
 
-def test_metrics_and_health(gateway) -> None:
+def test_metrics_and_health(gateway: Gateway) -> None:
     assert get(f"{gateway.http}/healthz")[0] == 200
     assert get(f"{gateway.http}/readyz")[0] == 200
     status, _, body = get(f"{gateway.http}/metrics")
@@ -858,7 +866,7 @@ def test_metrics_and_health(gateway) -> None:
     assert get(f"{gateway.http}/")[0] == 404
 
 
-def test_memory_is_given_back(start) -> None:
+def test_memory_is_given_back(start: Gateways) -> None:
     """Lanes that were used and are idle lose their memory."""
     own = start(builder="release_grace_secs = 0.1")
     with Peer(own.dicom_port) as one, Peer(own.dicom_port) as two:  # two lanes
@@ -878,7 +886,7 @@ def test_memory_is_given_back(start) -> None:
     until(lambda: lanes_kb() < 500, "the lane's memory is given back")
 
 
-def test_associations_and_threads_at_the_same_time(gateway) -> None:
+def test_associations_and_threads_at_the_same_time(gateway: Gateway) -> None:
     """Twenty peers, each with an association of its own, instances interleaved."""
     study = generate_uid()
     failures: list[object] = []

@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import zipfile
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from fastjmix.jmix import keys
 from fastjmix.jmix.read.admission import check_envelope
 from fastjmix.jmix.write import assertions, signing
 from tests.support import published_rules, wire
-from tests.support.gateway import Gateway, Peer, get, holds, images, members, running, until
+from tests.support.gateway import Gateway, Peer, Store, get, holds, images, members, running, until
 
 KEY = keys.new_signing_key()
 
@@ -61,7 +62,7 @@ def begin(directory: Path, upstream: int, grace: float = 0.1, at: str = "") -> G
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory, upstream):
+def gateway(tmp_path_factory: pytest.TempPathFactory, upstream: Store) -> Iterator[Gateway]:
     with running(begin(tmp_path_factory.mktemp("gateway"), upstream.port)) as process:
         yield process
 
@@ -92,7 +93,9 @@ def ct_files(directory: Path, study: str, count: int) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("caller", ["ALL", "NO_HASHES", "NO_LIST", "NEITHER", "STREAM"])
-def test_a_study_from_storescu(gateway, upstream, tmp_path, caller: str) -> None:
+def test_a_study_from_storescu(
+    gateway: Gateway, upstream: Store, tmp_path: Path, caller: str
+) -> None:
     study = generate_uid()
     sent = ct_files(tmp_path / "in", study, 3)
     subprocess.run(
@@ -147,7 +150,7 @@ def test_a_study_from_storescu(gateway, upstream, tmp_path, caller: str) -> None
         assert {name: opened.read(name) for name in opened.namelist()} == content
 
 
-def test_a_caller_with_the_other_profile(gateway) -> None:
+def test_a_caller_with_the_other_profile(gateway: Gateway) -> None:
     study = generate_uid()
     with Peer(gateway.dicom_port) as peer:
         peer.associate(calling=b"OLD")
@@ -167,7 +170,7 @@ def of_study(gateway: Gateway, study: str) -> Path | None:
     return None
 
 
-def test_the_same_uid_with_other_bytes_and_uids_that_are_none(gateway) -> None:
+def test_the_same_uid_with_other_bytes_and_uids_that_are_none(gateway: Gateway) -> None:
     study = generate_uid()
     sent = [("1.2.3.9", 1), ("1.2.3.9", 2), ("..", 3), ("1..2", 4), ("..", 5)]
     with Peer(gateway.dicom_port) as peer:
@@ -190,7 +193,7 @@ def test_the_same_uid_with_other_bytes_and_uids_that_are_none(gateway) -> None:
 
 
 @pytest.mark.parametrize("caller", [b"ALL", b"STREAM"])
-def test_a_draft_that_a_kill_left_is_sealed_the_same(tmp_path, caller: bytes) -> None:
+def test_a_draft_that_a_kill_left_is_sealed_the_same(tmp_path: Path, caller: bytes) -> None:
     """Parties, names and signatures come out of draft.json and the archive, in another process."""
     study = generate_uid()
     sent = [("1.2.3.9", 1), ("..", 2), ("1.2.3.9", 3)]
@@ -225,7 +228,7 @@ def test_a_draft_that_a_kill_left_is_sealed_the_same(tmp_path, caller: bytes) ->
 
 
 @pytest.mark.parametrize("caller", [b"ALL", b"STREAM"])
-def test_a_seal_that_had_its_ticket_is_repeated_to_the_byte(tmp_path, caller: bytes) -> None:
+def test_a_seal_that_had_its_ticket_is_repeated_to_the_byte(tmp_path: Path, caller: bytes) -> None:
     """The time is the ticket's, and Ed25519 has no random part: signatures are the same too."""
     with running(begin(tmp_path / "own", 9, at="spool.renamed:stop:2")) as own:
         with Peer(own.dicom_port) as peer:
@@ -245,7 +248,7 @@ def test_a_seal_that_had_its_ticket_is_repeated_to_the_byte(tmp_path, caller: by
         assert recovered.read_bytes() == sealed
 
 
-def test_the_key_is_only_where_envelopes_are_sealed(gateway) -> None:
+def test_the_key_is_only_where_envelopes_are_sealed(gateway: Gateway) -> None:
     gateway.wait_for("http_listening")
     processes = {**gateway.children(), "supervisor": gateway.child.pid}
     forms = (KEY._key.private_bytes_raw(), KEY.pem().splitlines()[1])
@@ -264,7 +267,7 @@ def masked(document: Any) -> Any:
     return [masked(one) for one in document] if isinstance(document, list) else document
 
 
-def test_a_key_that_is_gone_is_waited_for(tmp_path) -> None:
+def test_a_key_that_is_gone_is_waited_for(tmp_path: Path) -> None:
     """It is the operator's fault, not the disk's: the intake goes on, nothing is lost."""
     study = generate_uid()
     with running(begin(tmp_path / "own", 9, grace=600)) as own, Peer(own.dicom_port) as peer:

@@ -38,7 +38,7 @@ def test_the_unit_says_what_the_program_relies_on() -> None:
     )
 
 
-def test_systemd_can_read_the_unit(tmp_path) -> None:
+def test_systemd_can_read_the_unit(tmp_path: Path) -> None:
     """Where systemd is; elsewhere the test above has looked at the form."""
     analyze = shutil.which("systemd-analyze")
     text = UNIT.read_text().replace("/opt/fastjmix/bin/fastjmix", sys.executable)
@@ -51,7 +51,7 @@ def test_systemd_can_read_the_unit(tmp_path) -> None:
         assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_it_works_without_executable_memory_or_new_privileges(tmp_path) -> None:
+def test_it_works_without_executable_memory_or_new_privileges(tmp_path: Path) -> None:
     own = Gateway(tmp_path / "own", 9, builder="release_grace_secs = 0.1", first=AS_UNDER_THE_UNIT)
     with running(own):
         own.wait_for("http_listening")

@@ -28,7 +28,7 @@ from tests import reference
 from tests.support import strange, wire
 from tests.support.acceptors import dcmtk, storescp
 from tests.support.dicom_peers import new_uid, status_field, stored
-from tests.support.gateway import Gateway, Peer, images, running, until
+from tests.support.gateway import Gateway, Gateways, Peer, images, running, until
 from tests.support.reception import Reception, recovered
 
 UNDEFINED = 0xFFFFFFFF
@@ -96,14 +96,14 @@ def status_of(answer: dict[int, bytes]) -> int:
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory) -> Iterator[Gateway]:
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     own = Gateway(tmp_path_factory.mktemp("strict"), 9, builder="release_grace_secs = 0")
     with running(own) as process:
         yield process
 
 
 @pytest.fixture(scope="module")
-def tolerant(tmp_path_factory) -> Iterator[Gateway]:
+def tolerant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     options = "tolerate_uids = true\naccept_malformed = true"
     folder = tmp_path_factory.mktemp("tolerant")
     own = Gateway(folder, 9, builder="release_grace_secs = 0", endpoint=options)
@@ -131,7 +131,7 @@ FAR = {
 
 @pytest.mark.fault("F108")
 @pytest.mark.parametrize("what", FAR)
-def test_uids_behind_long_elements_are_found(gateway, what: str) -> None:
+def test_uids_behind_long_elements_are_found(gateway: Gateway, what: str) -> None:
     """Stored byte for byte, and described by what stands behind it."""
     middle, kind, syntax = FAR[what]
     study = new_uid()
@@ -148,7 +148,7 @@ def test_uids_behind_long_elements_are_found(gateway, what: str) -> None:
 
 
 @pytest.mark.fault("F108")
-def test_a_data_set_without_uids_is_refused_however_long(gateway) -> None:
+def test_a_data_set_without_uids_is_refused_however_long(gateway: Gateway) -> None:
     """It was given to a packer before that was known: nothing of it stays, the association goes
     on."""
     study = new_uid()
@@ -185,7 +185,7 @@ def test_unknown_vrs_are_read_as_dcmtk_or_pydicom_does(vr: bytes, bits: int) -> 
 
 @pytest.mark.fault("F108")
 @pytest.mark.parametrize("packers", [1, 3])
-def test_the_longest_heads_and_several_packers(tmp_path, packers: int) -> None:
+def test_the_longest_heads_and_several_packers(tmp_path: Path, packers: int) -> None:
     packing, processes = "release_grace_secs = 0", f"packers = {packers}"
     with contextlib.closing(
         Gateway(tmp_path / "own", 9, builder=packing, fastjmix=processes)
@@ -198,7 +198,7 @@ def test_the_longest_heads_and_several_packers(tmp_path, packers: int) -> None:
 
 
 @pytest.mark.fault("F109")
-def test_every_accepted_transfer_syntax_can_be_read(gateway) -> None:
+def test_every_accepted_transfer_syntax_can_be_read(gateway: Gateway) -> None:
     """All that pydicom and PS3.6 know, and a private one: accepted and stored, or refused."""
     from pydicom.uid import UID_dictionary
 
@@ -327,7 +327,7 @@ OFFENDING = {
 
 @pytest.mark.fault("F110")
 @pytest.mark.parametrize("what", ALL_MALFORMED)
-def test_a_malformed_data_set_is_refused_and_said_so(gateway, what: str) -> None:
+def test_a_malformed_data_set_is_refused_and_said_so(gateway: Gateway, what: str) -> None:
     """C000, with a comment that names the place, and the tag of the element at fault; the
     association goes on, and nothing of it is in the envelope."""
     study = new_uid()
@@ -347,7 +347,7 @@ def test_a_malformed_data_set_is_refused_and_said_so(gateway, what: str) -> None
 
 @pytest.mark.fault("F111")
 @pytest.mark.parametrize("what", ALL_MALFORMED)
-def test_a_malformed_data_set_is_stored_where_that_is_wanted(tolerant, what: str) -> None:
+def test_a_malformed_data_set_is_stored_where_that_is_wanted(tolerant: Gateway, what: str) -> None:
     """Byte for byte, logged, and marked in metadata; `envelope verify` reports it."""
     study = new_uid()
     data, syntax, told = malformed(what, study)
@@ -364,7 +364,7 @@ def test_a_malformed_data_set_is_stored_where_that_is_wanted(tolerant, what: str
 
 
 @pytest.mark.fault("F111")
-def test_a_sound_data_set_is_not_marked(tolerant) -> None:
+def test_a_sound_data_set_is_not_marked(tolerant: Gateway) -> None:
     study = new_uid()
     assert status_of(send(tolerant, wire.data_set("1.2.3.9", study=study) + PIXELS)) == 0
     archive, metadata = only(tolerant, study)
@@ -373,7 +373,7 @@ def test_a_sound_data_set_is_not_marked(tolerant) -> None:
 
 
 @pytest.mark.fault("F111")
-def test_the_mark_outlives_a_kill(tmp_path) -> None:
+def test_the_mark_outlives_a_kill(tmp_path: Path) -> None:
     changed = "accept_malformed = true"
     one = Reception(tmp_path / "one", changes=f"[endpoints.dicom_receiver.options]\n{changed}")
     data = strange.encoded(malformed("cut in Pixel Data", "1.2.826.5")[0])
@@ -399,7 +399,7 @@ def test_the_mark_outlives_a_kill(tmp_path) -> None:
     ],
 )
 def test_build_marks_what_is_malformed_and_verify_reports_it(
-    tmp_path, behind: bytes, syntax: str, told: str
+    tmp_path: Path, behind: bytes, syntax: str, told: str
 ) -> None:
     """Also in a folder, and in an envelope that is not compressed by us."""
     meta = reference.file_meta(wire.CT, "1.2.3.9", syntax, "A", "B", ("1.2", "X"))
@@ -419,7 +419,7 @@ def test_build_marks_what_is_malformed_and_verify_reports_it(
 
 
 @pytest.mark.fault("F112")
-def test_build_does_not_take_what_is_cut_inside_an_element(tmp_path) -> None:
+def test_build_does_not_take_what_is_cut_inside_an_element(tmp_path: Path) -> None:
     meta = reference.file_meta(wire.CT, "1.2.3.9", EXPLICIT, "A", "B", ("1.2", "X"))
     data = wire.data_set("1.2.3.9", study="1.2.3") + PIXELS
     (tmp_path / "cut.dcm").write_bytes(meta + data[:-10])
@@ -455,7 +455,7 @@ WILD = {
 
 
 @pytest.mark.fault("F110")
-def test_whatever_storescp_takes_and_reads_again_is_taken(gateway, tmp_path) -> None:
+def test_whatever_storescp_takes_and_reads_again_is_taken(gateway: Gateway, tmp_path: Path) -> None:
     """Wild and malformed data sets to DCMTK's storescp and to the gateway. Malformed ones it may
     take (a header that is cut at the very end), wild ones it must."""
     from fastjmix.tools.send import Peer as Address
@@ -497,7 +497,9 @@ UIDS = {
 @pytest.mark.fault("S44")
 @pytest.mark.parametrize("what", UIDS)
 @pytest.mark.parametrize("field", ["study", "series", "instance"])
-def test_uids_that_others_store_are_tolerated(gateway, tolerant, what: str, field: str) -> None:
+def test_uids_that_others_store_are_tolerated(
+    gateway: Gateway, tolerant: Gateway, what: str, field: str
+) -> None:
     """With `tolerate_uids`: stored byte for byte, and never part of a path. Else refused."""
     unusual, study = UIDS[what], new_uid()
     uids = {"study": study, "series": f"{study}.1", "instance": "1.2.3.9"} | {field: unusual}
@@ -522,14 +524,14 @@ def test_uids_that_others_store_are_tolerated(gateway, tolerant, what: str, fiel
 
 @pytest.mark.fault("S44")
 @pytest.mark.parametrize("bad", ["1.2\\3", "1.2\x01", "1.2.\xe9", "5" * 129, ""])
-def test_other_uids_are_refused_all_the_same(tolerant, bad: str) -> None:
+def test_other_uids_are_refused_all_the_same(tolerant: Gateway, bad: str) -> None:
     parts = strange.parts("1.2.3.9", "1.2.3", "1.2.3.1", 1)
     parts[strange.STUDY_AT] = wire.element(0x0020000D, b"UI", bad.encode("latin-1"))
     assert status_of(send(tolerant, b"".join(parts))) == 0xC001
 
 
 @pytest.mark.fault("S45")
-def test_what_stands_before_the_uids_is_not_kept_in_memory(start) -> None:
+def test_what_stands_before_the_uids_is_not_kept_in_memory(start: Gateways) -> None:
     """128 MB before the UIDs, and as much with none behind it."""
     own = start(builder="release_grace_secs = 0")
     study = new_uid()
@@ -620,7 +622,7 @@ def test_a_sequence_in_place_of_a_value_is_not_kept(tag: int, length: int, kind:
 
 
 @pytest.mark.fault("S49")
-def test_nobodys_memory_is_in_an_envelope(gateway) -> None:
+def test_nobodys_memory_is_in_an_envelope(gateway: Gateway) -> None:
     """Fields whose element is a sequence are absent from metadata.json."""
     study = new_uid()
     parts = strange.parts("1.2.3.9", study, f"{study}.1", 1, 1)

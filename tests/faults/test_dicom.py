@@ -46,7 +46,7 @@ from tests.support.dicom_peers import (
     together,
     works,
 )
-from tests.support.gateway import Gateway, Peer, get, images, members, running, until
+from tests.support.gateway import Gateway, Gateways, Peer, get, images, members, running, until
 from tests.support.hazards import delete_whole
 from tests.support.nightly import by_form
 
@@ -56,7 +56,7 @@ SOON_IDLE = "from fastjmix.receiver import lane_pool; lane_pool.IDLE_SECS = 0.5"
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory):
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """With the defaults, for rows that need nothing else; each test has studies of its own."""
     at = tmp_path_factory.mktemp("gateway")
     with running(Gateway(at, 9, builder="release_grace_secs = 0.1")) as process:
@@ -64,7 +64,7 @@ def gateway(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def strict(tmp_path_factory):
+def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """With little patience."""
     limits = """
 acse_timeout_secs = 1
@@ -78,7 +78,7 @@ min_bytes_per_sec = 1000
 
 
 @pytest.fixture
-def peer(gateway):
+def peer(gateway: Gateway) -> Iterator[Peer]:
     with Peer(gateway.dicom_port) as one:
         one.associate()
         yield one
@@ -96,7 +96,7 @@ def study_for(packer: int, packers: int = 2) -> str:
 
 
 @pytest.mark.fault("F45")
-def test_a_full_lane_is_back_pressure_and_a_late_success(start) -> None:
+def test_a_full_lane_is_back_pressure_and_a_late_success(start: Gateways) -> None:
     """The packer stands still for longer than dimse_timeout_secs: that is not the peer's fault.
 
     The row's A700 after a wait is an A-ABORT here (after GRANT_SECS): what was not taken would
@@ -133,7 +133,7 @@ def test_a_full_lane_is_back_pressure_and_a_late_success(start) -> None:
 
 
 @pytest.mark.fault("F45")
-def test_a_reset_while_the_lane_is_full_costs_no_processor(start) -> None:
+def test_a_reset_while_the_lane_is_full_costs_no_processor(start: Gateways) -> None:
     own = start(fastjmix=SMALL_LANES)
     works(own)
     packer, receiver = own.children()["packer-0"], own.children()["receiver-0"]
@@ -194,7 +194,7 @@ SLOW = {
 
 
 @pytest.mark.fault("F46")
-def test_slow_and_silent_peers_are_ended(strict) -> None:
+def test_slow_and_silent_peers_are_ended(strict: Gateway) -> None:
     """Each for its own reason, at its own limit, and not before.
 
     A-ABORT comes with source 0 (service user) where the row has 2: PS3.8 knows no timer but ARTIM,
@@ -235,7 +235,7 @@ def test_slow_and_silent_peers_are_ended(strict) -> None:
 
 @pytest.mark.fault("F46")
 @pytest.mark.timeout(by_form(300, 900))
-def test_two_hundred_slow_peers_beside_four_honest_ones(start, tmp_path) -> None:
+def test_two_hundred_slow_peers_beside_four_honest_ones(start: Gateways, tmp_path: Path) -> None:
     """The honest ones keep 80 % of their rate (in the short form, on a busy machine, 30 %)."""
     own = start(
         fastjmix=SMALL_LANES,
@@ -300,7 +300,7 @@ def vanish(peer: Peer) -> None:
 
 
 @pytest.mark.fault("F47")
-def test_a_peer_that_vanishes_is_noticed(strict) -> None:
+def test_a_peer_that_vanishes_is_noticed(strict: Gateway) -> None:
     """By keepalive after 60 s of silence (see the next test), or sooner by its own limit."""
     with Peer(strict.dicom_port) as works_first:
         works_first.associate()
@@ -318,7 +318,7 @@ def test_a_peer_that_vanishes_is_noticed(strict) -> None:
 
 
 @pytest.mark.fault("F47")
-def test_every_connection_is_watched_by_keepalive(gateway) -> None:
+def test_every_connection_is_watched_by_keepalive(gateway: Gateway) -> None:
     """The kernel's timer 2 (keepalive) of the server's end, due in 30 s: not in two hours."""
     with Peer(gateway.dicom_port) as peer:
         peer.associate()
@@ -339,7 +339,7 @@ def test_every_connection_is_watched_by_keepalive(gateway) -> None:
 
 @pytest.mark.fault("F48")
 @pytest.mark.parametrize("way", ["A-ABORT", "FIN", "RST", "A-RELEASE-RQ"])
-def test_the_end_inside_a_data_set(gateway, way: str) -> None:
+def test_the_end_inside_a_data_set(gateway: Gateway, way: str) -> None:
     """What was acknowledged is kept; of what was arriving nothing is."""
     study = new_uid()
     data = wire.data_set(study=study)
@@ -365,7 +365,7 @@ def test_the_end_inside_a_data_set(gateway, way: str) -> None:
 
 
 @pytest.mark.fault("F49")
-def test_an_association_without_an_instance_leaves_nothing(start) -> None:
+def test_an_association_without_an_instance_leaves_nothing(start: Gateways) -> None:
     own = start(builder="release_grace_secs = 0")
     with Peer(own.dicom_port) as idle, Peer(own.dicom_port) as short:
         idle.associate()
@@ -383,7 +383,7 @@ def test_an_association_without_an_instance_leaves_nothing(start) -> None:
 
 
 @pytest.mark.fault("F51")
-def test_the_same_instance_after_a_seal_and_a_restart_is_sent_again(start) -> None:
+def test_the_same_instance_after_a_seal_and_a_restart_is_sent_again(start: Gateways) -> None:
     """Within an open envelope it is kept once (the next test of this row). After that it is a new
     envelope: a person who sends a study again wants it to arrive, and the upstream may have lost
     it. The row's window of de-duplication that survives a restart would be a promise to withhold.
@@ -407,7 +407,7 @@ def test_the_same_instance_after_a_seal_and_a_restart_is_sent_again(start) -> No
 
 
 @pytest.mark.fault("F51")
-def test_the_same_instance_in_an_open_envelope_is_kept_once(gateway) -> None:
+def test_the_same_instance_in_an_open_envelope_is_kept_once(gateway: Gateway) -> None:
     study = new_uid()
     data = wire.data_set(study=study)
     with Peer(gateway.dicom_port) as peer:
@@ -425,7 +425,7 @@ def test_the_same_instance_in_an_open_envelope_is_kept_once(gateway) -> None:
 
 @pytest.mark.fault("F52")
 @pytest.mark.parametrize("peers", [2, 5, 20])
-def test_the_same_instance_on_many_associations_at_once(gateway, peers: int) -> None:
+def test_the_same_instance_on_many_associations_at_once(gateway: Gateway, peers: int) -> None:
     for _ in range(by_form(3, 330)):
         study = new_uid()
         data = wire.data_set(study=study, pixels=os.urandom(50_000))
@@ -472,7 +472,7 @@ def large(size: int, study: str) -> Iterator[bytes]:
     "size",
     by_form([(256 << 20) + 1], [(1 << 31) + 1, (1 << 32) - 1, 1 << 32, 5 << 30]),
 )
-def test_memory_does_not_grow_with_the_instance(start, size: int) -> None:
+def test_memory_does_not_grow_with_the_instance(start: Gateways, size: int) -> None:
     """The fast form is smaller than the row, and 256 times its lane."""
     own = start(fastjmix=SMALL_LANES, builder="release_grace_secs = 0")
     study = new_uid()
@@ -509,7 +509,7 @@ def test_memory_does_not_grow_with_the_instance(start, size: int) -> None:
 
 
 @pytest.mark.fault("F55")
-def test_a_store_without_a_data_set_is_refused(peer) -> None:
+def test_a_store_without_a_data_set_is_refused(peer: Peer) -> None:
     peer.send(wire.p_data(wire.pdvs(1, wire.store_rq("1.2.3", data_set=wire.NO_DATA_SET), True)))
     assert peer.status() == 0xC000
     assert peer.store(b"") & 0xF000 == 0xC000  # announced, and one empty PDV
@@ -518,13 +518,15 @@ def test_a_store_without_a_data_set_is_refused(peer) -> None:
 
 @pytest.mark.fault("F56")
 @pytest.mark.parametrize("context", [0, 2, 5, 255])
-def test_a_context_that_was_not_accepted_is_aborted(peer, context: int) -> None:
+def test_a_context_that_was_not_accepted_is_aborted(peer: Peer, context: int) -> None:
     peer.send(wire.p_data(wire.pdvs(context, wire.store_rq("1.2"), True)))
     assert peer.pdu() == PROVIDER_6
 
 
 @pytest.mark.fault("F56")
-def test_a_data_set_in_another_context_than_its_command_is_aborted(gateway, peer) -> None:
+def test_a_data_set_in_another_context_than_its_command_is_aborted(
+    gateway: Gateway, peer: Peer
+) -> None:
     items = wire.pdvs(1, wire.store_rq("1.2.3.9"), True) + wire.pdvs(3, wire.data_set(), False)
     with Peer(gateway.dicom_port) as good:
         good.associate()
@@ -551,7 +553,7 @@ WRONG_FLAGS = {
 
 @pytest.mark.fault("F57")
 @pytest.mark.parametrize("what", WRONG_FLAGS)
-def test_wrong_message_control_headers_are_aborted(peer, what: str) -> None:
+def test_wrong_message_control_headers_are_aborted(peer: Peer, what: str) -> None:
     """The first of two "last" fragments ended its data set, which is kept as it came."""
     peer.send(wire.p_data(WRONG_FLAGS[what]))
     if what == "two lasts":
@@ -561,7 +563,7 @@ def test_wrong_message_control_headers_are_aborted(peer, what: str) -> None:
 
 @pytest.mark.fault("F58")
 @pytest.mark.parametrize("size", [1, 3, 7])
-def test_tiny_fragments_are_put_together_exactly(gateway, size: int) -> None:
+def test_tiny_fragments_are_put_together_exactly(gateway: Gateway, size: int) -> None:
     study = new_uid()
     data = wire.data_set(study=study, pixels=os.urandom(6000))
     pieces = [size] * (len(data) // size + 1)
@@ -576,7 +578,7 @@ def test_tiny_fragments_are_put_together_exactly(gateway, size: int) -> None:
 
 
 @pytest.mark.fault("F59")
-def test_command_and_data_and_several_instances_in_one_pdu(gateway) -> None:
+def test_command_and_data_and_several_instances_in_one_pdu(gateway: Gateway) -> None:
     study = new_uid()
     sets = {f"1.2.{n}": wire.data_set(f"1.2.{n}", study=study) for n in range(1, 9)}
     items = []
@@ -592,7 +594,9 @@ def test_command_and_data_and_several_instances_in_one_pdu(gateway) -> None:
 
 @pytest.mark.fault("F60")
 @pytest.mark.parametrize("length", [0, 5, 131_073, 0x7FFFFFFF, 0xFFFFFFFF])
-def test_a_pdu_of_an_impossible_length_is_refused_by_its_header(gateway, length: int) -> None:
+def test_a_pdu_of_an_impossible_length_is_refused_by_its_header(
+    gateway: Gateway, length: int
+) -> None:
     with Peer(gateway.dicom_port) as peer:
         peer.associate()
         peer.send(struct.pack(">BBL", 4, 0, length))  # and no byte of what it announces
@@ -604,7 +608,7 @@ def test_a_pdu_of_an_impossible_length_is_refused_by_its_header(gateway, length:
 
 
 @pytest.mark.fault("F61")
-def test_strangers_fill_neither_memory_nor_the_log(start) -> None:
+def test_strangers_fill_neither_memory_nor_the_log(start: Gateways) -> None:
     own = start(builder="release_grace_secs = 0")
     works(own)
     base, shared = at_rest(own), lanes_kb(own)
@@ -662,7 +666,7 @@ REQUESTS = {
 
 @pytest.mark.fault("F62")
 @pytest.mark.parametrize("what", [name for name in REQUESTS if not name.startswith("called")])
-def test_odd_requests_are_answered(gateway, what: str) -> None:
+def test_odd_requests_are_answered(gateway: Gateway, what: str) -> None:
     request, answer = REQUESTS[what]
     with Peer(gateway.dicom_port) as peer:
         peer.send(request)
@@ -675,7 +679,7 @@ def test_odd_requests_are_answered(gateway, what: str) -> None:
 
 @pytest.mark.fault("F67")
 @pytest.mark.parametrize("what", [name for name in REQUESTS if name.startswith("called")])
-def test_ae_titles_are_compared_and_nothing_else(gateway, what: str) -> None:
+def test_ae_titles_are_compared_and_nothing_else(gateway: Gateway, what: str) -> None:
     """Bytes 11 to 26 are the title, whatever is meant by them: a 17th character is the calling
     AE title's first."""
     request, answer = REQUESTS[what]
@@ -686,7 +690,7 @@ def test_ae_titles_are_compared_and_nothing_else(gateway, what: str) -> None:
 
 
 @pytest.mark.fault("F67")
-def test_calling_ae_titles_of_every_kind_are_let_in_without_a_table(gateway) -> None:
+def test_calling_ae_titles_of_every_kind_are_let_in_without_a_table(gateway: Gateway) -> None:
     for calling in (b"", b" " * 16, b"\0" * 16, b"lower", b"../../x", b"\x1b[2J", b"\xc4\xd6"):
         study = new_uid()
         data = wire.data_set(study=study)
@@ -701,7 +705,7 @@ def test_calling_ae_titles_of_every_kind_are_let_in_without_a_table(gateway) -> 
 
 
 @pytest.mark.fault("F63")
-def test_an_unknown_transfer_syntax_is_kept_and_another_service_refused(gateway) -> None:
+def test_an_unknown_transfer_syntax_is_kept_and_another_service_refused(gateway: Gateway) -> None:
     """Unknown storage classes and syntaxes are taken and stored as they are; a service that is
     not offered gets result 3, a context without a transfer syntax result 4 (PS3.8 Table 9-18)."""
     study, private = new_uid(), "1.3.6.1.4.1.9999.2"
@@ -731,7 +735,7 @@ def deflated(data: bytes, zeros: int = 0) -> bytes:
 
 
 @pytest.mark.fault("F64")
-def test_deflated_garbage_and_half_streams(gateway) -> None:
+def test_deflated_garbage_and_half_streams(gateway: Gateway) -> None:
     study = new_uid()
     whole = deflated(wire.data_set(study=study, pixels=os.urandom(90_000)))
     with Peer(gateway.dicom_port) as peer:
@@ -779,7 +783,7 @@ def odd_data_sets(study: str) -> dict[str, tuple[bytes, bool]]:
 
 @pytest.mark.fault("F65")
 @pytest.mark.parametrize("what", odd_data_sets(""))
-def test_odd_data_sets_are_kept_byte_for_byte_or_refused(gateway, what: str) -> None:
+def test_odd_data_sets_are_kept_byte_for_byte_or_refused(gateway: Gateway, what: str) -> None:
     study = new_uid()
     data, kept = odd_data_sets(study)[what]
     with Peer(gateway.dicom_port) as peer:
@@ -853,7 +857,7 @@ def crowd_of_500(own: Gateway) -> None:
 
 
 @pytest.mark.fault("F68")
-def test_five_hundred_associations_in_one_second_with_a_limit_of_200(start) -> None:
+def test_five_hundred_associations_in_one_second_with_a_limit_of_200(start: Gateways) -> None:
     """The rest is rejected (2/3/2) at once, everyone succeeds in the end, and nothing is left."""
     own = start(
         fastjmix=SMALL_LANES,
@@ -877,7 +881,7 @@ def test_five_hundred_associations_in_one_second_with_a_limit_of_200(start) -> N
 
 
 @pytest.mark.fault("F69")
-def test_thousands_of_connections_leave_nothing(start) -> None:
+def test_thousands_of_connections_leave_nothing(start: Gateways) -> None:
     """Connects that close, and associations that abort: descriptors, memory, lanes as before."""
     own = start(fastjmix=SMALL_LANES, builder="release_grace_secs = 0")
     count = by_form(2000, 10_000)
@@ -913,7 +917,7 @@ OTHERS = {"C-FIND": 0x20, "C-MOVE": 0x21, "C-GET": 0x10, "N-ACTION": 0x130, "N-C
 @pytest.mark.parametrize("service", OTHERS)
 @pytest.mark.parametrize("with_data", [True, False])
 def test_other_services_are_refused_and_the_association_goes_on(
-    peer, service: str, with_data: bool
+    peer: Peer, service: str, with_data: bool
 ) -> None:
     request = wire.command(
         {
@@ -933,7 +937,7 @@ def test_other_services_are_refused_and_the_association_goes_on(
 
 
 @pytest.mark.fault("F70")
-def test_cancel_and_a_message_id_that_is_used_again(peer) -> None:
+def test_cancel_and_a_message_id_that_is_used_again(peer: Peer) -> None:
     """C-CANCEL has no answer; a Message ID is free again when its operation is over, and one
     operation at a time is what was negotiated."""
     cancel = {0x0100: wire.us(0x0FFF), 0x0120: wire.us(5), 0x0800: wire.us(wire.NO_DATA_SET)}

@@ -40,7 +40,7 @@ from tests.support.disks import (
     together,
     where,
 )
-from tests.support.gateway import Gateway, Peer, get, until, write_config
+from tests.support.gateway import Gateway, Gateways, Peer, get, until, write_config
 from tests.support.nightly import by_form
 
 A700 = 0xA700
@@ -55,7 +55,7 @@ DiskOn = Callable[..., Disk]
 
 
 @pytest.fixture
-def disk_on(tmp_path) -> Iterator[DiskOn]:
+def disk_on(tmp_path: Path) -> Iterator[DiskOn]:
     """A file system where the gateway under test has its spool."""
     made = []
 
@@ -91,7 +91,7 @@ def never_synced_again(trace: Strace) -> None:
 
 @pytest.mark.fault("F19")
 @pytest.mark.parametrize("nth", by_form([1, 2, 4, 6], list(range(1, 51))))
-def test_eio_from_the_nth_fdatasync(start, tmp_path, nth: int) -> None:
+def test_eio_from_the_nth_fdatasync(start: Gateways, tmp_path: Path, nth: int) -> None:
     """One of: the recipe, a commit, a commit with promises before it, the seal, its ticket …"""
     own, ledger = start(builder=f"{SOON}\nmax_envelope_instances = 5"), Ledger()
     with injecting(own, tmp_path / "trace", "fdatasync", "EIO", str(nth)) as trace:
@@ -111,7 +111,7 @@ def test_eio_from_the_nth_fdatasync(start, tmp_path, nth: int) -> None:
 
 @pytest.mark.fault("F21")
 @pytest.mark.parametrize("problem", ["ENOSPC", "EDQUOT"])
-def test_no_space_from_fdatasync(start, tmp_path, problem: str) -> None:
+def test_no_space_from_fdatasync(start: Gateways, tmp_path: Path, problem: str) -> None:
     """Delayed allocation and quotas may say so only there: the pages are as lost as after EIO."""
     own, ledger = start(builder=LATE), Ledger()
     with (
@@ -144,7 +144,7 @@ ALL_EARLY = [
 @pytest.mark.fault("F19")
 @pytest.mark.parametrize(("call", "what", "nth"), by_form(EARLY, ALL_EARLY))
 def test_an_error_before_the_first_promise_or_the_next(
-    start, tmp_path, call: str, what: str, nth: int
+    start: Gateways, tmp_path: Path, call: str, what: str, nth: int
 ) -> None:
     """From a write, or from the sync of a name that leads to a new envelope: its instance is
     refused, and what was promised is untouched.
@@ -178,7 +178,7 @@ def left_alone(trace: Strace, what: str) -> None:
 
 
 @pytest.mark.fault("F21")
-def test_eio_at_close(start, tmp_path) -> None:
+def test_eio_at_close(start: Gateways, tmp_path: Path) -> None:
     """The last call that may tell of a write that failed: the envelope is made anew."""
     own, ledger = start(builder=LATE), Ledger()
     with opened(own) as peer:
@@ -192,7 +192,9 @@ def test_eio_at_close(start, tmp_path) -> None:
 
 
 @pytest.mark.fault("F19")
-def test_a_second_failure_stops_the_intake_until_the_disk_is_well(start, tmp_path) -> None:
+def test_a_second_failure_stops_the_intake_until_the_disk_is_well(
+    start: Gateways, tmp_path: Path
+) -> None:
     own, ledger = start(builder=LATE), Ledger()
     own.wait_for("http_listening")
     with opened(own) as peer:
@@ -221,7 +223,9 @@ def test_a_second_failure_stops_the_intake_until_the_disk_is_well(start, tmp_pat
 @pytest.mark.fault("F19")
 @pytest.mark.parametrize("call", ["pwritev2", "fdatasync", "renameat2"])
 @pytest.mark.parametrize("nth", by_form([1, 2, 3], list(range(1, 16))))
-def test_the_packer_is_killed_at_its_nth_call(start, tmp_path, call: str, nth: int) -> None:
+def test_the_packer_is_killed_at_its_nth_call(
+    start: Gateways, tmp_path: Path, call: str, nth: int
+) -> None:
     own, ledger = start(builder=f"{SOON}\nmax_envelope_instances = 3"), Ledger()
     with injecting(own, tmp_path / "trace", call, "SIGKILL", str(nth)):
         with opened(own) as peer:
@@ -256,7 +260,9 @@ STEPS = [(what, *step) for what, steps in FAULTS.items() for step in steps]
     ("what", "call", "nth"),
     by_form([s for n, s in enumerate(STEPS) if n < 11 or n % 3 == 0], STEPS),
 )
-def test_a_fault_at_every_step_of_the_seal(start, tmp_path, what: str, call: str, nth: int) -> None:
+def test_a_fault_at_every_step_of_the_seal(
+    start: Gateways, tmp_path: Path, what: str, call: str, nth: int
+) -> None:
     """Each instance ends in one envelope, once, whatever happens to the seal."""
     own, ledger = start(builder="release_grace_secs = 0.3"), Ledger()
     with opened(own) as peer:
@@ -278,7 +284,7 @@ def test_a_fault_at_every_step_of_the_seal(start, tmp_path, what: str, call: str
 
 
 @pytest.mark.fault("F19")
-def test_each_answer_follows_the_sync_that_covers_it(start, tmp_path) -> None:
+def test_each_answer_follows_the_sync_that_covers_it(start: Gateways, tmp_path: Path) -> None:
     """strace sees both processes: written, synced, its names synced, and only then answered."""
     own, ledger = start(builder=LATE), Ledger()
     pids = [child(own, name) for name in ("receiver-0", "packer-0")]
@@ -339,7 +345,7 @@ def unescaped(text: str) -> bytes:
 
 
 @pytest.mark.fault("F19")
-def test_one_sync_covers_all_that_wait(start, tmp_path) -> None:
+def test_one_sync_covers_all_that_wait(start: Gateways, tmp_path: Path) -> None:
     """On a disk that takes 30 ms to sync, 64 associations share each sync."""
     own, ledger = start(builder=LATE, fastjmix="lane_bytes = 1048576"), Ledger()
     options = ["-e", "trace=fdatasync", "-e", "inject=fdatasync:delay_enter=30000"]
@@ -359,7 +365,7 @@ def test_one_sync_covers_all_that_wait(start, tmp_path) -> None:
 
 
 @pytest.mark.fault("F20")
-def test_a_full_disk_refuses_and_keeps_its_promises(start, disk_on) -> None:
+def test_a_full_disk_refuses_and_keeps_its_promises(start: Gateways, disk_on: DiskOn) -> None:
     """No marks: pwrite(2) itself says ENOSPC. Nothing that was there is harmed."""
     disk = disk_on(size=32 << 20)
     own = start(builder=LATE, storage="soft_reserve_bytes = 0\nhard_reserve_bytes = 0")
@@ -379,7 +385,7 @@ def test_a_full_disk_refuses_and_keeps_its_promises(start, disk_on) -> None:
 
 
 @pytest.mark.fault("F20")
-def test_under_the_marks_nothing_new_and_all_is_sealed(start, disk_on) -> None:
+def test_under_the_marks_nothing_new_and_all_is_sealed(start: Gateways, disk_on: DiskOn) -> None:
     disk = disk_on(size=48 << 20)
     soft, hard = 12 << 20, 4 << 20
     marks = f"soft_reserve_bytes = {soft}\nhard_reserve_bytes = {hard}"
@@ -403,7 +409,7 @@ def test_under_the_marks_nothing_new_and_all_is_sealed(start, disk_on) -> None:
 
 @pytest.mark.fault("F20")
 @pytest.mark.parametrize("more", [-1, 0, 1])
-def test_marks_to_the_byte(tmp_path, more: int) -> None:
+def test_marks_to_the_byte(tmp_path: Path, more: int) -> None:
     """On a real file system: at the mark is not under it."""
     disk = Memory(tmp_path / "small", 4 << 20)
     try:
@@ -421,7 +427,7 @@ def test_marks_to_the_byte(tmp_path, more: int) -> None:
 
 
 @pytest.mark.fault("F20")
-def test_after_the_soft_mark_a_tenth_more_must_be_free(tmp_path) -> None:
+def test_after_the_soft_mark_a_tenth_more_must_be_free(tmp_path: Path) -> None:
     disk = Memory(tmp_path / "small", 4 << 20)
     try:
         soft = 2 << 20
@@ -448,7 +454,7 @@ def test_after_the_soft_mark_a_tenth_more_must_be_free(tmp_path) -> None:
 
 
 @pytest.mark.fault("F22")
-def test_read_only_while_running(start, disk_on) -> None:
+def test_read_only_while_running(start: Gateways, disk_on: DiskOn) -> None:
     disk = disk_on()
     own, ledger = start(builder=SOON), Ledger()
     with opened(own) as peer:
@@ -479,7 +485,7 @@ def remounted(disk: Disk, options: str) -> bool:
 
 
 @pytest.mark.fault("F26")
-def test_no_inodes(start, disk_on) -> None:
+def test_no_inodes(start: Gateways, disk_on: DiskOn) -> None:
     disk = disk_on("-N", "64", size=16 << 20)
     own = start(builder=LATE, storage="soft_reserve_bytes = 0\nhard_reserve_bytes = 0")
     ledger, files = Ledger(), []
@@ -500,7 +506,7 @@ def test_no_inodes(start, disk_on) -> None:
 
 
 @pytest.mark.fault("F26")
-def test_a_directory_that_cannot_be_written(start, disk_on) -> None:
+def test_a_directory_that_cannot_be_written(start: Gateways, disk_on: DiskOn) -> None:
     disk_on()
     own, ledger = start(builder=SOON), Ledger()
     building = own.spool / "building"
@@ -525,7 +531,7 @@ def ticks(pid: int) -> int:
 
 
 @pytest.mark.fault("F26")
-def test_no_descriptors(start) -> None:
+def test_no_descriptors(start: Gateways) -> None:
     """With 64 descriptors a packer has room for some envelopes, and says no to the others."""
     own, ledger = start(builder=LATE), Ledger()
     packer = child(own, "packer-0")
@@ -571,7 +577,7 @@ def refused(directory: Path, *prefix: str, **parts: str) -> str:
 
 
 @pytest.mark.fault("F23")
-def test_a_spool_in_memory(tmp_path, start) -> None:
+def test_a_spool_in_memory(tmp_path: Path, start: Gateways) -> None:
     disk = Memory(tmp_path / "own" / "spool", 64 << 20)
     try:
         assert "is on tmpfs, which is memory" in refused(tmp_path / "own")
@@ -586,7 +592,7 @@ def test_a_spool_in_memory(tmp_path, start) -> None:
 
 
 @pytest.mark.fault("F23")
-def test_an_overlay_on_memory(tmp_path) -> None:
+def test_an_overlay_on_memory(tmp_path: Path) -> None:
     memory = Memory(tmp_path / "memory", 16 << 20)
     at = tmp_path / "own" / "spool"
     at.mkdir(parents=True)
@@ -606,7 +612,7 @@ def test_an_overlay_on_memory(tmp_path) -> None:
 
 
 @pytest.mark.fault("F23")
-def test_missing_and_in_the_way(tmp_path) -> None:
+def test_missing_and_in_the_way(tmp_path: Path) -> None:
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "spool").write_text("a file")
     assert "is not a directory ([storage.options] path)" in refused(tmp_path / "own")
@@ -616,7 +622,7 @@ def test_missing_and_in_the_way(tmp_path) -> None:
 
 
 @pytest.mark.fault("F23")
-def test_the_wrong_owner(tmp_path) -> None:
+def test_the_wrong_owner(tmp_path: Path) -> None:
     spool = tmp_path / "own" / "spool"
     (spool / "outbox").mkdir(parents=True)
     as_root("chown", "12345", spool / "outbox")
@@ -627,7 +633,7 @@ def test_the_wrong_owner(tmp_path) -> None:
 
 
 @pytest.mark.fault("F23")
-def test_two_file_systems(tmp_path) -> None:
+def test_two_file_systems(tmp_path: Path) -> None:
     other = Memory(tmp_path / "own" / "spool" / "outbox", 1 << 20)
     try:
         assert "are on several file systems" in refused(tmp_path / "own")
@@ -636,7 +642,7 @@ def test_two_file_systems(tmp_path) -> None:
 
 
 @pytest.mark.fault("F23")
-def test_read_only_from_the_start(tmp_path, disk_on) -> None:
+def test_read_only_from_the_start(tmp_path: Path, disk_on: DiskOn) -> None:
     disk = disk_on()
     spool = Spool(disk.at)
     spool.prepare()
@@ -646,7 +652,7 @@ def test_read_only_from_the_start(tmp_path, disk_on) -> None:
 
 
 @pytest.mark.fault("F27")
-def test_too_little_memory_for_lanes(tmp_path) -> None:
+def test_too_little_memory_for_lanes(tmp_path: Path) -> None:
     """A limit on the size of files holds for memory without a name too."""
     told = refused(
         tmp_path / "own", "prlimit", "--fsize=8388608",
@@ -656,7 +662,7 @@ def test_too_little_memory_for_lanes(tmp_path) -> None:
 
 
 @pytest.mark.fault("F27")
-def test_no_memory_for_a_lane_while_running(start, tmp_path) -> None:
+def test_no_memory_for_a_lane_while_running(start: Gateways, tmp_path: Path) -> None:
     """One lane has its memory; for a second there is none, then there is some again."""
     own = start(fastjmix="lane_bytes = 1048576", builder="release_grace_secs = 30")
     receiver = own.children()["receiver-0"]
@@ -728,7 +734,7 @@ def flip(path: Path, offset: int) -> None:
 
 
 @pytest.mark.fault("F25")
-def test_damage_is_loud_and_a_torn_tail_is_not(start) -> None:
+def test_damage_is_loud_and_a_torn_tail_is_not(start: Gateways) -> None:
     own, ledger = start(builder=LATE), Ledger()
     with opened(own) as peer:
         for _ in range(5):
@@ -784,7 +790,7 @@ def test_damage_is_loud_and_a_torn_tail_is_not(start) -> None:
 
 
 @pytest.mark.fault("F25")
-def test_a_draft_that_is_all_damage_is_kept(start) -> None:
+def test_a_draft_that_is_all_damage_is_kept(start: Gateways) -> None:
     own, ledger = start(builder=LATE), Ledger()
     with opened(own) as peer:
         assert ledger.store(peer) == 0
@@ -800,7 +806,7 @@ def test_a_draft_that_is_all_damage_is_kept(start) -> None:
 
 
 @pytest.mark.fault("F25")
-def test_a_copy_that_was_not_finished_is_made_again(start) -> None:
+def test_a_copy_that_was_not_finished_is_made_again(start: Gateways) -> None:
     """The process died between the fresh draft and the farewell to the old one."""
     own, ledger = start(builder=LATE), Ledger()
     with opened(own) as peer:
@@ -820,7 +826,7 @@ def test_a_copy_that_was_not_finished_is_made_again(start) -> None:
 
 
 @pytest.mark.fault("F19")
-def test_a_suspect_draft_is_copied_by_the_next_start_too(start) -> None:
+def test_a_suspect_draft_is_copied_by_the_next_start_too(start: Gateways) -> None:
     own, ledger = start(builder=LATE), Ledger()
     with opened(own) as peer:
         for _ in range(3):
@@ -838,7 +844,7 @@ def test_a_suspect_draft_is_copied_by_the_next_start_too(start) -> None:
 
 
 @pytest.mark.fault("F25")
-def test_what_cannot_be_read_back_for_its_digest_goes_to_another_envelope(start) -> None:
+def test_what_cannot_be_read_back_for_its_digest_goes_to_another_envelope(start: Gateways) -> None:
     """Acknowledged already: the rest of its study is not to be lost for it either."""
     own, ledger = start(env={VARIABLE: "packer.digesting:eio:3"}, builder=LATE), Ledger()
     with opened(own) as peer:
@@ -852,7 +858,7 @@ def test_what_cannot_be_read_back_for_its_digest_goes_to_another_envelope(start)
 
 
 @pytest.mark.fault("F25")
-def test_damage_between_the_write_and_its_digest_is_loud(start) -> None:
+def test_damage_between_the_write_and_its_digest_is_loud(start: Gateways) -> None:
     """The digest is of what the file holds, and only if that is what arrived."""
     own, ledger = start(env={VARIABLE: "packer.digesting:stop:3"}, builder=LATE), Ledger()
     with opened(own) as peer:
@@ -877,7 +883,7 @@ def test_damage_between_the_write_and_its_digest_is_loud(start) -> None:
 
 
 @pytest.mark.fault("F24")
-def test_a_flipped_bit_in_a_sealed_envelope_is_found(start) -> None:
+def test_a_flipped_bit_in_a_sealed_envelope_is_found(start: Gateways) -> None:
     """In its structure by the structure, in an instance by its CRC-32: no bit is left out."""
     own, ledger = start(builder=SOON), Ledger()
     with opened(own) as peer:
@@ -904,7 +910,7 @@ def members_of(archive: Path) -> Iterator[tuple[int, int]]:
 
 
 @pytest.mark.fault("F25")
-def test_the_journal_is_exact_after_a_kill(start) -> None:
+def test_the_journal_is_exact_after_a_kill(start: Gateways) -> None:
     """Each member that was acknowledged stands in it, in both kinds of durability."""
     for durability in ("fsync", "page-cache"):
         own, ledger = start(builder=f'{LATE}\ndurability = "{durability}"'), Ledger()

@@ -17,7 +17,7 @@ import pytest
 from fastjmix.failpoints import VARIABLE
 from tests.support import wire
 from tests.support.dicom_peers import is_let_in
-from tests.support.gateway import Gateway, Peer, get, images, until
+from tests.support.gateway import Gateway, Gateways, Peer, get, images, until
 from tests.support.hazards import delete_whole
 
 
@@ -37,7 +37,9 @@ def works(own: Gateway, instance: str = "1.2.3.99") -> None:
 
 @pytest.mark.fault("S08")
 @pytest.mark.parametrize("missing", [0x0110, 0x0800])
-def test_a_command_without_its_elements_costs_one_association(start, missing: int) -> None:
+def test_a_command_without_its_elements_costs_one_association(
+    start: Gateways, missing: int
+) -> None:
     own = start()
     elements = {
         0x0002: wire.uid(wire.CT),
@@ -56,7 +58,7 @@ def test_a_command_without_its_elements_costs_one_association(start, missing: in
         assert good.store(wire.data_set()) == 0
 
 
-def test_an_echo_with_a_data_set_is_an_echo(start) -> None:
+def test_an_echo_with_a_data_set_is_an_echo(start: Gateways) -> None:
     own = start()
     with Peer(own.dicom_port) as peer:
         peer.associate()
@@ -76,7 +78,7 @@ def test_an_echo_with_a_data_set_is_an_echo(start) -> None:
 
 
 @pytest.mark.parametrize("pdv", [16378, 4090, 4000, 1000])
-def test_fragments_that_end_where_the_lane_ends(start, pdv: int) -> None:
+def test_fragments_that_end_where_the_lane_ends(start: Gateways, pdv: int) -> None:
     own = start(fastjmix="lane_bytes = 1048576", builder="release_grace_secs = 0.1")
     data = wire.data_set(pixels=os.urandom(3 << 20))
     with Peer(own.dicom_port) as peer:
@@ -93,7 +95,7 @@ def large_head() -> bytes:
     return plain[:cut] + wire.element(0x00091010, b"OB", os.urandom(1_040_000)) + plain[cut:]
 
 
-def test_a_large_head_is_stored_and_recovered(start) -> None:
+def test_a_large_head_is_stored_and_recovered(start: Gateways) -> None:
     own = start(builder="release_grace_secs = 30")
     data = large_head()
     with Peer(own.dicom_port) as peer:
@@ -127,7 +129,7 @@ def left_behind(own: Gateway) -> Path:
     return pipe
 
 
-def test_a_recovery_that_takes_long_keeps_nobody_waiting(start) -> None:
+def test_a_recovery_that_takes_long_keeps_nobody_waiting(start: Gateways) -> None:
     pipe = left_behind(start(builder="release_grace_secs = 30"))
     again = start(first=WAITS, builder="release_grace_secs = 0.1")
     works(again)
@@ -138,7 +140,7 @@ def test_a_recovery_that_takes_long_keeps_nobody_waiting(start) -> None:
     assert len(again.envelopes("outbox")) == 2
 
 
-def test_a_drain_waits_for_what_is_being_recovered(start) -> None:
+def test_a_drain_waits_for_what_is_being_recovered(start: Gateways) -> None:
     pipe = left_behind(start(builder="release_grace_secs = 30"))
     again = start(first=WAITS, builder="release_grace_secs = 30")
     works(again)
@@ -150,7 +152,7 @@ def test_a_drain_waits_for_what_is_being_recovered(start) -> None:
     assert len(again.envelopes("outbox")) == 2
 
 
-def test_a_draft_that_cannot_be_read_is_set_aside(start) -> None:
+def test_a_draft_that_cannot_be_read_is_set_aside(start: Gateways) -> None:
     own = start(builder="release_grace_secs = 30")
     works(own)
     own.child.kill()
@@ -163,7 +165,7 @@ def test_a_draft_that_cannot_be_read_is_set_aside(start) -> None:
     works(again)
 
 
-def test_a_failed_seal_is_an_answer_when_the_upstream_was_promised(start, silent) -> None:
+def test_a_failed_seal_is_an_answer_when_the_upstream_was_promised(start: Gateways, silent) -> None:
     own = start(silent, endpoint='ack = "uploaded"')
     own.wait_for("http_listening")  # a packer that starts makes its directories anew
     delete_whole(own.spool / "outbox")
@@ -172,7 +174,7 @@ def test_a_failed_seal_is_an_answer_when_the_upstream_was_promised(start, silent
         assert peer.store(wire.data_set()) == 0xA700
 
 
-def test_a_digest_that_fails_at_the_seal_is_an_answer(start, silent) -> None:
+def test_a_digest_that_fails_at_the_seal_is_an_answer(start: Gateways, silent) -> None:
     """An instance that waits for the upstream is digested as its envelope is sealed."""
     own = start(silent, endpoint='ack = "uploaded"', env={VARIABLE: "packer.digesting:eio:1"})
     with Peer(own.dicom_port) as peer:
@@ -184,7 +186,7 @@ def test_a_digest_that_fails_at_the_seal_is_an_answer(start, silent) -> None:
     assert own.envelopes("outbox") == own.envelopes("rejected") == []
 
 
-def test_a_failed_seal_is_tried_again(start) -> None:
+def test_a_failed_seal_is_tried_again(start: Gateways) -> None:
     own = start(builder="release_grace_secs = 0.1")
     works(own)
     own.wait_for("envelope_sealed")
@@ -196,7 +198,9 @@ def test_a_failed_seal_is_tried_again(start) -> None:
     assert len(own.envelopes("outbox")) == 2
 
 
-def test_a_dead_receiver_with_instances_at_the_upstream_blocks_nobody(start, silent) -> None:
+def test_a_dead_receiver_with_instances_at_the_upstream_blocks_nobody(
+    start: Gateways, silent
+) -> None:
     own = start(silent, endpoint='ack = "uploaded"')
     with Peer(own.dicom_port) as peer:
         peer.associate()
@@ -229,7 +233,7 @@ def push(peer: Peer, data: bytes, seconds: float) -> int:
     return taken
 
 
-def test_a_peer_that_runs_ahead_costs_no_processor(start, silent) -> None:
+def test_a_peer_that_runs_ahead_costs_no_processor(start: Gateways, silent) -> None:
     own = start(silent, endpoint='ack = "uploaded"', fastjmix="lane_bytes = 1048576")
     with Peer(own.dicom_port) as peer:
         peer.associate()
@@ -243,7 +247,7 @@ def test_a_peer_that_runs_ahead_costs_no_processor(start, silent) -> None:
         assert ticks(receiver) - before < 20
 
 
-def test_an_idle_node_sleeps(start) -> None:
+def test_an_idle_node_sleeps(start: Gateways) -> None:
     """No process of it wakes in three seconds (the uploader looks at outbox/ once a minute)."""
     own = start()
     own.wait_for("http_listening")
@@ -265,7 +269,7 @@ def wakings(pids: list[int]) -> int:
     return sum(int(one[1]) for one in found if one)
 
 
-def test_systemd_signals_everyone(start) -> None:
+def test_systemd_signals_everyone(start: Gateways) -> None:
     """By default systemd sends SIGTERM to each process of the group. Only the supervisor stops."""
     own = start()
     names = {"receiver-0", "packer-0", "uploader", "api"}
@@ -279,7 +283,7 @@ def test_systemd_signals_everyone(start) -> None:
     assert own.stop() == 0
 
 
-def test_readyz_knows_of_a_dead_receiver(start) -> None:
+def test_readyz_knows_of_a_dead_receiver(start: Gateways) -> None:
     own = start()
     own.wait_for("http_listening")
     for number in range(1, 5):  # the pause before a restart doubles: time to look
@@ -295,7 +299,9 @@ def test_readyz_knows_of_a_dead_receiver(start) -> None:
     works(own)
 
 
-def test_more_connections_than_max_half_open_is_no_line_in_the_log(start, tmp_path) -> None:
+def test_more_connections_than_max_half_open_is_no_line_in_the_log(
+    start: Gateways, tmp_path: Path
+) -> None:
     own = start()
     peers = [socket.create_connection(("127.0.0.1", own.dicom_port)) for _ in range(600)]
     until(lambda: any(_closed(p) for p in peers[512:]), "the last ones are closed at once")
@@ -313,7 +319,7 @@ def _closed(peer: socket.socket) -> bool:
         return False
 
 
-def test_an_unwritable_log_is_the_operators(tmp_path) -> None:
+def test_an_unwritable_log_is_the_operators(tmp_path: Path) -> None:
     from tests.support.gateway import Process, write_config
 
     path = write_config(tmp_path, 9)

@@ -103,7 +103,7 @@ class Site:
 
 
 @pytest.fixture
-def site_on(tmp_path):
+def site_on(tmp_path: Path):
     made = []
 
     def one(kind: str) -> Site:
@@ -177,7 +177,7 @@ def test_without_syncs_the_same_test_fails_on_xfs(site_on) -> None:
 @pytest.mark.fault("F18")
 @pytest.mark.once
 @pytest.mark.usefixtures("seed")
-def test_torn_and_reordered_writes(tmp_path) -> None:
+def test_torn_and_reordered_writes(tmp_path: Path) -> None:
     """Whatever a disk may have written between two barriers: recovery finds what was promised."""
     own, ledger = Gateway(tmp_path / "own", 9, builder=STEADY), Ledger()
     with running(own):

@@ -29,6 +29,7 @@ from tests.support import wire
 from tests.support.gateway import (
     PATIENCE,
     Gateway,
+    Gateways,
     Peer,
     Store,
     get,
@@ -116,7 +117,7 @@ def two_receivers(own: Gateway) -> tuple[Peer, Peer]:
 
 
 @pytest.mark.fault("F01")
-def test_a_receiver_killed_inside_a_data_set(start, store) -> None:
+def test_a_receiver_killed_inside_a_data_set(start: Gateways, store: Store) -> None:
     """Its peers are lost, the other receiver's are not, and its lanes are free again."""
     own = start(
         at="receiver.pdv:kill:1",
@@ -152,7 +153,7 @@ def test_a_receiver_killed_inside_a_data_set(start, store) -> None:
 
 
 @pytest.mark.fault("F01")
-def test_a_receiver_killed_before_it_wakes_its_packer(start, store) -> None:
+def test_a_receiver_killed_before_it_wakes_its_packer(start: Gateways, store: Store) -> None:
     """The packer sleeps, and was to be woken by the one that died: it does not sleep for ever."""
     own = start(at="receiver.pdv:kill:1", builder=QUICK)
     own.wait_for("http_listening")
@@ -165,7 +166,7 @@ def test_a_receiver_killed_before_it_wakes_its_packer(start, store) -> None:
 
 
 @pytest.mark.fault("F02")
-def test_a_receiver_killed_before_it_announces_the_end(start, store) -> None:
+def test_a_receiver_killed_before_it_announces_the_end(start: Gateways, store: Store) -> None:
     own = start(at="receiver.last:kill:1", builder=PATIENT)
     sent = Sent(own)
     uid, data = one_shot("1.2.826.2.1", 50_000)
@@ -181,7 +182,7 @@ def test_a_receiver_killed_before_it_announces_the_end(start, store) -> None:
 
 
 @pytest.mark.fault("F03")
-def test_a_receiver_killed_before_it_answers(start, store) -> None:
+def test_a_receiver_killed_before_it_answers(start: Gateways, store: Store) -> None:
     """The instance is there; sent again it is kept once."""
     own = start(at="receiver.granted:kill:1", builder=PATIENT)
     sent = Sent(own)
@@ -226,7 +227,7 @@ def packer_dies(
 
 
 @pytest.mark.fault("F04")
-def test_a_packer_killed_while_it_takes_an_instance(start, store) -> None:
+def test_a_packer_killed_while_it_takes_an_instance(start: Gateways, store: Store) -> None:
     """The successor seals what was there and takes the instance from its lane again: 0000."""
     own = start(at="packer.midway:kill:3", builder=PATIENT)
     sent, statuses = packer_dies(own, store, "packer.midway", "1.2.826.4.1")
@@ -244,7 +245,7 @@ def settle_stopped(own: Gateway, store: Store, sent: Sent) -> Any:
 
 
 @pytest.mark.fault("F04")
-def test_a_packer_killed_inside_a_member(start, store) -> None:
+def test_a_packer_killed_inside_a_member(start: Gateways, store: Store) -> None:
     """On disk: two whole members, and the header of a third without its bytes."""
     own = start(at="packer.joining:kill:1", builder=PATIENT, fastjmix=SMALL_LANES)
     sent, _ = packer_dies(own, store, "packer.joining", "1.2.826.4.2", LARGE)
@@ -256,7 +257,7 @@ def test_a_packer_killed_inside_a_member(start, store) -> None:
 
 
 @pytest.mark.fault("F04")
-def test_a_packer_killed_with_half_an_instance_spilled(start, store) -> None:
+def test_a_packer_killed_with_half_an_instance_spilled(start: Gateways, store: Store) -> None:
     own = start(at="packer.spilled:kill:1", builder=PATIENT, fastjmix=SMALL_LANES)
     sent, statuses = packer_dies(own, store, "packer.spilled", "1.2.826.4.3", LARGE)
     assert statuses == [0xA700] or statuses == [0]
@@ -265,7 +266,7 @@ def test_a_packer_killed_with_half_an_instance_spilled(start, store) -> None:
 
 
 @pytest.mark.fault("F05")
-def test_a_packer_killed_before_it_syncs(start, store) -> None:
+def test_a_packer_killed_before_it_syncs(start: Gateways, store: Store) -> None:
     own = start(at="packer.appended:kill:3", builder=PATIENT)
     sent, statuses = packer_dies(own, store, "packer.appended", "1.2.826.5.1")
     assert statuses == [0]
@@ -274,14 +275,14 @@ def test_a_packer_killed_before_it_syncs(start, store) -> None:
 
 @pytest.mark.fault("F06")
 @pytest.mark.parametrize("point", ["packer.synced", "packer.granted", "packer.digesting"])
-def test_a_packer_killed_between_sync_and_answer(start, store, point: str) -> None:
+def test_a_packer_killed_between_sync_and_answer(start: Gateways, store: Store, point: str) -> None:
     own = start(at=f"{point}:kill:3", builder=PATIENT)
     sent, statuses = packer_dies(own, store, point, "1.2.826.6.1")
     assert statuses == [0]
     assert settle_stopped(own, store, sent).delivered == 3
 
 
-def test_an_instance_that_kills_packers_is_given_up(start, store) -> None:
+def test_an_instance_that_kills_packers_is_given_up(start: Gateways, store: Store) -> None:
     """Taken from its lane once more, not for ever: then A700, and the others go on."""
     own = start(at="packer.midway:kill:3,packer.midway:kill:3", builder=PATIENT)
     sent, statuses = packer_dies(own, store, "packer.midway", "1.2.826.4.4")
@@ -320,7 +321,9 @@ def layout(archive: Path) -> list[tuple[str, int, int, int, int]]:
 
 
 @pytest.mark.fault("F07")
-def test_a_seal_cut_short_is_made_anew_and_equals_a_clean_one(start, store, tmp_path) -> None:
+def test_a_seal_cut_short_is_made_anew_and_equals_a_clean_one(
+    start: Gateways, store: Store, tmp_path: Path
+) -> None:
     """Whole-file equality is impossible: an envelope's id and time of sealing stand in it, and the
     digests over them. All else is compared: every member's place, size and order, the images'
     bytes, and the documents without those values."""
@@ -359,7 +362,7 @@ SEAL = [
 @pytest.mark.fault("F08")
 @pytest.mark.parametrize("who", ["the packer", "everything"])
 @pytest.mark.parametrize("moment", SEAL)
-def test_killed_around_the_rename(start, store, moment: str, who: str) -> None:
+def test_killed_around_the_rename(start: Gateways, store: Store, moment: str, who: str) -> None:
     """One envelope, in one place: whether a new packer finds it or a new start does."""
     point, nth = moment.split(":")
     own = start(at=f"{point}:{'kill' if who == 'the packer' else 'stop'}:{nth}", builder=QUICK)
@@ -390,7 +393,7 @@ def stored(store: Store, envelope_id: str) -> int:
 
 
 @pytest.mark.fault("F09")
-def test_an_uploader_killed_inside_a_body(start, store) -> None:
+def test_an_uploader_killed_inside_a_body(start: Gateways, store: Store) -> None:
     own = start(at="uploader.body:kill:2", builder=QUICK)
     sent = Sent(own)
     sent.send("1.2.826.9.1", 1, LARGE)
@@ -403,7 +406,9 @@ def test_an_uploader_killed_inside_a_body(start, store) -> None:
 
 @pytest.mark.fault("F10")
 @pytest.mark.parametrize("point", ["uploader.answered", "move.recorded", "move.moved"])
-def test_an_uploader_killed_between_answer_and_archive(start, store, point: str) -> None:
+def test_an_uploader_killed_between_answer_and_archive(
+    start: Gateways, store: Store, point: str
+) -> None:
     """A second POST is answered 409: the upstream's manifest is compared before it counts."""
     own = start(at=f"{point}:kill:1", builder=QUICK)
     sent = Sent(own)
@@ -442,7 +447,7 @@ def bindable(port: int) -> bool:
 
 
 @pytest.mark.fault("F11")
-def test_the_supervisor_killed_leaves_no_orphan(start, store) -> None:
+def test_the_supervisor_killed_leaves_no_orphan(start: Gateways, store: Store) -> None:
     """Nobody holds the ports or the lock, and the next start delivers what was acknowledged."""
     own = start(builder=PATIENT)
     own.wait_for("http_listening")
@@ -472,7 +477,7 @@ def test_the_supervisor_killed_leaves_no_orphan(start, store) -> None:
 
 
 @pytest.mark.fault("F11")
-def test_a_start_right_behind_the_kill_waits_for_the_lock(start, store) -> None:
+def test_a_start_right_behind_the_kill_waits_for_the_lock(start: Gateways, store: Store) -> None:
     """A predecessor's packer that is still on its way out holds the lock a little longer."""
     own = start(builder=QUICK)
     with (own.spool / ".lock").open() as lock:  # the same file, another description
@@ -503,7 +508,7 @@ def test_random_kills_under_load(tmp_path: Path) -> None:
 
 
 @pytest.mark.fault("F13")
-def test_sigterm_with_fifty_associations(start, store) -> None:
+def test_sigterm_with_fifty_associations(start: Gateways, store: Store) -> None:
     """In flight: finished, answered, then A-ABORT. Idle: A-ABORT. New: refused. Exit 0."""
     own = start(builder=PATIENT)
     sent = Sent(own)
@@ -546,7 +551,7 @@ def private_kb(pid: int) -> int:
 
 
 @pytest.mark.fault("F14")
-def test_a_packer_that_stands_still(start, store) -> None:
+def test_a_packer_that_stands_still(start: Gateways, store: Store) -> None:
     """Its senders wait and then get 0000; the other packer's notice nothing; memory is bounded."""
     own = start(builder=QUICK, fastjmix="packers = 2\n" + SMALL_LANES)
     sent = Sent(own)
@@ -583,7 +588,9 @@ def test_a_packer_that_stands_still(start, store) -> None:
 @pytest.mark.parametrize(
     ("size", "why"), [(20_000, "no status from the packer"), (24 << 20, "no room in the lane")]
 )
-def test_a_packer_that_stands_still_for_too_long(start, store, size: int, why: str) -> None:
+def test_a_packer_that_stands_still_for_too_long(
+    start: Gateways, store: Store, size: int, why: str
+) -> None:
     """Two minutes are one second here. The lane stays taken until the packer lets go of it."""
     own = start(
         builder=QUICK,
@@ -662,7 +669,7 @@ def memory_group(name: str) -> Iterator[tuple[Path, str, Callable[[], int]] | No
 
 
 @pytest.mark.fault("F15")
-def test_a_packer_killed_for_want_of_memory(start, store) -> None:
+def test_a_packer_killed_for_want_of_memory(start: Gateways, store: Store) -> None:
     own = start(builder=QUICK)
     sent = Sent(own)
     sent.send("1.2.826.15.1", 2)

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.support import strange
-from tests.support.gateway import PATIENCE, Gateway, Peer, Store, until
+from tests.support.gateway import PATIENCE, Gateway, Gateways, Peer, Store, until
 from tests.support.ledger import Ledger, Modality, all_dead, instances, settle
 from tests.support.nightly import by_form
 
@@ -59,7 +59,9 @@ KILLS = (
 @pytest.mark.fault("F85")
 @pytest.mark.parametrize("at", KILLS)
 @pytest.mark.parametrize("durability", by_form(("fsync",), ("fsync", "page-cache")))
-def test_a_packer_killed_among_strange_instances(start, store, at: str, durability) -> None:
+def test_a_packer_killed_among_strange_instances(
+    start: Gateways, store: Store, at: str, durability: str
+) -> None:
     own = start(at=at, builder=f'{QUICK}\ndurability = "{durability}"')
     ledger = Ledger()
     Modality(lambda: own.dicom_port, ledger).send(study_of("1.2.826.85.1"))
@@ -78,7 +80,7 @@ def killed(own: Gateway) -> None:
 
 
 @pytest.mark.fault("F85")
-def test_a_gateway_killed_among_strange_instances(start, store) -> None:
+def test_a_gateway_killed_among_strange_instances(start: Gateways, store: Store) -> None:
     """The next gateway has larger lanes, and the one after it smaller ones again."""
     ledger = Ledger()
     own = start(builder=PATIENT)
@@ -98,7 +100,7 @@ def test_a_gateway_killed_among_strange_instances(start, store) -> None:
 @pytest.mark.once
 @pytest.mark.timeout(by_form(120, 3600))
 @pytest.mark.usefixtures("seed")
-def test_random_kills_of_packers(start, store) -> None:
+def test_random_kills_of_packers(start: Gateways, store: Store) -> None:
     """Kills come about every second, while senders repeat what failed."""
     own = start(fastjmix=f"{SMALL_LANES}\npackers = 2")
     ledger, over = Ledger(), threading.Event()
@@ -132,7 +134,9 @@ def test_random_kills_of_packers(start, store) -> None:
 @pytest.mark.fault("F85")
 @pytest.mark.parametrize("durability", ["fsync", "page-cache"])
 @pytest.mark.parametrize("point", ["packer.appended:raise:4", "packer.joining:raise:1"])
-def test_a_fault_in_an_append_costs_one_instance(start, store, point: str, durability) -> None:
+def test_a_fault_in_an_append_costs_one_instance(
+    start: Gateways, store: Store, point: str, durability: str
+) -> None:
     """Its packer stays alive, and instances of another association are not affected."""
     own = start(at=point, builder=f'{PATIENT}\ndurability = "{durability}"')
     ledger = Ledger()
@@ -157,7 +161,7 @@ def test_a_fault_in_an_append_costs_one_instance(start, store, point: str, durab
 
 @pytest.mark.fault("F85")
 @pytest.mark.parametrize("point", ["seal.written", "seal.synced", "seal.published", "seal.removed"])
-def test_a_fault_in_a_seal_costs_no_packer(start, store, point: str) -> None:
+def test_a_fault_in_a_seal_costs_no_packer(start: Gateways, store: Store, point: str) -> None:
     own = start(at=f"{point}:raise:1")
     packer = own.children()["packer-0"]
     ledger = Ledger()

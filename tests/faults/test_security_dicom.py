@@ -33,14 +33,14 @@ from tests.support.dicom_peers import (
     use_of,
     works,
 )
-from tests.support.gateway import Gateway, Peer, get, members, running, until
+from tests.support.gateway import Gateway, Gateways, Peer, get, members, running, until
 from tests.support.nightly import by_form
 
 CT = wire.context(1, wire.CT, wire.EXPLICIT)
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory):
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     at = tmp_path_factory.mktemp("gateway")
     with running(Gateway(at, 9, builder="release_grace_secs = 0.1")) as process:
         yield process
@@ -89,7 +89,7 @@ async def one_answer(port: int, request: bytes) -> int:
 
 
 @pytest.mark.fault("S01")
-def test_every_length_of_a_request_may_lie(gateway) -> None:
+def test_every_length_of_a_request_may_lie(gateway: Gateway) -> None:
     """Accepted, rejected or aborted, or closed where more bytes were announced than came."""
     whole = wire.associate_rq(CT, user=b"".join(sub_items().values()))
     tried = set()
@@ -107,7 +107,7 @@ def test_every_length_of_a_request_may_lie(gateway) -> None:
 
 
 @pytest.mark.fault("S02")
-def test_a_request_that_announces_much_and_sends_little(start) -> None:
+def test_a_request_that_announces_much_and_sends_little(start: Gateways) -> None:
     own = start(endpoint="acse_timeout_secs = 1", builder="release_grace_secs = 0")
     works(own)
     base, shared = at_rest(own), lanes_kb(own)
@@ -126,7 +126,7 @@ def test_a_request_that_announces_much_and_sends_little(start) -> None:
 
 @pytest.mark.fault("S03")
 @pytest.mark.parametrize("kind", sub_items())
-def test_sub_items_of_wrong_lengths(gateway, kind: str) -> None:
+def test_sub_items_of_wrong_lengths(gateway: Gateway, kind: str) -> None:
     good = sub_items()[kind]
     (right,) = struct.unpack_from(">H", good, 2)
 
@@ -145,7 +145,7 @@ def test_sub_items_of_wrong_lengths(gateway, kind: str) -> None:
 
 @pytest.mark.fault("S04")
 @pytest.mark.parametrize("lie", [0, 1, "pdu - 3", 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF])
-def test_a_pdv_whose_length_lies(gateway, lie: int | str) -> None:
+def test_a_pdv_whose_length_lies(gateway: Gateway, lie: int | str) -> None:
     """PDV lengths 2 (an empty fragment) and the PDU's - 4 are right, and in core/test_core.py."""
     command = wire.store_rq("1.2.3.9")
     length = len(command) + 3 if isinstance(lie, str) else lie
@@ -175,7 +175,7 @@ STAGES = {
 
 
 @pytest.mark.fault("S05")
-def test_associations_that_fail_at_each_stage_leave_nothing(start) -> None:
+def test_associations_that_fail_at_each_stage_leave_nothing(start: Gateways) -> None:
     own = start(builder="release_grace_secs = 0")
 
     async def fail(number: int) -> None:
@@ -215,7 +215,7 @@ def names_below(at: Path) -> set[str]:
 
 
 @pytest.mark.fault("S06")
-def test_no_peers_string_becomes_a_path(start, tmp_path) -> None:
+def test_no_peers_string_becomes_a_path(start: Gateways, tmp_path: Path) -> None:
     """Nothing appears but in the spool, and there only under names that were made here."""
     own = start(builder="release_grace_secs = 0")
     works(own)
@@ -264,7 +264,7 @@ def store_elements(instance: bytes) -> dict[int, bytes]:
 
 
 @pytest.mark.fault("S07")
-def test_log_metrics_and_json_show_no_raw_control_bytes(start) -> None:
+def test_log_metrics_and_json_show_no_raw_control_bytes(start: Gateways) -> None:
     own = start(builder="release_grace_secs = 0")
     evil = "1\r\n2026-01-01T00:00:00Z error forged\x1b[31m\x07"
     with Peer(own.dicom_port) as peer:
@@ -326,7 +326,7 @@ def hostile_commands() -> dict[str, bytes]:
 
 
 @pytest.mark.fault("S08")
-def test_hostile_command_sets_cost_one_association_at_most(gateway) -> None:
+def test_hostile_command_sets_cost_one_association_at_most(gateway: Gateway) -> None:
     """An answer with a status, or an A-ABORT for what is no command set; nobody else notices."""
     outcomes: dict[str, object] = {}
 
@@ -392,7 +392,7 @@ def before_the_study(middle: bytes, study: str) -> bytes:
         ("behind the head, undefined 100000", True),
     ],
 )
-def test_deep_nesting_reaches_no_stack(gateway, what: str, kept: bool) -> None:
+def test_deep_nesting_reaches_no_stack(gateway: Gateway, what: str, kept: bool) -> None:
     """Sequences of defined length are stepped over whole; those of undefined length to 64."""
     study, (*words, depth) = new_uid(), what.split()
     if words[-1] == "defined":
@@ -417,7 +417,7 @@ def test_deep_nesting_reaches_no_stack(gateway, what: str, kept: bool) -> None:
 
 
 @pytest.mark.fault("S10")
-def test_every_descriptor_of_every_child_is_closed_on_exec(gateway) -> None:
+def test_every_descriptor_of_every_child_is_closed_on_exec(gateway: Gateway) -> None:
     """But the standard three; and the listening sockets of DICOM are the receiver's to accept."""
     kept: dict[str, list[str]] = {}
     gateway.wait_for("http_listening")
@@ -436,7 +436,7 @@ def test_every_descriptor_of_every_child_is_closed_on_exec(gateway) -> None:
 
 
 @pytest.mark.fault("S11")
-def test_a_spool_directory_that_becomes_a_symbolic_link(start, tmp_path) -> None:
+def test_a_spool_directory_that_becomes_a_symbolic_link(start: Gateways, tmp_path: Path) -> None:
     """Only the service's own user can put it there (0700), and it is followed; but nothing that
     was acknowledged is lost by it, nobody else can read it, and nothing stays outside."""
     own = start(builder="release_grace_secs = 0")
@@ -458,7 +458,7 @@ def test_a_spool_directory_that_becomes_a_symbolic_link(start, tmp_path) -> None
 
 
 @pytest.mark.fault("S12")
-def test_a_value_longer_than_what_is_there_is_not_believed(start) -> None:
+def test_a_value_longer_than_what_is_there_is_not_believed(start: Gateways) -> None:
     own = start(builder="release_grace_secs = 0")
     works(own)
     base, shared = at_rest(own), lanes_kb(own)
@@ -483,7 +483,7 @@ def test_a_value_longer_than_what_is_there_is_not_believed(start) -> None:
 
 
 @pytest.mark.fault("S15")
-def test_a_table_of_calling_ae_titles_denies_all_others(start) -> None:
+def test_a_table_of_calling_ae_titles_denies_all_others(start: Gateways) -> None:
     """Without a table any calling AE title is let in, as the reference has it and the
     documentation says: a title is a name that anyone can give, not a proof."""
     own = start(
@@ -513,7 +513,7 @@ def bomb(study: str | None, size: int) -> bytes:
 
 
 @pytest.mark.fault("S16")
-def test_a_deflate_bomb_is_kept_as_it_is_and_not_inflated(start) -> None:
+def test_a_deflate_bomb_is_kept_as_it_is_and_not_inflated(start: Gateways) -> None:
     """But for 16 MB at most, whatever the ratio. Without UIDs there it is refused."""
     own = start(builder="release_grace_secs = 0")
     size = by_form(64 << 20, 1 << 30)
@@ -545,7 +545,7 @@ NOISE = {
 
 @pytest.mark.fault("S17")
 @pytest.mark.parametrize("who", NOISE)
-def test_strangers_at_the_dicom_port_are_sent_away(gateway, who: str) -> None:
+def test_strangers_at_the_dicom_port_are_sent_away(gateway: Gateway, who: str) -> None:
     with Peer(gateway.dicom_port) as peer:
         with contextlib.suppress(ConnectionError):
             peer.send(NOISE[who])
@@ -555,7 +555,7 @@ def test_strangers_at_the_dicom_port_are_sent_away(gateway, who: str) -> None:
 
 
 @pytest.mark.fault("S18")
-def test_the_preamble_is_ours_and_empty(gateway) -> None:
+def test_the_preamble_is_ours_and_empty(gateway: Gateway) -> None:
     """128 zero bytes: no program hides in it, whatever a data set begins with."""
     study = new_uid()
     with Peer(gateway.dicom_port) as peer:

@@ -32,6 +32,7 @@ from tests.support.envelopes import envelope
 from tests.support.gateway import (
     PATIENCE,
     Gateway,
+    Gateways,
     Peer,
     Store,
     get,
@@ -94,7 +95,7 @@ class Clock:
 
 @pytest.mark.fault("F71")
 @pytest.mark.parametrize("jump", ["+1d", "-1d", "+3650d"])
-def test_a_clock_that_jumps_moves_no_timer(start, tmp_path, jump: str) -> None:
+def test_a_clock_that_jumps_moves_no_timer(start: Gateways, tmp_path: Path, jump: str) -> None:
     """While an envelope waits to be quiet, and while an upload waits to be tried again."""
     clock = Clock(tmp_path)
     with running(Store(tmp_path / "up")) as first:
@@ -144,7 +145,7 @@ assert Retention(spool, None, 10).run() == [ticket.id]
 
 
 @pytest.mark.fault("F71")
-def test_a_clock_that_jumps_deletes_nothing_early(tmp_path) -> None:
+def test_a_clock_that_jumps_deletes_nothing_early(tmp_path: Path) -> None:
     clock = Clock(tmp_path)
     command = [sys.executable, "-c", RETAIN, str(tmp_path / "spool"), str(tmp_path / "clock")]
     env = {**os.environ, **clock.env}
@@ -159,7 +160,7 @@ OLD_SPOOL = HERE / "data" / "spool-format-1"
 
 
 @pytest.mark.fault("F72")
-def test_a_spool_of_format_1_is_read(start, store, tmp_path) -> None:
+def test_a_spool_of_format_1_is_read(start: Gateways, store: Store, tmp_path: Path) -> None:
     shutil.copytree(OLD_SPOOL / "spool", tmp_path / "own" / "spool")
     for path in (tmp_path / "own" / "spool").rglob(".keep"):
         path.unlink()
@@ -174,7 +175,7 @@ def test_a_spool_of_format_1_is_read(start, store, tmp_path) -> None:
 
 
 @pytest.mark.fault("F72")
-def test_an_upgrade_under_load_loses_nothing(start, store) -> None:
+def test_an_upgrade_under_load_loses_nothing(start: Gateways, store: Store) -> None:
     """Drain, then another start on the same spool, while senders go on."""
     own = [start(store.port, builder=PATIENT)]
     ledger = Ledger()
@@ -209,7 +210,7 @@ def test_an_upgrade_under_load_loses_nothing(start, store) -> None:
 
 
 @pytest.mark.fault("F73")
-def test_a_newer_spool_is_refused_and_not_touched(start, tmp_path) -> None:
+def test_a_newer_spool_is_refused_and_not_touched(start: Gateways, tmp_path: Path) -> None:
     own = start(builder=PATIENT)
     modality(own).send(instances("1.2.826.73", 2))
     own.child.kill()
@@ -230,7 +231,7 @@ def test_a_newer_spool_is_refused_and_not_touched(start, tmp_path) -> None:
 
 @pytest.mark.fault("F73")
 @pytest.mark.parametrize("record", ["draft.json", "ticket"])
-def test_a_record_of_another_format_is_kept_for_a_person(start, record: str) -> None:
+def test_a_record_of_another_format_is_kept_for_a_person(start: Gateways, record: str) -> None:
     """In a spool that is ours otherwise: nothing guesses at what it means; nothing deletes it."""
     own = start(builder=PATIENT if record == "draft.json" else QUICK)
     data = instances("1.2.826.73.1", 2)
@@ -260,7 +261,7 @@ def test_a_record_of_another_format_is_kept_for_a_person(start, record: str) -> 
 
 
 @pytest.mark.fault("F74")
-def test_leftovers_are_swept_and_foreign_files_are_not(start, store) -> None:
+def test_leftovers_are_swept_and_foreign_files_are_not(start: Gateways, store: Store) -> None:
     shared = (
         {path.name for path in Path("/dev/shm").iterdir()} if Path("/dev/shm").is_dir() else set()
     )
@@ -296,7 +297,7 @@ def test_leftovers_are_swept_and_foreign_files_are_not(start, store) -> None:
 
 
 @pytest.mark.fault("F75")
-def test_a_second_daemon_on_the_same_spool_is_refused(start, tmp_path) -> None:
+def test_a_second_daemon_on_the_same_spool_is_refused(start: Gateways, tmp_path: Path) -> None:
     own = start()
     second = subprocess.run(
         [sys.executable, "-m", "fastjmix", "run", "-c", "config.toml"],
@@ -309,7 +310,7 @@ def test_a_second_daemon_on_the_same_spool_is_refused(start, tmp_path) -> None:
 
 
 @pytest.mark.fault("F76")
-def test_a_hangup_with_a_broken_configuration_changes_nothing(start) -> None:
+def test_a_hangup_with_a_broken_configuration_changes_nothing(start: Gateways) -> None:
     """There is no reload: SIGHUP says so, ends nothing, and the old configuration goes on."""
     own = start(builder=QUICK)
     own.wait_for("http_listening")
@@ -385,7 +386,7 @@ def works_unheard(child: subprocess.Popen[bytes], spool: Path, associations: int
 
 
 @pytest.mark.fault("F77")
-def test_stderr_closed(tmp_path) -> None:
+def test_stderr_closed(tmp_path: Path) -> None:
     """No file takes its number: log lines in an envelope would be found below."""
     with unheard(tmp_path, "log.txt", preexec_fn=lambda: [os.close(n) for n in (0, 1, 2)]) as child:
         works_unheard(child, tmp_path / "spool", 10)
@@ -393,13 +394,13 @@ def test_stderr_closed(tmp_path) -> None:
 
 
 @pytest.mark.fault("F77")
-def test_the_log_disk_is_full(tmp_path) -> None:
+def test_the_log_disk_is_full(tmp_path: Path) -> None:
     with Path("/dev/full").open("wb") as full, unheard(tmp_path, "/dev/full", stderr=full) as child:
         works_unheard(child, tmp_path / "spool", 10)
 
 
 @pytest.mark.fault("F77")
-def test_nobody_reads_the_log(tmp_path) -> None:
+def test_nobody_reads_the_log(tmp_path: Path) -> None:
     """A pipe that is full before the gateway starts; what is dropped is counted."""
     reader, writer = os.pipe()
     fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
@@ -421,7 +422,7 @@ def test_nobody_reads_the_log(tmp_path) -> None:
 
 
 @pytest.mark.fault("F77")
-def test_the_journal_does_not_read(tmp_path) -> None:
+def test_the_journal_does_not_read(tmp_path: Path) -> None:
     """systemd gives a socket for stderr."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     with ours, theirs:
@@ -479,7 +480,9 @@ FAULTS = [
 
 @pytest.mark.fault("F78")
 @pytest.mark.parametrize(("point", "what"), FAULTS)
-def test_a_fault_of_ours_at_every_point(start, store, point: str, what: str) -> None:
+def test_a_fault_of_ours_at_every_point(
+    start: Gateways, store: Store, point: str, what: str
+) -> None:
     """An exception: answered with a failure, or the process is started again. Nothing is lost, and
     nothing goes on half-dead: what was to be done is done in the end. A kill: the same.
 
@@ -526,7 +529,7 @@ def test_points_cost_nothing_when_unset() -> None:
 @pytest.mark.parametrize(
     "text", ["nowhere:kill:1", "packer.synced:explode:1", "packer.synced:kill:0", "packer.synced"]
 )
-def test_a_point_that_does_not_exist_is_the_operators(tmp_path, text: str) -> None:
+def test_a_point_that_does_not_exist_is_the_operators(tmp_path: Path, text: str) -> None:
     write_config(tmp_path, DEAD_PORT)
     done = subprocess.run(
         [sys.executable, "-m", "fastjmix", "run", "-c", "config.toml"],
@@ -551,7 +554,9 @@ def standing_still(own: Gateway) -> int:
 
 @pytest.mark.fault("F79")
 @pytest.mark.parametrize("while_", ["seal.written", "uploader.body", "delivered"])
-def test_an_instance_for_an_envelope_that_is_closed(start, store, while_: str) -> None:
+def test_an_instance_for_an_envelope_that_is_closed(
+    start: Gateways, store: Store, while_: str
+) -> None:
     """A new envelope of the same study; together they are what was sent."""
     env = {} if while_ == "delivered" else {VARIABLE: f"{while_}:stop:1"}
     own = start(store.port, env=env, builder=QUICK)
@@ -611,7 +616,7 @@ def private_kb(pid: int) -> int:
 
 
 @pytest.mark.fault("F81")
-def test_a_restart_with_a_backlog(start) -> None:
+def test_a_restart_with_a_backlog(start: Gateways) -> None:
     """The port is open soon, and an envelope that waits costs the uploader little memory."""
     count = by_form(5_000, 100_000)
     own = start(builder=QUICK)
@@ -641,7 +646,7 @@ def test_a_restart_with_a_backlog(start) -> None:
 
 
 @pytest.mark.fault("S26")
-def test_every_path_is_the_owners_alone(start, store, tmp_path) -> None:
+def test_every_path_is_the_owners_alone(start: Gateways, store: Store, tmp_path: Path) -> None:
     """While an envelope is built, an instance spilled, one sealed, one sent; and the log file."""
     old = os.umask(0)  # the worst that a gateway can be started with
     try:
@@ -696,7 +701,7 @@ def mapped(pid: int, name: str) -> mmap.mmap:
 @pytest.mark.fault("S27")
 @pytest.mark.once
 @pytest.mark.parametrize("name", ["memfd:fastjmix-control", "memfd:fastjmix-lanes"])
-def test_random_writes_into_the_shared_memory(start, name: str) -> None:
+def test_random_writes_into_the_shared_memory(start: Gateways, name: str) -> None:
     """A fault of ours may be raised and a child started again; none may die of a wild access."""
     own = start(
         builder=QUICK,
@@ -762,7 +767,7 @@ token = "{token}"
 
 @pytest.mark.fault("S28")
 @pytest.mark.parametrize("source", ["the file", "the environment"])
-def test_the_token_is_only_where_it_is_used(start, source: str) -> None:
+def test_the_token_is_only_where_it_is_used(start: Gateways, source: str) -> None:
     own = start(
         env={"JMIX_TOKEN": SECRET} if source == "the environment" else {"UNRELATED": "1"},
         fastjmix=AUTHENTICATION.format(token=SECRET if source == "the file" else "${JMIX_TOKEN}"),
@@ -779,7 +784,7 @@ def test_the_token_is_only_where_it_is_used(start, source: str) -> None:
 
 
 @pytest.mark.fault("S28")
-def test_the_token_is_used(start, tmp_path) -> None:
+def test_the_token_is_used(start: Gateways, tmp_path: Path) -> None:
     """Taken from the environment, through the second beginning, to the upstream."""
     token = tmp_path / "token"
     token.write_text(SECRET)
@@ -801,7 +806,7 @@ def descriptors(pid: int) -> list[str]:
 
 
 @pytest.mark.fault("S28")
-def test_children_keep_what_they_need(start) -> None:
+def test_children_keep_what_they_need(start: Gateways) -> None:
     """No file of secrets is open anywhere; lanes only where they are used; no new privileges."""
     own = start(fastjmix="packers = 2")
     own.wait_for("http_listening")
@@ -827,7 +832,7 @@ def test_children_keep_what_they_need(start) -> None:
 
 
 @pytest.mark.fault("S28")
-def test_a_foreign_vault_is_refused(tmp_path) -> None:
+def test_a_foreign_vault_is_refused(tmp_path: Path) -> None:
     """Only we set that variable, for ourselves."""
     write_config(tmp_path, DEAD_PORT)
     with (tmp_path / "own").open("wb") as file:

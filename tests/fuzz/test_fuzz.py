@@ -39,7 +39,9 @@ SECS = by_form(FAST_SECS, NIGHTLY_SECS)
 @pytest.mark.once
 @pytest.mark.timeout(build.BUILD_SECS + SECS + run.START_SECS + 120)
 @pytest.mark.parametrize("name", run.TARGETS)
-def test_fuzzing_finds_nothing(name: str, tmp_path, capsys) -> None:
+def test_fuzzing_finds_nothing(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     if NIGHTLY:
         options = [f"-runs={NIGHTLY_RUNS[name]}", f"-max_total_time={NIGHTLY_SECS}", "-seed=0"]
     else:
@@ -83,7 +85,7 @@ def test_the_corpus_stays_small() -> None:
         ("raising", b"FAIL", "AssertionError: the invariant"),
     ],
 )
-def test_a_deliberate_fault_is_found(fault: str, word: bytes, report: str, tmp_path) -> None:
+def test_a_deliberate_fault_is_found(fault: str, word: bytes, report: str, tmp_path: Path) -> None:
     (tmp_path / "seed").write_bytes(word[:2])
     options = ["-max_total_time=60", "-seed=1"]
     outcome = run.run(f"control.{fault}", options, [tmp_path], 60)

@@ -16,6 +16,7 @@ import socket
 import struct
 import time
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ from tests.support.dicom_peers import (
     together,
     works,
 )
-from tests.support.gateway import Gateway, Peer, get, running, until
+from tests.support.gateway import Gateway, Gateways, Peer, get, running, until
 
 HERE = Path(__file__).resolve().parents[1]
 MACHINE_SECS = 10
@@ -52,7 +53,7 @@ CT = wire.context(1, wire.CT, wire.EXPLICIT)
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory):
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     with running(Gateway(tmp_path_factory.mktemp("gateway"), 9)) as process:
         yield process
 
@@ -70,7 +71,7 @@ def is_taken(request: bytes) -> bool:
 
 
 @pytest.mark.parametrize("off", [-1, 0, 1])
-def test_bytes_of_a_request(gateway, off: int) -> None:
+def test_bytes_of_a_request(gateway: Gateway, off: int) -> None:
     plain = wire.associate_rq(CT)
     left = associate_rq.ASSOCIATE_RQ_MAX + off - (len(plain) - 6)
     padding = b""
@@ -112,7 +113,7 @@ def test_items_in_all(off: int) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 7, 8, 9, 0])
-def test_the_peers_own_maximum_length(gateway, size: int) -> None:
+def test_the_peers_own_maximum_length(gateway: Gateway, size: int) -> None:
     """0: unlimited."""
     with Peer(gateway.dicom_port) as peer:
         peer.associate(max_pdu=size)
@@ -241,7 +242,7 @@ def test_depth_of_sequences(depth: int) -> None:
 
 @pytest.mark.parametrize("off", [-1, 0, 1])
 @pytest.mark.parametrize("filler", [b"x", None], ids=["in one look", "in several looks"])
-def test_inflated_bytes_that_are_searched(gateway, filler: bytes | None, off: int) -> None:
+def test_inflated_bytes_that_are_searched(gateway: Gateway, filler: bytes | None, off: int) -> None:
     """The last byte of the last UID is the one that must lie within INFLATE_MAX; a good deal comes
     behind it. `filler` is packed to nothing, so that the whole is there at the first look, or not
     at all."""
@@ -301,7 +302,7 @@ min_bytes_per_sec = 0
 """
 
 
-def test_a_silent_peer_is_ended_at_its_limit(start) -> None:
+def test_a_silent_peer_is_ended_at_its_limit(start: Gateways) -> None:
     """Neither before nor, but for the half second between two looks and a slow machine's share,
     after it. Each limit is another, and the log says which of them it was."""
     own = start(endpoint=PATIENT_LIMITS, fastjmix="lane_bytes = 1048576")
@@ -330,7 +331,7 @@ def test_a_silent_peer_is_ended_at_its_limit(start) -> None:
 # -- how many --------------------------------------------------------------------------------------
 
 
-def test_connections_without_an_association(start) -> None:
+def test_connections_without_an_association(start: Gateways) -> None:
     """One more than max_half_open is closed at once; the others may go on."""
     own = start(endpoint="max_half_open = 5")
     peers = [Peer(own.dicom_port) for _ in range(5)]
@@ -355,7 +356,7 @@ def turned_away(own: Gateway) -> float:
     return float(re.findall(r"turned_away_total\S* ([\d.]+)", metrics)[-1])
 
 
-def test_an_address_that_fills_the_door_gives_way_to_another(start) -> None:
+def test_an_address_that_fills_the_door_gives_way_to_another(start: Gateways) -> None:
     own = start(endpoint="max_half_open = 5")
     greedy = [Peer(own.dicom_port) for _ in range(5)]
     for number in range(3):  # others come in, one after the other, until places are even
@@ -373,7 +374,7 @@ def test_an_address_that_fills_the_door_gives_way_to_another(start) -> None:
 
 
 @pytest.mark.parametrize("limit", [1, 3])
-def test_associations_of_a_listener(start, limit: int) -> None:
+def test_associations_of_a_listener(start: Gateways, limit: int) -> None:
     own = start(endpoint=f"max_associations = {limit}")
     peers = [Peer(own.dicom_port) for _ in range(limit + 1)]
     answers = [peer.associate() for peer in peers]
@@ -387,7 +388,7 @@ def test_associations_of_a_listener(start, limit: int) -> None:
         peer.socket.close()
 
 
-def test_associations_of_a_calling_ae_title(start) -> None:
+def test_associations_of_a_calling_ae_title(start: Gateways) -> None:
     own = start(
         endpoint="""
 [endpoints.dicom_receiver.options.aet_table]
@@ -403,7 +404,7 @@ MORE = { }
         peer.socket.close()
 
 
-def test_connections_that_do_not_close(start) -> None:
+def test_connections_that_do_not_close(start: Gateways) -> None:
     """CLOSING_MAX of them may wait after a rejection; then who waited longest is closed."""
     own = start(fastjmix="lane_bytes = 1048576", endpoint="acse_timeout_secs = 3600")
     works(own)
@@ -443,7 +444,7 @@ def is_reset(peer: Peer) -> bool:
 # -- peers that run ahead --------------------------------------------------------------------------
 
 
-def test_who_does_not_read_responses_is_not_read(start) -> None:
+def test_who_does_not_read_responses_is_not_read(start: Gateways) -> None:
     """No more of its responses are kept than one: memory stays as it was."""
     own = start(fastjmix="lane_bytes = 1048576")
     works(own)
@@ -469,7 +470,7 @@ def test_who_does_not_read_responses_is_not_read(start) -> None:
 
 
 @pytest.mark.parametrize("off", [-1, 0, 1])
-def test_messages_of_one_turn_are_all_answered(gateway, off: int) -> None:
+def test_messages_of_one_turn_are_all_answered(gateway: Gateway, off: int) -> None:
     count = connection.ANSWERS_A_TURN + off
     with Peer(gateway.dicom_port) as peer:
         peer.associate()

@@ -18,7 +18,7 @@ from tests.core.test_core import Pair
 from tests.core.test_core import message as core_message
 from tests.support import wire
 from tests.support.dicom_peers import archives, new_uid
-from tests.support.gateway import Gateway, Peer, images, running, until
+from tests.support.gateway import Gateway, Gateways, Peer, images, running, until
 from tests.support.nodes import to
 from tests.uploader.test_process import whole_config
 
@@ -27,7 +27,7 @@ AT_ONCE = "release_grace_secs = 0.1"
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory) -> Iterator[Gateway]:
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     with running(Gateway(tmp_path_factory.mktemp("gateway"), 9, builder=AT_ONCE)) as process:
         yield process
 
@@ -70,7 +70,7 @@ def two_members(own: Gateway) -> int:
 
 
 @pytest.mark.parametrize("off", [-1, 0, 1])
-def test_bytes_of_an_envelope(gateway: Gateway, start, off: int) -> None:
+def test_bytes_of_an_envelope(gateway: Gateway, start: Gateways, off: int) -> None:
     """The second instance of a study goes into the first one's envelope if there is room for its
     last byte."""
     own = start(builder=f"{AT_ONCE}\nmax_envelope_bytes = {two_members(gateway) + off}")
@@ -78,14 +78,14 @@ def test_bytes_of_an_envelope(gateway: Gateway, start, off: int) -> None:
     assert sizes(own, STUDY, 2) == ([1, 1] if off < 0 else [2])
 
 
-def test_an_instance_larger_than_an_envelope_has_one_of_its_own(start) -> None:
+def test_an_instance_larger_than_an_envelope_has_one_of_its_own(start: Gateways) -> None:
     own = start(builder=f"{AT_ONCE}\nmax_envelope_bytes = 1")
     send(own, STUDY, 2)
     assert sizes(own, STUDY, 2) == [1, 1]
 
 
 @pytest.mark.parametrize("off", [-1, 0, 1])
-def test_instances_of_an_envelope(start, off: int) -> None:
+def test_instances_of_an_envelope(start: Gateways, off: int) -> None:
     own = start(builder=f"{AT_ONCE}\nmax_envelope_instances = 3")
     send(own, STUDY, 3 + off)
     assert sizes(own, STUDY, 3 + off) == {-1: [2], 0: [3], 1: [1, 3]}[off]

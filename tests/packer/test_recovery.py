@@ -162,7 +162,9 @@ def data_sets(draw: st.DrawFn, uid: str, study: str, number: int) -> bytes:
                            HealthCheck.data_too_large],
 )  # fmt: skip
 @given(data=st.data(), count=st.integers(1, 4))
-def test_recovery_understands_whatever_reception_took(tmp_path, data, count: int) -> None:
+def test_recovery_understands_whatever_reception_took(
+    tmp_path: Path, data: st.DataObject, count: int
+) -> None:
     """Reception seals an envelope, and recovery a copy of its draft: both describe every instance
     alike. So they do without the keys that older drafts lack."""
     shutil.rmtree(tmp_path, ignore_errors=True)
@@ -211,7 +213,9 @@ def at_the_edge(kind: int, off: int) -> bytes:
 @pytest.mark.fault("F85")
 @pytest.mark.parametrize("off", [-2, -1, 0, 1, 2])
 @pytest.mark.parametrize("kind", [0, 1, 2])
-def test_uids_at_the_edge_of_what_waits_for_them(reception, tmp_path, kind: int, off: int) -> None:
+def test_uids_at_the_edge_of_what_waits_for_them(
+    reception: Reception, tmp_path: Path, kind: int, off: int
+) -> None:
     data = at_the_edge(kind, off)
     assert reception.store(data, "1.2.826.6.1") == 0
     left = reception.as_a_kill_leaves_it(tmp_path / "left")
@@ -223,7 +227,7 @@ def test_uids_at_the_edge_of_what_waits_for_them(reception, tmp_path, kind: int,
 @pytest.mark.fault("F85")
 @pytest.mark.parametrize("off", [-1, 0, 1])
 @pytest.mark.parametrize("far", [False, True], ids=["in one look", "in several looks"])
-def test_uids_at_the_edge_of_what_is_inflated(tmp_path, far: bool, off: int) -> None:
+def test_uids_at_the_edge_of_what_is_inflated(tmp_path: Path, far: bool, off: int) -> None:
     elements = strange.parts("1.2.826.6.1", "1.2.826.6", "1.2.826.6.0", 1)
     size = _core.INFLATE_MAX + off - sum(map(len, elements[:9])) - 12
     value = random.Random(off).randbytes(size) if far else bytes(size)
@@ -241,7 +245,9 @@ def test_uids_at_the_edge_of_what_is_inflated(tmp_path, far: bool, off: int) -> 
 
 @pytest.mark.fault("F85")
 @pytest.mark.parametrize("form", strange.FORMS, ids=lambda form: form.__name__)
-def test_every_strange_form_is_taken_and_recovered(reception, tmp_path, form) -> None:
+def test_every_strange_form_is_taken_and_recovered(
+    reception: Reception, tmp_path: Path, form
+) -> None:
     """In the smallest lane; an ordinary instance before it and one behind it."""
     rng = random.Random(5)
     sent = {
@@ -278,7 +284,7 @@ def mixed(reception: Reception) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def lesser_reader(monkeypatch) -> None:
+def lesser_reader(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes recovery read ordinary heads only, as another version might."""
 
     def read(read_at: Any, offset: int, size: int, syntax: str, **options: bool) -> Any:
@@ -292,7 +298,7 @@ def lesser_reader(monkeypatch) -> None:
 
 @pytest.mark.fault("F85")
 def test_what_reception_noted_places_a_member_that_is_not_understood(
-    reception, mixed, lesser_reader, tmp_path
+    reception: Reception, mixed: dict[str, bytes], lesser_reader: None, tmp_path: Path
 ) -> None:
     left = reception.as_a_kill_leaves_it(tmp_path / "left")
     assert [outcome.damages for outcome in recovered(left)] == [[]]
@@ -316,7 +322,7 @@ def test_what_reception_noted_places_a_member_that_is_not_understood(
 @pytest.mark.fault("F85")
 @pytest.mark.parametrize("without", ["the journal", "the study"])
 def test_a_member_that_nothing_explains_costs_itself(
-    reception, mixed, lesser_reader, tmp_path, without: str
+    reception: Reception, mixed: dict[str, bytes], lesser_reader: None, tmp_path: Path, without: str
 ) -> None:
     """The others are delivered, and its bytes are kept for a person."""
     changed = {"study": None} if without == "the study" else {}
@@ -336,7 +342,9 @@ def test_a_member_that_nothing_explains_costs_itself(
 
 
 @pytest.mark.fault("F85")
-def test_a_copy_keeps_the_notes(reception, mixed, lesser_reader, tmp_path) -> None:
+def test_a_copy_keeps_the_notes(
+    reception: Reception, mixed: dict[str, bytes], lesser_reader: None, tmp_path: Path
+) -> None:
     """The archive is suspect, its members go to a fresh draft, and are read there once more."""
     left = reception.as_a_kill_leaves_it(tmp_path / "left")
     (draft,) = left.building.iterdir()
@@ -354,7 +362,9 @@ def test_a_copy_keeps_the_notes(reception, mixed, lesser_reader, tmp_path) -> No
     st.lists(st.integers(0, 1 << 30), max_size=3),
     st.integers(0, 1 << 30),
 )
-def test_a_journal_with_notes(tmp_path_factory, written, flips, cut: int) -> None:
+def test_a_journal_with_notes(
+    tmp_path_factory: pytest.TempPathFactory, written, flips, cut: int
+) -> None:
     """It is read as it was written, also by a reader without notes. A torn or flipped record is
     left out, and no other."""
     directory = tmp_path_factory.getbasetemp() / "journal"
@@ -387,7 +397,7 @@ def test_a_journal_with_notes(tmp_path_factory, written, flips, cut: int) -> Non
 
 
 @pytest.mark.parametrize("off", [-1, 0, 1])
-def test_bytes_of_a_note(tmp_path, off: int) -> None:
+def test_bytes_of_a_note(tmp_path: Path, off: int) -> None:
     text = b"x" * (journal.NOTE_BYTES_MAX + off)
     written = journal.note(7, text) + journal.record(1, 2)
     (tmp_path / journal.NAME).write_bytes(written)
@@ -416,7 +426,7 @@ for left in spool.drafts.leftovers():
 
 
 @pytest.mark.fault("F85")
-def test_recovery_takes_no_more_memory_than_a_head(reception, tmp_path) -> None:
+def test_recovery_takes_no_more_memory_than_a_head(reception: Reception, tmp_path: Path) -> None:
     """One element of 2.2 GB is among the first, and another behind the UIDs; beside it is an
     ordinary study. (The element is a hole in the file: only its zeros are read.)"""
     assert reception.store(wire.data_set("1.2.826.9.9", study="1.2.826.9"), "1.2.826.9.9") == 0
@@ -531,7 +541,7 @@ def member_of(number: int) -> bytes:
 
 
 @pytest.mark.fault("F85")
-def test_a_journal_that_promises_what_no_disk_holds(tmp_path) -> None:
+def test_a_journal_that_promises_what_no_disk_holds(tmp_path: Path) -> None:
     whole = member_of(0)
     written = journal.record(0, len(whole)) + journal.record(len(whole), 1 << 62)
     spool = left_draft(tmp_path, [whole], written)
@@ -543,7 +553,7 @@ def test_a_journal_that_promises_what_no_disk_holds(tmp_path) -> None:
 
 
 @pytest.mark.fault("F85")
-def test_a_member_with_another_name_than_it_would_get_is_copied(tmp_path) -> None:
+def test_a_member_with_another_name_than_it_would_get_is_copied(tmp_path: Path) -> None:
     """Documents and central directory use the same names, whichever version wrote the draft."""
     spool = left_draft(tmp_path, [member_of(4), member_of(2)], b"")
     assert not any(outcome.damages for outcome in recovered(spool))
@@ -556,7 +566,9 @@ def test_a_member_with_another_name_than_it_would_get_is_copied(tmp_path) -> Non
 
 
 @pytest.mark.fault("F85")
-def test_a_draft_that_has_gone_is_over(reception, mixed, tmp_path) -> None:
+def test_a_draft_that_has_gone_is_over(
+    reception: Reception, mixed: dict[str, bytes], tmp_path: Path
+) -> None:
     left = reception.as_a_kill_leaves_it(tmp_path / "left")
     (leftover,) = left.drafts.leftovers()
     assert recover(left, leftover, "packer-0").ticket is not None

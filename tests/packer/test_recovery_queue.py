@@ -69,7 +69,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 
 @pytest.mark.fault("F85")
-def test_a_draft_that_fails_for_days_is_tried_for_days(site) -> None:
+def test_a_draft_that_fails_for_days_is_tried_for_days(site: Site) -> None:
     """The pause has a value after any number of failures: 2,000 are more than a day."""
     recovery = Recovery(site.leftover)
     for _ in range(2000):
@@ -83,7 +83,7 @@ def test_a_draft_that_fails_for_days_is_tried_for_days(site) -> None:
 
 
 @pytest.mark.fault("F85")
-def test_want_of_memory_is_no_verdict_on_a_draft(site) -> None:
+def test_want_of_memory_is_no_verdict_on_a_draft(site: Site) -> None:
     recovery = Recovery(site.leftover)
     for _ in range(10 * FAULTS_MAX):
         site.ends(recovery, MemoryError())
@@ -94,7 +94,7 @@ def test_want_of_memory_is_no_verdict_on_a_draft(site) -> None:
 
 @pytest.mark.fault("F85")
 @pytest.mark.parametrize("problem", [RecursionError("deep"), KeyError("profile"), EOFError()])
-def test_a_fault_of_ours_is_tried_once_more_and_then_kept(site, problem: Exception) -> None:
+def test_a_fault_of_ours_is_tried_once_more_and_then_kept(site: Site, problem: Exception) -> None:
     """Failures of the disk before it do not count."""
     recovery = Recovery(site.leftover)
     site.ends(recovery, OSError(5, "Input/output error"))
@@ -108,7 +108,7 @@ def test_a_fault_of_ours_is_tried_once_more_and_then_kept(site, problem: Excepti
 
 
 @pytest.mark.fault("F85")
-def test_what_cannot_even_be_kept_is_tried_again(site) -> None:
+def test_what_cannot_even_be_kept_is_tried_again(site: Site) -> None:
     """rejected/ cannot be written: nothing is deleted, and the loop goes on."""
     recovery = Recovery(site.leftover, faults=FAULTS_MAX)
     site.spool.rejected.rmdir()
@@ -122,7 +122,7 @@ def test_what_cannot_even_be_kept_is_tried_again(site) -> None:
 
 
 @pytest.mark.fault("F85")
-def test_no_thread_is_no_end_of_the_loop(site, monkeypatch) -> None:
+def test_no_thread_is_no_end_of_the_loop(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """As where a cgroup allows no more processes."""
 
     def fails(_: threading.Thread) -> None:
@@ -138,7 +138,7 @@ def test_no_thread_is_no_end_of_the_loop(site, monkeypatch) -> None:
 
 
 @pytest.mark.fault("F85")
-def test_drafts_that_failed_wait_behind_those_that_did_not(site) -> None:
+def test_drafts_that_failed_wait_behind_those_that_did_not(site: Site) -> None:
     """While the thread is busy, one that failed is due again, and two others are found."""
     order: list[str] = []
     gate = threading.Event()
@@ -158,7 +158,7 @@ def test_drafts_that_failed_wait_behind_those_that_did_not(site) -> None:
 
 @pytest.mark.fault("F85")
 @pytest.mark.parametrize("replaces", ["", ".", "..", "../left", 7])
-def test_a_draft_that_names_no_draft_is_kept(site, replaces: object) -> None:
+def test_a_draft_that_names_no_draft_is_kept(site: Site, replaces: object) -> None:
     """fastjmix writes no such recipe; the draft may hold what was acknowledged."""
     recipe = site.leftover.directory / "draft.json"
     told = orjson.loads(recipe.read_bytes())
@@ -181,7 +181,7 @@ def test_a_draft_that_names_no_draft_is_kept(site, replaces: object) -> None:
         {"study": "{}"},
     ],
 )
-def test_a_recipe_that_is_none_of_ours_costs_its_draft(site, changed) -> None:
+def test_a_recipe_that_is_none_of_ours_costs_its_draft(site: Site, changed) -> None:
     """Sealed, or kept after two attempts; the loop goes on."""
     recipe = replace(site.leftover.recipe, **changed)
     recovery = Recovery(Leftover(site.leftover.id, site.leftover.directory, recipe))
@@ -197,7 +197,7 @@ def test_a_recipe_that_is_none_of_ours_costs_its_draft(site, changed) -> None:
     "changed",
     [{"published": "x"}, {"published": [1]}, {"profile": 7}, {"digest": None}, {"packer": None}],
 )
-def test_a_draft_whose_recipe_has_bad_values_is_kept(site, changed) -> None:
+def test_a_draft_whose_recipe_has_bad_values_is_kept(site: Site, changed) -> None:
     """The start keeps it in rejected/: no packer ever takes it up."""
     path = site.leftover.directory / "draft.json"
     path.write_bytes(orjson.dumps({**orjson.loads(path.read_bytes()), **changed}))
@@ -209,7 +209,7 @@ def test_a_draft_whose_recipe_has_bad_values_is_kept(site, changed) -> None:
 
 
 @pytest.mark.fault("F85")
-def test_a_leftover_without_a_recipe_costs_itself(site, tmp_path) -> None:
+def test_a_leftover_without_a_recipe_costs_itself(site: Site, tmp_path: Path) -> None:
     """Its recipe names no profile: two attempts, and it is kept."""
     recovery = Recovery(Leftover(site.leftover.id, site.leftover.directory))
     for _ in range(FAULTS_MAX):

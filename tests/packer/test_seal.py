@@ -25,7 +25,17 @@ from fastjmix.jmix.write import encryption
 from fastjmix.jmix.write.assertions import verify_assertions
 from fastjmix.jmix.write.signing import verify_manifest
 from tests.support.disks import Memory
-from tests.support.gateway import Gateway, Peer, Store, get, images_in, members, running, until
+from tests.support.gateway import (
+    Gateway,
+    Gateways,
+    Peer,
+    Store,
+    get,
+    images_in,
+    members,
+    running,
+    until,
+)
 from tests.support.ledger import Ledger, Modality, digest, instances
 
 NOWHERE = 9  # nobody listens: what was sealed stays in outbox/
@@ -103,7 +113,9 @@ def check(own: Gateway, ledger: Ledger) -> None:
 
 
 @pytest.mark.parametrize("dialect", encryption.DIALECTS)
-def test_a_study_is_encrypted_as_the_dialect_has_it(start, tmp_path, dialect: str) -> None:
+def test_a_study_is_encrypted_as_the_dialect_has_it(
+    start: Gateways, tmp_path: Path, dialect: str
+) -> None:
     keys_at = tmp_path / "own" / "pipelines"
     keys_at.mkdir(parents=True)
     (keys_at / "signer.pem").write_bytes(SIGNER.pem())
@@ -201,7 +213,7 @@ def test_keys_are_made_once(tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_what_skip_hashing_leaves(start) -> None:
+def test_what_skip_hashing_leaves(start: Gateways) -> None:
     own = start(builder=builder("js", f"{QUICK}\nskip_hashing = true\nskip_listing = true"))
     send(own)
     (archive,) = sealed(own)
@@ -216,7 +228,7 @@ SEAL = [point for point in POINTS if point.startswith("encrypt.")]
 
 
 @pytest.mark.parametrize("point", [*SEAL, "seal.published", "seal.removed"])
-def test_a_packer_killed_while_it_encrypts(start, point: str) -> None:
+def test_a_packer_killed_while_it_encrypts(start: Gateways, point: str) -> None:
     """No instance is lost, no step is left unfinished, and one id has one content."""
     own = start(at=f"{point}:kill:1")
     ledger = send(own)
@@ -233,7 +245,7 @@ def test_a_packer_killed_while_it_encrypts(start, point: str) -> None:
         ("encrypt.settled", "eio"),
     ],
 )
-def test_a_fault_while_it_encrypts(start, point: str, action: str) -> None:
+def test_a_fault_while_it_encrypts(start: Gateways, point: str, action: str) -> None:
     """The envelope is sealed in the end, and the next study is accepted in any case."""
     own = start(at=f"{point}:{action}:1")
     ledger = send(own)
@@ -242,7 +254,7 @@ def test_a_fault_while_it_encrypts(start, point: str, action: str) -> None:
     assert send(own, "1.2.826.6", 1).acknowledged
 
 
-def test_a_restart_finishes_what_was_settled(start) -> None:
+def test_a_restart_finishes_what_was_settled(start: Gateways) -> None:
     """The whole gateway is killed with the encrypted archive complete in building/."""
     own = start(at="encrypt.settled:stop:1")
     ledger = send(own)
@@ -258,7 +270,7 @@ def test_a_restart_finishes_what_was_settled(start) -> None:
     assert archive.read_bytes() == secret
 
 
-def test_a_member_damaged_before_it_is_encrypted_is_found(start) -> None:
+def test_a_member_damaged_before_it_is_encrypted_is_found(start: Gateways) -> None:
     own = start(builder=builder(extra="release_grace_secs = 60"))
     ledger = Ledger()
     with Peer(own.dicom_port) as peer:
@@ -287,7 +299,7 @@ def test_a_member_damaged_before_it_is_encrypted_is_found(start) -> None:
 # -- time and space ------------------------------------------------------------------------------
 
 
-def test_others_are_answered_while_a_large_study_is_encrypted(start) -> None:
+def test_others_are_answered_while_a_large_study_is_encrypted(start: Gateways) -> None:
     """If they waited, the large one would be finished each time; a slow test may miss it once."""
     own = start(fastjmix="packers = 1")
     ledger, overlapped = Ledger(), 0
@@ -312,7 +324,7 @@ def test_others_are_answered_while_a_large_study_is_encrypted(start) -> None:
     check(own, ledger)
 
 
-def test_room_for_the_second_copy_is_kept(start, tmp_path) -> None:
+def test_room_for_the_second_copy_is_kept(start: Gateways, tmp_path: Path) -> None:
     """On a small disk instances are refused before their encryption lacks space."""
     with contextlib.closing(Memory(tmp_path / "own" / "spool", 64 << 20)):
         own = start(
@@ -335,7 +347,7 @@ def test_room_for_the_second_copy_is_kept(start, tmp_path) -> None:
         own.close()
 
 
-def test_ack_uploaded_is_answered_when_encrypting_fails(start) -> None:
+def test_ack_uploaded_is_answered_when_encrypting_fails(start: Gateways) -> None:
     """Success only after the upstream's answer: here there is not even an envelope."""
     own = start(at="encrypt.midway:enospc:1", endpoint='ack = "uploaded"')
     with Peer(own.dicom_port) as peer:

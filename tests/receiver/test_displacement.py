@@ -20,7 +20,7 @@ from fastjmix.receiver.displacement import HOLD_SECS, FullRejections, to_displac
 from fastjmix.receiver.states import State
 from tests.support import wire
 from tests.support.dicom_peers import CONGESTED, message
-from tests.support.gateway import Gateway, Peer, get, until
+from tests.support.gateway import Gateway, Gateways, Peer, get, until
 
 PLACES = 3
 QUICK = "from fastjmix.receiver import displacement as d; d.HOLD_SECS = 1.0; d.MEASURED_SECS = 0.5"
@@ -142,7 +142,7 @@ def displaced(own: Gateway) -> int:
 @pytest.mark.fault("S33")
 @pytest.mark.parametrize("how", BUSY)
 @pytest.mark.parametrize("newcomer", ["127.0.0.2", "127.0.0.1"])
-def test_who_stores_nothing_gives_way_to_a_newcomer(start, how, newcomer: str) -> None:
+def test_who_stores_nothing_gives_way_to_a_newcomer(start: Gateways, how, newcomer: str) -> None:
     """One of another address gives way, or (behind NAT) of the same. One ends, not all."""
     own = start()
     with busy(holding(own, "127.0.0.1"), how):
@@ -155,7 +155,7 @@ def test_who_stores_nothing_gives_way_to_a_newcomer(start, how, newcomer: str) -
 
 
 @pytest.mark.fault("S33")
-def test_it_is_told_and_keeps_its_place_until_then(start) -> None:
+def test_it_is_told_and_keeps_its_place_until_then(start: Gateways) -> None:
     own = start()
     first, second, third = holding(own, "127.0.0.1")
     assert not asks(own, "127.0.0.2")  # nobody has held a place for long
@@ -169,7 +169,7 @@ def test_it_is_told_and_keeps_its_place_until_then(start) -> None:
 
 
 @pytest.mark.fault("S33")
-def test_nothing_changes_while_there_are_places(start) -> None:
+def test_nothing_changes_while_there_are_places(start: Gateways) -> None:
     own = start()
     peers = holding(own, "127.0.0.1", PLACES - 1)
     begun = time.monotonic()
@@ -180,7 +180,7 @@ def test_nothing_changes_while_there_are_places(start) -> None:
 
 
 @pytest.mark.fault("S33")
-def test_an_address_that_stores_on_all_places_keeps_them(start) -> None:
+def test_an_address_that_stores_on_all_places_keeps_them(start: Gateways) -> None:
     own = start()
     begun = time.monotonic()
     with busy(holding(own, "127.0.0.1"), lambda peer: peer.store(wire.data_set()) and None):
@@ -190,7 +190,7 @@ def test_an_address_that_stores_on_all_places_keeps_them(start) -> None:
 
 
 @pytest.mark.fault("S33")
-def test_an_address_with_as_many_places_gets_no_more(start) -> None:
+def test_an_address_with_as_many_places_gets_no_more(start: Gateways) -> None:
     own = start(endpoint="max_associations = 4")
     storing, idle = holding(own, "127.0.0.2", 2), holding(own, "127.0.0.1", 2)
     begun = time.monotonic()
@@ -203,7 +203,9 @@ def test_an_address_with_as_many_places_gets_no_more(start) -> None:
 
 @pytest.mark.fault("S33")
 @pytest.mark.parametrize("alone", [True, False])
-def test_data_sets_that_drip_give_way_where_an_address_has_several(start, alone: bool) -> None:
+def test_data_sets_that_drip_give_way_where_an_address_has_several(
+    start: Gateways, alone: bool
+) -> None:
     """Above min_bytes_per_sec, for ever: one of its kind may be a slow line, three are not."""
     own = start()
     data = wire.data_set(pixels=bytes(40 << 20))
@@ -228,7 +230,7 @@ def test_data_sets_that_drip_give_way_where_an_address_has_several(start, alone:
 
 
 @pytest.mark.fault("S33")
-def test_a_data_set_that_comes_fast_enough_is_left_alone(start) -> None:
+def test_a_data_set_that_comes_fast_enough_is_left_alone(start: Gateways) -> None:
     own = start()
     whole = message(wire.data_set(pixels=bytes(40 << 20)), size=4000)
 
@@ -246,7 +248,7 @@ def test_a_data_set_that_comes_fast_enough_is_left_alone(start) -> None:
 
 
 @pytest.mark.fault("S33")
-def test_who_waits_for_its_status_is_left_alone(start) -> None:
+def test_who_waits_for_its_status_is_left_alone(start: Gateways) -> None:
     """The packer stands still: the peers wait for us."""
     own = start()
     packer = own.children()["packer-0"]
@@ -265,7 +267,7 @@ def test_who_waits_for_its_status_is_left_alone(start) -> None:
 
 
 @pytest.mark.fault("S33")
-def test_places_of_a_calling_ae_title(start) -> None:
+def test_places_of_a_calling_ae_title(start: Gateways) -> None:
     """Only an association of the same title makes place, where the title's own limit is reached."""
     own = start(
         endpoint="max_associations = 9\n[endpoints.dicom_receiver.options.aet_table]\n"
@@ -281,7 +283,7 @@ def test_places_of_a_calling_ae_title(start) -> None:
 
 
 @pytest.mark.fault("S33")
-def test_another_receivers_associations_give_way(start) -> None:
+def test_another_receivers_associations_give_way(start: Gateways) -> None:
     """The newcomer is rejected by a receiver that holds none of them."""
     own = start(fastjmix="receivers = 2")
     until(lambda: "receiver-1" in own.children(), "both are there")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from fastjmix.spool.recipe import UNKNOWN
 
 
 @pytest.fixture
-def spool(tmp_path):
+def spool(tmp_path: Path) -> Iterator[Spool]:
     one = Spool(tmp_path / "spool")
     one.prepare()
     yield one
@@ -49,7 +50,7 @@ def sealed(spool: Spool, content: bytes = b"member") -> str:
     return draft.seal([b"tail"], ticket(draft.id)).id
 
 
-def test_an_envelope_goes_from_building_to_sent(spool) -> None:
+def test_an_envelope_goes_from_building_to_sent(spool: Spool) -> None:
     one = sealed(spool)
     assert spool.waiting() == [one]
     assert spool.path("outbox", one).read_bytes() == b"membertail"
@@ -62,7 +63,7 @@ def test_an_envelope_goes_from_building_to_sent(spool) -> None:
     assert spool.find(one) == ("sent", spool.path("sent", one))
 
 
-def test_refused_and_withdrawn(spool) -> None:
+def test_refused_and_withdrawn(spool: Spool) -> None:
     one, two = sealed(spool), sealed(spool)
     spool.reject(one, {"status": 400})
     assert spool.ticket("rejected", one).refusal == {"status": 400}
@@ -72,14 +73,14 @@ def test_refused_and_withdrawn(spool) -> None:
     assert not list(spool.outbox.iterdir())
 
 
-def test_oldest_first(spool) -> None:
+def test_oldest_first(spool: Spool) -> None:
     ids = [sealed(spool) for _ in range(5)]
     for age, one in enumerate(ids):
         os.utime(spool.path("outbox", one), (age, age))
     assert spool.waiting() == ids
 
 
-def test_a_failed_append_leaves_no_trace(spool, tmp_path) -> None:
+def test_a_failed_append_leaves_no_trace(spool: Spool, tmp_path: Path) -> None:
     draft = spool.drafts.new(UNKNOWN)
     draft.append([b"whole"])
     os.close(draft.descriptor)
@@ -93,7 +94,7 @@ def test_a_failed_append_leaves_no_trace(spool, tmp_path) -> None:
     assert not list(spool.building.iterdir())
 
 
-def test_many_buffers_are_written_in_order(spool) -> None:
+def test_many_buffers_are_written_in_order(spool: Spool) -> None:
     draft = spool.drafts.new(UNKNOWN)
     parts = [b"%04d" % n for n in range(3000)]
     assert draft.append(parts) == 0
@@ -101,7 +102,7 @@ def test_many_buffers_are_written_in_order(spool) -> None:
     assert draft.archive.read_bytes() == b"".join(parts) + b"end"
 
 
-def test_spilled_instances_are_joined(spool) -> None:
+def test_spilled_instances_are_joined(spool: Spool) -> None:
     draft = spool.drafts.new(UNKNOWN)
     draft.append([b"first"])
     spill = spool.drafts.new_spill("packer-0")
@@ -122,7 +123,7 @@ def recipe(packer: int) -> Recipe:
     return replace(UNKNOWN, packer=packer, pipeline="p", upstream="u", calling_ae="CT")
 
 
-def test_leftovers_of_a_crash(spool) -> None:
+def test_leftovers_of_a_crash(spool: Spool) -> None:
     """Makes each leftover by hand that the table in spool/__init__.py names."""
     draft = spool.drafts.new(recipe(3))
     draft.append([b"member"])
@@ -152,7 +153,7 @@ def test_leftovers_of_a_crash(spool) -> None:
     assert {path.stem for path in spool.sent.iterdir()} == {one, two}
 
 
-def test_a_draft_without_a_recipe_is_kept_for_a_person(spool) -> None:
+def test_a_draft_without_a_recipe_is_kept_for_a_person(spool: Spool) -> None:
     """It is kept if it may hold instances; a draft that a power cut left empty is deleted."""
     blank, zeros, member = (str(uuid.uuid4()) for _ in range(3))
     for name, recipe_text, archive in (
@@ -173,7 +174,7 @@ def test_a_draft_without_a_recipe_is_kept_for_a_person(spool) -> None:
     assert len(list(spool.rejected.iterdir())) == 2
 
 
-def test_a_successor_sweeps_what_its_predecessor_left_unpromised(spool) -> None:
+def test_a_successor_sweeps_what_its_predecessor_left_unpromised(spool: Spool) -> None:
     mine, other = spool.drafts.new_spill("packer-0"), spool.drafts.new_spill("packer-1")
     drafts = [spool.drafts.new(recipe(number)).leave().directory for number in (0, 1)]
     gone = []
@@ -196,7 +197,7 @@ def test_tickets() -> None:
             Ticket.load(bad, "where.json")
 
 
-def test_the_lock(spool) -> None:
+def test_the_lock(spool: Spool) -> None:
     code = (
         "import sys; from pathlib import Path; from fastjmix.spool import Spool;"
         "Spool(Path(sys.argv[1])).prepare()"
@@ -207,7 +208,7 @@ def test_the_lock(spool) -> None:
     assert "another fastjmix" in done.stderr
 
 
-def test_a_root_that_cannot_be_used(tmp_path) -> None:
+def test_a_root_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SpoolError, match="cannot be used"):
         Spool(tmp_path / "file" / "spool").prepare()
@@ -215,7 +216,7 @@ def test_a_root_that_cannot_be_used(tmp_path) -> None:
 
 @pytest.mark.fault("S11")
 @pytest.mark.parametrize("name", ["", "building", "outbox", "sent", "rejected"])
-def test_a_symbolic_link_is_refused_at_the_start(tmp_path, name: str) -> None:
+def test_a_symbolic_link_is_refused_at_the_start(tmp_path: Path, name: str) -> None:
     Spool(tmp_path / "real").prepare()
     if name:
         (tmp_path / "real" / name).rename(tmp_path / "elsewhere")
@@ -231,13 +232,13 @@ def test_a_symbolic_link_is_refused_at_the_start(tmp_path, name: str) -> None:
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_modes(spool) -> None:
+def test_modes(spool: Spool) -> None:
     sealed(spool)
     for path in spool.root.rglob("*"):
         assert path.stat().st_mode & 0o077 == 0
 
 
-def test_retention_takes_the_oldest_delivered_only(spool) -> None:
+def test_retention_takes_the_oldest_delivered_only(spool: Spool) -> None:
     ids = [sealed(spool, b"x" * 1000) for _ in range(5)]
     for age, one in enumerate(ids[:4]):
         spool.deliver(one, {})
@@ -251,7 +252,7 @@ def test_retention_takes_the_oldest_delivered_only(spool) -> None:
     assert spool.waiting() == [ids[4]]
 
 
-def test_page_cache_never_syncs(tmp_path) -> None:
+def test_page_cache_never_syncs(tmp_path: Path) -> None:
     """strace shows that durable spools sync and page-cache ones do not."""
     code = (
         "import sys; from pathlib import Path; from fastjmix.spool import Spool, Ticket;"
@@ -286,7 +287,7 @@ def test_page_cache_never_syncs(tmp_path) -> None:
     assert counts["True"] >= 8
 
 
-def test_room(tmp_path) -> None:
+def test_room(tmp_path: Path) -> None:
     space = FreeSpace(tmp_path)
     free = os.statvfs(tmp_path)
     if free.f_bavail * free.f_frsize > 6 << 30:
@@ -297,7 +298,7 @@ def test_room(tmp_path) -> None:
     assert space.exhausted()
 
 
-def test_draft_recipe_is_json(spool) -> None:
+def test_draft_recipe_is_json(spool: Spool) -> None:
     draft = spool.drafts.new(recipe(7))
     assert (draft.directory / "draft.json").read_bytes() == recipe(7).dump()
     assert json.loads(recipe(7).dump())["packer"] == 7

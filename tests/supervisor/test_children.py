@@ -23,7 +23,7 @@ import pytest
 
 from tests.support import wire
 from tests.support.disks import Strace
-from tests.support.gateway import PATIENCE, Gateway, Peer, Process, Store, running, until
+from tests.support.gateway import PATIENCE, Gateway, Gateways, Peer, Process, Store, running, until
 from tests.support.ledger import Ledger, Modality, instances, settle
 
 QUICK = "release_grace_secs = 0.1"
@@ -88,7 +88,7 @@ def mended(logs: Path) -> None:
 @pytest.mark.fault("F90")
 @pytest.mark.parametrize("spoil", [no_directory, a_directory, a_pipe, a_link_to_nowhere])
 def test_children_without_a_log_file_work_and_use_it_when_it_is_mended(
-    start, store, tmp_path, spoil: Callable[[Path], None]
+    start: Gateways, store: Store, tmp_path: Path, spoil: Callable[[Path], None]
 ) -> None:
     logs = tmp_path / "own" / "logs"
     logs.mkdir(parents=True)
@@ -120,7 +120,9 @@ def test_children_without_a_log_file_work_and_use_it_when_it_is_mended(
 
 @pytest.mark.fault("F90")
 @pytest.mark.parametrize("error", ["ENOSPC", "EIO", "EROFS", "EMFILE"])
-def test_a_start_while_the_disk_of_the_log_fails(start, store, tmp_path, error: str) -> None:
+def test_a_start_while_the_disk_of_the_log_fails(
+    start: Gateways, store: Store, tmp_path: Path, error: str
+) -> None:
     """After a power failure, say: images come first, and the log when it can."""
     file = tmp_path / "log"
     python = a_python(
@@ -166,7 +168,7 @@ print("logged")
 
 
 @pytest.mark.fault("F90")
-def test_whatever_is_logged_raises_nothing(tmp_path) -> None:
+def test_whatever_is_logged_raises_nothing(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", EVIL_LINES, str(tmp_path / "log")],
         capture_output=True, text=True, timeout=PATIENCE, check=False,
@@ -178,7 +180,7 @@ def test_whatever_is_logged_raises_nothing(tmp_path) -> None:
 
 
 @pytest.mark.fault("F90")
-def test_a_journal_that_does_not_read_and_no_descriptor_left(tmp_path) -> None:
+def test_a_journal_that_does_not_read_and_no_descriptor_left(tmp_path: Path) -> None:
     """systemd's socket is full; a child has no descriptor for a copy of it. No line waits."""
     program = """
 import resource, socket, os, sys, contextlib
@@ -209,7 +211,7 @@ print("logged")
     [("receiver-0", "EAGAIN"), ("packer-0", "ENOMEM"), ("uploader", "ENOSYS"), ("api", "EAGAIN")],
 )
 def test_a_child_dies_while_no_process_can_be_made(
-    start, store, tmp_path, victim: str, error: str
+    start: Gateways, store: Store, tmp_path: Path, victim: str, error: str
 ) -> None:
     """The others go on; when there is room again it is back, and all that was kept is delivered."""
     own = start()
@@ -230,7 +232,9 @@ def test_a_child_dies_while_no_process_can_be_made(
 
 
 @pytest.mark.fault("F90")
-def test_a_child_that_somebody_else_collected(start, store, tmp_path) -> None:
+def test_a_child_that_somebody_else_collected(
+    start: Gateways, store: Store, tmp_path: Path
+) -> None:
     """waitpid(2) says ECHILD: nobody knows how it ended, and it is started again."""
     own = start()
     children = own.children()
@@ -243,7 +247,7 @@ def test_a_child_that_somebody_else_collected(start, store, tmp_path) -> None:
 
 
 @pytest.mark.fault("F90")
-def test_a_child_that_a_real_time_signal_ends(start, store) -> None:
+def test_a_child_that_a_real_time_signal_ends(start: Gateways, store: Store) -> None:
     own = start()
     os.kill(own.children()["api"], signal.SIGRTMIN + 3)
     own.wait_for(f'child_died child=api how="signal {signal.SIGRTMIN + 3}"')
@@ -253,7 +257,9 @@ def test_a_child_that_a_real_time_signal_ends(start, store) -> None:
 
 @pytest.mark.fault("F90")
 @pytest.mark.parametrize("call", ["poll", "read"])
-def test_the_supervisors_own_calls_fail(start, store, tmp_path, call: str) -> None:
+def test_the_supervisors_own_calls_fail(
+    start: Gateways, store: Store, tmp_path: Path, call: str
+) -> None:
     own = start()
     api = own.children()["api"]
     with failing(own, tmp_path, call, "ENOMEM", "1..2"):
@@ -280,7 +286,9 @@ def a_python(at: Path, *options: str) -> str:
 
 @pytest.mark.fault("F90")
 @pytest.mark.parametrize("when", ["1..3", "2..3"])
-def test_no_process_can_be_made_at_the_start(start, store, tmp_path, when: str) -> None:
+def test_no_process_can_be_made_at_the_start(
+    start: Gateways, store: Store, tmp_path: Path, when: str
+) -> None:
     """Neither for who reads the configuration nor, a moment later, for the first children."""
     python = a_python(
         tmp_path / "python", f"-e trace={FORKS}", f"-e inject={FORKS}:error=EAGAIN:when={when}"
@@ -294,7 +302,7 @@ def test_no_process_can_be_made_at_the_start(start, store, tmp_path, when: str) 
 
 
 @pytest.mark.fault("F90")
-def test_a_reader_of_the_configuration_that_is_killed(tmp_path) -> None:
+def test_a_reader_of_the_configuration_that_is_killed(tmp_path: Path) -> None:
     """One line, and exit code 1: a service manager starts it again."""
     os.mkfifo(tmp_path / "config.toml")  # a reader of it waits
     own = Process("run", "-c", "config.toml", cwd=tmp_path)
@@ -320,7 +328,9 @@ class PeerAt(Peer):
 
 
 @pytest.mark.fault("F90")
-def test_a_receiver_without_descriptors_rests_at_all_its_doors(start, store) -> None:
+def test_a_receiver_without_descriptors_rests_at_all_its_doors(
+    start: Gateways, store: Store
+) -> None:
     """Peers knock at two doors in one turn, and there is no descriptor for either."""
     own = start(fastjmix=TWO_DOORS, first=SECOND_NETWORK)
     doors = re.findall(r"what=dicom .* address=([\d.]+):(\d+)", own.log())
@@ -352,7 +362,9 @@ pipeline.write_text(pipeline.read_text().replace('["dicom_net"]', '["dicom_net",
 
 
 @pytest.mark.fault("F90")
-def test_a_receiver_that_cannot_watch_a_connection(start, store, tmp_path) -> None:
+def test_a_receiver_that_cannot_watch_a_connection(
+    start: Gateways, store: Store, tmp_path: Path
+) -> None:
     """epoll_ctl(2) says ENOSPC once: one connection is lost, the receiver is not."""
     own = start()
     receiver = own.children()["receiver-0"]
@@ -370,7 +382,7 @@ def test_a_receiver_that_cannot_watch_a_connection(start, store, tmp_path) -> No
 @pytest.mark.fault("F26")
 @pytest.mark.parametrize(("limit", "told"), [(64, True), (2047, True), (2048, False)])
 def test_too_few_descriptors_are_told_of_at_the_start(
-    start, store, tmp_path, limit: int, told: bool
+    start: Gateways, store: Store, tmp_path: Path, limit: int, told: bool
 ) -> None:
     """Later it looks like a fault of the storage, or of the network."""
     python = tmp_path / "python"

@@ -55,7 +55,7 @@ def config(tmp_path: Path, associations: int = 64, **runtime: int):
 @pytest.mark.fault("F97")
 @pytest.mark.parametrize("lanes", [FEWEST_LANES, 5, 63, 64, 65])
 @pytest.mark.parametrize("off", [-1, 0, 1])
-def test_as_many_lanes_as_fit(tmp_path, lanes: int, off: int) -> None:
+def test_as_many_lanes_as_fit(tmp_path: Path, lanes: int, off: int) -> None:
     each = Limit(memory.ADDRESS_BYTES + lanes * (8 * MIB + ASSOCIATION_BYTES) + off, "", each=True)
     found = plan(config(tmp_path), [Limit(1 << 40, "the machine"), each])
     fitting = lanes - (off < 0)
@@ -67,7 +67,7 @@ def test_as_many_lanes_as_fit(tmp_path, lanes: int, off: int) -> None:
 
 
 @pytest.mark.fault("F97")
-def test_two_listeners_that_ask_for_more_than_there_can_be_are_told(tmp_path) -> None:
+def test_two_listeners_that_ask_for_more_than_there_can_be_are_told(tmp_path: Path) -> None:
     whole = config(tmp_path, 1024)
     found = plan(replace(whole, dicom=whole.dicom * 2), [Limit(1 << 40, "the machine")])
     assert (found.lanes, found.wanted, found.is_whole) == (1024, 2048, False)
@@ -78,7 +78,7 @@ def test_two_listeners_that_ask_for_more_than_there_can_be_are_told(tmp_path) ->
 
 @pytest.mark.fault("F97")
 @pytest.mark.parametrize("associations", [1, 2, 4, 64])
-def test_lanes_are_smaller_before_there_are_none(tmp_path, associations: int) -> None:
+def test_lanes_are_smaller_before_there_are_none(tmp_path: Path, associations: int) -> None:
     """With ever less memory: the lanes never take more than there is, none is smaller than the
     least size, and more memory never means fewer associations."""
     whole = config(tmp_path, associations)
@@ -105,7 +105,7 @@ def test_lanes_are_smaller_before_there_are_none(tmp_path, associations: int) ->
 
 
 @pytest.mark.fault("F97")
-def test_every_process_counts(tmp_path) -> None:
+def test_every_process_counts(tmp_path: Path) -> None:
     few, many = config(tmp_path), config(tmp_path, receivers=4, packers=8)
     limit = Limit(512 * MIB, "")
     more = many.runtime.receivers + many.runtime.packers - few.runtime.receivers
@@ -114,7 +114,7 @@ def test_every_process_counts(tmp_path) -> None:
 
 
 @pytest.mark.fault("F97")
-def test_more_associations_than_lanes_can_be_numbered(tmp_path) -> None:
+def test_more_associations_than_lanes_can_be_numbered(tmp_path: Path) -> None:
     assert plan(config(tmp_path, 5000), [Limit(1 << 40, "")]).lanes == 1024
 
 
@@ -160,7 +160,9 @@ V1, V2 = "memory.limit_in_bytes", "memory.max"
         ("cgroup", "/a", "/a", {f":{V1}": "not a number"}, None),
     ],
 )
-def test_the_limit_of_a_control_group(tmp_path, kind, own, root, limits, least) -> None:
+def test_the_limit_of_a_control_group(
+    tmp_path: Path, kind: str, own: str, root: str, limits: dict[str, str], least: int | None
+) -> None:
     """Set in the group itself, above it, or in a container that sees its own group only."""
     found = found_limits(a_system(tmp_path, kind, own, root, **limits))
     machine = found[0].size
@@ -169,7 +171,7 @@ def test_the_limit_of_a_control_group(tmp_path, kind, own, root, limits, least) 
 
 @pytest.mark.fault("F97")
 @pytest.mark.parametrize("lost", ["cgroup", "mountinfo", ""])
-def test_a_proc_that_tells_nothing(tmp_path, lost: str) -> None:
+def test_a_proc_that_tells_nothing(tmp_path: Path, lost: str) -> None:
     proc = a_system(tmp_path, "cgroup2", "/a", "/", **{f"a:{V2}": "1"})
     if lost:
         (proc / lost).unlink()
@@ -199,7 +201,7 @@ def lanes_of(own: Gateway) -> int:
 
 
 @pytest.mark.fault("F97")
-def test_senders_beyond_a_memory_limit_are_rejected_and_nobody_is_killed(tmp_path) -> None:
+def test_senders_beyond_a_memory_limit_are_rejected_and_nobody_is_killed(tmp_path: Path) -> None:
     """More senders than fit, each with an instance that is larger than its lane. Each tries until
     that is stored."""
     with running(Store(tmp_path / "up", "--verify-hashes")) as store, limited(200 * MIB) as found:
@@ -249,7 +251,7 @@ RLIMITED = f"import resource; resource.setrlimit(resource.RLIMIT_AS, ({320 * MIB
 
 
 @pytest.mark.fault("F97")
-def test_each_process_needs_no_more_addresses_than_planned(tmp_path) -> None:
+def test_each_process_needs_no_more_addresses_than_planned(tmp_path: Path) -> None:
     """Under a limit of the address space a thread more must not end a process: glibc would reserve
     64 MiB for each."""
     with running(Gateway(tmp_path / "own", 9, first=RLIMITED)) as own:
@@ -265,7 +267,7 @@ def test_each_process_needs_no_more_addresses_than_planned(tmp_path) -> None:
 
 @pytest.mark.fault("F97")
 @pytest.mark.parametrize("size", [16 * MIB, 64 * MIB, 110 * MIB])
-def test_too_little_for_one_association_is_said_at_the_start(tmp_path, size: int) -> None:
+def test_too_little_for_one_association_is_said_at_the_start(tmp_path: Path, size: int) -> None:
     """The error has the numbers, the exit code is 2, nothing is begun; `check` says the same."""
     write_config(tmp_path, 9)
     with limited(size) as found:
@@ -287,7 +289,7 @@ def test_too_little_for_one_association_is_said_at_the_start(tmp_path, size: int
 
 
 @pytest.mark.fault("F97")
-def test_an_address_space_that_holds_some_lanes(tmp_path) -> None:
+def test_an_address_space_that_holds_some_lanes(tmp_path: Path) -> None:
     own = Gateway(tmp_path / "own", 9, first=RLIMITED, builder="release_grace_secs = 0.1")
     with running(own), contextlib.ExitStack() as all_of_them:
         lanes = lanes_of(own)
@@ -304,7 +306,7 @@ def test_an_address_space_that_holds_some_lanes(tmp_path) -> None:
 
 
 @pytest.mark.fault("F97")
-def test_check_says_what_can_be_served(tmp_path) -> None:
+def test_check_says_what_can_be_served(tmp_path: Path) -> None:
     path = write_config(tmp_path, 9)
     assert re.search(
         r"\n# memory limit [0-9.]+ MiB \(.*\): 64 of 64 associations at once\n",
@@ -321,7 +323,7 @@ def test_check_says_what_can_be_served(tmp_path) -> None:
 
 
 @pytest.mark.fault("F97")
-def test_the_kernel_takes_the_supervisor_last(tmp_path) -> None:
+def test_the_kernel_takes_the_supervisor_last(tmp_path: Path) -> None:
     own = Gateway(tmp_path / "own", 9)
     with running(own):
 

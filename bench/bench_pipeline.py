@@ -80,6 +80,11 @@ def _run(row: Row, space: Workspace, *contestants: Contestant | None, rounds: in
     interleave(row, there, rounds or space.form.rounds)
 
 
+def _clear(*held: Receiver | Store) -> None:
+    for one in held:
+        one.clear()
+
+
 def _half(form: Form) -> int:
     """Rounds of a row that takes long."""
     return (form.rounds + 1) // 2
@@ -251,11 +256,11 @@ def p8(row: Row, space: Workspace) -> None:
 
     contestants: list[Contestant | None] = [None, None]
     if ours is not None:
-        clear = lambda: (ours.clear(), store.clear())  # noqa: E731
+        clear = partial(_clear, ours, store)
         check = partial(ours.check, [study])
         contestants[0] = Contestant(OURS, clear, delivered, check, command=ours.command)
     if script is not None:
-        clear_script = lambda: (script.clear(), store.clear())  # noqa: E731
+        clear_script = partial(_clear, script, store)
         contestants[1] = Contestant(
             script.name, clear_script, scripted, packed, space.form.slow, script.command
         )

@@ -21,6 +21,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from queue import Empty, Queue
 from typing import Final
@@ -298,7 +299,8 @@ class Curl(Receiver):
     def clear(self) -> None:
         """An empty store. Raises check.OutputError."""
         if not self._archive.exists():
-            shutil.copyfile(*self._sealed.await_instances(1, ("sent",)), self._archive)
+            (sealed,) = self._sealed.await_instances(1, ("sent",))
+            shutil.copyfile(sealed, self._archive)
             shutil.copyfile(self._archive, self._torn)
             os.truncate(self._torn, self._torn.stat().st_size - 1)
         self.stop()
@@ -438,8 +440,13 @@ class Orthanc(Process):
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "orthanc.json").write_text(json.dumps(settings))
         environment = {"TCP_NODELAY": "1"} if tuned else {}
-        self._again = lambda: super(Orthanc, self).__init__(
-            name, directory, program, str(directory / "orthanc.json"), **environment
+        self._again = partial(
+            super().__init__,
+            name,
+            directory,
+            program,
+            str(directory / "orthanc.json"),
+            **environment,
         )
         self._wanted = port
         self._again()

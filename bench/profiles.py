@@ -348,7 +348,7 @@ def _copy(directory: Path, study: Study) -> float:
     return seconds
 
 
-def _sha256(_: Path, study: Study) -> float:
+def _sha256(directory: Path, study: Study) -> float:
     """SHA-256 of so many bytes, from memory, by the library that fastjmix uses."""
     import hashlib
 

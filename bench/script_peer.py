@@ -20,7 +20,7 @@ from typing import Any
 
 import aiohttp
 from pynetdicom import AE, evt
-from pynetdicom.sop_class import CTImageStorage, Verification
+from pynetdicom.sop_class import CTImageStorage, Verification  # type: ignore[attr-defined]
 
 held: dict[int, list[Path]] = {}
 

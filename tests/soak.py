@@ -23,6 +23,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from tests.support import strange, wire
@@ -184,7 +185,7 @@ class Soak:
                 for uid, one in data.items():
                     self.ledger.sending(uid, one)
                     (Path(folder) / f"{uid}.dcm").write_bytes(part10(uid, one))
-                until(lambda folder=folder: self._stored(folder), "storescu succeeds", DRAIN_SECS)
+                until(partial(self._stored, folder), "storescu succeeds", DRAIN_SECS)
             for uid in data:
                 self.ledger.answered(uid)
             self.ended.wait(rng.uniform(0.1, 0.4))

@@ -8,6 +8,7 @@ import xml.etree.ElementTree
 import zipfile
 from array import array
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -86,7 +87,7 @@ def test_a_damaged_byte_is_noticed(sealed: list[Path], tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("key", ["security", "files"])
-def test_wrong_hashes_are_noticed(sealed: list[Path], tmp_path: Path, key) -> None:
+def test_wrong_hashes_are_noticed(sealed: list[Path], tmp_path: Path, key: str) -> None:
     damaged = tmp_path / "damaged.zip"
     with zipfile.ZipFile(sealed[0]) as old, zipfile.ZipFile(damaged, "w") as new:
         for name in old.namelist():
@@ -166,7 +167,9 @@ bound = "measured apart"
         ({"date": "2026-01-01 10:01 UTC"}, report.UNKNOWN),
     ],
 )
-def test_a_note_is_printed_for_the_run_that_it_describes(tmp_path: Path, changed, shown) -> None:
+def test_a_note_is_printed_for_the_run_that_it_describes(
+    tmp_path: Path, changed: dict[str, Any], shown: str
+) -> None:
     (tmp_path / "notes.toml").write_text(NOTES)
     machine_facts = {"commit": "abc", "cpu": "A", "processors": 2, "kernel": "6.1"} | changed
     held = {"date": changed.get("date", "2026-01-01 10:00 UTC"), "machine": machine_facts}

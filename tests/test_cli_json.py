@@ -22,7 +22,7 @@ from tests.support.gateway import COMMAND, run_command
 from tests.support.nightly import by_form
 
 ROOT = Path(__file__).parent.parent
-CT = get_testdata_file("CT_small.dcm")
+CT = str(get_testdata_file("CT_small.dcm"))
 
 
 def told(*arguments: object, code: int = 0, **more: Any) -> Any:
@@ -198,17 +198,24 @@ def install_wheel(where: Path, packages: Path) -> None:
     """Builds a wheel, which compiles the core, and installs it."""
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
     options = ["--no-deps", "--no-build-isolation", "-q"]
-    wheel = [*pip, "wheel", *options, "-w", where, sources(where / "source")]
+    wheel: list[str | Path] = [*pip, "wheel", *options, "-w", where, sources(where / "source")]
     built = subprocess.run(wheel, capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stderr[-2000:]
     (archive,) = where.glob("*.whl")
-    install = [*pip, "install", "--no-deps", "-q", "--target", packages, archive]
+    install: list[str | Path] = [*pip, "install", "--no-deps", "-q", "--target", packages, archive]
     subprocess.run(install, check=True, capture_output=True)
 
 
 def install_what_a_wheel_holds(where: Path, packages: Path) -> None:
     """Runs the step of a wheel's build that chooses the files; the core is the compiled one."""
-    command = [sys.executable, "setup.py", "-q", "build_py", "--build-lib", packages]
+    command: list[str | Path] = [
+        sys.executable,
+        "setup.py",
+        "-q",
+        "build_py",
+        "--build-lib",
+        packages,
+    ]
     source = sources(where / "source")
     built = subprocess.run(command, cwd=source, capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stderr[-2000:]
@@ -241,6 +248,6 @@ def test_the_demonstration_of_a_wheel(tmp_path: Path, installed: Path) -> None:
     stored = {path.stem for path in (tmp_path / "demo" / "store").glob("*.zip")}
     assert stored == {one["id"] for one in found}
     assert len(stored) > 10
-    where = [installed, "-c", "import fastjmix; print(fastjmix.__file__)"]
+    where: list[str | Path] = [installed, "-c", "import fastjmix; print(fastjmix.__file__)"]
     used = subprocess.run(where, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     assert str(installed.parent.parent) in used

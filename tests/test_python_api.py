@@ -31,8 +31,8 @@ from tests.support.encrypted import encrypted_envelope
 from tests.support.envelopes import envelope
 from tests.support.gateway import run_command
 
-CT = Path(get_testdata_file("CT_small.dcm"))
-MR = Path(get_testdata_file("MR_small.dcm"))
+CT = Path(str(get_testdata_file("CT_small.dcm")))
+MR = Path(str(get_testdata_file("MR_small.dcm")))
 PACKAGE = Path(fastjmix.__file__).parent
 
 

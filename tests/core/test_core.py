@@ -10,6 +10,7 @@ import random
 import struct
 import time
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -43,7 +44,7 @@ class Pair:
         self.events: list[int] = []
         self._spilled = b""
 
-    def feed(self, data: bytes, sizes=()) -> None:
+    def feed(self, data: bytes, sizes: Sequence[int] = ()) -> None:
         """Receives `data` in pieces of `sizes` (repeated), and lets the packer work in between."""
         at, turn = 0, 0
         sizes = list(sizes) or [65536]
@@ -114,7 +115,12 @@ class Pair:
                 self.intake.grant(lane, 0xFFFF)
 
 
-def message(data: bytes, sizes=(), instance: str = "1.2.3.9", command_sizes=()) -> bytes:
+def message(
+    data: bytes,
+    sizes: Sequence[int] = (),
+    instance: str = "1.2.3.9",
+    command_sizes: Sequence[int] = (),
+) -> bytes:
     return wire.p_data(
         wire.pdvs(1, wire.store_rq(instance), True, command_sizes)
         + wire.pdvs(1, data, False, sizes)
@@ -141,7 +147,7 @@ def check(pair: Pair, data: bytes, *, alone: bool = True) -> None:
     seed=st.integers(0, 1 << 30),
 )
 def test_any_split_gives_the_same_member(
-    pixels, pdv_sizes, reads, command_sizes, seed: int
+    pixels: int, pdv_sizes: list[int], reads: list[int], command_sizes: list[int], seed: int
 ) -> None:
     data = wire.data_set(pixels=random.Random(seed).randbytes(pixels))
     sizes = (pdv_sizes * (len(data) // sum(pdv_sizes) + 1))[:4000]
@@ -649,7 +655,7 @@ def test_head_of_anything_never_fails_otherwise(data: bytes, kind: int, complete
 def test_values_are_those_of_the_slow_twin(data: bytes, kind: int, cut: int) -> None:
     wanted = {0x00080005, 0x00100010, 0x0020000D, 0x0020000E, 0x00200013}
     for one in (data, data[:cut]):
-        found = _core.read_values(array.array("B", one), kind, wanted)
+        found = _core.read_values(memoryview(array.array("B", one)), kind, wanted)
         assert found == reference.values(one, kind, wanted)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -17,8 +18,8 @@ CT = wire.context(1, wire.CT, wire.EXPLICIT, wire.IMPLICIT)
 ECHO = wire.context(3, wire.VERIFICATION, wire.IMPLICIT)
 
 
-def acceptor(**changes) -> Acceptor:
-    values = {
+def acceptor(**changes: Any) -> Acceptor:
+    values: dict[str, Any] = {
         "ae_title": "JMIX_RECEIVER",
         "accept_any_called_aet": False,
         "calling": None,
@@ -30,7 +31,7 @@ def acceptor(**changes) -> Acceptor:
     return Acceptor(Policy(**values))
 
 
-def accepted(*contexts: bytes, policy=None, **options) -> Accepted:
+def accepted(*contexts: bytes, policy: dict[str, Any] | None = None, **options: Any) -> Accepted:
     answer = acceptor(**(policy or {})).answer(wire.associate_rq(*contexts, **options))
     assert isinstance(answer, Accepted)
     return answer
@@ -58,6 +59,7 @@ def test_accepts_and_repeats_the_ae_titles() -> None:
     assert answer.peer_max_pdu == 16384
     decoded = peer_pdu.A_ASSOCIATE_AC()
     decoded.decode(answer.pdu)
+    assert decoded.user_information is not None
     assert decoded.user_information.maximum_length == 131072
 
 
@@ -73,7 +75,7 @@ def test_accepts_and_repeats_the_ae_titles() -> None:
         ({"version": 0}, {}, b"\1\2\2"),
     ],
 )
-def test_rejects(options, policy, answer: bytes) -> None:
+def test_rejects(options: dict[str, Any], policy: dict[str, Any], answer: bytes) -> None:
     result = acceptor(**policy).answer(wire.associate_rq(CT, **options))
     assert isinstance(result, Rejected)
     assert result.pdu == b"\x03\0\0\0\0\4\0" + answer

@@ -35,7 +35,7 @@ def test_failure_carries_comment_and_element() -> None:
     assert decoded.Status == 0xA900
     assert decoded.OffendingElement == 0x00080018
     assert decoded.CommandGroupLength == len(data) - 12
-    assert dimse_messages.C_STORE_RSP
+    assert dimse_messages.C_STORE_RSP is not None
 
 
 @pytest.mark.parametrize("limit", [8, 9, 128, 201, 16384, 0])

@@ -88,8 +88,11 @@ def theirs(request: bytes) -> list[PresentationContext] | None:
     try:
         decoded.decode(request)
         proposed = decoded.to_primitive().presentation_context_definition_list
-        roles = decoded.user_information.role_selection
-        asked = {uid: (bool(r.scu_role), bool(r.scp_role)) for uid, r in roles.items()}
+        user: Any = decoded.user_information
+        roles = user.role_selection
+        asked: dict[Any, Any] = {
+            uid: (bool(r.scu_role), bool(r.scp_role)) for uid, r in roles.items()
+        }
     except Exception:  # whatever its parts raise
         return None
     results: list[PresentationContext] = []

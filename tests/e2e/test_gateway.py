@@ -15,13 +15,14 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pydicom
 import pytest
-from pydicom.uid import generate_uid
+from pydicom.uid import UID, generate_uid
 from pynetdicom import AE
-from pynetdicom.sop_class import CTImageStorage, Verification
+from pynetdicom.sop_class import CTImageStorage, Verification  # type: ignore[attr-defined]
 
 from fastjmix.packer.seal_schedule import OPEN_MAX
 from fastjmix.tools import send
@@ -57,7 +58,7 @@ def study_files(
     directory.mkdir(parents=True, exist_ok=True)
     study = study or generate_uid()
     series = [generate_uid(), generate_uid()]
-    sent = {}
+    sent: dict[str, bytes] = {}
     for number in range(count):
         instance = generate_uid()
         data = wire.data_set(
@@ -215,7 +216,7 @@ def test_pynetdicom_scu(gateway: Gateway, upstream: Store) -> None:
     data = wire.data_set(instance, study=study, pixels=b"1234")
     dataset = pydicom.dcmread(io.BytesIO(data), force=True)
     dataset.file_meta = pydicom.dataset.FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = wire.EXPLICIT
+    dataset.file_meta.TransferSyntaxUID = UID(wire.EXPLICIT)
     for _ in range(3):
         # pynetdicom's reactor can take a response for itself ("unexpected C-STORE service
         # message"); it then gets another chance, as its users give it.
@@ -333,7 +334,7 @@ def test_harmony_envelope(gateway: Gateway, upstream: Store, tmp_path: Path) -> 
     assert file.file_meta.MediaStorageSOPInstanceUID == file.SOPInstanceUID
 
 
-def archive_member(content: dict[str, bytes]):
+def archive_member(content: dict[str, bytes]) -> io.BytesIO:
     return io.BytesIO(content["payload/series_1/image_001.dcm"])
 
 
@@ -413,7 +414,7 @@ def test_two_studies_in_one_association_are_two_envelopes(gateway: Gateway) -> N
             assert peer.store(wire.data_set(f"1.2.3.{number}", study=study), f"1.2.3.{number}") == 0
         peer.release()
     for study in studies:
-        archive = until(lambda study=study: find_study(gateway, study), "the envelope")
+        archive = until(partial(find_study, gateway, study), "the envelope")
         assert len([n for n in members(archive) if n.endswith(".dcm")]) == 2
 
 

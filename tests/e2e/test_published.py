@@ -84,7 +84,7 @@ def ct_files(directory: Path, study: str, count: int) -> dict[str, str]:
     directory.mkdir()
     series = [generate_uid(), generate_uid()]
     for number in range(count):
-        file = pydicom.dcmread(get_testdata_file("CT_small.dcm"))
+        file = pydicom.dcmread(str(get_testdata_file("CT_small.dcm")))
         file.StudyInstanceUID, file.SeriesInstanceUID = study, series[number % 2]
         file.SOPInstanceUID = file.file_meta.MediaStorageSOPInstanceUID = generate_uid()
         made[str(file.SOPInstanceUID)] = str(file.SeriesInstanceUID)

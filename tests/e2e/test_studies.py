@@ -70,7 +70,7 @@ def send(
         assert peer.associate(*CONTEXTS, calling=title.encode())[0] == 2
         for uid, data in instances:
             report = SR.encode() in data[:200]
-            options = {"number": 3, "sop_class": SR} if report else {}
+            options: dict[str, Any] = {"number": 3, "sop_class": SR} if report else {}
             assert peer.store(data, uid, **options) == 0
         peer.release()
 

@@ -200,7 +200,7 @@ def test_the_longest_heads_and_several_packers(tmp_path: Path, packers: int) -> 
 @pytest.mark.fault("F109")
 def test_every_accepted_transfer_syntax_can_be_read(gateway: Gateway) -> None:
     """All that pydicom and PS3.6 know, and a private one: accepted and stored, or refused."""
-    from pydicom.uid import UID_dictionary
+    from pydicom.uid import UID_dictionary  # type: ignore[attr-defined]
 
     known = [uid for uid, row in UID_dictionary.items() if row[1] == "Transfer Syntax"]
     known += ["1.2.840.10008.1.2.8.1", "1.2.840.10008.1.20", strange.PRIVATE]
@@ -545,11 +545,11 @@ def test_what_stands_before_the_uids_is_not_kept_in_memory(start: Gateways) -> N
     assert len(stored(own, study)["1.2.3.9"]) > 128 << 20
 
 
-def whole(data: bytes, kind: int, pixels: int) -> tuple[object, ...]:
+def whole(data: bytes, kind: int, pixels: int) -> tuple[bytes, object, object]:
     return split(data, kind, pixels, [len(data) or 1])
 
 
-def split(data: bytes, kind: int, pixels: int, sizes: list[int]) -> tuple[object, ...]:
+def split(data: bytes, kind: int, pixels: int, sizes: list[int]) -> tuple[bytes, object, object]:
     reader = _core.DataSetReader(kind, pixels, True)
     at = turn = 0
     while at < len(data):

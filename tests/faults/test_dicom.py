@@ -21,6 +21,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import xxhash
@@ -627,7 +628,7 @@ def test_strangers_fill_neither_memory_nor_the_log(start: Gateways) -> None:
     assert lines < count / 2
 
 
-def rq(*contexts: bytes, **options) -> bytes:
+def rq(*contexts: bytes, **options: Any) -> bytes:
     return wire.associate_rq(*contexts, **options)
 
 

@@ -13,7 +13,8 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,17 @@ LATE = "release_grace_secs = 60\nquiet_secs = 60"
 
 
 DiskOn = Callable[..., Disk]
+
+
+def is_taken(peer: Peer, uid: str, data: bytes) -> bool:
+    return peer.store(data, uid) == 0
+
+
+def why_kept(own: Gateway, envelope_id: str) -> str:
+    """Returns the reason in the ticket of an envelope in rejected/."""
+    refusal = Spool(own.spool).ticket("rejected", envelope_id).refusal
+    assert refusal is not None
+    return str(refusal["why"])
 
 
 @pytest.fixture
@@ -231,7 +243,7 @@ def test_the_packer_is_killed_at_its_nth_call(
         with opened(own) as peer:
             for _ in range(4 + nth):
                 uid, data = ledger.make("1.2.3.1", 1000)
-                until(lambda u=uid, d=data: peer.store(d, u) == 0, "an instance is taken")
+                until(partial(is_taken, peer, uid, data), "an instance is taken")
                 ledger.promised[uid] = data
         own.wait_for("child_died child=packer-0 how=SIGKILL")
         own.wait_for("child_restarted child=packer-0")
@@ -297,7 +309,10 @@ def test_each_answer_follows_the_sync_that_covers_it(start: Gateways, tmp_path: 
                     assert ledger.store(peer, f"1.2.3.{number % 2}") == 0
 
         together(send, 4)
-    written, synced, named, answered = {}, [], {}, {}
+    written: dict[bytes, tuple[float, Path]] = {}
+    synced: list[tuple[float, float, Path]] = []
+    named: dict[Path, float] = {}
+    answered: dict[bytes, float] = {}
     for pid in pids:
         for line in Path(f"{tmp_path}/trace.{pid}").read_text().splitlines():
             begun, call, ended = timed(line)
@@ -332,7 +347,7 @@ def timed(line: str) -> tuple[float, str, float]:
 
 def descriptor(line: str) -> Path:
     """The file of the first argument, in a line of `strace -xx`."""
-    return Path(os.fsdecode(unescaped(re.search(r"\(\d+<(.*?)>", line)[1])))
+    return Path(os.fsdecode(unescaped(re.findall(r"\(\d+<(.*?)>", line)[0])))
 
 
 def strings(line: str) -> list[bytes]:
@@ -698,7 +713,7 @@ class Damaged:
         self.order = list(ledger.promised)
         self._expected: dict[str, tuple[set[str], int | None]] = {}
 
-    def copy(self, *, lost: set[int] = frozenset(), rejected: int | None = None) -> Path:
+    def copy(self, *, lost: Set[int] = frozenset(), rejected: int | None = None) -> Path:
         """A copy to be damaged. `lost`: numbers of instances that will not be in an envelope;
         `rejected`: how many bytes will be kept for a person."""
         path = self._building / str(uuid.uuid4())
@@ -720,8 +735,7 @@ class Damaged:
             alarms = re.findall(rf"error .*member_damaged envelope={name}.*offset=(\d+)", own.log())
             assert len(alarms) == (rejected is not None), name
             if rejected is not None:
-                why = Spool(own.spool).ticket("rejected", name).refusal["why"]
-                assert f"offset {alarms[0]}" in why
+                assert f"offset {alarms[0]}" in why_kept(own, name)
         assert not held
 
 
@@ -879,7 +893,7 @@ def test_damage_between_the_write_and_its_digest_is_loud(start: Gateways) -> Non
     assert lost not in {uid for a in own.envelopes("outbox") for uid in contents(a)}
     ledger.promised.pop(lost)
     ledger.check(own.envelopes("outbox"))
-    assert "CRC-32" in Spool(own.spool).ticket("rejected", rejected.stem).refusal["why"]
+    assert "CRC-32" in why_kept(own, rejected.stem)
 
 
 @pytest.mark.fault("F24")

@@ -10,6 +10,7 @@ import signal
 import socket
 import struct
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from tests.support.hazards import delete_whole
 
 
 @pytest.fixture
-def silent():
+def silent() -> Iterator[int]:
     """Runs an upstream that takes connections and never answers; yields its port."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         yield listening.getsockname()[1]
@@ -165,7 +166,9 @@ def test_a_draft_that_cannot_be_read_is_set_aside(start: Gateways) -> None:
     works(again)
 
 
-def test_a_failed_seal_is_an_answer_when_the_upstream_was_promised(start: Gateways, silent) -> None:
+def test_a_failed_seal_is_an_answer_when_the_upstream_was_promised(
+    start: Gateways, silent: int
+) -> None:
     own = start(silent, endpoint='ack = "uploaded"')
     own.wait_for("http_listening")  # a packer that starts makes its directories anew
     delete_whole(own.spool / "outbox")
@@ -174,7 +177,7 @@ def test_a_failed_seal_is_an_answer_when_the_upstream_was_promised(start: Gatewa
         assert peer.store(wire.data_set()) == 0xA700
 
 
-def test_a_digest_that_fails_at_the_seal_is_an_answer(start: Gateways, silent) -> None:
+def test_a_digest_that_fails_at_the_seal_is_an_answer(start: Gateways, silent: int) -> None:
     """An instance that waits for the upstream is digested as its envelope is sealed."""
     own = start(silent, endpoint='ack = "uploaded"', env={VARIABLE: "packer.digesting:eio:1"})
     with Peer(own.dicom_port) as peer:
@@ -199,7 +202,7 @@ def test_a_failed_seal_is_tried_again(start: Gateways) -> None:
 
 
 def test_a_dead_receiver_with_instances_at_the_upstream_blocks_nobody(
-    start: Gateways, silent
+    start: Gateways, silent: int
 ) -> None:
     own = start(silent, endpoint='ack = "uploaded"')
     with Peer(own.dicom_port) as peer:
@@ -233,7 +236,7 @@ def push(peer: Peer, data: bytes, seconds: float) -> int:
     return taken
 
 
-def test_a_peer_that_runs_ahead_costs_no_processor(start: Gateways, silent) -> None:
+def test_a_peer_that_runs_ahead_costs_no_processor(start: Gateways, silent: int) -> None:
     own = start(silent, endpoint='ack = "uploaded"', fastjmix="lane_bytes = 1048576")
     with Peer(own.dicom_port) as peer:
         peer.associate()

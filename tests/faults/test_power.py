@@ -6,7 +6,9 @@ import random
 import shutil
 import threading
 import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,7 +37,7 @@ class Site:
         self.builder = STEADY
 
     def start(self) -> Gateway:
-        parts = {"builder": self.builder, "storage": "soft_reserve_bytes = 0"}
+        parts: dict[str, Any] = {"builder": self.builder, "storage": "soft_reserve_bytes = 0"}
         upstream = 9 if self.store is None else self.store.port
         self.own = Gateway(self.disk.at.parent, upstream, **parts)
         return self.own
@@ -103,8 +105,8 @@ class Site:
 
 
 @pytest.fixture
-def site_on(tmp_path: Path):
-    made = []
+def site_on(tmp_path: Path) -> Iterator[Callable[[str], Site]]:
+    made: list[Site] = []
 
     def one(kind: str) -> Site:
         made.append(Site(tmp_path / "own", kind))
@@ -134,7 +136,7 @@ def keeps_its_promises(site: Site) -> None:
 @pytest.mark.once
 @pytest.mark.timeout(by_form(120, 3600))
 @pytest.mark.usefixtures("seed")
-def test_power_cuts_on_ext4(site_on) -> None:
+def test_power_cuts_on_ext4(site_on: Callable[[str], Site]) -> None:
     keeps_its_promises(site_on("ext4"))
 
 
@@ -142,7 +144,7 @@ def test_power_cuts_on_ext4(site_on) -> None:
 @pytest.mark.once
 @pytest.mark.timeout(by_form(120, 3600))
 @pytest.mark.usefixtures("seed")
-def test_power_cuts_on_xfs(site_on) -> None:
+def test_power_cuts_on_xfs(site_on: Callable[[str], Site]) -> None:
     keeps_its_promises(site_on("xfs"))
 
 
@@ -164,13 +166,13 @@ def loses_something(site: Site) -> None:
 
 @pytest.mark.fault("F16")
 @pytest.mark.usefixtures("seed")
-def test_without_syncs_the_same_test_fails_on_ext4(site_on) -> None:
+def test_without_syncs_the_same_test_fails_on_ext4(site_on: Callable[[str], Site]) -> None:
     loses_something(site_on("ext4"))
 
 
 @pytest.mark.fault("F17")
 @pytest.mark.usefixtures("seed")
-def test_without_syncs_the_same_test_fails_on_xfs(site_on) -> None:
+def test_without_syncs_the_same_test_fails_on_xfs(site_on: Callable[[str], Site]) -> None:
     loses_something(site_on("xfs"))
 
 

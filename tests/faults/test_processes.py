@@ -19,6 +19,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -637,6 +638,11 @@ def send_until_closed(peer: Peer, data: bytes) -> None:
 # -- out of memory -------------------------------------------------------------------------------
 
 
+def is_empty(members: Path) -> bool:
+    """True of a control group without members, and where there is no such file."""
+    return not (members.exists() and members.read_text())
+
+
 @contextlib.contextmanager
 def memory_group(name: str) -> Iterator[tuple[Path, str, Callable[[], int]] | None]:
     """A memory cgroup: its directory, the name of its limit, and its count of OOM kills."""
@@ -661,7 +667,7 @@ def memory_group(name: str) -> Iterator[tuple[Path, str, Callable[[], int]] | No
         finally:
             members_of = group / "cgroup.procs"  # not there: that place is no cgroup file system
             until(
-                lambda members_of=members_of: not (members_of.exists() and members_of.read_text()),
+                partial(is_empty, members_of),
                 "an empty group",
             )
             group.rmdir()

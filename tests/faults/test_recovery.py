@@ -11,6 +11,7 @@ import os
 import random
 import signal
 import threading
+from functools import partial
 from typing import Any
 
 import pytest
@@ -89,7 +90,7 @@ def test_a_gateway_killed_among_strange_instances(start: Gateways, store: Store)
         killed(own)
         own = start(fastjmix=lanes, builder=PATIENT)
         study = f"1.2.826.85.{len(ledger.sent)}"
-        Modality(lambda port=own.dicom_port: port, ledger).send(study_of(study, 4))
+        Modality(partial(int, own.dicom_port), ledger).send(study_of(study, 4))
     assert own.stop() == 0
     own = start()
     found = settle(own, store, ledger)

@@ -19,6 +19,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -107,7 +108,7 @@ def test_a_rename_never_replaces(tmp_path: Path, says: str) -> None:
     work.mkdir()
     traced = ["-e", "trace=renameat2,link,linkat"]
     traced += ["-e", f"inject=renameat2:error={says}"] if says else []
-    command = ["strace", "-f", "-o", tmp_path / "trace", *traced]
+    command: list[str | Path] = ["strace", "-f", "-o", tmp_path / "trace", *traced]
     command += [sys.executable, "-c", RENAMES, work]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
@@ -286,7 +287,7 @@ def test_refused_images_survive_a_post_of_their_id(tmp_path: Path) -> None:
             await asyncio.to_thread(send_and_post, port)
 
     def send_and_post(port: int) -> None:
-        told = {"builder": QUICK, "posts_to": '"jmix_upstream"'}
+        told: dict[str, Any] = {"builder": QUICK, "posts_to": '"jmix_upstream"'}
         with running(Gateway(tmp_path / "own", port, **told)) as own:
             with Peer(own.dicom_port) as peer:
                 peer.associate()
@@ -387,31 +388,32 @@ def put_foreign(root: Path, victim: Path) -> None:
             (root / state / f"scan.{ending}").with_name(f"dir.{ending}").mkdir()
             make(root / state / f"dir.{ending}" / "mine")
             for prefix in ("", "packer-0-", "packer-x-", "..-"):
-                name = root / state / f"{prefix}{uuid.uuid4()}.{ending}"
-                os.mkfifo(name)
-                name.with_name(f"{prefix}{uuid.uuid4()}.{ending}").symlink_to("nowhere")
-                name.with_name(f"{prefix}{uuid.uuid4()}.{ending}").symlink_to(victim)
+                pipe = root / state / f"{prefix}{uuid.uuid4()}.{ending}"
+                os.mkfifo(pipe)
+                pipe.with_name(f"{prefix}{uuid.uuid4()}.{ending}").symlink_to("nowhere")
+                pipe.with_name(f"{prefix}{uuid.uuid4()}.{ending}").symlink_to(victim)
             make(root / state / f"{str(uuid.uuid4()).upper()}.{ending}")
         Path(os.fsdecode(os.fsencode(root / state) + b"/a\xff.draft")).mkdir()
     for state in ("outbox", "sent", "rejected"):
         for text in ("", "{", "null", "[" * 100_000, json.dumps({**VALID, "refusal": deep()})):
-            make(root / state / f"{(name := uuid.uuid4())}.json", text.replace(POSTED, str(name)))
+            name = str(uuid.uuid4())
+            make(root / state / f"{name}.json", text.replace(POSTED, name))
             make(root / state / f"{name}.zip", "abc")
             make(root / state / f"{uuid.uuid4()}.json", text)
         for key, values in WRONG.items():
             for value in values:  # type: ignore[attr-defined]
-                name = uuid.uuid4()
-                record = {**VALID, "id": str(name), key: value}
+                name = str(uuid.uuid4())
+                record = {**VALID, "id": name, key: value}
                 make(root / state / f"{name}.json", json.dumps(record))
                 make(root / state / f"{name}.zip", "abc")
         with (root / state / f"{uuid.uuid4()}.json").open("wb") as file:
             file.truncate(1 << 32)
-        name = root / state / f"{uuid.uuid4()}.zip"
+        place = root / state / f"{uuid.uuid4()}.zip"
         with (
             contextlib.closing(socket.socket(socket.AF_UNIX)) as one,
             contextlib.chdir(root / state),
         ):
-            one.bind(name.name)
+            one.bind(place.name)
     make(root / "other" / "my.new")
 
 
@@ -440,7 +442,11 @@ def test_what_is_not_ours_stays_and_keeps_nobody_back(tmp_path: Path) -> None:
     put_foreign(root, victim)
     before = everything(root)
     with running(Store(tmp_path / "store")) as store:
-        told = {"builder": QUICK, "storage": "", "fastjmix": "retention.max_age_days = 0"}
+        told: dict[str, Any] = {
+            "builder": QUICK,
+            "storage": "",
+            "fastjmix": "retention.max_age_days = 0",
+        }
         with running(Gateway(tmp_path / "own", store.port, **told)) as own:
             with Peer(own.dicom_port) as peer:
                 peer.associate()
@@ -498,7 +504,7 @@ def test_what_cannot_be_read_is_tried_again_when_it_can(tmp_path: Path, bad: str
             assert own.stop() == 0
         closed = own.spool / "outbox" / f"{one}.{bad}"
         closed.chmod(0)
-        told = {"builder": QUICK, "python": python, "first": SOON}
+        told: dict[str, Any] = {"builder": QUICK, "python": python, "first": SOON}
         with running(Gateway(tmp_path / "own", store.port, **told)) as own:
             own.wait_for(f"ticket_unreadable envelope={one}|envelope_unreadable envelope={one}")
             store.wait_held(1)
@@ -545,7 +551,7 @@ def test_what_stands_for_the_lock_is_an_answer(tmp_path: Path, name: str, kind: 
 
 @pytest.mark.fault("F95")
 def test_a_successor_sweeps_what_a_killed_process_left(tmp_path: Path) -> None:
-    told = {"builder": QUICK, "posts_to": '"jmix_upstream"'}
+    told: dict[str, Any] = {"builder": QUICK, "posts_to": '"jmix_upstream"'}
     with running(Gateway(tmp_path / "own", 9, **told)) as own:
         own.wait_for("http_listening")
         building, sent = own.spool / "building", own.spool / "sent"

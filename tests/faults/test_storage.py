@@ -288,7 +288,7 @@ def test_a_storm_without_descriptors_leaves_nothing(start: Callable[..., Gateway
     packer = child(own, "packer-0")
     most = resource.prlimit(packer, resource.RLIMIT_NOFILE)[1]
     building = own.spool / "building"
-    statuses = []
+    statuses: list[int] = []
     with opened(own) as peer:
         for spare in (*range(7), 0, 0, 0):
             held = {int(one.name) for one in Path(f"/proc/{packer}/fd").iterdir()}
@@ -561,7 +561,8 @@ def same_crc(data: bytes, number: int) -> bytes:
     """
     start = data[:-8] + number.to_bytes(4, "little")
     by_top = {entry >> 24: index for index, entry in enumerate(CRC_TABLE)}
-    wanted, indices = zlib.crc32(data) ^ 0xFFFFFFFF, []
+    wanted = zlib.crc32(data) ^ 0xFFFFFFFF
+    indices: list[int] = []
     for _ in range(4):
         indices.insert(0, by_top[wanted >> 24])
         wanted = (wanted ^ CRC_TABLE[indices[0]]) << 8

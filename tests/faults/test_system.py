@@ -22,6 +22,7 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -197,7 +198,9 @@ def test_an_upgrade_under_load_loses_nothing(start: Gateways, store: Store) -> N
         thread.start()
     for _ in range(by_form(2, 20)):
         enough = len(ledger.acknowledged) + 30
-        until(lambda enough=enough: len(ledger.acknowledged) > enough, "some are acknowledged")
+        until(
+            partial(lambda least: len(ledger.acknowledged) > least, enough), "some are acknowledged"
+        )
         assert own[0].stop() == 0
         own[0] = start(store.port, builder=PATIENT)
     ended.set()
@@ -368,7 +371,8 @@ def port_of(child: subprocess.Popen[bytes]) -> int:
                         return int(ours[0].rpartition(":")[2], 16)
         return None
 
-    return until(found, "the receiver listens")
+    port: int = until(found, "the receiver listens")
+    return port
 
 
 def works_unheard(child: subprocess.Popen[bytes], spool: Path, associations: int) -> None:
@@ -388,7 +392,7 @@ def works_unheard(child: subprocess.Popen[bytes], spool: Path, associations: int
 @pytest.mark.fault("F77")
 def test_stderr_closed(tmp_path: Path) -> None:
     """No file takes its number: log lines in an envelope would be found below."""
-    with unheard(tmp_path, "log.txt", preexec_fn=lambda: [os.close(n) for n in (0, 1, 2)]) as child:
+    with unheard(tmp_path, "log.txt", preexec_fn=lambda: os.closerange(0, 3)) as child:
         works_unheard(child, tmp_path / "spool", 10)
     assert "envelope_sealed" in (tmp_path / "log.txt").read_text()
 

@@ -20,7 +20,7 @@ import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from email.utils import formatdate
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -428,7 +428,7 @@ def test_an_upstream_that_cannot_be_reached_costs_nothing(tmp_path: Path) -> Non
                 before = descriptors()
                 await one.logged("upload_retry", 8)
                 await until(
-                    lambda most=before: descriptors() <= most
+                    partial(lambda most: descriptors() <= most, before)
                 )  # not while an attempt has descriptors of its own
                 assert one.spool.waiting() == [envelope_id]
 
@@ -1170,7 +1170,7 @@ def test_an_upstream_that_wants_other_credentials_is_asked_once_a_minute() -> No
 def test_a_bit_that_flips_in_the_outbox_of_a_gateway(tmp_path: Path) -> None:
     """Sealed by the real packer while the upstream is away; a bit of an image flips; it is back."""
     with running(Store(tmp_path)) as store, Proxy(store.port, lambda _: REFUSE).running() as proxy:
-        quick = {"builder": "release_grace_secs = 0.1"}
+        quick: dict[str, Any] = {"builder": "release_grace_secs = 0.1"}
         with running(Gateway(tmp_path / "node", proxy.port, **quick)) as gateway:
             send_one(gateway, "1.2.3.24")
             gateway.wait_for("upload_retry")

@@ -79,8 +79,10 @@ def load_target(name: str) -> Callable[[bytes], None]:
         assert specification.loader is not None
         controls: ModuleType = importlib.util.module_from_spec(specification)
         specification.loader.exec_module(controls)
-        return getattr(controls, name.removeprefix("control."))
-    return importlib.import_module(f"tests.fuzz.target_{name}").one
+        one: Callable[[bytes], None] = getattr(controls, name.removeprefix("control."))
+    else:
+        one = importlib.import_module(f"tests.fuzz.target_{name}").one
+    return one
 
 
 def run(name: str, options: list[str], corpus: list[Path], seconds: float) -> Outcome:

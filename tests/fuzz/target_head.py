@@ -35,6 +35,7 @@ def one(data: bytes) -> None:
     values = _core.read_values(exact(head), kind, WANTED)
     assert values == reference.values(head, kind, WANTED)
     found = read(head, kind, complete)
+    expected: dict[str, object] | bool | None
     try:
         expected = reference.head(head, kind, complete)
     except ValueError:
@@ -68,4 +69,4 @@ def read(head: bytes, kind: int, complete: bool) -> dict[str, object] | bool | N
         found = _core.read_head(exact(head), kind, complete)
     except ValueError:
         return False
-    return found and {name: getattr(found, name) for name in NAMES}
+    return None if found is None else {name: getattr(found, name) for name in NAMES}

@@ -33,7 +33,7 @@ async def write(path: Path, pieces: list[bytes]) -> BodyFile:
 @settings(deadline=None, max_examples=30)
 @given(st.lists(st.integers(1, PIECE_BYTES + 3), max_size=6), st.integers(0, 1 << 30))
 def test_pieces_of_any_size_arrive_in_their_order(
-    tmp_path_factory: pytest.TempPathFactory, sizes, seed: int
+    tmp_path_factory: pytest.TempPathFactory, sizes: list[int], seed: int
 ) -> None:
     pieces = [random.Random(seed + n).randbytes(size) for n, size in enumerate(sizes)]
     path = tmp_path_factory.mktemp("body") / "file"

@@ -100,7 +100,7 @@ class Association:
         if not self._stream and not stopping and not scanner.unscanned:
             self._stream = self.message()
         part = self._stream[: self._random.randrange(1, 65_536)]
-        view = scanner.reserve(len(part)) if part else b""
+        view = scanner.reserve(len(part)) if part else memoryview(bytearray())
         if part and not view:
             scanner.starve()
             if scanner.stalled:

@@ -215,7 +215,9 @@ LEFT_OUT: list[Callable[[Protocol], Protocol]] = [
     LEFT_OUT,
     ids=["bell", "second look", "room", "starve first", "bell in time", "grant first"],
 )
-def test_without_one_of_its_guards_somebody_sleeps_for_ever(without) -> None:
+def test_without_one_of_its_guards_somebody_sleeps_for_ever(
+    without: Callable[[Protocol], Protocol],
+) -> None:
     assert explore(without(Protocol()))[1]
 
 

@@ -191,7 +191,7 @@ def test_patients_that_are_listed(over: int) -> None:
 
 def shared(**elements: bytes) -> Description:
     """Describes a data set by its head."""
-    found = _core.read_head(head(**elements), 1)
+    found = _core.read_head(head(EXPLICIT, **elements), 1)
     assert found is not None
     return describe_series(found.elements)
 

@@ -48,11 +48,13 @@ def url(data: bytes) -> bytes:
 
 def private_pem(key: Any, *, password: bytes | None = None) -> bytes:
     hidden = BestAvailableEncryption(password) if password else NoEncryption()
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, hidden)
+    pem: bytes = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, hidden)
+    return pem
 
 
 def public_pem(key: Any) -> bytes:
-    return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    pem: bytes = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    return pem
 
 
 ED = Ed25519PrivateKey.from_private_bytes(SEED)
@@ -355,7 +357,8 @@ def test_a_changed_character_of_an_assertion_or_of_what_it_signs_is_found(data: 
 
 @pytest.mark.parametrize("path", LEAVES)
 def test_a_missing_part_or_a_null_is_found(path: tuple[Any, ...]) -> None:
-    for value in ("gone", None, 1, [], {}):
+    values: tuple[Any, ...] = ("gone", None, 1, [], {})
+    for value in values:
         found = json.loads(json.dumps(MADE))
         at = found
         for part in path[:-1]:
@@ -397,7 +400,14 @@ def test_bad_assertions_are_judged_not_raised(change: dict[str, Any]) -> None:
 
 
 def test_strange_manifests_are_judged_not_raised() -> None:
-    for strange in ({}, {"sender": 1}, {"receiver": {}}, {"receiver": [1, None]}, {"sender": {}}):
+    manifests: tuple[dict[str, Any], ...] = (
+        {},
+        {"sender": 1},
+        {"receiver": {}},
+        {"receiver": [1, None]},
+        {"sender": {}},
+    )
+    for strange in manifests:
         assert verify_assertions(strange, NOW) == []
     deep: Any = []
     for _ in range(900):

@@ -14,6 +14,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -177,7 +178,7 @@ def test_members_are_read_within_bounds() -> None:
     long = [(b"payload/%07d" % n + b"x" * 1009, b"", b"") for n in range(4_000)]
     for entries in (many, long):
         data = archive_of(documents + entries)
-        assert peak(lambda data=data: check_envelope(io.BytesIO(data))) < 32 << 20
+        assert peak(partial(check_envelope, io.BytesIO(data))) < 32 << 20
 
 
 @pytest.mark.fault("S31")
@@ -643,7 +644,7 @@ def test_a_key_twice_is_a_fault_of_any_document(name: str) -> None:
 def test_a_key_twice_inside_an_encrypted_payload() -> None:
     inside = {"metadata.json": b'{"id": 1, "id": 2}', "dicom/1.dcm": b"DICM"}
     plains = [
-        tarball.Plain(name, len(data), lambda data=data: [data]) for name, data in inside.items()
+        tarball.Plain(name, len(data), partial(list, [data])) for name, data in inside.items()
     ]
     secret: list[bytes] = []
     done = encryption.encrypt("php", RECIPIENT.public, plains, secret.append)

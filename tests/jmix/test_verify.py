@@ -15,6 +15,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -316,7 +317,7 @@ VALID = {
     "files": json.loads(published()["payload/files.json"]),
     "audit": json.loads(published()["audit.json"]),
 }
-RULES = {
+RULES: dict[str, rules.Rule] = {
     "manifest": rules.MANIFEST,
     "metadata": rules.METADATA,
     "files": rules.FILES,
@@ -530,7 +531,9 @@ def test_links_and_strange_files_in_a_folder_are_faults(tmp_path: Path) -> None:
 @functools.cache
 def encrypted(dialect: str) -> dict[str, bytes]:
     inside = {n.removeprefix("payload/"): d for n, d in published().items() if "payload/" in n}
-    plains = [Plain(name, len(inside[name]), lambda n=name: [inside[n]]) for name in sorted(inside)]
+    plains = [
+        Plain(name, len(inside[name]), partial(list, [inside[name]])) for name in sorted(inside)
+    ]
     secret: list[bytes] = []
     done = encryption.encrypt(dialect, RECIPIENT.public, plains, secret.append)
     stream = hashlib.sha256(b"".join(n.encode() + b"\n" + inside[n] for n in sorted(inside)))

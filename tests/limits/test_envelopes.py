@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -66,7 +67,7 @@ def two_members(own: Gateway) -> int:
         (image,) = [one for one in opened.infolist() if one.filename.endswith(".dcm")]
         file.seek(image.header_offset)
         header = struct.unpack("<4s5H3L2H", file.read(30))
-    return image.header_offset + 30 + header[-2] + header[-1] + 2 * image.file_size
+    return image.header_offset + 30 + int(header[-2] + header[-1]) + 2 * image.file_size
 
 
 @pytest.mark.parametrize("off", [-1, 0, 1])
@@ -106,7 +107,7 @@ def open_envelope(tmp_path: Path) -> Iterator[Callable[[Published | None], OpenE
     made: list[OpenEnvelope] = []
 
     def one(published: Published | None) -> OpenEnvelope:
-        profile = "harmony" if published is None else "jmix-1.0"
+        profile: Literal["harmony", "jmix-1.0"] = "harmony" if published is None else "jmix-1.0"
         builder = replace(
             listener.builder, durability="page-cache", profile=profile, published=published
         )

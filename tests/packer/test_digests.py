@@ -74,7 +74,8 @@ def test_steps_are_bounded_and_digests_are_of_the_members(
         before = digests.bytes
         digests.step(envelope.open)
         assert 0 < before - digests.bytes <= STEP_BYTES
-    assert (digests.oldest, digests.bytes) == (None, 0)
+    assert digests.oldest is None
+    assert digests.bytes == 0
     found = [one.digest for one in envelope.open.contents.instances()]
     assert found == [make(data).digest() for data in members]
 
@@ -95,7 +96,8 @@ def test_an_envelope_is_finished_before_its_seal_and_others_wait(spool: Spool) -
     ]
     assert digests.oldest is first.open
     digests.forget(first.open)
-    assert (digests.oldest, digests.bytes) == (None, 0)
+    assert digests.oldest is None
+    assert digests.bytes == 0
 
 
 def test_a_member_that_is_not_what_arrived_makes_its_file_suspect(spool: Spool) -> None:

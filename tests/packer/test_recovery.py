@@ -246,7 +246,7 @@ def test_uids_at_the_edge_of_what_is_inflated(tmp_path: Path, far: bool, off: in
 @pytest.mark.fault("F85")
 @pytest.mark.parametrize("form", strange.FORMS, ids=lambda form: form.__name__)
 def test_every_strange_form_is_taken_and_recovered(
-    reception: Reception, tmp_path: Path, form
+    reception: Reception, tmp_path: Path, form: strange.Form
 ) -> None:
     """In the smallest lane; an ordinary instance before it and one behind it."""
     rng = random.Random(5)

@@ -144,7 +144,11 @@ def test_drafts_that_failed_wait_behind_those_that_did_not(site: Site) -> None:
     gate = threading.Event()
 
     def doing(name: str) -> Callable[[], str]:
-        return lambda: order.append(name) or name
+        def done() -> str:
+            order.append(name)
+            return name
+
+        return done
 
     site.worker.submit(lambda: gate.wait(20), lambda work: work())
     site.worker.submit(doing("failed"), lambda work: work(), retry=True)
@@ -181,7 +185,9 @@ def test_a_draft_that_names_no_draft_is_kept(site: Site, replaces: object) -> No
         {"study": "{}"},
     ],
 )
-def test_a_recipe_that_is_none_of_ours_costs_its_draft(site: Site, changed) -> None:
+def test_a_recipe_that_is_none_of_ours_costs_its_draft(
+    site: Site, changed: dict[str, object]
+) -> None:
     """Sealed, or kept after two attempts; the loop goes on."""
     recipe = replace(site.leftover.recipe, **changed)
     recovery = Recovery(Leftover(site.leftover.id, site.leftover.directory, recipe))

@@ -281,12 +281,11 @@ def test_a_member_damaged_before_it_is_encrypted_is_found(start: Gateways) -> No
             ledger.answered(uid)
         (draft,) = (own.spool / "building").iterdir()
         archive = draft / "envelope.zip"
-        data = bytearray(archive.read_bytes())
-        at = data.index(b"CANARY", len(data) // 2)
-        data[at] ^= 1
+        held = archive.read_bytes()
+        at = held.index(b"CANARY", len(held) // 2)
         with archive.open("r+b") as file:
             file.seek(at)
-            file.write(data[at : at + 1])
+            file.write(bytes([held[at] ^ 1]))
         peer.release()
     own.stop()
     assert "member_damaged" in own.log()

@@ -31,7 +31,7 @@ PATIENT = "quiet_secs = 3.0\nrelease_grace_secs = 0.2"
 
 
 @contextmanager
-def gateway_with(directory: Path, builder: str, **parts: str) -> Iterator[Gateway]:
+def gateway_with(directory: Path, builder: str, **parts: Any) -> Iterator[Gateway]:
     with running(Gateway(directory, 9, builder=builder, **parts)) as own:
         yield own
 

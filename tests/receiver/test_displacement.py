@@ -60,6 +60,10 @@ def refused_by_its_data_set(peer: Peer) -> None:
     assert peer.status() != 0
 
 
+def stores(peer: Peer) -> None:
+    peer.store(wire.data_set())
+
+
 def silence(peer: Peer) -> None:
     time.sleep(0.02)
 
@@ -142,7 +146,9 @@ def displaced(own: Gateway) -> int:
 @pytest.mark.fault("S33")
 @pytest.mark.parametrize("how", BUSY)
 @pytest.mark.parametrize("newcomer", ["127.0.0.2", "127.0.0.1"])
-def test_who_stores_nothing_gives_way_to_a_newcomer(start: Gateways, how, newcomer: str) -> None:
+def test_who_stores_nothing_gives_way_to_a_newcomer(
+    start: Gateways, how: Callable[[Peer], None], newcomer: str
+) -> None:
     """One of another address gives way, or (behind NAT) of the same. One ends, not all."""
     own = start()
     with busy(holding(own, "127.0.0.1"), how):
@@ -159,7 +165,7 @@ def test_it_is_told_and_keeps_its_place_until_then(start: Gateways) -> None:
     own = start()
     first, second, third = holding(own, "127.0.0.1")
     assert not asks(own, "127.0.0.2")  # nobody has held a place for long
-    with busy([second, third], lambda peer: peer.store(wire.data_set()) and None):
+    with busy([second, third], stores):
         until(lambda: asks(own, "127.0.0.2"), "there is a place")
         assert first.pdu() == ABORTED
         assert first.closed()
@@ -183,7 +189,7 @@ def test_nothing_changes_while_there_are_places(start: Gateways) -> None:
 def test_an_address_that_stores_on_all_places_keeps_them(start: Gateways) -> None:
     own = start()
     begun = time.monotonic()
-    with busy(holding(own, "127.0.0.1"), lambda peer: peer.store(wire.data_set()) and None):
+    with busy(holding(own, "127.0.0.1"), stores):
         while time.monotonic() < begun + 3.0:
             assert not asks(own, "127.0.0.2")
     assert displaced(own) == 0
@@ -194,7 +200,7 @@ def test_an_address_with_as_many_places_gets_no_more(start: Gateways) -> None:
     own = start(endpoint="max_associations = 4")
     storing, idle = holding(own, "127.0.0.2", 2), holding(own, "127.0.0.1", 2)
     begun = time.monotonic()
-    with busy(storing, lambda peer: peer.store(wire.data_set()) and None), busy(idle, echoes):
+    with busy(storing, stores), busy(idle, echoes):
         while time.monotonic() < begun + 2.5:
             assert not asks(own, "127.0.0.2")  # it has two, and the idle ones are two
         assert displaced(own) == 0

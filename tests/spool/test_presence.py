@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -130,7 +130,7 @@ def test_an_empty_directory_is_begun_in(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def disk(tmp_path: Path):
+def disk(tmp_path: Path) -> Iterator[Disk]:
     one = Disk(tmp_path / "disk", "ext4")
     yield one
     one.close()

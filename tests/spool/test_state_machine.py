@@ -156,7 +156,7 @@ class SpoolMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.root = Path(tempfile.mkdtemp(prefix="fastjmix-machine-"))
-        self.rules = tabulate(configs.loaded(self.root / "config")).rows[0]
+        self.ingest = tabulate(configs.loaded(self.root / "config")).rows[0]
         self.spool = Spool(self.root / "spool")
         self.spool.prepare()
         self.open: dict[str, OpenEnvelope] = {}

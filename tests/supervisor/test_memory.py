@@ -9,12 +9,13 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from fastjmix.config import Config
 from fastjmix.errors import PlatformError
 from fastjmix.supervisor import memory
 from fastjmix.supervisor.memory import (
@@ -42,7 +43,7 @@ LARGE = 9_000_000
 # -- the plan --------------------------------------------------------------------------------------
 
 
-def config(tmp_path: Path, associations: int = 64, **runtime: int):
+def config(tmp_path: Path, associations: int = 64, **runtime: int) -> Config:
     whole = whole_config(tmp_path, to("http://127.0.0.1:9/"))
     (listener,) = whole.dicom
     return replace(
@@ -184,7 +185,7 @@ def test_a_proc_that_tells_nothing(tmp_path: Path, lost: str) -> None:
 
 
 @contextlib.contextmanager
-def limited(size: int) -> Iterator[tuple[str, object] | None]:
+def limited(size: int) -> Iterator[tuple[str, Callable[[], int]] | None]:
     """Yields Python code that puts its process into a group with that limit, and a function that
     counts the group's kills; None where no group can be made."""
     with memory_group(f"fastjmix-test-{os.getpid()}-{threading.get_native_id()}") as found:
@@ -196,6 +197,10 @@ def limited(size: int) -> Iterator[tuple[str, object] | None]:
         yield f"import os; open('{group}/cgroup.procs', 'w').write(str(os.getpid()))", kills
 
 
+def none_killed() -> int:
+    return 0
+
+
 def lanes_of(own: Gateway) -> int:
     return int(own.wait_for(r"memory_limit .* associations=(\d+)")[1])
 
@@ -205,7 +210,7 @@ def test_senders_beyond_a_memory_limit_are_rejected_and_nobody_is_killed(tmp_pat
     """More senders than fit, each with an instance that is larger than its lane. Each tries until
     that is stored."""
     with running(Store(tmp_path / "up", "--verify-hashes")) as store, limited(200 * MIB) as found:
-        first, kills = found or (RLIMITED, lambda: 0)
+        first, kills = (RLIMITED, none_killed) if found is None else found
         own = Gateway(tmp_path / "own", store.port, builder="release_grace_secs = 0.1", first=first)
         with running(own):
             lanes = lanes_of(own)

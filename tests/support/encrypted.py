@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from fastjmix.jmix import keys
@@ -25,7 +26,7 @@ def encrypted_members(
     """
     metadata = {"id": envelope_id, "studies": {"study_uid": study, "series": []}}
     inside = {"dicom/1.dcm": b"DICM" * 300, "metadata.json": json.dumps(metadata).encode()}
-    plains = [Plain(name, len(data), lambda data=data: [data]) for name, data in inside.items()]
+    plains = [Plain(name, len(data), partial(list, [data])) for name, data in inside.items()]
     secret: list[bytes] = []
     done = encryption.encrypt(dialect, RECIPIENT.public, plains, secret.append)
     stream = hashlib.sha256(b"".join(n.encode() + b"\n" + inside[n] for n in sorted(inside)))

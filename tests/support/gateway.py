@@ -16,6 +16,7 @@ import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from email.message import Message
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -330,7 +331,8 @@ class Store(Process):
     def held(self) -> list[dict[str, Any]]:
         request = urllib.request.Request(self.url, headers={"Accept": "application/json"})
         with urllib.request.urlopen(request, timeout=10) as answer:
-            return json.load(answer)["jmixEnvelopes"]
+            found: list[dict[str, Any]] = json.load(answer)["jmixEnvelopes"]
+            return found
 
     def wait_held(self, count: int) -> list[dict[str, Any]]:
         until(lambda: len(self.held()) >= count, f"{count} envelopes at the upstream")
@@ -338,7 +340,8 @@ class Store(Process):
 
     def archive(self, envelope_id: str) -> bytes:
         with urllib.request.urlopen(f"{self.url}/{envelope_id}", timeout=30) as answer:
-            return answer.read()
+            data: bytes = answer.read()
+            return data
 
 
 @contextmanager
@@ -353,7 +356,7 @@ def running(process: Any) -> Iterator[Any]:
         process.close()
 
 
-def get(url: str, **headers: str) -> tuple[int, Mapping[str, str], bytes]:
+def get(url: str, **headers: str) -> tuple[int, Message, bytes]:
     """(status, headers, body), whatever the status."""
     request = urllib.request.Request(url, headers=headers)
     try:

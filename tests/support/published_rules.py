@@ -11,7 +11,7 @@ import json
 import os
 import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from functools import lru_cache
@@ -27,14 +27,14 @@ Rule = Callable[[Any, str], None]
 class Object:
     """Keys that must be there, keys that may; others only where it is open."""
 
-    must: dict[str, Rule] = field(default_factory=dict)
-    may: dict[str, Rule] = field(default_factory=dict)
+    must: Mapping[str, Rule] = field(default_factory=dict)
+    may: Mapping[str, Rule] = field(default_factory=dict)
     open: bool = False
 
     def __call__(self, value: Any, path: str) -> None:
         assert isinstance(value, dict), f"{path}: no object"
         assert self.must.keys() <= value.keys(), f"{path}: lacks {self.must.keys() - value.keys()}"
-        known = self.must | self.may
+        known = {**self.must, **self.may}
         for key, held in value.items():
             assert self.open or key in known, f"{path}: has {key}"
             if key in known:
@@ -109,7 +109,7 @@ KEY = Object(
         "fingerprint": matching(r"SHA256:[A-Fa-f0-9]+"),
     }
 )
-SIGNED = {"signing_key": KEY, "signed_fields": Array(text, 1), "signature": text}
+SIGNED: dict[str, Rule] = {"signing_key": KEY, "signed_fields": Array(text, 1), "signature": text}
 ATTESTATION = Object(
     {
         "provider": text,

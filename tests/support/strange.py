@@ -78,6 +78,9 @@ def parts(uid: str, study: str, series: str, number: int, kind: int = 1) -> list
 
 STUDY_AT = 7
 
+Names = tuple[str, str, str, int]
+"""An instance's UID, its study's and its series', and its number."""
+
 Form = Callable[[random.Random, str, str, str, int], Encoded]
 
 
@@ -94,36 +97,36 @@ def with_before_the_study(
     return b"".join(elements) + wire.element(0x7FE00010, b"OW", rng.randbytes(4000), kind)
 
 
-def _deflated(rng: random.Random, *names: str | int) -> Encoded:
+def _deflated(rng: random.Random, *names: *Names) -> Encoded:
     return deflated(wire.data_set(names[0], study=names[1], series=names[2], number=names[3]))
 
 
-def _deflated_far(rng: random.Random, *names: str | int) -> Encoded:
+def _deflated_far(rng: random.Random, *names: *Names) -> Encoded:
     """Makes a deflated data set whose UIDs are behind 64 KB of the stream: random bytes are
     deflated to more than they were.
     """
     return deflated(with_before_the_study(private(80_000, rng), rng, *names))
 
 
-def _deflated_to_nothing(rng: random.Random, *names: str | int) -> Encoded:
+def _deflated_to_nothing(rng: random.Random, *names: *Names) -> Encoded:
     return deflated(
         with_before_the_study(wire.element(0x00091010, b"OB", b"x" * LONG), rng, *names)
     )
 
 
-def _long_head(rng: random.Random, *names: str | int) -> Encoded:
+def _long_head(rng: random.Random, *names: *Names) -> Encoded:
     return encoded(with_before_the_study(private(LONG, rng), rng, *names))
 
 
-def _very_long_head(rng: random.Random, *names: str | int) -> Encoded:
+def _very_long_head(rng: random.Random, *names: *Names) -> Encoded:
     return encoded(with_before_the_study(private(VERY_LONG, rng), rng, *names))
 
 
-def _deflated_very_far(rng: random.Random, *names: str | int) -> Encoded:
+def _deflated_very_far(rng: random.Random, *names: *Names) -> Encoded:
     return deflated(with_before_the_study(private(VERY_LONG, rng), rng, *names))
 
 
-def _unknown_vrs(rng: random.Random, *names: str | int) -> Encoded:
+def _unknown_vrs(rng: random.Random, *names: *Names) -> Encoded:
     """Puts VRs that are none before the UIDs, as DCMTK or pydicom would read them."""
     value = rng.randbytes(30)
     future = struct.pack("<HH2sHL", 0x0009, 0x1010, b"ZZ", 0, 30) + value
@@ -132,7 +135,7 @@ def _unknown_vrs(rng: random.Random, *names: str | int) -> Encoded:
     return encoded(with_before_the_study(future + short + doubtful, rng, *names))
 
 
-def _long_behind_the_uids(rng: random.Random, *names: str | int) -> Encoded:
+def _long_behind_the_uids(rng: random.Random, *names: *Names) -> Encoded:
     """Makes a data set with all UIDs in the first bytes; then an element that goes beyond every
     limit.
     """
@@ -141,42 +144,42 @@ def _long_behind_the_uids(rng: random.Random, *names: str | int) -> Encoded:
     return encoded(b"".join(uids) + private(700_000, rng) + elements[-1])
 
 
-def _implicit(rng: random.Random, *names: str | int) -> Encoded:
+def _implicit(rng: random.Random, *names: *Names) -> Encoded:
     large = private(LONG, rng, 0)
-    return encoded(with_before_the_study(large, rng, *names, kind=0), wire.IMPLICIT)
+    return encoded(with_before_the_study(large, rng, *names, 0), wire.IMPLICIT)
 
 
-def _big(rng: random.Random, *names: str | int) -> Encoded:
+def _big(rng: random.Random, *names: *Names) -> Encoded:
     large = private(9000, rng, 2)
-    return encoded(with_before_the_study(large, rng, *names, kind=2), wire.BIG)
+    return encoded(with_before_the_study(large, rng, *names, 2), wire.BIG)
 
 
-def _encapsulated(rng: random.Random, *names: str | int) -> Encoded:
+def _encapsulated(rng: random.Random, *names: *Names) -> Encoded:
     pixels = struct.pack("<HH2sHL", 0x7FE0, 0x10, b"OB", 0, 0xFFFFFFFF)
     pixels += struct.pack("<HHL", 0xFFFE, 0xE000, 0) + struct.pack("<HHL", 0xFFFE, 0xE000, 5000)
     pixels += rng.randbytes(5000) + struct.pack("<HHL", 0xFFFE, 0xE0DD, 0)
     return encoded(b"".join(parts(*names)) + pixels, rng.choice((ENCAPSULATED, PRIVATE)))
 
 
-def _meta_inside(rng: random.Random, *names: str | int) -> Encoded:
+def _meta_inside(rng: random.Random, *names: *Names) -> Encoded:
     """Puts File Meta Information inside the data set, as some senders do."""
     meta = wire.element(0x00020001, b"OB", b"\0\1") + wire.element(0x00020003, b"UI", b"9.9.9")
     return encoded(meta + b"".join(parts(*names)))
 
 
-def _padded(rng: random.Random, *names: str | int) -> Encoded:
+def _padded(rng: random.Random, *names: *Names) -> Encoded:
     elements = parts(*names)
-    elements[STUDY_AT] = wire.element(0x0020000D, b"UI", str(names[1]).encode() + b"\0 \0\0 ")
+    elements[STUDY_AT] = wire.element(0x0020000D, b"UI", names[1].encode() + b"\0 \0\0 ")
     return encoded(b"".join(elements))
 
 
-def _out_of_order(rng: random.Random, *names: str | int) -> Encoded:
+def _out_of_order(rng: random.Random, *names: *Names) -> Encoded:
     elements = parts(*names)
     late = wire.element(0x00280010, b"US", b"\1\0")
     return encoded(late + b"".join(reversed(elements)) + late)
 
 
-def _nested(rng: random.Random, *names: str | int) -> Encoded:
+def _nested(rng: random.Random, *names: *Names) -> Encoded:
     data = wire.element(0x0020000D, b"UI", b"9.9.9")
     for _ in range(60):
         item = struct.pack("<HHL", 0xFFFE, 0xE000, 0xFFFFFFFF) + data

@@ -108,7 +108,7 @@ class Recording:
         call, told = found[1], found[2]
         texts = [bytes.fromhex(t.replace("\\x", "")) for t in re.findall(r'"((?:\\x..)*)"', told)]
         if call in ("pwritev2", "pwrite64", "write", "ftruncate", "fdatasync", "fsync"):
-            path = self._below(_unescaped(re.match(r"\d+<(.*?)>", told)[1]))
+            path = self._below(_unescaped(re.findall(r"^\d+<(.*?)>", told)[0]))
             return path is not None and self._on_file(call, path, told, texts)
         base = re.match(r"(?:AT_FDCWD|\d+)<(.*?)>", told)
         root = _unescaped(base[1]) if base else ""
@@ -188,9 +188,9 @@ def cuts(disk: Disk, most: int) -> Iterator[tuple[int, set[tuple[int, int]], boo
     pending = disk.pending()
     if len(pending) <= SUBSETS_MAX and (1 << len(pending)) * len(names) <= most:
         for size in range(len(pending) + 1):
-            for lost in itertools.combinations(pending, size):
+            for some in itertools.combinations(pending, size):
                 for count in names:
-                    yield count, set(lost), bool(size) and random.random() < 0.5
+                    yield count, set(some), bool(size) and random.random() < 0.5
         return
     for _ in range(most):
         lost = {one for one in pending if random.random() < random.choice((0.2, 0.5, 0.8))}

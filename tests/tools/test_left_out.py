@@ -22,6 +22,7 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.filereader import read_dataset
 from pydicom.uid import (
+    UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
@@ -315,7 +316,7 @@ def data_set(path: Path, syntax: str) -> bytes:
     out = Dataset()
     out.update(whole)
     out.file_meta = whole.file_meta
-    out.file_meta.TransferSyntaxUID = syntax
+    out.file_meta.TransferSyntaxUID = UID(syntax)
     out.save_as(path, enforce_file_format=True)
     return data_set_bytes(path)
 

@@ -15,6 +15,7 @@ import tomllib
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -51,7 +52,7 @@ OFF = Setting(True, "sha256", 16384, "page-cache", 2)
 PLENTY = Clock(600, time.monotonic())
 
 
-def changed(base: Setting = BASE, **values: object) -> Setting:
+def changed(base: Setting = BASE, **values: Any) -> Setting:
     return replace(base, **values)
 
 
@@ -385,7 +386,7 @@ def test_the_advice_can_be_pasted_as_it_says(tmp_path: Path, configured: str) ->
 
 
 def test_the_sites_own_tables_are_named() -> None:
-    main = {"endpoints": {"scp": {}}}
+    main: dict[str, Any] = {"endpoints": {"scp": {}}}
     pipeline = {
         "pipelines": {"p": {"middleware": {"left": ["none", "pack"]}}},
         "middleware": {"none": {"type": "passthru"}, "pack": {"type": "jmix_builder"}},

@@ -195,7 +195,8 @@ class Erratic(Small):
         self.chance = random.Random(seed)
 
     def any(self, body: bytes, envelope_id: str | None) -> Reply:
-        honest = [names_it] * 4 + [names_its_own, says_created, says_ok, names_the_last]
+        honest: list[Callable[[bytes, str | None], Reply]] = [names_it] * 4
+        honest += [names_its_own, says_created, says_ok, names_the_last]
         if self.chance.random() < 0.7:
             return self.chance.choice(honest)(body, envelope_id)
         statuses = (301, 400, 401, 403, 404, 409, 411, 415, 422, 423, 500, 501, 503)
@@ -251,7 +252,7 @@ def test_chunked_bodies_that_break_off_again_and_again_lose_the_proof(
 
     def breaks_off(request: Any) -> Reply:
         if "chunked" in request.headers.get("Transfer-Encoding", ""):
-            server.take = usual  # type: ignore[method-assign]
+            server.take = usual  # type: ignore[method-assign, assignment]
             request.connection.shutdown(socket.SHUT_RDWR)
             raise ConnectionResetError
         return usual(request)

@@ -318,7 +318,8 @@ def test_odd_answers_of_real_servers_are_deliveries(
 
 @pytest.mark.fault("F83")
 def test_an_object_that_goes_on_behind_the_limit_or_broke_off_is_one() -> None:
-    for how in ({"cut": True}, {"over": True}):
+    hows: list[dict[str, Any]] = [{"cut": True}, {"over": True}]
+    for how in hows:
         assert (
             assessed(Answer(200, body=b'{"files": [', **how)).disposition is Disposition.DELIVERED
         )

@@ -251,7 +251,9 @@ def test_an_envelope_that_alone_is_forbidden_holds_nobody_and_is_kept(
                 for n in range(20):
                     one.seal()
                     await one.left(n + 1)
-                await until(lambda: len([1 for s in server.seen if name(outcast) in s.body]) >= 6)
+                await until(
+                    lambda: len([1 for s in server.seen if name(str(outcast)) in s.body]) >= 6
+                )
                 assert len(one.lines("upstream_held")) == 1
                 assert one.spool.waiting() == [outcast]
                 outcast = None
@@ -379,6 +381,7 @@ def test_a_body_left_unread_behind_a_2xx_is_not_the_beginning_of_the_next(
 ) -> None:
     """A page comes before the body is read, which the server then takes for a request's head."""
     page = b"<html>Sign in</html>"
+    ill = 2
 
     async def serve(wire: Wire) -> None:
         nonlocal ill
@@ -393,7 +396,6 @@ def test_a_body_left_unread_behind_a_2xx_is_not_the_beginning_of_the_next(
             await wire.body(head)
             await wire.say(http_head("201 Created", Content_Length=0))
 
-    ill = 2
     store = Raw(serve)
 
     async def test() -> None:

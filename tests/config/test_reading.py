@@ -268,14 +268,6 @@ def test_variables_that_are_not_there(tmp_path: Path, text: str, found: str) -> 
 # -- documentation ---------------------------------------------------------------------------------
 
 
-def test_documentation_is_in_step() -> None:
-    hint = "run: python -m fastjmix.config.document"
-    assert (ROOT / "docs" / "configuration.md").read_text() == document.text(), hint
-    rows = document.text().split("### ", 1)[1].splitlines()
-    keys = {line.split("`")[1] for line in rows if line.startswith("| `")}
-    assert len(keys) > 80
-
-
 def test_the_keys_of_the_readme_are_there() -> None:
     """Each row names a table, and keys of it: "`[storage.options] path`, `other`"."""
     page = document.text()
@@ -290,15 +282,6 @@ def test_the_keys_of_the_readme_are_there() -> None:
         assert parts, table
         found = "".join(one.split("\n### ")[0] for one in parts)
         assert [one for one in (key, *others) if f"| `{one}`" not in found] == [], table
-
-
-def test_every_key_of_our_own_is_in_the_commented_file() -> None:
-    text = (ROOT / "config.toml").read_text()
-    page = document.text().splitlines()
-    own = [line.split("`")[1] for line in page if line.startswith("| `") and "**+**" in line]
-    assert len(own) > 25
-    for key in own:
-        assert key in text, key
 
 
 def test_harmony_files_are_complete() -> None:

@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 
 from fastjmix._core import DataSetReader
 from fastjmix.dicom.dimse import COMMENT_MAX
-from fastjmix.dicom.foreign import foreign_protocol
 from fastjmix.dicom.refusals import UIDS, Reason, why_uids, why_unreadable
 from fastjmix.log.rates import LINES_AT_ONCE
 from fastjmix.receiver.messages import UID_SHOWN_MAX
@@ -306,11 +305,3 @@ def test_other_protocols_are_named(gateway: Gateway, start: bytes, word: str) ->
         assert one.pdu() == (7, b"\0\0\2\1")
         one.socket.shutdown(socket.SHUT_WR)
     gateway.wait_for(f"connection_aborted peer={address} .*{word}")
-
-
-@pytest.mark.fault("S40")
-@pytest.mark.parametrize(
-    "start", [b"", b"\1", b"\2\0\0", b"G", b"\x16\0\0\0", b"get / ", b"\xff" * 16]
-)
-def test_other_bytes_have_no_name(start: bytes) -> None:
-    assert foreign_protocol(start) == ""

@@ -26,11 +26,10 @@ import pytest
 from fastjmix.errors import DamagedTicket, SpoolError
 from fastjmix.spool import Retention, Spool, Ticket
 from fastjmix.spool.recipe import UNKNOWN
-from fastjmix.uploader.maintenance import StorageLimits
 from tests.support import apis, wire
 from tests.support.envelopes import envelope
 from tests.support.gateway import Gateway, Peer, Store, get, images, running, until
-from tests.support.nodes import FAST, node, run, to
+from tests.support.nodes import run
 from tests.support.upstreams import Upstream, answer
 
 QUICK = "release_grace_secs = 0.1"
@@ -586,27 +585,6 @@ def test_a_ticket_of_a_living_process_is_not_swept(spool: Spool) -> None:
     assert {path.stem for path in spool.outbox.iterdir()} == {draft.id, posted}
     assert (spool.building / f"api-{posted}.upload").exists()
     draft.close()
-
-
-@pytest.mark.fault("F95")
-@pytest.mark.parametrize("limits", [StorageLimits(secs=0), StorageLimits(size=0)])
-def test_retention_acts_when_an_envelope_was_delivered(
-    tmp_path: Path, limits: StorageLimits
-) -> None:
-    """It does not wait for the next survey of the minute: the delivery wakes it."""
-
-    async def test() -> None:
-        async with (
-            Upstream().open() as store,
-            node(tmp_path, to(store.url), FAST, limits=limits) as one,
-        ):
-            for count in (1, 2):
-                one.seal()
-                await one.left(count)
-                await one.logged("envelopes_expired", count)
-            assert not list(one.spool.sent.iterdir())
-
-    run(test)
 
 
 def fill(spool: Spool, count: int) -> list[str]:

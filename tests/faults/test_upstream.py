@@ -19,7 +19,6 @@ import zipfile
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
-from email.utils import formatdate
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -29,14 +28,10 @@ from aiohttp import web
 
 from fastjmix.config import Credentials, Secret
 from fastjmix.spool import Ticket
-from fastjmix.spool.recipe import UNKNOWN
-from fastjmix.uploader import client, connections
-from fastjmix.uploader.attempt import MANIFEST_SLACK
+from fastjmix.uploader import client
 from fastjmix.uploader.content_coding import decoded
 from fastjmix.uploader.integrity import BodyCheck, Damaged, examine
-from fastjmix.uploader.maintenance import StorageLimits
 from fastjmix.uploader.pace import Pace, TimeLimits
-from fastjmix.uploader.retry import Backoff
 from tests.support import wire
 from tests.support.envelopes import envelope, envelope_members
 from tests.support.gateway import Gateway, Peer, Store, running
@@ -260,69 +255,6 @@ def test_an_envelope_too_large_for_its_upstream_is_kept_and_says_what_to_do(
     run(test)
 
 
-@pytest.mark.fault("F33")
-@pytest.mark.parametrize("status", [429, 503])
-@pytest.mark.parametrize("form", ["seconds", "date", "absurd", "negative", "past", "nonsense"])
-def test_retry_after_in_every_form(tmp_path: Path, form: str, status: int) -> None:
-    """Waits for Retry-After, within 0 and the cap."""
-    value, least = {
-        "seconds": ("1", 0.3),
-        "date": (formatdate(time.time() + 3600, usegmt=True), 0.3),
-        "absurd": ("1000000000", 0.3),
-        "negative": ("-1000000000", 0.0),
-        "past": (formatdate(0, usegmt=True), 0.0),
-        "nonsense": ("1e9", 0.0),
-    }[form]
-    moments: list[float] = []
-
-    def busy_once(request: web.BaseRequest, seen: Seen) -> web.Response:
-        moments.append(time.monotonic())
-        busy = answer(status, None, Retry_After=value)
-        return busy if len(moments) == 1 else taken(request, seen)
-
-    async def test() -> None:
-        pace = replace(FAST, backoff=Backoff(base=0.01, cap=0.3))
-        async with Upstream(busy_once).open() as store, node(tmp_path, to(store.url), pace) as one:
-            one.seal()
-            await one.left()
-            assert moments[1] - moments[0] >= least
-
-    run(test)
-
-
-@pytest.mark.fault("F33")
-def test_a_hundred_that_were_told_the_same_do_not_come_back_together(tmp_path: Path) -> None:
-    """A hundred nodes with an envelope each, one upstream: 503 and the same Retry-After to all."""
-    count, window = 100, 0.5
-    refused: set[str] = set()
-    back: list[float] = []
-
-    async def test() -> None:
-        sent_at = asyncio.get_running_loop().time()
-
-        def busy(request: web.BaseRequest, seen: Seen) -> web.Response:
-            if seen.sha256 not in refused:
-                refused.add(seen.sha256)
-                return answer(503, None, Retry_After="1")
-            back.append(asyncio.get_running_loop().time() - sent_at)
-            return taken(request, seen)
-
-        pace = replace(FAST, backoff=Backoff(base=window, cap=window))
-        async with Upstream(busy).open() as store, contextlib.AsyncExitStack() as nodes:
-            fleet = [
-                await nodes.enter_async_context(node(tmp_path / str(n), to(store.url), pace))
-                for n in range(count)
-            ]
-            for one in fleet:
-                one.seal()
-            for one in fleet:
-                await one.left()
-
-    run(test)
-    assert len(back) == count
-    assert max(back) - min(back) >= window / 2
-
-
 @pytest.mark.fault("F43")
 @pytest.mark.parametrize(
     ("status", "body"),
@@ -364,31 +296,6 @@ def test_a_2xx_with_another_id_or_none(
             assert await one.left() == [("sent", sealed_id)]
             assert one.receipt(sealed_id)["attempts"] == (3 if matching else 1)
             assert len({post.sha256 for post in store.posts}) == 1
-
-    run(test)
-
-
-@pytest.mark.fault("F31")
-@pytest.mark.parametrize("size", [-1, 0, 1])
-def test_a_manifest_is_compared_up_to_its_limit(tmp_path: Path, size: int) -> None:
-    """A manifest that is equal up to the limit and goes on behind it is another one."""
-
-    async def test() -> None:
-        data = sealed_envelope()
-        start = data.index(b"{")
-        ours = data[start : data.index(b"PK", start)]
-        theirs = ours.ljust(2 * len(ours) + MANIFEST_SLACK + size)
-
-        def manifest(_: web.BaseRequest, __: Seen) -> web.Response:
-            return web.Response(body=theirs)
-
-        async with (
-            Upstream(lambda *_: answer(409), manifest).open() as store,
-            node(tmp_path, to(store.url)) as one,
-        ):
-            envelope_id = one.seal(data, crc32=None)
-            expected = "rejected" if size > 0 else "sent"
-            assert await one.left() == [(expected, envelope_id)]
 
     run(test)
 
@@ -796,61 +703,6 @@ def test_the_limit_of_what_an_answer_unpacks_to(size: int, over: bool) -> None:
 
 @pytest.mark.fault("F40")
 @pytest.mark.parametrize(
-    ("headers", "fits"),
-    [
-        ([b"X: " + b"v" * (connections.HEADER_LINE_BYTES_MAX - 1)], True),
-        ([b"X: " + b"v" * connections.HEADER_LINE_BYTES_MAX], True),
-        ([b"X: " + b"v" * (connections.HEADER_LINE_BYTES_MAX + 1)], False),
-        ([b"X-%d: v" % n for n in range(connections.HEADERS_MAX - 2)], True),
-        ([b"X-%d: v" % n for n in range(connections.HEADERS_MAX - 1)], True),
-        ([b"X-%d: v" % n for n in range(connections.HEADERS_MAX)], False),
-    ],
-    ids=[
-        "a value under",
-        "a value at",
-        "a value over",
-        "headers under",
-        "headers at",
-        "headers over",
-    ],
-)
-def test_the_limits_of_an_answers_head(tmp_path: Path, headers: list[bytes], fits: bool) -> None:
-    """Each answer has Content-Length beside the headers that are counted here."""
-
-    async def behave(wire: Wire) -> None:
-        await wire.say(b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n")
-        await wire.say(b"".join(header + b"\r\n" for header in headers) + b"\r\n")
-
-    async def then(one: Node) -> None:
-        await one.left(2)
-        assert bool(one.lines("upload_retry")) is not fits
-
-    run(lambda: hostile(tmp_path, behave, then))
-
-
-@pytest.mark.fault("F40")
-@pytest.mark.parametrize("size", [-1, 0, 1])
-def test_the_limit_of_an_answers_body(tmp_path: Path, size: int) -> None:
-    """Up to the limit an answer is read whole, so that the id at its end is found."""
-
-    async def test() -> None:
-        remote_id = str(uuid.uuid4())
-        end = b'"id": "%s"}' % remote_id.encode()
-        text = b"{" + end.rjust(client.ANSWER_BYTES_MAX + size - 1)
-
-        def respond(_: web.BaseRequest, __: Seen) -> web.Response:
-            return web.Response(status=201, body=text)
-
-        async with Upstream(respond).open() as store, node(tmp_path, to(store.url)) as one:
-            envelope_id = one.seal()
-            await one.left()
-            assert one.receipt(envelope_id)["remote_id"] == (None if size > 0 else remote_id)
-
-    run(test)
-
-
-@pytest.mark.fault("F40")
-@pytest.mark.parametrize(
     ("plan", "words"),
     [
         (Plan(down=(Garbage(0, b"\0\xff"),)), "connection broken"),
@@ -1186,38 +1038,3 @@ def test_a_bit_that_flips_in_the_outbox_of_a_gateway(tmp_path: Path) -> None:
             (sent,) = gateway.wait_sent()
             assert gateway.stop() == 0
         assert [one["id"] for one in store.held()] == [sent.stem]
-
-
-# -- what is kept ----------------------------------------------------------------------------------
-
-
-@pytest.mark.fault("F44")
-def test_retention_takes_what_was_sent_and_nothing_else(tmp_path: Path) -> None:
-    """Age and size bound sent/; older envelopes that wait, are being built or were rejected
-    stay.
-    """
-
-    async def test() -> None:
-        def refuse_some(request: web.BaseRequest, seen: Seen) -> web.Response:
-            return answer(400) if seen.size > 2000 else taken(request, seen)
-
-        pace = replace(FAST, upkeep_secs=0.02)
-        async with Upstream(refuse_some).open() as store:
-            options = {"limits": StorageLimits(1000.0, 0)}
-            async with node(tmp_path, to(store.url), pace, start=False, **options) as one:
-                draft = one.spool.drafts.new(UNKNOWN)
-                waiting = one.seal(upstream="nobody configured it")
-                rejected = one.seal(sealed_envelope(image=bytes(4000)), crc32=None)
-                for path in (one.spool.path("outbox", waiting), one.spool.path("outbox", rejected)):
-                    os.utime(path, (1, 1))
-                gone = [one.seal() for _ in range(3)]
-                one.start()
-                await one.left(4)
-                await until(lambda: not list(one.spool.sent.iterdir()))
-                assert one.spool.waiting() == [waiting]
-                assert one.spool.path("rejected", rejected).exists()
-                assert draft.archive.exists()
-                assert not any(one.spool.find(envelope_id) for envelope_id in gone)
-                draft.abandon()
-
-    run(test)

@@ -9,7 +9,6 @@ import json
 import re
 from typing import Any
 
-import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -370,54 +369,6 @@ def test_what_was_not_given_is_our_fault() -> None:
         published.documents(held, Options(ID, SEALED_AT))
     with pytest.raises(EnvelopeError, match="read again"):
         published.documents(held, Options(ID, SEALED_AT, published=PLAIN, payload_hash="stream"))
-
-
-# -- hashes ----------------------------------------------------------------------------------
-
-VECTOR = {
-    "files.json": b"[]",
-    "metadata.json": b"{}",
-    "series_1/image_001.dcm": b"DICM",
-    "series_10/image_001.dcm": b"A",
-}
-STREAM = "sha256:eac9f801b7fb7c2c191fc8936faa35ed1c2442843da1cd053adb2d6231ec0b1f"
-
-
-def test_stream_hash_is_the_known_one() -> None:
-    whole = digests.stream_hash("sha256", VECTOR, lambda path: [VECTOR[path]])
-    split = digests.stream_hash(
-        "sha256", list(VECTOR)[::-1], lambda path: [bytes([b]) for b in VECTOR[path]]
-    )
-    assert whole == split == STREAM == reference.stream_hash(VECTOR, "sha256")
-
-
-# -- parties ---------------------------------------------------------------------------------
-
-settings_of = st.builds(
-    parties.AssertionSettings,
-    key_file=filled,
-    key_reference=st.none() | filled,
-    expires_secs=st.none() | st.floats(1, 1e6),
-    fields=st.lists(filled, max_size=2).map(tuple),
-    attestation=st.none() | st.builds(parties.Attestation, filled, filled, filled, filled),
-)
-
-
-@given(
-    everyone,
-    st.none() | settings_of,
-    st.none() | st.builds(parties.Signing, filled, st.booleans()),
-    st.none() | st.builds(parties.Encryption, filled, st.sampled_from(["php", "js", "rs"])),
-)
-def test_parties_survive_a_draft(
-    told: parties.Published, asserted: Any, signed: Any, encrypted: Any
-) -> None:
-    sender = dataclasses.replace(told.sender, assertion=asserted)
-    told = dataclasses.replace(told, sender=sender, signing=signed, encryption=encrypted)
-    assert parties.load(orjson.loads(orjson.dumps(told.dump()))) == told
-    files = [one.key_file for one in (asserted, signed) if one is not None]
-    assert list(told.key_files()) == list(dict.fromkeys(files))
-    assert hash(told) == hash(parties.load(told.dump()))
 
 
 # -- signatures ------------------------------------------------------------------------------

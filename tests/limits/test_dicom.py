@@ -24,11 +24,10 @@ import pytest
 
 from fastjmix import _core
 from fastjmix._core import PdvScanner
-from fastjmix.config import PeerLimits
 from fastjmix.dicom import associate_rq, association
 from fastjmix.dicom.association import Accepted, Rejected
 from fastjmix.errors import ProtocolError
-from fastjmix.receiver import connection, listener
+from fastjmix.receiver import connection
 from tests.core.test_core import Pair, check, nested_to, scan
 from tests.core.test_core import message as core_message
 from tests.dicom.test_association import acceptor
@@ -40,7 +39,6 @@ from tests.support.dicom_peers import (
     is_let_in,
     message,
     new_uid,
-    open_sockets,
     together,
     works,
 )
@@ -265,27 +263,6 @@ def test_inflated_bytes_that_are_searched(gateway: Gateway, filler: bytes | None
 # -- pace and time ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("off", [-1, 0, 1])
-def test_bytes_per_second_inside_a_message(off: int) -> None:
-    limits = PeerLimits(30, 60, 300, 1000, 512)
-    pair = Pair()
-    pace = connection.Pace()
-
-    def is_kept(now: float) -> bool:
-        return pace.is_kept(limits, pair.scanner, now)
-
-    assert is_kept(0.0)  # between messages
-    data = message(b"x" * 200_000)[: 1000 * 60 + off]
-    view = pair.scanner.reserve(len(data))
-    view[:] = data
-    pair.scanner.commit(len(data))
-    assert pair.scanner.hungry
-    assert is_kept(59.9)  # not a whole dimse_timeout_secs yet
-    assert is_kept(60.0) == (off >= 0)
-    assert is_kept(119.9)  # and from there anew
-    assert not is_kept(120.0)
-
-
 async def how_it_ends(caller: Caller) -> bytes:
     """What comes until the connection is closed."""
     with contextlib.suppress(ConnectionError):
@@ -402,43 +379,6 @@ MORE = { }
     assert peers[3].associate(calling=b"MORE")[0] == 2
     for peer in peers:
         peer.socket.close()
-
-
-def test_connections_that_do_not_close(start: Gateways) -> None:
-    """CLOSING_MAX of them may wait after a rejection; then who waited longest is closed."""
-    own = start(fastjmix="lane_bytes = 1048576", endpoint="acse_timeout_secs = 3600")
-    works(own)
-    until(lambda: open_sockets(own) == 0, "nobody is connected")
-    receiver = Path(f"/proc/{own.children()['receiver-0']}/fd")
-    base = len(list(receiver.iterdir()))
-    peers: list[Peer] = []
-
-    def one_more() -> int:
-        """Is rejected and stays; how many connections the receiver has then."""
-        peer = Peer(own.dicom_port)
-        peers.append(peer)
-        assert peer.associate(called=b"SOMEONE")[0] == 3
-        return len(list(receiver.iterdir())) - base
-
-    assert [one_more() for _ in range(listener.CLOSING_MAX)] == [
-        number + 1 for number in range(listener.CLOSING_MAX)
-    ]
-    assert one_more() == listener.CLOSING_MAX
-    until(lambda: is_reset(peers[0]), "the first of them is closed")
-    assert one_more() == listener.CLOSING_MAX
-    until(lambda: is_reset(peers[1]), "and then the second")
-    for peer in peers:
-        peer.socket.close()
-    until(lambda: len(list(receiver.iterdir())) == base, "all are closed")
-
-
-def is_reset(peer: Peer) -> bool:
-    """Whoever has closed answers bytes with a reset; whoever waits takes them, and says nothing."""
-    try:
-        peer.send(b"x")
-    except (ConnectionResetError, BrokenPipeError):
-        return True
-    return False
 
 
 # -- peers that run ahead --------------------------------------------------------------------------

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
 import json
 import socket
 import threading
@@ -269,37 +268,3 @@ def test_checks_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, off: in
     monkeypatch.setattr(archive_checks, "check_envelope", watched)
     with_store(tmp_path, test)
     assert most == min(count, archive_checks.CHECKS_AT_ONCE)
-
-
-@pytest.mark.fault("S31")
-def test_a_check_keeps_its_turn_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its request may end first: the thread that checks cannot be stopped."""
-    began, go_on = threading.Semaphore(0), threading.Event()
-
-    def waits(_: BinaryIO) -> None:
-        began.release()
-        go_on.wait(20)
-
-    async def test() -> None:
-        turns = archive_checks.Checks()
-        tasks = [
-            asyncio.create_task(turns.check(io.BytesIO()))
-            for _ in range(archive_checks.CHECKS_AT_ONCE)
-        ]
-        for _ in tasks:
-            await asyncio.to_thread(began.acquire)
-        for task in tasks:
-            task.cancel()
-        other = asyncio.create_task(turns.check(io.BytesIO()))
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        assert not began.acquire(blocking=False)
-        go_on.set()
-        await other
-        assert all(
-            isinstance(each, asyncio.CancelledError)
-            for each in await asyncio.gather(*tasks, return_exceptions=True)
-        )
-
-    monkeypatch.setattr(archive_checks, "check_envelope", waits)
-    asyncio.run(test())

@@ -230,20 +230,6 @@ def test_who_sends_each_image_in_an_association_has_one_envelope_a_study(
 
 
 @pytest.mark.fault("F102")
-def test_what_was_learned_is_kept_over_a_restart(tmp_path: Path) -> None:
-    with gateway_with(tmp_path, PATIENT) as own:
-        send_apart(own, "APART", 2, new_uid())
-        own.wait_for("calling_ae_returns .*calling_ae=APART")
-        assert own.stop() == 0
-    assert [*json.loads((tmp_path / "spool" / RETURNING_FILE).read_text())["entries"]] == ["APART"]
-    with gateway_with(tmp_path, PATIENT) as own:
-        assert metric(own, "fastjmix_calling_aes_returning") == 1
-        study = new_uid()
-        sent = send_apart(own, "APART", 2, study)
-        assert uids_of(sealed(own, study)) == [{uid for uid, _ in sent}]
-
-
-@pytest.mark.fault("F102")
 def test_a_study_with_more_returns_is_torn_once(patient: Gateway) -> None:
     """From the second return on, the study with the first return is waited for, too."""
     study = new_uid()

@@ -12,7 +12,6 @@ import select
 import socket
 import struct
 import termios
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -29,7 +28,6 @@ from fastjmix.receiver import listener
 from fastjmix.receiver.connection import ANSWERS_A_TURN, Connection
 from fastjmix.receiver.listener import ACCEPT_BURST
 from fastjmix.receiver.loop import Receiver
-from fastjmix.receiver.peer_log import LINES_A_SECOND, PeerLog
 from fastjmix.receiver.states import State
 from tests.limits.test_http import log_lines
 from tests.support import wire
@@ -154,27 +152,6 @@ def test_every_connection_notices_a_machine_that_is_gone(stepped: Stepped) -> No
             listener.KEEPALIVE_PROBES,
         ]
         assert connection.socket.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
-
-
-@pytest.mark.parametrize("off", [-1, 0, 1, 2])
-def test_strangers_that_are_listed_in_one_second(off: int) -> None:
-    count = LINES_A_SECOND + off
-    with log_lines() as lines:
-        peer_log = PeerLog()
-        for number in range(count):
-            peer_log.warning("association_rejected", peer=str(number))
-        assert [line["peer"] for line in lines] == [
-            str(number) for number in range(min(count, LINES_A_SECOND))
-        ]
-        assert peer_log.unlisted == max(off, 0)
-        now = time.monotonic()
-        peer_log.tick(now + 1.0)  # the next second: the others are counted in one line
-        told = [line["count"] for line in lines if line["event"] == "peers_not_listed"]
-        assert told == [off][: max(off, 0)]
-        assert peer_log.unlisted == 0
-        del lines[:]
-        peer_log.warning("association_rejected", peer="again")
-        assert [line["peer"] for line in lines] == ["again"]
 
 
 # -- the association -------------------------------------------------------------------------------

@@ -27,12 +27,11 @@ from pydicom.uid import generate_uid
 
 from fastjmix.cli.envelope import command as app
 from fastjmix.cli.envelope.errors import named_errors
-from fastjmix.errors import EnvelopeError, FastjmixError
+from fastjmix.errors import EnvelopeError
 from fastjmix.jmix import build, keys, open_envelope, verify
 from fastjmix.jmix.limits import Limits
 from fastjmix.jmix.write.parties import Dialect, Encryption, Entity, Published
 from fastjmix.jmix.write.tarball import DIALECTS
-from fastjmix.tools.envelope import fetch
 from fastjmix.tools.envelope.building import BuildError, Recipe
 from fastjmix.tools.envelope.converting import convert
 from fastjmix.tools.envelope.decrypting import decrypt
@@ -241,37 +240,6 @@ def test_nothing_is_decrypted_that_was_changed(tmp_path: Path, scans: Path) -> N
 # -- writing -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["../out", "/tmp/out", "a/../../out", "C:\\x", "C:/x", "a\\..\\b", "./x", "a//b", "x\x00y",
-     "nul", "payload/AUX.dcm", "payload/trailing. "],
-)  # fmt: skip
-def test_no_name_leaves_the_folder(tmp_path: Path, name: str) -> None:
-    (tmp_path / "e.zip").write_bytes(sealed(members() | {name: b"evil"}))
-    with pytest.raises(EnvelopeError):
-        extract(tmp_path / "e.zip", tmp_path / "out")
-    assert [path.name for path in tmp_path.iterdir()] == ["e.zip"]
-
-
-def test_names_that_clash_are_refused(tmp_path: Path) -> None:
-    for other in ("PAYLOAD/series_1/image_001.dcm", "Manifest.json"):
-        (tmp_path / "e.zip").write_bytes(zipped(members() | {other: b"x"}))
-        with pytest.raises(EnvelopeError, match="only in its letters' case"):
-            extract(tmp_path / "e.zip", tmp_path / "out")
-
-
-def test_a_link_in_a_zip_is_refused(tmp_path: Path) -> None:
-    with zipfile.ZipFile(tmp_path / "e.zip", "w") as archive:
-        for name, data in members().items():
-            archive.writestr(name, data)
-        link = zipfile.ZipInfo("payload/link")
-        link.create_system, link.external_attr = 3, 0o120777 << 16
-        archive.writestr(link, "/etc")
-    with pytest.raises(EnvelopeError, match="symbolic link"):
-        extract(tmp_path / "e.zip", tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
 @pytest.mark.parametrize("at", ["payload", "payload/series_1"])
 def test_links_in_the_target_are_not_followed(tmp_path: Path, at: str) -> None:
     (tmp_path / "e.zip").write_bytes(zipped(members()))
@@ -329,21 +297,6 @@ def test_what_fails_halfway_leaves_nothing(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["e.zip"]
 
 
-def overtaken(target: Path) -> None:
-    with new_file(target) as descriptor:
-        os.write(descriptor, b"ours")
-        target.write_text("theirs")
-
-
-def test_what_came_meanwhile_is_not_replaced(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="exists already"):
-        overtaken(tmp_path / "f")
-    assert (tmp_path / "f").read_text() == "theirs"
-    with new_file(tmp_path / "f", force=True) as descriptor:
-        os.write(descriptor, b"ours")
-    assert tree(tmp_path) == {"f": b"ours"}
-
-
 # -- the commands --------------------------------------------------------------------------------
 
 
@@ -365,32 +318,6 @@ def test_the_verbs_from_a_shell(tmp_path: Path, scans: Path) -> None:
     again = fastjmix("build", "scans", "-o", "e.zip", "--leave-out", cwd=tmp_path)
     assert again.returncode == 1
     assert "e.zip: exists already" in again.stderr
-
-
-def test_faults_from_a_shell(tmp_path: Path) -> None:
-    content = members() | {"payload/metadata.json": b"{"}
-    (tmp_path / "bad.zip").write_bytes(sealed(content))
-    done = fastjmix("verify", tmp_path / "bad.zip")
-    assert done.returncode == 1
-    at = len(sealed({"manifest.json": content["manifest.json"]})) - 22 - 46 - len("manifest.json")
-    assert f"fault   payload/metadata.json, byte {at}: is not JSON" in done.stdout
-    told = json.loads(fastjmix("verify", tmp_path / "bad.zip", "--json").stdout)
-    assert told["ok"] is False
-    assert told["faults"][0]["where"] == "payload/metadata.json"
-    assert told["faults"][0]["byte"] == at
-    runner = CliRunner()
-    absent = str(tmp_path / "absent.zip")
-    for arguments in (
-        ["verify", absent],
-        ["inspect", str(tmp_path)],
-        ["extract", absent, "-o", "y"],
-    ):
-        problem = runner.invoke(app, arguments).exception
-        assert isinstance(problem, FastjmixError)
-        assert problem.exit_code == 1
-    for arguments in (["verify"], ["convert", absent, "--profile", "zip", "-o", "y"]):
-        assert runner.invoke(app, arguments).exit_code == 2
-    assert [path.name for path in tmp_path.iterdir()] == ["bad.zip"]
 
 
 def test_decrypt_from_a_shell_never_shows_the_key(tmp_path: Path, scans: Path) -> None:
@@ -416,14 +343,6 @@ def test_decrypt_from_a_shell_never_shows_the_key(tmp_path: Path, scans: Path) -
     done = fastjmix("verify", "secret.zip", "--key", "key", cwd=tmp_path)
     assert done.returncode == 2
     assert "s3cret" not in done.stderr
-
-
-def test_help_is_enough() -> None:
-    runner = CliRunner(env={"COLUMNS": "200"})
-    told = runner.invoke(app, ["--help"]).stdout
-    for verb in ("inspect", "verify", "extract", "decrypt", "build", "convert"):
-        assert verb in told
-        assert f"fastjmix envelope {verb} " in runner.invoke(app, [verb, "--help"]).stdout
 
 
 def test_the_example_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -490,40 +409,6 @@ def test_an_envelope_is_verified_from_a_server(tmp_path: Path) -> None:
     assert asked == [(f"/{ID}?sig=hidden", "Bearer s3cret")]
     assert "s3cret" not in done.stdout + done.stderr
     assert "hidden" not in done.stdout + done.stderr
-
-
-def test_what_a_server_may_not_do() -> None:
-    def refuse(url: str, words: str, limit: int = 1 << 20, token: str | None = None) -> None:
-        with (
-            pytest.raises((fetch.FetchError, fetch.UrlError), match=words),
-            fetch.fetch(url, token=token, limit=limit),
-        ):
-            pass
-
-    with served(give(b"x" * 1000)) as (url, _):
-        refuse(url, "larger than 999 bytes", limit=999)
-    with served(give(b"x" * 10, 20)) as (url, _):
-        refuse(url, "broke off|IncompleteRead")
-    refuse("file:///etc/passwd", "only http")
-    refuse("ftp://x/y", "only http")
-    refuse("http://me:pass@localhost/x", "has a password in it")
-
-
-def test_a_token_stays_with_its_origin() -> None:
-    with served(give(sealed(members()))) as (other, asked_there):
-
-        def elsewhere(handler: http.server.BaseHTTPRequestHandler) -> None:
-            handler.send_response(302)
-            where = handler.path[1:] or f"{other}/e"
-            handler.send_header("Location", where)
-            handler.end_headers()
-
-        with served(elsewhere) as (url, asked):
-            fetch.fetch(f"{url}/", token="t0ken", limit=1 << 20).close()
-            assert asked == [("/", "Bearer t0ken")]
-            assert asked_there == [("/e", None)]
-            with pytest.raises(fetch.FetchError):
-                fetch.fetch(f"{url}/file:///etc/passwd", token=None, limit=10)
 
 
 # -- a configuration -----------------------------------------------------------------------------

@@ -5,6 +5,7 @@ error in time.
 from __future__ import annotations
 
 import contextlib
+import http.server
 import socket
 import threading
 import time
@@ -16,6 +17,7 @@ from fastjmix.tools.envelope import fetch
 from tests.support.envelopes import members
 from tests.support.gateway import run_command
 from tests.support.sealed import sealed
+from tests.tools.test_envelope import give, served
 
 DATA = sealed(members())
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/zip\r\n"
@@ -186,3 +188,37 @@ def test_the_command_gives_up_in_time_and_says_so() -> None:
     told = run_command("envelope", "verify", "--help").stdout
     for word in ("--max-secs", "14400", "--max-bytes", "64 GiB"):
         assert word in told
+
+
+def test_what_a_server_may_not_do() -> None:
+    def refuse(url: str, words: str, limit: int = 1 << 20, token: str | None = None) -> None:
+        with (
+            pytest.raises((fetch.FetchError, fetch.UrlError), match=words),
+            fetch.fetch(url, token=token, limit=limit),
+        ):
+            pass
+
+    with served(give(b"x" * 1000)) as (url, _):
+        refuse(url, "larger than 999 bytes", limit=999)
+    with served(give(b"x" * 10, 20)) as (url, _):
+        refuse(url, "broke off|IncompleteRead")
+    refuse("file:///etc/passwd", "only http")
+    refuse("ftp://x/y", "only http")
+    refuse("http://me:pass@localhost/x", "has a password in it")
+
+
+def test_a_token_stays_with_its_origin() -> None:
+    with served(give(sealed(members()))) as (other, asked_there):
+
+        def elsewhere(handler: http.server.BaseHTTPRequestHandler) -> None:
+            handler.send_response(302)
+            where = handler.path[1:] or f"{other}/e"
+            handler.send_header("Location", where)
+            handler.end_headers()
+
+        with served(elsewhere) as (url, asked):
+            fetch.fetch(f"{url}/", token="t0ken", limit=1 << 20).close()
+            assert asked == [("/", "Bearer t0ken")]
+            assert asked_there == [("/e", None)]
+            with pytest.raises(fetch.FetchError):
+                fetch.fetch(f"{url}/file:///etc/passwd", token=None, limit=10)

@@ -13,11 +13,10 @@ from typing import Any
 
 import pytest
 
-from fastjmix.tools.store import page, paging
 from tests.support.apis import LISTENER, UPSTREAM, Gateway
 from tests.support.apis import running as api_running
 from tests.support.encrypted import RECIPIENT, encrypted_members
-from tests.support.envelopes import ID, IMAGE, STUDY, envelope, envelope_members, members, zipped
+from tests.support.envelopes import ID, IMAGE, STUDY, envelope, envelope_members, zipped
 from tests.support.gateway import Store, running
 from tests.support.sealed import sealed
 from tests.support.stores import JSON, Client, left_behind, with_store
@@ -260,23 +259,6 @@ def test_pages_while_envelopes_come_and_go(tmp_path: Path) -> None:
     with_store(tmp_path, test, token="secret")
 
 
-@pytest.mark.parametrize("off", [-1, 0, 1])
-def test_envelopes_of_one_answer(tmp_path: Path, monkeypatch: Any, off: int) -> None:
-    monkeypatch.setattr(paging, "PAGE_MAX", 3)
-
-    async def test(client: Client) -> None:
-        for one in ids(3 + off):
-            assert (await client.post(envelope(one)))[0] == 201
-        _, listed, _ = await client.ask("GET", headers=JSON)
-        assert len(listed["jmixEnvelopes"]) == min(3, 3 + off)
-        assert ("nextCursor" in listed) == (off == 1)
-        assert (await client.ask("GET", f"?limit={3 + off}", headers=JSON))[0] == (
-            400 if off == 1 else 200
-        )
-
-    with_store(tmp_path, test)
-
-
 @pytest.mark.parametrize(
     "query",
     [
@@ -338,24 +320,6 @@ def test_the_list_page(tmp_path: Path) -> None:
         assert oldest in text
         assert 'rel="next"' not in text
         assert (await html(client, "/?studyInstanceUid=1.9"))[1].count("/api/jmix/") == 0
-
-    with_store(tmp_path, test)
-
-
-@pytest.mark.fault("S48")
-def test_an_envelope_writes_no_html_into_the_page(tmp_path: Path) -> None:
-    study = "<script>alert('1')</script>&\"'"
-    studies = {study: {"study_uid": study, "series": []}}
-    studies |= {f"1.{n}": {"study_uid": f"1.{n}", "series": []} for n in range(page.SHOWN_STUDIES)}
-
-    async def test(client: Client) -> None:
-        data = zipped(members(metadata={"studies": studies}))
-        assert (await client.post(data))[0] == 201
-        _, text, headers = await html(client)
-        assert "<script" not in text
-        assert "&lt;script&gt;" in text
-        assert "and 1 more" in text
-        assert "default-src 'none'" in headers["Content-Security-Policy"]
 
     with_store(tmp_path, test)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import random
 import re
 import signal
 import subprocess
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -26,7 +25,6 @@ from fastjmix import config
 from fastjmix.dicom.dataset import file_meta_prefix
 from fastjmix.tools.tune import (
     as_json,
-    disk,
     effects,
     material,
     paste,
@@ -44,7 +42,6 @@ from fastjmix.tools.tune.effects import Effect, Figures, Findings
 from fastjmix.tools.tune.floor import Floor
 from fastjmix.tools.tune.plan import Setting, Trial
 from fastjmix.tools.tune.wire import SenderError, message
-from fastjmix.tools.tune.workplace import workplace
 from tests.support import gateway
 
 BASE = Setting(False, "sha256", 131072, "fsync", 1)
@@ -59,57 +56,6 @@ def changed(base: Setting = BASE, **values: Any) -> Setting:
 # -- which trials ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("base", [BASE, OFF, changed(digest="blake3", max_pdu=65536, packers=3)])
-@pytest.mark.parametrize("processors", [1, 2, 8])
-def test_the_plan_goes_around_the_configured_setting(base: Setting, processors: int) -> None:
-    trials = plan.plan(base, processors)
-    assert trials[0] == Trial("configured", base)
-    names = [one.name for one in trials]
-    assert len(set(names)) == len(names)
-    changes = [one.setting.changes(base) for one in trials]
-    assert all(len(one) <= 2 for one in changes)
-    single = [set(one) for one in changes if len(one) == 1]
-    for factor in {"skip_hashing", "durability", "max_pdu"}:
-        assert {factor} in single
-    assert ({"digest"} in single) is (not base.skip_hashing)
-    assert all(16_384 <= one.setting.max_pdu <= 131_072 for one in trials)
-    assert all(1 <= one.setting.packers <= max(processors, base.packers) for one in trials)
-    bare = changed(base, skip_hashing=True, durability="page-cache")
-    assert bare in [one.setting for one in trials] or not bare.changes(base)
-
-
-def test_a_profile_that_knows_one_digest() -> None:
-    trials = plan.plan(BASE, 2, any_digest=False)
-    assert {one.setting.digest for one in trials} == {BASE.digest}
-    assert len({one.name for one in trials}) == len(trials) > 3
-
-
-def test_a_digest_that_is_not_made_is_no_difference() -> None:
-    assert changed(skip_hashing=True, digest="blake3").changes(BASE) == {"skip_hashing": True}
-    assert plan.named(changed(skip_hashing=True, packers=2), BASE) == "skip_hashing=true, packers=2"
-
-
-def test_a_budget_cuts_off_the_least_telling() -> None:
-    trials = plan.plan(BASE, 2)
-    assert plan.fit(trials, 0.001, 0.001, 60) == list(trials)
-    assert plan.fit(trials, 1.0, 1.0, 30) == list(trials[:4])  # 7 s each
-    assert plan.fit(trials, 100, 1, 1) == list(trials[:1])
-    assert plan.another(0, 100, -1)
-    assert not plan.another(1, 1.0, 0.5)  # the time counts, however few rounds there were
-    assert plan.another(plan.MIN_ROUNDS - 1, 1.0, 1.5, settled=True)
-    assert not plan.another(plan.MIN_ROUNDS, 1.0, 1.5, settled=True)
-    assert plan.another(plan.MIN_ROUNDS, 1.0, 1.5)
-    assert not plan.another(plan.MIN_ROUNDS, 1.0, 0.5)
-    assert not plan.another(plan.MAX_ROUNDS, 0.0, 100)
-
-
-def test_each_has_its_turn_to_begin() -> None:
-    orders = [plan.in_turn("abc", turn) for turn in range(6)]
-    assert [sorted(order) for order in orders] == [["a", "b", "c"]] * 6
-    assert {order[0] for order in orders} == set("abc")
-    assert len({tuple(order) for order in orders}) == 6
-
-
 @given(st.lists(st.integers(1, 1000), min_size=1, max_size=60), st.integers(1, 20))
 def test_shares_are_runs_that_cover_everything(sizes: list[int], parts: int) -> None:
     found = plan.shares(sizes, parts)
@@ -122,18 +68,6 @@ def test_shares_are_runs_that_cover_everything(sizes: list[int], parts: int) -> 
 
 
 # -- statistics ------------------------------------------------------------------------------------
-
-
-def test_ratios_are_made_within_a_round() -> None:
-    """A machine that is three times slower in one round says nothing about the setting."""
-    seen = effects.effect([1.0, 3.0, 1.0, 1.1, 1.0], [0.8, 2.4, 0.8, 0.88, 0.8])
-    assert seen.saved == pytest.approx(0.2)
-    assert seen.noise == pytest.approx(0, abs=1e-9)
-    assert seen.pays
-    assert not effects.effect([1.0, 1.0], [0.5, 0.5]).pays  # too few rounds
-    assert not effects.effect([1.0] * 5, [0.98] * 5).pays  # not worth a line
-    assert not effects.effect([1.0] * 5, [0.5, 1.5, 0.9, 1.2, 0.7]).pays  # noise
-    assert effects.effect([], []).rounds == 0
 
 
 @given(st.lists(st.floats(0.01, 10), min_size=plan.MIN_ROUNDS, max_size=20))
@@ -195,33 +129,6 @@ def test_less_work_that_takes_longer_is_noise(
     possible = figures("possible", changed(base, packers=7), *[1.42] * 5)
     seen = effects.findings([first, possible, other], [0.2] * 5)
     assert [one.factor for one in verdict.advise(seen)] == ["max_pdu"]
-
-
-@settings(deadline=None)  # the machine may be busy
-@given(st.integers(0, 2**32))
-def test_noise_holds_the_truth_as_often_as_it_says(seed: int) -> None:
-    """Two equal settings on a machine with outliers: nothing is said to pay, but rarely."""
-    chance = random.Random(seed)
-
-    def series() -> list[float]:
-        return [chance.lognormvariate(0, 0.3) for _ in range(chance.randint(5, 25))]
-
-    paying = sum(effects.effect(series(), series()).pays for _ in range(200))
-    assert paying <= 30
-
-
-def test_a_busy_disk_is_waited_for_and_told(tmp_path: Path) -> None:
-    work = iter(range(5))
-    begun = time.monotonic()
-
-    def counter() -> float:
-        return next(work, 5) * 1.0  # a second of work at each look, until there is no more
-
-    assert disk.Disk(tmp_path, counter).wait(20)
-    assert time.monotonic() - begun < 10
-    assert not disk.Disk(tmp_path, time.monotonic).wait(0.1)
-    assert disk.Disk(tmp_path, lambda: None).wait(0)
-    disk.Disk(tmp_path).wait(0)  # whatever this machine's disk does
 
 
 # -- verdict ---------------------------------------------------------------------------------------
@@ -383,18 +290,6 @@ def test_the_advice_can_be_pasted_as_it_says(tmp_path: Path, configured: str) ->
     rest = before.replace(configured, "") if configured else before
     Path(place).write_text(rest.replace(table, f"{table}\n{line}"))
     assert run.base_setting(config.load(path)).max_pdu == 131072
-
-
-def test_the_sites_own_tables_are_named() -> None:
-    main: dict[str, Any] = {"endpoints": {"scp": {}}}
-    pipeline = {
-        "pipelines": {"p": {"middleware": {"left": ["none", "pack"]}}},
-        "middleware": {"none": {"type": "passthru"}, "pack": {"type": "jmix_builder"}},
-    }
-    where = paste.places([("config.toml", main), ("pipelines/p.toml", pipeline)], "p", "scp")
-    assert where.table("digest") == ("pipelines/p.toml", "middleware.pack.options")
-    assert where.table("max_pdu") == ("config.toml", "endpoints.scp.options")
-    assert where.table("packers") == ("config.toml", "fastjmix")
 
 
 # -- the sender, the material, the check -----------------------------------------------------------
@@ -603,20 +498,6 @@ def test_a_trials_configuration(tmp_path: Path, setting: Setting) -> None:
     assert listener.upstream.url.startswith("http://127.0.0.1:4711/")
     assert listener.builder.release_grace_secs == 0
     assert loaded.http == ()
-
-
-def test_a_trial_of_published_envelopes(tmp_path: Path) -> None:
-    builder = """
-        profile = "jmix-1.0"
-        payload_hash = "stream"
-        sender = { id = "org:a" }
-        receivers = [{ id = "org:b" }]
-    """
-    site = gateway.write_config(tmp_path / "site", 9, builder=builder)
-    text = trial.derived(config.load(site), BASE, tmp_path / "spool", 4711, 5)
-    (tmp_path / "config.toml").write_text(text)
-    tried = config.load(tmp_path / "config.toml").dicom[0].builder
-    assert (tried.profile, tried.payload_hash) == ("jmix-1.0", "stream")
 
 
 # -- a whole measurement, in a time of its own -----------------------------------------------------
@@ -849,14 +730,3 @@ def test_what_is_wrong_from_the_start_is_exit_2(
     assert code == 2
     assert said in err
     assert left_behind(tmp_path) == []
-
-
-def test_what_an_earlier_run_left_is_removed(tmp_path: Path) -> None:
-    stale = tmp_path / "tune-old"
-    stale.mkdir()
-    (stale / "lock").touch()
-    with workplace(tmp_path, 0) as mine, workplace(tmp_path, 0) as another:
-        assert not stale.exists()
-        assert mine.exists()
-        assert another.exists()
-    assert list(tmp_path.iterdir()) == []

@@ -17,16 +17,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from fastjmix.config import Credentials, Secret
+from fastjmix.uploader import client, connections
 from fastjmix.uploader.pace import TimeLimits
 from fastjmix.uploader.request_body import CHUNK_BYTES
+from tests.faults.test_upstream import hostile
 from tests.support.envelopes import envelope
-from tests.support.nodes import FAST, MEGABYTE, TOKEN, descriptors, node, run, to
+from tests.support.nodes import FAST, MEGABYTE, TOKEN, Node, descriptors, node, run, to
 from tests.support.sealed import big
 from tests.support.upstreams import (
     PATH,
     Raw,
+    Seen,
     Small,
     Upstream,
     Wire,
@@ -449,5 +453,60 @@ def test_an_upstream_that_cannot_be_trusted_gets_not_one_byte(tmp_path: Path, fa
                 assert " error " in alarm
                 assert one.spool.waiting() == [envelope_id]
         assert not received
+
+    run(test)
+
+
+@pytest.mark.fault("F40")
+@pytest.mark.parametrize(
+    ("headers", "fits"),
+    [
+        ([b"X: " + b"v" * (connections.HEADER_LINE_BYTES_MAX - 1)], True),
+        ([b"X: " + b"v" * connections.HEADER_LINE_BYTES_MAX], True),
+        ([b"X: " + b"v" * (connections.HEADER_LINE_BYTES_MAX + 1)], False),
+        ([b"X-%d: v" % n for n in range(connections.HEADERS_MAX - 2)], True),
+        ([b"X-%d: v" % n for n in range(connections.HEADERS_MAX - 1)], True),
+        ([b"X-%d: v" % n for n in range(connections.HEADERS_MAX)], False),
+    ],
+    ids=[
+        "a value under",
+        "a value at",
+        "a value over",
+        "headers under",
+        "headers at",
+        "headers over",
+    ],
+)
+def test_the_limits_of_an_answers_head(tmp_path: Path, headers: list[bytes], fits: bool) -> None:
+    """Each answer has Content-Length beside the headers that are counted here."""
+
+    async def behave(wire: Wire) -> None:
+        await wire.say(b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n")
+        await wire.say(b"".join(header + b"\r\n" for header in headers) + b"\r\n")
+
+    async def then(one: Node) -> None:
+        await one.left(2)
+        assert bool(one.lines("upload_retry")) is not fits
+
+    run(lambda: hostile(tmp_path, behave, then))
+
+
+@pytest.mark.fault("F40")
+@pytest.mark.parametrize("size", [-1, 0, 1])
+def test_the_limit_of_an_answers_body(tmp_path: Path, size: int) -> None:
+    """Up to the limit an answer is read whole, so that the id at its end is found."""
+
+    async def test() -> None:
+        remote_id = str(uuid.uuid4())
+        end = b'"id": "%s"}' % remote_id.encode()
+        text = b"{" + end.rjust(client.ANSWER_BYTES_MAX + size - 1)
+
+        def respond(_: web.BaseRequest, __: Seen) -> web.Response:
+            return web.Response(status=201, body=text)
+
+        async with Upstream(respond).open() as store, node(tmp_path, to(store.url)) as one:
+            envelope_id = one.seal()
+            await one.left()
+            assert one.receipt(envelope_id)["remote_id"] == (None if size > 0 else remote_id)
 
     run(test)

@@ -21,7 +21,7 @@ from fastjmix.config import Credentials, Secret
 from fastjmix.spool import FreeSpace
 from fastjmix.uploader import finishing
 from fastjmix.uploader.maintenance import StorageLimits
-from fastjmix.uploader.queue import Key, Queue, key_of, name_of
+from fastjmix.uploader.queue import Key, Queue, key_of
 from fastjmix.uploader.retry import Backoff
 from tests.support.envelopes import envelope
 from tests.support.nodes import FAST, MEGABYTE, TOKEN, Node, node, run, to, until
@@ -599,22 +599,6 @@ def test_an_envelope_for_an_upstream_that_is_not_configured_stays(tmp_path: Path
     run(test)
 
 
-@pytest.mark.fault("F28")
-def test_delivered_envelopes_are_kept_as_long_as_configured(tmp_path: Path) -> None:
-    async def test() -> None:
-        pace = replace(FAST, upkeep_secs=0.01)
-        async with (
-            Upstream().open() as store,
-            node(tmp_path, to(store.url), pace, limits=StorageLimits(size=0)) as one,
-        ):
-            one.seal()
-            await one.left()
-            await one.logged("envelopes_expired")
-            assert not list(one.spool.sent.iterdir())
-
-    run(test)
-
-
 def test_delivered_envelopes_are_removed_before_the_mark_and_waiting_ones_never(
     tmp_path: Path,
 ) -> None:
@@ -646,30 +630,6 @@ def test_space_is_freed_in_large_portions_between_the_marks(tmp_path: Path) -> N
     assert FreeSpace(tmp_path, free // 2, 0).wanted() == 0
     wanted = FreeSpace(tmp_path, free, 0).wanted()
     assert 0.09 * free < wanted < 0.11 * free + (1 << 30)  # others write to this disk, too
-
-
-@pytest.mark.fault("F34")
-def test_an_old_queue_is_an_alarm_once(tmp_path: Path) -> None:
-    async def test() -> None:
-        away = script(answer(503), answer(503), answer(503))
-        pace = replace(FAST, upkeep_secs=0.01)
-        async with (
-            Upstream(away).open() as store,
-            node(
-                tmp_path, to(store.url), pace, start=False, limits=StorageLimits(alarm_secs=900)
-            ) as one,
-        ):
-            young, old = one.seal(), one.seal()
-            os.utime(one.spool.path("outbox", old), (time.time() - 1000,) * 2)
-            assert time.time() - (one.spool.oldest_waiting() or 0) >= 1000
-            one.start()
-            await one.left(2)
-            await one.logged("queue_is_young_again")
-            (line,) = one.lines("queue_is_old")
-            assert "oldest_secs=100" in line
-            assert one.spool.path("sent", young).exists()
-
-    run(test)
 
 
 SLOW = replace(FAST, backoff=Backoff(base=60, cap=60), hold_secs=60)
@@ -770,13 +730,6 @@ def test_what_waits_costs_little(tmp_path: Path) -> None:
     found = [item for _ in range(count) if (item := queue.pop_oldest())]
     assert [item.id for item in found] == names
     assert all(item.maybe_stored for item in found)
-
-
-@pytest.mark.parametrize(
-    "name", ["", "-", "x", "1_0", "0x12", "F" * 32, str(uuid.UUID(int=1)).upper(), "f" * 40, "-1"]
-)
-def test_a_name_that_is_no_id_of_ours_keeps_its_form(name: str) -> None:
-    assert name_of(key_of(name)) == name
 
 
 def test_a_lost_wake_up_is_made_up_for(tmp_path: Path) -> None:

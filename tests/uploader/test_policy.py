@@ -4,11 +4,17 @@ availability.py, outcome.py and receipts.py of uploader/. They read no clock and
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
+import time
+from dataclasses import replace
 from email.utils import formatdate
+from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,14 +23,14 @@ from fastjmix.uploader.answers import (
     EXCERPT_BYTES_MAX,
     Answer,
     effective_status,
-    remote_id,
-    same_id,
 )
 from fastjmix.uploader.availability import Availability
 from fastjmix.uploader.conflict import assess_copy
 from fastjmix.uploader.outcome import Disposition, Failure, Kind, Outcome
 from fastjmix.uploader.policy import ExpectedId, assess_answer, assess_failure, reassess
 from fastjmix.uploader.retry import Backoff, retry_after, with_retry_after
+from tests.support.nodes import FAST, node, run, to
+from tests.support.upstreams import Seen, Upstream, answer, taken
 
 ID = "550e8400-e29b-41d4-a716-446655440000"
 NOW = 1_700_000_000.0
@@ -168,54 +174,6 @@ def test_a_wrapped_answer_counts_by_the_status_inside() -> None:
     for nonsense in (None, "400", 40, 4000, True, [400]):
         assert effective_status(wrapped(nonsense)) == 200
     assert effective_status(Answer(503, body=body({"response": {"status": 201}}))) == 503
-
-
-@pytest.mark.parametrize(
-    ("found", "expected"),
-    [
-        (body({"id": ID}), ID),
-        (body({"response": {"json": {"id": ID, "status": "stored"}, "status": 201}}), ID),
-        (body({"id": "other", "response": {"json": {"id": ID}}}), "other"),
-        (body({"id": 7, "response": {"json": {"id": ID}}}), ID),
-        (body({"id": "x" * 201}), None),
-        (body({"id": ""}), None),
-        (body({"response": {"json": "text"}}), None),
-        (body(ID), None),
-        (body([{"id": ID}]), None),
-        (b"", None),
-        (b"<html>", None),
-        (b'{"id": "cut', None),
-        (b'\xff{"id": 1}', None),
-        (b"[" * 100_000, None),
-    ],
-)
-def test_the_remote_id(found: bytes, expected: str | None) -> None:
-    assert remote_id(Answer(200, body=found)) == expected
-
-
-@pytest.mark.parametrize(
-    ("place", "expected"),
-    [
-        (f"/api/jmix/{ID}", ID),
-        (f"https://u/api/jmix/{ID.upper()}/?v=1#x", ID.upper()),
-        ("/api/jmix", None),
-        ("/login", None),
-        ("", None),
-    ],
-)
-def test_the_remote_id_may_stand_in_location(place: str, expected: str | None) -> None:
-    assert remote_id(Answer(201, headers={"location": place})) == expected
-    assert remote_id(Answer(200, headers={"location": place})) is None
-    assert remote_id(Answer(201, headers={"location": place}, body=body({"id": "x"}))) == "x"
-
-
-@pytest.mark.parametrize(
-    "theirs", [ID, ID.upper(), f"urn:uuid:{ID}", f"{{{ID}}}", ID.replace("-", "")]
-)
-def test_an_id_is_ours_in_any_of_its_forms(theirs: str) -> None:
-    assert same_id(theirs, ID)
-    assert not same_id(theirs[:-2], ID)
-    assert not same_id(None, ID)
 
 
 def wrapped_in(status: int, **inner: Any) -> bytes:
@@ -659,3 +617,66 @@ def test_the_report_for_the_process_that_waits(outcome: Outcome, word: str) -> N
     assert datagram["outcome"] == word
     assert datagram["status"] == outcome.status
     assert datagram["detail"]
+
+
+@pytest.mark.fault("F33")
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("form", ["seconds", "date", "absurd", "negative", "past", "nonsense"])
+def test_retry_after_in_every_form(tmp_path: Path, form: str, status: int) -> None:
+    """Waits for Retry-After, within 0 and the cap."""
+    value, least = {
+        "seconds": ("1", 0.3),
+        "date": (formatdate(time.time() + 3600, usegmt=True), 0.3),
+        "absurd": ("1000000000", 0.3),
+        "negative": ("-1000000000", 0.0),
+        "past": (formatdate(0, usegmt=True), 0.0),
+        "nonsense": ("1e9", 0.0),
+    }[form]
+    moments: list[float] = []
+
+    def busy_once(request: web.BaseRequest, seen: Seen) -> web.Response:
+        moments.append(time.monotonic())
+        busy = answer(status, None, Retry_After=value)
+        return busy if len(moments) == 1 else taken(request, seen)
+
+    async def test() -> None:
+        pace = replace(FAST, backoff=Backoff(base=0.01, cap=0.3))
+        async with Upstream(busy_once).open() as store, node(tmp_path, to(store.url), pace) as one:
+            one.seal()
+            await one.left()
+            assert moments[1] - moments[0] >= least
+
+    run(test)
+
+
+@pytest.mark.fault("F33")
+def test_a_hundred_that_were_told_the_same_do_not_come_back_together(tmp_path: Path) -> None:
+    """A hundred nodes with an envelope each, one upstream: 503 and the same Retry-After to all."""
+    count, window = 100, 0.5
+    refused: set[str] = set()
+    back: list[float] = []
+
+    async def test() -> None:
+        sent_at = asyncio.get_running_loop().time()
+
+        def busy(request: web.BaseRequest, seen: Seen) -> web.Response:
+            if seen.sha256 not in refused:
+                refused.add(seen.sha256)
+                return answer(503, None, Retry_After="1")
+            back.append(asyncio.get_running_loop().time() - sent_at)
+            return taken(request, seen)
+
+        pace = replace(FAST, backoff=Backoff(base=window, cap=window))
+        async with Upstream(busy).open() as store, contextlib.AsyncExitStack() as nodes:
+            fleet = [
+                await nodes.enter_async_context(node(tmp_path / str(n), to(store.url), pace))
+                for n in range(count)
+            ]
+            for one in fleet:
+                one.seal()
+            for one in fleet:
+                await one.left()
+
+    run(test)
+    assert len(back) == count
+    assert max(back) - min(back) >= window / 2

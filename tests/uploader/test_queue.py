@@ -21,7 +21,7 @@ from fastjmix.uploader.client import UpstreamClient
 from fastjmix.uploader.outcome import Disposition
 from fastjmix.uploader.pace import Pace
 from fastjmix.uploader.policy import assess_status
-from fastjmix.uploader.queue import Waiting
+from fastjmix.uploader.queue import Waiting, key_of, name_of
 from fastjmix.uploader.retry import Backoff
 from fastjmix.uploader.target import Target
 from fastjmix.uploader.upstream_facts import UpstreamFacts
@@ -572,3 +572,10 @@ def test_an_envelope_that_alone_fails_does_not_spin(
                 assert one.page.totals()["outbox_envelopes"] == 1
 
     run(test)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "-", "x", "1_0", "0x12", "F" * 32, str(uuid.UUID(int=1)).upper(), "f" * 40, "-1"]
+)
+def test_a_name_that_is_no_id_of_ours_keeps_its_form(name: str) -> None:
+    assert name_of(key_of(name)) == name

@@ -1,0 +1,3 @@
+"""dicom/associate_rq.py: how long a request may be."""
+
+from __future__ import annotations

@@ -287,6 +287,10 @@ class Gateway(Process):
         return found()
 
 
+NOT_LISTENING = 9
+"""A port at which no upstream listens: discard (RFC 863)."""
+
+
 class Gateways:
     """Starts gateways, each in a directory of its own below one; `close` ends them."""
 
@@ -299,7 +303,14 @@ class Gateways:
     def __call__(self, upstream: int | None = None, **parts: Any) -> Gateway:
         """Starts one. `upstream` is a port (without one, nobody listens there), `name` that of its
         directory, `at` says what happens at fail points; the others are those of Gateway."""
-        given = {"upstream": NOBODY, "name": "own", "at": "", "env": {}, **self._defaults, **parts}
+        given = {
+            "upstream": NOT_LISTENING,
+            "name": "own",
+            "at": "",
+            "env": {},
+            **self._defaults,
+            **parts,
+        }
         if upstream is not None:
             given["upstream"] = upstream
         env = {VARIABLE: given.pop("at"), **given.pop("env")}

@@ -4,10 +4,10 @@ Wanted: an archive is refused for a reason that its author can act on, and costs
 memory.
 Guaranteed: the end records, the central directory and every local file header agree with each
 other, so that no other ZIP reader finds other members; no name can leave the folder it is unpacked
-in; only methods 0 and 8 (APPNOTE §4.4.5); nothing encrypted, no links, no
-member twice, no two members that share bytes. A member's data are exactly as long as both of its
-sizes say, packed and unpacked, and have its CRC-32. Every bound is a field of `Limits`, and the
-error names it; an error of structure names the byte. The caller opens the file.
+in; only methods 0 and 8 (APPNOTE §4.4.5); nothing encrypted, no links, no member twice, no two
+members that share bytes. A member's data are exactly as long as both of its sizes state, packed and
+unpacked, and have its CRC-32. Every bound is a field of `Limits`, and the error names it; an error
+of structure names the byte. The caller opens the file.
 Still wrong: times, attributes (but for links) and versions are not checked: they say nothing about
 a member's data.
 """

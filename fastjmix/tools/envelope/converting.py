@@ -1,13 +1,13 @@
-"""An envelope out of another envelope, in another profile.
+"""Makes an envelope of another one's instances, in another profile.
 
 Wanted: everything that a person has to correct is named at once.
-Guaranteed: the source's hashes were right before new ones are made; every one that is not is named.
-Whatever the new envelope cannot hold (no DICOM file, an instance that is not understood, an
-attachment, a preview) is named, all of it, and stops everything, unless the caller says
-`leave_out`. The envelope is there as a whole or not at all.
+Guaranteed: new hashes are made only after every hash of the source was compared; each that is wrong
+is named. Everything that the new envelope cannot hold (a file that is no DICOM file, an instance
+that is not understood, an attachment, a preview) is named, and then no envelope is made, unless the
+caller gives `leave_out`. The envelope is complete or absent.
 Still wrong: heads of all instances are read before the first is packed, and kept (some KB each).
 
-A converted envelope gets a new id. An id stands for bytes that never change: with the old one, a
+A converted envelope gets a new id, because the bytes of an id never change: with the old one, a
 server that has the original would refuse this envelope as known, and take its hashes for damage.
 """
 

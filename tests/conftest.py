@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from fastjmix.spool.filesystem import memory_under
+from fastjmix.config.file_system import memory_under
 from tests.faults.table import Recorder
 from tests.support import published_rules
 from tests.support.gateway import Gateways, Store, running

@@ -16,8 +16,7 @@ from fastjmix.errors import PlatformError
 @json_option(ERRORS_INCLUDED)
 def command(config: Path, as_json: bool) -> None:
     """Validate a configuration and print it as it takes effect, without secrets, to be pasted."""
-    from fastjmix.config import effective
-    from fastjmix.spool import presence
+    from fastjmix.config import effective, storage_path
     from fastjmix.supervisor import memory
 
     loaded, text = effective(config)
@@ -27,7 +26,7 @@ def command(config: Path, as_json: bool) -> None:
         plan = problem.message
     if not as_json:
         click.echo(f"{text}\n# {plan}")
-    presence.require(loaded.storage_dir, loaded.create_storage, loaded.source)
+    storage_path.require(loaded.storage_dir, loaded.create_storage, loaded.source)
     if as_json:
         import tomllib
 

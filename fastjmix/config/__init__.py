@@ -24,6 +24,7 @@
     addresses.py, binding.py  the address and port of a listener
     upstreams.py    the URL, time limits and credentials of an upstream
     certificates.py, key_files.py  certificates and keys, read as they will be used
+    storage_path.py may a missing storage directory be made? file_system.py: a disk, or memory?
     ignored.py      keys that mean nothing here
 
     render.py       the tables as one file with every default, without secrets

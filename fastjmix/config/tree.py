@@ -220,7 +220,7 @@ class HttpListener:
 class Config:
     """The whole tree. `ignored` has the paths of keys that were given and mean nothing here. The
     reserves are marks of free space; None: the defaults of spool/free_space.py. `create_storage`
-    None: only where that harms nothing (spool/presence.py)."""
+    None: only where that harms nothing (storage_path.py)."""
 
     name: str
     source: Path

@@ -51,7 +51,6 @@ HTTP and no DICOM in it.
     states.py       Spool: every step between the directories
     directories.py  the directories under the storage path
     drafts.py       S1: the drafts in building/, new ones and those left by a crash
-    presence.py     may a missing storage directory be made?
     prepare.py      makes the directories ready at a start
     lock.py         one fastjmix at a time, of a version that can read the spool
     root.py         the claim on the storage directory
@@ -69,7 +68,7 @@ HTTP and no DICOM in it.
     remembered.py   <root>/upstreams.json, <root>/calling_aes.json: hints that survive a restart
     calling_aes.py  which calling AE titles come back for a study
     free_space.py   free bytes and inodes: two marks of each
-    filesystem.py   is a path on a disk or in memory? files.py: writes all bytes, or raises
+    files.py        writes all bytes, or raises
 
 Still wrong: a spool on a file system without atomic rename (some network mounts) is not detected.
 """

@@ -19,10 +19,10 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from fastjmix.config.file_system import memory_under
 from fastjmix.errors import LimitReached, SpoolError, StorageFull, storage_error
 from fastjmix.spool.directories import Directories
 from fastjmix.spool.files import sync_directory
-from fastjmix.spool.filesystem import memory_under
 from fastjmix.spool.reading import read_small
 from fastjmix.spool.rename import rename_new
 

@@ -27,9 +27,9 @@ from typing import Any, Final
 
 from fastjmix import failpoints, log
 from fastjmix._version import __version__
-from fastjmix.config import Config
+from fastjmix.config import Config, storage_path
 from fastjmix.errors import PlatformError
-from fastjmix.spool import Spool, presence
+from fastjmix.spool import Spool
 from fastjmix.supervisor import memory
 from fastjmix.supervisor.address_space import save_address_space
 from fastjmix.supervisor.children import Children, Stage
@@ -223,7 +223,7 @@ def run(path: Path, ready: Ready | None = None) -> int:
     save_address_space()
     config, secrets = read(path)
     # Before the log file is made: its directory may be, or be below, the storage's.
-    create = presence.require(config.storage_dir, config.create_storage, config.source)
+    create = storage_path.require(config.storage_dir, config.create_storage, config.source)
     _begin_log(config)
     _raise_descriptor_limit()
     spool = Spool(config.storage_dir, durable=_any_durable(config), create=create)

@@ -24,12 +24,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from fastjmix.config import Config, ConfigError, load
+from fastjmix.config import Config, ConfigError, load, storage_path
 from fastjmix.config.faults import Fault
 from fastjmix.config.faults import Findings as Faults
 from fastjmix.config.reading import read
 from fastjmix.errors import FastjmixError
-from fastjmix.spool import presence
 from fastjmix.tools.tune import effects, material, paste, plan, verdict
 from fastjmix.tools.tune.clock import Clock, OutOfTime
 from fastjmix.tools.tune.disk import Disk
@@ -82,7 +81,7 @@ def tune(path: Path, options: Options, progress: Progress, started: float | None
 
     with ExitStack() as stack:
         stack.enter_context(_sigterm_raises())
-        presence.require(config.storage_dir, config.create_storage, config.source)
+        storage_path.require(config.storage_dir, config.create_storage, config.source)
         directory = stack.enter_context(workplace(config.storage_dir, sent.size))
         try:
             gateways = _Gateways(config, directory)

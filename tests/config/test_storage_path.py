@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from fastjmix.config import storage_path
 from fastjmix.errors import SpoolError
-from fastjmix.spool import Spool, presence
+from fastjmix.spool import Spool
 from tests.support.disks import Disk, as_root
 from tests.support.gateway import COMMAND, Gateway, Process, run_command, running, write_config
 
@@ -209,13 +210,13 @@ def test_lines_of_fstab(
     (point / below).mkdir(parents=True)
     fstab = tmp_path / "fstab"
     fstab.write_text("\n" + line.format(str(point).replace(" ", "\\040")) + "\n")
-    monkeypatch.setattr(presence, "FSTAB", fstab)
+    monkeypatch.setattr(storage_path, "FSTAB", fstab)
     if refuses:
         with pytest.raises(SpoolError, match=f"nothing is mounted on {point}"):
-            presence.require(point / below, None, tmp_path / "config.toml")
+            storage_path.require(point / below, None, tmp_path / "config.toml")
     else:
-        presence.require(point / below, None, tmp_path / "config.toml")
-    presence.require(point / below, True, tmp_path / "config.toml")
+        storage_path.require(point / below, None, tmp_path / "config.toml")
+    storage_path.require(point / below, True, tmp_path / "config.toml")
 
 
 @pytest.mark.fault("F116")

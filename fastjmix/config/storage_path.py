@@ -20,8 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from fastjmix.config.file_system import is_within, mounts, unescaped
 from fastjmix.errors import SpoolError
-from fastjmix.spool.filesystem import is_within, mounts, unescaped
 
 FSTAB: Final = Path("/etc/fstab")
 

@@ -60,11 +60,12 @@ class Workspace:
     def start(self, row: Row, kind: type[R], name: str, *words: Any, **options: Any) -> R | None:
         """Starts a receiver for a row. None, the reason in the row, when it is not to be had."""
         try:
-            return self.serve(kind, name, *words, **options)
+            made: R = self.serve(kind, name, *words, **options)
         except (Missing, AssertionError, OSError) as problem:
             row.failed[name] = str(problem)[:300]
             say(f"{row.name}   without {name}: {row.failed[name]}")
             return None
+        return made
 
     def serve(self, kind: type[Any], name: str, *words: Any, **options: Any) -> Any:
         """Starts anything that has a `stop`."""

@@ -46,7 +46,7 @@ class ConfigError(errors.ConfigError):
     """The configuration cannot be used. The message counts the faults, then shows each."""
 
     def __init__(self, faults: Iterable[Fault]) -> None:
-        self.faults = tuple(faults)
+        self.faults: tuple[Fault, ...] = tuple(faults)
         number = len(self.faults)
         counted = f"{number} fault{'s' * (number != 1)}{' or more' * (number >= FAULTS_MAX)}"
         head = f"{counted} in the configuration; nothing was started"

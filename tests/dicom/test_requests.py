@@ -93,7 +93,9 @@ def test_fragments_are_the_data_set(data: bytes, max_pdu: int) -> None:
         pdu.decode(header + part)
         assert pdu.pdu_length <= max_pdu
         (item,) = pdu.presentation_data_value_items
-        control, fragment = item.presentation_data_value[0], item.presentation_data_value[1:]
+        value = item.presentation_data_value
+        assert value is not None
+        control, fragment = value[0], value[1:]
         assert item.presentation_context_id == 1
         ends.append(bool(control & 2))
         assert not control & 1

@@ -972,7 +972,10 @@ def test_a_restart_with_another_token_resumes(tmp_path: Path) -> None:
     file is watched): so another token takes a restart, and nothing is lost by it."""
     token_file = tmp_path / "token"
     token_file.write_text("right")
-    options = {"backend": 'authentication_ref = "upstream"', "builder": "release_grace_secs = 0.1"}
+    options: dict[str, Any] = {
+        "backend": 'authentication_ref = "upstream"',
+        "builder": "release_grace_secs = 0.1",
+    }
     with running(Store(tmp_path, "--token-file", str(token_file))) as store:
         wrong = AUTHORIZED.format(token="wrong")
         with running(Gateway(tmp_path / "node", store.port, fastjmix=wrong, **options)) as gateway:
@@ -998,7 +1001,7 @@ def test_who_waits_for_a_slow_upload_is_given_its_time(tmp_path: Path) -> None:
     """
     slow = in_turn(Plan(up=(Bandwidth(MEGABYTE // 2),)))
     with running(Store(tmp_path)) as store, Proxy(store.port, slow).running() as proxy:
-        options = {
+        options: dict[str, Any] = {
             "endpoint": 'ack = "uploaded"',
             "first": "from fastjmix.receiver import upper_layer as u; u.GRANT_SECS = 1.0 - 60.0",
         }

@@ -145,6 +145,7 @@ def test_bytes_of_an_answer_that_are_kept(off: int) -> None:
     body = b"x" * (answers.EXCERPT_BYTES_MAX + off)
     outcome = assessed(Answer(400, body=body))
     kept = receipts.refusal(outcome, url="http://u", attempts=1, at=0.0)["body"]
+    assert isinstance(kept, str)
     assert len(kept) == answers.EXCERPT_BYTES_MAX + min(off, 0)
 
 

@@ -48,7 +48,7 @@ def reception(tmp_path: Path) -> Iterator[Reception]:
     one.close()
 
 
-def documents(archives: list[Path]) -> dict[str, dict[str, object]]:
+def documents(archives: list[Path]) -> dict[str, dict[str, Any]]:
     """Returns, by envelope, the statements of its metadata."""
     found = {}
     for archive in archives:
@@ -307,7 +307,7 @@ def test_what_reception_noted_places_a_member_that_is_not_understood(
     (found,) = documents([archive]).values()
     (expected,) = documents(reception.seal()).values()
 
-    def places(metadata: dict[str, object]) -> list[tuple[object, ...]]:
+    def places(metadata: dict[str, Any]) -> list[tuple[object, ...]]:
         (study,) = metadata["studies"].values()
         return [
             (study["study_uid"], series["series_uid"], instance)

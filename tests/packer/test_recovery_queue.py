@@ -185,9 +185,7 @@ def test_a_draft_that_names_no_draft_is_kept(site: Site, replaces: object) -> No
         {"study": "{}"},
     ],
 )
-def test_a_recipe_that_is_none_of_ours_costs_its_draft(
-    site: Site, changed: dict[str, object]
-) -> None:
+def test_a_recipe_that_is_none_of_ours_costs_its_draft(site: Site, changed: dict[str, Any]) -> None:
     """Sealed, or kept after two attempts; the loop goes on."""
     recipe = replace(site.leftover.recipe, **changed)
     recovery = Recovery(Leftover(site.leftover.id, site.leftover.directory, recipe))
@@ -203,7 +201,7 @@ def test_a_recipe_that_is_none_of_ours_costs_its_draft(
     "changed",
     [{"published": "x"}, {"published": [1]}, {"profile": 7}, {"digest": None}, {"packer": None}],
 )
-def test_a_draft_whose_recipe_has_bad_values_is_kept(site: Site, changed) -> None:
+def test_a_draft_whose_recipe_has_bad_values_is_kept(site: Site, changed: dict[str, Any]) -> None:
     """The start keeps it in rejected/: no packer ever takes it up."""
     path = site.leftover.directory / "draft.json"
     path.write_bytes(orjson.dumps({**orjson.loads(path.read_bytes()), **changed}))

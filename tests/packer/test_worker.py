@@ -14,7 +14,7 @@ def test_the_loop_gets_results_in_order_when_it_asks() -> None:
     worker = Worker(rung.release)
     where: list[tuple[int, threading.Thread]] = []
 
-    def then(work: Work) -> None:
+    def then(work: Work[int]) -> None:
         where.append((work(), threading.current_thread()))
 
     worker.submit(lambda: gate.wait(20) and 1, then)

@@ -338,9 +338,10 @@ def test_associations_of_the_newcomers_address(off: int) -> None:
 @pytest.mark.fault("S33")
 def test_the_one_without_a_store_for_longest_of_the_address_with_most() -> None:
     few = [an_association("a", 1.0)]
-    many = [an_association("b", at, listener) for at, listener in ((9.0, 1), (5.0, 2), (7.0, 1))]
+    other: Any = 2
+    many = [an_association("b", at, on) for at, on in ((9.0, 1), (5.0, other), (7.0, 1))]
     assert to_displace([*few, *many], 1000.0, anyone, "c") is many[1]
-    assert to_displace([*few, *many], 1000.0, lambda one: one.listener != 2, "c") is many[2]
+    assert to_displace([*few, *many], 1000.0, lambda one: one.listener != other, "c") is many[2]
     assert to_displace([*few, *many], 1000.0, lambda one: False, "c") is None
     many[0].state = State.CLOSING
     assert to_displace([many[0]], 1000.0, anyone, "c") is None

@@ -41,10 +41,11 @@ class Side:
     def __init__(self) -> None:
         part: Any = SimpleNamespace(limits=LIMITS)
         config: Any = SimpleNamespace(dicom=[part])
-        self.pool: Any = Pool()
+        pool: Any = Pool()
+        self.pool: Pool = pool
         self.epoll = select.epoll()
         self.metrics = MetricsPage(1).row(0)
-        self.layer = UpperLayer(config, self.epoll, self.metrics, self.pool, PeerLog())
+        self.layer = UpperLayer(config, self.epoll, self.metrics, pool, PeerLog())
         self._listening = socket.create_server(("127.0.0.1", 0))
         unused: Any = None
         self._listener = Listener(0, self._listening, part, unused)
@@ -69,9 +70,9 @@ class Side:
         return connection, peer
 
     def close(self) -> None:
-        for one in (*self.layer.connections.values(), *self._peers):
-            one.close() if isinstance(one, socket.socket) else one.socket.close()
-        self._listening.close()
+        opened = [one.socket for one in self.layer.connections.values()]
+        for one in (*opened, *self._peers, self._listening):
+            one.close()
         self.epoll.close()
 
 
@@ -111,7 +112,8 @@ def test_a_connection_that_is_lost_while_something_is_sent(side: Side) -> None:
     select.select([connection.socket], [], [], 20)
     assert not side.layer.send(connection, b"a response")
     assert connection.state is State.CLOSED
-    assert side.layer.connections == side.layer.awaiting_status == {}
+    assert side.layer.connections == {}
+    assert side.layer.awaiting_status == {}
     assert len(side.pool.retired) == 1
     assert side.metrics.total("associations_aborted_total") == 1
 

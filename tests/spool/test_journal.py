@@ -18,7 +18,10 @@ from fastjmix.spool import journal
     st.integers(0, 1 << 30),
 )
 def test_a_journal_with_notes(
-    tmp_path_factory: pytest.TempPathFactory, written, flips, cut: int
+    tmp_path_factory: pytest.TempPathFactory,
+    members: list[tuple[int, int, bytes]],
+    flips: list[int],
+    cut: int,
 ) -> None:
     """It is read as it was written, also by a reader without notes. A torn or flipped record is
     left out, and no other."""
@@ -27,7 +30,7 @@ def test_a_journal_with_notes(
     places: dict[int, int] = {}
     notes: dict[int, bytes] = {}
     written = b""
-    for start, size, text in written:
+    for start, size, text in members:
         places[start] = start + size
         written += journal.record(start, start + size)
         if text:
@@ -47,8 +50,8 @@ def test_a_journal_with_notes(
         damaged[one % len(damaged)] ^= 0x10
     (directory / journal.NAME).write_bytes(damaged)
     found = journal.read(directory)
-    assert found.members.items() <= {(s, s + size) for s, size, _ in written}
-    assert found.notes.items() <= {(s, text) for s, _, text in written}
+    assert found.members.items() <= {(s, s + size) for s, size, _ in members}
+    assert found.notes.items() <= {(s, text) for s, _, text in members}
 
 
 @pytest.mark.parametrize("off", [-1, 0, 1])

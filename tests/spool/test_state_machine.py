@@ -218,7 +218,7 @@ class SpoolMachine(RuleBasedStateMachine):
         data = wire.data_set(instance, study=study, pixels=filler * 40 + b"\1")
         announced, buffers = arrival(study, instance, data)
         if study not in self.open:
-            self.open[study] = OpenEnvelope.create(self.spool, self.rules, 0, announced, "PEER")
+            self.open[study] = OpenEnvelope.create(self.spool, self.ingest, 0, announced, "PEER")
             self.drafts.append(self.open[study].draft.id)
             self.committed[study] = 0
             self.pending[study] = []

@@ -265,7 +265,9 @@ def test_each_process_needs_no_more_addresses_than_planned(tmp_path: Path) -> No
         lanes = int(found[1]) * int(found[2])
         for name, pid in own.children().items():
             status = Path(f"/proc/{pid}/status").read_text()
-            size = int(re.search(r"VmSize:\s+(\d+) kB", status)[1]) << 10
+            stated = re.search(r"VmSize:\s+(\d+) kB", status)
+            assert stated is not None
+            size = int(stated[1]) << 10
             shared = lanes if name.startswith(("receiver", "packer")) else 0
             assert size - shared <= memory.ADDRESS_BYTES, name
 

@@ -14,11 +14,12 @@ from pydicom.uid import generate_uid
 
 from fastjmix.errors import EnvelopeError
 from fastjmix.jmix import build, open_envelope, verify
+from fastjmix.jmix.faults import Fault
 from fastjmix.jmix.read.report import Report
-from fastjmix.jmix.read.unzip import Fault
-from fastjmix.tools.envelope.building import IncompleteError, Recipe
+from fastjmix.tools.envelope.building import IncompleteError
 from fastjmix.tools.envelope.converting import convert
 from fastjmix.tools.envelope.extracting import extract
+from fastjmix.tools.envelope.recipe import Recipe
 from tests.support.acceptors import write_instance
 from tests.support.envelopes import members, zipped
 from tests.support.gateway import run_command
@@ -189,7 +190,7 @@ def test_a_name_that_is_no_text_is_told_in_json(tmp_path: Path) -> None:
     write_instance(
         folder / "a.dcm", StudyInstanceUID=generate_uid(), SeriesInstanceUID=generate_uid()
     )
-    shutil.copy("/etc/hosts", os.fsencode(folder) + b"/\xff.txt")
+    shutil.copy(b"/etc/hosts", os.fsencode(folder) + b"/\xff.txt")
     asked = ("envelope", "build", folder, "-o", tmp_path / "e.zip", "--json")
     refused = run_command(*asked)
     assert "\\udcff.txt: not a DICOM Part 10 file" in json.loads(refused.stdout)["faults"][0]

@@ -32,11 +32,11 @@ from fastjmix.jmix import build, keys, open_envelope, verify
 from fastjmix.jmix.limits import Limits
 from fastjmix.jmix.write.parties import Dialect, Encryption, Entity, Published
 from fastjmix.jmix.write.tarball import DIALECTS
-from fastjmix.tools.envelope.building import BuildError, Recipe
 from fastjmix.tools.envelope.converting import convert
 from fastjmix.tools.envelope.decrypting import decrypt
 from fastjmix.tools.envelope.extracting import extract
 from fastjmix.tools.envelope.output import OutputError, new_file, new_folder
+from fastjmix.tools.envelope.recipe import BuildError, Recipe
 from fastjmix.tools.envelope.summary import summarise
 from tests.support import configs
 from tests.support.acceptors import write_instance

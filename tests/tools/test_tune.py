@@ -41,6 +41,7 @@ from fastjmix.tools.tune.clock import Clock, OutOfTime
 from fastjmix.tools.tune.effects import Effect, Figures, Findings
 from fastjmix.tools.tune.floor import Floor
 from fastjmix.tools.tune.plan import Setting, Trial
+from fastjmix.tools.tune.report import Options, Report
 from fastjmix.tools.tune.wire import SenderError, message
 from tests.support import gateway
 
@@ -543,17 +544,18 @@ class Simulation:
     def explain(self, problem: Exception) -> Exception:
         return problem
 
-    def report(self, where: Path, monkeypatch: pytest.MonkeyPatch) -> run.Report:
+    def report(self, where: Path, monkeypatch: pytest.MonkeyPatch) -> Report:
         for module in (run, rounds, clocks):
             monkeypatch.setattr(module, "time", self)
         path = gateway.write_config(where, 9)
         site = config.load(path)
-        options = run.Options(seconds=self.clock.seconds, associations=2)
-        session = run._Session(site, options, self, self, self, self.clock, self.steps.append)
+        part: Any = self
+        options = Options(seconds=self.clock.seconds, associations=2)
+        session = run._Session(site, options, part, part, part, self.clock, self.steps.append)
         return session.run(run.places_of(path, site))
 
 
-def shown(report: run.Report) -> str:
+def shown(report: Report) -> str:
     console = Console(width=120, file=io.StringIO(), soft_wrap=True)
     with console.capture() as captured:
         show(report, console)
@@ -581,7 +583,7 @@ def test_with_time_for_all_settings_each_has_its_rounds(
 ) -> None:
     simulation = Simulation(1000)
     report = simulation.report(tmp_path, monkeypatch)
-    assert report.left_out == report.failed == report.notes == ()
+    assert (report.left_out, report.failed, report.notes) == ((), (), ())
     assert [one.trial.name for one in report.figures][:2] == ["configured", plan.CONTROL]
     assert len(report.figures) > 8
     assert {len(one.seconds) for one in report.figures} == {plan.MIN_ROUNDS}

@@ -591,6 +591,7 @@ def test_a_receipt_and_a_refusal_are_json_and_bounded() -> None:
     kept = receipts.refusal(assessed(answer), url="http://u/api/jmix", attempts=2, at=NOW)
     assert kept["status"] == 400
     assert kept["headers"] == {"content-type": "text/html", "server": "s" * 1024}
+    assert isinstance(kept["body"], str)
     assert len(kept["body"]) == EXCERPT_BYTES_MAX
     json.dumps(kept)
     kept = receipts.receipt(

@@ -151,9 +151,9 @@ def test_a_reset_while_a_body_is_sent_is_one_line_an_attempt(tmp_path: Path) -> 
     plans = [Plan(up=(Reset(place),)) for place in places]
     plans += [Plan(up=(Say(place, late), Reset(place + 65536))) for place in places[2:]]
     with running(Store(tmp_path)) as store, Proxy(store.port, in_turn(*plans)).running() as proxy:
-        options = {"builder": "release_grace_secs = 0.1"}
+        builder = "release_grace_secs = 0.1"
         with (
-            running(Gateway(tmp_path / "node", proxy.port, **options)) as gateway,
+            running(Gateway(tmp_path / "node", proxy.port, builder=builder)) as gateway,
             Peer(gateway.dicom_port) as peer,
         ):
             assert peer.associate()[0] == 2

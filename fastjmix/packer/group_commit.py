@@ -65,9 +65,9 @@ class GroupCommit:
         for envelope in dict.fromkeys(one.envelope for one in appended):
             try:
                 envelope.draft.commit()
-            except StorageError as problem:
+            except OSError as problem:
                 failed.add(envelope)
-                self._count_failure(envelope, problem)
+                self._count_failure(envelope, storage_error(problem))
         reach("packer.synced")
         for one in appended:
             if one.envelope in failed:

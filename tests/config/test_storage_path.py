@@ -248,7 +248,7 @@ def test_what_may_not_be_made_is_not_made_later_either(tmp_path: Path) -> None:
 @pytest.mark.fault("F116")
 def test_tune_does_not_make_it(tmp_path: Path) -> None:
     config = configured(tmp_path / "own", tmp_path / "gone" / "spool")
-    done = run_command("tune", "-c", config, "--seconds", 1, "--sample-mb", 1, cwd=config.parent)
+    done = run_command("tune", "-c", config, "--seconds", 60, "--sample-mb", 1, cwd=config.parent)
     assert done.returncode == 2, done.stderr
     assert KEY in done.stderr
     assert not (tmp_path / "gone").exists()

@@ -136,6 +136,8 @@ class Reception:
         return sorted(self.spool.outbox.glob("*.zip"))
 
     def close(self) -> None:
+        for worker in (self.parts.joins, self.parts.sealing):
+            worker.drain()  # its thread wakes the loop by a descriptor that is closed below
         for envelope in self.parts.envelopes:
             envelope.draft.close()
         self.spool.release()

@@ -29,7 +29,7 @@ class PendingOutcomes:
         """Lends a future for the outcome of an envelope.
 
         Raises HttpError 503 when another request waits for it already. 409 would mean that the
-        envelope is here and needs no other copy. That is unknown before the outcome: the first
+        envelope is here and needs no other copy. Before the outcome nobody knows: the first
         request may still fail, or the upstream refuse.
         """
         if envelope_id in self._waiting:

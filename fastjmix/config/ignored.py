@@ -11,7 +11,7 @@ from fastjmix.config.faults import dotted
 
 
 def ignored(found: Tables) -> list[str]:
-    """Returns the path of every key that was given and means nothing here. Of a table that means
+    """Returns the path of every key that was given and means nothing here; for a table that means
     nothing as a whole, its own path."""
     paths: dict[str, None] = {}
     for entry in found.all():

@@ -62,8 +62,8 @@ class AssociateRq:
     """An A-ASSOCIATE-RQ. UIDs are a peer's text up to the first NUL, without blanks around it.
 
     `max_length` is 0 for unlimited, or where there is none. `roles` has the proposed SCU role of
-    each SOP class, `extended` the SOP classes of extended negotiation. Of several for one class the
-    first counts.
+    each SOP class, `extended` the SOP classes of extended negotiation. Where one class
+    has several, the first counts.
     """
 
     protocol_version: int

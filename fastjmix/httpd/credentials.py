@@ -67,7 +67,7 @@ class AccessCheck:
 def is_loopback(host: str) -> bool:
     """Returns whether a bind address stays within the machine.
 
-    Of names, only localhost does.
+    Only localhost does, of all names.
     """
     if host == "localhost":
         return True

@@ -16,8 +16,8 @@ from fastjmix.httpd.responses import HttpError
 def negotiate(request: web.Request, *offers: str) -> str:
     """Returns the offer with the highest weight.
 
-    Of equal ones, a type that Accept names exactly comes before one that it names by a range; then
-    the first counts. Raises HttpError 406.
+    Where weights are equal, a type that Accept names exactly comes before one that it names by a
+    range; then the first counts. Raises HttpError 406.
     """
     header = ",".join(request.headers.getall("Accept", [])).strip()
     if not header:

@@ -21,7 +21,7 @@ DATAGRAM_BYTES_MAX: Final = 4096
 
 
 class Result(StrEnum):
-    """What became of an upload for which a process waits. The values are those of the datagram."""
+    """The end of an upload for which a process waits. The values are those of the datagram."""
 
     DELIVERED = "delivered"
     REFUSED = "refused"

@@ -1,4 +1,4 @@
-"""What receivers and packers share, and no other process: the lanes, and how one wakes another."""
+"""Shares the lanes between receivers and packers, and wakes the one or the other."""
 
 from __future__ import annotations
 

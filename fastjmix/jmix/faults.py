@@ -3,7 +3,7 @@
 Wanted: an error names the member or the document at fault, so that the envelope's author can
 correct it.
 Guaranteed: a message repeats only a short part of an envelope's own text, without control
-characters. Whatever goes wrong while an envelope is read is an EnvelopeError or an OSError.
+characters. Every fault met while an envelope is read is an EnvelopeError or an OSError.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ PUT_BACK: Final = (
 
 
 class StorageHealth:
-    """What one packer knows of the storage; `stats` shows it to the other processes."""
+    """The health of the storage as one packer sees it; metrics show it to the other processes."""
 
     def __init__(self, spool: Spool, metrics: Metrics) -> None:
         self._spool = spool

@@ -48,7 +48,7 @@ too long can be found at its sender."""
 
 
 class Need(Enum):
-    """What an association needs before its messages go on."""
+    """The next thing that an association needs before its messages go on."""
 
     DATA = auto()
     """The peer's next bytes, or (with `answered` at ANSWERS_A_TURN) its next turn."""

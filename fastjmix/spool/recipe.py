@@ -110,7 +110,7 @@ class Recipe:
         created = found.get("created")
         return cls(
             **checked,
-            # Whatever is not "tree" has always been sealed as "stream".
+            # Every other value has always been sealed as "stream".
             payload_hash="tree" if found.get("payload_hash", "tree") == "tree" else "stream",
             study=str(found.get("study", "")),
             created=created if isinstance(created, int | float) else None,

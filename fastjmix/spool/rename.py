@@ -7,7 +7,7 @@ link(2), which never replaces either, and then loses the old one. A kill in betw
 with both names; the next attempt finds that and ends the step.
 Still wrong: without RENAME_NOREPLACE a directory is renamed after a check of the new name; so is a
 file on a file system without hard links. Another process may take the name between check and
-rename. Of the names renamed in this way, others can choose only those of archives of a POST.
+rename. Others can choose only the names of archives of a POST.
 """
 
 from __future__ import annotations

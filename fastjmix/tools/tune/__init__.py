@@ -16,8 +16,8 @@
 Guaranteed: what is measured is the product itself, on the configured storage path, and each round's
 envelopes are compared with what was sent; nothing of it is left behind. Nothing is recommended
 that gives up integrity or durability, and nothing within the noise.
-Still wrong: the sender runs on the same machine. What a network does to a real modality (latency,
-loss, Nagle's algorithm) is not in these figures, nor is delivery to the upstream: every connection
+Still wrong: the sender runs on the same machine. Effects of a network (latency, loss,
+Nagle's algorithm) are not in these figures, nor is delivery to the upstream: every connection
 to it is refused.
 """
 

@@ -22,7 +22,7 @@ LEAST_SHARE: Final = 1 / 16
 
 LARGEST_PDU: Final = 131_072
 SMALLEST_PDU: Final = 16_384
-"""What the configuration allows; 16384 is also what many senders announce themselves."""
+"""The bounds of the configuration; many senders announce 16384 themselves."""
 
 CONFIGURED: Final = "configured"
 

@@ -1,4 +1,4 @@
-"""What is done once a message or once an association, beside what it stands in for.
+"""Costs that come once a message or once an association, beside what they replace.
 
 Each group's floor is what fastjmix does not do, though it gives the same answer: negotiate again,
 decode with pydicom, encode with pynetdicom, describe each instance instead of each series.

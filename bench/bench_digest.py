@@ -38,7 +38,7 @@ def bench_read_back(benchmark: Any, tmp_path: Path, digest: Callable[..., Any]) 
 
 
 def bench_arrival(benchmark: Any) -> None:
-    """What is done before a member is written: the whole way through a lane."""
+    """Measures the work before a member is written: the whole way through a lane."""
     benchmark.group = "CRC-32 of 0.5 MB"
     lane, data = OneLane(), stream(STUDY)
     (arrival,) = benchmark(lane.feed, data)
@@ -51,7 +51,7 @@ def bench_floor_hashlib_sha256(benchmark: Any) -> None:
 
 
 def bench_sha256_by_turns_with_isal(benchmark: Any) -> None:
-    """What `read_back` avoids: ISA-L leaves the vector registers' upper halves dirty."""
+    """The cost that `read_back` avoids: ISA-L leaves the vector registers' upper halves dirty."""
     benchmark.group = "digest of 0.5 MB"
     blocks = [memoryview(MEMBER)[at : at + BLOCK] for at in range(0, len(MEMBER), BLOCK)]
 

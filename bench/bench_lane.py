@@ -1,4 +1,4 @@
-"""What a hand-over costs: one instance through a lane, by its size. Floor: memcpy of its bytes.
+"""The cost of a hand-over: one instance through a lane, by its size. Floor: memcpy of its bytes.
 
 Both ends are in one thread, so nobody waits and nobody is woken: what is left is bookkeeping, the
 copy, and the CRC-32 that the packer computes in any case.

@@ -168,7 +168,7 @@ def p4(row: Row, space: Workspace) -> None:
     for count in (16, 64):
         text = f"of storescp --fork, {count} associations"
         row.compare(text, f"{OURS} × {count}", f"{FORKED} × {count}", 0.9)
-    # What 64 associations send, of what 4 send: the division has a remainder.
+    # The share that 64 associations send of what 4 send: the division has a remainder.
     held = max(1, space.form.parallel * 4 // 64) * 64 / (space.form.parallel * 4)
     text = "rate at 64 associations, of the rate at 4"
     row.compare(text, f"{OURS} × 4", f"{OURS} × 64", 0.9, "at least")
@@ -269,7 +269,7 @@ def p8(row: Row, space: Workspace) -> None:
 
 
 def _curl(row: Row, space: Workspace, ours: FastJmix | None, study: Study) -> Contestant | None:
-    """What the uploader could save: a C program that sends an archive which lies there."""
+    """Shows what the uploader could save: a C program that sends an archive which lies there."""
     curl = space.start(row, Curl, CURL, ours) if ours else None
     if curl is None:
         return None

@@ -43,7 +43,7 @@ class OneLane:
         self._request: _core.Command | None = None
 
     def feed(self, data: bytes) -> list[Arrival]:
-        """What arrived, of a stream that holds whole instances."""
+        """Returns what arrived, of a stream that holds whole instances."""
         self.arrivals = []
         left = memoryview(data)
         while left or self.scanner.unscanned:

@@ -223,7 +223,7 @@ class FastJmix(Receiver):
     def sealed(self, state: str) -> dict[Path, int]:
         """Archives in a state, and how many instances their tickets count.
 
-        What is timed goes on meanwhile, on the same processors: so this is no glob, which took a
+        The timed work goes on meanwhile, on the same processors: so this is no glob, which took a
         third of one of them from P8.
         """
         found = {}

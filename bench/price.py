@@ -1,4 +1,4 @@
-"""What later work cost: fastjmix beside itself as it was, in turns → build/PRICE.md.
+"""The cost of later work: fastjmix beside itself as it was, in turns → build/PRICE.md.
 
     python -m bench.price [--since COMMIT] [--only P1,P6] [--pairs 7]
 

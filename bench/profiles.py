@@ -54,7 +54,7 @@ SHOWN: Final = 8
 DISK: Final = ("fdatasync", "fsync", "sync_file_range")
 """Those that wait for the disk: their time is shown, too."""
 
-# What a sample was for, by the symbol first and by the file it lies in second.
+# The purpose of a sample, by its symbol first and by the file it lies in second.
 SYMBOLS: Final = (
     ("SHA-256", re.compile(r"sha256|sha2_block")),
     ("CRC-32", re.compile(r"crc32")),
@@ -109,7 +109,7 @@ Samples: TypeAlias = Counter[tuple[str, str]]
 
 @dataclass
 class Looked:
-    """What was seen of one scenario. Seconds; `spread` and `floor_spread` are ascending.
+    """The observations of one scenario. Seconds; `spread` and `floor_spread` are ascending.
 
     `received` are those until the association was released, where more follows; `waits` are by
     (process, system call), of DISK.

@@ -71,7 +71,7 @@ def markdown(held: Mapping[str, Any]) -> str:
         "",
         f"Made by `{machine['command']}` ({held['form']} form) on {held['date']}; "
         "not edited by hand.",
-        f"Of {len(goals)} goals {met} were met, {sum(g.met is False for g in goals)} were not met, "
+        f"{met} of {len(goals)} goals were met, {sum(g.met is False for g in goals)} were not met, "
         f"and {sum(g.met is None for g in goals)} were not measured.",
         "",
         "| machine | |",
@@ -100,7 +100,7 @@ def markdown(held: Mapping[str, Any]) -> str:
               for row in rows if "row" in row.failed]  # fmt: skip
     missed = [row for row in rows if any(goal.met is False for goal in row.goals)]
     if missed:
-        lines += ["", "### What bounds the goals that were not met", ""]
+        lines += ["", "### Bounds of the goals that were not met", ""]
         for row in missed:
             lines.append(f"- **{row.name}**: {note(row, held)}")
     lines += ["", "![time against each peer and the floors](results.svg)", "", "## Rows"]

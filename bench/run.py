@@ -62,7 +62,7 @@ def measure_parts(form: Form, space: Workspace) -> tuple[list[dict[str, Any]], s
 
 
 def earlier(out: Path, form: Form, only: Sequence[str]) -> dict[str, Any]:
-    """What `out` holds, without the rows of `only`; empty when it is of another program or form."""
+    """Returns what `out` holds, without the rows of `only`; nothing of another program or form."""
     try:
         held: dict[str, Any] = json.loads((out / "results.json").read_text())
         same = held["machine"]["program"] == machine.program() and held["form"] == form.name

@@ -75,7 +75,7 @@ def storescu(
 
 
 def storescu_command(nagle: bool = False, pdu: int = PDU) -> str:
-    """What `storescu` runs, for the report."""
+    """Returns the command line of `storescu`, for the report."""
     prefix = "" if nagle else "TCP_NODELAY=1 "
     return f"{prefix}storescu --max-send-pdu {pdu} +sd -aec AET 127.0.0.1 PORT STUDY"
 

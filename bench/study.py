@@ -68,12 +68,12 @@ class Study:
 
     @property
     def pixel_bytes(self) -> int:
-        """Of one instance."""
+        """Bytes of the pixels of one instance."""
         return self.rows * self.columns * 2 * self.frames
 
     @property
     def data_bytes(self) -> int:
-        """Of all data sets."""
+        """Bytes of all data sets."""
         return sum(len(self.head(i)) + self.pixel_bytes for i in range(self.instances))
 
     def head(self, index: int) -> bytes:

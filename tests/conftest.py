@@ -80,7 +80,7 @@ def pytest_report_header() -> list[str]:
 
 @pytest.fixture
 def seed() -> int:
-    """What `random` was seeded with, shown when the test fails: FASTJMIX_SEED repeats its choices.
+    """Returns the seed of `random`, shown when the test fails: FASTJMIX_SEED repeats its choices.
 
     (Threads and processes still meet at moments of their own.)
     """

@@ -401,7 +401,7 @@ class Reading:
 
 
 def head(data: bytes, kind: int, complete: bool = True) -> dict[str, Any] | None:
-    """What `_core.read_head` says: a dictionary, None, or ValueError."""
+    """Returns what `_core.read_head` says: a dictionary, None, or ValueError."""
     reading = Reading(data, kind, complete)
     if reading.head is None and reading.fault:
         raise ValueError("not a data set")
@@ -429,7 +429,7 @@ def _number(value: bytes) -> int | None:
 
 
 def command(data: bytes) -> dict[str, Any]:
-    """What `_core.parse_command` says: a dictionary, or ValueError."""
+    """Returns what `_core.parse_command` says: a dictionary, or ValueError."""
     met: dict[int, bytes] = {}
     while len(data) >= 8:
         group, number, length = struct.unpack_from("<HHL", data)

@@ -58,7 +58,7 @@ def punch_hole(int descriptor, uint64_t offset, uint64_t length):
 
 
 cdef class FileDigest:
-    """What reads files back to digest them: a block at a time, through one buffer of its own.
+    """Reads files back to digest them: a block at a time, through one buffer of its own.
 
     `crc32(data, value)` continues a CRC-32. Not to be shared between threads.
     """

@@ -303,7 +303,7 @@ cdef class Intake:
         return 0
 
     cdef int _digest_from_here(self, Py_ssize_t index) except -1:
-        """What is held of an instance is digested, and what comes will be."""
+        """Digests what is held of an instance, and from now on what comes."""
         make = self._hashers[self._of[index].settings]
         if make is not None and self._hash[index] is None:
             self._hash[index] = make()
@@ -416,7 +416,7 @@ cdef class Intake:
         return arrival
 
     def buffers(self, Py_ssize_t index):
-        """What of the member is in the lane and not written away: views, in order.
+        """Returns the part of the member that is in the lane and not written away: views, in order.
 
         They are valid until `release` or `grant`.
         """

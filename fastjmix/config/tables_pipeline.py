@@ -291,7 +291,7 @@ class _Packing(Table):
     digest: tree.Digest = added("sha256", "Digests in the manifest; blake3 takes half the time")
     durability: tree.Durability = added(
         "fsync",
-        "What Success promises: on stable storage, or only in this machine's page cache, which a"
+        "The promise of Success: on stable storage, or only in this machine's page cache, which a"
         " power failure empties",
     )
     release_grace_secs: float = added(

@@ -163,7 +163,7 @@ os.execvp("unshare", ["unshare", "-m", "sh", "-ec", '''
     shift
     exec "$@"''', "sh", *sys.argv[1:]])
 """
-"""What is mounted here is seen by nobody else."""
+"""No other process sees what is mounted here."""
 
 
 def check_with(fstab: Path, config: Path) -> str:

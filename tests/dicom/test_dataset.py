@@ -314,7 +314,7 @@ def test_integer_strings(value: bytes, number: int | None) -> None:
 @pytest.mark.parametrize("over", [-1, 0, 1])
 @pytest.mark.parametrize("character", ["x", "\U0001f9b4"])
 def test_a_text_is_kept_up_to_its_limit(character: str, over: int) -> None:
-    """Of any characters; UTF-8 has the longest."""
+    """Texts of any characters; UTF-8 has the longest."""
     long = character * (TEXT_CHARS_MAX + over)
     found = describe(
         head(t00080005=b"ISO_IR 192", t0008103e=long.encode(), t00100010=long.encode()), EXPLICIT

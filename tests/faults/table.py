@@ -209,7 +209,7 @@ def lines_of_results(
 # -- the page --------------------------------------------------------------------------------------
 
 INTRODUCTION = """\
-# What can go wrong, and what holds
+# Faults, and what is promised
 
 <!-- Written by `python -m tests.faults.table` from tests/faults/rows.toml and the tests. -->
 

@@ -171,7 +171,7 @@ async def trickle(caller: Caller, data: bytes, step: int = 1) -> None:
 
 
 async def how_it_ends(caller: Caller) -> bytes:
-    """What comes until the other side closes."""
+    """Returns what comes until the other side closes."""
     came = b""
     with contextlib.suppress(ConnectionError):
         while part := await caller.reader.read(4096):
@@ -341,7 +341,7 @@ def test_every_connection_is_watched_by_keepalive(gateway: Gateway) -> None:
 @pytest.mark.fault("F48")
 @pytest.mark.parametrize("way", ["A-ABORT", "FIN", "RST", "A-RELEASE-RQ"])
 def test_the_end_inside_a_data_set(gateway: Gateway, way: str) -> None:
-    """What was acknowledged is kept; of what was arriving nothing is."""
+    """Acknowledged instances are kept; of the one that was arriving nothing is."""
     study = new_uid()
     data = wire.data_set(study=study)
     late = wire.data_set("1.2.3.77", study=study, pixels=b"x" * 60000)
@@ -450,7 +450,7 @@ def test_the_same_instance_on_many_associations_at_once(gateway: Gateway, peers:
 # -- F54: instances of several gigabytes -----------------------------------------------------------
 
 BLOCK = random.Random(54).randbytes(131_060)
-"""What large instances are made of: as much as a PDU of 131072 bytes takes."""
+"""A piece of a large instance: as much as a PDU of 131072 bytes takes."""
 
 
 def large(size: int, study: str) -> Iterator[bytes]:

@@ -578,7 +578,7 @@ def test_no_descriptors(start: Gateways) -> None:
 
 
 def refused(directory: Path, *prefix: str, **parts: str) -> str:
-    """What `fastjmix run` says when it does not start: exit code 2, and one line."""
+    """Returns the message of a `fastjmix run` that does not start: exit code 2, and one line."""
     write_config(directory, 9, **parts)
     done = subprocess.run(
         [*prefix, sys.executable, "-m", "fastjmix", "run", "-c", "config.toml"],

@@ -72,7 +72,7 @@ class Site:
         return self.found(self.start())
 
     def found(self, own: Gateway) -> list[Path]:
-        """What a gateway that has recovered makes of what the disk has kept."""
+        """Returns what a recovered gateway makes of what the disk has kept."""
         archives = settled(own)
         if self.store is None:
             return archives
@@ -86,7 +86,7 @@ class Site:
         return held
 
     def take_away(self) -> None:
-        """What was checked, so that the small disk is never full."""
+        """Deletes what was checked, so that the small disk is never full."""
         assert self.own is not None
         for state in ("outbox", "sent"):
             for archive in self.own.envelopes(state):
@@ -202,7 +202,7 @@ def test_torn_and_reordered_writes(tmp_path: Path) -> None:
 def lost_in(
     trace: Strace, spool: Path, root: Path, ledger: Ledger, most: int, *, barriers: bool = True
 ) -> int:
-    """Of all states that the run might have left, `most` at each call: how many lose a promise."""
+    """Counts the states, `most` at each call, in which the run would have lost a promise."""
     recording = Recording(trace.lines(), spool, barriers=barriers)
     seen = lost = 0
     for disk in recording.states():

@@ -682,7 +682,7 @@ def test_a_packer_killed_for_want_of_memory(start: Gateways, store: Store) -> No
     packer = own.children()["packer-0"]
     with memory_group(f"fastjmix-test-{os.getpid()}") as found:
         if found is None:
-            # What the kernel does then is SIGKILL; only who sends it differs.
+            # The kernel sends SIGKILL then; here somebody else does.
             print("no memory cgroup can be made here: the packer gets its SIGKILL from this test")
             os.kill(packer, signal.SIGKILL)
         else:

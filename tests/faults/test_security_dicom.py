@@ -1,6 +1,6 @@
 """Rows S01 to S18 of the security tests, as far as they come in by DICOM.
 
-What went wrong in other DICOM programs: lengths that are believed, peers' strings in paths and
+Faults of other DICOM programs: lengths that are believed, peers' strings in paths and
 logs, parsers that recurse, memory that is not given back.
 """
 

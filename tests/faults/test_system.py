@@ -441,7 +441,7 @@ BYTES_EACH = 400
 at once (test_what_waits_costs_little measures the first alone)."""
 
 SLACK_KB = 6_000
-"""What it holds with any backlog, beyond what it holds with none."""
+"""KB that it holds with any backlog, beyond what it holds with none."""
 
 
 def backlog(own: Gateway, count: int) -> None:

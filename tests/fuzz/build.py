@@ -26,7 +26,7 @@ LIBRARIES: Final = OUT / f"lib{SUFFIX.removesuffix('.so')}"
 
 SANITIZE: Final = "fuzzer-no-link,address,undefined"
 NEEDED: Final = (b"__asan_report_load1", b"__ubsan_handle_", b"__sanitizer_cov_8bit_counters_init")
-"""What a library that was compiled with them asks its runtime for."""
+"""Symbols that a library compiled with them asks its runtime for."""
 
 BUILD_SECS: Final = 300
 

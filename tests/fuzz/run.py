@@ -42,7 +42,7 @@ PYTHON_ROOMS: Final = {"associate": ["fastjmix.dicom", "pynetdicom.pdu", "pynetd
 
 RSS_MB: Final = 1024
 MALLOC_MB: Final = 64
-"""What one allocation may ask for: the largest honest one is 256 KB (a deflated head)."""
+"""MB that one allocation may ask for: the largest honest one is 256 KB (a deflated head)."""
 
 INPUT_SECS: Final = 20
 """One input that takes longer hangs; a busy machine needs less than a second."""
@@ -55,7 +55,7 @@ SHRINK_TRIES: Final = 3000
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a run did. `found` is the input that broke the invariant, or crashed."""
+    """The result of a run. `found` is the input that broke the invariant, or crashed."""
 
     executions: int
     found: bytes | None
@@ -131,7 +131,7 @@ def environment(further: str = "") -> dict[str, str]:
         "PYTHONPATH": str(Path(__file__).parents[2]),
         "PYTHONMALLOC": "malloc",  # each object has red zones of its own
         "PYTHONHASHSEED": "0",
-        # What an interpreter leaves at its end is not a leak.
+        # Memory that an interpreter leaves at its end is not a leak.
         "ASAN_OPTIONS": f"detect_leaks=0:quarantine_size_mb=32{further}",
         "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
     }

@@ -1,6 +1,6 @@
 """Writes the first inputs of each target: python -m tests.fuzz.seeds.
 
-What they are is here; that they are files too lets libFuzzer read them, beside every finding.
+This module makes them; as files libFuzzer reads them too, beside every finding.
 """
 
 from __future__ import annotations

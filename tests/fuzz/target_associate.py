@@ -1,6 +1,6 @@
 """Any bytes after "A-ASSOCIATE-RQ" have one answer: accepted, rejected, or the peer's own fault.
 
-What is accepted was proposed, once; every length in the answer adds up; AE titles come back byte
+Accepted contexts were proposed, once; every length in the answer adds up; AE titles come back byte
 for byte; the same bytes have the same answer. An input is the body of the PDU, behind its header.
 """
 

@@ -59,7 +59,7 @@ def respond(request: _core.Command, status: int, comment: bytes, peer_max: int) 
 
 
 def fragments(sent: bytes, most: int) -> list[bytes]:
-    """What P-DATA-TF PDUs carry; each is within `most`, the last flag stands on the last."""
+    """Returns what P-DATA-TF PDUs carry; each is within `most`, the last flag on the last."""
     parts, at = [], 0
     while at < len(sent):
         kind, _, length, size, context, control = struct.unpack_from(">BBLLBB", sent, at)

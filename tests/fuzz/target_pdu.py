@@ -42,7 +42,7 @@ poison(memoryview(_ring)[CAPACITY:])
 
 
 def kind_of(context: int) -> int | None:
-    """What follows a command in this presentation context."""
+    """Returns what follows a command in this presentation context."""
     return (0, 1, 2, 3, -1, None, 1, 1)[context & 7]
 
 

@@ -19,7 +19,7 @@ from tests.fuzz import build, run
 from tests.support.nightly import NIGHTLY, by_form
 
 FAST_SECS = 60
-"""What CI spends on each target."""
+"""Seconds that CI spends on each target."""
 
 NIGHTLY_RUNS = {"pdu": 1_000_000, "associate": 1_000_000, "command": 10_000_000, "head": 5_000_000}
 """A million at least; the quick ones have time for more."""
@@ -28,10 +28,10 @@ NIGHTLY_SECS = 5400
 """By when the million must have been reached; it takes about ten minutes."""
 
 LEAST_RUNS = 5_000
-"""Of a run of FAST_SECS: the slowest target makes about 100,000 on an idle core."""
+"""Executions in a run of FAST_SECS: the slowest target makes about 100,000 on an idle core."""
 
 CORPUS_BYTES = 200_000
-"""What is kept in the repository."""
+"""Bytes that are kept in the repository."""
 
 SECS = by_form(FAST_SECS, NIGHTLY_SECS)
 
@@ -46,7 +46,7 @@ def test_fuzzing_finds_nothing(
         options = [f"-runs={NIGHTLY_RUNS[name]}", f"-max_total_time={NIGHTLY_SECS}", "-seed=0"]
     else:
         options = [f"-max_total_time={FAST_SECS}", "-seed=1"]
-    # What is new goes into the first directory: the tree stays as it is.
+    # New inputs go into the first directory: the tree stays as it is.
     outcome = run.run(name, options, [tmp_path, run.CORPUS / name], SECS)
     with capsys.disabled():
         print(f"\n{name}: {outcome.executions} executions")

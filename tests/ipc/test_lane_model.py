@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 PIECES = 3
-"""What the lane holds; the producer has more than that to give."""
+"""Bytes that the lane holds; the producer has more than that to give."""
 
 TO_GIVE = 5
 
@@ -68,7 +68,7 @@ def wake(world: World, waker: int, whom: int, then: str) -> World:
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
-    """What is left out, to see that it is needed."""
+    """Guards that are left out, to see that they are needed."""
 
     rings_at: int = 2  # pieces that gather before the packer's bell is rung (WAKE)
     rings: bool = True  # the end of an instance rings the packer's bell

@@ -178,7 +178,7 @@ def test_long_and_foreign_names_and_large_sizes_fit(dialect: str) -> None:
 
 
 def headers_of(dialect: str, members: list[Plain]) -> Iterator[tarfile.TarInfo]:
-    """What tarfile sees in the headers alone, each followed by the end of the tar."""
+    """Returns what tarfile sees in the headers alone, each followed by the end of the tar."""
     for header, _ in tarball._headers(dialect, members, 0):
         with tarfile.open(fileobj=io.BytesIO(header)) as archive:
             first = archive.next()

@@ -46,7 +46,7 @@ from tests.support.gateway import Gateway, Gateways, Peer, get, running, until
 
 HERE = Path(__file__).resolve().parents[1]
 MACHINE_SECS = 10
-"""What a machine with other things to do may add to a deadline."""
+"""Seconds that a busy machine may add to a deadline."""
 CT = wire.context(1, wire.CT, wire.EXPLICIT)
 
 
@@ -264,7 +264,7 @@ def test_inflated_bytes_that_are_searched(gateway: Gateway, filler: bytes | None
 
 
 async def how_it_ends(caller: Caller) -> bytes:
-    """What comes until the connection is closed."""
+    """Returns what comes until the connection is closed."""
     with contextlib.suppress(ConnectionError):
         return await caller.reader.read()
     return b""
@@ -434,7 +434,7 @@ def rows() -> list[list[str]]:
 
 
 def value_of(name: str) -> object:
-    """Of a module's constant, or (with its class) of a field that nobody has set."""
+    """Returns a module's constant, or (with its class) the default of a field."""
     parts = name.split(".")
     depth = next(n for n, part in enumerate(parts) if not part.lstrip("_").islower())
     found: Any = importlib.import_module(".".join(["fastjmix", *parts[:depth]]))

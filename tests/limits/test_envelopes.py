@@ -57,8 +57,11 @@ def sizes(own: Gateway, study: str, instances: int) -> list[int]:
 
 
 def two_members(own: Gateway) -> int:
-    """What the bound counts: from an envelope's first byte to the end of its first member, and the
-    second member's data."""
+    """Returns the bytes that the bound counts.
+
+    They reach from an envelope's first byte to the end of its first member, and are the second
+    member's data.
+    """
     study = new_uid()[: len(STUDY)]
     send(own, study, 1)
     until(lambda: archives(own, study), "an envelope of one")

@@ -41,12 +41,12 @@ def written(at: Path, changes: str = "", without: str = "", base: Path = HARMONY
 
 
 def loaded(at: Path, changes: str = "", without: str = "", base: Path = HARMONY) -> config.Config:
-    """What `written` writes, loaded. Raises config.ConfigError."""
+    """Loads what `written` writes. Raises config.ConfigError."""
     return config.load(written(at, changes, without, base))
 
 
 def faults(at: Path, changes: str = "", without: str = "") -> tuple[Fault, ...]:
-    """What is wrong with what `written` writes."""
+    """Returns the faults of what `written` writes."""
     with pytest.raises(ConfigError) as caught:
         loaded(at, changes, without)
     return caught.value.faults

@@ -27,7 +27,7 @@ PROVIDER_6 = (7, b"\0\0\2\6")
 
 @dataclass(frozen=True)
 class Use:
-    """What one process has in use. Private memory only: the lanes are shared."""
+    """The resources of one process. Private memory only: the lanes are shared."""
 
     descriptors: int
     threads: int
@@ -51,7 +51,7 @@ def in_use(own: Gateway) -> dict[str, Use]:
 
 
 def at_rest(own: Gateway) -> dict[str, Use]:
-    """What is in use when nothing is being packed, and the API has its thread."""
+    """Returns what is in use when nothing is being packed, and the API has its thread."""
     until(lambda: use_of(own.children()["api"]).threads > 1, "the API looks at the spool")
     until(lambda: not list((own.spool / "building").iterdir()), "everything is sealed")
     return in_use(own)
@@ -213,7 +213,7 @@ class Caller:
 
     @classmethod
     def close_all(cls) -> None:
-        """What a failed test, or a peer that was sent away, has left open."""
+        """Closes what a failed test, or a rejected peer, has left open."""
         for caller in list(cls._open):
             caller.close()
 

@@ -1,4 +1,4 @@
-"""Who sent what, what was answered 0000, and what arrived: the oracle of the fault tests.
+"""Instances that were sent, answered 0000, and delivered: the oracle of the fault tests.
 
 Ledger       every instance that was sent, and those whose response was 0000
 Modality     a sender on a plain socket that keeps what was not answered 0000, and sends it again
@@ -129,7 +129,7 @@ def drain(own: Gateway, seconds: float = PATIENCE) -> None:
 
 @dataclass
 class Account:
-    """What `check` found; printed as the result of a soak."""
+    """The result of `check`; printed as the result of a soak."""
 
     sent: int
     acknowledged: int

@@ -71,7 +71,7 @@ class Verb:
                 yield rest
 
     async def act(self, wire: Passage, back: socket.socket) -> bool:
-        """What happens at the place; True when bytes go on passing."""
+        """Does what happens at the place; returns True when bytes go on passing."""
         return True
 
 

@@ -1,4 +1,4 @@
-"""What the published JMIX 1.0 (beta 3) asks of its four documents, said a second time.
+"""The rules of the published JMIX 1.0 (beta 3) for its four documents, written a second time.
 
 `check(name, document)` raises AssertionError with the path of what is wrong. The published schemas
 themselves are not part of this repository: where FASTJMIX_JMIX_SCHEMAS names a directory with them
@@ -220,7 +220,7 @@ def check(name: str, document: Any) -> None:
 
 
 def judges() -> list[Callable[[str, Any], None]]:
-    """Who is asked: these rules, and the published schemas where they are to be had."""
+    """Returns the validators: these rules, and the published schemas where they are to be had."""
     return [_by_rules, _by_schemas] if SCHEMAS else [_by_rules]
 
 

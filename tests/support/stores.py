@@ -40,7 +40,7 @@ class Client:
         return await self.ask("POST", data=data, headers={**ZIP, **headers})
 
     async def raw(self, data: bytes) -> bytes:
-        """What comes back, until the server closes."""
+        """Returns what comes back until the server closes."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         writer.write(data)
         try:

@@ -1,4 +1,4 @@
-"""What a power cut may leave: every state that a recorded run allows, made in fresh directories.
+"""The states that a power cut may leave: all that a recorded run allows, in fresh directories.
 
 A run of the real packer is recorded with strace. Between two barriers (fdatasync of a file, fsync
 of a directory) a disk may have written any of the data in any order, some of them in part; names
@@ -36,7 +36,7 @@ class Inode:
 
 @dataclass
 class Disk:
-    """What the program has said so far. Names are relative to the spool."""
+    """Everything that the program has printed so far. Names are relative to the spool."""
 
     names: list[tuple[str, str, str | Inode | None]] = field(default_factory=list)
     durable: int = 0

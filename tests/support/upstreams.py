@@ -50,7 +50,7 @@ class Seen:
 
 
 class Ledger:
-    """What a server has seen, and a way to wait for more of it."""
+    """The requests that a server has seen, and a way to wait for more of it."""
 
     def __init__(self) -> None:
         self.seen: list[Seen] = []

@@ -25,7 +25,7 @@ from fastjmix.cli.output import print_result
 def command(output: str, signing: bool, encryption: bool, as_json: bool) -> None:
     """Make a private key, PEM, mode 0600; its public half (base64) goes to stdout.
 
-    What is there is never replaced: a key that is lost opens nothing any more.
+    An existing file is never replaced: a key that is lost opens nothing any more.
     """
     if signing == encryption:
         raise click.BadParameter("say one of --signing and --encryption")

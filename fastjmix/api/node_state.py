@@ -62,7 +62,7 @@ class NodeState:
         """
         now = time.monotonic()
         if now - self._looked > AGE_SECS:
-            self._oldest, self._looked = self._spool.oldest_waiting(), now
+            self._oldest, self._looked = self._spool.outbox_listing.oldest(), now
         return 0.0 if self._oldest is None else max(0.0, time.time() - self._oldest)
 
     def warnings(self) -> list[str]:

@@ -13,9 +13,8 @@ from aiohttp import web
 
 from fastjmix.api.shared import Shared
 from fastjmix.api.study_index import Entry
-from fastjmix.httpd.manifest import send_manifest
-from fastjmix.httpd.negotiation import negotiate
-from fastjmix.httpd.responses import JSON, ZIP, HttpError, json_response
+from fastjmix.httpd.envelopes import archive_of, manifest_of
+from fastjmix.httpd.responses import JSON, HttpError, json_response
 from fastjmix.httpd.sending import send_archive
 from fastjmix.httpd.study_query import list_headers, study_of, wanted_type
 
@@ -44,16 +43,11 @@ class Serving:
 
     async def archive(self, request: web.Request) -> web.StreamResponse:
         """Responds with an archive."""
-        envelope_id = request.match_info["id"]
-        with self._shared.open_archive(envelope_id) as file:
-            negotiate(request, ZIP)
-            return await send_archive(request, file, envelope_id.lower())
+        return await archive_of(request, self._shared.open_archive)
 
     async def manifest(self, request: web.Request) -> web.StreamResponse:
         """Responds with manifest.json as it is in an archive."""
-        with self._shared.open_archive(request.match_info["id"]) as file:
-            negotiate(request, JSON)
-            return await send_manifest(request, file)
+        return await manifest_of(request, self._shared.open_archive)
 
     def _open_listed(self, entry: Entry) -> BinaryIO:
         """Opens an archive. Raises FileNotFoundError when retention took it since the listing."""

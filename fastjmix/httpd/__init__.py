@@ -9,6 +9,7 @@ negotiation.py       §12.5.1: Accept
 conditions.py        §13.1: If-Match, If-None-Match
 ranges.py            §14.2: Range, If-Range
 responses.py         JSON, refusals, OPTIONS
+envelopes.py         GET …/{id} and its manifest, of every server
 sending.py           an archive as a response; manifest.py: its manifest
 receiving.py         the archive of a POST; upload_body.py: on its way to a file
 archive_checks.py    checks posted archives, a few at a time

@@ -37,6 +37,9 @@ class UpperLayer:
     full lane, or the end of their turn), each with the scanner of its association: both hold
     connections in Sta6 only. While `draining`, an association that was rejected or aborted is
     closed at once.
+
+    The class is large because it alone touches a connection's socket: what is sent, what epoll
+    watches, and the end depend on each other.
     """
 
     def __init__(

@@ -49,6 +49,7 @@ Names are made here, never taken from a peer. Directories are 0700, files 0600. 
 HTTP and no DICOM in it.
 
     states.py       Spool: every step between the directories
+    outbox_listing.py  the envelopes that wait in outbox/, by age
     directories.py  the directories under the storage path
     drafts.py       S1: the drafts in building/, new ones and those left by a crash
     prepare.py      makes the directories ready at a start
@@ -56,7 +57,8 @@ HTTP and no DICOM in it.
     root.py         the claim on the storage directory
     move.py         moves an archive and its record from one state to the next
     drop.py         deletes a draft
-    sweep.py        ends the unfinished steps of a process that ended
+    sweep.py        the unfinished work of a process that ended: cut_off_moves.py ends its moves,
+                    findings.py collects what is foreign or cannot be read
     retention.py    keeps sent/ within its bounds
     draft.py        Draft, Leftover: S1; spill.py: an instance that is larger than its lane
     linked.py       does a path still lead to an open file?

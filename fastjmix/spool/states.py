@@ -10,53 +10,36 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import heapq
 import os
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from fastjmix import log
 from fastjmix.errors import StorageFull, storage_error
-from fastjmix.spool import move, names, prepare
+from fastjmix.spool import move, prepare
 from fastjmix.spool.directories import SEALED_STATES, Directories, State
 from fastjmix.spool.drafts import Drafts
 from fastjmix.spool.files import sync_directory
+from fastjmix.spool.outbox_listing import OutboxListing
 from fastjmix.spool.reading import is_file, open_archive, open_regular
 from fastjmix.spool.rename import rename_new
 from fastjmix.spool.sweep import Sweep
 from fastjmix.spool.ticket import Ticket
 
 
-def _sealed_at(entry: os.DirEntry[str]) -> tuple[float, str] | None:
-    """Returns when an archive was sealed, and its id; None for another file, or a moved one."""
-    found = names.sealed(entry.name)
-    if found is None or found[1] != "zip" or not entry.is_file(follow_symlinks=False):
-        return None
-    with contextlib.suppress(FileNotFoundError):
-        return entry.stat(follow_symlinks=False).st_mtime, found[0]
-    return None
-
-
-def _is_ours(entry: os.DirEntry[str]) -> bool:
-    """Returns True for a regular file with a name of ours, or one that has just been moved."""
-    ours = names.sealed(entry.name) or names.unfinished(entry.name)
-    return ours is not None and (
-        entry.is_file(follow_symlinks=False) or not os.path.lexists(entry.path)
-    )
-
-
 class Spool(Directories):
     """The four directories under the storage path, and every step between them.
 
-    `drafts` are those in building/.
+    `drafts` are those in building/, `outbox_listing` lists what waits in outbox/.
     """
 
     def __init__(self, root: Path, *, durable: bool = True, create: bool = True) -> None:
         super().__init__(root, durable=durable, create=create)
         self.drafts = Drafts(self)
+        self.outbox_listing = OutboxListing(self.outbox)
 
     # -- start -------------------------------------------------------------------------------
 
@@ -138,44 +121,6 @@ class Spool(Directories):
             with contextlib.suppress(FileNotFoundError):  # it is in outbox/
                 rename_new(coming, temporary)
             raise
-
-    def waiting(
-        self,
-        known: Callable[[str], bool] | None = None,
-        foreign: Callable[[str], object] | None = None,
-    ) -> list[str]:
-        """Returns the ids in outbox/ that are not `known`, oldest first. Raises OSError.
-
-        Calls `foreign` with each name there that is not ours.
-        """
-        new = []
-        with os.scandir(self.outbox) as entries:
-            for entry in entries:
-                ours = names.sealed(entry.name)
-                if ours is not None and ours[1] == "zip" and known is not None and known(ours[0]):
-                    continue
-                if (one := _sealed_at(entry)) is not None:
-                    new.append(one)
-                elif foreign is not None and not _is_ours(entry):
-                    foreign(entry.name)
-        return [name for _, name in sorted(new)]
-
-    def oldest_waiting(self) -> float | None:
-        """Returns when the oldest envelope in outbox/ was sealed, in Unix seconds; None when there
-        is none. Raises OSError."""
-        with os.scandir(self.outbox) as entries:
-            return min(
-                (one[0] for one in map(_sealed_at, entries) if one is not None), default=None
-            )
-
-    def some_waiting(
-        self, after: tuple[float, str], before: float, count: int
-    ) -> list[tuple[float, str]]:
-        """Returns the `count` oldest envelopes in outbox/ behind `after` that were sealed before
-        `before`: (Unix seconds, id) each. Raises OSError."""
-        with os.scandir(self.outbox) as entries:
-            found = (one for one in map(_sealed_at, entries) if one is not None)
-            return heapq.nsmallest(count, (one for one in found if after < one < (before, "")))
 
     def find(self, envelope_id: str) -> tuple[str, Path] | None:
         """Returns (state, path) of a file with this id in any state; None when there is none.

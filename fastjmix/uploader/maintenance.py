@@ -97,7 +97,7 @@ class Maintenance:
 
     async def _check_age(self) -> None:
         """Logs when the oldest envelope is too old, and when it no longer is. Raises OSError."""
-        oldest = await asyncio.to_thread(self._spool.oldest_waiting)
+        oldest = await asyncio.to_thread(self._spool.outbox_listing.oldest)
         age = max(0.0, time.time() - oldest) if oldest is not None else 0.0
         self._aged(age)
         late, self._late = self._late, age > self._limits.alarm_secs

@@ -96,7 +96,7 @@ class OutboxWatcher:
                 return True
             return not retry and key in unreadable
 
-        names = await asyncio.to_thread(self._spool.waiting, known, foreign.append)
+        names = await asyncio.to_thread(self._spool.outbox_listing.ids, known, foreign.append)
         reach("uploader.listed")
         self._log_foreign(foreign)
         if exact and seen < len(self._backlog.known):
@@ -112,7 +112,9 @@ class OutboxWatcher:
         self._first = False
 
     async def _forget_what_left(self) -> None:
-        here = await asyncio.to_thread(lambda: {key_of(name) for name in self._spool.waiting()})
+        here = await asyncio.to_thread(
+            lambda: {key_of(name) for name in self._spool.outbox_listing.ids()}
+        )
         gone = self._backlog.known - here
         self._backlog.forget(*(key for key in gone if not self._is_busy(key)))
 

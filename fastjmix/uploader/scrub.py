@@ -58,7 +58,7 @@ class Scrub:
         after, before = (0.0, ""), time.time() - self._age_secs
         unreadable = 0
         while some := await asyncio.to_thread(
-            self._spool.some_waiting, after, before, SCRUB_AT_ONCE
+            self._spool.outbox_listing.some, after, before, SCRUB_AT_ONCE
         ):
             for _, envelope_id in some:
                 try:

@@ -184,7 +184,7 @@ def test_what_is_not_passed_on(
     assert answer.status == status
     assert word in answer.json["error"]
     assert answer.json.get("hint") != ""
-    assert passing_on.spool.waiting() == []
+    assert passing_on.spool.outbox_listing.ids() == []
     assert list(passing_on.spool.building.iterdir()) == []
 
 
@@ -214,7 +214,7 @@ def test_a_sender_that_vanishes(passing_on: Gateway) -> None:
     while list(passing_on.spool.building.iterdir()):
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    assert passing_on.spool.waiting() == []
+    assert passing_on.spool.outbox_listing.ids() == []
 
 
 def test_a_drain_ends_what_is_in_flight(tmp_path: Path) -> None:

@@ -207,7 +207,7 @@ def test_a_body_stops_where_room_for_sealing_begins(
         answer = gateway.post(envelope(ID, image=bytes(8 << 20)))
         assert (answer.status, "nearly full" in answer.json["error"]) == (507, True)
         assert not list(gateway.spool.building.iterdir())
-        assert not gateway.spool.waiting()
+        assert not gateway.spool.outbox_listing.ids()
 
 
 # -- S14: who has access ---------------------------------------------------------------------------

@@ -192,7 +192,7 @@ def test_a_receipt_of_another_envelope_finishes_no_delivery(spool: Spool) -> Non
     one = sealed(spool, b"ours")
     (spool.sent / f"{one}.json").write_bytes(ticket(one, size_bytes=99, receipt={}).dump())
     spool.take_over("uploader")
-    assert spool.waiting() == [one]
+    assert spool.outbox_listing.ids() == [one]
 
 
 @pytest.mark.fault("F84")

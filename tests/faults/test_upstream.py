@@ -337,7 +337,7 @@ def test_an_upstream_that_cannot_be_reached_costs_nothing(tmp_path: Path) -> Non
                 await until(
                     partial(lambda most: descriptors() <= most, before)
                 )  # not while an attempt has descriptors of its own
-                assert one.spool.waiting() == [envelope_id]
+                assert one.spool.outbox_listing.ids() == [envelope_id]
 
     run(test)
 
@@ -793,7 +793,7 @@ def test_the_manifest_of_a_conflict_is_not_fetched_elsewhere(tmp_path: Path) -> 
                 async with node(tmp_path, upstream) as one:
                     envelope_id = one.seal()
                     await one.logged("upstream_held")
-                    assert one.spool.waiting() == [envelope_id]
+                    assert one.spool.outbox_listing.ids() == [envelope_id]
                     locked = False
                     await one.left()
             assert not elsewhere.seen
@@ -882,7 +882,7 @@ def test_an_outage_at_full_intake_drops_nothing_and_drains_oldest_first(
             await here.node.logged("upload_retry", 20)
             sealed += [here.node.seal() for _ in range(backlog - len(sealed))]
             await here.node.logged("upload_retry", 30)
-            assert len(here.node.spool.waiting()) == backlog
+            assert len(here.node.spool.outbox_listing.ids()) == backlog
             assert not here.stored()
             # One at a time probes an unavailable upstream, however much is waiting.
             assert len(here.proxy.passages) <= len(here.node.lines("upload_retry")) + 4

@@ -53,12 +53,12 @@ def sealed(spool: Spool, content: bytes = b"member") -> str:
 
 def test_an_envelope_goes_from_building_to_sent(spool: Spool) -> None:
     one = sealed(spool)
-    assert spool.waiting() == [one]
+    assert spool.outbox_listing.ids() == [one]
     assert spool.path("outbox", one).read_bytes() == b"membertail"
     assert spool.ticket("outbox", one).size_bytes == 10
     assert not list(spool.building.iterdir())
     spool.deliver(one, {"status": 201})
-    assert spool.waiting() == []
+    assert spool.outbox_listing.ids() == []
     assert spool.ticket("sent", one).receipt == {"status": 201}
     assert not list(spool.outbox.iterdir())
     assert spool.find(one) == ("sent", spool.path("sent", one))
@@ -78,7 +78,7 @@ def test_oldest_first(spool: Spool) -> None:
     ids = [sealed(spool) for _ in range(5)]
     for age, one in enumerate(ids):
         os.utime(spool.path("outbox", one), (age, age))
-    assert spool.waiting() == ids
+    assert spool.outbox_listing.ids() == ids
 
 
 def test_a_failed_append_leaves_no_trace(spool: Spool, tmp_path: Path) -> None:
@@ -253,7 +253,7 @@ def test_retention_takes_the_oldest_delivered_only(spool: Spool) -> None:
     assert Retention(spool).run(wanted=1) == [ids[2]]
     assert Retention(spool, 0, 0).run() == [ids[3]]
     assert Retention(spool, 0, 0).run(wanted=1 << 40) == []
-    assert spool.waiting() == [ids[4]]
+    assert spool.outbox_listing.ids() == [ids[4]]
 
 
 def test_page_cache_never_syncs(tmp_path: Path) -> None:

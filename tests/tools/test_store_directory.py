@@ -18,7 +18,7 @@ import pytest
 from fastjmix.errors import PlatformError, SpoolError
 from fastjmix.jmix.write.tarball import DIALECTS
 from fastjmix.tools import store
-from fastjmix.tools.store import directory
+from fastjmix.tools.store import index
 from tests.support.disks import Strace
 from tests.support.encrypted import RECIPIENT, STRANGER, encrypted_envelope
 from tests.support.envelopes import ID, STUDY, envelope
@@ -298,7 +298,7 @@ def test_what_was_damaged_before_is_not_replaced(tmp_path: Path) -> None:
 def test_damaged_files_of_one_id(tmp_path: Path, off: int) -> None:
     place = tmp_path / "store"
     place.mkdir()
-    count = directory.DAMAGED_MAX - 1 + off
+    count = index.DAMAGED_MAX - 1 + off
     names = [f"{ID}.damaged", *(f"{ID}.{n}.damaged" for n in range(2, count + 1))][:count]
     for name in names:
         (place / name).write_bytes(b"before")

@@ -54,7 +54,7 @@ def test_an_envelope_arrives_as_it_was_sealed(tmp_path: Path) -> None:
             assert post.body == archive
             assert post.path == PATH
             assert post.headers["content-type"] == "application/zip"
-            assert not one.spool.waiting()
+            assert not one.spool.outbox_listing.ids()
             receipt = one.receipt(envelope_id)
             assert receipt["status"] == 201
             assert receipt["attempts"] == 1
@@ -451,7 +451,7 @@ def test_an_upstream_that_cannot_be_trusted_gets_not_one_byte(tmp_path: Path, fa
                 assert re.search(words, lines[0])
                 (alarm,) = one.lines("upstream_paused")
                 assert " error " in alarm
-                assert one.spool.waiting() == [envelope_id]
+                assert one.spool.outbox_listing.ids() == [envelope_id]
         assert not received
 
     run(test)

@@ -185,7 +185,7 @@ def test_a_conflict_is_verified(
                 envelope_id = one.seal()
                 if where == "outbox":
                     await store.wait(3, "GET")
-                    assert one.spool.waiting() == [envelope_id]
+                    assert one.spool.outbox_listing.ids() == [envelope_id]
                     return
                 assert (await one.left(2))[1] == (where, envelope_id)
                 (asked,) = await store.wait(1, "GET")
@@ -244,7 +244,7 @@ def test_credentials_at_fault_hold_the_upstream_and_drop_nothing(
             assert time.monotonic() - started >= 2 * FAST.hold_secs
             assert len(posts) == 6
             assert one.page.totals()["upstreams_held"] == 1
-            assert len(one.spool.waiting()) == 12
+            assert len(one.spool.outbox_listing.ids()) == 12
             (line,) = one.lines("upstream_held")
             assert "error" in line
             assert f"status={status}" in line
@@ -386,7 +386,7 @@ def test_the_process_that_waits_gets_the_outcome_of_the_one_attempt(
             assert report["status"] == status
             assert report["detail"]
             # The disk is in that state when the report comes.
-            assert not one.spool.waiting()
+            assert not one.spool.outbox_listing.ids()
             assert (await one.left(2))[1] == (where, envelope_id)
             assert len(store.posts) == 2
 
@@ -406,7 +406,7 @@ def test_the_process_that_waits_gets_a_timeout_and_a_closed_port(tmp_path: Path)
             assert report["outcome"] == "failed"
             assert report["status"] is None
             assert "no connection" in report["detail"]
-            assert not one.spool.waiting()
+            assert not one.spool.outbox_listing.ids()
 
     run(test)
 
@@ -469,7 +469,7 @@ def test_a_stop_withdraws_what_was_never_promised(tmp_path: Path) -> None:
             os.eventfd_write(one.channels.stop, 1)
             assert (await one.outcome())["id"] == awaited
             await one.stop()
-            assert one.spool.waiting() == [stored]
+            assert one.spool.outbox_listing.ids() == [stored]
 
     run(test)
 
@@ -594,7 +594,7 @@ def test_an_envelope_for_an_upstream_that_is_not_configured_stays(tmp_path: Path
             known = one.seal(pipeline="another pipeline with the same upstream")
             assert await one.left() == [("sent", known)]
             await one.logged("upstream_unknown")
-            assert one.spool.waiting() == [strange]
+            assert one.spool.outbox_listing.ids() == [strange]
 
     run(test)
 
@@ -619,7 +619,7 @@ def test_delivered_envelopes_are_removed_before_the_mark_and_waiting_ones_never(
             waits = one.seal()
             await one.logged("upload_retry")
             assert not list(one.spool.sent.iterdir())
-            assert one.spool.waiting() == [waits]
+            assert one.spool.outbox_listing.ids() == [waits]
 
     run(test)
 
@@ -657,7 +657,7 @@ def test_the_scrub_finds_what_rots_while_the_upstream_is_away(tmp_path: Path) ->
             assert {envelope_id for _, envelope_id in await one.left(2)} == {old[0], old[2]}
             assert "damaged" in one.refusal(old[0])["reason"]
             assert len(store.posts) == 1
-            assert set(one.spool.waiting()) == {probe, old[1], young}
+            assert set(one.spool.outbox_listing.ids()) == {probe, old[1], young}
             assert one.page.totals()["outbox_envelopes"] == 3
 
     run(test)

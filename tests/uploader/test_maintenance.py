@@ -46,7 +46,7 @@ def test_an_old_queue_is_an_alarm_once(tmp_path: Path) -> None:
         ):
             young, old = one.seal(), one.seal()
             os.utime(one.spool.path("outbox", old), (time.time() - 1000,) * 2)
-            assert time.time() - (one.spool.oldest_waiting() or 0) >= 1000
+            assert time.time() - (one.spool.outbox_listing.oldest() or 0) >= 1000
             one.start()
             await one.left(2)
             await one.logged("queue_is_young_again")
@@ -80,7 +80,7 @@ def test_retention_takes_what_was_sent_and_nothing_else(tmp_path: Path) -> None:
                 one.start()
                 await one.left(4)
                 await until(lambda: not list(one.spool.sent.iterdir()))
-                assert one.spool.waiting() == [waiting]
+                assert one.spool.outbox_listing.ids() == [waiting]
                 assert one.spool.path("rejected", rejected).exists()
                 assert draft.archive.exists()
                 assert not any(one.spool.find(envelope_id) for envelope_id in gone)

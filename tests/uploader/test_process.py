@@ -100,7 +100,7 @@ def test_the_process_delivers_until_it_is_stopped(tmp_path: Path, way: str) -> N
                 await store.wait(1)
                 second = one.seal()
                 await store.wait(2)
-                await until(lambda: not one.spool.waiting())
+                await until(lambda: not one.spool.outbox_listing.ids())
                 child.send_signal(signal.SIGINT)  # the terminal's, to the whole group
                 if way == "SIGTERM":
                     child.send_signal(signal.SIGTERM)

@@ -80,7 +80,7 @@ def test_an_answer_of_something_else_holds_the_upstream(tmp_path: Path, manner: 
             async with node(tmp_path, to(url), QUICK) as one:
                 made = {one.seal() for _ in range(6)}
                 await until(lambda: len(server.seen) >= 8)
-                assert set(one.spool.waiting()) == made
+                assert set(one.spool.outbox_listing.ids()) == made
                 assert one.page.totals()["upstreams_held"] == 1
                 (alarm,) = one.lines("upstream_held")
                 assert " error " in alarm
@@ -104,7 +104,7 @@ def test_another_id_where_ours_were_named_holds_the_upstream(tmp_path: Path, res
         envelope_id = one.seal()
         (alarm,) = await one.logged("upstream_held")
         assert "has named ours before" in alarm
-        assert one.spool.waiting() == [envelope_id]
+        assert one.spool.outbox_listing.ids() == [envelope_id]
         server.manner = names_it
         await until(lambda: ("sent", envelope_id) in one.spool.moves)
 
@@ -134,7 +134,7 @@ def test_who_waits_is_told_at_once_that_something_else_answers(tmp_path: Path) -
                     report = await one.outcome()
                     assert report["outcome"] == "failed"
                     assert "web page" in report["detail"]
-                assert not one.spool.waiting()
+                assert not one.spool.outbox_listing.ids()
 
     run(test)
 
@@ -183,7 +183,7 @@ def test_a_misspelt_url_rejects_nothing(tmp_path: Path) -> None:
             async with node(tmp_path, to(url), QUICK) as one:
                 made = {one.seal() for _ in range(12)}
                 await until(lambda: len(server.seen) >= 20)
-                assert set(one.spool.waiting()) == made
+                assert set(one.spool.outbox_listing.ids()) == made
                 assert len(one.lines("upstream_held")) == 1
                 right = True
                 assert set(await one.left(12)) == {("sent", each) for each in made}
@@ -255,7 +255,7 @@ def test_an_envelope_that_alone_is_forbidden_holds_nobody_and_is_kept(
                     lambda: len([1 for s in server.seen if name(str(outcast)) in s.body]) >= 6
                 )
                 assert len(one.lines("upstream_held")) == 1
-                assert one.spool.waiting() == [outcast]
+                assert one.spool.outbox_listing.ids() == [outcast]
                 outcast = None
                 await one.left(21)
 
@@ -456,7 +456,7 @@ def test_after_an_attempt_of_unknown_outcome_a_409_without_a_copy_is_asked_again
             if first != "a stale connection":
                 one.start()
             await store.wait(3, "GET")
-            assert one.spool.waiting() == [envelope_id]
+            assert one.spool.outbox_listing.ids() == [envelope_id]
             assert "asked for again" in one.log.read_text() or copy == 403
             arriving = False
             assert (await one.left(before + 1))[-1] == ("sent", envelope_id)
@@ -568,7 +568,7 @@ def test_an_envelope_that_alone_fails_does_not_spin(
                 print(f"{tries} tries in {spent:.2f} s")
                 assert tries <= 14
                 assert spent < 10
-                assert one.spool.waiting() == [outcast]
+                assert one.spool.outbox_listing.ids() == [outcast]
                 assert one.page.totals()["outbox_envelopes"] == 1
 
     run(test)

@@ -185,11 +185,11 @@ def _delivered(storage: Path) -> list[Ticket]:
 
     def done() -> bool | None:
         # In the direction of the flow, so that an envelope in motion is seen at least once.
-        waiting = any(spool.building.iterdir()) or bool(spool.waiting())
+        waiting = any(spool.building.iterdir()) or bool(spool.outbox_listing.ids())
         return (not waiting and any(spool.sent.glob("*.zip"))) or None
 
     if not _until(done, DELIVERY_SECS):
-        left = len(spool.waiting())
+        left = len(spool.outbox_listing.ids())
         message = f"{left} envelopes were not delivered within {DELIVERY_SECS:g} s"
         raise DemoError(message, f"They are in {spool.outbox}; gateway.log says why.")
     if any(spool.rejected.glob("*.zip")):

@@ -36,14 +36,15 @@ from fastjmix.errors import ConfigError, PlatformError
 from fastjmix.httpd import limits as http_limits
 from fastjmix.httpd import receiving
 from fastjmix.httpd.credentials import AccessCheck, is_loopback
-from fastjmix.httpd.manifest import send_manifest
+from fastjmix.httpd.envelopes import archive_of, manifest_of
 from fastjmix.httpd.negotiation import negotiate
 from fastjmix.httpd.responses import JSON, ZIP, HttpError, allow, json_response
 from fastjmix.httpd.sending import send_archive
 from fastjmix.httpd.server import make_runner
 from fastjmix.httpd.study_query import list_headers, study_of, wanted_type
 from fastjmix.jmix.limits import Limits
-from fastjmix.tools.store.directory import Held, StoreDirectory
+from fastjmix.tools.store.directory import StoreDirectory
+from fastjmix.tools.store.index import Held
 from fastjmix.tools.store.page import HTML, list_page
 from fastjmix.tools.store.paging import Asked, asked, next_url, page_of
 
@@ -101,7 +102,7 @@ class _Store:
 
     def _of_study(self, study: str | None) -> list[Held]:
         """Raises HttpError 404 when there is none of this study at all."""
-        found = self._directory.of_study(study)
+        found = self._directory.index.of_study(study)
         if study is not None and not found:
             raise HttpError(404, "no envelope of this study is stored here")
         return found
@@ -119,7 +120,7 @@ class _Store:
     async def _page(self, request: web.Request) -> web.StreamResponse:
         study, wanted = study_of(request), asked(request)
         negotiate(request, HTML)
-        entries, cursor = page_of(self._directory.of_study(study), wanted)
+        entries, cursor = page_of(self._directory.index.of_study(study), wanted)
         later = None if cursor is None else next_url("/", cursor, wanted, study)
         return list_page(COLLECTION, entries, later)
 
@@ -127,15 +128,10 @@ class _Store:
         return json_response({"status": "live"})
 
     async def _archive(self, request: web.Request) -> web.StreamResponse:
-        envelope_id = request.match_info["id"]
-        with self._directory.open_archive(envelope_id) as file:
-            negotiate(request, ZIP)
-            return await send_archive(request, file, envelope_id.lower())
+        return await archive_of(request, self._directory.open_archive)
 
     async def _manifest(self, request: web.Request) -> web.StreamResponse:
-        with self._directory.open_archive(request.match_info["id"]) as file:
-            negotiate(request, JSON)
-            return await send_manifest(request, file)
+        return await manifest_of(request, self._directory.open_archive)
 
     async def _delete(self, request: web.Request) -> web.StreamResponse:
         if not self._may_delete:

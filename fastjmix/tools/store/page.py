@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from aiohttp import web
 
 if TYPE_CHECKING:
-    from fastjmix.tools.store.directory import Held
+    from fastjmix.tools.store.index import Held
 
 HTML: Final = "text/html"
 

@@ -21,7 +21,7 @@ from fastjmix.httpd.responses import HttpError
 from fastjmix.jmix.ids import PATTERN
 
 if TYPE_CHECKING:
-    from fastjmix.tools.store.directory import Held
+    from fastjmix.tools.store.index import Held
 
 PAGE_MAX: Final = 1000
 """Envelopes of one answer, and its default: some 250 KB of JSON, which is built in milliseconds."""

@@ -223,7 +223,7 @@ class Gateway:
         """Waits until so many instances are in outbox/. Raises TrialError, OutOfTime."""
 
         def held() -> list[Path] | None:
-            ids = self._spool.waiting()
+            ids = self._spool.outbox_listing.ids()
             count = sum(self._spool.ticket("outbox", one).instances for one in ids)
             return [self._spool.path("outbox", one) for one in ids] if count >= instances else None
 

@@ -699,6 +699,18 @@ def test_no_memory_for_a_lane_while_running(start: Gateways, tmp_path: Path) -> 
 # -- F24, F25: what the disk says later is not what was written ------------------------------------
 
 
+def killed_with_a_draft(start: Gateways, count: int) -> tuple[Ledger, Path]:
+    """Kills a gateway; returns what it acknowledged, and the one draft that it left."""
+    own, ledger = start(builder=LATE), Ledger()
+    with opened(own) as peer:
+        for _ in range(count):
+            assert ledger.store(peer) == 0
+    own.child.kill()
+    own.child.wait(30)
+    (draft,) = (own.spool / "building").iterdir()
+    return ledger, draft
+
+
 class Damaged:
     """Copies of one draft that a crash left, each damaged in its own way."""
 
@@ -805,12 +817,7 @@ def test_damage_is_loud_and_a_torn_tail_is_not(start: Gateways) -> None:
 
 @pytest.mark.fault("F25")
 def test_a_draft_that_is_all_damage_is_kept(start: Gateways) -> None:
-    own, ledger = start(builder=LATE), Ledger()
-    with opened(own) as peer:
-        assert ledger.store(peer) == 0
-    own.child.kill()
-    own.child.wait(30)
-    (draft,) = (own.spool / "building").iterdir()
+    _, draft = killed_with_a_draft(start, 1)
     size = draft.joinpath("envelope.zip").stat().st_size
     flip(draft / "envelope.zip", size - 1)
     again = start(builder=LATE)
@@ -822,13 +829,7 @@ def test_a_draft_that_is_all_damage_is_kept(start: Gateways) -> None:
 @pytest.mark.fault("F25")
 def test_a_copy_that_was_not_finished_is_made_again(start: Gateways) -> None:
     """The process died between the fresh draft and the farewell to the old one."""
-    own, ledger = start(builder=LATE), Ledger()
-    with opened(own) as peer:
-        for _ in range(3):
-            assert ledger.store(peer) == 0
-    own.child.kill()
-    own.child.wait(30)
-    (draft,) = (own.spool / "building").iterdir()
+    ledger, draft = killed_with_a_draft(start, 3)
     copy = draft.with_name(str(uuid.uuid4()))
     shutil.copytree(draft, copy)
     recipe = (copy / "draft.json").read_text()
@@ -841,13 +842,7 @@ def test_a_copy_that_was_not_finished_is_made_again(start: Gateways) -> None:
 
 @pytest.mark.fault("F19")
 def test_a_suspect_draft_is_copied_by_the_next_start_too(start: Gateways) -> None:
-    own, ledger = start(builder=LATE), Ledger()
-    with opened(own) as peer:
-        for _ in range(3):
-            assert ledger.store(peer) == 0
-    own.child.kill()
-    own.child.wait(30)
-    (draft,) = (own.spool / "building").iterdir()
+    ledger, draft = killed_with_a_draft(start, 3)
     (draft / "suspect").touch()
     again = start(builder=LATE)
     again.wait_for(f"envelope_moved envelope={draft.name}")

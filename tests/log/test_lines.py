@@ -17,6 +17,7 @@ from fastjmix import config, errors, log
 from fastjmix.log.json_lines import as_json
 from fastjmix.log.lines import LINE_BYTES_MAX, Line, as_text
 from tests.support.gateway import Peer, Process, running, write_config
+from tests.support.odd_values import LOGS_ODD_VALUES
 
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
 
@@ -195,37 +196,8 @@ def test_levels(tmp_path: Path, form: log.Format) -> None:
             assert read == {"level": expected, "process": "tested", "event": event, "a": 1}
 
 
-EVIL_LINES = """
-import os, sys
-from pathlib import Path
-from fastjmix import log
-log.setup("debug", Path(sys.argv[1]), "x", "json")
-class Evil:
-    def __str__(self): raise OSError("no")
-    __repr__ = __str__
-class Worse(Exception):
-    def __repr__(self): raise RecursionError
-    __str__ = __repr__
-values = [
-    Evil(), "\\udc80", "\\0\\n\\x1b[2J", "x" * 50_000_000, 10 ** 5000, b"\\xff", float("nan"), None,
-    [Evil()], {"a": Worse()}, Worse(), memoryview(b"a"), os.fsdecode(b"/tmp/\\xff"), ...
-]
-for value in values:
-    log.get().info("event", key=value, other=value)
-    log.get().error(value)
-    log.get().warning("event", **{"a\\nb\\udc80": value})
-    try:
-        raise Worse(value)
-    except Worse:
-        log.get().exception("event", why=value)
-os.close(2)
-log.get().info("last")
-print("logged")
-"""
-
-
 def test_whatever_is_logged_as_json_raises_nothing(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", EVIL_LINES, str(tmp_path / "log")]
+    command = [sys.executable, "-c", LOGS_ODD_VALUES, str(tmp_path / "log"), "json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (0, "logged\n"), done.stderr[-2000:]
     lines = (tmp_path / "log").read_bytes().splitlines(keepends=True)

@@ -27,7 +27,8 @@ from tests.support.gateway import Gateway, Peer, images, running
 from tests.support.reception import Reception
 
 TIMERS = "quiet_secs = 1.0\nrelease_grace_secs = 0.5"
-PATIENT = "quiet_secs = 3.0\nrelease_grace_secs = 0.2"
+PATIENT = "quiet_secs = 6.0\nrelease_grace_secs = 0.2"
+"""A busy neighbour may delay a return by some seconds; it must still come within `quiet_secs`."""
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from tests.support import wire
 from tests.support.disks import Strace
 from tests.support.gateway import PATIENCE, Gateway, Gateways, Peer, Process, Store, running, until
 from tests.support.ledger import Ledger, Modality, instances, settle
+from tests.support.odd_values import LOGS_ODD_VALUES
 
 QUICK = "release_grace_secs = 0.1"
 AGAIN_AT_ONCE = "from fastjmix.log import outlets; outlets.REOPEN_SECS = 0.05"
@@ -138,39 +139,10 @@ def test_a_start_while_the_disk_of_the_log_fails(
     assert "supervisor stopped" in file.read_text()
 
 
-EVIL_LINES = """
-import os, sys
-from pathlib import Path
-from fastjmix import log
-log.setup("debug", Path(sys.argv[1]), "x")
-class Evil:
-    def __str__(self): raise OSError("no")
-    __repr__ = __str__
-class Worse(Exception):
-    def __repr__(self): raise RecursionError
-    __str__ = __repr__
-values = [
-    Evil(), "\\udc80", "\\0\\n\\x1b[2J", "x" * 50_000_000, 10 ** 5000, b"\\xff", float("nan"), None,
-    [Evil()], {"a": Worse()}, Worse(), memoryview(b"a"), os.fsdecode(b"/tmp/\\xff"), ...
-]
-for value in values:
-    log.get().info("event", key=value, other=value)
-    log.get().error(value)
-    log.get().warning("event", **{"a\\nb\\udc80": value})
-    try:
-        raise Worse(value)
-    except Worse:
-        log.get().exception("event", why=value)
-os.close(2)
-log.get().info("last")
-print("logged")
-"""
-
-
 @pytest.mark.fault("F90")
 def test_whatever_is_logged_raises_nothing(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", EVIL_LINES, str(tmp_path / "log")],
+        [sys.executable, "-c", LOGS_ODD_VALUES, str(tmp_path / "log"), "text"],
         capture_output=True, text=True, timeout=PATIENCE, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (0, "logged\n"), done.stderr[-2000:]

@@ -291,7 +291,8 @@ def test_each_time_has_its_own_option(tmp_path: Path) -> None:
         return 0x0000
 
     with Acceptor(answer).listening() as peer:
-        done = run_command("send", peer.host, peer.port, file, "--timeout", "0.4")
+        patient = ("--connect-timeout", 50, "--acse-timeout", 50)
+        done = run_command("send", peer.host, peer.port, file, "--timeout", "0.4", *patient)
         release.set()
     assert done.returncode == 1
     assert "no answer within 0.4 s" in done.stdout

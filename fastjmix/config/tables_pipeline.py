@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator
 
+from fastjmix import _core
 from fastjmix.config import tree
 from fastjmix.config.declare import REQUIRED, Part, Table, added, key, label, port
 from fastjmix.config.strings import (
@@ -39,7 +40,7 @@ MOST_MAX_PDU: Final = MIB  # beyond it nothing gets faster
 LEAST_PDUS_A_LANE: Final = 4  # else receiver and packer take turns instead of working side by side
 USUAL_MAX_PDU: Final = range(16_384, 131_072 + 1)  # what the reference allows
 MOST_HALF_OPEN: Final = 4096  # each may hold an A-ASSOCIATE-RQ that is not whole: 1 GiB in all
-MOST_ASSOCIATIONS: Final = 1024  # with the default lanes: 8 GiB of address space
+MOST_ASSOCIATIONS: Final = _core.LANES_MAX  # of one listener, and of all of them together
 
 
 # -- pipelines -------------------------------------------------------------------------------------

@@ -3,12 +3,10 @@
 One model a table, one line of meaning a key: see tables.py.
 """
 
-from __future__ import annotations
-
 from typing import Final, Literal
 
 from fastjmix.config import tree
-from fastjmix.config.declare import Table, added, key, label
+from fastjmix.config.declare import Part, Table, added, key, label
 from fastjmix.config.strings import FILE_ALLOWED, Limit
 
 KIB: Final = 1024
@@ -95,7 +93,7 @@ class Storage(Table):
         "Where envelopes are kept",
         allowed='"filesystem": envelopes are kept in a directory; s3 and memory are not offered',
     )
-    options: StorageOptions = key(StorageOptions, "Where in the file system")
+    options: Part[StorageOptions] = key(StorageOptions, "Where in the file system")
 
 
 class Retention(Table):
@@ -148,7 +146,7 @@ class Fastjmix(Table):
         le=31_536_000,
         allow_inf_nan=False,
     )
-    retention: Retention = added(Retention, "What is kept in sent/")
+    retention: Part[Retention] = added(Retention, "What is kept in sent/")
 
 
 class Provider(Table):

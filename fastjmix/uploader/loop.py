@@ -53,7 +53,10 @@ class Uploader:
         pace: Pace | None = None,
         limits: StorageLimits | None = None,
     ) -> None:
-        """Sets up every part. `upstreams` is by (pipeline, upstream's name), as in tickets."""
+        """Sets up every part. `upstreams` is by (pipeline, upstream's name), as in tickets.
+
+        It is longer than other functions: every part is here, after all that it calls.
+        """
         pace = pace or Pace()
         self._channels = channels
         self._changed = asyncio.Event()

@@ -40,7 +40,7 @@ from fastjmix.httpd.envelopes import archive_of, manifest_of
 from fastjmix.httpd.negotiation import negotiate
 from fastjmix.httpd.responses import JSON, ZIP, HttpError, allow, json_response
 from fastjmix.httpd.sending import send_archive
-from fastjmix.httpd.server import make_runner
+from fastjmix.httpd.server import Runner, make_runner
 from fastjmix.httpd.study_query import list_headers, study_of, wanted_type
 from fastjmix.jmix.limits import Limits
 from fastjmix.tools.store.directory import StoreDirectory
@@ -166,7 +166,7 @@ async def start(
     max_body_bytes: int = MAX_BODY_BYTES,
     allow_unauthenticated: bool = False,
     limits: Limits | None = None,
-) -> tuple[web.AppRunner, int]:
+) -> tuple[Runner, int]:
     """Serves `directory`; returns the runner (its cleanup() stops it) and the port (0 = any free).
 
     `key` decrypts what is encrypted, to see that it is an envelope; without it such are refused.
@@ -175,8 +175,8 @@ async def start(
     beyond this machine without a token.
     """
     if token is None and not allow_unauthenticated and not is_loopback(host):
-        told = f"the store would give patients' images to everyone who can reach {host}"
-        raise ConfigError(told, "Give it a token, bind it to 127.0.0.1, or allow it explicitly.")
+        risk = f"the store would give patients' images to everyone who can reach {host}"
+        raise ConfigError(risk, "Give it a token, bind it to 127.0.0.1, or allow it explicitly.")
     stored = StoreDirectory(
         directory, limits=limits or Limits(), verify_hashes=verify_hashes, key=key
     )
@@ -189,6 +189,11 @@ async def start(
         stored.close()
 
     runner.app.on_cleanup.append(close)
+    return runner, await _set_up(runner, host, port)
+
+
+async def _set_up(runner: Runner, host: str, port: int) -> int:
+    """Makes the runner serve this address; returns the port. Cleans it up where that fails."""
     try:
         await runner.setup()
         listener = _listening(host, port)
@@ -197,7 +202,7 @@ async def start(
     except BaseException:
         await runner.cleanup()
         raise
-    return runner, bound
+    return bound
 
 
 def _listening(host: str, port: int) -> socket.socket:

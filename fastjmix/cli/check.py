@@ -26,7 +26,12 @@ def command(config: Path, as_json: bool) -> None:
         plan = problem.message
     if not as_json:
         click.echo(f"{text}\n# {plan}")
-    storage_path.require(loaded.storage_dir, loaded.create_storage, loaded.source)
+    storage_path.require(
+        loaded.storage_dir,
+        loaded.create_storage,
+        loaded.source,
+        require_mount=loaded.require_mount,
+    )
     if as_json:
         import tomllib
 

@@ -78,4 +78,5 @@ def _tree(source: Path, references: References) -> tree.Config:
         soft_reserve_bytes=storage.soft_reserve_bytes,
         hard_reserve_bytes=storage.hard_reserve_bytes,
         create_storage=node.creates_storage(storage),
+        require_mount=storage.require_mount,
     )

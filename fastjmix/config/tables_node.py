@@ -72,6 +72,12 @@ class StorageOptions(Table):
         unset="true for ./tmp; else only directly beside the main file, or directly at the top of a"
         " mounted file system other than /",
     )
+    require_mount: bool = added(
+        False,
+        "Whether a start is refused unless `path`, or the directory that holds it, is where a file"
+        " system other than / is mounted: a disk that is not mounted is then never filled below"
+        " its mount point",
+    )
     soft_reserve_bytes: int | None = added(
         None,
         "With less free space than this, new associations are rejected for now",

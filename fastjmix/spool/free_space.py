@@ -98,6 +98,17 @@ class Marks(NamedTuple):
     hard: int
 
 
+class Measured(NamedTuple):
+    """A measurement: bytes and inodes that are free, and their marks. `inode_marks` is None where
+    the file system reports no number of inodes."""
+
+    size: int
+    free: int
+    marks: Marks
+    inodes: int
+    inode_marks: Marks | None
+
+
 class FreeSpace:
     """Free space on the file system of `root`. `soft` and `hard` are bytes; None: the defaults.
 
@@ -116,6 +127,7 @@ class FreeSpace:
         self._counters = counters
         self._measured_at = 0.0
         self._free = 0
+        self._size = 0
         self._inodes = 0
         self._marks = Marks(0, 0)
         self._inode_marks: Marks | None = None
@@ -145,7 +157,7 @@ class FreeSpace:
         found = os.statvfs(self._root)
         self._free = found.f_bavail * found.f_frsize
         self._inodes = found.f_favail
-        size = found.f_blocks * found.f_frsize
+        size = self._size = found.f_blocks * found.f_frsize
         soft, hard = self._given
         self._marks = Marks(
             int(min(SOFT_RESERVE[0], SOFT_RESERVE[1] * size)) if soft is None else soft,
@@ -172,6 +184,11 @@ class FreeSpace:
         return self._inodes - (made - self._made) - reserved - waiting * WAITING_INODES
 
     # -- the marks -------------------------------------------------------------------------------
+
+    def measured(self) -> Measured:
+        """Returns what is free now, and the marks. Raises OSError."""
+        free, inodes = self._bytes(), self._files()
+        return Measured(self._size, free, self._marks, inodes, self._inode_marks)
 
     def low(self) -> bool:
         """Returns whether free space is below a soft mark: accept no new associations. Raises

@@ -2,9 +2,10 @@
 
 Under its path_prefix:
 
-    GET|HEAD|OPTIONS  /api/jmix?studyInstanceUid=    the newest envelope of a study, or a JSON list;
-                                                     headers say when there are several
-                                                     (httpd/study_query.py)
+    GET|HEAD|OPTIONS  /api/jmix?studyInstanceUid=    the newest envelope of a study; all of them in
+                                                     one ZIP with &whole=1; or a JSON list; headers
+                                                     say when there are several
+                                                     (httpd/study_query.py); 202 while it is packed
     GET|HEAD|OPTIONS  /api/jmix/{id}                 the archive: ranges, entity tag, conditions
     GET|HEAD|OPTIONS  /api/jmix/{id}/manifest        manifest.json, as it is in the archive
     POST              /api/jmix                      validated, put in outbox/, answered when the

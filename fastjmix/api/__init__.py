@@ -9,6 +9,7 @@ study_index.py  the envelopes of a study: an index in memory over the spool's di
 listings.py     the ids in these directories
 outcomes.py     the uploader's outcomes, for the requests that wait
 node_state.py   is this node ready?
+warnings.py     what a person should look at, though it is
 exposition.py   counters and gauges for Prometheus
 shared.py       what the listeners share
 """

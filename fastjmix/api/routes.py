@@ -70,12 +70,12 @@ class _NodeRoutes:
         return json_response({"status": "live"})
 
     async def ready(self, _: web.Request) -> web.StreamResponse:
-        state = self._shared.state
-        reasons = await asyncio.to_thread(state.not_ready_reasons)
+        reasons = await asyncio.to_thread(self._shared.state.not_ready_reasons)
+        warnings = await asyncio.to_thread(self._shared.warnings.all)
+        more = {"warnings": warnings} if warnings else {}
         if reasons:
-            return json_response({"status": "not ready", "reasons": reasons}, 503)
-        warnings = await asyncio.to_thread(state.warnings)
-        return json_response({"status": "ready"} | ({"warnings": warnings} if warnings else {}))
+            return json_response({"status": "not ready", "reasons": reasons, **more}, 503)
+        return json_response({"status": "ready", **more})
 
     async def metrics(self, _: web.Request) -> web.StreamResponse:
         text = await asyncio.to_thread(generate_latest, StatsCollector(self._shared))

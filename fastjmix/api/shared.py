@@ -8,6 +8,7 @@ from typing import Final
 from fastjmix.api.node_state import NodeState
 from fastjmix.api.outcomes import PendingOutcomes
 from fastjmix.api.study_index import StudyIndex
+from fastjmix.api.warnings import Warnings, certificates_of
 from fastjmix.config import Config
 from fastjmix.httpd import limits
 from fastjmix.httpd.archive_checks import Checks
@@ -15,6 +16,7 @@ from fastjmix.httpd.slots import Slots
 from fastjmix.ipc.channels import Channels
 from fastjmix.spool import FreeSpace, Spool
 from fastjmix.spool.calling_aes import CallingAEs
+from fastjmix.spool.tally import Tally
 
 ORIGIN: Final = "api"
 """This process's name in tickets and in Channels.outcomes."""
@@ -34,6 +36,7 @@ class Shared:
         self.joined = Slots(limits.JOINED_AT_ONCE, "answers of whole studies")
         self.checks = Checks()
         self.stopping = asyncio.Event()
-        self.state = NodeState(
-            spool, channels.metrics, self.room, self.stopping, config.runtime.queue_alarm_secs
-        )
+        self.tally = Tally(spool)
+        self.state = NodeState(spool, channels.metrics, self.room, self.stopping)
+        alarm_secs, certificates = config.runtime.queue_alarm_secs, certificates_of(config)
+        self.warnings = Warnings(channels, self.room, self.tally, alarm_secs, certificates)

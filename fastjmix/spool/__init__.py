@@ -52,6 +52,8 @@ Names are made here, never taken from a peer. Directories are 0700, files 0600. 
 HTTP and no DICOM in it.
 
     states.py       Spool: every step between the directories
+    standing.py     where an envelope stands: its state, since when, and why
+    tally.py        how many envelopes are in each state
     outbox_listing.py  the envelopes that wait in outbox/, by age
     directories.py  the directories under the storage path
     drafts.py       S1: the drafts in building/, new ones and those left by a crash

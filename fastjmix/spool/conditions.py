@@ -30,10 +30,10 @@ def space_warning(now: Measured) -> str | None:
         return f"{in_words(now)}: below hard_reserve_bytes, so instances are refused (A700)"
     if now.free < now.marks.soft:
         return f"{in_words(now)}: below soft_reserve_bytes, so associations are rejected for now"
-    if now.inode_marks is not None and now.inodes < now.inode_marks.soft:
+    if now.inode_marks is not None and now.free_inodes < now.inode_marks.soft:
         return (
-            f"{now.inodes} free inodes: below {now.inode_marks.soft}, so associations are rejected"
-            " for now"
+            f"{now.free_inodes} free inodes: below {now.inode_marks.soft}, so associations are"
+            " rejected for now"
         )
     return None
 
@@ -41,7 +41,7 @@ def space_warning(now: Measured) -> str | None:
 def in_words(now: Measured) -> str:
     """Returns what is free, with the marks."""
     return (
-        f"{_gib(now.free)} of {_gib(now.size)} free (marks: {_gib(now.marks.soft)} and"
+        f"{_gib(now.free)} of {_gib(now.total)} free (marks: {_gib(now.marks.soft)} and"
         f" {_gib(now.marks.hard)})"
     )
 

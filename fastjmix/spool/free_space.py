@@ -99,13 +99,14 @@ class Marks(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """A measurement: bytes and inodes that are free, and their marks. `inode_marks` is None where
-    the file system reports no number of inodes."""
+    """Free and total bytes, and their marks; the same of inodes, without marks where the file
+    system has no number of them."""
 
-    size: int
     free: int
+    total: int
     marks: Marks
-    inodes: int
+    free_inodes: int
+    total_inodes: int
     inode_marks: Marks | None
 
 
@@ -127,8 +128,9 @@ class FreeSpace:
         self._counters = counters
         self._measured_at = 0.0
         self._free = 0
-        self._size = 0
         self._inodes = 0
+        self._total = 0
+        self._total_inodes = 0
         self._marks = Marks(0, 0)
         self._inode_marks: Marks | None = None
         self._written = 0
@@ -157,7 +159,8 @@ class FreeSpace:
         found = os.statvfs(self._root)
         self._free = found.f_bavail * found.f_frsize
         self._inodes = found.f_favail
-        size = self._size = found.f_blocks * found.f_frsize
+        self._total = size = found.f_blocks * found.f_frsize
+        self._total_inodes = found.f_files
         soft, hard = self._given
         self._marks = Marks(
             int(min(SOFT_RESERVE[0], SOFT_RESERVE[1] * size)) if soft is None else soft,
@@ -183,12 +186,14 @@ class FreeSpace:
         made, reserved, waiting = self._count(*names)
         return self._inodes - (made - self._made) - reserved - waiting * WAITING_INODES
 
-    # -- the marks -------------------------------------------------------------------------------
-
     def measured(self) -> Measured:
         """Returns what is free now, and the marks. Raises OSError."""
         free, inodes = self._bytes(), self._files()
-        return Measured(self._size, free, self._marks, inodes, self._inode_marks)
+        return Measured(
+            free, self._total, self._marks, inodes, self._total_inodes, self._inode_marks
+        )
+
+    # -- the marks -------------------------------------------------------------------------------
 
     def low(self) -> bool:
         """Returns whether free space is below a soft mark: accept no new associations. Raises

@@ -138,16 +138,18 @@ class Spool(Directories):
                     return state, path
         return None
 
-    def open_served(self, envelope_id: str) -> BinaryIO | None:
-        """Opens an archive in outbox/ or sent/; None when there is none. Raises OSError.
+    def open_sealed(self, envelope_id: str) -> tuple[State, BinaryIO] | None:
+        """Opens an archive in outbox/, sent/ or rejected/, and says in which; None when there is
+        none. Raises OSError.
 
         The open file stays whole wherever the archive is moved.
         """
-        states: tuple[State, ...] = ("sent", "outbox", "sent")  # it may be moved meanwhile
+        # It may be moved meanwhile, and from rejected/ back to outbox/, too.
+        states: tuple[State, ...] = ("sent", "outbox", "rejected", "sent", "outbox", "sent")
         problem: OSError | None = None
         for state in states:
             try:
-                return open_archive(self.path(state, envelope_id))
+                return state, open_archive(self.path(state, envelope_id))
             except FileNotFoundError:
                 continue
             except OSError as found:

@@ -41,7 +41,8 @@ def _count(value: object) -> bool:
     return type(value) is int and 0 <= value < NUMBER_MAX
 
 
-def _moment(value: object) -> bool:
+def is_moment(value: object) -> bool:
+    """Returns True for a time in Unix seconds that fastjmix may write."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return number and math.isfinite(value) and 0 <= value <= SECONDS_MAX  # type: ignore[arg-type,operator]
 
@@ -59,7 +60,7 @@ CHECKS: Final[Mapping[str, Callable[[object], bool]]] = {
     "calling_ae": _text,
     "instances": _count,
     "size_bytes": _count,
-    "sealed_at": _moment,
+    "sealed_at": is_moment,
     "origin": _text,
     "crc32": lambda value: value is None or (type(value) is int and 0 <= value < 1 << 32),
     "receipt": _answer,

@@ -25,11 +25,9 @@ from fastjmix.config import Credentials, Secret
 from fastjmix.errors import ConfigError
 from fastjmix.httpd import connection_limit, limits
 from fastjmix.spool import Retention
-from fastjmix.spool.recipe import UNKNOWN
 from tests.support.apis import (
     BASE,
     LISTENER,
-    OTHER,
     UPSTREAM,
     Gateway,
     curl,
@@ -105,24 +103,6 @@ def test_the_manifest_is_the_archives_own(gateway: Gateway) -> None:
     assert gateway.ask("HEAD", f"{BASE}/{ID}/manifest").headers["Content-Length"] == str(
         len(expected)
     )
-
-
-def test_delivered_envelopes_are_served_and_rejected_ones_are_not(gateway: Gateway) -> None:
-    gateway.put(envelope(ID))
-    gateway.put(envelope(OTHER), id=OTHER)
-    gateway.spool.deliver(ID, {"status": 201})
-    gateway.spool.reject(OTHER, {"status": 400})
-    assert gateway.get(f"{BASE}/{ID}").status == 200
-    assert gateway.get(f"{BASE}/{OTHER}").status == 404
-    listed = gateway.get(f"{BASE}?studyInstanceUid={STUDY}", Accept="application/json").json
-    assert [entry["id"] for entry in listed["jmixEnvelopes"]] == [ID]
-
-
-def test_what_is_being_built_is_not_served(gateway: Gateway) -> None:
-    draft = gateway.spool.drafts.new(UNKNOWN)
-    draft.append([envelope(draft.id)])
-    assert gateway.get(f"{BASE}/{draft.id}").status == 404
-    draft.abandon()
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def _usable(config: Config) -> Iterator[Finding]:
     if (low := space_warning(now)) is not None:
         yield Finding("warning", "free space", where, low, "Free some, or use a larger disk.")
     else:
-        inodes = "" if now.inode_marks is None else f", {now.inodes} free inodes"
+        inodes = "" if now.inode_marks is None else f", {now.free_inodes} free inodes"
         yield Finding("ok", "free space", where, f"{in_words(now)}{inodes}")
 
 

@@ -23,6 +23,7 @@ Digest = Literal["sha256", "blake3"]
 Durability = Literal["fsync", "page-cache"]
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["trace", "debug", "info", "warn", "error"]
+LogStudyUids = Literal["plain", "hashed", "off"]
 Method = Literal["bearer", "basic", "api_key"]
 PayloadHash = Literal["tree", "stream"]
 ProfileName = Literal["harmony", "jmix-1.0"]
@@ -93,6 +94,7 @@ class LogSettings:
     level: LogLevel
     file: Path | None
     format: LogFormat = "text"
+    study_uids: LogStudyUids = "plain"
 
 
 @dataclass(frozen=True, slots=True)

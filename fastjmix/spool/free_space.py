@@ -98,6 +98,16 @@ class Marks(NamedTuple):
     hard: int
 
 
+class Margin(NamedTuple):
+    """What is free of a resource, how much of it seals will take, and the marks: the soft one is
+    compared with what is free, the hard one with what of that is not reserved."""
+
+    free: int
+    reserved: int
+    soft: int
+    hard: int
+
+
 class FreeSpace:
     """Free space on the file system of `root`. `soft` and `hard` are bytes; None: the defaults.
 
@@ -170,6 +180,15 @@ class FreeSpace:
         names = ("storage_files_total", "inodes_reserved", "outbox_envelopes")
         made, reserved, waiting = self._count(*names)
         return self._inodes - (made - self._made) - reserved - waiting * WAITING_INODES
+
+    def margins(self) -> dict[str, Margin]:
+        """Returns what is free of "space" and, where the file system counts them, of "inodes".
+        Raises OSError."""
+        reserved = sum(self._count("bytes_reserved"))
+        found = {"space": Margin(self._bytes(), reserved, *self._marks)}
+        if self._inode_marks is not None:
+            found["inodes"] = Margin(self._files(), 0, *self._inode_marks)
+        return found
 
     # -- the marks -------------------------------------------------------------------------------
 

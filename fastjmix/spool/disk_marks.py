@@ -54,8 +54,8 @@ class DiskMarks:
 def level(margin: Margin, before: Level) -> Level:
     """Returns the level of this much free space, where it was `before`."""
     spare = margin.free - margin.reserved
-    if spare < margin.hard * (RESUME if before is Level.HARD else 1):
+    if spare < int(margin.hard * (RESUME if before is Level.HARD else 1)):
         return Level.HARD
-    if margin.free < margin.soft * (RESUME if before is not Level.FREE else 1):
+    if margin.free < int(margin.soft * (RESUME if before is not Level.FREE else 1)):
         return Level.SOFT
     return Level.FREE

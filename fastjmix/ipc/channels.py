@@ -9,9 +9,15 @@ import contextlib
 import os
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Final
 
+from fastjmix.ipc.events import Events
 from fastjmix.ipc.metrics import Metrics
+from fastjmix.ipc.state_board import StateBoard
+
+BOARD: Final = ("uploader", "ledger")
+"""The processes with a row on the board."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,13 +28,18 @@ class Channels:
     `outbox_wake` is an eventfd: a process that puts an envelope in outbox/ writes it, the uploader
     reads it. `outcomes` maps an origin ("packer-0", "api") to its datagram socket: the uploader
     holds the sending ends of all, every other process the receiving end of its own. A datagram is
-    an EnvelopeOutcome (outcome.py).
+    an EnvelopeOutcome (outcome.py). `events` goes to the ledger, `board` holds what processes say
+    of themselves. `run` names this run of the supervisor: an association is `<run>-<number>`
+    wherever it must be told from those of other runs.
     """
 
     stop: int
     outbox_wake: int
     outcomes: Mapping[str, socket.socket]
     metrics: Metrics
+    events: Events = field(default_factory=Events)
+    board: StateBoard = field(default_factory=lambda: StateBoard(BOARD))
+    run: str = ""
 
     def wake_uploader(self) -> None:
         """Wakes the uploader: an envelope is waiting in outbox/."""

@@ -11,13 +11,16 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import time
 from collections.abc import Callable, Mapping, Sequence
 
 from fastjmix.config import Config
-from fastjmix.ipc.channels import Channels
+from fastjmix.ipc.channels import BOARD, Channels
+from fastjmix.ipc.events import Events, make_pipe
 from fastjmix.ipc.lane import Passage
 from fastjmix.ipc.metrics import MetricsPage
 from fastjmix.ipc.shared_lanes import SharedLanes
+from fastjmix.ipc.state_board import StateBoard
 from fastjmix.packer import loop as packer
 from fastjmix.receiver import loop as receiver
 from fastjmix.spool import Spool
@@ -53,6 +56,9 @@ class Shared:
         self._stops = {stage: _eventfd() for stage in Stage}
         origins = [f"packer-{n}" for n in range(runtime.packers)] + ["api"]
         self._outcomes = {origin: _datagrams() for origin in origins}
+        self._events = make_pipe()
+        self._board = StateBoard(BOARD)
+        self._run = f"{time.time_ns() // 1_000_000:x}"
 
     def children(self) -> list[Child]:
         """Returns the children, in the order in which they are started."""
@@ -96,7 +102,16 @@ class Shared:
     # -- in a child --------------------------------------------------------------------------
 
     def _channels(self, stage: Stage, row: int, outcomes: Mapping[str, socket.socket]) -> Channels:
-        return Channels(self._stops[stage], self._outbox_wake, outcomes, self._metrics.row(row))
+        metrics = self._metrics.row(row)
+        return Channels(
+            self._stops[stage],
+            self._outbox_wake,
+            outcomes,
+            metrics,
+            Events(self._events[1], metrics),
+            self._board,
+            self._run,
+        )
 
     def _keep(
         self,
@@ -105,10 +120,13 @@ class Shared:
         outcome: str = "",
         senders: bool = False,
         lanes: bool = False,
+        events: bool = False,
     ) -> None:
         """Closes what a child does not need. `outcome` is the origin whose receiving end is its
-        own.
+        own; `events` is for the process that reads them.
         """
+        if not events:
+            os.close(self._events[0])
         for listening in (*self.dicom, *self.http):
             if listening not in sockets:
                 listening.close()

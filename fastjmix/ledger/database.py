@@ -19,6 +19,7 @@ from typing import Final
 
 from fastjmix.errors import FastjmixError
 from fastjmix.ledger import schema
+from fastjmix.spool.rename import rename_new
 
 DIRECTORY: Final = "ledger"
 NAME: Final = "ledger.sqlite"
@@ -60,6 +61,23 @@ def path_in(storage: Path) -> Path:
 def is_damage(problem: sqlite3.Error) -> bool:
     """Returns whether an error says that the file itself is damaged."""
     return any(word in str(problem) for word in DAMAGED)
+
+
+def move_away(storage: Path, now: float) -> Path | None:
+    """Gives a damaged file another name beside it, which it returns; deletes the one before it.
+
+    Returns None where there is no file. The caller holds the lock. Raises OSError.
+    """
+    path = path_in(storage)
+    for old in path.parent.glob(f"{NAME}.damaged-*"):
+        old.unlink(missing_ok=True)
+    kept = path.with_name(f"{NAME}.damaged-{int(now)}")
+    moved = None
+    for ending in ("-wal", "-shm", ""):
+        with contextlib.suppress(FileNotFoundError):
+            rename_new(Path(f"{path}{ending}"), Path(f"{kept}{ending}"))
+            moved = kept
+    return moved
 
 
 @contextlib.contextmanager

@@ -84,12 +84,9 @@ _NAMES: Final = (
 
 
 def read(storage: Path, envelope_id: str) -> Provenance | None:
-    """Returns the provenance of an envelope; None where its file is missing or not ours.
-
-    Raises OSError.
-    """
+    """Returns the provenance of an envelope; None where its file cannot be read."""
     try:
         found = Provenance.load(read_small(storage / DIRECTORY / f"{envelope_id}.json", BYTES_MAX))
-    except FileNotFoundError:
+    except OSError:
         return None
     return found if found is not None and found.id == envelope_id else None

@@ -194,6 +194,8 @@ def _position(cursor: str) -> tuple[float, int]:
     """Returns the time and the number of a cursor. Raises UsageError."""
     at, _, number = cursor.partition("_")
     try:
+        if not number.isdecimal():
+            raise ValueError
         return float.fromhex(at), int(number)
     except (ValueError, OverflowError):
         raise UsageError(

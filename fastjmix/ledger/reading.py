@@ -35,6 +35,9 @@ ASSOCIATION: Final = (
 )
 ATTEMPT: Final = "began, last, times, upstream, seconds, bytes, outcome, status, reason, answer"
 REFUSAL: Final = "at, association, sop_instance_uid, sop_class_uid, study_instance_uid, status, why"
+REFUSALS_MAX: Final = 1000
+"""Refusals in one answer."""
+
 REJECTION: Final = "at, last, times, calling_ae, called_ae, peer, why"
 ERROR: Final = "at, last, times, process, event, text"
 
@@ -89,8 +92,9 @@ def associations_of(connection: sqlite3.Connection, number: int) -> tuple[Associ
 
 
 def refusals(connection: sqlite3.Connection, where: str, *values: object) -> tuple[Refusal, ...]:
-    """Returns the refusals for which an SQL condition of ours holds, in order."""
-    asked = f"SELECT {REFUSAL} FROM refusals WHERE {where} ORDER BY number"
+    """Returns the refusals for which an SQL condition of ours holds, in order: the first
+    REFUSALS_MAX."""
+    asked = f"SELECT {REFUSAL} FROM refusals WHERE {where} ORDER BY number LIMIT {REFUSALS_MAX}"
     return tuple(Refusal(*row) for row in connection.execute(asked, values))
 
 

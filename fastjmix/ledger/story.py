@@ -90,7 +90,7 @@ def _find_uid(connection: sqlite3.Connection, uid: str) -> _Found | None:
         if of_kind := [row for found, row in rows if found == kind]:
             return _Found(kind, of_kind, uid)
     for kind in ("study", "instance"):
-        if reading.refusals(connection, f"{kind}_key = ? LIMIT 1", key):
+        if reading.refusals(connection, f"{kind}_key = ?", key):
             return _Found(kind, (), uid)
     return None
 

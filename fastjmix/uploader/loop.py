@@ -30,6 +30,7 @@ from fastjmix.spool import FreeSpace, Spool
 from fastjmix.uploader.backlog import Backlog
 from fastjmix.uploader.deliveries import Deliveries
 from fastjmix.uploader.finishing import Finishing
+from fastjmix.uploader.history import History
 from fastjmix.uploader.maintenance import Maintenance, StorageLimits
 from fastjmix.uploader.outbox_watcher import OutboxWatcher
 from fastjmix.uploader.pace import Pace
@@ -60,8 +61,13 @@ class Uploader:
         self._memory = UpstreamMemory(spool)
         self._targets = Targets(upstreams, channels.metrics, pace, self._memory.of)
         self._scrub = Scrub(spool, pace.scrub_age_secs)
+        history = History(channels.events)
         self._maintenance = Maintenance(
-            spool, limits or StorageLimits(), pace.upkeep_secs, aged=self._scrub.note_age
+            spool,
+            limits or StorageLimits(),
+            pace.upkeep_secs,
+            aged=self._scrub.note_age,
+            expired=history.expired,
         )
         backlog = Backlog(
             self._targets, channels.metrics, added=self._envelopes_came, left=self._maintenance.wake
@@ -71,6 +77,7 @@ class Uploader:
             channels.metrics,
             backlog,
             Reports(channels),
+            history,
             pace.backoff,
             delivered=self._maintenance.delivered,
             wake=self._changed.set,
@@ -119,6 +126,7 @@ class Uploader:
             await asyncio.gather(*chores, return_exceptions=True)
             await self._deliveries.stop()
             await self._memory.save(self._targets)
+            self._channels.events.flush()
 
     def _chores(self) -> tuple[Coroutine[None, None, None], ...]:
         """Returns the work beside the uploads. None of it ends by itself."""

@@ -31,7 +31,7 @@ _SECS_A_DAY: Final = 86_400
 def _single(references: References, family: str, model: type[_T]) -> _T:
     entry = references.tables.family(family).get("")
     value = entry.value if entry is not None else None
-    return value if isinstance(value, model) else model()
+    return value if isinstance(value, model) else model.empty()
 
 
 def name(references: References) -> str:

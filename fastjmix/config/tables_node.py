@@ -3,12 +3,10 @@
 One model a table, one line of meaning a key: see tables.py.
 """
 
-from __future__ import annotations
-
 from typing import Final, Literal
 
 from fastjmix.config import tree
-from fastjmix.config.declare import Table, added, key, label
+from fastjmix.config.declare import Part, Table, added, key, label
 from fastjmix.config.strings import FILE_ALLOWED, Limit
 
 KIB: Final = 1024
@@ -74,6 +72,12 @@ class StorageOptions(Table):
         unset="true for ./tmp; else only directly beside the main file, or directly at the top of a"
         " mounted file system other than /",
     )
+    require_mount: bool = added(
+        False,
+        "Whether a start is refused unless `path`, or the directory that holds it, is where a file"
+        " system other than / is mounted: a disk that is not mounted is then never filled below"
+        " its mount point",
+    )
     soft_reserve_bytes: int | None = added(
         None,
         "With less free space than this, new associations are rejected for now",
@@ -95,7 +99,7 @@ class Storage(Table):
         "Where envelopes are kept",
         allowed='"filesystem": envelopes are kept in a directory; s3 and memory are not offered',
     )
-    options: StorageOptions = key(StorageOptions, "Where in the file system")
+    options: Part[StorageOptions] = key(StorageOptions, "Where in the file system")
 
 
 class Retention(Table):
@@ -169,8 +173,8 @@ class Fastjmix(Table):
         le=31_536_000,
         allow_inf_nan=False,
     )
-    retention: Retention = added(Retention, "What is kept in sent/")
-    ledger: Ledger = added(Ledger, "What is remembered of envelopes, in ledger/")
+    retention: Part[Retention] = added(Retention, "What is kept in sent/")
+    ledger: Part[Ledger] = added(Ledger, "What is remembered of envelopes, in ledger/")
 
 
 class Provider(Table):

@@ -229,7 +229,8 @@ class HttpListener:
 class Config:
     """The whole tree. `ignored` has the paths of keys that were given and mean nothing here. The
     reserves are marks of free space; None: the defaults of spool/free_space.py. `create_storage`
-    None: only where that harms nothing (storage_path.py)."""
+    None: only where that harms nothing; `require_mount`: never but on a mounted file system
+    (storage_path.py)."""
 
     name: str
     source: Path
@@ -243,6 +244,7 @@ class Config:
     soft_reserve_bytes: int | None = None
     hard_reserve_bytes: int | None = None
     create_storage: bool | None = None
+    require_mount: bool = False
     ledger: LedgerSettings = LedgerSettings()
 
     def without_secrets(self) -> Config:

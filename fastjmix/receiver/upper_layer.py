@@ -189,7 +189,7 @@ class UpperLayer:
         self.paused[connection] = scanner
         if connection not in self.awaiting_status:
             connection.deadline = time.monotonic() + GRANT_SECS
-        scanner.starve()
+        scanner.request_space()
         self._epoll.modify(connection.socket.fileno(), 0)
 
     def resume(self, connection: Connection) -> None:

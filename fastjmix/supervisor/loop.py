@@ -30,6 +30,7 @@ from fastjmix._version import __version__
 from fastjmix.config import Config, storage_path
 from fastjmix.errors import PlatformError
 from fastjmix.spool import Spool
+from fastjmix.spool.conditions import storage_warnings
 from fastjmix.supervisor import memory
 from fastjmix.supervisor.address_space import save_address_space
 from fastjmix.supervisor.children import Children, Stage
@@ -129,7 +130,7 @@ class Supervisor:
         config = self._config
         if config.ignored:
             self._log.info("configuration_ignored", keys=", ".join(config.ignored))
-        for warning in config.warnings:
+        for warning in (*config.warnings, *storage_warnings(config)):
             self._log.warning("configuration_warning", what=warning)
         if failpoints.ARMED:
             self._log.warning("failpoints_armed", points=failpoints.ARMED)
@@ -223,7 +224,12 @@ def run(path: Path, ready: Ready | None = None) -> int:
     save_address_space()
     config, secrets = read(path)
     # Before the log file is made: its directory may be, or be below, the storage's.
-    create = storage_path.require(config.storage_dir, config.create_storage, config.source)
+    create = storage_path.require(
+        config.storage_dir,
+        config.create_storage,
+        config.source,
+        require_mount=config.require_mount,
+    )
     _begin_log(config)
     _raise_descriptor_limit()
     spool = Spool(config.storage_dir, durable=_any_durable(config), create=create)

@@ -216,7 +216,7 @@ class UpstreamClient:
             case aiohttp.ClientConnectorCertificateError():
                 return Failure(Kind.UNTRUSTED, f"{self._host}: {problem.certificate_error}")
             case aiohttp.ClientSSLError():
-                return Failure(Kind.UNTRUSTED, f"{self._host}: {_tls_problem(problem.os_error)}")
+                return Failure(Kind.UNTRUSTED, f"{self._host}: {tls_problem(problem.os_error)}")
             case ssl.SSLError():
                 return Failure(Kind.UNTRUSTED, str(problem))
             case aiohttp.ConnectionTimeoutError():
@@ -241,7 +241,7 @@ class UpstreamClient:
                 return Failure(Kind.BROKEN, f"{type(problem).__name__}, {sent}")
 
 
-def _tls_problem(problem: Exception) -> str:
+def tls_problem(problem: Exception) -> str:
     """Returns the problem of a TLS handshake; a plain HTTP port is named."""
     if isinstance(problem, ssl.SSLError) and problem.reason in _NOT_TLS:
         return "its answer is not TLS: is it a plain http port behind an https address?"

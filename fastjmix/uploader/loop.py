@@ -27,6 +27,7 @@ from fastjmix import log
 from fastjmix.config import Config, Upstream
 from fastjmix.ipc.channels import Channels
 from fastjmix.spool import FreeSpace, Spool
+from fastjmix.uploader.actions import Actions
 from fastjmix.uploader.backlog import Backlog
 from fastjmix.uploader.deliveries import Deliveries
 from fastjmix.uploader.finishing import Finishing
@@ -36,6 +37,7 @@ from fastjmix.uploader.outbox_watcher import OutboxWatcher
 from fastjmix.uploader.pace import Pace
 from fastjmix.uploader.reports import Reports
 from fastjmix.uploader.scrub import Scrub
+from fastjmix.uploader.state import UpstreamStates
 from fastjmix.uploader.target import Targets, upstreams_of
 from fastjmix.uploader.upstream_memory import UpstreamMemory
 
@@ -52,7 +54,10 @@ class Uploader:
         pace: Pace | None = None,
         limits: StorageLimits | None = None,
     ) -> None:
-        """Sets up every part. `upstreams` is by (pipeline, upstream's name), as in tickets."""
+        """Sets up every part. `upstreams` is by (pipeline, upstream's name), as in tickets.
+
+        It is longer than other functions: every part is here, after all that it calls.
+        """
         pace = pace or Pace()
         self._channels = channels
         self._changed = asyncio.Event()
@@ -93,6 +98,16 @@ class Uploader:
             learned=self._memory.learned.set,
         )
         self._watcher = OutboxWatcher(spool, backlog, self._deliveries.is_busy, pace.rescan_secs)
+        self._states = UpstreamStates(channels.board, channels.events, self._targets, backlog)
+        self._actions = Actions(
+            spool,
+            self._targets,
+            backlog,
+            self._deliveries,
+            channels.events,
+            wake=self._changed.set,
+            list_anew=self._watcher.wake,
+        )
 
     def stop(self) -> None:
         """Begins the drain: no new upload starts."""
@@ -135,6 +150,8 @@ class Uploader:
             self._maintenance.run(),
             self._scrub.run(self._deliveries.reject_damaged),
             self._memory.keep(self._targets),
+            self._states.run(),
+            *([self._actions.serve(requests)] if (requests := self._channels.actions) else []),
         )
 
     def _chore_ended(self, chore: asyncio.Task[None]) -> None:

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from fastjmix import log
 from fastjmix.config import Config, Upstream
@@ -31,12 +32,22 @@ OWN_FAILURES_MIN: Final = 2
 the upstream by themselves: one is chance."""
 
 
+class Answered(NamedTuple):
+    """When an attempt ended (Unix seconds), its HTTP status if there was one, and what it means."""
+
+    at: float
+    status: int | None
+    reason: str
+
+
 @dataclass(slots=True)
 class Target:
     """One upstream.
 
     `running` holds the uploads under way. `taken` counts the envelopes that the upstream has
     accepted; `taken_at_hold` is that count when an answer last held it, or refused an envelope.
+    `since` is when its availability last changed (Unix seconds), `trouble` the outcome that paused
+    or held it last. Both, and `last_answer`, are for people.
     """
 
     upstream: Upstream
@@ -47,6 +58,9 @@ class Target:
     running: dict[asyncio.Task[None], Waiting] = field(default_factory=dict)
     taken: int = 0
     taken_at_hold: int = -1
+    since: float = field(default_factory=time.time)
+    last_answer: Answered | None = None
+    trouble: Answered | None = None
 
     def next_item(self) -> Waiting | None:
         """Takes the envelope that goes next, beside those for which a process waits."""
@@ -156,6 +170,13 @@ class Targets:
         state = target.availability
         was_available, was_held = state.available, state.held is not None
         state.record(outcome, started, now, random.random())
+        answered = Answered(time.time(), outcome.status, outcome.reason)
+        if outcome.status is not None:
+            target.last_answer = answered
+        if not state.available:
+            target.trouble = answered
+        if (was_available, was_held) != (state.available, state.held is not None):
+            target.since = answered.at
         target.taken += outcome.disposition is Disposition.DELIVERED
         about = {"upstream": target.upstream.name, "status": outcome.status}
         if state.held is not None and not was_held:

@@ -61,7 +61,7 @@ class Side:
         """A connection with an association."""
         connection, peer = self.connect()
         accepted: Any = SimpleNamespace(calling_ae="CT1")
-        scanner: Any = SimpleNamespace(starve=lambda: None)
+        scanner: Any = SimpleNamespace(request_space=lambda: None)
         listener: Any = SimpleNamespace(ack="stored")
         connection.association = Association(1, connection.peer, listener, accepted, scanner)
         self.layer.transition(connection, Event.ASSOCIATE_RQ)

@@ -475,7 +475,7 @@ def test_a_stop_withdraws_what_was_never_promised(tmp_path: Path) -> None:
 
 
 @pytest.mark.fault("F24")
-def test_damaged_archives_are_set_aside_and_nothing_is_sent(tmp_path: Path) -> None:
+def test_damaged_archives_are_rejected_and_nothing_is_sent(tmp_path: Path) -> None:
     def spoil(one: Node) -> dict[str, str]:
         found: dict[str, str] = {}
         good, ours = envelope(), sealed_envelope()

@@ -30,7 +30,8 @@ class Channels:
     holds the sending ends of all, every other process the receiving end of its own. A datagram is
     an EnvelopeOutcome (outcome.py). `events` goes to the ledger, `board` holds what processes say
     of themselves. `run` names this run of the supervisor: an association is `<run>-<number>`
-    wherever it must be told from those of other runs.
+    wherever it must be told from those of other runs. `actions` is the api's or the uploader's end
+    of the passage for what a person asks for (actions.py); None in the other processes.
     """
 
     stop: int
@@ -40,6 +41,7 @@ class Channels:
     events: Events = field(default_factory=Events)
     board: StateBoard = field(default_factory=lambda: StateBoard(BOARD))
     run: str = ""
+    actions: socket.socket | None = None
 
     def wake_uploader(self) -> None:
         """Wakes the uploader: an envelope is waiting in outbox/."""

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from fastjmix import log
-from fastjmix.errors import StorageFull, storage_error
+from fastjmix.errors import DamagedTicket, StorageFull, storage_error
+from fastjmix.failpoints import reach
 from fastjmix.spool import move, prepare
 from fastjmix.spool.directories import SEALED_STATES, Directories, State
 from fastjmix.spool.drafts import Drafts
@@ -182,6 +183,27 @@ class Spool(Directories):
         """Moves S2 → S4, with the refusal beside it. Raises OSError, DamagedTicket."""
         ticket = self.ticket("outbox", envelope_id)
         move.move(self, "rejected", replace(ticket, refusal=refusal))
+
+    def requeue(self, envelope_id: str) -> None:
+        """Moves S4 → S2, without the refusal. The archive may be refused again.
+
+        Raises FileNotFoundError when it is not in rejected/ with its record, FileExistsError when
+        its name is taken in outbox/, OSError, DamagedTicket. A crash in the middle undoes it,
+        or leaves the refusal, which the next sweep deletes.
+        """
+        ticket = self.ticket("rejected", envelope_id)
+        archive = self.path("rejected", envelope_id)
+        archive.lstat()
+        if (other := (ticket.refusal or {}).get("envelope", envelope_id)) != envelope_id:
+            raise DamagedTicket(
+                f"rejected/{envelope_id}.zip is a second archive of envelope {other}",
+                "Look at both, and delete one by hand.",
+            )
+        move.publish(self, archive, ticket.requeued(), durable=self.durable)
+        reach("requeue.published")
+        (self.rejected / f"{envelope_id}.json").unlink(missing_ok=True)
+        if self.durable:
+            sync_directory(self.rejected)
 
     def withdraw(self, envelope_id: str) -> None:
         """Deletes an envelope in outbox/ that was never promised to anyone. Raises OSError."""

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from fastjmix.config import Config
+from fastjmix.ipc.actions import make_pair
 from fastjmix.ipc.channels import BOARD, Channels
 from fastjmix.ipc.events import Events, make_pipe
 from fastjmix.ipc.lane import Passage
@@ -57,6 +58,7 @@ class Shared:
         origins = [f"packer-{n}" for n in range(runtime.packers)] + ["api"]
         self._outcomes = {origin: _datagrams() for origin in origins}
         self._events = make_pipe()
+        self._actions = make_pair()
         self._board = StateBoard(BOARD)
         self._run = f"{time.time_ns() // 1_000_000:x}"
 
@@ -101,7 +103,13 @@ class Shared:
 
     # -- in a child --------------------------------------------------------------------------
 
-    def _channels(self, stage: Stage, row: int, outcomes: Mapping[str, socket.socket]) -> Channels:
+    def _channels(
+        self,
+        stage: Stage,
+        row: int,
+        outcomes: Mapping[str, socket.socket],
+        actions: socket.socket | None = None,
+    ) -> Channels:
         metrics = self._metrics.row(row)
         return Channels(
             self._stops[stage],
@@ -111,6 +119,7 @@ class Shared:
             Events(self._events[1], metrics),
             self._board,
             self._run,
+            actions,
         )
 
     def _keep(
@@ -121,12 +130,16 @@ class Shared:
         senders: bool = False,
         lanes: bool = False,
         events: bool = False,
+        actions: socket.socket | None = None,
     ) -> None:
         """Closes what a child does not need. `outcome` is the origin whose receiving end is its
-        own; `events` is for the process that reads them.
+        own; `events` is for the process that reads them, `actions` its end of that passage.
         """
         if not events:
             os.close(self._events[0])
+        for end in self._actions:
+            if end is not actions:
+                end.close()
         for listening in (*self.dicom, *self.http):
             if listening not in sockets:
                 listening.close()
@@ -163,9 +176,10 @@ class Shared:
             from fastjmix.uploader import loop as uploader
 
             senders = {origin: pair[1] for origin, pair in self._outcomes.items()}
-            self._keep(senders=True)
+            requests = self._actions[1]
+            self._keep(senders=True, actions=requests)
             protect_memory()
-            channels = self._channels(Stage.UPLOAD, row, senders)
+            channels = self._channels(Stage.UPLOAD, row, senders, requests)
             uploader.run(self._secrets.open("uploader"), self._spool.inherited(), channels)
 
         return start
@@ -174,9 +188,10 @@ class Shared:
         def start() -> None:
             from fastjmix.api import server as api
 
-            self._keep(sockets=self.http, outcome="api")
+            asking, outcomes = self._actions[0], {"api": self._outcomes["api"][0]}
+            self._keep(sockets=self.http, outcome="api", actions=asking)
             protect_memory()
-            channels = self._channels(Stage.SERVE, row, {"api": self._outcomes["api"][0]})
+            channels = self._channels(Stage.SERVE, row, outcomes, asking)
             api.run(self._secrets.open("api"), self._spool.inherited(), channels, self.http)
 
         return start

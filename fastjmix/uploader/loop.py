@@ -27,14 +27,17 @@ from fastjmix import log
 from fastjmix.config import Config, Upstream
 from fastjmix.ipc.channels import Channels
 from fastjmix.spool import FreeSpace, Spool
+from fastjmix.uploader.actions import Actions
 from fastjmix.uploader.backlog import Backlog
 from fastjmix.uploader.deliveries import Deliveries
+from fastjmix.uploader.disk_watch import DiskWatch
 from fastjmix.uploader.finishing import Finishing
 from fastjmix.uploader.maintenance import Maintenance, StorageLimits
 from fastjmix.uploader.outbox_watcher import OutboxWatcher
 from fastjmix.uploader.pace import Pace
 from fastjmix.uploader.reports import Reports
 from fastjmix.uploader.scrub import Scrub
+from fastjmix.uploader.state import UpstreamStates
 from fastjmix.uploader.target import Targets, upstreams_of
 from fastjmix.uploader.upstream_memory import UpstreamMemory
 
@@ -51,7 +54,10 @@ class Uploader:
         pace: Pace | None = None,
         limits: StorageLimits | None = None,
     ) -> None:
-        """Sets up every part. `upstreams` is by (pipeline, upstream's name), as in tickets."""
+        """Sets up every part. `upstreams` is by (pipeline, upstream's name), as in tickets.
+
+        It is longer than other functions: every part is here, after all that it calls.
+        """
         pace = pace or Pace()
         self._channels = channels
         self._changed = asyncio.Event()
@@ -59,6 +65,7 @@ class Uploader:
         self._fault: BaseException | None = None
         self._memory = UpstreamMemory(spool)
         self._targets = Targets(upstreams, channels.metrics, pace, self._memory.of)
+        self._disk_watch = DiskWatch(limits.room if limits is not None else None)
         self._scrub = Scrub(spool, pace.scrub_age_secs)
         self._maintenance = Maintenance(
             spool, limits or StorageLimits(), pace.upkeep_secs, aged=self._scrub.note_age
@@ -86,6 +93,16 @@ class Uploader:
             learned=self._memory.learned.set,
         )
         self._watcher = OutboxWatcher(spool, backlog, self._deliveries.is_busy, pace.rescan_secs)
+        self._states = UpstreamStates(channels.board, channels.events, self._targets, backlog)
+        self._actions = Actions(
+            spool,
+            self._targets,
+            backlog,
+            self._deliveries,
+            channels.events,
+            wake=self._changed.set,
+            list_anew=self._watcher.wake,
+        )
 
     def stop(self) -> None:
         """Begins the drain: no new upload starts."""
@@ -125,8 +142,11 @@ class Uploader:
         return (
             self._watcher.watch(),
             self._maintenance.run(),
+            self._disk_watch.run(),
             self._scrub.run(self._deliveries.reject_damaged),
             self._memory.keep(self._targets),
+            self._states.run(),
+            *([self._actions.serve(requests)] if (requests := self._channels.actions) else []),
         )
 
     def _chore_ended(self, chore: asyncio.Task[None]) -> None:

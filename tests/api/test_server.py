@@ -169,7 +169,7 @@ def test_a_download_survives_delivery_and_removal(gateway: Gateway) -> None:
 
 
 @pytest.mark.parametrize("path", [f"{BASE}/{ID}", f"{BASE}/{ID}/manifest", "/metrics", BASE, "/x"])
-def test_a_host_name_that_a_stranger_chose_is_not_served(gateway: Gateway, path: str) -> None:
+def test_a_host_name_that_is_not_ours_is_not_served(gateway: Gateway, path: str) -> None:
     """DNS rebinding: a browser here requests http://attacker.example:8086/…, which is 127.0.0.1."""
     gateway.put(envelope(ID))
     for host in ("attacker.example", "127.0.0.1.attacker.example:80", "10.0.0.1", "localhost.", ""):
@@ -324,7 +324,7 @@ def test_https(tmp_path: Path) -> None:
 
 
 @pytest.mark.fault("S21")
-def test_who_never_shakes_hands_counts_and_goes(
+def test_a_caller_without_a_tls_handshake_counts_and_is_closed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A TLS connection is counted from its accept on, and its handshake is limited in time."""

@@ -31,7 +31,11 @@ def failed(main: Path) -> tuple[Fault, ...]:
     ("data", "key", "found"),
     [
         (b"[proxy\nname = 1", "line 1, column 7", "Expected"),
-        (b"[proxy]\nname = 'a'\nname = 'b'\n", "line 3, column 11", "overwrite"),
+        (b"[proxy]\nname = 'a'\nname = 'b'\n", "line 3, column 11", "a second definition"),
+        (b"[targets.a]\nurl = 'b'\n[targets.a]\n", "line 3, column 11", "a second definition"),
+        (b"[targets.a]\nx.y = 1\n[targets.a.x]\n", "line 3, column 13", "a second definition"),
+        (b"[targets.a.x]\n[targets.a]\nx.y = 1\n", "line 3, column 8", "a second definition"),
+        (b"a = {}\n[a.'(at end of document)']\n", "line 2, column 26", "a second definition"),
         (b"[proxy]\nname = ", "end of document", "Invalid value"),
         (b"[proxy]\n\nname = '\xff'", "line 3", "0xff"),
         (b"[proxy]\nname = '''a", "end of document", "Expected"),

@@ -609,7 +609,7 @@ def test_a_pdu_of_an_impossible_length_is_refused_by_its_header(
 
 
 @pytest.mark.fault("F61")
-def test_strangers_fill_neither_memory_nor_the_log(start: Gateways) -> None:
+def test_foreign_protocols_fill_neither_memory_nor_the_log(start: Gateways) -> None:
     own = start(builder="release_grace_secs = 0")
     works(own)
     base, shared = at_rest(own), lanes_kb(own)

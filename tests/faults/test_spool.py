@@ -255,7 +255,7 @@ def test_a_post_changes_nothing_that_has_its_id(tmp_path: Path, here: str) -> No
 
 
 @pytest.mark.fault("S29")
-def test_whoever_comes_between_the_question_and_the_rename(
+def test_a_file_that_appears_between_the_check_and_the_rename(
     spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The check finds no such id, and then another process takes the name."""

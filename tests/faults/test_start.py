@@ -70,7 +70,7 @@ def left_behind(disk: Disk, ledger: Ledger) -> None:
         ("everything", take_inodes),
     ],
 )
-def test_a_start_without_room_delivers_and_resumes(
+def test_a_start_without_space_delivers_and_resumes(
     disk: Disk, tmp_path: Path, without: str, take: Callable[[Disk], None]
 ) -> None:
     """Envelopes that are there leave, though some things cannot be made again for now; then there
@@ -106,7 +106,7 @@ def test_a_start_without_room_delivers_and_resumes(
 
 
 @pytest.mark.fault("F98")
-def test_without_room_for_a_receipt_what_was_delivered_makes_some(
+def test_without_space_for_a_receipt_the_delivered_envelope_is_deleted(
     disk: Disk, tmp_path: Path
 ) -> None:
     """Nobody else gives anything back."""

@@ -638,7 +638,7 @@ def test_children_keep_what_they_need(start: Gateways) -> None:
 
 
 @pytest.mark.fault("S28")
-def test_a_foreign_vault_is_refused(tmp_path: Path) -> None:
+def test_a_foreign_configuration_memory_is_refused(tmp_path: Path) -> None:
     """Only we set that variable, for ourselves."""
     write_config(tmp_path, DEAD_PORT)
     with (tmp_path / "own").open("wb") as file:

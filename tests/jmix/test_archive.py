@@ -86,7 +86,7 @@ def test_local_header_is_the_tables(name: bytes, crc: int, size: int) -> None:
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.text(max_size=9), numbers32, sizes, sizes), max_size=5), sizes)
-def test_central_directory_says_what_it_was_told(
+def test_the_central_directory_holds_the_given_members(
     told: list[tuple[str, int, int, int]], start: int
 ) -> None:
     members = [Member(name.encode(), *numbers) for name, *numbers in told]

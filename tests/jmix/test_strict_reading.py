@@ -536,7 +536,7 @@ def test_values_of_any_kind_anywhere_are_right_or_refused(form: str) -> None:
 
 
 @pytest.mark.fault("S31")
-def test_what_no_rule_foresaw_is_refused_and_no_fault_of_who_was_asked(
+def test_an_unforeseen_error_of_a_reader_is_a_refusal_and_no_fault_of_ours(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The last net: an error that nobody thought of, in the midst of a stranger's bytes."""

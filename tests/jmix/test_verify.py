@@ -132,7 +132,7 @@ def test_a_folder_with_or_without_a_top_is_the_same(tmp_path: Path) -> None:
     assert judged(zipped(top, zipfile.ZIP_DEFLATED)).ok
 
 
-def test_who_vouches_for_a_signature_is_said() -> None:
+def test_the_key_behind_a_signature_is_named() -> None:
     report = judged(sealed(published()))
     assert report.ok
     assert "nobody vouches" in str(report.remarks)
@@ -211,7 +211,7 @@ def test_an_archive_that_is_nearly_as_fastjmix_writes_it_is_no_fault() -> None:
 # -- every fault ---------------------------------------------------------------------------------
 
 
-def test_all_faults_are_told_and_not_only_the_first() -> None:
+def test_all_faults_are_reported_and_not_only_the_first() -> None:
     content = published() | {"audit.json": b'{"audit": [{"event": 5}]}'}
     manifest = json.loads(content["manifest.json"])
     manifest["receiver"] = []

@@ -15,7 +15,7 @@ from tests.support.gateway import Gateways, Peer, until
 
 
 @pytest.mark.parametrize("off", [-1, 0, 1, 2])
-def test_strangers_that_are_listed_in_one_second(off: int) -> None:
+def test_rejected_peers_that_are_logged_in_one_second(off: int) -> None:
     count = LINES_A_SECOND + off
     with log_lines() as lines:
         peer_log = PeerLog()

@@ -155,8 +155,8 @@ def running(
     spool = Spool(root / "spool", durable=False)
     spool.prepare()
     mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-    stop, bell = os.eventfd(0), os.eventfd(0)
-    channels = Channels(stop, bell, {"api": mine}, MetricsPage(2).row(0))
+    stop, outbox_wake = os.eventfd(0), os.eventfd(0)
+    channels = Channels(stop, outbox_wake, {"api": mine}, MetricsPage(2).row(0))
     config = replace(settings(root, listeners or (LISTENER,), grace_secs), **changes)
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in config.http]
     gateway = Gateway(spool, channels, theirs, [s.getsockname()[1] for s in sockets])
@@ -170,7 +170,7 @@ def running(
                 gateway.stop()
     finally:
         spool.release()
-        for descriptor in (stop, bell):
+        for descriptor in (stop, outbox_wake):
             os.close(descriptor)
         for one in (mine, theirs, *sockets):
             one.close()

@@ -185,7 +185,7 @@ def test_every_path_that_does_not_exist_is_named(tmp_path: Path, command: list[s
     assert "3 paths do not exist" in done.stderr
 
 
-def test_a_name_that_is_no_text_is_told_in_json(tmp_path: Path) -> None:
+def test_a_name_that_is_no_text_is_escaped_in_json(tmp_path: Path) -> None:
     folder = tmp_path / "study"
     write_instance(
         folder / "a.dcm", StudyInstanceUID=generate_uid(), SeriesInstanceUID=generate_uid()

@@ -241,7 +241,7 @@ def test_a_folder_that_is_a_link_and_named_itself_is_followed(tmp_path: Path) ->
     assert ([one.path for one in instances], skipped) == ([tmp_path / "link" / "a.dcm"], [])
 
 
-def test_duplicates_that_are_dropped_are_told(tmp_path: Path) -> None:
+def test_duplicates_that_are_dropped_are_reported(tmp_path: Path) -> None:
     first = image(tmp_path / "study" / "a.dcm")
     shutil.copy(first, tmp_path / "study" / "b.dcm")
     done = run_command("envelope", "build", "study", "-o", "e.zip", cwd=tmp_path)

@@ -158,7 +158,7 @@ def pasted(text: str) -> dict[str, object]:
     return tomllib.loads(text)
 
 
-def test_what_gives_something_up_is_never_recommended() -> None:
+def test_a_setting_that_gives_something_up_is_never_recommended() -> None:
     advice = verdict.advise(found(skip_hashing=0.4, durability=0.3))
     seen = found(skip_hashing=0.4, durability=0.3)
     text = paste.toml(advice, PLACES, verdict.nothing(seen, advice))
@@ -171,7 +171,7 @@ def test_what_gives_something_up_is_never_recommended() -> None:
     assert "power failure" in text
 
 
-def test_what_pays_more_than_noise_is_recommended() -> None:
+def test_a_setting_that_gains_more_than_noise_is_recommended() -> None:
     base = changed(max_pdu=16384)
     advice = verdict.advise(found(base, max_pdu=0.25, digest=0.1, packers=0.02, skip_hashing=0.01))
     text = paste.toml(advice, PLACES)

@@ -42,7 +42,7 @@ from fastjmix.httpd.negotiation import negotiate
 from fastjmix.httpd.parts import Part, require_few, send_parts
 from fastjmix.httpd.responses import JSON, ZIP, HttpError, allow, json_response
 from fastjmix.httpd.sending import send_archive
-from fastjmix.httpd.server import make_runner
+from fastjmix.httpd.server import Runner, make_runner
 from fastjmix.httpd.slots import Slots
 from fastjmix.httpd.study_query import list_headers, study_of, wanted_type, whole_wanted
 from fastjmix.jmix.limits import Limits
@@ -191,7 +191,7 @@ async def start(
     max_body_bytes: int = MAX_BODY_BYTES,
     allow_unauthenticated: bool = False,
     limits: Limits | None = None,
-) -> tuple[web.AppRunner, int]:
+) -> tuple[Runner, int]:
     """Serves `directory`; returns the runner (its cleanup() stops it) and the port (0 = any free).
 
     `key` decrypts what is encrypted, to see that it is an envelope; without it such are refused.
@@ -200,8 +200,8 @@ async def start(
     beyond this machine without a token.
     """
     if token is None and not allow_unauthenticated and not is_loopback(host):
-        told = f"the store would give patients' images to everyone who can reach {host}"
-        raise ConfigError(told, "Give it a token, bind it to 127.0.0.1, or allow it explicitly.")
+        risk = f"the store would give patients' images to everyone who can reach {host}"
+        raise ConfigError(risk, "Give it a token, bind it to 127.0.0.1, or allow it explicitly.")
     stored = StoreDirectory(
         directory, limits=limits or Limits(), verify_hashes=verify_hashes, key=key
     )
@@ -214,6 +214,11 @@ async def start(
         stored.close()
 
     runner.app.on_cleanup.append(close)
+    return runner, await _set_up(runner, host, port)
+
+
+async def _set_up(runner: Runner, host: str, port: int) -> int:
+    """Makes the runner serve this address; returns the port. Cleans it up where that fails."""
     try:
         await runner.setup()
         listener = _listening(host, port)
@@ -222,7 +227,7 @@ async def start(
     except BaseException:
         await runner.cleanup()
         raise
-    return runner, bound
+    return bound
 
 
 def _listening(host: str, port: int) -> socket.socket:

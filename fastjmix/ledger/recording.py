@@ -33,17 +33,18 @@ ENDS: Final = ("delivered", "refused")
 
 
 class Known(NamedTuple):
-    """An envelope's row: its number and its state."""
+    """An envelope's row: its number, its state, and whether its ticket has been read."""
 
     number: int
     state: str
+    read: bool = False
 
 
 def find(connection: sqlite3.Connection, envelope_id: str) -> Known | None:
     """Returns an envelope's row; None where there is none."""
-    asked = "SELECT number, state FROM envelopes WHERE id = ?"
+    asked = "SELECT number, state, sealed_at IS NOT NULL FROM envelopes WHERE id = ?"
     row = connection.execute(asked, (envelope_id,)).fetchone()
-    return None if row is None else Known(*row)
+    return None if row is None else Known(row[0], row[1], bool(row[2]))
 
 
 def add(connection: sqlite3.Connection, envelope_id: str, state: str, at: float) -> Known:

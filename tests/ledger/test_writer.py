@@ -115,9 +115,12 @@ def test_an_action_is_in_the_story_of_its_envelopes(tmp_path: Path) -> None:
             "more": 2,
         }
         writer.apply([event("sealed", envelope=one)])
+        storage.move(one, "rejected", "outbox")
         writer.apply([event("action", envelopes=[one, str(uuid.uuid4())], **done)])
     (story,) = storage.ledger.trace(one).envelopes
     assert [(a.actor, a.action, a.more) for a in story.actions] == [("uid 1000 anna", "requeue", 2)]
+    assert story.envelope.state == "outbox"
+    assert story.moves[-1].reason == "requeue by uid 1000 anna"
 
 
 ODD: list[dict[str, Any]] = [

@@ -34,7 +34,7 @@ Certificate = tuple[Path, Expiry]
 
 
 class Notice(NamedTuple):
-    """A warning: which kind it is and about what (both stay the same while it lasts), and its text."""
+    """A warning: its kind and its subject, which stay the same while it lasts, and its text."""
 
     name: str
     subject: str

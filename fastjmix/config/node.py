@@ -1,7 +1,7 @@
 """The settings of the whole node: its name, its log, its storage, its processes.
 
-They are in tables that stand once: [proxy], [logging], [storage], [fastjmix], [alerts]. One that is missing,
-or has faults, is taken as if it were empty.
+They are in tables that stand once: [proxy], [logging], [storage], [fastjmix], [alerts]. One that is
+missing, or has faults, is taken as if it were empty.
 """
 
 from __future__ import annotations

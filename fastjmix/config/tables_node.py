@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 from fastjmix.config import tree
 from fastjmix.config.declare import Part, Table, added, key, label
-from fastjmix.config.strings import FILE_ALLOWED, BaseUrl, Limit
+from fastjmix.config.strings import FILE_ALLOWED, Limit, WebUrl
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
@@ -128,11 +128,12 @@ class Retention(Table):
 class Alerts(Table):
     """Where it is reported that something needs a person."""
 
-    webhook_url: BaseUrl | None = added(
+    webhook_url: WebUrl | None = added(
         None,
         "The URL to which is posted what makes the node unready, and each warning of /readyz: once"
         " when it begins, once when it ends",
         unset="nothing is posted",
+        allowed="a URL of http or https",
         secret=True,
     )
     format: tree.AlertFormat = added(

@@ -2,14 +2,15 @@
 
 Guaranteed: a condition is reported once when it begins. It is over when it was missing at
 LOOKS_TO_END looks in a row, so that one which comes and goes is one alert. What goes on is kept in
-alerts.json in the storage directory: a restart reports nothing twice, and the end of what it healed.
+alerts.json in the storage directory: a restart reports nothing twice, and the end of what it
+healed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from fastjmix.api.alerts.conditions import Condition, Severity
 from fastjmix.api.alerts.forms import Alert
@@ -70,8 +71,8 @@ def _dump(one: _Ongoing) -> Mapping[str, Any]:
 
 def _load(one: Mapping[str, Any]) -> _Ongoing | None:
     try:
-        severity = cast("Severity", "error" if one["severity"] == "error" else "warning")
-        words = (str(one["name"]), str(one["subject"]), severity, str(one["text"]))
-        return _Ongoing(Condition(*words), float(one["began"]))
+        severity: Severity = "error" if one["severity"] == "error" else "warning"
+        name, subject, text = str(one["name"]), str(one["subject"]), str(one["text"])
+        return _Ongoing(Condition(name, subject, severity, text), float(one["began"]))
     except (KeyError, TypeError, ValueError):
         return None

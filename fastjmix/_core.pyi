@@ -142,6 +142,7 @@ class PdvScanner(LaneWriter):
     broken_at: Final[tuple[int, int | None] | None]
     late: Final[bool]
     retracted: Final[bool]
+    largest_pdu: Final[int]
     problem: Final[str]
     reason: Final[int]
     blocked: Final[bool]

@@ -70,6 +70,7 @@ cdef class PdvScanner(LaneWriter):
     cdef readonly bytes fault       # of the data set
     cdef readonly bint late         # the instance was routed before its head was known
     cdef readonly bint retracted    # the instance is refused, and its packer knows it already
+    cdef readonly uint32_t largest_pdu  # the longest P-DATA-TF that began, without its header
     cdef readonly str problem
     cdef readonly int reason
     cdef readonly bint blocked      # no space for more bytes or for a piece: scan again later
@@ -168,6 +169,8 @@ cdef class PdvScanner(LaneWriter):
                 return self._broken(f"a P-DATA-TF of {length} bytes holds no PDV", 6)
             self._scan += 6
             self._pdu_left = length
+            if length > self.largest_pdu:
+                self.largest_pdu = length
             return -1
         if kind == 5 or kind == 7:
             # Four bytes follow, reserved, or (A-ABORT) not passed on: however many they are, the

@@ -73,6 +73,7 @@ class StudyIndex:
         self._drafts: set[str] = set()
         self._by_study: defaultdict[str, set[str]] = defaultdict(set)
         self._unreadable: set[str] = set()
+        self._absent: set[str] = set()  # no ticket beside them: looked for with each change
         self._retry_at = 0.0
         self._lock = asyncio.Lock()
 
@@ -97,21 +98,21 @@ class StudyIndex:
         return entry if place == "building" else entry._replace(place=place)
 
     def _refresh(self) -> None:
-        changed = self._listings.refresh()
+        came, went = self._listings.refresh()
         retry = bool(self._unreadable) and time.monotonic() >= self._retry_at
-        if not changed and not retry:
+        if not came and not went and not retry:
             return
-        here = self._listings.ids
-        left = self._entries.keys() - here
-        sealed = {one for one in self._drafts if self._listings.place_of(one) != "building"}
-        for envelope_id in left | sealed:
+        sealed = {one for one in came & self._drafts if self._listings.place_of(one) != "building"}
+        for envelope_id in (went & self._entries.keys()) | sealed:
             self._forget(envelope_id)
-        self._unreadable &= here
+        self._unreadable -= went
+        self._absent -= went
         for envelope_id in self._unreadable if retry else ():
             self._add(envelope_id)
         self._unreadable -= self._entries.keys()
-        new = here - self._entries.keys() - self._unreadable
+        new = {*came, *self._absent} - self._entries.keys() - self._unreadable - went
         problems = {one: why for one in new if (why := self._add(one)) is not None}
+        self._absent = new - self._entries.keys() - problems.keys()
         if retry or problems:
             self._retry_at = time.monotonic() + UNREADABLE_SECS
         self._unreadable |= problems.keys()
@@ -126,10 +127,8 @@ class StudyIndex:
             entry = self._read(envelope_id)
         except (OSError, DamagedTicket) as problem:
             return reason(problem)
-        if entry is None:
-            return (
-                None  # it left since the listing; that changes a directory, which is listed again
-            )
+        if entry is None:  # it left since the listing, or its ticket is missing
+            return None
         self._entries[envelope_id] = entry
         if not entry.sealed:
             self._drafts.add(envelope_id)

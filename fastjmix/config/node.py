@@ -47,7 +47,7 @@ def name(references: References) -> str:
 
 
 def log_settings(references: References) -> tree.LogSettings:
-    """Returns the log's level, file and format. A fault: log_to_file without a path."""
+    """Returns the settings of the log. A fault: log_to_file without a path."""
     logging = _single(references, "logging", Logging)
     level = logging.log_level or _single(references, "proxy", Proxy).log_level or "info"
     if logging.log_to_file and logging.log_file_path is None:
@@ -56,7 +56,7 @@ def log_settings(references: References) -> tree.LogSettings:
         references.findings.fault(main, "logging", "log_file_path", "nothing", allowed)
     path = logging.log_file_path if logging.log_to_file else None
     file = Path(path).absolute() if path is not None else None
-    return tree.LogSettings(level, file, logging.format)
+    return tree.LogSettings(level, file, logging.format, logging.study_uids)
 
 
 def storage(references: References) -> StorageOptions:

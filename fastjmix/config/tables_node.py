@@ -54,6 +54,12 @@ class Logging(Table):
     format: tree.LogFormat = added(
         "text", "How a line is written: `event key=value …`, or one JSON object a line"
     )
+    study_uids: tree.LogStudyUids = added(
+        "plain",
+        "How a line names a study: its Study Instance UID, the first 16 characters of that UID's"
+        " SHA-256 (`printf %s UID | sha256sum`), or not at all. SOP Instance UIDs of refused"
+        " instances stay",
+    )
 
 
 DEFAULT_STORAGE: Final = "./tmp"

@@ -23,6 +23,7 @@ Digest = Literal["sha256", "blake3"]
 Durability = Literal["fsync", "page-cache"]
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["trace", "debug", "info", "warn", "error"]
+LogStudyUids = Literal["plain", "hashed", "off"]
 Method = Literal["bearer", "basic", "api_key"]
 PayloadHash = Literal["tree", "stream"]
 ProfileName = Literal["harmony", "jmix-1.0"]
@@ -85,6 +86,14 @@ class Credentials:
             return self.header_name, f"Basic {base64.b64encode(pair).decode()}"
         return self.header_name, self.api_key.reveal()
 
+    def repeatable(self) -> tuple[str, ...]:
+        """Returns the strings of them that a server may repeat in an answer, longest first, for
+        code that takes them out of it. One of fewer than four characters is no secret."""
+        held = (self.token, self.username, self.password, self.api_key)
+        value = self.header()[1]
+        strings = {secret.reveal() for secret in held} | {value, value.rpartition(" ")[2]}
+        return tuple(sorted((one for one in strings if len(one) >= 4), key=len, reverse=True))
+
 
 @dataclass(frozen=True, slots=True)
 class LogSettings:
@@ -93,6 +102,7 @@ class LogSettings:
     level: LogLevel
     file: Path | None
     format: LogFormat = "text"
+    study_uids: LogStudyUids = "plain"
 
 
 @dataclass(frozen=True, slots=True)

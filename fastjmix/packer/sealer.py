@@ -91,5 +91,6 @@ class Sealer:
             bytes=ticket.size_bytes,
             why=why,
             **envelope.conflicts.log_fields(),
+            study=log.get().studies(ticket.studies),
         )
         self._channels.wake_uploader()

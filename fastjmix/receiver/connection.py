@@ -10,12 +10,13 @@ from __future__ import annotations
 import socket
 import time
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
-from fastjmix._core import Command, PdvScanner
+from fastjmix._core import Command, Head, PdvScanner
 from fastjmix.config import DicomListener, PeerLimits
 from fastjmix.dicom.association import Accepted
 from fastjmix.receiver.listener import Listener
+from fastjmix.receiver.measures import Measures
 from fastjmix.receiver.states import State
 
 GRANT_SECS: Final = 120.0
@@ -62,9 +63,10 @@ class Association:
     `rules` is the number of its rules (ipc/ingest_rules.py). `packer` has the instance at hand, or
     had the last one. `request` is the request whose response is due; `refusal` is its status, Error
     Comment and Offending Element where the request is refused; `prepared` is its response if the
-    packer gives Success. `response` is the response to be sent, `violation` the reason (PS3.8 Table
-    9-26) and the words for an A-ABORT. `stored_at` is when it stored its last instance, or began.
-    `answered` counts the messages answered or passed over in this turn.
+    packer gives Success. `head` is that of its data set, where it is known. `response` is the
+    response to be sent, `violation` the reason (PS3.8 Table 9-26) and the words for an A-ABORT.
+    `stored_at` is when it stored its last instance, or began. `answered` counts the messages
+    answered or passed over in this turn.
     """
 
     number: int
@@ -77,18 +79,24 @@ class Association:
     request: Command | None = None
     refusal: tuple[int, bytes, int | None] | None = None
     prepared: bytes = b""
+    head: Head | None = None
     response: bytes = b""
     violation: tuple[int, str] = (0, "")
-    stored: int = 0
     stored_at: float = field(default_factory=time.monotonic)
-    refused: int = 0
     answered: int = 0
     pace: Pace = field(default_factory=Pace)
+    measures: Measures = field(default_factory=Measures)
 
     @property
     def is_between_messages(self) -> bool:
         """True when no message is arriving, and no response is due."""
         return self.request is None and not self.scanner.midway
+
+    def facts(self) -> dict[str, Any]:
+        """Returns what was measured so far (measures.py)."""
+        return self.measures.facts(
+            time.monotonic(), self.scanner.largest_pdu, self.listener.max_pdu
+        )
 
 
 @dataclass(slots=True, eq=False)
@@ -96,7 +104,8 @@ class Connection:
     """One peer's connection.
 
     `deadline` is when the wait that the state implies is over. `received` holds the first bytes of
-    an A-ASSOCIATE-RQ (Sta2), `outgoing` what the kernel has not taken yet.
+    an A-ASSOCIATE-RQ (Sta2), `outgoing` what the kernel has not taken yet. `about` has what the log
+    says of a peer that is ended before it has an association.
     """
 
     socket: socket.socket
@@ -109,3 +118,4 @@ class Connection:
     association: Association | None = None
     received: bytearray = field(default_factory=bytearray)
     outgoing: bytearray = field(default_factory=bytearray)
+    about: dict[str, str | None] = field(default_factory=dict)

@@ -110,6 +110,16 @@ class Measured(NamedTuple):
     inode_marks: Marks | None
 
 
+class Margin(NamedTuple):
+    """What is free of a resource, how much of it seals will take, and the marks: the soft one is
+    compared with what is free, the hard one with what of that is not reserved."""
+
+    free: int
+    reserved: int
+    soft: int
+    hard: int
+
+
 class FreeSpace:
     """Free space on the file system of `root`. `soft` and `hard` are bytes; None: the defaults.
 
@@ -192,6 +202,15 @@ class FreeSpace:
         return Measured(
             free, self._total, self._marks, inodes, self._total_inodes, self._inode_marks
         )
+
+    def margins(self) -> dict[str, Margin]:
+        """Returns what is free of "space" and, where the file system counts them, of "inodes".
+        Raises OSError."""
+        reserved = sum(self._count("bytes_reserved"))
+        found = {"space": Margin(self._bytes(), reserved, *self._marks)}
+        if self._inode_marks is not None:
+            found["inodes"] = Margin(self._files(), 0, *self._inode_marks)
+        return found
 
     # -- the marks -------------------------------------------------------------------------------
 

@@ -30,6 +30,7 @@ from fastjmix.spool import FreeSpace, Spool
 from fastjmix.uploader.actions import Actions
 from fastjmix.uploader.backlog import Backlog
 from fastjmix.uploader.deliveries import Deliveries
+from fastjmix.uploader.disk_watch import DiskWatch
 from fastjmix.uploader.finishing import Finishing
 from fastjmix.uploader.history import History
 from fastjmix.uploader.maintenance import Maintenance, StorageLimits
@@ -65,6 +66,7 @@ class Uploader:
         self._fault: BaseException | None = None
         self._memory = UpstreamMemory(spool)
         self._targets = Targets(upstreams, channels.metrics, pace, self._memory.of)
+        self._disk_watch = DiskWatch(limits.room if limits is not None else None)
         self._scrub = Scrub(spool, pace.scrub_age_secs)
         history = History(channels.events)
         self._maintenance = Maintenance(
@@ -148,6 +150,7 @@ class Uploader:
         return (
             self._watcher.watch(),
             self._maintenance.run(),
+            self._disk_watch.run(),
             self._scrub.run(self._deliveries.reject_damaged),
             self._memory.keep(self._targets),
             self._states.run(),

@@ -20,6 +20,7 @@ from fastjmix.config import Config, Upstream
 from fastjmix.ipc.metrics import Metrics
 from fastjmix.spool import Ticket
 from fastjmix.uploader import policy
+from fastjmix.uploader.answers import in_one_line
 from fastjmix.uploader.availability import Availability
 from fastjmix.uploader.client import UpstreamClient
 from fastjmix.uploader.outcome import Disposition, Outcome
@@ -61,6 +62,15 @@ class Target:
     since: float = field(default_factory=time.time)
     last_answer: Answered | None = None
     trouble: Answered | None = None
+
+    def log_pairs(self, outcome: Outcome) -> dict[str, str | None]:
+        """Returns what the log says of an outcome that is no delivery: the upstream's host where
+        there was no answer, else the beginning of the answer."""
+        if outcome.answer is None:
+            return {"host": self.client.host if outcome.shared else None}
+        credentials = self.upstream.credentials
+        secrets = credentials.repeatable() if credentials is not None else ()
+        return {"answer": in_one_line(outcome.answer, secrets)}
 
     def next_item(self) -> Waiting | None:
         """Takes the envelope that goes next, beside those for which a process waits."""
@@ -180,9 +190,13 @@ class Targets:
         target.taken += outcome.disposition is Disposition.DELIVERED
         about = {"upstream": target.upstream.name, "status": outcome.status}
         if state.held is not None and not was_held:
-            log.get().error("upstream_held", **about, reason=outcome.reason)
+            log.get().error(
+                "upstream_held", **about, reason=outcome.reason, **target.log_pairs(outcome)
+            )
         elif was_available and not state.available:
-            log.get().error("upstream_paused", **about, reason=outcome.reason)
+            log.get().error(
+                "upstream_paused", **about, reason=outcome.reason, **target.log_pairs(outcome)
+            )
         elif state.available and not was_available:
             log.get().info("upstream_resumed", upstream=target.upstream.name)
             target.queue.make_due(self._backoff)

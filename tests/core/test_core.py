@@ -155,9 +155,11 @@ def test_any_split_gives_the_same_member(
     last = len(data) - sum(sizes)
     if last > MAX_PDU - 6:
         sizes += [MAX_PDU - 6] * (last // (MAX_PDU - 6))
-    pair.feed(message(data, sizes, command_sizes=command_sizes), reads)
+    stream = message(data, sizes, command_sizes=command_sizes)
+    pair.feed(stream, reads)
     check(pair, data)
     assert pair.events == [_core.COMMAND, _core.HEAD, _core.END]
+    assert pair.scanner.largest_pdu == reference.largest_pdu(stream)
 
 
 def test_a_head_is_found_however_much_of_its_data_set_comes_at_once() -> None:

@@ -18,6 +18,7 @@ from fastjmix.config import Config
 from fastjmix.ipc.channels import BOARD, Channels
 from fastjmix.ipc.events import Events, make_pipe
 from fastjmix.ipc.lane import Passage
+from fastjmix.ipc.live_lanes import LiveLanes
 from fastjmix.ipc.metrics import MetricsPage
 from fastjmix.ipc.shared_lanes import SharedLanes
 from fastjmix.ipc.state_board import StateBoard
@@ -101,7 +102,13 @@ class Shared:
 
     # -- in a child --------------------------------------------------------------------------
 
-    def _channels(self, stage: Stage, row: int, outcomes: Mapping[str, socket.socket]) -> Channels:
+    def _channels(
+        self,
+        stage: Stage,
+        row: int,
+        outcomes: Mapping[str, socket.socket],
+        live: LiveLanes | None = None,
+    ) -> Channels:
         metrics = self._metrics.row(row)
         return Channels(
             self._stops[stage],
@@ -111,6 +118,7 @@ class Shared:
             Events(self._events[1], metrics),
             self._board,
             self._run,
+            live or LiveLanes(),
         )
 
     def _keep(
@@ -174,9 +182,10 @@ class Shared:
         def start() -> None:
             from fastjmix.api import server as api
 
-            self._keep(sockets=self.http, outcome="api")
+            self._keep(sockets=self.http, outcome="api", lanes=True)
+            live = self._shared_lanes.only_look()
             protect_memory()
-            channels = self._channels(Stage.SERVE, row, {"api": self._outcomes["api"][0]})
+            channels = self._channels(Stage.SERVE, row, {"api": self._outcomes["api"][0]}, live)
             api.run(self._secrets.open("api"), self._spool.inherited(), channels, self.http)
 
         return start

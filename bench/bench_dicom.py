@@ -21,6 +21,7 @@ from fastjmix import _core
 from fastjmix.dicom import dimse
 from fastjmix.dicom.association import Accepted, Acceptor, Policy
 from fastjmix.dicom.dataset import describe
+from fastjmix.receiver.measures import BETWEEN, DISK, INSIDE, Measures
 from tests.support import wire
 
 POLICY = Policy("JMIX_RECEIVER", False, None, 131_072, True, True)
@@ -110,3 +111,39 @@ def bench_floor_dcmread(benchmark: Any) -> None:
         return f"{found.StudyInstanceUID} {found.SeriesInstanceUID} {found.PatientName}"
 
     assert benchmark(read)
+
+
+def bench_measures(benchmark: Any) -> None:
+    """All that the receiver measures of an instance that comes in two pieces (measures.py)."""
+    measures = Measures()
+
+    def instance() -> None:
+        measures.wake(1.0)
+        measures.wait(INSIDE, 1.1)
+        measures.wake(1.2)
+        measures.wait(DISK, 1.3)
+        measures.wake(1.301)
+        measures.count_stored(500_000)
+        measures.wait(BETWEEN, 1.4)
+
+    benchmark.group = "measures of an instance"
+    benchmark(instance)
+
+
+def bench_measures_floor(benchmark: Any) -> None:
+    """Floor: a function that does nothing, called as often as measures.py is."""
+
+    def nothing() -> None:
+        pass
+
+    def instance() -> None:
+        nothing()
+        nothing()
+        nothing()
+        nothing()
+        nothing()
+        nothing()
+        nothing()
+
+    benchmark.group = "measures of an instance"
+    benchmark(instance)

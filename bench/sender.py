@@ -289,6 +289,6 @@ def with_others_open(port: int, aet: str, studies: Sequence[Study], idle: int) -
 def echo(port: int, aet: str) -> bool:
     """One C-ECHO; False when nobody listens yet."""
     try:
-        return send.echo(send.Peer("127.0.0.1", port, aet, "BENCH", timeout=5)) == 0
+        return send.echo(send.Peer("127.0.0.1", port, aet, "BENCH", timeout=5)).status == 0
     except send.NoAssociation:
         return False

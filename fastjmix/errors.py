@@ -111,8 +111,12 @@ class LimitReached(StorageError):
     numbers = (errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 
 
-class NameTaken(StorageError):
-    """Another file has the name that one of ours is to get."""
+class NameTaken(StorageError, FileExistsError):
+    """Another file has the name that one of ours is to get.
+
+    It is a FileExistsError too: spool/ raises the system's own where a caller needs no other type,
+    and one `except` takes both.
+    """
 
     numbers = (errno.EEXIST,)
 

@@ -554,6 +554,16 @@ def messages(
     return events
 
 
+def largest_pdu(stream: bytes) -> int:
+    """The longest P-DATA-TF of a stream of whole PDUs, without its header."""
+    at, largest = 0, 0
+    while at < len(stream):
+        kind, _, length = struct.unpack_from(">BBL", stream, at)
+        at += 6 + length
+        largest = max(largest, length if kind == 4 else 0)
+    return largest
+
+
 def _require(stream: bytes, at: int, length: int) -> None:
     if len(stream) - at < length:
         raise _CutOffError

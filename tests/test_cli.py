@@ -34,7 +34,7 @@ def test_version_and_help() -> None:
     assert fastjmix("--version").stdout == f"fastjmix {__version__}\n"
     done = fastjmix("--help")
     assert done.returncode == 0
-    for command in ("run", "check", "store", "send", "demo"):
+    for command in ("run", "check", "store", "send", "echo", "demo"):
         assert f" {command} " in done.stdout
         assert fastjmix(command, "-h").returncode == 0
 
@@ -71,7 +71,7 @@ def test_version_and_help_import_no_tool_and_nothing_heavy() -> None:
         assert ours == {"_version", "cli", "errors"}
 
 
-@pytest.mark.parametrize("command", ["run", "check", "store", "demo", "tune", "send"])
+@pytest.mark.parametrize("command", ["run", "check", "store", "demo", "tune", "send", "echo"])
 def test_the_help_of_a_command_imports_no_tool_and_nothing_heavy(command: str) -> None:
     loaded = modules_after(command, "--help")
     assert not HEAVY & loaded
@@ -312,7 +312,7 @@ def test_send_to_nobody(tmp_path: Path) -> None:
     assert json.loads(done.stdout)["exit_code"] == 3
     assert friend.returncode == 0
     assert echo.returncode == 0
-    assert echo.stdout.endswith(": 0x0000 Success\n")
+    assert echo.stdout.splitlines()[0].endswith(": 0x0000 Success")
 
 
 def test_send_refuses_nonsense(tmp_path: Path) -> None:
@@ -407,12 +407,12 @@ except Exception as problem:
 
 
 def test_a_port_that_is_for_privileged_programs_says_which_privilege() -> None:
-    told = subprocess.run(
+    reported = subprocess.run(
         [sys.executable, "-c", AS_NOBODY], capture_output=True, text=True, timeout=60, check=True
     ).stdout
-    if told:
-        assert "cannot listen on 0.0.0.0:104: Permission denied" in told
-        assert "CAP_NET_BIND_SERVICE" in told
+    if reported:
+        assert "cannot listen on 0.0.0.0:104: Permission denied" in reported
+        assert "CAP_NET_BIND_SERVICE" in reported
     else:  # a machine that lets anybody have it
         open_from = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text()
         assert int(open_from) <= 104

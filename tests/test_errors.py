@@ -79,5 +79,13 @@ def test_only_failures_and_what_they_include_are_the_storages_fault() -> None:
         assert not issubclass(passing, StorageFailed)
 
 
+def test_a_taken_name_is_the_systems_error_too() -> None:
+    """A step that publishes raises either of them: who expects the one gets both."""
+    with pytest.raises(FileExistsError) as caught:
+        raise_typed(FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)))
+    assert type(caught.value) is NameTaken
+    assert str(caught.value) == os.strerror(errno.EEXIST)
+
+
 def test_printable_escapes_control_characters() -> None:
     assert printable("a\nb\x1b[2J") == "a\\nb\\x1b[2J"

@@ -23,8 +23,8 @@ LAYERS = (
     ("cli",),
     ("tools",),
     ("supervisor",),
-    ("receiver", "packer", "uploader", "api"),
-    ("httpd",),
+    ("receiver", "packer", "uploader", "api", "recorder"),
+    ("httpd", "ledger"),
     ("ipc", "spool"),
     ("config",),
     ("dicom", "jmix"),
@@ -149,9 +149,9 @@ def test_dicom_and_jmix_open_no_file_and_no_socket(path: Path) -> None:
 def test_each_tool_has_its_place() -> None:
     # stderr may be systemd's socket, which a log must not wait for
     sockets = {"receiver", "supervisor", "ipc", "api", "httpd", "uploader", "log"}
-    tools = {"tools.send", "tools.store", "tools.demo", "tools.tune"}
+    tools = {"tools.check", "tools.send", "tools.store", "tools.demo", "tools.tune"}
     assert using("socket") <= sockets | tools
-    assert using("aiohttp") <= {"uploader", "api", "httpd", "tools.store"}
+    assert using("aiohttp") <= {"uploader", "api", "httpd", "tools.store", "tools.check"}
     assert using("pynetdicom") <= {"dicom", "tools.send"}
     assert using("click") == {"cli"}
     assert using("rich") <= {"cli", "tools.demo", "tools.envelope", "tools.tune"}

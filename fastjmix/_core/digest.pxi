@@ -23,7 +23,7 @@ cdef uint32_t _digest_all(hasher, crc32, uint8_t* data, uint64_t length, uint32_
 def begin_writeback(int descriptor, uint64_t offset, uint64_t length):
     """Asks the kernel to begin writing a part of a file to the disk (sync_file_range(2)).
 
-    No promise comes of it: only that an fsync(2) later has less to do. Errors are its to tell.
+    No promise comes of it: only that an fsync(2) later has less to do. It reports the errors.
     """
     with nogil:
         sync_file_range(descriptor, <int64_t>offset, <int64_t>length, SYNC_FILE_RANGE_WRITE)
@@ -32,8 +32,8 @@ def begin_writeback(int descriptor, uint64_t offset, uint64_t length):
 def finish_writeback(int descriptor, uint64_t offset, uint64_t length):
     """Waits until the disk has taken a part of a file (sync_file_range(2)). Raises OSError.
 
-    No promise comes of it either: the file's metadata are not written. But an error that it tells
-    is not told again by fsync(2) of the same descriptor.
+    No promise comes of it either: the file's metadata are not written. But an error that it reports
+    is not reported again by fsync(2) of the same descriptor.
     """
     cdef int failed
     with nogil:

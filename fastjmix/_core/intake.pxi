@@ -14,8 +14,8 @@ CLOSED = 4
 """Intake: an association that sent instances to this packer has ended: `association`."""
 LOST = 5
 """Intake: an instance whose former packer died: `grant` a failure."""
-ROOM = 6
-"""Intake: a receiver waited for room in this lane, and there is some: wake it."""
+SPACE_FREED = 6
+"""Intake: a receiver waited for space in this lane, and there is some: wake it."""
 
 cdef enum:
     NOTHING_LIVE = 99   # no event: the lane carries no association that sends to this packer
@@ -23,8 +23,8 @@ cdef enum:
 cdef enum:
     RESTING = 0
     TAKING = 1
-    REPORTED = 2        # the caller has been told, and has not granted yet
-    LOSING = 3          # of a packer that died: its pieces are let go
+    REPORTED = 2        # the caller has the event, and has not granted yet
+    LOSING = 3          # of a packer that died: its pieces are released
 
 cdef struct intake_lane:
     int state
@@ -156,7 +156,7 @@ cdef class Intake:
         cdef int event
         cdef bint progress
         while True:
-            self._answer_bells()
+            self._list_pending_lanes()
             progress = False
             position = 0
             while position < len(self._listed):
@@ -167,21 +167,21 @@ cdef class Intake:
                     self._listed.pop(position)
                     continue
                 if event:
-                    # The next poll begins behind this lane: none is starved.
+                    # The next poll begins behind this lane: each gets its turn.
                     self._listed.append(self._listed.pop(position))
                     return event, index
                 position += 1
             if turns == 0 or not (progress or self._spin(turns)):
                 return None
 
-    cdef void _answer_bells(self):
+    cdef void _list_pending_lanes(self):
         cdef fj_process* words = self._lanes.process(self._process)
         cdef Py_ssize_t word, bit
         cdef uint64_t bits
         for word in range(self._words):
-            if not fj_load_u64(&words.bells[word]):
+            if not fj_load_u64(&words.pending_lanes[word]):
                 continue
-            bits = fj_exchange_u64(&words.bells[word], 0)
+            bits = fj_exchange_u64(&words.pending_lanes[word], 0)
             for bit in range(64):
                 if bits & (<uint64_t>1 << bit) and word * 64 + bit < self._lanes.count:
                     self._list(word * 64 + bit)
@@ -203,7 +203,7 @@ cdef class Intake:
         with nogil:
             for turn in range(turns):
                 for i in range(n_words):
-                    if fj_load_u64(&words.bells[i]):
+                    if fj_load_u64(&words.pending_lanes[i]):
                         found = True
                 for i in range(count):
                     if ended[i] == REPORTED:
@@ -239,7 +239,7 @@ cdef class Intake:
                 mine.association = 0
                 return CLOSED
             if begun == mine.number:
-                # Its bell will ring for the next instance; until then there is nothing to await.
+                # The next instance marks the lane; until then there is nothing to await.
                 return 0 if mine.association else NOTHING_LIVE
             # The packer may be the next instance's already: then this one has its status.
             if (fj_load_u32(&lane.packer) != <uint32_t>self._process
@@ -254,9 +254,9 @@ cdef class Intake:
             return FORGOTTEN
         complete = fj_load_u32(&lane.ended) == mine.number
         self._take(index, progress)
-        if fj_load_u32(&lane.starved) and self._has_room(lane):
-            fj_exchange_u32(&lane.starved, 0)
-            return ROOM
+        if fj_load_u32(&lane.awaits_space) and self._has_space(lane):
+            fj_exchange_u32(&lane.awaits_space, 0)
+            return SPACE_FREED
         if complete and lane.taken == fj_load_u64(&lane.published):
             mine.state = REPORTED
             return ARRIVED
@@ -322,11 +322,11 @@ cdef class Intake:
                 return True
         return False
 
-    cdef bint _has_room(self, fj_lane* lane) noexcept:
+    cdef bint _has_space(self, fj_lane* lane) noexcept:
         return fj_load_u64(&lane.published) - lane.taken < FJ_PIECES // 2
 
     cdef bint _must_spill(self, Py_ssize_t index) noexcept:
-        """By the span of positions, not by bytes: the headers between fragments take room too."""
+        """By the span of positions, not by bytes: the headers between fragments take space too."""
         cdef intake_lane* mine = &self._of[index]
         cdef fj_piece* last
         if not mine.held:

@@ -29,7 +29,7 @@ cdef class LaneWriter:
     cdef uint32_t _packer           # its process number
     cdef uint64_t _piece            # the piece being gathered: position
     cdef uint64_t _piece_length
-    cdef uint64_t _unrung           # bytes published since the packer was last rung
+    cdef uint64_t _unannounced      # bytes published since the packer was last notified
     cdef readonly uint64_t data_bytes   # of the instance so far
     cdef readonly uint64_t arrived      # bytes since the association began
     cdef public bint wake           # the packer sleeps: the caller must write its eventfd
@@ -76,7 +76,7 @@ cdef class LaneWriter:
         return 0
 
     cdef void _close_gap(self) noexcept:
-        """Dead header bytes behind the gathered piece are given back: what follows moves there."""
+        """Moves what follows the gathered piece over the header bytes between them."""
         cdef uint64_t end = self._piece + self._piece_length
         cdef uint64_t rest = self._head - self._scan
         if end >= self._scan or rest > 64:
@@ -98,9 +98,9 @@ cdef class LaneWriter:
 
     def reserve(self, Py_ssize_t most=1 << 20):
         """Memory for the next bytes: a writable view, empty when the lane is full."""
-        cdef Py_ssize_t room = self._reserve(most)
+        cdef Py_ssize_t space = self._reserve(most)
         cdef uint64_t offset = self._head % self._capacity
-        return self._view[offset:offset + room]
+        return self._view[offset:offset + space]
 
     def commit(self, Py_ssize_t length):
         """So many bytes were received into the memory that `reserve` gave."""
@@ -121,12 +121,12 @@ cdef class LaneWriter:
         self._held = self._inside = True
         self._routed = False
         self._piece_length = 0
-        self._unrung = 0
+        self._unannounced = 0
         self.data_bytes = 0
         self._floor = self._scan
         return 0
 
-    cdef bint _room_for_piece(self) noexcept:
+    cdef bint _fits_another_piece(self) noexcept:
         return self._lane.published - fj_load_u64(&self._lane.taken) < FJ_PIECES
 
     cdef void _flush(self) noexcept:
@@ -138,18 +138,18 @@ cdef class LaneWriter:
         piece.position = self._piece
         piece.length = <uint32_t>self._piece_length
         fj_store_u64(&self._lane.published, self._lane.published + 1)
-        self._unrung += self._piece_length
+        self._unannounced += self._piece_length
         self._piece_length = 0
-        if self._unrung >= WAKE:
+        if self._unannounced >= WAKE:
             self._ring_packer()
 
     cdef void _ring_packer(self) noexcept:
-        self._unrung = 0
-        if self._lanes.ring_bell(self._packer, self.index):
+        self._unannounced = 0
+        if self._lanes.mark_pending(self._packer, self.index):
             self.wake = True
 
     cdef bint _keep(self, uint64_t position, uint64_t length) noexcept:
-        """Bytes of the data set. False: nothing was kept, for want of room for a piece.
+        """Bytes of the data set. False: nothing was kept, for want of space for a piece.
 
         Until there is a packer everything is joined to one piece.
         """
@@ -161,7 +161,7 @@ cdef class LaneWriter:
             # At the ring's end (target 0) nothing can be joined: a piece is contiguous.
             if self._routed and (
                     length >= SMALL or target == 0 or target + length > self._capacity):
-                if not self._room_for_piece():
+                if not self._fits_another_piece():
                     return False
                 self._flush()
                 self._piece = position
@@ -170,13 +170,13 @@ cdef class LaneWriter:
             else:                       # between the two lie only headers: dead bytes
                 memmove(self._ring + target, self._ring + position % self._capacity, length)
         elif self._routed and self._piece_length and target == 0:
-            if not self._room_for_piece():
+            if not self._fits_another_piece():
                 return False
             self._flush()               # the ring's end: a piece is contiguous
             self._piece = position
         self._piece_length += length
         self.data_bytes += length
-        if self._routed and self._piece_length >= GATHER and self._room_for_piece():
+        if self._routed and self._piece_length >= GATHER and self._fits_another_piece():
             self._flush()
         return True
 
@@ -209,9 +209,9 @@ cdef class LaneWriter:
         fj_store_u32(&lane.packer, packer)
         fj_store_u32(&lane.begun, lane.begun + 1)
         self._routed = True
-        if self._lanes.ring_bell(packer, self.index):
+        if self._lanes.mark_pending(packer, self.index):
             self.wake = True
-        if self._piece_length >= GATHER and self._room_for_piece():
+        if self._piece_length >= GATHER and self._fits_another_piece():
             self._flush()
 
     cpdef describe(self, Head head):
@@ -236,9 +236,9 @@ cdef class LaneWriter:
         self._ring_packer()
 
     cdef bint _end(self) noexcept:
-        """The data set is complete. False: no room for the last piece yet."""
+        """The data set is complete. False: no space for the last piece yet."""
         if self._routed:
-            if self._piece_length and not self._room_for_piece():
+            if self._piece_length and not self._fits_another_piece():
                 return False
             self._flush()
             fj_store_u32(&self._lane.ended, self._lane.begun)
@@ -271,16 +271,16 @@ cdef class LaneWriter:
 
     @property
     def stalled(self):
-        """True while there is no room for more: stop reading the socket."""
+        """True while there is no space for more: stop reading the socket."""
         if self._free() == 0:
             return True
-        return self._inside and self._routed and not self._room_for_piece()
+        return self._inside and self._routed and not self._fits_another_piece()
 
-    def starve(self):
-        """The socket is not read until there is room: the packer is asked to say so."""
+    def request_space(self):
+        """Asks the packer to wake this receiver once there is space in the lane."""
         if self.stalled:
             fj_store_u32(&self._lane.full, 1)
-        fj_exchange_u32(&self._lane.starved, 1)
+        fj_exchange_u32(&self._lane.awaits_space, 1)
 
 
 cdef _set_uid(fj_uid* target, bytes uid):

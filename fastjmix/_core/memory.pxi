@@ -37,7 +37,7 @@ cdef extern from *:
         /* the same receiver: for those who only look, on lines that no packer waits for */
         _Alignas(64) uint64_t arrived;  /* bytes since the association began */
         uint32_t answered;              /* instances that have their response */
-        uint32_t full;                  /* the socket is not read: the lane has no room */
+        uint32_t full;                  /* the socket is not read: the lane has no space */
         uint32_t facts_length;
         char facts[FJ_FACTS];           /* before `association` */
         /* written by the packer of the instance */
@@ -46,7 +46,7 @@ cdef extern from *:
         uint32_t done;                  /* number of the last instance that has its status */
         uint32_t status;
         uint32_t adopted;               /* number of the last instance that a successor took over */
-        uint32_t starved;               /* the receiver waits for room: tell it (both write) */
+        uint32_t awaits_space;          /* the receiver waits for space (both write) */
         _Alignas(64) char comment[FJ_COMMENT];
         /* the instance: written by the receiver before `begun` */
         _Alignas(64) fj_uid study, series, sop_class, sop_instance, transfer_syntax;
@@ -64,11 +64,11 @@ cdef extern from *:
         _Alignas(64) fj_piece pieces[FJ_PIECES];
     } fj_lane;
 
-    /* One word a process, on lines of their own: is it asleep, and which lanes ring for it. */
+    /* One word a process, on lines of their own: is it asleep, which lanes have something for it. */
     typedef struct {
         _Alignas(64) uint32_t asleep;
         uint64_t associations;              /* counted by all receivers, in process 0's words */
-        _Alignas(64) uint64_t bells[16];    /* one bit a lane: at most 1024 lanes */
+        _Alignas(64) uint64_t pending_lanes[16];    /* one bit a lane: at most 1024 lanes */
     } fj_process;
 
     /* Elements whose values are kept: first the fields, by their numbers (F_…), then what describes
@@ -151,7 +151,7 @@ cdef extern from *:
         uint32_t answered, full, facts_length
         char* facts
         uint64_t released, taken
-        uint32_t done, status, adopted, starved
+        uint32_t done, status, adopted, awaits_space
         char* comment
         fj_uid study, series, sop_class, sop_instance, transfer_syntax
         uint32_t settings
@@ -167,7 +167,7 @@ cdef extern from *:
     ctypedef struct fj_process:
         uint32_t asleep
         uint64_t associations
-        uint64_t* bells
+        uint64_t* pending_lanes
     uint8_t fj_load_u8 "fj_load"(uint8_t*) nogil
     uint32_t fj_load_u32 "fj_load"(uint32_t*) nogil
     uint64_t fj_load_u64 "fj_load"(uint64_t*) nogil
@@ -190,7 +190,7 @@ cdef extern from *:
 cdef int64_t NO_NUMBER = <int64_t>-9223372036854775807 - 1
 
 LANES_MAX = 1024
-"""Lanes that one bell can name; the most associations of one node."""
+"""Lanes that a process can be woken for; the most associations of one node."""
 ASSOCIATION_FACTS_MAX = FJ_FACTS
 """Bytes of the facts of an association in its lane."""
 WAITS_FOR_PEER = "peer"
@@ -214,7 +214,7 @@ cdef object _pointer(object buffer, Py_ssize_t needed, uint8_t** out):
 
 
 cdef class Lanes:
-    """The shared memory of all lanes, mapped: geometry, leases, bells.
+    """The shared memory of all lanes, mapped: geometry, leases, pending lanes.
 
     `control` holds `lanes` control blocks and then `processes` words; `ring` holds `lanes` rings of
     `capacity` bytes. Both are writable buffers (mmap) that outlive this object. `ring` is None in a
@@ -306,7 +306,7 @@ cdef class Lanes:
             return -1
         fj_store_u32(&lane.aborted, lane.begun)
         cdef uint32_t packer = fj_load_u32(&lane.packer)
-        return <int64_t>packer if self.ring_bell(packer, index) else -1
+        return <int64_t>packer if self.mark_pending(packer, index) else -1
 
     def is_backed(self, Py_ssize_t index):
         """Returns True when a lane's ring has memory."""
@@ -416,17 +416,17 @@ cdef class Lanes:
                     found += 1
         return found
 
-    def ring(self, Py_ssize_t process, Py_ssize_t lane):
+    def mark(self, Py_ssize_t process, Py_ssize_t lane):
         """Marks a lane for a process. True: it sleeps, and the caller must wake it."""
         self._check(lane)
-        return self.ring_bell(process, lane)
+        return self.mark_pending(process, lane)
 
-    cdef bint ring_bell(self, Py_ssize_t process, Py_ssize_t lane) noexcept:
+    cdef bint mark_pending(self, Py_ssize_t process, Py_ssize_t lane) noexcept:
         cdef fj_process* words
         if not 0 <= process < self.processes:
             return False                # out of the shared memory, where anyone may have written
         words = self.process(process)
-        fj_or(&words.bells[lane >> 6], <uint64_t>1 << (lane & 63))
+        fj_or(&words.pending_lanes[lane >> 6], <uint64_t>1 << (lane & 63))
         return self.must_wake(process)
 
     cdef bint must_wake(self, Py_ssize_t process) noexcept:

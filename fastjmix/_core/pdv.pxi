@@ -70,9 +70,10 @@ cdef class PdvScanner(LaneWriter):
     cdef readonly bytes fault       # of the data set
     cdef readonly bint late         # the instance was routed before its head was known
     cdef readonly bint retracted    # the instance is refused, and its packer knows it already
+    cdef readonly uint32_t largest_pdu  # the longest P-DATA-TF that began, without its header
     cdef readonly str problem
     cdef readonly int reason
-    cdef readonly bint blocked      # no room for more bytes or for a piece: scan again later
+    cdef readonly bint blocked      # no space for more bytes or for a piece: scan again later
     cdef readonly bint drained      # receive() took all that the socket had
     cdef readonly bint closed       # receive() found the peer's end of the stream
 
@@ -123,16 +124,16 @@ cdef class PdvScanner(LaneWriter):
         the socket has nothing more, or when the lane is full (`drained`, `closed`, `blocked`).
         Returns the event. Raises OSError.
         """
-        cdef Py_ssize_t room, got
+        cdef Py_ssize_t space, got
         cdef int event = MORE
         cdef int one = 1
         self.drained = self.closed = self.blocked = False
         while reads and event == MORE and not self.blocked and not self.wake:
-            room = self._reserve(most)
-            if not room:
+            space = self._reserve(most)
+            if not space:
                 self.blocked = True
                 break
-            got = recv(socket, self._ring + self._head % self._capacity, room, MSG_DONTWAIT)
+            got = recv(socket, self._ring + self._head % self._capacity, space, MSG_DONTWAIT)
             if got <= 0:
                 self.closed = got == 0
                 if got < 0 and errno not in (EAGAIN, EINTR):
@@ -146,7 +147,7 @@ cdef class PdvScanner(LaneWriter):
             self._count(got)
             event = self.scan()
             reads -= 1
-            if got < room:
+            if got < space:
                 self.drained = True
                 break
         return event
@@ -170,9 +171,11 @@ cdef class PdvScanner(LaneWriter):
                 return self._broken(f"a P-DATA-TF of {length} bytes holds no PDV", 6)
             self._scan += 6
             self._pdu_left = length
+            if length > self.largest_pdu:
+                self.largest_pdu = length
             return -1
         if kind == 5 or kind == 7:
-            # Four bytes follow, reserved, or (A-ABORT) told to nobody: however many they are, the
+            # Four bytes follow, reserved, or (A-ABORT) not passed on: however many they are, the
             # association is over, and they are thrown away with what comes behind.
             if self._head - self._scan < 6 + min(length, 4):
                 return MORE

@@ -3,10 +3,13 @@
 server.py       the process: sets up the listeners, ends them
 routes.py       the routes of one listener
 serving.py      GET: envelopes of a study, an archive, a manifest
+lookup.py       one envelope by its id, in any state
 posting.py      POST: receives an envelope, and passes it on
-study_index.py  the envelopes of a study: an index in memory over outbox/ and sent/
+study_index.py  the envelopes of a study: an index in memory over the spool's directories
+listings.py     the ids in these directories
 outcomes.py     the uploader's outcomes, for the requests that wait
 node_state.py   is this node ready?
+warnings.py     what a person should look at, though it is
 exposition.py   counters and gauges for Prometheus
 shared.py       what the listeners share
 """

@@ -1,19 +1,13 @@
-"""Finds out whether this node is ready, and what a person should look at: /readyz."""
+"""Finds out whether this node is ready: /readyz."""
 
 from __future__ import annotations
 
 import asyncio
-import math
 import os
-import time
-from typing import Final
 
+from fastjmix.api.warnings import TO_DO, space
 from fastjmix.ipc.metrics import Metrics
 from fastjmix.spool import FreeSpace, Spool
-
-AGE_SECS: Final = 5.0
-"""How long the oldest envelope is known without another look at outbox/: with 100,000 in it a look
-takes a good part of a second."""
 
 
 class NodeState:
@@ -25,15 +19,11 @@ class NodeState:
         metrics: Metrics,
         room: FreeSpace,
         stopping: asyncio.Event,
-        alarm_secs: float,
     ) -> None:
         self._spool = spool
         self._metrics = metrics
         self._room = room
         self._stopping = stopping
-        self._alarm_secs = alarm_secs
-        self._oldest: float | None = None
-        self._looked = -math.inf
 
     def not_ready_reasons(self) -> list[str]:
         """Returns why this node is not ready; an empty list when it is."""
@@ -47,28 +37,20 @@ class NodeState:
             found.append("the storage has failed twice: nothing is taken until it is well again")
         try:
             if self._room.low():
-                few = ": few inodes are left" if self._room.lacking == "inodes" else ""
-                found.append(f"the storage is nearly full{few}")
+                found.append(self._full())
             if not os.access(self._spool.building, os.W_OK | os.X_OK):
                 found.append("the storage directory is not writable")
         except OSError as problem:
             found.append(f"the storage directory cannot be used: {problem.strerror}")
         return found
 
-    def queue_age(self) -> float:
-        """Returns for how many seconds the oldest envelope has waited for its upstream.
-
-        Raises OSError.
-        """
-        now = time.monotonic()
-        if now - self._looked > AGE_SECS:
-            self._oldest, self._looked = self._spool.outbox_listing.oldest(), now
-        return 0.0 if self._oldest is None else max(0.0, time.time() - self._oldest)
-
-    def warnings(self) -> list[str]:
-        """Returns what a person should look at, though the node is ready. Raises OSError."""
-        age = self.queue_age()
-        if age <= self._alarm_secs:
-            return []
-        limit = f"queue_alarm_secs = {self._alarm_secs:g}"
-        return [f"the oldest envelope has waited for its upstream for {int(age)} s ({limit})"]
+    def _full(self) -> str:
+        """Raises OSError."""
+        found = self._room.measured()
+        marks = found.inode_marks
+        if self._room.lacking == "inodes" and marks is not None:
+            return (
+                f"the storage is nearly full: few inodes are left, {found.free_inodes} of "
+                f"{found.total_inodes}, below {marks.soft} no association is accepted; {TO_DO}"
+            )
+        return f"the storage is nearly full: {space(found.free, found.total, found.marks)}; {TO_DO}"

@@ -104,7 +104,15 @@ class Posting:
                 raise HttpError(409, reason) from None
             reach("api.admitted")
         shared.channels.wake_uploader()
-        log.get().info("envelope_taken_in", envelope=summary.id, bytes=received.size, origin=ORIGIN)
+        log.get().info(
+            "envelope_taken_in",
+            envelope=summary.id,
+            bytes=received.size,
+            origin=ORIGIN,
+            study=log.get().studies(summary.studies),
+            upstream=upstream.name,
+            peer=request.remote,
+        )
         return received.size, future
 
     def _ticket(self, summary: EnvelopeSummary, upstream: Upstream, received: Received) -> Ticket:

@@ -2,9 +2,10 @@
 
 Under its path_prefix:
 
-    GET|HEAD|OPTIONS  /api/jmix?studyInstanceUid=    the newest envelope of a study, or a JSON list;
-                                                     headers say when there are several
-                                                     (httpd/study_query.py)
+    GET|HEAD|OPTIONS  /api/jmix?studyInstanceUid=    the newest envelope of a study; all of them in
+                                                     one ZIP with &whole=1; or a JSON list; headers
+                                                     say when there are several
+                                                     (httpd/study_query.py); 202 while it is packed
     GET|HEAD|OPTIONS  /api/jmix/{id}                 the archive: ranges, entity tag, conditions
     GET|HEAD|OPTIONS  /api/jmix/{id}/manifest        manifest.json, as it is in the archive
     POST              /api/jmix                      validated, put in outbox/, answered when the
@@ -69,12 +70,12 @@ class _NodeRoutes:
         return json_response({"status": "live"})
 
     async def ready(self, _: web.Request) -> web.StreamResponse:
-        state = self._shared.state
-        reasons = await asyncio.to_thread(state.not_ready_reasons)
+        reasons = await asyncio.to_thread(self._shared.state.not_ready_reasons)
+        warnings = await asyncio.to_thread(self._shared.warnings.all)
+        more = {"warnings": warnings} if warnings else {}
         if reasons:
-            return json_response({"status": "not ready", "reasons": reasons}, 503)
-        warnings = await asyncio.to_thread(state.warnings)
-        return json_response({"status": "ready"} | ({"warnings": warnings} if warnings else {}))
+            return json_response({"status": "not ready", "reasons": reasons, **more}, 503)
+        return json_response({"status": "ready", **more})
 
     async def metrics(self, _: web.Request) -> web.StreamResponse:
         text = await asyncio.to_thread(generate_latest, StatsCollector(self._shared))

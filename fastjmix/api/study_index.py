@@ -1,10 +1,12 @@
-"""Finds the envelopes of a study: an index in memory over outbox/ and sent/.
+"""Finds the envelopes of a study: an index in memory over all four directories of the spool.
 
 Wanted: a query by Study Instance UID among 100,000 envelopes without opening 100,000 tickets.
-Guaranteed: an answer holds every envelope that was in outbox/ or sent/ when the query came, and
-none that had left before. The index is a cache of the files: it is read from them, only names not
-seen before are opened, and it ends with the process. An envelope whose ticket cannot be read is
-left out, and looked at again after UNREADABLE_SECS. All disk work is done in a thread.
+Guaranteed: an answer holds every envelope that was on the disk when the query came, once, and none
+that had left before: also one that is sealed, delivered, rejected or taken back meanwhile
+(listings.py). The index is a cache of the files: it is read from them, only names not seen before
+are opened, and it ends with the process. A draft is read once, and its ticket when it is sealed. An
+envelope whose ticket cannot be read is left out, and looked at again after UNREADABLE_SECS. All
+disk work is done in a thread.
 Still wrong: while envelopes arrive, each query lists the directories again (about 0.1 s for
 100,000 names); an entry takes about 800 bytes.
 """
@@ -12,66 +14,53 @@ Still wrong: while envelopes arrive, each query lists the directories again (abo
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections import defaultdict
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, NamedTuple
 
 from fastjmix import log
-from fastjmix.errors import DamagedTicket
-from fastjmix.spool import Spool, State, Ticket, names
-
-SETTLE_NS: Final = 50_000_000
-"""A directory changed this shortly before a listing may change again without a new mtime: the
-kernel's file clock ticks every 1 to 10 ms."""
+from fastjmix.api.listings import Listings
+from fastjmix.errors import DamagedTicket, reason
+from fastjmix.spool import Recipe, Spool, Ticket
+from fastjmix.spool.standing import SEARCHED, Directory, moment
 
 UNREADABLE_SECS: Final = 60.0
 """Seconds for which an unreadable ticket is not tried again: a person has to correct it."""
 
-SEARCHED: Final[tuple[State, ...]] = ("outbox", "sent")
-"""In the direction in which envelopes move, so that one on its way is seen at least once."""
-
 
 class Entry(NamedTuple):
-    """One envelope. `sealed_at` is Unix seconds; `state` is "outbox" or "sent"."""
+    """One envelope, in the directory `place`.
+
+    `at` is when it was sealed, or when its draft was begun, in Unix seconds. A draft has no
+    `instances` that can be told without reading it. `replaces` is the id of the draft of which it
+    is a copy: while that is there, this one does not count.
+    """
 
     id: str
     studies: tuple[str, ...]
-    instances: int
+    instances: int | None
     size_bytes: int
-    sealed_at: float
-    state: State
+    at: float
+    place: Directory
+    replaces: str | None = None
 
+    @property
+    def sealed(self) -> bool:
+        """True when it has a ticket."""
+        return self.instances is not None
 
-@dataclass(slots=True)
-class _Listing:
-    """Ids of the archives in a directory, and when they were listed."""
+    @classmethod
+    def of_draft(cls, envelope_id: str, recipe: Recipe) -> Entry:
+        """Returns the entry of a draft."""
+        studies = (recipe.study,) if recipe.study else ()
+        begun = moment(recipe.created) or 0.0
+        return cls(envelope_id, studies, None, 0, begun, "building", recipe.replaces)
 
-    path: Path
-    changed_ns: int = -1
-    listed_ns: int = 0
-    ids: frozenset[str] = frozenset()
-
-    def refresh(self) -> bool:
-        """Lists the directory if it may have changed. Returns True when it was listed."""
-        changed_ns = self.path.stat().st_mtime_ns
-        if changed_ns == self.changed_ns and self.listed_ns - changed_ns > SETTLE_NS:
-            return False
-        self.listed_ns = time.time_ns()
-        self.changed_ns = changed_ns
-        with os.scandir(self.path) as entries:
-            self.ids = frozenset(filter(None, map(_archive_id, entries)))
-        return True
-
-
-def _archive_id(entry: os.DirEntry[str]) -> str | None:
-    """Returns the id of an archive; None for another name."""
-    found = names.sealed(entry.name)
-    if found is None or found[1] != "zip" or not entry.is_file(follow_symlinks=False):
-        return None
-    return found[0]
+    @classmethod
+    def of_ticket(cls, ticket: Ticket, place: Directory) -> Entry:
+        """Returns the entry of a sealed envelope."""
+        held = (ticket.studies, ticket.instances, ticket.size_bytes, ticket.sealed_at)
+        return cls(ticket.id, *held, place)
 
 
 class StudyIndex:
@@ -79,19 +68,22 @@ class StudyIndex:
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
-        self._listings = {state: _Listing(spool.root / state) for state in SEARCHED}
-        self._tickets: dict[str, Entry] = {}
+        self._listings = Listings(spool)
+        self._entries: dict[str, Entry] = {}
+        self._drafts: set[str] = set()
         self._by_study: defaultdict[str, set[str]] = defaultdict(set)
         self._unreadable: set[str] = set()
         self._retry_at = 0.0
         self._lock = asyncio.Lock()
 
     async def of_study(self, study: str) -> list[Entry]:
-        """Returns envelopes with instances of this study, newest first. Raises OSError."""
+        """Returns envelopes with instances of this study: those being packed, then the others,
+        newest first. Raises OSError."""
         async with self._lock:
             await asyncio.to_thread(self._refresh)
             found = [self._entry(envelope_id) for envelope_id in self._by_study.get(study, ())]
-        return sorted(found, key=lambda entry: (entry.sealed_at, entry.id), reverse=True)
+            counted = [entry for entry in found if entry.replaces not in self._listings.drafts]
+        return sorted(counted, key=lambda one: (not one.sealed, one.at, one.id), reverse=True)
 
     async def warm(self) -> None:
         """Reads the tickets before the first query. Raises OSError."""
@@ -99,22 +91,26 @@ class StudyIndex:
             await asyncio.to_thread(self._refresh)
 
     def _entry(self, envelope_id: str) -> Entry:
-        state: State = "sent" if envelope_id in self._listings["sent"].ids else "outbox"
-        return self._tickets[envelope_id]._replace(state=state)
+        entry = self._entries[envelope_id]
+        place = self._listings.place_of(envelope_id)
+        # One that was listed as a draft may have been sealed before it was read.
+        return entry if place == "building" else entry._replace(place=place)
 
     def _refresh(self) -> None:
-        changed = [self._listings[state].refresh() for state in SEARCHED]
+        changed = self._listings.refresh()
         retry = bool(self._unreadable) and time.monotonic() >= self._retry_at
-        if not any(changed) and not retry:
+        if not changed and not retry:
             return
-        here = self._listings["outbox"].ids | self._listings["sent"].ids
-        for envelope_id in self._tickets.keys() - here:
+        here = self._listings.ids
+        left = self._entries.keys() - here
+        sealed = {one for one in self._drafts if self._listings.place_of(one) != "building"}
+        for envelope_id in left | sealed:
             self._forget(envelope_id)
         self._unreadable &= here
         for envelope_id in self._unreadable if retry else ():
             self._add(envelope_id)
-        self._unreadable -= self._tickets.keys()
-        new = here - self._tickets.keys() - self._unreadable
+        self._unreadable -= self._entries.keys()
+        new = here - self._entries.keys() - self._unreadable
         problems = {one: why for one in new if (why := self._add(one)) is not None}
         if retry or problems:
             self._retry_at = time.monotonic() + UNREADABLE_SECS
@@ -127,27 +123,34 @@ class StudyIndex:
     def _add(self, envelope_id: str) -> str | None:
         """Adds an envelope to the index. Returns the problem when its ticket cannot be read."""
         try:
-            ticket = self._read(envelope_id)
-        except DamagedTicket as problem:
-            return problem.message
-        except OSError as problem:
-            return problem.strerror or str(problem)
-        if ticket is None:
+            entry = self._read(envelope_id)
+        except (OSError, DamagedTicket) as problem:
+            return reason(problem)
+        if entry is None:
             return (
                 None  # it left since the listing; that changes a directory, which is listed again
             )
-        held = (ticket.studies, ticket.instances, ticket.size_bytes, ticket.sealed_at)
-        self._tickets[envelope_id] = Entry(envelope_id, *held, "outbox")
-        for study in ticket.studies:
+        self._entries[envelope_id] = entry
+        if not entry.sealed:
+            self._drafts.add(envelope_id)
+        for study in entry.studies:
             self._by_study[study].add(envelope_id)
         return None
 
-    def _read(self, envelope_id: str) -> Ticket | None:
-        """Returns a ticket; None when it has left. Raises OSError, DamagedTicket."""
+    def _read(self, envelope_id: str) -> Entry | None:
+        """Returns the entry of an envelope; None when it has left. Raises OSError, DamagedTicket.
+
+        Begins where it was listed, and follows it from there.
+        """
         problem: OSError | DamagedTicket | None = None
-        for state in SEARCHED:
+        for place in (self._listings.place_of(envelope_id), *SEARCHED):
             try:
-                return self._spool.ticket(state, envelope_id)
+                if place == "building":
+                    recipe = Recipe.read(self._spool.building / envelope_id)
+                    if recipe is not None:
+                        return Entry.of_draft(envelope_id, recipe)
+                else:
+                    return Entry.of_ticket(self._spool.ticket(place, envelope_id), place)
             except FileNotFoundError:
                 continue
             except (OSError, DamagedTicket) as found:
@@ -157,7 +160,8 @@ class StudyIndex:
         return None
 
     def _forget(self, envelope_id: str) -> None:
-        for study in self._tickets.pop(envelope_id).studies:
+        self._drafts.discard(envelope_id)
+        for study in self._entries.pop(envelope_id).studies:
             self._by_study[study].discard(envelope_id)
             if not self._by_study[study]:
                 del self._by_study[study]

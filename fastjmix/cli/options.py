@@ -21,6 +21,9 @@ class Decorator(Protocol):
 PATH: Final = click.Path(path_type=Path)
 """A path that need not exist; where it does, it must be readable."""
 
+SECONDS: Final = click.FloatRange(0.1)
+"""A time limit: one of 0 would be none, or no time at all."""
+
 
 def json_option(text: str = "JSON on stdout.") -> Decorator:
     """Returns the option --json, which the command gets as `as_json`."""

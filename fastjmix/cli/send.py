@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from fastjmix.cli.options import PATH, json_option
+from fastjmix.cli.options import PATH, SECONDS, json_option
 from fastjmix.cli.output import has_printed_json, print_json
 from fastjmix.cli.send_output import Choice, echo_and_print, send_and_print
 
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 INTERRUPTED: Final = 130
 """128 and the number of SIGINT, as shells have it."""
-
-SECONDS: Final = click.FloatRange(0.1)
 
 
 @click.command("send")
@@ -59,7 +57,7 @@ SECONDS: Final = click.FloatRange(0.1)
     help="Note there what is accepted, and send only what is not noted.",
 )  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Say what would be sent; call nobody.")
-@click.option("--echo", is_flag=True, help="C-ECHO only; no PATH.")
+@click.option("--echo", is_flag=True, help="C-ECHO only, as `fastjmix echo`; no PATH.")
 @json_option("A JSON report on stdout.")
 @click.option("--leave-out", is_flag=True, help="Exit 0 although something cannot be sent.")
 @click.option("--quiet", "-q", is_flag=True, help="Only what was not accepted, and the summary.")

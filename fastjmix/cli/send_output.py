@@ -48,16 +48,17 @@ class _Found(NamedTuple):
     record: Record | None
 
 
-def echo_and_print(peer: Peer, as_json: bool) -> int:
-    """Sends a C-ECHO and prints the status. Returns the exit code."""
-    from fastjmix.tools.send import describe, echo
+def echo_and_print(peer: Peer, as_json: bool, count: int = 1) -> int:
+    """Sends C-ECHO requests and prints the answers. Returns the exit code."""
+    from fastjmix.tools.send import echo
 
-    status = echo(peer)
+    answered = echo(peer, count)
     if as_json:
-        print_json({"status": f"0x{status:04X}", "exit_code": int(status != 0)})
+        print_json(answered.summary())
     else:
-        click.echo(f"{peer}: 0x{status:04X} {describe(status)}")
-    return int(status != 0)
+        for line in answered.lines():
+            click.echo(printable(line))
+    return answered.exit_code
 
 
 def send_and_print(peer: Peer, paths: Sequence[Path], choice: Choice) -> int:

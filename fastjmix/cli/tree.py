@@ -28,6 +28,11 @@ COMMANDS: Final = {
         "fastjmix.cli.send",
         "Send DICOM files to a Storage SCP, byte for byte.",
     ),
+    "echo": Deferred(
+        "fastjmix.cli.echo",
+        "Send C-ECHO to a DICOM acceptor; print the round trip, its implementation, its maximum"
+        " PDU.",
+    ),
     "run": Deferred(
         "fastjmix.cli.run",
         "Run the gateway until SIGTERM or SIGINT.",

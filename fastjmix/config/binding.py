@@ -69,7 +69,7 @@ def bind_table(network: Network) -> tuple[str, Bind]:
     """Returns a network's listener table and its name; an empty one if it has none."""
     if network.http is not None:
         return "http", network.http
-    return "tcp_config", network.tcp_config or Bind()
+    return "tcp_config", network.tcp_config or Bind.empty()
 
 
 def addresses(
@@ -94,7 +94,7 @@ def _address(
     endpoint = entry.value
     assert isinstance(endpoint, DicomEndpoint | JmixEndpoint)
     found_peer = peer(references, entry)
-    of_peer = found_peer.connection if found_peer is not None else Listening()
+    of_peer = found_peer.connection if found_peer is not None else Listening.empty()
     name, bind = bind_table(network)
     places: list[tuple[str, str | None, int | None]] = [
         (f"{entry.path}.connection", endpoint.connection.host, endpoint.connection.port),

@@ -67,6 +67,6 @@ class Builders:
 
 def builder(options: BuilderOptions | None = None) -> tree.Builder:
     """Returns these options in the tree's form, without parties; the defaults for None."""
-    given = options or BuilderOptions()
+    given = options or BuilderOptions.empty()
     names = (field.name for field in dataclasses.fields(tree.Builder) if field.name != "published")
     return tree.Builder(**{name: getattr(given, name) for name in names})

@@ -4,16 +4,89 @@ Wanted: a certificate and a key that do not belong together are a fault at the s
 would end and be started again, for ever.
 Guaranteed: the API serves with `server_context` too, so a pair that passes here is accepted there.
 Nobody is asked for a password: a key that needs one is refused.
+A certificate that has expired, or expires soon, is a warning and no fault: to refuse the start
+would stop the reception of images for it.
 """
 
 from __future__ import annotations
 
 import ssl
+import time
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 NEEDS_PASSWORD: Final = "a key that needs a password, which nobody can type in here"
 NO_CERTIFICATE: Final = "no certificate in PEM is in it"
+
+
+EXPIRES_SOON_DAYS: Final = 30
+"""A certificate that expires earlier is a warning: renewing one takes a hospital some weeks."""
+
+_DAY_SECS: Final = 86_400
+
+
+class Expiry(NamedTuple):
+    """When a certificate ends (Unix seconds), and its subject."""
+
+    at: float
+    subject: str
+
+    def days(self, now: float | None = None) -> float:
+        """Returns the days that are left; less than 0: it has expired."""
+        return (self.at - (time.time() if now is None else now)) / _DAY_SECS
+
+    def soon(self) -> bool:
+        """Returns whether it has expired, or will within EXPIRES_SOON_DAYS."""
+        return self.days() < EXPIRES_SOON_DAYS
+
+    def words(self) -> str:
+        """Returns when it expires, in words, with its subject."""
+        day = datetime.fromtimestamp(self.at, UTC).date().isoformat()
+        left = self.days()
+        when = f"expired on {day}" if left < 0 else f"expires on {day}, in {int(left)} days"
+        return f"the certificate of {self.subject} {when}"
+
+
+def expiries(path: Path) -> list[Expiry]:
+    """Returns the ends of the certificates in a PEM file, the first one first; [] where none can be
+    read."""
+    from cryptography import x509  # some 60 ms: only where there are certificates
+
+    try:
+        found = x509.load_pem_x509_certificates(path.read_bytes())
+    except (OSError, ValueError):
+        return []
+    return sorted(
+        Expiry(one.not_valid_after_utc.timestamp(), one.subject.rfc4514_string() or "no name")
+        for one in found
+    )
+
+
+def chain_warning(path: Path) -> str | None:
+    """Returns a warning where a certificate of a server's chain has expired, or will soon."""
+    return _warning(path, expiries(path)[:1])
+
+
+def authorities_warning(path: Path) -> str | None:
+    """Returns a warning where the authority that expires last has expired, or will soon: while one
+    replaces another, both are in the file."""
+    return _warning(path, expiries(path)[-1:])
+
+
+def _warning(path: Path, found: list[Expiry]) -> str | None:
+    return next((f"{path}: {one.words()}" for one in found if one.soon()), None)
+
+
+def client_context(ca_file: Path | None) -> ssl.SSLContext:
+    """Returns a client's context, for TLS 1.2 or later: of the authorities in `ca_file` and no
+    other, or of the system's. Raises ssl.SSLError, which names the file."""
+    try:
+        context = ssl.create_default_context(cafile=ca_file)
+    except OSError as problem:
+        raise ssl.SSLError(f"ca_file {ca_file}: {problem.strerror}") from problem
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
 
 
 class _NeedsPassword(Exception):

@@ -6,6 +6,7 @@ Guaranteed: a key is described once, where it is checked. Faults and documentati
 
 from __future__ import annotations
 
+import os
 import types
 from typing import (
     Annotated,
@@ -15,6 +16,7 @@ from typing import (
     Literal,
     Self,
     TypeGuard,
+    TypeVar,
     Union,
     get_args,
     get_origin,
@@ -24,15 +26,20 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    GetCoreSchemaHandler,
     ModelWrapValidatorHandler,
     PrivateAttr,
     model_validator,
 )
 from pydantic.config import JsonDict
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
+from pydantic_core import CoreSchema, PydanticUndefined
+from pydantic_core.core_schema import no_info_plain_validator_function
 
 from fastjmix.config.reading import Filled, as_number
+
+# No plug-in of another package sees the secrets of a file. To look for plug-ins takes 9 ms.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 
 class Table(BaseModel):
@@ -57,6 +64,11 @@ class Table(BaseModel):
         """The keys of IGNORED that were given, in that order."""
         return self._ignored
 
+    @classmethod
+    def empty(cls) -> Self:
+        """Returns this table without a key: the defaults. It has none that is required."""
+        return cls.model_construct()  # defaults need no validator, which takes some 3 ms to build
+
     @model_validator(mode="wrap")
     @classmethod
     def _read(cls, given: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
@@ -74,6 +86,24 @@ class Table(BaseModel):
         )
         table._ignored = tuple(name for name in cls.IGNORED if name in given)
         return table
+
+
+class _BuiltWhenGiven:
+    """Lets pydantic build the validator of an inner table when a file has such a table.
+
+    Its errors are the same: pydantic puts the place of the outer table before theirs.
+    """
+
+    def __get_pydantic_core_schema__(
+        self, source: type[Table], handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return no_info_plain_validator_function(source.model_validate)
+
+
+_TableT = TypeVar("_TableT", bound=Table)
+
+Part = Annotated[_TableT, _BuiltWhenGiven()]
+"""A table inside a table: `Part[Connection]`."""
 
 
 # -- declaring a key -------------------------------------------------------------------------------
@@ -102,7 +132,7 @@ def key(
     options: JsonDict = {"unset": unset, "reference": reference, "secret": secret}
     options |= {"allowed": allowed, "row": row}
     if is_model(default):
-        return Field(default_factory=default, description=meaning, json_schema_extra=options)
+        return Field(default_factory=default.empty, description=meaning, json_schema_extra=options)
     return Field(default, description=meaning, json_schema_extra=options, **bounds)
 
 
@@ -136,11 +166,12 @@ def is_model(annotation: Any) -> TypeGuard[type[Table]]:
 
 
 def required_part(annotation: Any) -> Any:
-    """Returns X of X | None, and X itself of anything else."""
+    """Returns X of X | None and of Part[X], and X itself of anything else."""
     if get_origin(annotation) in (Union, types.UnionType):
         parts = [part for part in get_args(annotation) if part is not type(None)]
-        return parts[0]
-    return annotation
+        annotation = parts[0]
+    is_part = get_origin(annotation) is Annotated and is_model(get_args(annotation)[0])
+    return get_args(annotation)[0] if is_part else annotation
 
 
 def _is_number(field: FieldInfo | None) -> bool:
@@ -154,14 +185,14 @@ def table_of(field: FieldInfo) -> type[Table] | None:
     """Returns the model of a field that is a table or a table of tables; None for anything else."""
     annotation = required_part(field.annotation)
     if is_named(field):
-        annotation = get_args(annotation)[1]
+        annotation = required_part(get_args(annotation)[1])
     return annotation if is_model(annotation) else None
 
 
 def item_of(field: FieldInfo) -> type[Table] | None:
     """Returns the model of the tables in an array of them; None for anything else."""
     annotation = required_part(field.annotation)
-    item = get_args(annotation)[0] if get_origin(annotation) is list else None
+    item = required_part(get_args(annotation)[0]) if get_origin(annotation) is list else None
     return item if is_model(item) else None
 
 

@@ -1,7 +1,8 @@
 """The DICOM listeners of a pipeline: its dicom_scp endpoints on its networks.
 
 Guaranteed: a listener has a jmix_builder, an upstream and an address of its own; a lane holds
-several of its largest PDUs.
+several of its largest PDUs. All listeners together have as many associations as lanes can be
+numbered, or fewer.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ class DicomListeners:
         self._builders = builders
         self._addresses = addresses
         self._lane_bytes = lane_bytes
+        self._associations: list[tuple[Entry, int]] = []  # of each listener, with faults or without
 
     def of(self, pipeline: Pipeline) -> Iterator[tree.DicomListener]:
         """Yields a listener for each endpoint and address, as far as they have no faults."""
@@ -44,11 +46,27 @@ class DicomListeners:
                 self._references.fault(pipeline.entry, "backends", "none", allowed)
             self._refuse_tls(pipeline, entry)
             addresses = self._addresses.of(pipeline, entry, DICOM_DEFAULT)
+            most = entry.value.options.max_associations
+            self._associations += [(entry, most)] * len(addresses)
             calling = calling_aes(self._references, entry, entry.value.options, rules)
             for address in addresses:
                 if rules is not None and to is not None:
                     self._check_max_pdu(entry, entry.value.options.max_pdu)
                     yield _listener(pipeline, entry, address, rules.builder, to, calling)
+
+    def check_associations(self) -> None:
+        """Notes a fault for more associations than lanes can be numbered, at the endpoint with
+        which it is too many. Called after the last listener."""
+        most, total = tables_pipeline.MOST_ASSOCIATIONS, sum(n for _, n in self._associations)
+        before = 0
+        for entry, own in self._associations:
+            before += own
+            if before > most:
+                listeners = f"the {len(self._associations)} DICOM listeners have {total} together"
+                allowed = f"{most} or fewer for all DICOM listeners together: each needs a lane"
+                found = f"{own}; {listeners}"
+                self._references.fault(entry, "options.max_associations", found, allowed)
+                return
 
     def _check_max_pdu(self, entry: Entry, max_pdu: int) -> None:
         most = self._lane_bytes // tables_pipeline.LEAST_PDUS_A_LANE

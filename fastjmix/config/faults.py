@@ -7,7 +7,6 @@ secrets out of its text (secrets.py).
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -129,6 +128,8 @@ def nearest(word: str, words: Iterable[str]) -> str:
     """Returns the valid word that is most similar to this one; "" when none is."""
     if len(word) > WORD_CHARS_MAX:
         return ""
+    import difflib  # only for a fault
+
     folded = {valid.casefold(): valid for valid in words}
     close = difflib.get_close_matches(word.casefold(), folded, n=1, cutoff=_SIMILARITY)
     return folded[close[0]] if close else ""

@@ -1,4 +1,4 @@
-"""Tells whether the file system under a path is on a disk or in memory."""
+"""Tells of which kind the file system under a path is: on a disk, in memory, or elsewhere."""
 
 from __future__ import annotations
 
@@ -10,6 +10,12 @@ from typing import Final
 
 MEMORY: Final = frozenset({"tmpfs", "ramfs", "rootfs", "devtmpfs", "hugetlbfs"})
 """File systems without a disk under them (proc(5), filesystems marked nodev)."""
+
+NETWORK: Final = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "afs", "gfs2", "glusterfs", "ocfs2"}
+)
+"""File systems that other machines share. One that a program of its own serves (fuse.*) counts as
+one of them."""
 
 MOUNTS: Final = Path("/proc/self/mountinfo")
 
@@ -31,6 +37,28 @@ def memory_under(path: Path) -> str | None:
         return None
     under, _ = _mount_of(os.path.realpath(directory))
     return f"an overlay on {under}" if under in MEMORY else None
+
+
+def doubtful(path: Path) -> str | None:
+    """Returns why rename(2) and fsync(2) may not keep their promises there; None on other file
+    systems. Raises OSError.
+    """
+    kind, _ = _mount_of(os.path.realpath(path))
+    if kind in MEMORY:
+        return f"{kind} is memory: nothing in it survives a power cut"
+    if kind in NETWORK or kind.startswith("fuse"):
+        return (
+            f"{kind} is no local file system: it may report a full disk after the fact, and rename"
+            " is not what it is on a local disk"
+        )
+    if kind == "overlay":
+        return "an overlay is a container's own layer: it is deleted with the container"
+    return None
+
+
+def kind_of(path: Path) -> str:
+    """Returns the type of the file system that holds a path. Raises OSError."""
+    return _mount_of(os.path.realpath(path))[0]
 
 
 def _mount_of(path: str) -> tuple[str, str]:

@@ -122,10 +122,13 @@ def _tls(references: References, network: Entry) -> tuple[Path | None, Path | No
     certificate = references.file(network, f"{name}.cert_path", bind.cert_path)
     private_key = references.file(network, f"{name}.key_path", bind.key_path)
     if certificate is not None and private_key is not None:
-        from fastjmix.config.certificates import server_fault  # ssl: only for TLS listeners
+        # ssl: only for TLS listeners
+        from fastjmix.config.certificates import chain_warning, server_fault
 
         key, found = server_fault(certificate, private_key)
         if found:
             given = bind.cert_path if key == "cert_path" else bind.key_path
             references.fault(network, f"{name}.{key}", f"{shown(given)}: {found}", TLS_PAIR)
+        elif warning := chain_warning(certificate):
+            references.findings.warn(f"{network.path}.{name}.cert_path: {warning}")
     return certificate, private_key

@@ -31,7 +31,7 @@ _SECS_A_DAY: Final = 86_400
 def _single(references: References, family: str, model: type[_T]) -> _T:
     entry = references.tables.family(family).get("")
     value = entry.value if entry is not None else None
-    return value if isinstance(value, model) else model()
+    return value if isinstance(value, model) else model.empty()
 
 
 def name(references: References) -> str:
@@ -47,7 +47,7 @@ def name(references: References) -> str:
 
 
 def log_settings(references: References) -> tree.LogSettings:
-    """Returns the log's level, file and format. A fault: log_to_file without a path."""
+    """Returns the settings of the log. A fault: log_to_file without a path."""
     logging = _single(references, "logging", Logging)
     level = logging.log_level or _single(references, "proxy", Proxy).log_level or "info"
     if logging.log_to_file and logging.log_file_path is None:
@@ -56,7 +56,7 @@ def log_settings(references: References) -> tree.LogSettings:
         references.findings.fault(main, "logging", "log_file_path", "nothing", allowed)
     path = logging.log_file_path if logging.log_to_file else None
     file = Path(path).absolute() if path is not None else None
-    return tree.LogSettings(level, file, logging.format)
+    return tree.LogSettings(level, file, logging.format, logging.study_uids)
 
 
 def storage(references: References) -> StorageOptions:
@@ -88,6 +88,17 @@ def runtime(references: References) -> tree.Runtime:
         retention_secs=None if math.isinf(age) else float(age * _SECS_A_DAY),
         retention_bytes=None if math.isinf(size) else int(size),
         queue_alarm_secs=given.queue_alarm_secs,
+    )
+
+
+def ledger(references: References) -> tree.LedgerSettings:
+    """Returns the bounds of the ledger."""
+    given = _single(references, "fastjmix", Fastjmix).ledger
+    age, size = given.max_age_days, given.max_bytes
+    return tree.LedgerSettings(
+        max_age_secs=None if math.isinf(age) else float(age * _SECS_A_DAY),
+        max_bytes=None if math.isinf(size) else int(size),
+        patient_data=given.patient_data,
     )
 
 

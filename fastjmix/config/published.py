@@ -28,7 +28,7 @@ from fastjmix.jmix.write import parties
 PROFILE: Final = "jmix-1.0"
 KEYS: Final = tuple(tables_jmix.Parties.model_fields)
 
-_NONE: Final = Table()
+_NONE: Final = Table.empty()
 _NO_ID: Final = "00000000-0000-4000-8000-000000000000"
 _NO_HASH: Final = f"sha256:{'0' * 64}"
 

@@ -23,9 +23,8 @@ from fastjmix.config.faults import Findings, dotted, nearest, quoted, shown
 from fastjmix.config.secrets import HIDDEN, is_secret, walk
 
 _PLACE: Final = re.compile(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)", re.DOTALL)
-_KEYS: Final = re.compile(
-    r" \('.*\)|'[^']{2,}'"
-)  # tomllib names keys: they may be values, misplaced
+_TWICE: Final = re.compile(r"Cannot (?:declare|redefine|mutate|overwrite) .*", re.DOTALL)
+_KEYS: Final = re.compile(r"'[^']{2,}'")  # tomllib names keys: they may be values, misplaced
 _REFERENCE: Final = re.compile(r"\$\$\{|\$\{([^}]*)(\}?)")
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SECRETS: Final = ("token", "username", "password", "api_key")
@@ -139,12 +138,22 @@ def _parse(path: Path, findings: Findings, budget: _Budget) -> Source | None:
         tables = tomllib.loads(text)
         return Source(str(path), tables, tables)
     except (ValueError, RecursionError, MemoryError) as problem:
-        match = _PLACE.fullmatch(_KEYS.sub("", str(problem)))
-        unknown = "a value that cannot be read: a number that is too long, or too many levels"
-        found, line_number, column = match.groups() if match else (unknown, None, None)
-        place = f"line {line_number}, column {column}" if line_number else "end of document"
-        findings.fault(str(path), "", place if match else "", found, "TOML 1.0")
+        findings.fault(str(path), "", *_not_toml(str(problem)))
         return None
+
+
+def _not_toml(problem: str) -> tuple[str, str, str]:
+    """Returns the place, what is found there and what is allowed, for a message of tomllib."""
+    match = _PLACE.fullmatch(problem)
+    if match is None:
+        found = "a value that cannot be read: a number that is too long, or too many levels"
+        return "", found, "TOML 1.0"
+    said, line, column = match.groups()
+    place = f"line {line}, column {column}" if line else "end of document"
+    if _TWICE.fullmatch(said):
+        found = "a second definition of a table or a key that stands above"
+        return place, found, "each once, as TOML 1.0 has it"
+    return place, _KEYS.sub("", said), "TOML 1.0"
 
 
 def _pipeline_files(path: Path, main: Source, findings: Findings) -> list[Path]:

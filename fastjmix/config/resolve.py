@@ -55,8 +55,9 @@ def _tree(source: Path, references: References) -> tree.Config:
         pipeline.upstream(references)  # its faults count, whatever is wrong with the endpoints
     builders, addresses = Builders(references), Addresses(references)
     runtime = node.runtime(references)
-    dicom_of = DicomListeners(references, builders, addresses, runtime.lane_bytes).of
-    dicom = tuple(listener for pipeline in found for listener in dicom_of(pipeline))
+    listeners = DicomListeners(references, builders, addresses, runtime.lane_bytes)
+    dicom = tuple(listener for pipeline in found for listener in listeners.of(pipeline))
+    listeners.check_associations()
     builders.check_parties()
     first = dicom[0].upstream if dicom else None
     http_of = HttpListeners(references, addresses, first).of
@@ -70,6 +71,7 @@ def _tree(source: Path, references: References) -> tree.Config:
         storage_dir=Path(storage.path).absolute(),
         log=node.log_settings(references),
         runtime=runtime,
+        ledger=node.ledger(references),
         dicom=dicom,
         http=http,
         ignored=tuple(ignored(references.tables)),
@@ -77,4 +79,5 @@ def _tree(source: Path, references: References) -> tree.Config:
         soft_reserve_bytes=storage.soft_reserve_bytes,
         hard_reserve_bytes=storage.hard_reserve_bytes,
         create_storage=node.creates_storage(storage),
+        require_mount=storage.require_mount,
     )

@@ -8,7 +8,8 @@ Guaranteed: a missing directory is made only if the configuration says `create =
 default path, or if its disk is evidently there: its parent holds the configuration file that was
 just read, or is itself where a file system is mounted. An empty directory is used unless /etc/fstab
 mounts a file system on it, or above it, that is not mounted now. With `create = false` it is never
-made. A directory that holds envelopes is used as it is.
+made. A directory that holds envelopes is used as it is. With `require_mount = true` nothing but a
+mounted file system is used, whatever the directory holds.
 Still wrong: mount units of systemd that are not in /etc/fstab are unknown here.
 """
 
@@ -28,13 +29,19 @@ FSTAB: Final = Path("/etc/fstab")
 KEY: Final = "[storage.options] path"
 
 
-def require(root: Path, create: bool | None, source: Path) -> bool:
+def require(root: Path, create: bool | None, source: Path, *, require_mount: bool = False) -> bool:
     """Returns whether `root` may be made where it is missing.
 
-    `create` is the configuration's, None where that has none; `source` is its main file. Raises
-    SpoolError when `root` is missing and may not be made, is no directory, or is where a disk
-    should be mounted.
+    `create` and `require_mount` are the configuration's, None where that has none; `source` is its
+    main file. Raises SpoolError when `root` is missing and may not be made, is no directory, or is
+    where a disk should be mounted.
     """
+    if require_mount and mount_of(root) is None:
+        raise SpoolError(
+            f"{root}: neither it nor {root.parent} is where a file system is mounted, and"
+            f" require_mount = true wants one ({KEY})",
+            "Mount its disk. Nothing was written below the mount point.",
+        )
     may_make = create if create is not None else _disk_is_there(root, source)
     there = _is_there(root)
     if not create and not _is_directory(root / "building"):
@@ -49,6 +56,19 @@ def require(root: Path, create: bool | None, source: Path) -> bool:
             " [storage.options].",
         )
     return may_make
+
+
+def mount_of(root: Path) -> str | None:
+    """Returns where the file system is mounted whose top is `root`, or holds `root`: never /.
+
+    None where neither is a mount point, or that cannot be found out.
+    """
+    try:
+        mounted = _mounted() - {"/"}
+        ways = (os.path.realpath(root), os.path.realpath(root.parent))
+        return next((way for way in ways if way in mounted), None)
+    except OSError:
+        return None
 
 
 def _disk_is_there(root: Path, source: Path) -> bool:

@@ -3,15 +3,13 @@
 One model a table, one line of meaning a key: see tables.py.
 """
 
-from __future__ import annotations
-
 import re
 from datetime import date, datetime
 from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator
 
-from fastjmix.config.declare import REQUIRED, Table, added
+from fastjmix.config.declare import REQUIRED, Part, Table, added
 from fastjmix.jmix.write import parties
 
 FIELDS_MAX: Final = 64
@@ -108,7 +106,7 @@ class Assertion(Table):
         min_length=1,
         max_length=FIELDS_MAX,
     )
-    directory_attestation: Attestation | None = added(
+    directory_attestation: Part[Attestation] | None = added(
         None, "A directory's attestation of the key; passed on", unset="none"
     )
 
@@ -122,7 +120,7 @@ class Entity(Table):
         unset="none",
         allowed="a text, or a table { system, value }",
     )
-    assertion: Assertion | None = added(None, "Its signature over the manifest", unset="none")
+    assertion: Part[Assertion] | None = added(None, "Its signature over the manifest", unset="none")
 
 
 class Consent(Table):
@@ -175,13 +173,13 @@ class Signing(Table):
 class Parties(Table):
     """The parties of a published envelope, their consent, and its keys."""
 
-    sender: Entity | None = added(
+    sender: Part[Entity] | None = added(
         None, "The sender: required by profile jmix-1.0", unset="required by jmix-1.0"
     )
-    requester: Entity | None = added(
+    requester: Part[Entity] | None = added(
         None, "The requester of the images; a table like `sender`", unset="none"
     )
-    receivers: list[Entity] | None = added(
+    receivers: list[Part[Entity]] | None = added(
         None,
         "The receivers: one or more, required by profile jmix-1.0",
         unset="required by jmix-1.0",
@@ -194,7 +192,7 @@ class Parties(Table):
     custom_tags: list[Text] | None = added(
         None, "Words for the reader", unset="none", allowed=_TEXTS_ALLOWED
     )
-    consent: Consent | None = added(None, "The patient's consent", unset="none")
-    deid: Deid | None = added(None, "The attributes that were removed", unset="none")
-    encryption: Encryption | None = added(None, "The payload is encrypted", unset="no")
-    signing: Signing | None = added(None, "The manifest is signed", unset="no")
+    consent: Part[Consent] | None = added(None, "The patient's consent", unset="none")
+    deid: Part[Deid] | None = added(None, "The attributes that were removed", unset="none")
+    encryption: Part[Encryption] | None = added(None, "The payload is encrypted", unset="no")
+    signing: Part[Signing] | None = added(None, "The manifest is signed", unset="no")

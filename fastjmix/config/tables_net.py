@@ -3,13 +3,11 @@
 One model a table, one line of meaning a key: see tables.py.
 """
 
-from __future__ import annotations
-
 from typing import Any, Final, Literal
 
 from pydantic import Field
 
-from fastjmix.config.declare import REQUIRED, Table, key, label, port
+from fastjmix.config.declare import REQUIRED, Part, Table, key, label, port
 from fastjmix.config.strings import (
     FILE_ALLOWED,
     HOST_ALLOWED,
@@ -60,8 +58,10 @@ class Bind(Table):
 
 class Network(Table):
     id: str | None = label("A label")
-    tcp_config: Bind | None = key(None, "A listener's address", unset="the listener's default")
-    http: Bind | None = key(None, "The same table by its other name", unset="`tcp_config`")
+    tcp_config: Part[Bind] | None = key(
+        None, "A listener's address", unset="the listener's default"
+    )
+    http: Part[Bind] | None = key(None, "The same table by its other name", unset="`tcp_config`")
     enable_wireguard: bool = key(False, "Not offered; true is answered with a warning")
     IGNORED = (
         "http3",  # HTTP/3 is not offered
@@ -84,7 +84,7 @@ class Listening(Table):
 
 
 class Peer(Table):
-    connection: Listening = key(Listening, "The listener's address")
+    connection: Part[Listening] = key(Listening, "The listener's address")
     enabled: bool = key(True, "An endpoint that refers to a disabled peer is a fault")
     authentication: str | None = key(
         None,
@@ -135,7 +135,7 @@ def retries(unset: str) -> Any:
 
 
 class Target(Table):
-    connection: Connection = key(Connection, "The upstream's address")
+    connection: Part[Connection] = key(Connection, "The upstream's address")
     url: BaseUrl | None = key(
         None,
         "The upstream's base URL, instead of `connection`",
@@ -188,7 +188,7 @@ class Authentication(Table):
     )
     name: str | None = label("A label")
     description: str | None = label("A label")
-    options: AuthenticationOptions = key(AuthenticationOptions, "The credentials")
+    options: Part[AuthenticationOptions] = key(AuthenticationOptions, "The credentials")
 
 
 class ForeignAuthentication(Authentication):

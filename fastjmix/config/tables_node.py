@@ -3,12 +3,10 @@
 One model a table, one line of meaning a key: see tables.py.
 """
 
-from __future__ import annotations
-
 from typing import Final, Literal
 
 from fastjmix.config import tree
-from fastjmix.config.declare import Table, added, key, label
+from fastjmix.config.declare import Part, Table, added, key, label
 from fastjmix.config.strings import FILE_ALLOWED, Limit
 
 KIB: Final = 1024
@@ -56,6 +54,12 @@ class Logging(Table):
     format: tree.LogFormat = added(
         "text", "How a line is written: `event key=value …`, or one JSON object a line"
     )
+    study_uids: tree.LogStudyUids = added(
+        "plain",
+        "How a line names a study: its Study Instance UID, the first 16 characters of that UID's"
+        " SHA-256 (`printf %s UID | sha256sum`), or not at all. SOP Instance UIDs of refused"
+        " instances stay",
+    )
 
 
 DEFAULT_STORAGE: Final = "./tmp"
@@ -73,6 +77,12 @@ class StorageOptions(Table):
         "Whether `path` is created where it is missing: it may be a disk that is not mounted",
         unset="true for ./tmp; else only directly beside the main file, or directly at the top of a"
         " mounted file system other than /",
+    )
+    require_mount: bool = added(
+        False,
+        "Whether a start is refused unless `path`, or the directory that holds it, is where a file"
+        " system other than / is mounted: a disk that is not mounted is then never filled below"
+        " its mount point",
     )
     soft_reserve_bytes: int | None = added(
         None,
@@ -95,7 +105,7 @@ class Storage(Table):
         "Where envelopes are kept",
         allowed='"filesystem": envelopes are kept in a directory; s3 and memory are not offered',
     )
-    options: StorageOptions = key(StorageOptions, "Where in the file system")
+    options: Part[StorageOptions] = key(StorageOptions, "Where in the file system")
 
 
 class Retention(Table):
@@ -112,6 +122,27 @@ class Retention(Table):
         "How much delivered envelopes may take; the oldest go first",
         ge=0,
         allowed='a number of bytes, 0 or more, or "unlimited"',
+    )
+
+
+class Ledger(Table):
+    """What the node remembers of associations, envelopes and attempts."""
+
+    max_age_days: Limit = added(
+        3650,
+        "How long the ledger remembers envelopes that are no longer on the disk, and what else"
+        " happened",
+        ge=0,
+        allowed='a number of days, 0 or more, or "unlimited"',
+    )
+    max_bytes: Limit = added(
+        10 * GIB,
+        "How large the ledger may become: about 60 bytes an instance; the oldest goes first",
+        ge=0,
+        allowed='a number of bytes, 0 or more, or "unlimited"',
+    )
+    patient_data: bool = added(
+        True, "Whether it keeps the patient's ID, name, birth date and sex, and finds by them"
     )
 
 
@@ -148,7 +179,8 @@ class Fastjmix(Table):
         le=31_536_000,
         allow_inf_nan=False,
     )
-    retention: Retention = added(Retention, "What is kept in sent/")
+    retention: Part[Retention] = added(Retention, "What is kept in sent/")
+    ledger: Part[Ledger] = added(Ledger, "What is remembered of envelopes, in ledger/")
 
 
 class Provider(Table):

@@ -3,14 +3,13 @@
 One model a table, one line of meaning a key: see tables.py.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator
 
+from fastjmix import _core
 from fastjmix.config import tree
-from fastjmix.config.declare import REQUIRED, Table, added, key, label, port
+from fastjmix.config.declare import REQUIRED, Part, Table, added, key, label, port
 from fastjmix.config.strings import (
     AE_TITLE_ALLOWED,
     HOST_ALLOWED,
@@ -41,7 +40,7 @@ MOST_MAX_PDU: Final = MIB  # beyond it nothing gets faster
 LEAST_PDUS_A_LANE: Final = 4  # else receiver and packer take turns instead of working side by side
 USUAL_MAX_PDU: Final = range(16_384, 131_072 + 1)  # what the reference allows
 MOST_HALF_OPEN: Final = 4096  # each may hold an A-ASSOCIATE-RQ that is not whole: 1 GiB in all
-MOST_ASSOCIATIONS: Final = 1024  # with the default lanes: 8 GiB of address space
+MOST_ASSOCIATIONS: Final = _core.LANES_MAX  # of one listener, and of all of them together
 
 
 # -- pipelines -------------------------------------------------------------------------------------
@@ -61,7 +60,7 @@ class Pipeline(Table):
     id: str | None = label("A label")
     networks: list[str] = key(REQUIRED, "The [network.*] its endpoints listen on", min_length=1)
     endpoints: list[str] = key(REQUIRED, "Its [endpoints.*]", min_length=1)
-    middleware: Annotated[Chain, BeforeValidator(_chain)] = key(
+    middleware: Annotated[Part[Chain], BeforeValidator(_chain)] = key(
         Chain,
         "Its [middleware.*]; a DICOM pipeline needs the jmix_builder",
         allowed="an array of names, or a table { left = […], right = […] }",
@@ -96,15 +95,15 @@ class AetEntry(Caller):
     skip_listing: bool | None = added(None, "Override", unset="the builder's")
     profile: tree.ProfileName | None = added(None, "Override", unset="the builder's")
     payload_hash: tree.PayloadHash | None = added(None, "Override", unset="the builder's")
-    sender: Entity | None = overridden()
-    requester: Entity | None = overridden()
-    receivers: list[Entity] | None = overridden(min_length=1)
+    sender: Part[Entity] | None = overridden()
+    requester: Part[Entity] | None = overridden()
+    receivers: list[Part[Entity]] | None = overridden(min_length=1)
     classification: parties.Classification | None = added(None, "Override", unset="the builder's")
     custom_tags: list[Text] | None = added(None, "Override", unset="the builder's")
-    consent: Consent | None = overridden()
-    deid: Deid | None = overridden()
-    encryption: Encryption | None = overridden()
-    signing: Signing | None = overridden()
+    consent: Part[Consent] | None = overridden()
+    deid: Part[Deid] | None = overridden()
+    encryption: Part[Encryption] | None = overridden()
+    signing: Part[Signing] | None = overridden()
     release_grace_secs: float | None = added(
         None, "Override", unset="the builder's", ge=0, le=3600, allow_inf_nan=False
     )
@@ -148,7 +147,7 @@ class DicomOptions(Table):
     enable_find: Literal[False] = _not_offered("C-FIND")
     enable_move: Literal[False] = _not_offered("C-MOVE")
     enable_get: Literal[False] = _not_offered("C-GET")
-    aet_table: dict[str, AetEntry] | None = key(
+    aet_table: dict[str, Part[AetEntry]] | None = key(
         None,
         "The calling AE titles that are accepted; others are rejected (1/1/3)",
         unset="any is accepted",
@@ -261,19 +260,19 @@ class _Endpoint(Table):
     peer_ref: str | None = key(
         None, "The [peers.*] whose connection is used where `connection` says nothing", unset="none"
     )
-    connection: Listening = key(Listening, "The listener's address")
+    connection: Part[Listening] = key(Listening, "The listener's address")
 
 
 class DicomEndpoint(_Endpoint):
     IGNORED = ("authentication",)  # a DICOM caller is known by its AE title: `aet_table`
-    options: DicomOptions = key(DicomOptions, "The DICOM receiver")
+    options: Part[DicomOptions] = key(DicomOptions, "The DICOM receiver")
 
 
 class JmixEndpoint(_Endpoint):
     authentication: str | None = key(
         None, "The [authentications.*] that callers must present", unset="the peer's, else none"
     )
-    options: JmixOptions = key(JmixOptions, "The query API")
+    options: Part[JmixOptions] = key(JmixOptions, "The query API")
 
 
 class _Packing(Table):
@@ -329,7 +328,7 @@ class _Middleware(Table):
 
 
 class BuilderMiddleware(_Middleware):
-    options: BuilderOptions = key(BuilderOptions, "The envelope")
+    options: Part[BuilderOptions] = key(BuilderOptions, "The envelope")
 
 
 class PassthruOptions(Table):
@@ -337,7 +336,7 @@ class PassthruOptions(Table):
 
 
 class PassthruMiddleware(_Middleware):
-    options: PassthruOptions = key(PassthruOptions, "None")
+    options: Part[PassthruOptions] = key(PassthruOptions, "None")
 
 
 class BackendOptions(Table):
@@ -379,10 +378,10 @@ class Backend(Table):
         None, "The [targets.*] that is the upstream", unset="`connection` or `base_url`"
     )
     IGNORED = ("targets",)  # `target_ref` names the one that is used
-    connection: Connection = key(Connection, "Overrides the target's, key by key")
+    connection: Part[Connection] = key(Connection, "Overrides the target's, key by key")
     timeout_secs: float | None = timeout("the target's")
     max_retries: int | None = retries("the target's")
     authentication: str | None = key(
         None, "The [authentications.*] to present", unset="the target's"
     )
-    options: BackendOptions = key(BackendOptions, "The upstream")
+    options: Part[BackendOptions] = key(BackendOptions, "The upstream")

@@ -23,6 +23,7 @@ Digest = Literal["sha256", "blake3"]
 Durability = Literal["fsync", "page-cache"]
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["trace", "debug", "info", "warn", "error"]
+LogStudyUids = Literal["plain", "hashed", "off"]
 Method = Literal["bearer", "basic", "api_key"]
 PayloadHash = Literal["tree", "stream"]
 ProfileName = Literal["harmony", "jmix-1.0"]
@@ -85,6 +86,14 @@ class Credentials:
             return self.header_name, f"Basic {base64.b64encode(pair).decode()}"
         return self.header_name, self.api_key.reveal()
 
+    def repeatable(self) -> tuple[str, ...]:
+        """Returns the strings of them that a server may repeat in an answer, longest first, for
+        code that takes them out of it. One of fewer than four characters is no secret."""
+        held = (self.token, self.username, self.password, self.api_key)
+        value = self.header()[1]
+        strings = {secret.reveal() for secret in held} | {value, value.rpartition(" ")[2]}
+        return tuple(sorted((one for one in strings if len(one) >= 4), key=len, reverse=True))
+
 
 @dataclass(frozen=True, slots=True)
 class LogSettings:
@@ -93,6 +102,7 @@ class LogSettings:
     level: LogLevel
     file: Path | None
     format: LogFormat = "text"
+    study_uids: LogStudyUids = "plain"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +116,15 @@ class Runtime:
     retention_secs: float | None
     retention_bytes: int | None
     queue_alarm_secs: float
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerSettings:
+    """Bounds of the ledger; None: without that bound. `patient_data` False: it keeps none."""
+
+    max_age_secs: float | None = None
+    max_bytes: int | None = None
+    patient_data: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +239,8 @@ class HttpListener:
 class Config:
     """The whole tree. `ignored` has the paths of keys that were given and mean nothing here. The
     reserves are marks of free space; None: the defaults of spool/free_space.py. `create_storage`
-    None: only where that harms nothing (storage_path.py)."""
+    None: only where that harms nothing; `require_mount`: never but on a mounted file system
+    (storage_path.py)."""
 
     name: str
     source: Path
@@ -234,6 +254,8 @@ class Config:
     soft_reserve_bytes: int | None = None
     hard_reserve_bytes: int | None = None
     create_storage: bool | None = None
+    require_mount: bool = False
+    ledger: LedgerSettings = LedgerSettings()
 
     def without_secrets(self) -> Config:
         """Returns the same tree with every Secret blanked, for processes that need none."""

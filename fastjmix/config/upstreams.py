@@ -160,6 +160,8 @@ def _authority(
             found = f"{shown(given)}: {certificates.NO_CERTIFICATE}"
             allowed = "a file of the authorities' certificates in PEM"
             references.fault(entry, "connection.ca_cert_path", found, allowed)
+        elif warning := certificates.authorities_warning(authority):
+            references.findings.warn(f"{entry.path}.connection.ca_cert_path: {warning}")
     return authority
 
 

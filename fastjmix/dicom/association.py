@@ -122,6 +122,11 @@ def ae_title(field: bytes) -> str:
     return "".join(c for c in text if c.isprintable()).strip()
 
 
+def ae_titles(request: bytes) -> tuple[str, str]:
+    """Returns the called and the calling AE title of an A-ASSOCIATE-RQ (PS3.8 Table 9-11)."""
+    return ae_title(request[10:26]), ae_title(request[26:42])
+
+
 def is_uid(text: bytes, *, tolerant: bool = False) -> bool:
     """Returns whether a text is a UID: up to 64 digits and dots (PS3.5 §9.1), in any order.
 
@@ -163,7 +168,7 @@ class Acceptor:
 
     def _negotiate(self, request: bytes) -> Accepted | Rejected:
         asked = read_associate_rq(request)
-        called, calling = ae_title(request[10:26]), ae_title(request[26:42])
+        called, calling = ae_titles(request)
         refusal = self._refusal(asked, called, calling)
         if refusal is not None:
             why, answer = refusal

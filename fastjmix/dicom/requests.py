@@ -11,7 +11,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from pynetdicom import build_context
 from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ
@@ -93,8 +93,22 @@ def associate_rq(
     return bytes(pdu.encode())
 
 
-def accepted(body: bytes, pairs: tuple[Pair, ...]) -> tuple[dict[Pair, int], int]:
-    """Reads an A-ASSOCIATE-AC: context IDs by pair, and the acceptor's maximum PDU length in bytes.
+class Accepted(NamedTuple):
+    """An A-ASSOCIATE-AC.
+
+    `contexts` has the context ID of each pair that is accepted. `max_pdu` is the length of a PDU
+    that may be sent, in bytes; `announced` is the acceptor's own number, 0 for no limit.
+    """
+
+    contexts: dict[Pair, int]
+    max_pdu: int
+    announced: int
+    implementation_uid: str
+    implementation_version: str
+
+
+def accepted(body: bytes, pairs: tuple[Pair, ...]) -> Accepted:
+    """Reads an A-ASSOCIATE-AC.
 
     Raises the errors of pynetdicom for a malformed one: they have no common base.
     """
@@ -107,7 +121,14 @@ def accepted(body: bytes, pairs: tuple[Pair, ...]) -> tuple[dict[Pair, int], int
         if context.result == 0 and asked and [asked[1]] == list(context.transfer_syntax):
             found[asked] = context.context_id
     limit = int(answer.maximum_length_received or 0)
-    return found, max(limit, SMALLEST_PDU) if limit else UNLIMITED_PDU
+    uid = version = ""
+    for item in answer.user_information:
+        if isinstance(item, ImplementationClassUIDNotification):
+            uid = str(item.implementation_class_uid or "")
+        elif isinstance(item, ImplementationVersionNameNotification):
+            version = str(item.implementation_version_name or "")
+    most = max(limit, SMALLEST_PDU) if limit else UNLIMITED_PDU
+    return Accepted(found, most, limit, uid, version)
 
 
 def store_rq(sop_class: str, sop_instance: str, message: int) -> bytes:

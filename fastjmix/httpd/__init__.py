@@ -11,6 +11,8 @@ ranges.py            §14.2: Range, If-Range
 responses.py         JSON, refusals, OPTIONS
 envelopes.py         GET …/{id} and its manifest, of every server
 sending.py           an archive as a response; manifest.py: its manifest
+parts.py             all envelopes of a study in one ZIP, made while it is sent
+slots.py             how many requests of a kind run at once
 receiving.py         the archive of a POST; upload_body.py: on its way to a file
 archive_checks.py    checks posted archives, a few at a time
 study_query.py       the query for a study, and links between its envelopes

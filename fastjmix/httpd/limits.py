@@ -16,6 +16,13 @@ MAX_CONNECTIONS_EACH: Final = 256
 MAX_UPLOADS: Final = 4
 """Archives received at once; each costs a descriptor, a thread's time and disk bandwidth."""
 
+PARTS_MAX: Final = 64
+"""Envelopes of a study that one answer joins: each is an open file. A larger study is fetched one
+envelope after the other."""
+
+JOINED_AT_ONCE: Final = 4
+"""Such answers at once: together they hold 256 descriptors."""
+
 KEEPALIVE_SECS: Final = 75.0
 """A connection without a whole request is closed after this: idle and slow headers alike."""
 

@@ -10,20 +10,26 @@ or not taken in time, the connection ends, and the response does not look whole.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import BinaryIO
 
 from aiohttp import web
 
 from fastjmix.errors import EnvelopeError
 from fastjmix.httpd.responses import JSON
-from fastjmix.httpd.sending import connection_errors, write_in_time
+from fastjmix.httpd.sending import NO_HEADERS, connection_errors, write_in_time
 from fastjmix.jmix.read.admission import open_manifest
 
 
-async def send_manifest(request: web.Request, file: BinaryIO) -> web.StreamResponse:
-    """Responds to GET or HEAD with the manifest of an open archive. Raises EnvelopeError."""
+async def send_manifest(
+    request: web.Request, file: BinaryIO, more: Mapping[str, str] = NO_HEADERS
+) -> web.StreamResponse:
+    """Responds to GET or HEAD with the manifest of an open archive. Raises EnvelopeError.
+
+    `more` are further headers.
+    """
     member = await asyncio.to_thread(open_manifest, file)
-    response = web.StreamResponse()
+    response = web.StreamResponse(headers=more)
     response.content_type = JSON
     response.content_length = left = member.size
     with connection_errors():

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
+from collections.abc import Callable, Mapping
 from typing import Final
+from urllib.parse import urlencode
 
 from aiohttp import HttpVersion10, HttpVersion11, web
 from aiohttp.abc import AbstractAccessLogger
@@ -113,6 +115,11 @@ async def add_headers(_: web.Request, response: web.StreamResponse) -> None:
     response.headers.update(HEADERS)
 
 
+def shown_query(query: Mapping[str, str], shown: Callable[[str], str | None]) -> str | None:
+    """Returns a query as the log shows it: `shown` is Logger.with_studies. None: not at all."""
+    return shown(urlencode(query, safe=":/")[: limits.SHOWN_PATH])
+
+
 class AccessLog(AbstractAccessLogger):
     """The log of requests: one line each. Query values (study UIDs) are logged at debug only.
 
@@ -134,4 +141,4 @@ class AccessLog(AbstractAccessLogger):
             millis=round(time * 1000),
         )
         if request.query_string:
-            lines.debug("http_query", query=request.query_string[: limits.SHOWN_PATH])
+            lines.debug("http_query", query=shown_query(request.query, lines.with_studies))

@@ -7,9 +7,8 @@ never undone); it comes in time, or is refused.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
@@ -30,24 +29,6 @@ class Received(NamedTuple):
 
     size: int
     crc32: int
-
-
-class UploadSlots:
-    """Turns for uploads: at most `count` at a time. Later ones are refused at once."""
-
-    def __init__(self, count: int) -> None:
-        self._left = count
-
-    @contextlib.contextmanager
-    def take(self) -> Iterator[None]:
-        """Takes a slot. Raises HttpError 503."""
-        if not self._left:
-            raise HttpError(503, "too many uploads at once: try again later", {"Retry-After": "5"})
-        self._left -= 1
-        try:
-            yield
-        finally:
-            self._left += 1
 
 
 def create_private(path: Path) -> BinaryIO:

@@ -58,7 +58,26 @@ def make_runner(
     `access` is checked for every path except `open_paths`. `shutdown_secs` is how long its cleanup
     waits for requests in flight.
     """
+    quiet = logging.getLogger("fastjmix.aiohttp")  # its warnings would repeat what peers sent
+    quiet.addHandler(logging.NullHandler())
+    quiet.propagate = False
+    options: dict[str, Any] = {
+        "access_log": quiet,
+        "logger": quiet,
+        "auto_decompress": False,  # so that a small body stays small
+        "keepalive_timeout": limits.KEEPALIVE_SECS,
+        "lingering_time": limits.LINGER_SECS,
+        "max_headers": limits.MAX_HEADERS,
+        "max_line_size": limits.MAX_LINE_BYTES,
+        "max_field_size": limits.MAX_LINE_BYTES,
+        "shutdown_timeout": shutdown_secs,
+    }
+    return Runner(_application(routes, access, open_paths), **options)
 
+
+def _application(
+    routes: Sequence[web.RouteDef], access: AccessCheck, open_paths: Collection[str]
+) -> web.Application:
     @web.middleware
     async def check_access(request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.path not in open_paths:
@@ -81,18 +100,4 @@ def make_runner(
         most_each=limits.MAX_CONNECTIONS_EACH,
         stall_secs=limits.WRITE_STALL_SECS,
     )
-    quiet = logging.getLogger("fastjmix.aiohttp")  # its warnings would repeat what peers sent
-    quiet.addHandler(logging.NullHandler())
-    quiet.propagate = False
-    options: dict[str, Any] = {
-        "access_log": quiet,
-        "logger": quiet,
-        "auto_decompress": False,  # so that a small body stays small
-        "keepalive_timeout": limits.KEEPALIVE_SECS,
-        "lingering_time": limits.LINGER_SECS,
-        "max_headers": limits.MAX_HEADERS,
-        "max_line_size": limits.MAX_LINE_BYTES,
-        "max_field_size": limits.MAX_LINE_BYTES,
-        "shutdown_timeout": shutdown_secs,
-    }
-    return Runner(app, **options)
+    return app

@@ -22,6 +22,9 @@ STUDY: Final = "studyInstanceUid"
 FORMAT: Final = "format"
 """The parameter of a query for the list, whatever Accept says; its value is "json"."""
 
+WHOLE: Final = "whole"
+"""The parameter of a query for all envelopes of a study in one ZIP (parts.py); its value is "1"."""
+
 COUNT: Final = "X-Envelopes"
 """The header that counts the envelopes of a study, this one included."""
 
@@ -48,6 +51,19 @@ def wanted_type(request: web.Request, offers: tuple[str, str] = (ZIP, JSON)) -> 
     if given != {"json"}:
         raise HttpError(400, f"{FORMAT} can be json, or be left out")
     return JSON
+
+
+def whole_wanted(request: web.Request) -> bool:
+    """Returns whether one ZIP of all envelopes is wanted. Raises HttpError 400, 406."""
+    given = set(request.query.getall(WHOLE, []))
+    if not given:
+        return False
+    if given != {"1"}:
+        raise HttpError(400, f"{WHOLE} can be 1, or be left out")
+    if FORMAT in request.query:
+        raise HttpError(400, f"{WHOLE} asks for a ZIP, and {FORMAT} for a list: give one of them")
+    negotiate(request, ZIP)
+    return True
 
 
 def list_headers(collection: str, study: str, count: int) -> Mapping[str, str]:

@@ -83,6 +83,12 @@ class Events:
                 return
             self._pending.popleft()
 
+    def close(self) -> None:
+        """Closes the writing end of this process."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
     def _count_lost(self) -> None:
         if self._metrics is not None:
             self._metrics.add(LOST)

@@ -4,22 +4,26 @@
     json_lines.py  the same line as a JSON object
     outlets.py     stderr and the log file; lines that they do not take are dropped and counted
     rates.py       limits of the lines of one event
+    studies.py     how a line names a study
 
 Wanted: an administrator can follow one association or one envelope with grep.
 Guaranteed: no call of a logger raises or waits, whatever it is given. Callers pass identifiers
-only, so that no line names a patient (at `debug` a library's words may).
+only, so that no line names a patient (at `debug` a library's words may, and an upstream's in
+`answer`).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal
 
+from fastjmix.log import studies
 from fastjmix.log.lines import Form, Line, as_text, now
 from fastjmix.log.outlets import LogFile, Outlet, stderr
 from fastjmix.log.rates import Rates
+from fastjmix.log.studies import StudyUids
 
 Format = Literal["text", "json"]
 
@@ -47,14 +51,44 @@ class Logger:
         self._form: Form = as_text
         self._rates = Rates(self._left_out)
         self._outlets: list[Outlet] | None = None
+        self._study_uids: StudyUids = "plain"
 
-    def direct(self, least: int, process: str, form: Form, outlets: list[Outlet]) -> None:
+    def direct(
+        self,
+        least: int,
+        process: str,
+        form: Form,
+        outlets: list[Outlet],
+        study_uids: StudyUids = "plain",
+    ) -> None:
         """Logs to these outlets from now on, and closes those before."""
         before, self._outlets = self._outlets, outlets
         for outlet in before or ():
             outlet.close()
         self._least, self._process, self._form = least, process, form
+        self._study_uids = study_uids
         self._rates = Rates(self._left_out)
+
+    def reopen(self) -> bool:
+        """Opens the log file by its name again, at once or before the next line. Returns False
+        where it could not be opened: the renamed file takes the lines until it can.
+
+        It may be called in a signal handler, which may have interrupted a line.
+        """
+        reopened = [outlet.reopen() for outlet in self._outlets or ()]
+        return all(reopened)
+
+    def study(self, uid: str) -> str | None:
+        """Returns a Study Instance UID as this process's lines show it; None: they show none."""
+        return studies.shown(uid, self._study_uids)
+
+    def studies(self, uids: Sequence[str]) -> str | None:
+        """Returns the studies of one envelope in the same way."""
+        return studies.all_shown(uids, self._study_uids)
+
+    def with_studies(self, text: str) -> str | None:
+        """Returns a text that may hold UIDs in the same way; None: lines show no study."""
+        return studies.replaced(text, self._study_uids)
 
     def debug(self, event: object, **pairs: object) -> None:
         """Logs an event that only a developer needs."""
@@ -106,7 +140,13 @@ class Logger:
 _logger: Final = Logger()
 
 
-def setup(level: str, file: Path | None, process: str, format: Format = "text") -> None:
+def setup(
+    level: str,
+    file: Path | None,
+    process: str,
+    format: Format = "text",
+    study_uids: StudyUids = "plain",
+) -> None:
     """Sends this process's events to stderr and, when given, to `file` (created with mode 0600).
 
     `level` is a key of LEVELS, `process` this process's name. Both outlets have the same format.
@@ -116,8 +156,8 @@ def setup(level: str, file: Path | None, process: str, format: Format = "text") 
     outlets = [stderr()]
     held = None if file is None else LogFile(file)
     if held is not None:
-        outlets.append(Outlet(held.write, held.close))
-    _logger.direct(LEVELS[level], process, _form(format), outlets)
+        outlets.append(Outlet(held.write, held.close, held.reopen))
+    _logger.direct(LEVELS[level], process, _form(format), outlets, study_uids)
     if held is not None:
         held.open()
 

@@ -4,8 +4,9 @@ Guaranteed: a line is one write(2), so that lines of several processes never mix
 and none raises: a line that stderr does not take at once (a full pipe, a stopped terminal), or that
 the disk has no space for, is dropped and counted; the count is the first line that gets through
 again. A file that cannot be opened, or fails, is opened again after REOPEN_SECS. A file that is
-stderr as well gets each line once.
-Still wrong: no rotation of our own; the file is opened for append, so use logrotate's copytruncate.
+stderr as well gets each line once. A file that is opened again by its name (after logrotate has
+renamed it) loses no line: each is in the one file or in the other.
+Still wrong: no rotation of our own (contrib/fastjmix.logrotate shows logrotate's).
 A pipe of another user cannot be opened anew: two processes that write into its last free page at
 the same moment can make one of them wait for its reader.
 """
@@ -39,11 +40,18 @@ Write = Callable[[bytes], int]
 
 
 class Outlet:
-    """One place that lines go to, and how many it did not take. `close` closes what it opened."""
+    """One place that lines go to, and how many it did not take. `close` closes what it opened,
+    `reopen` opens it by its name again."""
 
-    def __init__(self, write: Write, close: Callable[[], object] = lambda: None) -> None:
+    def __init__(
+        self,
+        write: Write,
+        close: Callable[[], object] = lambda: None,
+        reopen: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._write = write
         self.close = close
+        self.reopen = reopen
         self._dropped = 0
 
     def put(self, line: bytes, count_line: Callable[[int], bytes]) -> None:
@@ -71,23 +79,43 @@ class LogFile:
         self._descriptor = -1
         self._is_stderr = False
         self._due = 0.0
+        self._renamed = False
         self._lock = threading.Lock()  # two threads must not open, or close, the same twice
 
     def open(self) -> None:
         """Creates the file (mode 0600) and its directory where they are missing. Raises OSError."""
-        self._due = time.monotonic() + REOPEN_SECS
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
-        self._descriptor = os.open(self._path, flags, 0o600)
-        self._is_stderr = _joined_with_stderr(self._descriptor)
+        with self._lock:
+            self._open()
+
+    def reopen(self) -> bool:
+        """Opens the file by its name again: at once, or before the next line where a line is being
+        written now. Returns False where it could not be opened.
+
+        It may be called in a signal handler, so that it waits for nothing.
+        """
+        self._renamed, self._due = True, 0.0
+        if not self._lock.acquire(blocking=False):
+            return True
+        try:
+            if self._descriptor < 0:
+                self._open()
+            else:
+                self._follow()
+        except OSError:
+            return False
+        finally:
+            self._lock.release()
+        return not self._renamed
 
     def write(self, line: bytes) -> int:
         """Writes a line; opens the file when that is due. Raises OSError."""
         with self._lock:
+            if self._renamed and self._descriptor >= 0:
+                self._follow()
             if self._descriptor < 0:
                 if time.monotonic() < self._due:
                     raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-                self.open()
+                self._open()
             if self._is_stderr:
                 return len(line)
             try:
@@ -101,6 +129,35 @@ class LogFile:
         """Closes the file."""
         with self._lock:
             self._close()
+
+    def _open(self) -> None:
+        self._renamed = False
+        self._due = time.monotonic() + REOPEN_SECS
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
+        self._descriptor = os.open(self._path, flags, 0o600)
+        self._is_stderr = _joined_with_stderr(self._descriptor)
+
+    def _follow(self) -> None:
+        """Leaves the file that was renamed for a new one of the name. Where none can be opened, the
+        renamed one takes the lines, and the next try is due after REOPEN_SECS.
+
+        Where stderr was the file, it becomes the new one: else the renamed file would grow on.
+        """
+        if time.monotonic() < self._due:
+            return
+        before, was_stderr = self._descriptor, self._is_stderr
+        try:
+            self._open()
+        except OSError:
+            self._renamed = True
+            return
+        if was_stderr and not self._is_stderr:
+            with contextlib.suppress(OSError):
+                os.dup2(self._descriptor, STDERR)
+                self._is_stderr = True
+        with contextlib.suppress(OSError):
+            os.close(before)
 
     def _close(self) -> None:
         if self._descriptor >= 0:

@@ -47,7 +47,7 @@ class Conflicts:
             "patient_conflict",
             envelope=self.envelope,
             calling_ae=self.calling_ae,
-            study=self.study_uid,
+            study=log.get().study(self.study_uid),
             instance=instance.sop_instance_uid,
             why="its patient is not the one of the instances before it",
         )

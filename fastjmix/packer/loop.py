@@ -105,7 +105,7 @@ class Packer:
             parts.spill_writer.write(lane)
         elif event == _core.CLOSED:
             parts.senders.association_ended(parts.intake.association)
-        elif event == _core.ROOM:
+        elif event == _core.SPACE_FREED:
             parts.statuses.wake_receiver(lane)
         elif event == _core.FORGOTTEN:
             parts.senders.association_broke_off(lane)

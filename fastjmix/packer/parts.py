@@ -70,7 +70,11 @@ class Parts:
 def connect(
     config: Config, number: int, shared_lanes: SharedLanes, channels: Channels, spool: Spool
 ) -> Parts:
-    """Returns the connected parts of the packer `number`."""
+    """Returns the connected parts of the packer `number`.
+
+    It is longer than other functions: every part is here, after all that it calls. In two functions
+    half of the parts would have to be passed from one to the other.
+    """
     name = f"packer-{number}"
     process = shared_lanes.receivers + number
     lanes, metrics = shared_lanes.passage.lanes, channels.metrics

@@ -239,6 +239,7 @@ class RecoveryQueue:
                 envelope=outcome.ticket.id,
                 instances=outcome.ticket.instances,
                 bytes=outcome.ticket.size_bytes,
+                study=log.get().studies(outcome.ticket.studies),
             )
         # Always: a seal that failed after its last rename has not woken the outbox watcher.
         self._channels.wake_uploader()

@@ -90,6 +90,7 @@ class Sealer:
             instances=ticket.instances,
             bytes=ticket.size_bytes,
             why=why,
+            study=log.get().studies(ticket.studies),
             **envelope.conflicts.log_fields(),
         )
         self._channels.wake_uploader()

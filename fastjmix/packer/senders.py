@@ -147,7 +147,7 @@ class Senders:
             log.get().info(
                 "calling_ae_returns",
                 calling_ae=sending.title,
-                study=envelope.study_uid,
+                study=log.get().study(envelope.study_uid),
                 after_secs=round(arrival.began - left.at, 3),
                 waits_secs=envelope.builder.quiet_secs,
             )

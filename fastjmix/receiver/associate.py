@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from fastjmix import log
 from fastjmix.config import Config
 from fastjmix.dicom.associate_rq import ASSOCIATE_RQ_MAX
-from fastjmix.dicom.association import CONGESTION, LOCAL_LIMIT, Accepted, Rejected
+from fastjmix.dicom.association import CONGESTION, LOCAL_LIMIT, Accepted, Rejected, ae_titles
 from fastjmix.dicom.foreign import foreign_protocol
+from fastjmix.dicom.uid_names import names_of
 from fastjmix.errors import ProtocolError
 from fastjmix.ipc.ingest_rules import tabulate
 from fastjmix.ipc.metrics import Metrics
@@ -98,7 +99,10 @@ class AssociateRequests:
         if buffer[0] != 0x01:
             known = 0x02 <= buffer[0] <= 0x07
             foreign = foreign_protocol(bytes(buffer[:16]))
-            why = f"not an A-ASSOCIATE-RQ but {foreign}" if foreign else "not an A-ASSOCIATE-RQ"
+            why = "not an A-ASSOCIATE-RQ"
+            if foreign is not None:
+                why = f"{why} but {foreign.name}"
+                connection.about["hint"] = foreign.hint
             return Invalid(2 if known else 1, why)
         if len(buffer) < 6:
             return None
@@ -117,6 +121,8 @@ class AssociateRequests:
         try:
             answer = listener.acceptor.answer(request)
         except ProtocolError as problem:
+            called, calling = ae_titles(request)
+            connection.about.update(calling_ae=calling or None, called_ae=called or None)
             return Invalid(problem.reason, problem.message)
         if isinstance(answer, Rejected):
             return self._reject(connection, answer, answer.pdu, answer.why)
@@ -187,6 +193,7 @@ class AssociateRequests:
             called_ae=asked.called_ae,
             peer=connection.peer,
             why=why,
+            endpoint=connection.listener.config.endpoint,
         )
         return Rejection(pdu)
 
@@ -204,10 +211,13 @@ def log_accepted(association: Association) -> None:
         implementation=accepted.peer_implementation,
     )
     if accepted.refused:
+        refused = sorted(set(accepted.refused))
         log.get().warning(
             "contexts_refused",
             association=association.number,
             calling_ae=accepted.calling_ae,
             peer=association.peer,
-            abstract_syntaxes=",".join(sorted(set(accepted.refused))),
+            abstract_syntaxes=",".join(refused),
+            called_ae=accepted.called_ae,
+            names=names_of(refused),
         )

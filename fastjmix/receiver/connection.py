@@ -10,12 +10,13 @@ from __future__ import annotations
 import socket
 import time
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
-from fastjmix._core import Command, PdvScanner
+from fastjmix._core import Command, Head, PdvScanner
 from fastjmix.config import DicomListener, PeerLimits
 from fastjmix.dicom.association import Accepted
 from fastjmix.receiver.listener import Listener
+from fastjmix.receiver.measures import Measures
 from fastjmix.receiver.states import State
 from fastjmix.spool import AssociationFacts
 
@@ -63,13 +64,13 @@ class Pace:
 class Association:
     """One association (Sta6), and the message that is at hand.
 
-    `rules` is the number of its rules (ipc/ingest_rules.py), `facts` what is kept of it. `packer`
+    `rules` is the number of its rules (ipc/ingest_rules.py), `origin` what is kept of it. `packer`
     has the instance at hand, or had the last one. `request` is the request whose response is due;
     `refusal` is its status, Error Comment and Offending Element where the request is refused;
-    `prepared` is its response if the packer gives Success. `response` is the response to be sent,
-    `violation` the reason (PS3.8 Table 9-26) and the words for an A-ABORT. `stored_at` is when it
-    stored its last instance, or began. `answered` counts the messages answered or passed over in
-    this turn.
+    `prepared` is its response if the packer gives Success. `head` is that of its data set, where it
+    is known. `response` is the response to be sent, `violation` the reason (PS3.8 Table 9-26) and
+    the words for an A-ABORT. `stored_at` is when it stored its last instance, or began. `answered`
+    counts the messages answered or passed over in this turn.
     """
 
     number: int
@@ -78,23 +79,29 @@ class Association:
     accepted: Accepted
     scanner: PdvScanner
     rules: int = 0
-    facts: AssociationFacts = NO_FACTS
+    origin: AssociationFacts = NO_FACTS
     packer: int = -1
     request: Command | None = None
     refusal: tuple[int, bytes, int | None] | None = None
     prepared: bytes = b""
+    head: Head | None = None
     response: bytes = b""
     violation: tuple[int, str] = (0, "")
-    stored: int = 0
     stored_at: float = field(default_factory=time.monotonic)
-    refused: int = 0
     answered: int = 0
     pace: Pace = field(default_factory=Pace)
+    measures: Measures = field(default_factory=Measures)
 
     @property
     def is_between_messages(self) -> bool:
         """True when no message is arriving, and no response is due."""
         return self.request is None and not self.scanner.midway
+
+    def facts(self) -> dict[str, Any]:
+        """Returns what was measured so far (measures.py)."""
+        return self.measures.facts(
+            time.monotonic(), self.scanner.largest_pdu, self.listener.max_pdu
+        )
 
 
 @dataclass(slots=True, eq=False)
@@ -102,7 +109,8 @@ class Connection:
     """One peer's connection.
 
     `deadline` is when the wait that the state implies is over. `received` holds the first bytes of
-    an A-ASSOCIATE-RQ (Sta2), `outgoing` what the kernel has not taken yet.
+    an A-ASSOCIATE-RQ (Sta2), `outgoing` what the kernel has not taken yet. `about` has what the log
+    says of a peer that is ended before it has an association.
     """
 
     socket: socket.socket
@@ -115,3 +123,4 @@ class Connection:
     association: Association | None = None
     received: bytearray = field(default_factory=bytearray)
     outgoing: bytearray = field(default_factory=bytearray)
+    about: dict[str, str | None] = field(default_factory=dict)

@@ -15,6 +15,7 @@ from typing import Final
 from fastjmix.dicom.association import RELEASE_RP
 from fastjmix.ipc.metrics import Metrics
 from fastjmix.receiver.connection import ANSWERS_A_TURN, Association, Connection
+from fastjmix.receiver.measures import BETWEEN, DISK, INSIDE, PACKER, WORK
 from fastjmix.receiver.messages import Messages, Need
 from fastjmix.receiver.poller import Poller
 from fastjmix.receiver.states import Event, State
@@ -48,14 +49,15 @@ class DataTransfer:
 
     def begin(self, connection: Connection, association: Association, rest: bytes) -> None:
         """Begins with the bytes that came behind the A-ASSOCIATE-RQ."""
-        self._await_peer(connection)
+        now = time.monotonic()
+        self._await_peer(connection, now)
         scanner = association.scanner
         if rest:
             scanner.reserve(len(rest))[:] = rest
             scanner.commit(len(rest))
             if not self._advance(connection, association, scanner.scan()):
                 return
-        self._settle(connection, association)
+        self._settle(connection, association, now)
 
     def receive(self, connection: Connection) -> None:
         """Takes what the socket has, piece by piece, so that the packer can begin."""
@@ -65,6 +67,8 @@ class DataTransfer:
             if self._busy is not None and self._busy.state is State.OPEN:
                 self._poller.note_company()
             self._busy = connection
+        if connection not in self._upper_layer.awaiting_status:
+            association.measures.wake(self._poller.now)
         scanner = association.scanner
         for _ in range(FINDINGS):
             found = scanner.receive(connection.socket.fileno(), RECEIVE_BYTES, BURST)
@@ -75,13 +79,17 @@ class DataTransfer:
                 return
             if scanner.drained or scanner.blocked or connection.outgoing or association.answered:
                 break
+        now = time.monotonic()
         if connection not in self._upper_layer.awaiting_status:
-            self._await_peer(connection)
-        self._settle(connection, association)
+            self._await_peer(connection, now)
+        self._settle(connection, association, now)
 
     def flush(self, connection: Connection) -> None:
         """Sends what is left of the responses; when all are sent, the next messages follow."""
-        if self._upper_layer.flush(connection) and connection not in self._upper_layer.paused:
+        upper = self._upper_layer
+        if upper.flush(connection) and connection not in upper.paused:
+            if connection not in upper.awaiting_status and connection.association is not None:
+                connection.association.measures.wake(self._poller.now)
             self._go_on(connection)
 
     def grant(self, connection: Connection) -> None:
@@ -89,11 +97,13 @@ class DataTransfer:
         association = connection.association
         assert association is not None
         del self._upper_layer.awaiting_status[connection]
-        self._await_peer(connection)
+        now = time.monotonic()
+        association.measures.wake(now)
+        self._await_peer(connection, now)
         if not self._upper_layer.send(connection, self._messages.granted(association)):
             return
         if connection.outgoing:
-            self._settle(connection, association)
+            self._settle(connection, association, now)
         else:
             self._go_on(connection)
 
@@ -101,7 +111,10 @@ class DataTransfer:
         """Reads again: there is room in the lane, or it is the peer's next turn."""
         self._upper_layer.resume(connection)
         if connection not in self._upper_layer.awaiting_status:
-            self._await_peer(connection)
+            assert connection.association is not None
+            now = time.monotonic()
+            connection.association.measures.wake(now)
+            self._await_peer(connection, now)
         if not connection.outgoing:
             self._go_on(connection)
 
@@ -110,7 +123,7 @@ class DataTransfer:
         association = connection.association
         assert association is not None
         if self._advance(connection, association, association.scanner.scan()):
-            self._settle(connection, association)
+            self._settle(connection, association, time.monotonic())
 
     def _advance(self, connection: Connection, association: Association, found: int) -> bool:
         """Handles messages until one needs something that is not there, or ends the association."""
@@ -142,16 +155,22 @@ class DataTransfer:
             reason, why = association.violation
             self._upper_layer.abort(connection, PROVIDER, reason, why, event)
 
-    def _settle(self, connection: Connection, association: Association) -> None:
+    def _settle(self, connection: Connection, association: Association, now: float) -> None:
         """Decides what an association waits for, after its messages were handled."""
         scanner = association.scanner
+        cause = INSIDE
         if scanner.blocked or scanner.stalled or association.answered >= ANSWERS_A_TURN:
+            cause = PACKER if scanner.blocked or scanner.stalled else WORK
             self._upper_layer.pause(connection, scanner)
         elif association.is_between_messages and not connection.outgoing:
-            connection.deadline = time.monotonic() + connection.limits.network_timeout_secs
+            cause = BETWEEN
+            connection.deadline = now + connection.limits.network_timeout_secs
             if self._upper_layer.draining:
                 self._upper_layer.abort(connection, PROVIDER, 0, "shutting down")
+        if connection in self._upper_layer.awaiting_status:
+            cause = DISK
+        association.measures.wait(cause, now)
         association.answered = 0
 
-    def _await_peer(self, connection: Connection) -> None:
-        connection.deadline = time.monotonic() + connection.limits.dimse_timeout_secs
+    def _await_peer(self, connection: Connection, now: float) -> None:
+        connection.deadline = now + connection.limits.dimse_timeout_secs

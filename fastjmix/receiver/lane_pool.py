@@ -87,7 +87,7 @@ class LanePool:
         for packer in range(
             self._shared_lanes.receivers, self._shared_lanes.receivers + self._shared_lanes.packers
         ):
-            if self._lanes.ring(packer, index):
+            if self._lanes.mark(packer, index):
                 self._shared_lanes.wake_up(packer)
 
     @property

@@ -36,6 +36,7 @@ from fastjmix.dicom.association import PADDING, Context, is_storage, is_uid
 from fastjmix.dicom.dataset import file_meta_prefix
 from fastjmix.dicom.dimse import Status
 from fastjmix.dicom.refusals import why_malformed, why_uids, why_unreadable
+from fastjmix.dicom.uid_names import name_of
 from fastjmix.failpoints import reach
 from fastjmix.ipc.metrics import Metrics
 from fastjmix.ipc.shared_lanes import SharedLanes
@@ -123,7 +124,7 @@ class Messages:
             return scanner.scan() if association.answered < ANSWERS_A_TURN else MORE
         if request.message_id < 0 or request.data_set_type < 0:
             return _violation(association, "a command set without Message ID or Data Set Type")
-        association.request = request
+        association.request, association.head = request, None
         listener = association.listener
         association.refusal = _refusal(request, context, tolerant=listener.tolerate_uids)
         if request.data_set_type == dimse.NO_DATA_SET:
@@ -142,7 +143,7 @@ class Messages:
         """Gives the instance its packer, now that the data set's head is known, or refuses it."""
         assert association.request is not None
         scanner = association.scanner
-        head = scanner.head
+        association.head = head = scanner.head
         problem = _mismatch(association.request, head)
         if problem is not None and problem[0] is Status.MISSING_UID:
             tolerant = association.listener.tolerate_uids
@@ -250,7 +251,7 @@ class Messages:
         return prepared or _encoded(association, request, status, comment, offending)
 
     def _count(self, association: Association) -> None:
-        association.stored += 1
+        association.measures.count_stored(association.scanner.data_bytes)
         association.stored_at = time.monotonic()
         self._metrics.add("instances_received_total")
         self._metrics.add("instance_bytes_total", association.scanner.data_bytes)
@@ -274,10 +275,14 @@ class Messages:
             "status": f"{status:04X}H",
             "why": comment.decode("latin-1"),
             "sop_instance": _shown(request.sop_instance_uid),
-            "sop_class": _shown(request.sop_class_uid),
+            "sop_class": (sop_class := _shown(request.sop_class_uid)),
+            "called_ae": association.accepted.called_ae,
+            "sop_class_name": sop_class and name_of(sop_class),
         }
         if request.field == dimse.C_STORE_RQ:
-            association.refused += 1
+            study = association.head.study_instance_uid if association.head is not None else b""
+            of["study"] = self._log.study(study.decode("latin-1"))
+            association.measures.count_refused(status)
             self._metrics.add("instances_refused_total")
             self._log.warning("instance_refused", **of)
         else:

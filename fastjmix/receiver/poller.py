@@ -30,13 +30,14 @@ senders and packers: 4 storescu on two cores take up to 1.2 times as long (ARCHI
 
 
 class Poller:
-    """The waits of one receiver. `number` is its process number; `epoll` watches its sockets."""
+    """The waits of one receiver. `number` is its process number; `epoll` watches its sockets; `now`
+    is when the last wait was over, in monotonic seconds."""
 
     def __init__(self, lanes: Lanes, number: int) -> None:
         self.epoll = select.epoll()
         self._lanes = lanes
         self._number = number
-        self._last_event = 0.0
+        self.now = self._last_event = 0.0
         self._shared_at = 0.0
 
     def note_company(self) -> None:
@@ -45,7 +46,9 @@ class Poller:
 
     def idle(self, secs: float) -> list[tuple[int, int]]:
         """Returns the events of the sockets when there are some, without spinning. -1: no limit."""
-        return self.epoll.poll(secs)
+        events = self.epoll.poll(secs)
+        self.now = time.monotonic()
+        return events
 
     def wait(
         self,
@@ -58,10 +61,10 @@ class Poller:
         """
         alone = self._last_event - self._shared_at >= ALONE_SECS
         if awaiting_status and alone and await_grants([*awaiting_status], GRANT_TURNS) >= 0:
-            self._last_event = time.monotonic()
+            self.now = self._last_event = time.monotonic()
             return []
         events = self.epoll.poll(0)
-        now = time.monotonic()
+        self.now = now = time.monotonic()
         if events:
             self._last_event = now
             return events
@@ -75,5 +78,5 @@ class Poller:
             events = self.epoll.poll(max(until - now, 0))
         finally:
             self._lanes.rouse(self._number)
-        self._last_event = time.monotonic()
+        self.now = self._last_event = time.monotonic()
         return events

@@ -23,6 +23,7 @@ from fastjmix.receiver.connection import GRANT_SECS, Association, Connection
 from fastjmix.receiver.half_open import HalfOpen
 from fastjmix.receiver.lane_pool import LanePool
 from fastjmix.receiver.listener import CLOSING_MAX, Listener, set_options
+from fastjmix.receiver.measures import log_pairs
 from fastjmix.receiver.peer_log import PeerLog
 from fastjmix.receiver.states import TRANSITIONS, Event, State
 
@@ -103,14 +104,17 @@ class UpperLayer:
         association, connection.association = connection.association, None
         assert association is not None
         self._metrics.add("associations_open", -1)
+        facts = association.facts()
         self._log.info(
             "association_ended",
             association=association.number,
             calling_ae=association.accepted.calling_ae,
             peer=association.peer,
             how=how,
-            stored=association.stored,
-            refused=association.refused or None,
+            stored=facts["stored"],
+            refused=facts["refused"] or None,
+            called_ae=association.accepted.called_ae,
+            **log_pairs(facts),
         )
         self.awaiting_status.pop(connection, None)
         if connection in self.paused:
@@ -189,7 +193,7 @@ class UpperLayer:
         self.paused[connection] = scanner
         if connection not in self.awaiting_status:
             connection.deadline = time.monotonic() + GRANT_SECS
-        scanner.starve()
+        scanner.request_space()
         self._epoll.modify(connection.socket.fileno(), 0)
 
     def resume(self, connection: Connection) -> None:
@@ -205,7 +209,13 @@ class UpperLayer:
         """Sends an A-ABORT (PS3.8 Table 9-26), and awaits the close (AA-1, AA-8)."""
         self._metrics.add("associations_aborted_total")
         if connection.association is None:
-            self._peers.warning("connection_aborted", peer=connection.peer, why=why)
+            self._peers.warning(
+                "connection_aborted",
+                peer=connection.peer,
+                why=why,
+                endpoint=connection.listener.config.endpoint,
+                **connection.about,
+            )
         self.send_last(connection, event, abort_pdu(source, reason), f"aborted: {why}")
 
     def send_last(self, connection: Connection, event: Event, pdu: bytes, how: str = "") -> None:

@@ -26,12 +26,15 @@ and the meaning of what a crash leaves in each:
                                uploader or API, unless its id is in building/: then it is being
                                taken in, or the seal is done again, to the same bytes. An archive
                                alone, or with a ticket that cannot be read, waits for a person.
+       outbox/<id>.hold        a person has put the envelope on hold: it is not sent until that file
+                               is gone. Without its archive it is deleted at the next start.
     S3 sent/<id>.zip           delivered; the ticket beside it holds the receipt. The receipt is
                                durable before the archive moves: a receipt in sent/ whose archive is
                                still in outbox/ is finished by the next uploader, without a second
                                upload; one without any archive is left by retention, and deleted.
     S4 rejected/<id>.zip       refused for good, or damaged (perhaps only the damaged bytes:
                                its .json says which). Kept for a person; never deleted here.
+                               A person may have it moved back to S2.
                                Also an archive whose name in S3 or S4 is taken, under another id;
                                "envelope" in its refusal is its own.
        */<process>-<uuid>.new  a file being made, to be renamed: deleted by the next process of
@@ -49,6 +52,8 @@ Names are made here, never taken from a peer. Directories are 0700, files 0600. 
 HTTP and no DICOM in it.
 
     states.py       Spool: every step between the directories
+    standing.py     where an envelope stands: its state, since when, and why
+    tally.py        how many envelopes are in each state
     outbox_listing.py  the envelopes that wait in outbox/, by age
     directories.py  the directories under the storage path
     drafts.py       S1: the drafts in building/, new ones and those left by a crash
@@ -59,6 +64,7 @@ HTTP and no DICOM in it.
     drop.py         deletes a draft
     sweep.py        the unfinished work of a process that ended: cut_off_moves.py ends its moves,
                     findings.py collects what is foreign or cannot be read
+    holds.py        outbox/<id>.hold
     retention.py    keeps sent/ within its bounds
     draft.py        Draft, Leftover: S1; spill.py: an instance that is larger than its lane
     linked.py       does a path still lead to an open file?
@@ -71,6 +77,7 @@ HTTP and no DICOM in it.
     remembered.py   <root>/upstreams.json, <root>/calling_aes.json: hints that survive a restart
     calling_aes.py  which calling AE titles come back for a study
     free_space.py   free bytes and inodes: two marks of each
+    conditions.py   what to warn of before instances come
     files.py        writes all bytes, or raises
 
 Still wrong: a spool on a file system without atomic rename (some network mounts) is not detected.

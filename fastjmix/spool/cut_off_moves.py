@@ -68,14 +68,16 @@ class CutOffMoves:
         waiting = self._spool.path("outbox", envelope_id)
         if is_id(envelope_id) and is_file(waiting):
             ticket = self._spool.ticket("outbox", envelope_id)
-            if ticket.unended() == replace(there.unended(), id=envelope_id):
+            if ticket.requeued_after(there):
+                record.unlink()
+            elif ticket.unended() == replace(there.unended(), id=envelope_id):
                 rename_synced(waiting, record.with_suffix(".zip"), durable=self._spool.durable)
         elif state == "sent" and there.receipt is not None:
             record.unlink()  # retention had begun with it
 
     def _sealed(self, directory: Path) -> dict[str, set[str]]:
         """Ids of archives ("zip") and of records ("json") in a directory."""
-        found: dict[str, set[str]] = {"zip": set(), "json": set()}
+        found: dict[str, set[str]] = {"zip": set(), "json": set(), "hold": set()}
         for entry in self._findings.entries(directory):
             ours = names.sealed(entry.name)
             # Any file with an archive's name occupies its place.

@@ -192,6 +192,7 @@ class Drafts:
             size_bytes=file.lstat().st_size,
             sealed_at=time.time(),
             origin="recovery",
+            studies=(leftover.recipe.study,) if leftover.recipe.study else (),
             refusal={"why": f"damaged: {why}"},
         )
         move.put(self._spool, file, "rejected", ticket)

@@ -98,6 +98,28 @@ class Marks(NamedTuple):
     hard: int
 
 
+class Measured(NamedTuple):
+    """Free and total bytes, and their marks; the same of inodes, without marks where the file
+    system has no number of them."""
+
+    free: int
+    total: int
+    marks: Marks
+    free_inodes: int
+    total_inodes: int
+    inode_marks: Marks | None
+
+
+class Margin(NamedTuple):
+    """What is free of a resource, how much of it seals will take, and the marks: the soft one is
+    compared with what is free, the hard one with what of that is not reserved."""
+
+    free: int
+    reserved: int
+    soft: int
+    hard: int
+
+
 class FreeSpace:
     """Free space on the file system of `root`. `soft` and `hard` are bytes; None: the defaults.
 
@@ -117,6 +139,8 @@ class FreeSpace:
         self._measured_at = 0.0
         self._free = 0
         self._inodes = 0
+        self._total = 0
+        self._total_inodes = 0
         self._marks = Marks(0, 0)
         self._inode_marks: Marks | None = None
         self._written = 0
@@ -145,7 +169,8 @@ class FreeSpace:
         found = os.statvfs(self._root)
         self._free = found.f_bavail * found.f_frsize
         self._inodes = found.f_favail
-        size = found.f_blocks * found.f_frsize
+        self._total = size = found.f_blocks * found.f_frsize
+        self._total_inodes = found.f_files
         soft, hard = self._given
         self._marks = Marks(
             int(min(SOFT_RESERVE[0], SOFT_RESERVE[1] * size)) if soft is None else soft,
@@ -170,6 +195,22 @@ class FreeSpace:
         names = ("storage_files_total", "inodes_reserved", "outbox_envelopes")
         made, reserved, waiting = self._count(*names)
         return self._inodes - (made - self._made) - reserved - waiting * WAITING_INODES
+
+    def measured(self) -> Measured:
+        """Returns what is free now, and the marks. Raises OSError."""
+        free, inodes = self._bytes(), self._files()
+        return Measured(
+            free, self._total, self._marks, inodes, self._total_inodes, self._inode_marks
+        )
+
+    def margins(self) -> dict[str, Margin]:
+        """Returns what is free of "space" and, where the file system counts them, of "inodes".
+        Raises OSError."""
+        reserved = sum(self._count("bytes_reserved"))
+        found = {"space": Margin(self._bytes(), reserved, *self._marks)}
+        if self._inode_marks is not None:
+            found["inodes"] = Margin(self._files(), 0, *self._inode_marks)
+        return found
 
     # -- the marks -------------------------------------------------------------------------------
 

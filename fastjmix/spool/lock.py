@@ -71,6 +71,23 @@ def join(root: Path, run: str) -> int:
     return lock
 
 
+def holder(root: Path) -> int | None:
+    """Returns the process that took the lock of a directory, without touching the lock; None where
+    nobody holds it, or the kernel's list (proc(5), /proc/locks) does not show the process.
+    """
+    try:
+        found = (root / LOCK).stat()
+        lines = Path("/proc/locks").read_text("ascii").splitlines()
+    except OSError:
+        return None
+    device = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+    for fields in map(str.split, lines):
+        # "1: FLOCK ADVISORY WRITE 708 00:13:11156 0 EOF"; a waiting process has "->" before FLOCK
+        if fields[1] == "FLOCK" and fields[5] == device and int(fields[4]) > 0:
+            return int(fields[4])
+    return None
+
+
 def _locked(lock: int, how: int) -> bool:
     try:
         fcntl.flock(lock, how | fcntl.LOCK_NB)

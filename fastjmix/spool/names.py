@@ -12,7 +12,7 @@ from typing import Final
 
 from fastjmix.jmix.ids import PATTERN
 
-_sealed = re.compile(rf"({PATTERN})\.(zip|json)")
+_sealed = re.compile(rf"({PATTERN})\.(zip|json|hold)")
 _unfinished = re.compile(rf"(?:([a-z]+(?:-[0-9]{{1,4}})?)-)?({PATTERN})\.(new|upload|spill|draft)")
 
 ARCHIVE: Final = "envelope.zip"
@@ -42,7 +42,8 @@ of file in a draft has to be named here. (The two with .new are an earlier versi
 
 
 def sealed(name: str) -> tuple[str, str] | None:
-    """Returns (id, "zip" or "json") of an archive's or a record's name; None for another."""
+    """Returns (id, "zip", "json" or "hold") of an archive's, a record's or a hold's name; None for
+    another."""
     found = _sealed.fullmatch(name)
     return (found[1], found[2]) if found else None
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 import uuid
 from collections.abc import Callable
 from functools import partial
@@ -27,6 +28,9 @@ from fastjmix.spool.reading import read_small
 from fastjmix.spool.rename import rename_new
 
 PROBE: Final = b"fastjmix was here"
+
+CHECK: Final = "check"
+"""The owner of the files of `try_out`: the next start deletes what a kill has left of them."""
 
 PASSING: Final = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT})
 """Failures of the storage that may pass without a person. A start does not end for them, nor for
@@ -149,16 +153,36 @@ def check(spool: Directories) -> None:
 def probe(spool: Directories) -> None:
     """Writes, syncs, renames and reads back a small file, as a promise needs it. Raises OSError."""
     name = f"{spool.owner}-{uuid.uuid4()}.new"
-    here, there = spool.building / name, spool.outbox / name
+    _prove(spool.building / name, spool.outbox / name, durable=spool.durable)
+
+
+def try_out(root: Path) -> float:
+    """Takes the same steps in a storage directory that another fastjmix may be using, durably.
+    Returns the seconds that they took. Raises OSError.
+
+    Where building/ and outbox/ are not there yet, it takes them in `root` itself.
+    """
+    spool = Directories(root, create=False)
+    here, there = spool.building, spool.outbox
+    if not (here.is_dir() and there.is_dir()):
+        here = there = root
+    names = (f"{CHECK}-{uuid.uuid4()}.new" for _ in range(2))
+    started = time.perf_counter()
+    _prove(here / next(names), there / next(names), durable=True)
+    return time.perf_counter() - started
+
+
+def _prove(here: Path, there: Path, *, durable: bool) -> None:
+    """Writes `here`, renames it to `there`, reads it back, and deletes it. Raises OSError."""
     try:
         with here.open("xb") as file:
             file.write(PROBE)
             file.flush()
-            if spool.durable:
+            if durable:
                 os.fdatasync(file.fileno())
         rename_new(here, there)
-        if spool.durable:
-            sync_directory(spool.outbox)
+        if durable:
+            sync_directory(there.parent)
         if read_small(there, len(PROBE) + 1) != PROBE:
             raise OSError(errno.EIO, "what was written reads differently", str(there))
     finally:

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from fastjmix import log
-from fastjmix.errors import StorageFull, storage_error
+from fastjmix.errors import DamagedTicket, StorageFull, storage_error
+from fastjmix.failpoints import reach
 from fastjmix.spool import move, prepare
 from fastjmix.spool.directories import SEALED_STATES, Directories, State
 from fastjmix.spool.drafts import Drafts
@@ -137,16 +138,18 @@ class Spool(Directories):
                     return state, path
         return None
 
-    def open_served(self, envelope_id: str) -> BinaryIO | None:
-        """Opens an archive in outbox/ or sent/; None when there is none. Raises OSError.
+    def open_sealed(self, envelope_id: str) -> tuple[State, BinaryIO] | None:
+        """Opens an archive in outbox/, sent/ or rejected/, and says in which; None when there is
+        none. Raises OSError.
 
         The open file stays whole wherever the archive is moved.
         """
-        states: tuple[State, ...] = ("sent", "outbox", "sent")  # it may be moved meanwhile
+        # It may be moved meanwhile, and from rejected/ back to outbox/, too.
+        states: tuple[State, ...] = ("sent", "outbox", "rejected", "sent", "outbox", "sent")
         problem: OSError | None = None
         for state in states:
             try:
-                return open_archive(self.path(state, envelope_id))
+                return state, open_archive(self.path(state, envelope_id))
             except FileNotFoundError:
                 continue
             except OSError as found:
@@ -180,6 +183,27 @@ class Spool(Directories):
         """Moves S2 → S4, with the refusal beside it. Raises OSError, DamagedTicket."""
         ticket = self.ticket("outbox", envelope_id)
         move.move(self, "rejected", replace(ticket, refusal=refusal))
+
+    def requeue(self, envelope_id: str) -> None:
+        """Moves S4 → S2, without the refusal. The archive may be refused again.
+
+        Raises FileNotFoundError when it is not in rejected/ with its record, FileExistsError when
+        its name is taken in outbox/, OSError, DamagedTicket. A crash in the middle undoes it,
+        or leaves the refusal, which the next sweep deletes.
+        """
+        ticket = self.ticket("rejected", envelope_id)
+        archive = self.path("rejected", envelope_id)
+        archive.lstat()
+        if (other := (ticket.refusal or {}).get("envelope", envelope_id)) != envelope_id:
+            raise DamagedTicket(
+                f"rejected/{envelope_id}.zip is a second archive of envelope {other}",
+                "Look at both, and delete one by hand.",
+            )
+        move.publish(self, archive, ticket.requeued(), durable=self.durable)
+        reach("requeue.published")
+        (self.rejected / f"{envelope_id}.json").unlink(missing_ok=True)
+        if self.durable:
+            sync_directory(self.rejected)
 
     def withdraw(self, envelope_id: str) -> None:
         """Deletes an envelope in outbox/ that was never promised to anyone. Raises OSError."""

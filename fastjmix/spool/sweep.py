@@ -23,6 +23,7 @@ from fastjmix.spool.draft import Leftover
 from fastjmix.spool.drafts import Drafts
 from fastjmix.spool.drop import remove_draft
 from fastjmix.spool.findings import Findings
+from fastjmix.spool.holds import Holds
 from fastjmix.spool.reading import is_file, read_small
 from fastjmix.spool.recipe import Recipe
 
@@ -44,6 +45,8 @@ class Sweep:
         self._unfinished(None)
         self._drafts_without_recipe()
         CutOffMoves(self._spool, self._findings).end()
+        with self._findings.about(self._spool.outbox):
+            Holds(self._spool).remove_without_archive()
         self._foreign_records()
         self._findings.log_foreign()
         self._findings.log_failures()

@@ -6,6 +6,7 @@ Guaranteed: `load` reads what `dump` writes, and no other file.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -28,6 +29,10 @@ SECONDS_MAX: Final = 253_402_300_799
 """The end of the year 9999, in Unix seconds: the last moment for which a date can be written."""
 
 
+REQUEUED: Final = "requeued-"
+"""How the origin of an envelope begins that was moved back from rejected/."""
+
+
 def _text(value: object) -> bool:
     return isinstance(value, str)
 
@@ -36,7 +41,8 @@ def _count(value: object) -> bool:
     return type(value) is int and 0 <= value < NUMBER_MAX
 
 
-def _moment(value: object) -> bool:
+def is_moment(value: object) -> bool:
+    """Returns True for a time in Unix seconds that fastjmix may write."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return number and math.isfinite(value) and 0 <= value <= SECONDS_MAX  # type: ignore[arg-type,operator]
 
@@ -54,7 +60,7 @@ CHECKS: Final[Mapping[str, Callable[[object], bool]]] = {
     "calling_ae": _text,
     "instances": _count,
     "size_bytes": _count,
-    "sealed_at": _moment,
+    "sealed_at": is_moment,
     "origin": _text,
     "crc32": lambda value: value is None or (type(value) is int and 0 <= value < 1 << 32),
     "receipt": _answer,
@@ -131,6 +137,19 @@ class Ticket:
                 "A record and its archive have the id in it as their name.",
             )
         return ticket
+
+    def requeued(self) -> Ticket:
+        """Returns the ticket with which a rejected envelope goes back to outbox/.
+
+        A process that waited for the outcome has had it. `origin` is made unique, so that the
+        refusal which this ticket replaces can be distinguished from a later one.
+        """
+        origin = f"{REQUEUED}{time.time_ns()}"
+        return replace(self.unended(), ack="stored", origin=origin)
+
+    def requeued_after(self, record: Ticket) -> bool:
+        """Returns True when the envelope was moved back after this record of its refusal."""
+        return self.origin.startswith(REQUEUED) and self.origin != record.origin
 
     def about(self, other: Ticket) -> bool:
         """Returns True when both describe the same archive, and both have the same kind of end."""

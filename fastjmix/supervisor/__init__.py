@@ -3,7 +3,7 @@
 loop.py           starts, watches, restarts, drains
 shared.py         what the children share: listening sockets, lanes, descriptors
 children.py       the children: forked, collected, started again
-signals.py        SIGTERM, SIGINT, SIGHUP
+signals.py        SIGTERM, SIGINT, SIGHUP, SIGUSR1
 sockets.py        opens the listening sockets
 configuration.py  reads the configuration in a child; secrets go to two processes only
 memory.py         how much memory there is, and how many associations fit in it

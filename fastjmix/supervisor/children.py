@@ -50,10 +50,12 @@ class Stage(IntEnum):
     RECEIVE = 0
     PACK = 1
     SERVE = 2
-    UPLOAD = 3  # last: packers and API may wait for its outcomes
+    UPLOAD = 3  # after these: packers and API may wait for its outcomes
+    RECORD = 4  # last: it writes down what the others did until they ended
 
 
 OOM_SCORES: Final[Mapping[Stage, int]] = {
+    Stage.RECORD: 800,
     Stage.SERVE: 700,
     Stage.UPLOAD: 500,
     Stage.RECEIVE: 250,
@@ -62,10 +64,10 @@ OOM_SCORES: Final[Mapping[Stage, int]] = {
 """Added to the supervisor's oom_score_adj, in thousandths of the memory limit. The kernel adds this
 to the memory that a process has mapped, and kills the process with the highest sum. Without the
 supervisor everything ends. Without a packer its open envelopes must be recovered; without a
-receiver associations break; without the uploader delivery waits; without the API queries do.
-Receivers and packers map the lanes, which their death does not free: so the other two have far
-higher scores. A program beside fastjmix that has most of the machine's memory is still killed
-first."""
+receiver associations break; without the uploader delivery waits; without the API queries do;
+without the ledger's process its events wait. Receivers and packers map the lanes, which their death
+does not free: so the other three have far higher scores. A program beside fastjmix that has most of
+the machine's memory is still killed first."""
 
 
 @dataclass(slots=True, eq=False)
@@ -183,6 +185,13 @@ class Children:
         """Returns True while a child of that stage has not ended."""
         return any(child.pid for child in self._children if child.stage == stage)
 
+    def reopen_logs(self) -> None:
+        """Lets every child open the log file by its name again (SIGUSR1)."""
+        for child in self._children:
+            if child.pid:
+                with contextlib.suppress(OSError):  # it has ended, and is collected soon
+                    os.kill(child.pid, signal.SIGUSR1)
+
     def kill(self, stage: Stage | None) -> None:
         """Sends SIGKILL to the children of a stage, or (None) of all stages."""
         for child in self._children:
@@ -200,6 +209,8 @@ def _run(child: Child, parent: int, settings: LogSettings, unwanted: Iterable[in
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)  # the parent ends its children in order
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGUSR1, lambda *_: log.get().reopen())
+        signal.siginterrupt(signal.SIGUSR1, False)  # compiled code calls the kernel without a loop
         _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         _LIBC.prctl(PR_SET_NAME, child.name.encode())
         _LIBC.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
@@ -209,7 +220,9 @@ def _run(child: Child, parent: int, settings: LogSettings, unwanted: Iterable[in
             os.close(descriptor)
         _raise_oom_score(OOM_SCORES[child.stage])
         try:
-            log.setup(settings.level, settings.file, child.name, settings.format)
+            log.setup(
+                settings.level, settings.file, child.name, settings.format, settings.study_uids
+            )
         except OSError as problem:
             log.get().error("log_file_failed", file=settings.file, why=problem.strerror)
         child.start()

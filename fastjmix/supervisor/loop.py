@@ -7,6 +7,7 @@ grows (children.py). No error of a log, a fork, a counter or a clock ends this l
 SIGINT drains receivers, then packers, then the rest, and exits 0; a second SIGINT ends everything
 at once, and the next start recovers what was promised. There are as many lanes as the memory limit
 has room for (memory.py).
+SIGUSR1 and SIGHUP open the log file again, in every process.
 Still wrong: the configuration is read once; a change needs a restart (SIGHUP says so in the log).
 """
 
@@ -19,6 +20,7 @@ import importlib
 import os
 import resource
 import select
+import signal
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -30,6 +32,7 @@ from fastjmix._version import __version__
 from fastjmix.config import Config, storage_path
 from fastjmix.errors import PlatformError
 from fastjmix.spool import Spool
+from fastjmix.spool.conditions import storage_warnings
 from fastjmix.supervisor import memory
 from fastjmix.supervisor.address_space import save_address_space
 from fastjmix.supervisor.children import Children, Stage
@@ -94,7 +97,7 @@ class Supervisor:
         while not self._signals.stop:
             self._children.start_due()
             self._attend(poll, self._children.wait_secs())
-            self._answer_hangups()
+            self._answer_signals()
         self._log.info("stopping", grace_secs=self._config.runtime.grace_secs)
         return self._drain_in_order(poll)
 
@@ -129,7 +132,7 @@ class Supervisor:
         config = self._config
         if config.ignored:
             self._log.info("configuration_ignored", keys=", ".join(config.ignored))
-        for warning in config.warnings:
+        for warning in (*config.warnings, *storage_warnings(config)):
             self._log.warning("configuration_warning", what=warning)
         if failpoints.ARMED:
             self._log.warning("failpoints_armed", points=failpoints.ARMED)
@@ -163,13 +166,30 @@ class Supervisor:
             "listening": listening,
         }
 
-    def _answer_hangups(self) -> None:
-        """Logs that SIGHUP changes nothing. Administrators send it by habit, and a closed terminal
-        does.
+    def _answer_signals(self) -> None:
+        """Opens the log file again after SIGUSR1 or SIGHUP, in every process. Logs that SIGHUP
+        changes nothing else. Administrators send it by habit, and a closed terminal does.
         """
+        rotate = self._signals.take_rotation()
+        hangups = 0
         while self._signals.take_hangup():
+            hangups += 1
+        if rotate or hangups:
+            self._reopen_log()
+        for _ in range(hangups):
             hint = "the configuration is read at the start only: restart fastjmix to apply it"
             self._log.warning("not_reloaded", hint=hint)
+
+    def _reopen_log(self) -> None:
+        file = self._config.log.file
+        if file is None:
+            return
+        self._children.reopen_logs()
+        if self._log.reopen():
+            self._log.info("log_file_reopened", file=file)
+        else:
+            hint = "the renamed file takes the lines until this one can be opened"
+            self._log.error("log_file_failed", file=file, hint=hint)
 
     def _drain_in_order(self, poll: select.poll) -> int:
         """Ends the children, one stage after the other; returns the exit code."""
@@ -219,11 +239,17 @@ def run(path: Path, ready: Ready | None = None) -> int:
     Raises ConfigError, PlatformError (ports, memory, kernel) and SpoolError before anything is
     started.
     """
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # logrotate may send it at any moment
     os.umask(0o077)  # patients' images, whichever process makes the file
     save_address_space()
     config, secrets = read(path)
     # Before the log file is made: its directory may be, or be below, the storage's.
-    create = storage_path.require(config.storage_dir, config.create_storage, config.source)
+    create = storage_path.require(
+        config.storage_dir,
+        config.create_storage,
+        config.source,
+        require_mount=config.require_mount,
+    )
     _begin_log(config)
     _raise_descriptor_limit()
     spool = Spool(config.storage_dir, durable=_any_durable(config), create=create)
@@ -233,7 +259,8 @@ def run(path: Path, ready: Ready | None = None) -> int:
 def _begin_log(config: Config) -> None:
     """Opens the log. Raises PlatformError where the configured path cannot hold a log file."""
     try:
-        log.setup(config.log.level, config.log.file, "supervisor", config.log.format)
+        own = config.log
+        log.setup(own.level, own.file, "supervisor", own.format, own.study_uids)
     except OSError as problem:
         if problem.errno not in WRONG_PATH:  # a full or broken disk: the next start has it, too
             log.get().error("log_file_failed", file=config.log.file, why=problem.strerror)

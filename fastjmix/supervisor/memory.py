@@ -6,8 +6,8 @@ Guaranteed: the limit is the least of all limits that apply to this process at t
 its control group and of that group's ancestors (version 2: memory.max and memory.high; version 1:
 memory.limit_in_bytes), and the machine's memory. The processes, the kernel and the page cache get
 their part of it first; there are as many lanes as fit in the rest. Where that is fewer than
-FEWEST_LANES, lanes are smaller than lane_bytes; where it is none, fastjmix does not start. There
-are never more lanes than _core.LANES_MAX, whatever the listeners' max_associations add up to.
+FEWEST_LANES, lanes are smaller than lane_bytes; where it is none, fastjmix does not start. More
+associations than lanes can be numbered (_core.LANES_MAX) are a fault of the configuration.
 Still wrong: a limit that is changed counts from the next start on. The memory that other programs
 use within the same limit is not known.
 """
@@ -23,7 +23,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from fastjmix import _core
 from fastjmix.config import Config
 from fastjmix.errors import PlatformError
 from fastjmix.log import Logger
@@ -63,6 +62,8 @@ ADDRESS_BYTES: Final = 192 * MIB
 measured 75 MB, and each thread reserves some more."""
 
 PAGE: Final = 4096
+
+_HINT: Final = "raise the limit, or lower lane_bytes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,13 +110,7 @@ class Plan:
         text = f"memory limit {self.limit}: {self.lanes} of {self.wanted} associations at once"
         if self.lane_bytes != self.wanted_bytes:
             text += f", with lanes of {_mib(self.lane_bytes)} instead of {_mib(self.wanted_bytes)}"
-        return text if self.is_whole else f"{text}; {self._hint}"
-
-    @property
-    def _hint(self) -> str:
-        if self.lanes == _core.LANES_MAX:
-            return f"{_core.LANES_MAX} are the most of all listeners: lower max_associations"
-        return "raise the limit, or lower lane_bytes"
+        return text if self.is_whole else f"{text}; {_HINT}"
 
     def announce(self, log: Logger) -> None:
         """Logs one line: a warning, if the plan is less than the configuration allows."""
@@ -127,7 +122,7 @@ class Plan:
             associations=self.lanes,
             of=self.wanted,
             lane_bytes=self.lane_bytes,
-            hint=None if self.is_whole else self._hint,
+            hint=None if self.is_whole else _HINT,
         )
 
 
@@ -150,7 +145,7 @@ def plan(config: Config, limits: Iterable[Limit] | None = None) -> Plan:
     if left // (size + ASSOCIATION_BYTES) < fewest:
         share = (left // fewest - ASSOCIATION_BYTES) // PAGE * PAGE
         size = min(max(share, least_bytes), wanted_bytes)
-    lanes = min(left // (size + ASSOCIATION_BYTES), wanted, _core.LANES_MAX)
+    lanes = min(left // (size + ASSOCIATION_BYTES), wanted)
     if lanes < 1:
         needed = limit.size - left + least_bytes + ASSOCIATION_BYTES
         raise PlatformError(

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from fastjmix.config import Config
+from fastjmix.ipc.actions import make_pair
 from fastjmix.ipc.channels import BOARD, Channels
 from fastjmix.ipc.events import Events, make_pipe
 from fastjmix.ipc.lane import Passage
@@ -51,13 +52,14 @@ class Shared:
             receivers=runtime.receivers,
             packers=runtime.packers,
         )
-        self._metrics = MetricsPage(processes + 3)
+        self._metrics = MetricsPage(processes + 4)
         self.own = self._metrics.row(self._metrics.rows - 1)
         self._outbox_wake = _eventfd()
         self._stops = {stage: _eventfd() for stage in Stage}
         origins = [f"packer-{n}" for n in range(runtime.packers)] + ["api"]
         self._outcomes = {origin: _datagrams() for origin in origins}
         self._events = make_pipe()
+        self._actions = make_pair()
         self._board = StateBoard(BOARD)
         self._run = f"{time.time_ns() // 1_000_000:x}"
 
@@ -77,6 +79,7 @@ class Shared:
         children.append(Child("uploader", Stage.UPLOAD, self._uploader(rows)))
         if self._config.http:
             children.append(Child("api", Stage.SERVE, self._api(rows + 1)))
+        children.append(Child("ledger", Stage.RECORD, self._ledger(rows + 2)))
         return children
 
     def stop(self, stage: Stage) -> None:
@@ -107,6 +110,7 @@ class Shared:
         stage: Stage,
         row: int,
         outcomes: Mapping[str, socket.socket],
+        actions: socket.socket | None = None,
         live: LiveLanes | None = None,
     ) -> Channels:
         metrics = self._metrics.row(row)
@@ -118,6 +122,7 @@ class Shared:
             Events(self._events[1], metrics),
             self._board,
             self._run,
+            actions,
             live or LiveLanes(),
         )
 
@@ -129,12 +134,16 @@ class Shared:
         senders: bool = False,
         lanes: bool = False,
         events: bool = False,
+        actions: socket.socket | None = None,
     ) -> None:
         """Closes what a child does not need. `outcome` is the origin whose receiving end is its
-        own; `events` is for the process that reads them.
+        own; `events` is for the process that reads them, `actions` its end of that passage.
         """
         if not events:
             os.close(self._events[0])
+        for end in self._actions:
+            if end is not actions:
+                end.close()
         for listening in (*self.dicom, *self.http):
             if listening not in sockets:
                 listening.close()
@@ -171,9 +180,10 @@ class Shared:
             from fastjmix.uploader import loop as uploader
 
             senders = {origin: pair[1] for origin, pair in self._outcomes.items()}
-            self._keep(senders=True)
+            requests = self._actions[1]
+            self._keep(senders=True, actions=requests)
             protect_memory()
-            channels = self._channels(Stage.UPLOAD, row, senders)
+            channels = self._channels(Stage.UPLOAD, row, senders, requests)
             uploader.run(self._secrets.open("uploader"), self._spool.inherited(), channels)
 
         return start
@@ -182,11 +192,24 @@ class Shared:
         def start() -> None:
             from fastjmix.api import server as api
 
-            self._keep(sockets=self.http, outcome="api", lanes=True)
+            asking, outcomes = self._actions[0], {"api": self._outcomes["api"][0]}
+            self._keep(sockets=self.http, outcome="api", actions=asking, lanes=True)
             live = self._shared_lanes.only_look()
             protect_memory()
-            channels = self._channels(Stage.SERVE, row, {"api": self._outcomes["api"][0]}, live)
+            channels = self._channels(Stage.SERVE, row, outcomes, asking, live)
             api.run(self._secrets.open("api"), self._spool.inherited(), channels, self.http)
+
+        return start
+
+    def _ledger(self, row: int) -> Callable[[], None]:
+        def start() -> None:
+            from fastjmix.recorder import loop as recorder
+
+            self._secrets.close()
+            self._keep(events=True)
+            self._spool.release()  # it moves nothing there
+            channels = self._channels(Stage.RECORD, row, {})
+            recorder.run(self._config, channels, self._events[0])
 
         return start
 

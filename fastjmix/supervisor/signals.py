@@ -1,4 +1,5 @@
-"""The signals that the supervisor acts on: SIGTERM and SIGINT end fastjmix, SIGHUP does not."""
+"""The signals that the supervisor acts on: SIGTERM and SIGINT end fastjmix, SIGUSR1 and SIGHUP open
+the log file again."""
 
 from __future__ import annotations
 
@@ -18,6 +19,7 @@ class Signals:
         self.descriptor = self.pipe[0]
         self._ending: list[int] = []
         self._hangups = 0
+        self._rotations = 0
 
     def watch(self) -> None:
         """Installs the handlers."""
@@ -25,11 +27,15 @@ class Signals:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda number, _: self._ending.append(number))
         signal.signal(signal.SIGHUP, self._hang_up)
+        signal.signal(signal.SIGUSR1, self._rotate)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
 
     def _hang_up(self, *_: object) -> None:
         self._hangups += 1
+
+    def _rotate(self, *_: object) -> None:
+        self._rotations += 1
 
     def take(self) -> None:
         """Empties the pipe."""
@@ -45,6 +51,11 @@ class Signals:
             return False
         self._hangups -= 1
         return True
+
+    def take_rotation(self) -> bool:
+        """Returns True once for all SIGUSR1 that have arrived."""
+        arrived, self._rotations = self._rotations, 0
+        return arrived > 0
 
     @property
     def stop(self) -> bool:

@@ -5,7 +5,7 @@ delivery, and an odd answer of a real JMIX server is.
 Guaranteed: the body decides, and not its Content-Type, since frameworks send JSON, and empty
 bodies, as text/html. A Harmony instance wraps its answers: HTTP 200 with
 {"response": {"status": 400, …}} inside; then the inner answer counts. Nothing here raises, does
-I/O, or repeats a word of an answer's body.
+I/O, or repeats a word of an answer's body but `excerpt` and `in_one_line`.
 
     a 2xx                              its body must hold
     any, naming our id                 nothing else
@@ -19,14 +19,19 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 import orjson
 
+from fastjmix.config.tree import REDACTED
+
 EXCERPT_BYTES_MAX: Final = 4096
 """Bytes of an answer's body in a receipt or a refusal: enough for an error page's message."""
+
+LINE_CHARS_MAX: Final = 200
+"""Characters of an answer in a line of the log: an error message, and not the page around it."""
 
 REMOTE_ID_CHARS_MAX: Final = 200
 """An upstream's id for an envelope is a UUID or a short key; a longer one is not kept."""
@@ -66,6 +71,8 @@ _FAILURES: Final = (
 )
 
 _ERROR_STATUS: Final = re.compile(r"[45][0-9]{2}")
+
+_TAG: Final = re.compile(r"<[^<>]*>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +202,23 @@ def same_id(theirs: str | None, ours: str) -> bool:
     if theirs is None:
         return False
     return theirs.lower() == ours.lower() or (is_uuid(ours) and _uuid(theirs) == _uuid(ours))
+
+
+def in_one_line(answer: Answer, secrets: Iterable[str] = ()) -> str | None:
+    """Returns the beginning of an answer's body for a log line, of LINE_CHARS_MAX at most; None for
+    an empty body.
+
+    Blanks are joined, a page's tags left out, and characters that cannot be printed escaped.
+    `secrets` are what this process sends to the upstream: a server may repeat them in its answer.
+    """
+    text = _unmarked(answer.body).decode("utf-8", "replace")
+    for secret in secrets:
+        text = text.replace(secret, REDACTED)
+    if is_markup(answer):
+        text = _TAG.sub(" ", text[:EXCERPT_BYTES_MAX])
+    text = " ".join(text.split())
+    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:LINE_CHARS_MAX])
+    return shown[:LINE_CHARS_MAX] or None
 
 
 # -- answers of other servers ----------------------------------------------------------------------

@@ -40,6 +40,12 @@ class Availability:
         """True when the upstream is neither paused nor held."""
         return self.held is None and not self._failures
 
+    def lift(self) -> None:
+        """Ends a pause or a hold: an answer has shown, or a person says, that it is over."""
+        self._failures = self._strikes = self._holds = 0
+        self.held = None
+        self.until = float("-inf")
+
     def allows(self, now: float, running: int) -> bool:
         """Returns whether an attempt may start while `running` others are under way."""
         return self.available or (now >= self.until and running == 0)
@@ -57,9 +63,7 @@ class Availability:
             case Disposition.HELD:
                 self._hold(outcome, started, now, chance)
             case Disposition.DELIVERED | Disposition.REFUSED | Disposition.VERIFY:
-                self._failures = self._strikes = self._holds = 0
-                self.held = None
-                self.until = float("-inf")
+                self.lift()
             case Disposition.RETRY:
                 self._fail(outcome, started, now, chance)
             case _:

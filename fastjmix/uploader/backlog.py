@@ -6,19 +6,20 @@ configured stays in outbox/, and is logged. The gauge outbox_envelopes is what i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 
 from fastjmix import log
 from fastjmix.ipc.metrics import Metrics
 from fastjmix.spool import Ticket
 from fastjmix.uploader.queue import Key, key_of
-from fastjmix.uploader.target import Targets
+from fastjmix.uploader.target import Target, Targets
 
 
 class Backlog:
     """The envelopes of outbox/.
 
-    `known` are those whose tickets were read; `unreadable` are the others, which wait until a
+    `known` are those whose tickets were read, and `held` those of them that a person has put on
+    hold, with their targets; `unreadable` are the others, which wait until a
     person has corrected their tickets. `added` is called when envelopes came, `left` when some
     left.
     """
@@ -36,16 +37,22 @@ class Backlog:
         self._added = added
         self._left = left
         self.known: set[Key] = set()
+        self.held: dict[Key, Target] = {}
         self.unreadable: set[Key] = set()
 
-    def add(self, found: Sequence[tuple[str, Ticket]], *, maybe_stored: bool) -> None:
-        """Adds new envelopes. `maybe_stored`: they were there when this process began."""
+    def add(
+        self, found: Sequence[tuple[str, Ticket]], held: Set[str], *, maybe_stored: bool
+    ) -> None:
+        """Adds new envelopes. `held`: the ids of those on hold. `maybe_stored`: they were there
+        when this process began."""
         unknown: dict[str, list[str]] = {}
         for envelope_id, ticket in found:
             key = key_of(envelope_id)
             self.known.add(key)
             target = self._targets.of(ticket)
-            if target is not None:
+            if target is not None and envelope_id in held:
+                self.held[key] = target
+            elif target is not None:
                 origin = ticket.origin if ticket.awaited else None
                 target.queue.add(key, origin, maybe_stored=maybe_stored)
             else:
@@ -61,9 +68,29 @@ class Backlog:
         self._count()
         self._added()
 
+    def hold(self, key: Key, ticket: Ticket) -> bool:
+        """Takes a known envelope out of its queue.
+
+        Returns False when it is on hold already, or its upstream is not configured.
+        """
+        target = self._targets.of(ticket)
+        if key in self.held or target is None:
+            return False
+        self.held[key] = target
+        target.queue.remove(key)
+        return True
+
+    def release(self, key: Key) -> None:
+        """Puts an envelope whose hold has ended into its queue again."""
+        if (target := self.held.pop(key, None)) is not None:
+            target.queue.put_back(key)
+            self._added()
+
     def forget(self, *keys: Key) -> None:
         """Forgets envelopes that have left. Their places in a queue are passed over."""
         self.known.difference_update(keys)
+        for key in keys:
+            self.held.pop(key, None)
         self._count()
         self._left()
 

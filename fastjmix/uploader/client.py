@@ -55,12 +55,12 @@ class Sent:
 
 
 class UpstreamClient:
-    """HTTP with one upstream."""
+    """HTTP with one upstream. `host` is its name, and its port where the URL has one."""
 
     def __init__(self, upstream: Upstream, limits: TimeLimits, connections: int) -> None:
         self._upstream = upstream
         parts = urlsplit(upstream.url)  # its netloc may hold a password
-        self._host = parts.hostname if parts.port is None else f"{parts.hostname}:{parts.port}"
+        self.host = parts.hostname if parts.port is None else f"{parts.hostname}:{parts.port}"
         self._limits = limits
         self._bodies_max = connections + 2
         self._connections = Connections(upstream, limits, connections)
@@ -214,17 +214,17 @@ class UpstreamClient:
             case _ if body is not None and isinstance(body.problem, OSError):
                 return Failure(Kind.LOCAL, f"{body.problem.strerror}, {sent}")
             case aiohttp.ClientConnectorCertificateError():
-                return Failure(Kind.UNTRUSTED, f"{self._host}: {problem.certificate_error}")
+                return Failure(Kind.UNTRUSTED, f"{self.host}: {problem.certificate_error}")
             case aiohttp.ClientSSLError():
-                return Failure(Kind.UNTRUSTED, f"{self._host}: {_tls_problem(problem.os_error)}")
+                return Failure(Kind.UNTRUSTED, f"{self.host}: {tls_problem(problem.os_error)}")
             case ssl.SSLError():
-                return Failure(Kind.UNTRUSTED, str(problem))
+                return Failure(Kind.UNTRUSTED, f"{self.host}: {problem}")
             case aiohttp.ConnectionTimeoutError():
-                words = f"none within {self._limits.connect:g} s to {self._host}"
+                words = f"none within {self._limits.connect:g} s to {self.host}"
                 return Failure(Kind.UNREACHABLE, words, late=True)
             case aiohttp.ClientConnectorError():
                 words = str(problem.os_error) or "closed before it was made (in a TLS handshake?)"
-                return Failure(Kind.UNREACHABLE, f"{self._host}: {words}")
+                return Failure(Kind.UNREACHABLE, f"{self.host}: {words}")
             case TimeoutError() if body is not None and body.offset and not body.whole:
                 return Failure(Kind.STALLED, f"{body.missed_limit()}, {sent}", late=True)
             case TimeoutError():
@@ -241,7 +241,7 @@ class UpstreamClient:
                 return Failure(Kind.BROKEN, f"{type(problem).__name__}, {sent}")
 
 
-def _tls_problem(problem: Exception) -> str:
+def tls_problem(problem: Exception) -> str:
     """Returns the problem of a TLS handshake; a plain HTTP port is named."""
     if isinstance(problem, ssl.SSLError) and problem.reason in _NOT_TLS:
         return "its answer is not TLS: is it a plain http port behind an https address?"

@@ -21,6 +21,7 @@ import aiohttp
 
 from fastjmix._version import __version__
 from fastjmix.config import Upstream
+from fastjmix.config.certificates import client_context
 from fastjmix.uploader.pace import TimeLimits
 from fastjmix.uploader.request_body import CHUNK_BYTES, RequestBody
 
@@ -80,7 +81,7 @@ class Connections:
         connector = aiohttp.TCPConnector(
             limit=self._count,
             force_close=single_use,
-            ssl=self._tls() if self._upstream.url.startswith("https:") else True,
+            ssl=_tls(self._upstream),
             socket_factory=self._socket,
         )
         return aiohttp.ClientSession(
@@ -98,15 +99,6 @@ class Connections:
             trust_env=False,
         )
 
-    def _tls(self) -> ssl.SSLContext:
-        """Returns the TLS settings. With a ca_file, that authority and no other is trusted."""
-        try:
-            context = ssl.create_default_context(cafile=self._upstream.ca_file)
-        except OSError as problem:
-            raise ssl.SSLError(f"ca_file {self._upstream.ca_file}: {problem.strerror}") from problem
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        return context
-
     def _socket(self, address: tuple[Any, ...]) -> socket.socket:
         """Makes a socket whose kernel gives up, too, on bytes that the peer does not acknowledge.
 
@@ -118,6 +110,11 @@ class Connections:
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, millis)
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, CHUNK_BYTES)
         return made
+
+
+def _tls(upstream: Upstream) -> ssl.SSLContext | bool:
+    """Returns the TLS settings. With a ca_file, that authority and no other is trusted."""
+    return client_context(upstream.ca_file) if upstream.url.startswith("https:") else True
 
 
 def _tracing() -> aiohttp.TraceConfig:

@@ -97,7 +97,8 @@ class Deliveries:
             return
         self._backlog.known.discard(key)
         outcome = assess_failure(Failure(Kind.DAMAGED, why))
-        await self._finishing.finish(target, Waiting(key, 0, maybe_stored=False), outcome, 0.0)
+        damaged = Waiting(key, 0, maybe_stored=False)
+        await self._finishing.finish(target, damaged, outcome, 0.0, ticket)
 
     async def stop(self) -> None:
         """Gives uploads under way a little time, and withdraws envelopes that are waited for."""
@@ -160,8 +161,7 @@ class Deliveries:
         outcome = target.reassess(item, outcome, taken_before, now(), self._pace.route_secs)
         self._targets.record(target, outcome, started, now())
         self._learned()
-        size = ticket.size_bytes if ticket is not None else 0
-        await self._finishing.finish(target, item, outcome, now() - started, size)
+        await self._finishing.finish(target, item, outcome, now() - started, ticket)
 
     def _skip(self, target: Target, item: Waiting, problem: OSError | DamagedTicket) -> None:
         """Leaves an envelope that cannot be read now for later, so that the others go.

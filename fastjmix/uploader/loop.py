@@ -27,14 +27,18 @@ from fastjmix import log
 from fastjmix.config import Config, Upstream
 from fastjmix.ipc.channels import Channels
 from fastjmix.spool import FreeSpace, Spool
+from fastjmix.uploader.actions import Actions
 from fastjmix.uploader.backlog import Backlog
 from fastjmix.uploader.deliveries import Deliveries
+from fastjmix.uploader.disk_watch import DiskWatch
 from fastjmix.uploader.finishing import Finishing
+from fastjmix.uploader.history import History
 from fastjmix.uploader.maintenance import Maintenance, StorageLimits
 from fastjmix.uploader.outbox_watcher import OutboxWatcher
 from fastjmix.uploader.pace import Pace
 from fastjmix.uploader.reports import Reports
 from fastjmix.uploader.scrub import Scrub
+from fastjmix.uploader.state import UpstreamStates
 from fastjmix.uploader.target import Targets, upstreams_of
 from fastjmix.uploader.upstream_memory import UpstreamMemory
 
@@ -51,7 +55,10 @@ class Uploader:
         pace: Pace | None = None,
         limits: StorageLimits | None = None,
     ) -> None:
-        """Sets up every part. `upstreams` is by (pipeline, upstream's name), as in tickets."""
+        """Sets up every part. `upstreams` is by (pipeline, upstream's name), as in tickets.
+
+        It is longer than other functions: every part is here, after all that it calls.
+        """
         pace = pace or Pace()
         self._channels = channels
         self._changed = asyncio.Event()
@@ -59,9 +66,15 @@ class Uploader:
         self._fault: BaseException | None = None
         self._memory = UpstreamMemory(spool)
         self._targets = Targets(upstreams, channels.metrics, pace, self._memory.of)
+        self._disk_watch = DiskWatch(limits.room if limits is not None else None)
         self._scrub = Scrub(spool, pace.scrub_age_secs)
+        history = History(channels.events)
         self._maintenance = Maintenance(
-            spool, limits or StorageLimits(), pace.upkeep_secs, aged=self._scrub.note_age
+            spool,
+            limits or StorageLimits(),
+            pace.upkeep_secs,
+            aged=self._scrub.note_age,
+            expired=history.expired,
         )
         backlog = Backlog(
             self._targets, channels.metrics, added=self._envelopes_came, left=self._maintenance.wake
@@ -71,6 +84,7 @@ class Uploader:
             channels.metrics,
             backlog,
             Reports(channels),
+            history,
             pace.backoff,
             delivered=self._maintenance.delivered,
             wake=self._changed.set,
@@ -86,6 +100,16 @@ class Uploader:
             learned=self._memory.learned.set,
         )
         self._watcher = OutboxWatcher(spool, backlog, self._deliveries.is_busy, pace.rescan_secs)
+        self._states = UpstreamStates(channels.board, channels.events, self._targets, backlog)
+        self._actions = Actions(
+            spool,
+            self._targets,
+            backlog,
+            self._deliveries,
+            channels.events,
+            wake=self._changed.set,
+            list_anew=self._watcher.wake,
+        )
 
     def stop(self) -> None:
         """Begins the drain: no new upload starts."""
@@ -119,14 +143,18 @@ class Uploader:
             await asyncio.gather(*chores, return_exceptions=True)
             await self._deliveries.stop()
             await self._memory.save(self._targets)
+            self._channels.events.flush()
 
     def _chores(self) -> tuple[Coroutine[None, None, None], ...]:
         """Returns the work beside the uploads. None of it ends by itself."""
         return (
             self._watcher.watch(),
             self._maintenance.run(),
+            self._disk_watch.run(),
             self._scrub.run(self._deliveries.reject_damaged),
             self._memory.keep(self._targets),
+            self._states.run(),
+            *([self._actions.serve(requests)] if (requests := self._channels.actions) else []),
         )
 
     def _chore_ended(self, chore: asyncio.Task[None]) -> None:

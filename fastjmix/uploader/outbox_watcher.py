@@ -5,8 +5,8 @@ Guaranteed: oldest first; each is added to the backlog once, with its ticket, un
 meanwhile. An envelope whose ticket is missing, damaged or cannot be read delays no other; it is
 logged once, and looked at again after `rescan_secs` or sooner. Files in outbox/ that are not
 fastjmix's are logged once, and left alone. A listing opens the tickets of new envelopes only. An
-envelope that a person took away is forgotten at the next listing that nothing woke. All disk work
-is done in a thread.
+envelope on hold stays where it is. One that a person took away is forgotten at the next listing
+that nothing woke. All disk work is done in a thread.
 The processes that seal envelopes wake the watcher; after a crash of one the supervisor does.
 Still wrong: while envelopes arrive among 100,000 that wait, a fifth of a processor lists them.
 """
@@ -23,6 +23,7 @@ from fastjmix import log
 from fastjmix.errors import DamagedTicket
 from fastjmix.failpoints import reach
 from fastjmix.spool import Spool, Ticket
+from fastjmix.spool.holds import Holds
 from fastjmix.uploader.backlog import Backlog
 from fastjmix.uploader.queue import Key, key_of
 
@@ -52,6 +53,7 @@ class OutboxWatcher:
     ) -> None:
         self._spool = spool
         self._backlog = backlog
+        self._holds = Holds(spool)
         self._is_busy = is_busy
         self._rescan_secs = rescan_secs
         self._first = True
@@ -99,17 +101,27 @@ class OutboxWatcher:
         names = await asyncio.to_thread(self._spool.outbox_listing.ids, known, foreign.append)
         reach("uploader.listed")
         self._log_foreign(foreign)
-        if exact and seen < len(self._backlog.known):
-            await self._forget_what_left()
+        if exact:
+            await self._release_what_is_free()
+            if seen < len(self._backlog.known):
+                await self._forget_what_left()
         if retry:
             self._retry_at = now + self._rescan_secs
             unreadable &= {key_of(name) for name in names}
         for start in range(0, len(names), TICKETS_AT_ONCE):
             some = names[start : start + TICKETS_AT_ONCE]
             found, faulty = await asyncio.to_thread(self._read_tickets, some)
+            held = await asyncio.to_thread(self._holds.among, some)
             self._note_unreadable(found, faulty)
-            self._backlog.add(found, maybe_stored=self._first)
+            self._backlog.add(found, held, maybe_stored=self._first)
         self._first = False
+
+    async def _release_what_is_free(self) -> None:
+        """Sends on envelopes whose .hold a person has deleted."""
+        if self._backlog.held:
+            held = {key_of(name) for name in await asyncio.to_thread(self._holds.ids)}
+            for key in self._backlog.held.keys() - held:
+                self._backlog.release(key)
 
     async def _forget_what_left(self) -> None:
         here = await asyncio.to_thread(

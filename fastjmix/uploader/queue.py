@@ -13,6 +13,7 @@ import contextlib
 import heapq
 import uuid
 from collections import deque
+from collections.abc import Set
 from dataclasses import dataclass, field
 
 from fastjmix.uploader.retry import Backoff
@@ -168,6 +169,33 @@ class Queue:
         self.later = later
         for _, item in self.again:
             item.probes = 0
+
+    def expedite(self, keys: Set[Key]) -> None:
+        """Makes these envelopes due, as far as they are here and were put off."""
+        chosen = [item for _, _, item in self.later if item.key in keys]
+        self.later = [entry for entry in self.later if entry[-1].key not in keys]
+        heapq.heapify(self.later)
+        for item in chosen:
+            item.failures = item.probes = item.own_failures = 0
+            self.put(item)
+
+    def remove(self, key: Key) -> None:
+        """Takes out an envelope for which no process waits, wherever it stands."""
+        if key in self.fresh:
+            self.found -= self.fresh.index(key) < self.found
+            self.fresh.remove(key)
+        self.again = [entry for entry in self.again if entry[-1].key != key]
+        self.later = [entry for entry in self.later if entry[-1].key != key]
+        heapq.heapify(self.again)
+        heapq.heapify(self.later)
+
+    def put_back(self, key: Key) -> None:
+        """Adds an envelope that was taken out. It may have been tried before."""
+        self.put(Waiting(key, self._next_order(), maybe_stored=True))
+
+    def __len__(self) -> int:
+        """Returns how many envelopes wait here; some of them may have left outbox/."""
+        return len(self.fresh) + len(self.awaited) + len(self.again) + len(self.later)
 
     @property
     def next_due(self) -> float | None:

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from fastjmix import log
 from fastjmix.config import Config, Upstream
 from fastjmix.ipc.metrics import Metrics
 from fastjmix.spool import Ticket
 from fastjmix.uploader import policy
+from fastjmix.uploader.answers import in_one_line
 from fastjmix.uploader.availability import Availability
 from fastjmix.uploader.client import UpstreamClient
 from fastjmix.uploader.outcome import Disposition, Outcome
@@ -31,12 +33,22 @@ OWN_FAILURES_MIN: Final = 2
 the upstream by themselves: one is chance."""
 
 
+class Answered(NamedTuple):
+    """When an attempt ended (Unix seconds), its HTTP status if there was one, and what it means."""
+
+    at: float
+    status: int | None
+    reason: str
+
+
 @dataclass(slots=True)
 class Target:
     """One upstream.
 
     `running` holds the uploads under way. `taken` counts the envelopes that the upstream has
     accepted; `taken_at_hold` is that count when an answer last held it, or refused an envelope.
+    `since` is when its availability last changed (Unix seconds), `trouble` the outcome that paused
+    or held it last. Both, and `last_answer`, are for people.
     """
 
     upstream: Upstream
@@ -47,6 +59,18 @@ class Target:
     running: dict[asyncio.Task[None], Waiting] = field(default_factory=dict)
     taken: int = 0
     taken_at_hold: int = -1
+    since: float = field(default_factory=time.time)
+    last_answer: Answered | None = None
+    trouble: Answered | None = None
+
+    def log_pairs(self, outcome: Outcome) -> dict[str, str | None]:
+        """Returns what the log says of an outcome that is no delivery: the upstream's host where
+        there was no answer, else the beginning of the answer."""
+        if outcome.answer is None:
+            return {"host": self.client.host if outcome.shared else None}
+        credentials = self.upstream.credentials
+        secrets = credentials.repeatable() if credentials is not None else ()
+        return {"answer": in_one_line(outcome.answer, secrets)}
 
     def next_item(self) -> Waiting | None:
         """Takes the envelope that goes next, beside those for which a process waits."""
@@ -156,12 +180,23 @@ class Targets:
         state = target.availability
         was_available, was_held = state.available, state.held is not None
         state.record(outcome, started, now, random.random())
+        answered = Answered(time.time(), outcome.status, outcome.reason)
+        if outcome.status is not None:
+            target.last_answer = answered
+        if not state.available:
+            target.trouble = answered
+        if (was_available, was_held) != (state.available, state.held is not None):
+            target.since = answered.at
         target.taken += outcome.disposition is Disposition.DELIVERED
         about = {"upstream": target.upstream.name, "status": outcome.status}
         if state.held is not None and not was_held:
-            log.get().error("upstream_held", **about, reason=outcome.reason)
+            log.get().error(
+                "upstream_held", **about, reason=outcome.reason, **target.log_pairs(outcome)
+            )
         elif was_available and not state.available:
-            log.get().error("upstream_paused", **about, reason=outcome.reason)
+            log.get().error(
+                "upstream_paused", **about, reason=outcome.reason, **target.log_pairs(outcome)
+            )
         elif state.available and not was_available:
             log.get().info("upstream_resumed", upstream=target.upstream.name)
             target.queue.make_due(self._backoff)

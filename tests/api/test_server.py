@@ -25,11 +25,9 @@ from fastjmix.config import Credentials, Secret
 from fastjmix.errors import ConfigError
 from fastjmix.httpd import connection_limit, limits
 from fastjmix.spool import Retention
-from fastjmix.spool.recipe import UNKNOWN
 from tests.support.apis import (
     BASE,
     LISTENER,
-    OTHER,
     UPSTREAM,
     Gateway,
     curl,
@@ -107,24 +105,6 @@ def test_the_manifest_is_the_archives_own(gateway: Gateway) -> None:
     )
 
 
-def test_delivered_envelopes_are_served_and_rejected_ones_are_not(gateway: Gateway) -> None:
-    gateway.put(envelope(ID))
-    gateway.put(envelope(OTHER), id=OTHER)
-    gateway.spool.deliver(ID, {"status": 201})
-    gateway.spool.reject(OTHER, {"status": 400})
-    assert gateway.get(f"{BASE}/{ID}").status == 200
-    assert gateway.get(f"{BASE}/{OTHER}").status == 404
-    listed = gateway.get(f"{BASE}?studyInstanceUid={STUDY}", Accept="application/json").json
-    assert [entry["id"] for entry in listed["jmixEnvelopes"]] == [ID]
-
-
-def test_what_is_being_built_is_not_served(gateway: Gateway) -> None:
-    draft = gateway.spool.drafts.new(UNKNOWN)
-    draft.append([envelope(draft.id)])
-    assert gateway.get(f"{BASE}/{draft.id}").status == 404
-    draft.abandon()
-
-
 @pytest.mark.parametrize(
     "path",
     [
@@ -189,7 +169,7 @@ def test_a_download_survives_delivery_and_removal(gateway: Gateway) -> None:
 
 
 @pytest.mark.parametrize("path", [f"{BASE}/{ID}", f"{BASE}/{ID}/manifest", "/metrics", BASE, "/x"])
-def test_a_host_name_that_a_stranger_chose_is_not_served(gateway: Gateway, path: str) -> None:
+def test_a_host_name_that_is_not_ours_is_not_served(gateway: Gateway, path: str) -> None:
     """DNS rebinding: a browser here requests http://attacker.example:8086/…, which is 127.0.0.1."""
     gateway.put(envelope(ID))
     for host in ("attacker.example", "127.0.0.1.attacker.example:80", "10.0.0.1", "localhost.", ""):
@@ -344,7 +324,7 @@ def test_https(tmp_path: Path) -> None:
 
 
 @pytest.mark.fault("S21")
-def test_who_never_shakes_hands_counts_and_goes(
+def test_a_caller_without_a_tls_handshake_counts_and_is_closed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A TLS connection is counted from its accept on, and its handshake is limited in time."""

@@ -42,6 +42,8 @@ def test_the_newest_of_a_study(gateway: Gateway) -> None:
         "id": OTHER,
         "studyInstanceUid": STUDY,
         "state": "sent",
+        "reason": None,
+        "ageSecs": listed.json["jmixEnvelopes"][1]["ageSecs"],
         "instances": 7,
         "sizeBytes": len(second),
         "sealedAt": "2001-09-09T01:46:40Z",

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from fastjmix.config import certificates
 from tests.support.configs import loaded, only, written
 from tests.support.gateway import run_command
 from tests.support.upstreams import authority
@@ -134,3 +135,40 @@ def test_an_authority_without_a_certificate(tmp_path: Path, content: bytes) -> N
     fault = only(tmp_path / "set", f'{UPSTREAM}.ca_cert_path = "{tmp_path}/ca.pem"')
     assert (fault.table, fault.key) == (UPSTREAM, "ca_cert_path")
     assert "no certificate" in fault.found
+
+
+@pytest.mark.fault("F117")
+@pytest.mark.parametrize(
+    ("days", "word"), [(-1, "expired on"), (20, "in 19 days"), (29.9, "in 29 days"), (31, None)]
+)
+def test_a_certificate_that_expires_is_a_warning(
+    tmp_path: Path, days: float, word: str | None
+) -> None:
+    """The gateway starts all the same: images come in without it."""
+    (tmp_path / "one").mkdir()
+    authority(tmp_path / "one", days=days)
+    pem = (tmp_path / "one" / "upstream.pem").read_bytes()
+    config = loaded(tmp_path / "set", configured(tmp_path, pem, pem))
+    told = [one for one in config.warnings if "cert_path" in one]
+    if word is None:
+        assert told == []
+    else:
+        assert len(told) == 1
+        assert word in told[0]
+        assert f"{tmp_path}/cert.pem: the certificate of CN=" in told[0]
+
+
+def test_an_authority_is_warned_of_when_the_last_one_expires(tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    for directory, days in ((old, 5), (new, 400)):
+        directory.mkdir()
+        authority(directory, days=days, self_signed=True)
+    both = tmp_path / "ca.pem"
+    texts = [(one / "upstream.pem").read_text() for one in (old, new)]
+    both.write_text("".join(texts))
+    assert certificates.authorities_warning(both) is None
+    warning = certificates.chain_warning(both)
+    assert warning is not None
+    assert "in 4 days" in warning
+    assert certificates.authorities_warning(old / "upstream.pem") is not None
+    assert certificates.expiries(tmp_path / "nothing") == []

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.configs import faults, only
+from tests.support.configs import faults, loaded, only
 
 BACKEND = "backends.jmix_upstream"
 TARGET = "targets.upstream_jmix"
@@ -379,3 +379,56 @@ def test_methods_that_are_not_offered(tmp_path: Path, method: str) -> None:
     fault = only(tmp_path, said)
     assert (fault.table, fault.key) == (f"{BACKEND}.options", "authentication_ref")
     assert method in fault.found
+
+
+# -- associations of all listeners together -------------------------------------------------------
+
+
+def listeners(*most: int) -> str:
+    """Returns DICOM listeners of one pipeline with these max_associations, each on its own port."""
+    return "".join(
+        f"""
+        endpoints.r{n}.service = "dicom_scp"
+        endpoints.r{n}.options = {{ port = {11200 + n}, max_associations = {one} }}
+        """
+        for n, one in enumerate(most)
+    ) + "pipelines.dicom_to_jmix.endpoints = [{}]\n".format(
+        ", ".join(f'"r{n}"' for n in range(len(most)))
+    )
+
+
+@pytest.mark.parametrize("receivers", [1, 8])
+@pytest.mark.parametrize(
+    ("most", "at", "together"),
+    [((1024, 1024), 1, 2048), ((1, 1024), 1, 1025), ((512, 512, 1, 7), 2, 1032)],
+)
+def test_more_associations_of_all_listeners_than_lanes_can_be_numbered(
+    tmp_path: Path, receivers: int, most: tuple[int, ...], at: int, together: int
+) -> None:
+    change = f"fastjmix.receivers = {receivers}\n" + listeners(*most)
+    fault = only(tmp_path, change)
+    assert fault.file == str(tmp_path / "pipelines" / "dicom-to-jmix.toml")
+    assert (fault.table, fault.key) == (f"endpoints.r{at}.options", "max_associations")
+    assert fault.found == f"{most[at]}; the {len(most)} DICOM listeners have {together} together"
+    assert fault.allowed.startswith("1024 or fewer for all DICOM listeners together")
+
+
+@pytest.mark.parametrize("most", [(1024,), (512, 512), (1, 1000, 23)])
+def test_as_many_associations_of_all_listeners_as_lanes_can_be_numbered(
+    tmp_path: Path, most: tuple[int, ...]
+) -> None:
+    found = loaded(tmp_path, listeners(*most))
+    assert sum(one.max_associations for one in found.dicom) == 1024
+
+
+def test_an_endpoint_on_two_networks_counts_twice(tmp_path: Path) -> None:
+    fault = only(
+        tmp_path,
+        """
+        network.second.tcp_config = { bind_address = "127.0.0.3", bind_port = 11114 }
+        pipelines.dicom_to_jmix.networks = ["dicom_net", "second"]
+        endpoints.dicom_receiver.options.max_associations = 600
+        """,
+        "endpoints.dicom_receiver.peer_ref",
+    )
+    assert fault.found == "600; the 2 DICOM listeners have 1200 together"

@@ -173,7 +173,7 @@ def test_parties_for_one_ae_title_only(tmp_path: Path) -> None:
 # -- faults ----------------------------------------------------------------------------------
 
 
-def test_who_sends_and_who_receives_must_be_said(tmp_path: Path) -> None:
+def test_sender_and_receivers_are_required(tmp_path: Path) -> None:
     found = faults(tmp_path, f'{BUILDER}.profile = "jmix-1.0"')
     assert [(f.table, f.key, f.found) for f in found] == [
         (BUILDER, "sender", "nothing"),

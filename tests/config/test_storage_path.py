@@ -150,6 +150,31 @@ def test_storage_on_a_disk_that_is_away_is_not_begun_anew_below_it(
     assert list(disk.at.iterdir()) == []
 
 
+@pytest.mark.fault("F116")
+def test_require_mount_wants_a_mounted_disk(tmp_path: Path, disk: Disk) -> None:
+    """Whatever the directory holds: an earlier start without the key may have filled it."""
+    for path in (disk.at, disk.at / "fastjmix"):
+        config = configured(
+            tmp_path / f"own-{path.name}", path, "require_mount = true\ncreate = true"
+        )
+        accepted(config, path)
+    disk.unmount()
+    (disk.at / "building").mkdir()
+    for path in (disk.at, disk.at / "fastjmix"):
+        config = configured(
+            tmp_path / f"own-{path.name}", path, "require_mount = true\ncreate = true"
+        )
+        refused(config, "require_mount = true wants one", "Mount its disk")
+    assert [one.name for one in disk.at.iterdir()] == ["building"]
+
+
+@pytest.mark.fault("F116")
+def test_without_require_mount_nothing_has_changed(tmp_path: Path) -> None:
+    path = tmp_path / "own" / "images"
+    accepted(configured(tmp_path / "own", path, "require_mount = false"), path)
+    assert storage_path.mount_of(path) is None
+
+
 WITH_FSTAB = """
 import os, sys
 os.execvp("unshare", ["unshare", "-m", "sh", "-ec", '''
@@ -180,12 +205,12 @@ def test_an_empty_mount_point_is_not_begun_in(tmp_path: Path) -> None:
     point.mkdir()
     fstab = tmp_path / "fstab"
     fstab.write_text(f"/dev/sdx1 {point} ext4 defaults,nofail 0 2\n")
-    told = check_with(fstab, configured(tmp_path / "own", point))
-    assert "status 2" in told, told
-    assert KEY in told
-    assert f"nothing is mounted on {point}" in told
-    told = check_with(fstab, configured(tmp_path / "own", point, "create = true"))
-    assert "status 0" in told, told
+    reported = check_with(fstab, configured(tmp_path / "own", point))
+    assert "status 2" in reported, reported
+    assert KEY in reported
+    assert f"nothing is mounted on {point}" in reported
+    reported = check_with(fstab, configured(tmp_path / "own", point, "create = true"))
+    assert "status 0" in reported, reported
 
 
 @pytest.mark.fault("F116")
@@ -227,8 +252,8 @@ def test_storage_that_is_there_is_taken_whatever_fstab_says(tmp_path: Path) -> N
     fstab = tmp_path / "fstab"
     fstab.write_text(f"/dev/sdx1 {point} ext4 defaults 0 2\n")
     config = configured(tmp_path / "own", point)
-    told = check_with(fstab, config)
-    assert "status 0" in told, told
+    reported = check_with(fstab, config)
+    assert "status 0" in reported, reported
 
 
 @pytest.mark.fault("F116")

@@ -155,9 +155,11 @@ def test_any_split_gives_the_same_member(
     last = len(data) - sum(sizes)
     if last > MAX_PDU - 6:
         sizes += [MAX_PDU - 6] * (last // (MAX_PDU - 6))
-    pair.feed(message(data, sizes, command_sizes=command_sizes), reads)
+    stream = message(data, sizes, command_sizes=command_sizes)
+    pair.feed(stream, reads)
     check(pair, data)
     assert pair.events == [_core.COMMAND, _core.HEAD, _core.END]
+    assert pair.scanner.largest_pdu == reference.largest_pdu(stream)
 
 
 def test_a_head_is_found_however_much_of_its_data_set_comes_at_once() -> None:
@@ -383,7 +385,7 @@ def test_a_lane_tells_its_packer_that_the_association_ended() -> None:
     pair.feed(message(data))
     check(pair, data)
     pair.lanes.give_back(pair.lane)
-    pair.lanes.ring(1, pair.lane)
+    pair.lanes.mark(1, pair.lane)
     assert pair.intake.poll(0) == (_core.CLOSED, pair.lane)
     assert pair.intake.association == 77
     assert pair.intake.poll(0) is None
@@ -413,7 +415,7 @@ def test_a_lane_that_brings_nothing_is_not_looked_at_again() -> None:
     """A C-ECHO, or an association that sends elsewhere: its end rings, and that is all."""
     pair = Pair()
     pair.lanes.give_back(pair.lane)
-    pair.lanes.ring(1, pair.lane)
+    pair.lanes.mark(1, pair.lane)
     assert pair.intake.poll(0) is None
     assert pair.intake.listening == 0
     data = wire.data_set()  # the next association's
@@ -481,10 +483,10 @@ def test_associations_are_counted_by_listener_and_ae_title() -> None:
 
 def test_a_packer_is_woken_once_for_each_sleep() -> None:
     lanes = Passage(2, 1 << 20, 2).lanes
-    assert not lanes.ring(1, 0)
+    assert not lanes.mark(1, 0)
     lanes.doze(1)
-    assert lanes.ring(1, 0)
-    assert not lanes.ring(1, 1)
+    assert lanes.mark(1, 0)
+    assert not lanes.mark(1, 1)
 
 
 def test_an_instance_that_is_not_alone_is_digested_while_it_arrives() -> None:

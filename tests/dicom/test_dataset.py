@@ -227,7 +227,7 @@ def test_elements_out_of_order() -> None:
 
 
 @pytest.mark.parametrize("cut", range(len(head())))
-def test_what_is_whole_is_told(cut: int) -> None:
+def test_whether_a_data_set_is_whole_is_reported(cut: int) -> None:
     found = describe(head()[:cut], EXPLICIT)
     for field in fields(Description):
         value = getattr(found, field.name)

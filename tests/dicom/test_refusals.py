@@ -97,6 +97,51 @@ def test_a_refusal_names_the_instance_the_peer_and_the_reason(
     address = address_of(peer)
     for part in ("calling_ae=CT_7", f"peer={address}", "status=C001H", answer[1], wire.CT):
         assert part in line
+    assert ' called_ae=JMIX_RECEIVER sop_class_name="CT Image Storage"' in line
+
+
+def test_a_refusal_names_the_study_of_its_own_data_set(gateway: Gateway, peer: Peer) -> None:
+    """It is known when the head was read; the study before it is another's."""
+    named, nameless = f"1.2.3.{time.time_ns()}.1", f"1.2.3.{time.time_ns()}.2"
+    other = wire.data_set(instance="1.2.3.99", study="1.2.3.77")
+    assert refused(peer, other, named)[0] == 0xA900
+    line = gateway.wait_for(f"instance_refused .*sop_instance={named} ").string
+    assert line.endswith(" study=1.2.3.77")
+    assert refused(peer, wire.element(0x00080060, b"CS", b"CT"), nameless)[0] == 0xC001
+    assert "study=" not in gateway.wait_for(f"instance_refused .*{nameless} ").string
+
+
+def test_contexts_that_are_refused_have_names(gateway: Gateway) -> None:
+    find, private = "1.2.840.10008.5.1.4.1.2.1.1", "1.2.840.10008.5.1.4.1.1.2.777.x"
+    with Peer(gateway.dicom_port) as one:
+        contexts = [
+            wire.context(1 + 2 * number, uid, wire.EXPLICIT)
+            for number, uid in enumerate((wire.CT, find, private))
+        ]
+        one.associate(*contexts)
+        line = gateway.wait_for(f"contexts_refused .*peer={address_of(one)} ").string
+    names = '"(unknown), Patient Root Query/Retrieve Information Model - FIND"'
+    assert f" abstract_syntaxes={private},{find} called_ae=JMIX_RECEIVER names={names}" in line
+
+
+def test_a_broken_request_is_logged_with_its_ae_titles(gateway: Gateway) -> None:
+    request = bytearray(wire.associate_rq(calling=b"BROKEN"))
+    request[76:78] = b"\xff\xff"  # the length of its first item
+    with Peer(gateway.dicom_port) as one:
+        address = address_of(one)
+        one.send(bytes(request))
+        assert one.pdu()[0] == 7
+    line = gateway.wait_for(f"connection_aborted peer={address} ").string
+    assert " endpoint=dicom_receiver calling_ae=BROKEN called_ae=JMIX_RECEIVER" in line
+
+
+def test_a_rejection_says_where_and_why(gateway: Gateway) -> None:
+    with Peer(gateway.dicom_port) as one:
+        assert one.associate(called=b"ELSEWHERE")[0] == 3
+        address = address_of(one)
+    line = gateway.wait_for(f"association_rejected .*peer={address} ").string
+    assert " calling_ae=PEER called_ae=ELSEWHERE " in line
+    assert ' why="called AE title is not JMIX_RECEIVER" endpoint=dicom_receiver' in line
 
 
 @pytest.mark.fault("F107")
@@ -260,7 +305,7 @@ def test_a_dicom_sender_with_tls_is_named(gateway: Gateway) -> None:
         timeout=30,
         check=False,
     )
-    gateway.wait_for("connection_aborted .*a TLS handshake")
+    gateway.wait_for("connection_aborted .*a TLS handshake.* hint=.*turn TLS off .*stunnel")
 
 
 @pytest.mark.fault("S40")
@@ -270,7 +315,7 @@ def test_an_http_client_is_named(gateway: Gateway) -> None:
         client.request("GET", "/")
         with pytest.raises((http.client.HTTPException, OSError)):
             client.getresponse()
-    gateway.wait_for(r"connection_aborted .*an HTTP request \(GET\)")
+    gateway.wait_for(r"connection_aborted .*an HTTP request \(GET\).* hint=.*HTTP listener's port")
 
 
 def hello() -> bytes:

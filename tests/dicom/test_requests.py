@@ -63,7 +63,9 @@ def answer(limit: int, *results: tuple[int, int, str]) -> bytes:
 )
 def test_what_was_accepted_is_known_by_its_pair(announced: int, used: int) -> None:
     body = answer(announced, (1, 0, EXPLICIT), (3, 4, IMPLICIT), (99, 0, IMPLICIT))
-    assert requests.accepted(body, PAIRS) == ({(CT, EXPLICIT): 1}, used)
+    read = requests.accepted(body, PAIRS)
+    assert (read.contexts, read.max_pdu, read.announced) == ({(CT, EXPLICIT): 1}, used, announced)
+    assert (read.implementation_uid, read.implementation_version) == ("", "")
 
 
 def test_another_transfer_syntax_than_the_asked_one_is_not_accepted() -> None:

@@ -37,7 +37,7 @@ def refusing(status: int) -> Iterator[int]:
             thread.join()
 
 
-def test_a_rejected_envelope_goes_back_once_the_cause_is_mended(tmp_path: Path) -> None:
+def test_a_rejected_envelope_goes_back_once_the_cause_is_repaired(tmp_path: Path) -> None:
     """After a refusal: the record says why; both files are moved back, the record first."""
     data = wire.data_set("1.2.3.4")
     builder = "release_grace_secs = 0.1"

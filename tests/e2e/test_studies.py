@@ -95,7 +95,7 @@ def metric(own: Gateway, name: str) -> int:
 
 @pytest.mark.fault("F100")
 @pytest.mark.parametrize("same_series", [False, True])
-def test_two_patients_under_one_study_are_told(gateway: Gateway, same_series: bool) -> None:
+def test_two_patients_under_one_study_are_reported(gateway: Gateway, same_series: bool) -> None:
     before = metric(gateway, "fastjmix_instances_of_another_patient_total")
     study, series = new_uid(), new_uid() if same_series else ""
     send(
@@ -140,7 +140,7 @@ def test_a_dose_report_describes_no_study_of_images(gateway: Gateway, report_fir
 
 
 @pytest.mark.fault("F100")
-def test_a_crash_changes_nothing_of_what_is_told(tmp_path: Path) -> None:
+def test_a_crash_changes_nothing_of_the_description(tmp_path: Path) -> None:
     study, series = new_uid(), new_uid()
     kill = {"FASTJMIX_FAILPOINT": "packer.granted:kill:3"}
     with running(Gateway(tmp_path, 9, builder=BUILDER, env=kill)) as own:

@@ -257,8 +257,8 @@ def test_two_hundred_slow_peers_beside_four_honest_ones(start: Gateways, tmp_pat
             )
             for f in map(str, folders)
         ]
-        told = [sender.communicate(timeout=60)[1] for sender in senders]
-        assert [sender.returncode for sender in senders] == [0] * 4, told
+        reported = [sender.communicate(timeout=60)[1] for sender in senders]
+        assert [sender.returncode for sender in senders] == [0] * 4, reported
         return time.monotonic() - began
 
     async def slow(ready: threading.Barrier, done: threading.Event) -> None:
@@ -609,7 +609,7 @@ def test_a_pdu_of_an_impossible_length_is_refused_by_its_header(
 
 
 @pytest.mark.fault("F61")
-def test_strangers_fill_neither_memory_nor_the_log(start: Gateways) -> None:
+def test_foreign_protocols_fill_neither_memory_nor_the_log(start: Gateways) -> None:
     own = start(builder="release_grace_secs = 0")
     works(own)
     base, shared = at_rest(own), lanes_kb(own)

@@ -404,11 +404,14 @@ def test_under_the_marks_nothing_new_and_all_is_sealed(start: Gateways, disk_on:
     disk = disk_on(size=48 << 20)
     soft, hard = 12 << 20, 4 << 20
     marks = f"soft_reserve_bytes = {soft}\nhard_reserve_bytes = {hard}"
-    own, ledger = start(builder="release_grace_secs = 0.5", storage=marks), Ledger()
+    often = "from fastjmix.uploader import disk_watch; disk_watch.LOOK_SECS = 0.1"
+    own = start(builder="release_grace_secs = 0.5", storage=marks, first=often)
+    ledger = Ledger()
     with opened(own) as peer:
         assert ledger.store(peer) == 0
         filler = disk.fill(leave=soft - (1 << 20))
         until(lambda: rejection(own) == RJ_CONGESTION, "new associations are rejected")
+        own.wait_for(f"warning uploader disk_below_mark mark=soft .*soft_mark_bytes={soft}")
         while (status := ledger.store(peer, pixels=500_000)) == 0:  # this one was there before
             assert free(disk.at) > hard - 600_000
         assert status == A700
@@ -420,6 +423,7 @@ def test_under_the_marks_nothing_new_and_all_is_sealed(start: Gateways, disk_on:
     assert (soft <= free(disk.at) < soft * 1.1) == (rejection(own) == RJ_CONGESTION)
     filler.unlink()
     until(lambda: rejection(own) is None, "accepted again")
+    own.wait_for("info    uploader disk_above_marks was_below=soft resource=space")
 
 
 @pytest.mark.fault("F20")
@@ -584,11 +588,11 @@ def refused(directory: Path, *prefix: str, **parts: str) -> str:
         [*prefix, sys.executable, "-m", "fastjmix", "run", "-c", "config.toml"],
         cwd=directory, capture_output=True, text=True, timeout=30, check=False,
     )  # fmt: skip
-    told = done.stdout + done.stderr
-    assert done.returncode == 2, told
-    assert "listening" not in told
-    assert re.fullmatch(r"fastjmix: [^\n]+\n", done.stderr), told
-    return told
+    output = done.stdout + done.stderr
+    assert done.returncode == 2, output
+    assert "listening" not in output
+    assert re.fullmatch(r"fastjmix: [^\n]+\n", done.stderr), output
+    return output
 
 
 @pytest.mark.fault("F23")
@@ -669,11 +673,11 @@ def test_read_only_from_the_start(tmp_path: Path, disk_on: DiskOn) -> None:
 @pytest.mark.fault("F27")
 def test_too_little_memory_for_lanes(tmp_path: Path) -> None:
     """A limit on the size of files holds for memory without a name too."""
-    told = refused(
+    reported = refused(
         tmp_path / "own", "prlimit", "--fsize=8388608",
         endpoint="max_associations = 400", fastjmix="lane_bytes = 1048576",
     )  # fmt: skip
-    assert re.search(r"\d{9} bytes of shared memory for 400 lanes cannot be had", told)
+    assert re.search(r"\d{9} bytes of shared memory for 400 lanes cannot be had", reported)
 
 
 @pytest.mark.fault("F27")

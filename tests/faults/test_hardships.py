@@ -153,7 +153,7 @@ def test_a_drain_waits_for_what_is_being_recovered(start: Gateways) -> None:
     assert len(again.envelopes("outbox")) == 2
 
 
-def test_a_draft_that_cannot_be_read_is_set_aside(start: Gateways) -> None:
+def test_a_draft_that_cannot_be_read_is_moved_to_rejected(start: Gateways) -> None:
     own = start(builder="release_grace_secs = 30")
     works(own)
     own.child.kill()

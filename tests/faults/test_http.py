@@ -190,7 +190,7 @@ def test_the_limit_of_a_body(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ov
 
 
 @pytest.mark.fault("S13")
-def test_a_body_stops_where_room_for_sealing_begins(
+def test_a_body_stops_where_space_for_sealing_begins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The hard mark is checked while the body comes, not only before it."""
@@ -651,7 +651,7 @@ def test_a_download_while_envelopes_are_sealed_moved_and_deleted(tmp_path: Path)
 
 
 @pytest.mark.fault("S14")
-def test_a_token_is_asked_for_before_anything_is_told(tmp_path: Path) -> None:
+def test_a_token_is_required_before_any_other_answer(tmp_path: Path) -> None:
     """An id that is here and one that is not look the same without credentials."""
     credentials = Credentials(method="bearer", token=Secret("s3cret"))
     with running(tmp_path, replace(LISTENER, credentials=credentials)) as gateway:

@@ -545,7 +545,7 @@ NOISE = {
 
 @pytest.mark.fault("S17")
 @pytest.mark.parametrize("who", NOISE)
-def test_strangers_at_the_dicom_port_are_sent_away(gateway: Gateway, who: str) -> None:
+def test_foreign_protocols_at_the_dicom_port_are_closed(gateway: Gateway, who: str) -> None:
     with Peer(gateway.dicom_port) as peer:
         with contextlib.suppress(ConnectionError):
             peer.send(NOISE[who])

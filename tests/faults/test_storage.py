@@ -232,7 +232,7 @@ def test_a_directory_that_another_fastjmix_has_taken_is_left_alone(
 
 
 @pytest.mark.fault("F87")
-def test_a_packer_that_starts_anew_asks_whose_the_directory_is(
+def test_a_restarted_packer_checks_that_the_directory_is_ours(
     start: Callable[..., Gateway],
 ) -> None:
     own, ledger = start(builder=LATE, fastjmix="packers = 1"), Ledger()

@@ -129,7 +129,7 @@ PLACES: dict[str, Callable[[bytes], int]] = {
 @pytest.mark.fault("F24")
 @pytest.mark.parametrize("coding", CODINGS)
 @pytest.mark.parametrize("place", PLACES)
-def test_a_flipped_bit_is_set_aside_and_not_delivered(
+def test_an_envelope_with_a_flipped_bit_is_rejected_and_not_delivered(
     tmp_path: Path, place: str, coding: str
 ) -> None:
     async def test() -> None:
@@ -994,7 +994,7 @@ def test_a_restart_with_another_token_resumes(tmp_path: Path) -> None:
 
 
 @pytest.mark.fault("F38")
-def test_who_waits_for_a_slow_upload_is_given_its_time(tmp_path: Path) -> None:
+def test_a_sender_that_waits_for_a_slow_upload_is_not_timed_out(tmp_path: Path) -> None:
     """ack = "uploaded": the sender waits longer for a larger instance, as the uploader does.
 
     Beside the 60 s of two answers it has one second here, instead of two minutes.

@@ -166,7 +166,7 @@ class Pair:
                 self._spilled = b""
                 self.intake.grant(lane, 1)
             else:
-                assert event == _core.ROOM, event
+                assert event == _core.SPACE_FREED, event
 
 
 def as_dictionary(head: Any) -> dict[str, Any]:

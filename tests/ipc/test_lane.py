@@ -29,7 +29,7 @@ from tests.support.nightly import by_form
 
 LANES = 3
 CAPACITY = 1 << 20
-"""The smallest that may be configured. Below 256 KB it would be full before its packer is rung."""
+"""The smallest that may be configured. Below 256 KB it would be full before its packer is woken."""
 
 MAX_PDU = 1 << 15
 RUN_SECS = by_form(4.0, 300.0)
@@ -42,12 +42,12 @@ RECEIVER, PACKER = 0, 1
 class Sleeper:
     """One side's sleep: says so, looks once more, and waits for its eventfd."""
 
-    def __init__(self, passage: Passage, process: int, bells: list[int]) -> None:
+    def __init__(self, passage: Passage, process: int, wakes: list[int]) -> None:
         self._lanes = passage.lanes
         self._process = process
-        self._bell = bells[process]
+        self._wake = wakes[process]
         self._poll = select.poll()
-        self._poll.register(self._bell, select.POLLIN)
+        self._poll.register(self._wake, select.POLLIN)
         self.slept = 0
 
     def sleep(self, anything: Callable[[], bool]) -> None:
@@ -61,15 +61,15 @@ class Sleeper:
                 os._exit(3)
         finally:
             self._lanes.rouse(self._process)
-        os.eventfd_read(self._bell)
+        os.eventfd_read(self._wake)
 
 
 class Association:
     """A receiver's end of one lane, fed from a generator of messages."""
 
-    def __init__(self, passage: Passage, lane: int, bells: list[int], seed: int) -> None:
+    def __init__(self, passage: Passage, lane: int, wakes: list[int], seed: int) -> None:
         self.scanner = PdvScanner(passage.lanes, lane, MAX_PDU)
-        self._bells = bells
+        self._wakes = wakes
         self._random = random.Random(seed)
         self._stream = b""
         self.instances = 0
@@ -102,7 +102,7 @@ class Association:
         part = self._stream[: self._random.randrange(1, 65_536)]
         view = scanner.reserve(len(part)) if part else memoryview(bytearray())
         if part and not view:
-            scanner.starve()
+            scanner.request_space()
             if scanner.stalled:
                 return False
         if view:
@@ -113,9 +113,9 @@ class Association:
         self._handle(scanner.scan())
         if scanner.wake:
             scanner.wake = False
-            os.eventfd_write(self._bells[PACKER], 1)
+            os.eventfd_write(self._wakes[PACKER], 1)
         if scanner.blocked or scanner.stalled:
-            scanner.starve()
+            scanner.request_space()
         return bool(view) or scanner.unscanned != before or self.may_go_on()
 
     def _handle(self, event: int) -> None:
@@ -145,14 +145,14 @@ class Association:
         return not (self._stream or self.awaiting or self.scanner.unscanned)
 
 
-def produce(passage: Passage, bells: list[int], seed: int) -> None:
+def produce(passage: Passage, wakes: list[int], seed: int) -> None:
     """The receiver: as many messages as fit into RUN_SECS; writes how many."""
     lanes = [passage.lanes.lease(RECEIVER) for _ in range(LANES)]
     for lane in lanes:
         assert passage.back(lane)
         passage.lanes.open(lane, lane + 1, 0, b"STRESS")
-    associations = [Association(passage, lane, bells, seed + lane) for lane in lanes]
-    sleeper = Sleeper(passage, RECEIVER, bells)
+    associations = [Association(passage, lane, wakes, seed + lane) for lane in lanes]
+    sleeper = Sleeper(passage, RECEIVER, wakes)
     pause = random.Random(seed)
     end = time.monotonic() + RUN_SECS
     while True:
@@ -167,23 +167,23 @@ def produce(passage: Passage, bells: list[int], seed: int) -> None:
             sleeper.sleep(lambda: any(one.may_go_on() for one in waiting))  # noqa: B023
     for lane in lanes:
         passage.lanes.give_back(lane)
-        passage.lanes.ring(PACKER, lane)
-    os.eventfd_write(bells[PACKER], 1)
+        passage.lanes.mark(PACKER, lane)
+    os.eventfd_write(wakes[PACKER], 1)
     sent = sum(one.instances for one in associations)
     os._exit(0 if sent >= LANES and sleeper.slept else 5)
 
 
-def consume(passage: Passage, bells: list[int], seed: int) -> None:
+def consume(passage: Passage, wakes: list[int], seed: int) -> None:
     """The packer: verifies every instance until all associations have closed."""
     intake = Intake(passage.lanes, PACKER, [hashlib.sha256], crc32)
     spilled: dict[int, bytes] = {}
-    sleeper = Sleeper(passage, PACKER, bells)
+    sleeper = Sleeper(passage, PACKER, wakes)
     pause = random.Random(-seed)
     closed = taken = 0
 
     def handle(event: int, lane: int) -> None:
         nonlocal closed, taken
-        wake = event == _core.ROOM
+        wake = event == _core.SPACE_FREED
         if event == _core.ARRIVED:
             member = spilled.pop(lane, b"") + b"".join(intake.buffers(lane))
             announced = intake.arrival(lane)
@@ -203,10 +203,10 @@ def consume(passage: Passage, bells: list[int], seed: int) -> None:
             wake = intake.release(lane)
         elif event == _core.CLOSED:
             closed += 1
-        elif event != _core.ROOM:
+        elif event != _core.SPACE_FREED:
             os._exit(8)
         if wake:
-            os.eventfd_write(bells[RECEIVER], 1)
+            os.eventfd_write(wakes[RECEIVER], 1)
 
     while closed < LANES:
         report = intake.poll(pause.choice((1, 200, 20_000)))
@@ -248,10 +248,10 @@ def spawn(work: Callable[[], None]) -> int:
 @pytest.mark.parametrize("seed", by_form([1, 2], [1, 2, 3, 4]))
 def test_every_byte_crosses_once_and_nobody_sleeps_for_ever(seed: int) -> None:
     passage = Passage(LANES, CAPACITY, 2)
-    bells = [os.eventfd(0) for _ in range(2)]
+    wakes = [os.eventfd(0) for _ in range(2)]
     children = {
-        spawn(lambda: produce(passage, bells, seed)): "producer",
-        spawn(lambda: consume(passage, bells, seed)): "consumer",
+        spawn(lambda: produce(passage, wakes, seed)): "producer",
+        spawn(lambda: consume(passage, wakes, seed)): "consumer",
     }
     failed = {}
     try:
@@ -265,6 +265,6 @@ def test_every_byte_crosses_once_and_nobody_sleeps_for_ever(seed: int) -> None:
         for child in children:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
-        for bell in bells:
-            os.close(bell)
+        for wake in wakes:
+            os.close(wake)
     assert not failed, "3 = never woken, 6 and 7 = other bytes; see the exits in the file"

@@ -1,10 +1,11 @@
 """The lanes' protocol as a small model, in every interleaving: nobody sleeps while there is work.
 
 One producer (a receiver) and one consumer (a packer) step through what `_core` does, one access to
-the shared memory a step, in the order of its code: bells, publishing, granting, starving, dozing.
+the shared memory a step, in the order of its code: marking, publishing, granting, asking for space,
+sleeping.
 The explorer visits every reachable state of the two, so that "it never happened in the stress test"
 becomes "it cannot happen in the model". Steps are sequentially consistent, which the fences of
-`must_wake` and the exchanges of `doze` are there to grant where it matters: the store of a bell or
+`must_wake` and the exchanges of `doze` are there to grant where it matters: the store of a mark or
 of a counter and the load of "asleep", and the store of "asleep" and the load of a counter.
 
 Each guard of the protocol is then left out in turn, and the explorer must find the sleeper: the
@@ -32,12 +33,12 @@ class World:
     """Shared memory and eventfds, and where each side is in its code."""
 
     published: int = 0
-    unrung: int = 0
+    unannounced: int = 0
     taken: int = 0
     ended: bool = False
     done: bool = False
-    starved: bool = False
-    bell: bool = False  # of the packer
+    awaits_space: bool = False
+    marked: bool = False  # for the packer
     asleep: tuple[bool, bool] = (False, False)
     event: tuple[bool, bool] = (False, False)  # eventfds
     at: tuple[str, str] = ("give", "look")
@@ -70,50 +71,52 @@ def wake(world: World, waker: int, whom: int, then: str) -> World:
 class Protocol:
     """Guards that are left out, to see that they are needed."""
 
-    rings_at: int = 2  # pieces that gather before the packer's bell is rung (WAKE)
-    rings: bool = True  # the end of an instance rings the packer's bell
+    announces_at: int = 2  # pieces that gather before the packer is notified (WAKE)
+    announces_end: bool = True  # the end of an instance notifies the packer
     looks_again: bool = True  # both sides look once more after saying that they sleep
-    starves_before_it_looks: bool = True  # "tell me of room" is said before the last look
-    tells_of_room: bool = True
+    asks_before_it_looks: bool = True  # space is asked for before the last look
+    reports_space: bool = True
     grants_before_it_wakes: bool = True
 
 
 def receiver(world: World, how: Protocol) -> Iterator[World]:
-    """lane.pxi `_flush`, `_end`, `starve`; loop.py `_wait`."""
+    """lane.pxi `_flush`, `_end`, `request_space`; loop.py `_wait`."""
     full = world.published - world.taken >= PIECES
     match world.at[R]:
         case "give":
             if world.published == TO_GIVE:
                 yield world.side(R, "end")
             elif full:
-                yield world.side(R, "starve" if how.starves_before_it_looks else "doze for room")
+                yield world.side(
+                    R, "ask for space" if how.asks_before_it_looks else "doze for space"
+                )
             else:
-                unrung = world.unrung + 1
-                place = "bell" if unrung >= how.rings_at else "give"
-                yield world.side(R, place, published=world.published + 1, unrung=unrung)
-        case "bell":  # ring_bell: the bit, then the fence and "asleep"
-            yield world.side(R, "wake packer", bell=True, unrung=0)
+                unannounced = world.unannounced + 1
+                place = "mark" if unannounced >= how.announces_at else "give"
+                yield world.side(R, place, published=world.published + 1, unannounced=unannounced)
+        case "mark":  # mark_pending: the bit, then the fence and "asleep"
+            yield world.side(R, "wake packer", marked=True, unannounced=0)
         case "wake packer":
             yield wake(world, R, P, "give")
-        case "starve":
-            yield world.side(R, "doze for room", starved=True)
-        case "doze for room":
-            place = "look for room" if how.looks_again else "sleep for room"
+        case "ask for space":
+            yield world.side(R, "doze for space", awaits_space=True)
+        case "doze for space":
+            place = "look for space" if how.looks_again else "sleep for space"
             yield world.side(R, place, asleep=put(world.asleep, R, True))
-        case "look for room":
-            yield world.side(R, "sleep for room" if full else "rouse for room")
-        case "sleep for room":
+        case "look for space":
+            yield world.side(R, "sleep for space" if full else "rouse for space")
+        case "sleep for space":
             if world.event[R]:
-                yield world.side(R, "rouse for room", event=put(world.event, R, False))
-        case "rouse for room":
-            again = "give" if how.starves_before_it_looks else "late starve"
+                yield world.side(R, "rouse for space", event=put(world.event, R, False))
+        case "rouse for space":
+            again = "give" if how.asks_before_it_looks else "ask late"
             yield world.side(R, again, asleep=put(world.asleep, R, False))
-        case "late starve":
-            yield world.side(R, "give", starved=True)
+        case "ask late":
+            yield world.side(R, "give", awaits_space=True)
         case "end":
-            yield world.side(R, "end bell" if how.rings else "doze", ended=True)
-        case "end bell":
-            yield world.side(R, "end wake", bell=True)
+            yield world.side(R, "end mark" if how.announces_end else "doze", ended=True)
+        case "end mark":
+            yield world.side(R, "end wake", marked=True)
         case "end wake":
             yield wake(world, R, P, "doze")
         case "doze":
@@ -131,11 +134,13 @@ def receiver(world: World, how: Protocol) -> Iterator[World]:
 
 
 def packer(world: World, how: Protocol) -> Iterator[World]:
-    """intake.pxi `_answer_bells`, `_look`; packer/statuses.py `give`; packer/loop.py `_sleep`."""
+    """intake.pxi `_list_pending_lanes`, `_look`; statuses.py `give`; the packer's loop `_sleep`."""
     match world.at[P]:
         case "look" | "look again":
             again = "" if world.at[P] == "look" else " again"
-            yield world.side(P, f"read end{again}", listed=world.listed or world.bell, bell=False)
+            yield world.side(
+                P, f"read end{again}", listed=world.listed or world.marked, marked=False
+            )
         case "read end" | "read end again":  # `ended` is read before the pieces
             again = world.at[P].removeprefix("read end")
             if not world.listed:
@@ -148,11 +153,11 @@ def packer(world: World, how: Protocol) -> Iterator[World]:
         case "take" | "take again":
             again = world.at[P].removeprefix("take")
             progress = world.seen > world.taken
-            yield world.side(P, f"room{again}", taken=world.seen, progress=progress)
-        case "room" | "room again":
-            again = world.at[P].removeprefix("room")
-            if world.starved and how.tells_of_room:
-                yield world.side(P, "wake for room", starved=False)
+            yield world.side(P, f"space{again}", taken=world.seen, progress=progress)
+        case "space" | "space again":
+            again = world.at[P].removeprefix("space")
+            if world.awaits_space and how.reports_space:
+                yield world.side(P, "wake for space", awaits_space=False)
             elif world.complete and world.taken == world.seen and not world.done:
                 first = "grant" if how.grants_before_it_wakes else "wake for grant"
                 yield world.side(P, first)
@@ -160,7 +165,7 @@ def packer(world: World, how: Protocol) -> Iterator[World]:
                 yield world.side(P, f"look{again}", progress=False)
             else:
                 yield world.side(P, "sleep" if again else "doze")
-        case "wake for room":
+        case "wake for space":
             yield wake(world, P, R, "rouse")
         case "grant":
             then = "wake for grant" if how.grants_before_it_wakes else "rouse"
@@ -201,11 +206,11 @@ def test_nobody_sleeps_while_there_is_work() -> None:
 
 
 LEFT_OUT: list[Callable[[Protocol], Protocol]] = [
-    lambda how: replace(how, rings=False),
+    lambda how: replace(how, announces_end=False),
     lambda how: replace(how, looks_again=False),
-    lambda how: replace(how, tells_of_room=False),
-    lambda how: replace(how, starves_before_it_looks=False),
-    lambda how: replace(how, rings_at=PIECES + 1),
+    lambda how: replace(how, reports_space=False),
+    lambda how: replace(how, asks_before_it_looks=False),
+    lambda how: replace(how, announces_at=PIECES + 1),
     lambda how: replace(how, grants_before_it_wakes=False),
 ]
 
@@ -213,7 +218,7 @@ LEFT_OUT: list[Callable[[Protocol], Protocol]] = [
 @pytest.mark.parametrize(
     "without",
     LEFT_OUT,
-    ids=["bell", "second look", "room", "starve first", "bell in time", "grant first"],
+    ids=["end announced", "second look", "space", "ask first", "announced in time", "grant first"],
 )
 def test_without_one_of_its_guards_somebody_sleeps_for_ever(
     without: Callable[[Protocol], Protocol],

@@ -37,7 +37,7 @@ class Slow(Pair):
             event, lane = report
             if event == _core.SPILL:
                 self.intake.release(lane)
-            elif event != _core.ROOM:
+            elif event != _core.SPACE_FREED:
                 self.intake.grant(lane, 0)
 
 
@@ -100,7 +100,7 @@ def test_a_full_lane_waits_for_the_packer(watched: Watched) -> None:
         pair.scanner.commit(len(view))
         at += len(view)
         pair.handle(pair.scanner.scan())
-    pair.scanner.starve()
+    pair.scanner.request_space()
     assert watched.one().waits_for == "packer"
     assert watched.live.stalled == 1
     pair.busy = False

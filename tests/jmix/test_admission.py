@@ -339,7 +339,7 @@ def test_studies_that_are_refused(studies: object) -> None:
     refused(zipped(members(metadata={"studies": studies})), "metadata.json", "studies")
 
 
-def test_encrypted_envelopes_are_told_apart() -> None:
+def test_encrypted_envelopes_are_recognised() -> None:
     sealed = {"security": {"encryption": {"algorithm": "AES-256-GCM"}}}
     refused(zipped(members(manifest=sealed)), "payload.encrypted", "missing")
     content = members(manifest=sealed) | {"payload.encrypted": b"..."}

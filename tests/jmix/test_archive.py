@@ -86,7 +86,7 @@ def test_local_header_is_the_tables(name: bytes, crc: int, size: int) -> None:
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.text(max_size=9), numbers32, sizes, sizes), max_size=5), sizes)
-def test_central_directory_says_what_it_was_told(
+def test_the_central_directory_holds_the_given_members(
     told: list[tuple[str, int, int, int]], start: int
 ) -> None:
     members = [Member(name.encode(), *numbers) for name, *numbers in told]
@@ -396,13 +396,13 @@ def test_members_and_directory_must_agree() -> None:
         return body + archive.central_directory(members, len(body))
 
     check(sealed(first + second, both))
-    for body, members, told in (
+    for body, members, reported in (
         (first + second, both[:1], "belong to no member"),  # one is not listed
         (first + b"??" + second, [both[0], Member(b"b", 0, 0, 33)], "header at 31"),  # a gap
         (first + first, [both[0], Member(b"a", 0, 0, 31)], "twice"),
         (first, both, "header at 31"),  # listed, not there
     ):
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=reported):
             check(sealed(body, members))
 
 

@@ -82,7 +82,7 @@ def test_the_signed_text_is_the_flat_object_of_jmix_rs() -> None:
     ED.public_key().verify(base64.b64decode(said["signature"]), text.encode())
 
 
-def test_an_assertion_of_jmix_rs_is_accepted_and_what_it_leaves_open_is_told() -> None:
+def test_an_assertion_of_jmix_rs_is_accepted_and_its_gaps_are_reported() -> None:
     fields = ["sender.id", "sender.name", "manifest.id", "timestamp"]
     found = manifest()
     values = [found["sender"]["id"], found["sender"]["name"], found["id"], found["timestamp"]]

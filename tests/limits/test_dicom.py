@@ -333,7 +333,7 @@ def turned_away(own: Gateway) -> float:
     return float(re.findall(r"turned_away_total\S* ([\d.]+)", metrics)[-1])
 
 
-def test_an_address_that_fills_the_door_gives_way_to_another(start: Gateways) -> None:
+def test_an_address_with_all_half_open_connections_gives_way_to_another(start: Gateways) -> None:
     own = start(endpoint="max_half_open = 5")
     greedy = [Peer(own.dicom_port) for _ in range(5)]
     for number in range(3):  # others come in, one after the other, until places are even
@@ -384,7 +384,7 @@ MORE = { }
 # -- peers that run ahead --------------------------------------------------------------------------
 
 
-def test_who_does_not_read_responses_is_not_read(start: Gateways) -> None:
+def test_a_peer_that_does_not_read_responses_is_not_read(start: Gateways) -> None:
     """No more of its responses are kept than one: memory stays as it was."""
     own = start(fastjmix="lane_bytes = 1048576")
     works(own)
@@ -455,8 +455,8 @@ def test_the_table_of_limits_is_true(row: list[str]) -> None:
         text = (HERE.parent / "docs" / "configuration.md").read_text()
         key = key.partition(" (")[0]
         lines = [line for line in text.splitlines() if line.startswith(f"| {key}")]
-        told = {line.split(" | ")[2].strip("`") for line in lines}
-        assert module or value.replace(" ", "") in told, name
+        logged = {line.split(" | ")[2].strip("`") for line in lines}
+        assert module or value.replace(" ", "") in logged, name
     sources = "".join(path.read_text() for path in HERE.rglob("test_*.py"))
     for test in re.findall(r"`(test_\w+)`", tests):
         assert f"def {test}(" in sources, test

@@ -323,7 +323,7 @@ def test_others_are_answered_while_a_large_study_is_encrypted(start: Gateways) -
     check(own, ledger)
 
 
-def test_room_for_the_second_copy_is_kept(start: Gateways, tmp_path: Path) -> None:
+def test_space_for_the_second_copy_is_reserved(start: Gateways, tmp_path: Path) -> None:
     """On a small disk instances are refused before their encryption lacks space."""
     with contextlib.closing(Memory(tmp_path / "own" / "spool", 64 << 20)):
         own = start(

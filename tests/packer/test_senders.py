@@ -154,7 +154,7 @@ def test_the_grace_begins_when_the_last_one_broke_off(gateway: Gateway) -> None:
 
 
 @pytest.mark.fault("F101")
-def test_who_breaks_off_and_stays_away_is_not_waited_for(gateway: Gateway) -> None:
+def test_a_sender_that_breaks_off_and_stays_away_is_not_awaited(gateway: Gateway) -> None:
     study = new_uid()
     first = instance(study)
     with association(gateway) as one, association(gateway) as other:
@@ -211,7 +211,7 @@ def seals_of(own: Gateway, title: str) -> list[str]:
 
 
 @pytest.mark.fault("F102")
-def test_who_sends_each_image_in_an_association_has_one_envelope_a_study(
+def test_a_sender_with_an_association_an_image_gets_one_envelope_a_study(
     patient: Gateway,
 ) -> None:
     """The first study may come in two envelopes. Either packer knows what the other remembers."""
@@ -293,7 +293,7 @@ def too_late(own: Gateway, title: str) -> None:
 @pytest.mark.parametrize(
     "scenario", [parallel, repetition, other_title, broken_off, too_late], ids=lambda f: f.__name__
 )
-def test_who_does_not_come_back_is_not_waited_for(patient: Gateway, scenario: Any) -> None:
+def test_a_sender_that_does_not_come_back_is_not_awaited(patient: Gateway, scenario: Any) -> None:
     title = f"N{scenario.__name__[:14].upper()}"
     scenario(patient, title)
     study = new_uid()
@@ -307,7 +307,7 @@ def test_who_does_not_come_back_is_not_waited_for(patient: Gateway, scenario: An
 @pytest.mark.parametrize(
     ("after", "learns"), [(0.0, False), (0.5, False), (2.0, True), (29.0, True), (31.0, False)]
 )
-def test_who_comes_back_within_the_grace_needs_no_more(
+def test_a_sender_that_comes_back_within_the_grace_gets_no_longer_wait(
     tmp_path: Path, after: float, learns: bool
 ) -> None:
     """A return that is too late does not count either. The grace is 1 s, `quiet_secs` 30."""

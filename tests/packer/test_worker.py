@@ -10,8 +10,8 @@ from fastjmix.packer.worker import Work, Worker
 
 
 def test_the_loop_gets_results_in_order_when_it_asks() -> None:
-    rung, gate = threading.Semaphore(0), threading.Event()
-    worker = Worker(rung.release)
+    woken, gate = threading.Semaphore(0), threading.Event()
+    worker = Worker(woken.release)
     where: list[tuple[int, threading.Thread]] = []
 
     def then(work: Work[int]) -> None:
@@ -24,7 +24,7 @@ def test_the_loop_gets_results_in_order_when_it_asks() -> None:
     assert not where
     gate.set()
     for _ in range(2):
-        assert rung.acquire(timeout=20)
+        assert woken.acquire(timeout=20)
     worker.settle()
     assert where == [(1, threading.current_thread()), (2, threading.current_thread())]
     assert not worker.busy
@@ -47,8 +47,8 @@ def test_drain_waits_for_what_follows() -> None:
     assert found == [2]
 
 
-def until_settled(worker: Worker, rung: threading.Semaphore) -> None:
+def until_settled(worker: Worker, woken: threading.Semaphore) -> None:
     """Settles as a loop does, when it is woken."""
     while worker.busy:
-        assert rung.acquire(timeout=20)
+        assert woken.acquire(timeout=20)
         worker.settle()

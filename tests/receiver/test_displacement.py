@@ -146,7 +146,7 @@ def displaced(own: Gateway) -> int:
 @pytest.mark.fault("S33")
 @pytest.mark.parametrize("how", BUSY)
 @pytest.mark.parametrize("newcomer", ["127.0.0.2", "127.0.0.1"])
-def test_who_stores_nothing_gives_way_to_a_newcomer(
+def test_an_association_that_stores_nothing_gives_way_to_another_peer(
     start: Gateways, how: Callable[[Peer], None], newcomer: str
 ) -> None:
     """One of another address gives way, or (behind NAT) of the same. One ends, not all."""
@@ -161,7 +161,7 @@ def test_who_stores_nothing_gives_way_to_a_newcomer(
 
 
 @pytest.mark.fault("S33")
-def test_it_is_told_and_keeps_its_place_until_then(start: Gateways) -> None:
+def test_a_displaced_association_is_aborted_and_keeps_its_place_until_then(start: Gateways) -> None:
     own = start()
     first, second, third = holding(own, "127.0.0.1")
     assert not asks(own, "127.0.0.2")  # nobody has held a place for long
@@ -254,7 +254,7 @@ def test_a_data_set_that_comes_fast_enough_is_left_alone(start: Gateways) -> Non
 
 
 @pytest.mark.fault("S33")
-def test_who_waits_for_its_status_is_left_alone(start: Gateways) -> None:
+def test_an_association_that_waits_for_its_status_is_not_displaced(start: Gateways) -> None:
     """The packer stands still: the peers wait for us."""
     own = start()
     packer = own.children()["packer-0"]

@@ -46,12 +46,12 @@ class Stepped:
         config = replace(config, soft_reserve_bytes=0, hard_reserve_bytes=0)
         self.passage = Passage(1, 1 << 20, 2)
         self.descriptors = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(4)]
-        *wake, stop, bell = self.descriptors
+        *wake, stop, outbox_wake = self.descriptors
         self.listening = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
         self.listening.setblocking(False)
         self.port: int = self.listening.getsockname()[1]
         self.metrics: Metrics = MetricsPage(1).row(0)
-        channels = Channels(stop, bell, {}, self.metrics)
+        channels = Channels(stop, outbox_wake, {}, self.metrics)
         shared_lanes = SharedLanes(self.passage, wake, 1, 1)
         self.receiver = Receiver(config, 0, shared_lanes, channels, [self.listening])
 
@@ -78,8 +78,8 @@ class Stepped:
     @property
     def waiting_to_be_accepted(self) -> int:
         """The kernel's count: tcpi_unacked of a listening socket is its accept queue."""
-        told = self.listening.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
-        return int(struct.unpack_from("<I", told, 24)[0])
+        tcp_info = self.listening.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+        return int(struct.unpack_from("<I", tcp_info, 24)[0])
 
     def close(self) -> None:
         for connection in self.connections:

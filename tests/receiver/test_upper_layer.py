@@ -39,7 +39,7 @@ class Side:
     """An upper layer, and its peers."""
 
     def __init__(self) -> None:
-        part: Any = SimpleNamespace(limits=LIMITS)
+        part: Any = SimpleNamespace(limits=LIMITS, endpoint="dicom_receiver")
         config: Any = SimpleNamespace(dicom=[part])
         pool: Any = Pool()
         self.pool: Pool = pool
@@ -60,9 +60,9 @@ class Side:
     def open(self) -> tuple[Connection, socket.socket]:
         """A connection with an association."""
         connection, peer = self.connect()
-        accepted: Any = SimpleNamespace(calling_ae="CT1")
-        scanner: Any = SimpleNamespace(starve=lambda: None)
-        listener: Any = SimpleNamespace(ack="stored")
+        accepted: Any = SimpleNamespace(calling_ae="CT1", called_ae="OURS")
+        scanner: Any = SimpleNamespace(request_space=lambda: None, largest_pdu=0)
+        listener: Any = SimpleNamespace(ack="stored", max_pdu=131072)
         connection.association = Association(1, connection.peer, listener, accepted, scanner)
         self.layer.transition(connection, Event.ASSOCIATE_RQ)
         self.layer.transition(connection, Event.ACCEPT)

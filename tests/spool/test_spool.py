@@ -291,7 +291,7 @@ def test_page_cache_never_syncs(tmp_path: Path) -> None:
     assert counts["True"] >= 8
 
 
-def test_room(tmp_path: Path) -> None:
+def test_free_space(tmp_path: Path) -> None:
     space = FreeSpace(tmp_path)
     free = os.statvfs(tmp_path)
     if free.f_bavail * free.f_frsize > 6 << 30:

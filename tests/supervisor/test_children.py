@@ -88,7 +88,7 @@ def mended(logs: Path) -> None:
 
 @pytest.mark.fault("F90")
 @pytest.mark.parametrize("spoil", [no_directory, a_directory, a_pipe, a_link_to_nowhere])
-def test_children_without_a_log_file_work_and_use_it_when_it_is_mended(
+def test_children_without_a_log_file_work_and_use_it_when_it_is_back(
     start: Gateways, store: Store, tmp_path: Path, spoil: Callable[[Path], None]
 ) -> None:
     logs = tmp_path / "own" / "logs"
@@ -192,8 +192,8 @@ def test_a_child_dies_while_no_process_can_be_made(
     children = own.children()
     with failing(own, tmp_path, FORKS, error):
         os.kill(children[victim], signal.SIGKILL)
-        told = own.wait_for(f"error   supervisor child_not_started child={victim} why=.*", 2)
-        assert "retry_secs=" in told[0]
+        reported = own.wait_for(f"error   supervisor child_not_started child={victim} why=.*", 2)
+        assert "retry_secs=" in reported[0]
         if victim in ("uploader", "api"):
             sent.send(instances("1.2.826.90.2", 2))
         others = [name for name in ALL if name != victim]
@@ -300,7 +300,7 @@ class PeerAt(Peer):
 
 
 @pytest.mark.fault("F90")
-def test_a_receiver_without_descriptors_rests_at_all_its_doors(
+def test_a_receiver_without_descriptors_pauses_all_its_listeners(
     start: Gateways, store: Store
 ) -> None:
     """Peers knock at two doors in one turn, and there is no descriptor for either."""
@@ -353,7 +353,7 @@ def test_a_receiver_that_cannot_watch_a_connection(
 
 @pytest.mark.fault("F26")
 @pytest.mark.parametrize(("limit", "told"), [(64, True), (2047, True), (2048, False)])
-def test_too_few_descriptors_are_told_of_at_the_start(
+def test_too_few_descriptors_are_reported_at_the_start(
     start: Gateways, store: Store, tmp_path: Path, limit: int, told: bool
 ) -> None:
     """Later it looks like a fault of the storage, or of the network."""

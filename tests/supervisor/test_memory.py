@@ -68,16 +68,6 @@ def test_as_many_lanes_as_fit(tmp_path: Path, lanes: int, off: int) -> None:
 
 
 @pytest.mark.fault("F97")
-def test_two_listeners_that_ask_for_more_than_there_can_be_are_told(tmp_path: Path) -> None:
-    whole = config(tmp_path, 1024)
-    found = plan(replace(whole, dicom=whole.dicom * 2), [Limit(1 << 40, "the machine")])
-    assert (found.lanes, found.wanted, found.is_whole) == (1024, 2048, False)
-    assert "1024 of 2048 associations at once" in str(found)
-    assert "lower max_associations" in str(found)
-    assert plan(whole, [Limit(1 << 40, "the machine")]).is_whole
-
-
-@pytest.mark.fault("F97")
 @pytest.mark.parametrize("associations", [1, 2, 4, 64])
 def test_lanes_are_smaller_before_there_are_none(tmp_path: Path, associations: int) -> None:
     """With ever less memory: the lanes never take more than there is, none is smaller than the
@@ -112,11 +102,6 @@ def test_every_process_counts(tmp_path: Path) -> None:
     more = many.runtime.receivers + many.runtime.packers - few.runtime.receivers
     more -= few.runtime.packers
     assert limit.left_for_lanes(few) - limit.left_for_lanes(many) == more * memory.CHILD_BYTES
-
-
-@pytest.mark.fault("F97")
-def test_more_associations_than_lanes_can_be_numbered(tmp_path: Path) -> None:
-    assert plan(config(tmp_path, 5000), [Limit(1 << 40, "")]).lanes == 1024
 
 
 # -- the limits that are there --------------------------------------------------------------------

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email.message import Message
 from pathlib import Path
 from typing import Any
@@ -119,8 +119,8 @@ class Gateway:
     def outcome(self, word: str, envelope_id: str = ID, **more: Any) -> None:
         """Waits until something is in outbox/, then answers as the uploader does."""
         os.eventfd_read(self.channels.outbox_wake)
-        told = {"id": envelope_id, "outcome": word, "status": None, "detail": "", **more}
-        self.uploader_end.send(json.dumps(told).encode())
+        datagram = {"id": envelope_id, "outcome": word, "status": None, "detail": "", **more}
+        self.uploader_end.send(json.dumps(datagram).encode())
 
 
 @contextlib.contextmanager
@@ -146,16 +146,18 @@ def in_thread(work: Callable[[], None]) -> Iterator[threading.Thread]:
 
 
 @contextlib.contextmanager
-def running(root: Path, *listeners: HttpListener, grace_secs: float = 5.0) -> Iterator[Gateway]:
+def running(
+    root: Path, *listeners: HttpListener, grace_secs: float = 5.0, **changes: Any
+) -> Iterator[Gateway]:
     """Runs api.run in a thread, with a spool of its own as a process has; stopped through
-    Channels.stop.
+    Channels.stop. `changes` are of Config.
     """
     spool = Spool(root / "spool", durable=False)
     spool.prepare()
     mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-    stop, bell = os.eventfd(0), os.eventfd(0)
-    channels = Channels(stop, bell, {"api": mine}, MetricsPage(2).row(0))
-    config = settings(root, listeners or (LISTENER,), grace_secs)
+    stop, outbox_wake = os.eventfd(0), os.eventfd(0)
+    channels = Channels(stop, outbox_wake, {"api": mine}, MetricsPage(2).row(0))
+    config = replace(settings(root, listeners or (LISTENER,), grace_secs), **changes)
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in config.http]
     gateway = Gateway(spool, channels, theirs, [s.getsockname()[1] for s in sockets])
     try:
@@ -168,7 +170,7 @@ def running(root: Path, *listeners: HttpListener, grace_secs: float = 5.0) -> It
                 gateway.stop()
     finally:
         spool.release()
-        for descriptor in (stop, bell):
+        for descriptor in (stop, outbox_wake):
             os.close(descriptor)
         for one in (mine, theirs, *sockets):
             one.close()

@@ -19,7 +19,9 @@ import uvloop
 from isal.isal_zlib import crc32
 
 from fastjmix import config, log
+from fastjmix.ipc.actions import ActionAnswer, ActionRequest, Kind, make_pair
 from fastjmix.ipc.channels import Channels
+from fastjmix.ipc.events import EventReader, Events, make_pipe
 from fastjmix.ipc.metrics import MetricsPage
 from fastjmix.spool import Spool, State, Ticket
 from fastjmix.uploader.loop import Uploader
@@ -76,11 +78,16 @@ class Node:
         self.page = MetricsPage(1)
         self.outcomes, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.outcomes.setblocking(False)
+        self.asking, answering = make_pair()
+        reading, writing = make_pipe()
+        self.events = EventReader(reading)
         self.channels = Channels(
             stop=os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK),
             outbox_wake=os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK),
             outcomes={"packer-0": far},
             metrics=self.page.row(0),
+            events=Events(writing),
+            actions=answering,
         )
         upstreams = {("dicom_to_jmix", upstream.name): upstream}
         self.uploader = Uploader(upstreams, self.spool, self.channels, pace=pace, **options)
@@ -133,6 +140,15 @@ class Node:
             found: dict[str, Any] = json.loads(await loop.sock_recv(self.outcomes, 65536))
         return found
 
+    async def ask(self, kind: Kind, *ids: str, why: str = "") -> Mapping[str, str]:
+        """Asks the uploader for an action, as the api does; returns the results."""
+        loop = asyncio.get_running_loop()
+        await loop.sock_sendall(self.asking, ActionRequest(1, kind, ids, "a test", why).encode())
+        async with asyncio.timeout(10):
+            answer = ActionAnswer.decode(await loop.sock_recv(self.asking, 1 << 16))
+        assert answer.number == 1
+        return answer.results
+
     async def logged(self, event: str, count: int = 1) -> list[str]:
         """Until that event has been logged so often: its lines."""
         await until(lambda: len(self.lines(event)) >= count)
@@ -160,8 +176,13 @@ class Node:
         if self._task is not None:
             async with asyncio.timeout(10):
                 await self._task
+        assert self.channels.actions is not None
         for link in (self.outcomes, *self.channels.outcomes.values()):
             link.close()
+        for end in (self.asking, self.channels.actions):
+            end.close()
+        os.close(self.events.descriptor)
+        self.channels.events.close()
         os.close(self.channels.stop)
         os.close(self.channels.outbox_wake)
         self.spool.release()

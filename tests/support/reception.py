@@ -45,9 +45,11 @@ class Reception:
         self.spool.prepare()
         self.passage = Passage(1, capacity, 2)
         self._descriptors = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(4)]
-        *wake, stop, bell = self._descriptors
+        *wake, stop, outbox_wake = self._descriptors
         self._outcomes = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-        channels = Channels(stop, bell, {"packer-0": self._outcomes[1]}, MetricsPage(1).row(0))
+        channels = Channels(
+            stop, outbox_wake, {"packer-0": self._outcomes[1]}, MetricsPage(1).row(0)
+        )
         shared_lanes = SharedLanes(self.passage, wake, 1, 1)
         self.parts = connect(config, 0, shared_lanes, channels, self.spool)
         self.packer = Packer(self.parts, 0, shared_lanes, channels)

@@ -392,7 +392,7 @@ def http_head(status: str, version: str = "1.1", **headers: object) -> bytes:
 
 
 def authority(
-    directory: Path, host: str = "127.0.0.1", *, days: int = 1, self_signed: bool = False
+    directory: Path, host: str = "127.0.0.1", *, days: float = 1, self_signed: bool = False
 ) -> tuple[Path, ssl.SSLContext]:
     """A new private CA: its certificate's file, and a server's context with one from it.
 
@@ -409,7 +409,7 @@ def authority(
         return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, text)])
 
     def certify(
-        subject: str, key: Any, issuer: str, signer: Any, *, ca: bool, days: int = 1
+        subject: str, key: Any, issuer: str, signer: Any, *, ca: bool, days: float = 1
     ) -> x509.Certificate:
         builder = (
             x509.CertificateBuilder()

@@ -95,7 +95,7 @@ def test_a_second_run_replaces_the_first_and_nothing_else(tmp_path: Path) -> Non
     assert "s3cret" not in (tmp_path / "demo" / "gateway.log").read_text()
 
 
-def test_a_wrong_configuration_is_told_as_by_run(tmp_path: Path) -> None:
+def test_a_wrong_configuration_is_reported_as_by_run(tmp_path: Path) -> None:
     gateway.write_config(tmp_path, upstream=9, endpoint="max_pduu = 1")
     done = run_demo(tmp_path)
     assert done.returncode == 2

@@ -238,8 +238,8 @@ def test_an_acceptor_that_says_nothing() -> None:
 @pytest.mark.parametrize(
     ("speech", "told"),
     [
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "what the peer sends is not DICOM"),
-        (b"\x15\x03\x01\x00\x02\x02\x46", "what the peer sends is not DICOM"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "what the peer sends is not DICOM, but HTTP"),
+        (b"\x15\x03\x01\x00\x02\x02\x46", "what the peer sends is not DICOM, but TLS"),
         (b"\x02\x00\xff\xff\xff\xff", "what the peer sends is not DICOM"),
         (b"\x02\x00\x00\x00\x00\x04abcd", "does not accept the Verification"),
         (b"\x02\x00\x00\x00\x00\x49" + b"\0" * 68 + b"\x21\0\0\x01x", "makes no sense"),
@@ -315,7 +315,7 @@ def test_an_association_that_ended_between_two_instances_costs_none(tmp_path: Pa
 
 def test_echo() -> None:
     with Acceptor().listening() as peer:
-        assert send.echo(peer) == 0x0000
+        assert send.echo(peer).status == 0x0000
     mute = Acceptor()
     mute.ae.remove_supported_context(send.VERIFICATION)
     with (
@@ -336,13 +336,13 @@ def test_associations_in_parallel_share_the_work(tmp_path: Path) -> None:
     for number in range(9):
         write_instance(tmp_path / f"{number}.dcm")
     acceptor = Acceptor(answer)
-    told: list[send.Outcome] = []
+    reported: list[send.Outcome] = []
     with acceptor.listening() as peer:
-        report = send.send_files(peer, [tmp_path], associations=3, on_outcome=told.append)
+        report = send.send_files(peer, [tmp_path], associations=3, on_outcome=reported.append)
     assert report.failed == ()
     assert acceptor.associations == 3
-    assert tuple(told) == report.outcomes
-    assert len({o.instance.sop_instance for o in told}) == 9
+    assert tuple(reported) == report.outcomes
+    assert len({o.instance.sop_instance for o in reported}) == 9
 
 
 def test_fewer_associations_than_asked_for_still_send_all(tmp_path: Path) -> None:

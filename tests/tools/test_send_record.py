@@ -12,7 +12,7 @@ from tests.support.acceptors import Acceptor
 from tests.tools.test_send_command import images
 
 
-def test_a_record_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_a_record_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     images(tmp_path / "a", 2)
     with Acceptor().listening() as peer:
         command = ["send", peer.host, str(peer.port), str(tmp_path / "a"), "--resume", "record"]

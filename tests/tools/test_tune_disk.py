@@ -8,7 +8,7 @@ from pathlib import Path
 from fastjmix.tools.tune import disk
 
 
-def test_a_busy_disk_is_waited_for_and_told(tmp_path: Path) -> None:
+def test_a_busy_disk_is_awaited_and_reported(tmp_path: Path) -> None:
     work = iter(range(5))
     begun = time.monotonic()
 

@@ -115,7 +115,7 @@ def test_a_manifest_that_is_equal_proves_a_trial(tmp_path: Path) -> None:
 
 
 @pytest.mark.fault("F82")
-def test_a_proof_is_lost_when_the_upstream_changes_its_manners(tmp_path: Path) -> None:
+def test_a_proof_is_lost_when_the_upstream_reads_bodies_otherwise(tmp_path: Path) -> None:
     server = Small(names_it, chunked=True)
 
     async def test() -> None:

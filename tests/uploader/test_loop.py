@@ -77,7 +77,9 @@ def test_a_refusal_is_kept_with_its_reason(tmp_path: Path, status: int) -> None:
             assert one.spool.path("rejected", first).exists()
             (line,) = await one.logged("envelope_rejected")
             assert f"status={status}" in line
-            assert "xxx" not in line
+            assert ' answer="{\\"error\\":' in line
+            assert 100 < line.count("x") <= 200
+            assert line.endswith(" study=1.2.3")
             assert one.page.totals()["envelopes_rejected_total"] == 1
 
     run(
@@ -232,11 +234,17 @@ def test_credentials_at_fault_hold_the_upstream_and_drop_nothing(
     locked = True
 
     def guard(request: web.BaseRequest, seen: Seen) -> web.Response:
-        return answer(status) if locked else taken(request, seen)
+        if not locked:
+            return taken(request, seen)
+        return answer(status, {"error": "not for you", "sent": seen.headers["authorization"]})
 
     async def test() -> None:
         nonlocal locked
-        async with Upstream(guard).open() as store, node(tmp_path, to(store.url)) as one:
+        credentials = Credentials(method="bearer", token=Secret(TOKEN))
+        async with (
+            Upstream(guard).open() as store,
+            node(tmp_path, to(store.url, credentials=credentials)) as one,
+        ):
             sealed = {one.seal() for _ in range(12)}
             started = time.monotonic()
             posts = await store.wait(6)
@@ -248,6 +256,8 @@ def test_credentials_at_fault_hold_the_upstream_and_drop_nothing(
             (line,) = one.lines("upstream_held")
             assert "error" in line
             assert f"status={status}" in line
+            assert "not for you" in line
+            assert TOKEN not in one.log.read_text()
             locked = False
             moves = await one.left(12)
             assert {envelope_id for where, envelope_id in moves if where == "sent"} == sealed
@@ -302,6 +312,9 @@ def test_nothing_listens_and_then_something_does(tmp_path: Path) -> None:
                 envelope_id = one.seal(envelope(MANIFEST_ID), id=MANIFEST_ID)
                 lines = await one.logged("upload_retry", 3)
                 assert "no connection" in lines[0]
+                assert f" host=127.0.0.1:{port} " in lines[0] + " "
+                (paused,) = one.lines("upstream_paused")
+                assert f" host=127.0.0.1:{port} " in paused + " "
                 reserved.listen()
                 reserved.setblocking(False)
                 loop = asyncio.get_running_loop()
@@ -475,7 +488,7 @@ def test_a_stop_withdraws_what_was_never_promised(tmp_path: Path) -> None:
 
 
 @pytest.mark.fault("F24")
-def test_damaged_archives_are_set_aside_and_nothing_is_sent(tmp_path: Path) -> None:
+def test_damaged_archives_are_rejected_and_nothing_is_sent(tmp_path: Path) -> None:
     def spoil(one: Node) -> dict[str, str]:
         found: dict[str, str] = {}
         good, ours = envelope(), sealed_envelope()

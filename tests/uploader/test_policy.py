@@ -497,7 +497,7 @@ def test_a_delay_honours_least_and_has_bounds(
 
 
 @pytest.mark.fault("F33")
-def test_those_who_fail_together_spread() -> None:
+def test_envelopes_that_fail_together_are_tried_at_different_times() -> None:
     delays = [Backoff().delay(6, n / 100, least=60) for n in range(100)]
     assert max(delays) - min(delays) > 0.5 * 32
     assert min(delays) >= 60
@@ -651,7 +651,7 @@ def test_retry_after_in_every_form(tmp_path: Path, form: str, status: int) -> No
 
 
 @pytest.mark.fault("F33")
-def test_a_hundred_that_were_told_the_same_do_not_come_back_together(tmp_path: Path) -> None:
+def test_a_hundred_with_the_same_retry_after_do_not_come_back_together(tmp_path: Path) -> None:
     """A hundred nodes with an envelope each, one upstream: 503 and the same Retry-After to all."""
     count, window = 100, 0.5
     refused: set[str] = set()

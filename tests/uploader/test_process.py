@@ -28,9 +28,9 @@ from fastjmix.ipc.channels import Channels
 from fastjmix.spool import Spool
 from fastjmix.ipc.metrics import MetricsPage
 
-config, stop, bell = pickle.load(sys.stdin.buffer)
+config, stop, outbox_wake = pickle.load(sys.stdin.buffer)
 log.setup("info", None, "uploader")
-links = Channels(stop, bell, {}, MetricsPage(1).row(0))
+links = Channels(stop, outbox_wake, {}, MetricsPage(1).row(0))
 uploader.run(config, Spool(config.storage_dir), links)
 """
 

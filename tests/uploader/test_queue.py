@@ -123,7 +123,7 @@ def test_another_id_where_ours_were_named_holds_the_upstream(tmp_path: Path, res
 
 
 @pytest.mark.fault("F83")
-def test_who_waits_is_told_at_once_that_something_else_answers(tmp_path: Path) -> None:
+def test_a_waiting_sender_fails_at_once_when_something_else_answers(tmp_path: Path) -> None:
     server = Small(shows_a_page)
 
     async def test() -> None:
@@ -284,7 +284,7 @@ def test_answers_that_alternate_do_not_reject_many(tmp_path: Path) -> None:
 
 
 @pytest.mark.fault("F91")
-def test_who_waits_is_answered_and_nothing_is_rejected(tmp_path: Path) -> None:
+def test_a_waiting_sender_is_answered_and_nothing_is_rejected(tmp_path: Path) -> None:
     """A hold for the route stops no awaited envelope: a bad POST does not fail the next
     caller's.
     """

@@ -42,7 +42,7 @@ def test_a_body_goes_by_its_length_until_an_answer_has_named_our_id() -> None:
 
 @pytest.mark.fault("F82")
 @pytest.mark.parametrize("how", ["no proof", "unclear", "HTTP/1.0"])
-def test_any_doubt_takes_the_proof_for_a_long_time(how: str) -> None:
+def test_any_contrary_answer_withdraws_the_proof_for_a_long_time(how: str) -> None:
     facts = proved()
     if how == "no proof":
         facts.record_no_proof(NOW)

@@ -69,20 +69,26 @@ def recipe_options(profile: str | None, config_help: str) -> Callable[..., Any]:
         click.option("--skip-hashing", is_flag=True, help="No hashes."),
         click.option("--skip-listing", is_flag=True, help="No listing of files."),
     )  # fmt: skip
-    names = [field.name for field in dataclasses.fields(RecipeOptions)]
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
-        @functools.wraps(function)
-        def collected(**values: Any) -> None:
-            wanted = RecipeOptions(**{name: values.pop(name) for name in names})
-            function(wanted=wanted, **values)
-
-        command: Callable[..., None] = collected
+        command = _with_options_collected(function)
         for option in reversed(declared):
             command = option(command)
         return command
 
     return decorate
+
+
+def _with_options_collected(function: Callable[..., None]) -> Callable[..., None]:
+    """Returns a function of the single options, which gives them to this one as `wanted`."""
+    names = [field.name for field in dataclasses.fields(RecipeOptions)]
+
+    @functools.wraps(function)
+    def collected(**values: Any) -> None:
+        wanted = RecipeOptions(**{name: values.pop(name) for name in names})
+        function(wanted=wanted, **values)
+
+    return collected
 
 
 def recipe_of(wanted: RecipeOptions) -> Recipe:

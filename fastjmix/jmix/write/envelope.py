@@ -135,7 +135,8 @@ class Contents:
         """Adds an instance that is complete in the archive.
 
         `described` is its data set's description of series, study and patient. The caller checks
-        first, with `twins`, whether the same bytes are here already.
+        first, with `twins`, whether the same bytes are here already. Half of its lines are the
+        fields of an instance, one a line; the rest are five steps that need each other's results.
         """
         series = self._series.get((study_uid, series_uid))
         if series is None:

@@ -5,6 +5,8 @@
     files.py         files → instances, and a reason for each file that cannot be sent
     peer.py          the address, titles and timeouts of an association
     association.py   the requestor: one association on one blocking socket
+    echo.py          C-ECHO
+    other_servers.py  names a server that is no DICOM acceptor
     record.py        the instances that a peer has accepted already, in a file
     report.py        outcomes and statuses in words
     run.py           instances → associations → report
@@ -22,7 +24,7 @@ Nothing here prints: `on_outcome` is called, and the report is returned.
 
 from fastjmix.dicom.requests import VERIFICATION
 from fastjmix.errors import UsageError
-from fastjmix.tools.send.association import echo
+from fastjmix.tools.send.echo import Echo, echo
 from fastjmix.tools.send.files import Instance, Names, Skipped, find
 from fastjmix.tools.send.peer import NoAssociation, Peer
 from fastjmix.tools.send.record import Record
@@ -42,6 +44,7 @@ __all__ = [
     "MAX_IN_VAIN",
     "NOTHING",
     "VERIFICATION",
+    "Echo",
     "Instance",
     "Names",
     "NoAssociation",

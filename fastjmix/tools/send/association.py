@@ -37,7 +37,8 @@ from fastjmix.dicom.requests import (
 from fastjmix.dicom.responses import Gathering, read_response
 from fastjmix.errors import ProtocolError
 from fastjmix.tools.send.files import Instance
-from fastjmix.tools.send.peer import NoAssociation, Peer
+from fastjmix.tools.send.other_servers import other_protocol
+from fastjmix.tools.send.peer import NoAssociation, Peer, Unanswered
 
 IMPLICIT_LITTLE: Final = "1.2.840.10008.1.2"
 
@@ -61,8 +62,8 @@ class Lost(Exception):
 class Association:
     """Established by the constructor, which raises NoAssociation; ended by release or abort.
 
-    `accepted` maps abstract syntax and transfer syntax to the presentation context ID. The peer
-    does not accept a pair that was proposed and is not in it.
+    `answer` is the peer's. Its `contexts`, which are `accepted`, map abstract syntax and transfer
+    syntax to the presentation context ID; the peer does not accept a pair that is not in them.
     """
 
     def __init__(self, peer: Peer, pairs: Sequence[tuple[str, str]]) -> None:
@@ -87,7 +88,8 @@ class Association:
             self._wire.close()
             raise _refusal(peer, kind, body)
         try:
-            self.accepted, limit = accepted(body, tuple(pairs))
+            self.answer = accepted(body, tuple(pairs))
+            self.accepted, limit = self.answer.contexts, self.answer.max_pdu
             self._max_pdu = min(limit, peer.max_pdu) if peer.max_pdu else limit
         except Exception as error:  # pynetdicom names no common base for a PDU that makes no sense
             self.abort()
@@ -104,9 +106,9 @@ class Association:
         wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return wire
 
-    def _unanswered(self, how: str) -> NoAssociation:
+    def _unanswered(self, how: str) -> Unanswered:
         message = f"{self._peer} took the connection, but not the association: {how}"
-        return NoAssociation(message, "Is there a DICOM acceptor on that port, and without TLS?")
+        return Unanswered(message, "Is there a DICOM acceptor on that port, and without TLS?")
 
     # -- operations ----------------------------------------------------------------------------
 
@@ -193,7 +195,7 @@ class Association:
         head = self._read(6)
         length = int.from_bytes(head[2:], "big")
         if length > ABSURD_PDU or not 1 <= head[0] <= 7:
-            raise Lost("what the peer sends is not DICOM")
+            raise Lost(f"what the peer sends is not DICOM{other_protocol(head)}")
         return head[0], self._read(length)
 
     def _read(self, length: int) -> bytes:
@@ -225,24 +227,6 @@ class Association:
         if response.message != message:
             raise Lost("the peer answered something else than what it was asked")
         return response.status, response.comment
-
-
-def echo(peer: Peer) -> int:
-    """Sends a C-ECHO over an association of its own (PS3.7 §9.1.5). Returns the status.
-
-    Raises NoAssociation, also when Verification is not accepted or no answer comes.
-    """
-    association = Association(peer, [(VERIFICATION, IMPLICIT_LITTLE)])
-    if not association.accepted:
-        association.release()
-        raise NoAssociation(f"{peer} does not accept the Verification SOP class")
-    try:
-        status = association.echo(1)
-    except Lost as how:
-        association.abort()
-        raise NoAssociation(f"{peer} did not answer the C-ECHO: {how}") from None
-    association.release()
-    return status
 
 
 def _first(given: float | None, *others: float) -> float:

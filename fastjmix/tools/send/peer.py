@@ -20,6 +20,10 @@ class NoAssociation(PeerError):
     exit_code = 3
 
 
+class Unanswered(NoAssociation):
+    """The peer took the connection, and gave no answer that is one of DICOM."""
+
+
 @dataclass(frozen=True, slots=True)
 class Peer:
     """The acceptor to call, the AE titles, and how long (seconds) each step may take.

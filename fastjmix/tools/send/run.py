@@ -78,25 +78,14 @@ def send(
     run = _Run(peer, on_outcome or (lambda _: None), record, on_interrupt)
     started = time.perf_counter()
     with _interrupts(run.interrupt):
-        for pairs, batch in _rounds(wanted):
-            run.round(pairs, batch, associations)
-            if run.stop.is_set() or not run.established:
-                break
+        run.rounds(wanted, associations)
         interrupted = run.stop.is_set()
         if wanted and not run.established and not interrupted:
             raise run.refusals[0]
         run.leave(wanted)
     seconds = time.perf_counter() - started
-    before = len(instances) - len(wanted)
-    return Report(
-        tuple(run.outcomes),
-        tuple(skipped),
-        seconds,
-        run.established,
-        leave_out,
-        interrupted,
-        before,
-    )
+    outcomes, left, before = tuple(run.outcomes), tuple(skipped), len(instances) - len(wanted)
+    return Report(outcomes, left, seconds, run.established, leave_out, interrupted, before)
 
 
 def _rounds(instances: Sequence[Instance]) -> Iterator[tuple[list[Pair], list[Instance]]]:
@@ -141,7 +130,15 @@ class _Run:
     broken_off: bool = False
     opening: bool = False
 
-    def round(self, pairs: Sequence[Pair], batch: Sequence[Instance], workers: int) -> None:
+    def rounds(self, wanted: Sequence[Instance], workers: int) -> None:
+        """Sends these instances in as many rounds as their kinds need, until an interrupt, or
+        until no association could be established."""
+        for pairs, batch in _rounds(wanted):
+            self._round(pairs, batch, workers)
+            if self.stop.is_set() or not self.established:
+                return
+
+    def _round(self, pairs: Sequence[Pair], batch: Sequence[Instance], workers: int) -> None:
         """Sends one batch. Instances that were not tried have no outcome afterwards."""
         queue = deque(batch)
         # The first alone: a peer that takes no more than one might reject all of several.

@@ -3,8 +3,9 @@
 Wanted: the published API over a directory that anyone can read with `ls` and `unzip`
 (directory.py):
 
-    GET|HEAD  /api/jmix?studyInstanceUid=   the newest envelope of a study, or a JSON list: of a
-                                            study or of all, in pages (paging.py)
+    GET|HEAD  /api/jmix?studyInstanceUid=   the newest envelope of a study; all of them in one ZIP
+                                            with &whole=1; or a JSON list: of a study or of all, in
+                                            pages (paging.py)
     POST      /api/jmix                     stored: 201, 400, 409, 413, 415, 503, 507
     GET|HEAD  /api/jmix/{id}                the archive: ranges, entity tag, conditions
     DELETE    /api/jmix/{id}                204; only where callers present a token
@@ -27,7 +28,7 @@ import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from aiohttp import web
 
@@ -38,10 +39,12 @@ from fastjmix.httpd import receiving
 from fastjmix.httpd.credentials import AccessCheck, is_loopback
 from fastjmix.httpd.envelopes import archive_of, manifest_of
 from fastjmix.httpd.negotiation import negotiate
+from fastjmix.httpd.parts import Part, require_few, send_parts
 from fastjmix.httpd.responses import JSON, ZIP, HttpError, allow, json_response
 from fastjmix.httpd.sending import send_archive
-from fastjmix.httpd.server import make_runner
-from fastjmix.httpd.study_query import list_headers, study_of, wanted_type
+from fastjmix.httpd.server import Runner, make_runner
+from fastjmix.httpd.slots import Slots
+from fastjmix.httpd.study_query import list_headers, study_of, wanted_type, whole_wanted
 from fastjmix.jmix.limits import Limits
 from fastjmix.tools.store.directory import StoreDirectory
 from fastjmix.tools.store.index import Held
@@ -57,6 +60,7 @@ SHUTDOWN_SECS: Final = 10.0
 """Seconds that requests in flight may take after SIGTERM."""
 COLLECTION: Final = "/api/jmix"
 READING: Final = ("GET", "HEAD", "OPTIONS")
+NO_STUDY: Final = "studyInstanceUid is missing: add ?studyInstanceUid=…"
 OPEN_PATHS: Final = ("/healthz",)
 
 
@@ -67,7 +71,8 @@ class _Store:
         self._directory = directory
         self._max_body_bytes = max_body_bytes
         self._may_delete = may_delete
-        self._uploads = receiving.UploadSlots(http_limits.MAX_UPLOADS)
+        self._uploads = Slots(http_limits.MAX_UPLOADS, "uploads")
+        self._joined = Slots(http_limits.JOINED_AT_ONCE, "answers of whole studies")
 
     def routes(self) -> list[web.RouteDef]:
         """Returns the routes of the module's table; GET routes answer HEAD too."""
@@ -88,10 +93,12 @@ class _Store:
     async def _query(self, request: web.Request) -> web.StreamResponse:
         study = study_of(request)
         page = asked(request)
+        if whole_wanted(request):
+            return await self._whole(request, study)
         offers = (JSON, ZIP) if page.named else (ZIP, JSON)
         wanted = wanted_type(request, offers)
         if study is None and wanted != JSON:
-            raise HttpError(400, "studyInstanceUid is missing: add ?studyInstanceUid=…")
+            raise HttpError(400, NO_STUDY)
         if wanted == JSON:
             return self._list(study, page)
         found = self._of_study(study)
@@ -99,6 +106,20 @@ class _Store:
         more = list_headers(COLLECTION, study or "", len(found))
         with self._directory.open_archive(newest) as file:
             return await send_archive(request, file, newest, more)
+
+    async def _whole(self, request: web.Request, study: str | None) -> web.StreamResponse:
+        """Responds with all envelopes of a study in one ZIP, the oldest first. Raises HttpError."""
+        if study is None:
+            raise HttpError(400, NO_STUDY)
+        found = sorted(self._of_study(study), key=lambda held: (held.stored_ns, held.id))
+        more = list_headers(COLLECTION, study, len(found))
+        require_few(len(found), more)
+        with self._joined.take(), contextlib.ExitStack() as files:
+            parts = [
+                Part(held.id, files.enter_context(self._directory.open_archive(held.id)))
+                for held in found
+            ]
+            return await send_parts(request, parts, more)
 
     def _of_study(self, study: str | None) -> list[Held]:
         """Raises HttpError 404 when there is none of this study at all."""
@@ -128,10 +149,14 @@ class _Store:
         return json_response({"status": "live"})
 
     async def _archive(self, request: web.Request) -> web.StreamResponse:
-        return await archive_of(request, self._directory.open_archive)
+        return await archive_of(request, self._open(request))
 
     async def _manifest(self, request: web.Request) -> web.StreamResponse:
-        return await manifest_of(request, self._directory.open_archive)
+        return await manifest_of(request, self._open(request))
+
+    def _open(self, request: web.Request) -> BinaryIO:
+        """Raises HttpError 404, 503."""
+        return self._directory.open_archive(request.match_info["id"])
 
     async def _delete(self, request: web.Request) -> web.StreamResponse:
         if not self._may_delete:
@@ -166,7 +191,7 @@ async def start(
     max_body_bytes: int = MAX_BODY_BYTES,
     allow_unauthenticated: bool = False,
     limits: Limits | None = None,
-) -> tuple[web.AppRunner, int]:
+) -> tuple[Runner, int]:
     """Serves `directory`; returns the runner (its cleanup() stops it) and the port (0 = any free).
 
     `key` decrypts what is encrypted, to see that it is an envelope; without it such are refused.
@@ -175,8 +200,8 @@ async def start(
     beyond this machine without a token.
     """
     if token is None and not allow_unauthenticated and not is_loopback(host):
-        told = f"the store would give patients' images to everyone who can reach {host}"
-        raise ConfigError(told, "Give it a token, bind it to 127.0.0.1, or allow it explicitly.")
+        risk = f"the store would give patients' images to everyone who can reach {host}"
+        raise ConfigError(risk, "Give it a token, bind it to 127.0.0.1, or allow it explicitly.")
     stored = StoreDirectory(
         directory, limits=limits or Limits(), verify_hashes=verify_hashes, key=key
     )
@@ -189,6 +214,11 @@ async def start(
         stored.close()
 
     runner.app.on_cleanup.append(close)
+    return runner, await _set_up(runner, host, port)
+
+
+async def _set_up(runner: Runner, host: str, port: int) -> int:
+    """Makes the runner serve this address; returns the port. Cleans it up where that fails."""
     try:
         await runner.setup()
         listener = _listening(host, port)
@@ -197,7 +227,7 @@ async def start(
     except BaseException:
         await runner.cleanup()
         raise
-    return runner, bound
+    return bound
 
 
 def _listening(host: str, port: int) -> socket.socket:

@@ -80,12 +80,12 @@ def toml(advice: Sequence[Advice], where: Places, why_nothing: str = "") -> str:
         into = "" if held is None else ", in its table that is there"
         line = f"{one.factor} = {_literal(one.value)}"
         if one.traded:
-            told = f"# {line}  # not recommended: {one.why}, but {one.traded}"
+            written = f"# {line}  # not recommended: {one.why}, but {one.traded}"
         else:
             old = None if held is None else held.get(one.factor)
-            told = f"{line}  # {'' if old is None else f'instead of {_literal(old)}: '}{one.why}"
+            written = f"{line}  # {'' if old is None else f'instead of {_literal(old)}: '}{one.why}"
         file, table = where.table(one.factor)
-        tables.setdefault((f"{file}{into}", table), []).append(told)
+        tables.setdefault((f"{file}{into}", table), []).append(written)
     for (place, table), keys in tables.items():
         lines += [f"# in {place}", f"[{table}]", *keys, ""]
     if why_nothing:

@@ -180,7 +180,7 @@ def _associate(
     wire.sendall(associate_rq(wanted, called, calling))
     body = read_pdu(wire, A_ASSOCIATE_AC_TYPE)[PDU_HEADER:]
     try:
-        contexts, limit = accepted(body, wanted)
+        contexts, limit = accepted(body, wanted)[:2]
     except Exception as problem:  # pynetdicom names no common base for a PDU that makes no sense
         raise SenderError(f"its A-ASSOCIATE-AC makes no sense ({problem})") from None
     refused = [pair for pair in wanted if pair not in contexts]

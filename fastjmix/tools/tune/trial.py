@@ -263,8 +263,10 @@ def compare(
             raise TrialError(f"an envelope is wrong: {problem}") from None
     if found != wanted:
         missing, odd = (wanted - found).total(), (found - wanted).total()
-        told = f"{missing} instances that were sent are missing or differ, {odd} were not sent"
-        raise TrialError(f"the envelopes are wrong: {told}")
+        difference = (
+            f"{missing} instances that were sent are missing or differ, {odd} were not sent"
+        )
+        raise TrialError(f"the envelopes are wrong: {difference}")
 
 
 def _cpu(stat: str) -> float:

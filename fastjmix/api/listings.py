@@ -1,0 +1,112 @@
+"""Lists the ids of envelopes in each directory, and again only when it has changed.
+
+Wanted: a query among 100,000 envelopes costs five stat(2) while nothing changes.
+Guaranteed: an envelope that was in one of the directories when `refresh` began is in `ids`, however
+it moves meanwhile. The directories are read in the direction of the moves (spool/standing.py), so
+that one on its way is seen at least once; ids are a set, so that it is there once.
+Still wrong: an envelope that an upstream refuses while outbox/ is listed, and that a person moves
+back before rejected/ is listed a second time, is found by the next query.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from fastjmix.jmix.ids import is_id
+from fastjmix.spool import Spool, names
+from fastjmix.spool.standing import SEARCHED, Directory
+
+SETTLE_NS: Final = 50_000_000
+"""A directory changed this shortly before a listing may change again without a new mtime: the
+kernel's file clock ticks every 1 to 10 ms."""
+
+REQUIRED: Final = ("outbox", "sent")
+"""Directories whose absence is an error. The others come and go with what they hold."""
+
+
+class _Listing:
+    """Ids in one directory, and when they were listed."""
+
+    def __init__(self, path: Path, id_of: Callable[[os.DirEntry[str]], str | None]) -> None:
+        self._path = path
+        self._id_of = id_of
+        self._changed_ns = -1
+        self._listed_ns = 0
+        self.ids: frozenset[str] = frozenset()
+
+    def refresh(self) -> bool:
+        """Lists the directory if it may have changed. Returns True when it was listed.
+
+        Raises OSError.
+        """
+        try:
+            changed_ns = self._path.stat().st_mtime_ns
+            if changed_ns == self._changed_ns and self._listed_ns - changed_ns > SETTLE_NS:
+                return False
+            self._listed_ns = time.time_ns()
+            self._changed_ns = changed_ns
+            with os.scandir(self._path) as entries:
+                self.ids = frozenset(filter(None, map(self._id_of, entries)))
+        except FileNotFoundError:
+            if self._path.name in REQUIRED:
+                raise
+            had, self.ids, self._changed_ns = self.ids, frozenset(), -1
+            return bool(had)
+        return True
+
+
+def _archive_id(entry: os.DirEntry[str]) -> str | None:
+    """Returns the id of an archive; None for another name."""
+    found = names.sealed(entry.name)
+    if found is None or found[1] != "zip" or not entry.is_file(follow_symlinks=False):
+        return None
+    return found[0]
+
+
+def _draft_id(entry: os.DirEntry[str]) -> str | None:
+    """Returns the id of a draft; None for another name."""
+    return entry.name if is_id(entry.name) and entry.is_dir(follow_symlinks=False) else None
+
+
+class Listings:
+    """The ids in building/, outbox/, sent/ and rejected/."""
+
+    def __init__(self, spool: Spool) -> None:
+        self._each = {
+            name: _Listing(spool.root / name, _draft_id if name == "building" else _archive_id)
+            for name in dict.fromkeys(SEARCHED)
+        }
+        self._left: frozenset[str] = frozenset()
+        self.ids: frozenset[str] = frozenset()
+
+    def refresh(self) -> bool:
+        """Lists what may have changed. Returns False when `ids` and places are as before.
+
+        Raises OSError.
+        """
+        changed = bool(self._left)
+        rejected: frozenset[str] = frozenset()
+        for name in SEARCHED:
+            changed |= self._each[name].refresh()
+            if name == "rejected":
+                rejected |= self._each[name].ids
+        self._left = rejected - self._each["rejected"].ids
+        if changed:
+            self.ids = rejected.union(*(one.ids for one in self._each.values()))
+        return changed
+
+    def place_of(self, envelope_id: str) -> Directory:
+        """Returns the directory in which an envelope of `ids` was seen: the last of its way."""
+        for name in ("sent", "rejected", "outbox"):
+            if envelope_id in self._each[name].ids:
+                return name
+        return "rejected" if envelope_id in self._left else "building"
+
+    @property
+    def drafts(self) -> frozenset[str]:
+        """Returns the ids in building/."""
+        return self._each["building"].ids

@@ -1,0 +1,196 @@
+"""Finds what a person should look at, though the node is ready: the warnings of /readyz.
+
+Guaranteed: each warning is one sentence that says what is wrong, with numbers, and what to do. It
+holds no patient's data and no secret, as /readyz asks for no credentials. A look costs little:
+envelopes are counted once in a while (spool/tally.py), certificates are read once, and the rest is
+in memory. A source that cannot be read is left out; whether the storage can be used is a reason for
+not being ready (node_state.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from fastjmix.config import Config
+from fastjmix.config.certificates import Expiry, expiries
+from fastjmix.errors import printable
+from fastjmix.ipc.channels import Channels
+from fastjmix.spool import FreeSpace
+from fastjmix.spool.free_space import Marks
+from fastjmix.spool.tally import Tally
+
+NEAR: Final = 2.5
+"""Times the soft mark: below this much free space the disk is near its marks. With the defaults a
+small disk is that when it is seven eighths full."""
+
+SHOWN_CHARS: Final = 200
+"""Characters of a reason that a warning repeats."""
+
+Certificate = tuple[Path, Expiry]
+"""A file, and when the certificate in it that counts expires."""
+
+Source = Callable[[], Iterator[str]]
+
+
+class Warnings:
+    """The warnings of one node.
+
+    `certificates` are those that were read at the start: the processes use these until they are
+    started again.
+    """
+
+    def __init__(
+        self,
+        channels: Channels,
+        free_space: FreeSpace,
+        tally: Tally,
+        alarm_secs: float,
+        certificates: Sequence[Certificate] = (),
+    ) -> None:
+        self._channels = channels
+        self._free_space = free_space
+        self._tally = tally
+        self._alarm_secs = alarm_secs
+        self._certificates = certificates
+
+    def all(self) -> list[str]:
+        """Returns every warning, those of lost or late images first. May wait for the disk."""
+        found: list[str] = []
+        sources: tuple[Source, ...] = (
+            self._rejected,
+            self._held,
+            self._old,
+            self._upstreams,
+            self._disk,
+            self._certificate_ends,
+            self._ledger,
+        )
+        for source in sources:
+            with contextlib.suppress(OSError):
+                found.extend(source())
+        return found
+
+    def _rejected(self) -> Iterator[str]:
+        count = self._tally.counts()["rejected"]
+        if count.count:
+            yield (
+                f"{_envelopes(count.count)} in rejected/, the first {in_words(count.age())} ago: "
+                "the .json beside each says why (fastjmix outbox list --rejected); put that right, "
+                "then fastjmix outbox requeue"
+            )
+
+    def _held(self) -> Iterator[str]:
+        count = self._tally.counts()["held"]
+        if count.count:
+            yield (
+                f"{_envelopes(count.count)} on hold, the first for {in_words(count.age())}: the "
+                ".hold beside each in outbox/ says by whom and why; fastjmix outbox release lets "
+                "it go"
+            )
+
+    def _old(self) -> Iterator[str]:
+        age = self._tally.counts()["outbox"].age()
+        if age > self._alarm_secs:
+            yield (
+                f"the oldest envelope has waited for its upstream for {int(age)} s "
+                f"(queue_alarm_secs = {self._alarm_secs:g}): see the upstream's state, and "
+                "upload_retry in the log for what it answers"
+            )
+
+    def _upstreams(self) -> Iterator[str]:
+        known = self._channels.board.read("uploader").get("upstreams", ())
+        for one in known:
+            if one.get("state") in ("paused", "held"):
+                yield _upstream(one)
+        held = self._channels.metrics.total("upstreams_held")
+        if held and not known:
+            yield (
+                f"{held} upstreams are on hold: upstream_held in the log says why; correct the "
+                "credentials, the URL or the upstream"
+            )
+
+    def _disk(self) -> Iterator[str]:
+        found = self._free_space.measured()
+        if found.free < NEAR * found.marks.soft:
+            yield f"the storage fills up: {space(found.free, found.total, found.marks)}; {TO_DO}"
+        marks = found.inode_marks
+        if marks is not None and found.free_inodes < NEAR * marks.soft:
+            yield (
+                f"the storage runs out of inodes: {found.free_inodes} of {found.total_inodes} are "
+                f"free, below {marks.soft} no association is accepted, below {marks.hard} no file "
+                f"is made; {TO_DO}"
+            )
+
+    def _certificate_ends(self) -> Iterator[str]:
+        for path, expiry in self._certificates:
+            if expiry.soon():
+                yield f"{path}: {expiry.words()}: replace it, and restart fastjmix"
+
+    def _ledger(self) -> Iterator[str]:
+        row = self._channels.board.read("ledger")
+        if row.get("state", "ok") != "ok":
+            yield (
+                f"the ledger is {_shown(row['state'])}: {_shown(row.get('why'))}; images are taken "
+                "and delivered all the same, searches may miss the newest; look at the disk under "
+                "ledger/, and at the log"
+            )
+
+
+TO_DO: Final = "free some, give it a larger disk, or shorten retention"
+
+
+def space(free: int, total: int, marks: Marks) -> str:
+    """Returns how much is free, and where the marks are, in GB and percent of the disk."""
+    return (
+        f"{_share(free, total)} free of {total / 1e9:.1f} GB, below {_share(marks.soft, total)} no "
+        f"association is accepted, below {_share(marks.hard, total)} no instance"
+    )
+
+
+def _share(size: int, total: int) -> str:
+    return f"{size / 1e9:.1f} GB ({100 * size / max(total, 1):.1f} %)"
+
+
+def _upstream(row: dict[str, Any]) -> str:
+    """Returns the warning about an upstream that is paused or held, by its row of the board."""
+    name, state = _shown(row.get("name")), row["state"]
+    why = _shown(row.get("reason")) or "the log says why"
+    waiting = row.get("waiting") or 0
+    if state == "held":
+        to_do = "correct its credentials, its URL or what answers there"
+    else:
+        to_do = "see whether it runs and can be reached"
+    return (
+        f"upstream {name} is {'on hold' if state == 'held' else 'paused'}, {waiting} wait for it: "
+        f"{why}; {to_do}; it is tried again by itself, or now with fastjmix outbox retry"
+    )
+
+
+def _shown(text: object) -> str:
+    return printable(str(text or "")[:SHOWN_CHARS])
+
+
+def _envelopes(count: int) -> str:
+    return "1 envelope is" if count == 1 else f"{count} envelopes are"
+
+
+def in_words(secs: float) -> str:
+    """Returns a time in its largest unit."""
+    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if secs >= 2 * size:
+            return f"{int(secs / size)} {unit}"
+    return f"{int(secs)} s"
+
+
+def certificates_of(config: Config) -> list[Certificate]:
+    """Returns the certificates of a configuration: of each HTTP listener its own or the one of its
+    chain that expires first, of each upstream the authority that expires last."""
+    listeners = dict.fromkeys(one.cert_file for one in config.http)
+    posting = [one.upstream for one in config.http if one.upstream is not None]
+    upstreams = [*(one.upstream for one in config.dicom), *posting]
+    authorities = dict.fromkeys(one.ca_file for one in upstreams)
+    own = [(path, one) for path in listeners if path for one in expiries(path)[:1]]
+    return own + [(path, one) for path in authorities if path for one in expiries(path)[-1:]]

@@ -1,0 +1,171 @@
+"""Tells where an envelope stands: its state, since when, and why.
+
+Wanted: a person who asks for an envelope gets an answer in every state, with the reason.
+Guaranteed: nothing is written. The directories are read in the order in which envelopes move, the
+way back from rejected/ included, so that one that moves meanwhile is found. A file that is not ours
+is not read (reading.py). A rejected archive is whole when its record says so: an upstream has
+answered for it, or it was delivered, and it has the recorded size.
+Still wrong: the bytes of a rejected archive are not read again, as those of outbox/ and sent/ are
+not.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+import orjson
+
+from fastjmix.errors import DamagedTicket, reason
+from fastjmix.spool.reading import read_small
+from fastjmix.spool.states import Spool
+from fastjmix.spool.ticket import Ticket, is_moment
+
+Standpoint = Literal["building", "outbox", "held", "rejected", "sent"]
+"""A state as a caller sees it: an envelope in outbox/ with a hold beside it is held."""
+
+Directory = Literal["building", "outbox", "rejected", "sent"]
+
+SEARCHED: Final[tuple[Directory, ...]] = ("building", "rejected", "outbox", "sent", "rejected")
+"""In the direction in which envelopes move. rejected/ comes twice: a person may move an envelope
+from there back to outbox/, and an upstream may refuse one meanwhile."""
+
+HOLD: Final = ".hold"
+"""Ending of the file beside an archive in outbox/ that keeps it from its upstream."""
+
+HOLD_BYTES_MAX: Final = 1 << 16
+"""Bytes read of a hold: a time, a name and a sentence."""
+
+REASON_CHARS_MAX: Final = 500
+"""Characters of a reason that are given: the record beside the archive has all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where an envelope stands.
+
+    `since` is when it came to this state, in Unix seconds. `reason` says why it is held or was
+    rejected, "" in other states. `damage` says why its archive cannot be given, "" for a whole one.
+    `size_bytes` is the archive's size now; it grows in building/.
+    """
+
+    state: Standpoint
+    since: float
+    size_bytes: int
+    reason: str = ""
+    damage: str = ""
+
+
+def standing(spool: Spool, envelope_id: str, first: Directory = "building") -> Standing | None:
+    """Returns where an envelope stands; None when it is nowhere. Looks into `first` first.
+
+    Raises OSError.
+    """
+    for directory in (first, *SEARCHED):
+        if (found := standing_in(spool, directory, envelope_id)) is not None:
+            return found
+    return None
+
+
+def standing_in(spool: Spool, directory: Directory, envelope_id: str) -> Standing | None:
+    """Returns the same for one directory. Raises OSError."""
+    if directory == "building":
+        return _draft(spool, envelope_id)
+    archive = spool.path(directory, envelope_id)
+    if (found := _regular(archive)) is None:
+        return None
+    record = _regular(archive.with_suffix(".json"))
+    since, size = (record or found).st_mtime, found.st_size
+    match directory:
+        case "outbox" if (held := _hold(archive.with_suffix(HOLD))) is not None:
+            return Standing("held", held[0], size, held[1])
+        case "rejected":
+            return _rejected(spool, envelope_id, since, size)
+        case _:
+            return Standing(directory, since, size)
+
+
+def _draft(spool: Spool, envelope_id: str) -> Standing | None:
+    leftover = spool.drafts.leftover(envelope_id)
+    if leftover is None:
+        return None
+    since = moment(leftover.recipe.created)
+    if since is None:
+        try:
+            since = leftover.directory.lstat().st_mtime
+        except FileNotFoundError:  # it was sealed just now
+            return None
+    return Standing("building", since, leftover.size)
+
+
+def _hold(path: Path) -> tuple[float, str] | None:
+    """Returns since when an envelope is held, and why; None without a hold.
+
+    A hold that cannot be read is one all the same.
+    """
+    found = _regular(path)
+    if found is None:
+        return None
+    since, by, why = found.st_mtime, "", ""
+    try:
+        told = orjson.loads(read_small(path, HOLD_BYTES_MAX))
+    except FileNotFoundError:
+        return None  # released just now
+    except (OSError, orjson.JSONDecodeError):
+        told = None
+    if isinstance(told, dict):
+        by, why = str(told.get("by") or ""), str(told.get("why") or "")
+        since = moment(told.get("since")) or since
+    words = f"held by {by}" if by else "held"
+    return since, _short(f"{words}: {why}" if why else words)
+
+
+def _rejected(spool: Spool, envelope_id: str, since: float, size: int) -> Standing:
+    try:
+        ticket = spool.ticket("rejected", envelope_id)
+    except (OSError, DamagedTicket) as problem:
+        why = f"its record cannot be read: {reason(problem)}"
+        return Standing("rejected", since, size, _short(why), _short(why))
+    why = refusal_of(ticket)
+    return Standing("rejected", since, size, why, _damage(ticket, why, size))
+
+
+def refusal_of(ticket: Ticket) -> str:
+    """Returns why an envelope was rejected, in words; "" when its record does not say."""
+    refusal = ticket.refusal or {}
+    words = str(refusal.get("why") or refusal.get("reason") or "")
+    status = refusal.get("status")
+    if type(status) is int:
+        words = f"HTTP {status}: {words}" if words else f"HTTP {status}"
+    return _short(words)
+
+
+def _damage(ticket: Ticket, why: str, size: int) -> str:
+    """Returns why the archive of a rejected envelope is not whole; "" when it is."""
+    refusal = ticket.refusal or {}
+    if ticket.receipt is None and type(refusal.get("status")) is not int:
+        return why or "its record says nothing of an upstream's answer"
+    if size != ticket.size_bytes:
+        return f"it has {size} bytes, and its record says {ticket.size_bytes}"
+    return ""
+
+
+def moment(value: object) -> float | None:
+    """Returns a time of a file, in Unix seconds; None for a value that is none."""
+    return float(value) if is_moment(value) else None  # type: ignore[arg-type]
+
+
+def _regular(path: Path) -> os.stat_result | None:
+    """Returns what the system knows of a regular file; None for any other. Raises OSError."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return None
+    return found if stat.S_ISREG(found.st_mode) else None
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= REASON_CHARS_MAX else f"{text[: REASON_CHARS_MAX - 1]}…"

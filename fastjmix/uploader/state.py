@@ -1,0 +1,69 @@
+"""Tells the other processes how the upstreams are: the uploader's row of the state board."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable
+from typing import Any, Final
+
+from fastjmix.ipc.events import Events
+from fastjmix.ipc.state_board import StateBoard
+from fastjmix.uploader.backlog import Backlog
+from fastjmix.uploader.target import Target
+
+EVERY_SECS: Final = 0.5
+"""How often the row is written: what a person looks at is a second old at most."""
+
+UPSTREAMS_MAX: Final = 50
+"""Upstreams in the row. Each takes 1,100 bytes at most, if no text in it is other than ASCII."""
+
+TEXT_MAX: Final = 200
+
+
+class UpstreamStates:
+    """Publishes the states of all upstreams. `targets` may be iterated at any time."""
+
+    def __init__(
+        self, board: StateBoard, events: Events, targets: Iterable[Target], backlog: Backlog
+    ) -> None:
+        self._board = board
+        self._events = events
+        self._targets = targets
+        self._backlog = backlog
+
+    async def run(self) -> None:
+        """Publishes until it is cancelled, and sends events for which the pipe had no space."""
+        while True:
+            self.publish()
+            self._events.flush()
+            await asyncio.sleep(EVERY_SECS)
+
+    def publish(self) -> None:
+        """Writes the row."""
+        some = [target for _, target in zip(range(UPSTREAMS_MAX), self._targets, strict=False)]
+        self._board.publish("uploader", {"upstreams": [self._state(one) for one in some]})
+
+    def _state(self, target: Target) -> dict[str, Any]:
+        availability, answer = target.availability, target.last_answer
+        now = time.time()
+        ahead = availability.until - asyncio.get_running_loop().time()
+        if availability.available:
+            state = "available"
+        else:
+            state = "paused" if availability.held is None else "held"
+        shown = target.trouble if state != "available" else None
+        return {
+            "name": target.upstream.name[:TEXT_MAX],
+            "url": target.upstream.url[:TEXT_MAX],
+            "state": state,
+            "since": target.since,
+            "reason": shown.reason[:TEXT_MAX] if shown is not None else "",
+            "next_try": now + max(0.0, ahead) if state != "available" else None,
+            "last_answer": None
+            if answer is None
+            else {"at": answer.at, "status": answer.status, "reason": answer.reason[:TEXT_MAX]},
+            "waiting": len(target.queue),
+            "held": sum(one is target for one in self._backlog.held.values()),
+            "running": len(target.running),
+        }

@@ -20,7 +20,7 @@ from fastjmix import log
 from fastjmix.api.shared import ORIGIN, Shared
 from fastjmix.config import HttpListener, Upstream
 from fastjmix.failpoints import reach
-from fastjmix.httpd.receiving import Received, create_private, receive, require_zip
+from fastjmix.httpd.receiving import Received, create_private, receive, require_size, require_zip
 from fastjmix.httpd.responses import HttpError, json_response
 from fastjmix.ipc.outcome import EnvelopeOutcome, Result
 from fastjmix.jmix.read.admission import EnvelopeSummary
@@ -59,6 +59,7 @@ class Posting:
             )
             raise HttpError(501, reason)
         require_zip(request)
+        require_size(request, MAX_BODY_BYTES)  # before 507: that one may be sent again later
         self._require_room(request)
         with contextlib.ExitStack() as waiting:
             size, future = await self._take_in(request, upstream, waiting)

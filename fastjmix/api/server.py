@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import uvloop
 
 from fastjmix import log
+from fastjmix.api.alerts.delivery import Alerts
 from fastjmix.api.routes import OPEN_PATHS, routes
 from fastjmix.api.shared import ORIGIN, Shared
 from fastjmix.api.study_index import StudyIndex
@@ -52,14 +53,18 @@ async def _serve(
     shared = Shared(config, spool, channels)
     _connect_stop(channels, shared.stopping)
     runners: list[Runner] = []
-    warming = asyncio.create_task(_warm(shared.study_index))
+    beside = [asyncio.create_task(_warm(shared.study_index))]
+    if config.alerts.webhook_url:
+        alerts = Alerts(config.alerts, config.name, spool.root, shared.state, shared.warnings)
+        beside.append(asyncio.create_task(alerts.run()))
     try:
         for settings, listening in zip(config.http, sockets, strict=True):
             runners.append(await _listen(settings, shared, listening, config.runtime.grace_secs))
         await shared.stopping.wait()
         log.get().info("http_draining")
     finally:
-        warming.cancel()
+        for task in beside:
+            task.cancel()
         await asyncio.gather(*(runner.cleanup() for runner in runners))
         shared.outcomes.close()  # last: requests in flight may be waiting for one
 

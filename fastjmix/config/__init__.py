@@ -45,6 +45,7 @@ from pathlib import Path
 
 from fastjmix.config.faults import ConfigError, Fault
 from fastjmix.config.tree import (
+    AlertSettings,
     Builder,
     CallingAe,
     Config,
@@ -60,6 +61,7 @@ from fastjmix.config.tree import (
 )
 
 __all__ = [
+    "AlertSettings",
     "Builder",
     "CallingAe",
     "Config",

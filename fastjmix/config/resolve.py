@@ -72,6 +72,7 @@ def _tree(source: Path, references: References) -> tree.Config:
         log=node.log_settings(references),
         runtime=runtime,
         ledger=node.ledger(references),
+        alerts=node.alerts(references),
         dicom=dicom,
         http=http,
         ignored=tuple(ignored(references.tables)),

@@ -91,6 +91,17 @@ def runtime(references: References) -> tree.Runtime:
     )
 
 
+def ledger(references: References) -> tree.LedgerSettings:
+    """Returns the bounds of the ledger."""
+    given = _single(references, "fastjmix", Fastjmix).ledger
+    age, size = given.max_age_days, given.max_bytes
+    return tree.LedgerSettings(
+        max_age_secs=None if math.isinf(age) else float(age * _SECS_A_DAY),
+        max_bytes=None if math.isinf(size) else int(size),
+        patient_data=given.patient_data,
+    )
+
+
 def _processors() -> int:
     """Returns how many processors this process may use: where the kernel limits a container by
     affinity, its share."""

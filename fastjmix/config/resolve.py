@@ -71,6 +71,7 @@ def _tree(source: Path, references: References) -> tree.Config:
         storage_dir=Path(storage.path).absolute(),
         log=node.log_settings(references),
         runtime=runtime,
+        ledger=node.ledger(references),
         dicom=dicom,
         http=http,
         ignored=tuple(ignored(references.tables)),

@@ -125,6 +125,27 @@ class Retention(Table):
     )
 
 
+class Ledger(Table):
+    """What the node remembers of associations, envelopes and attempts."""
+
+    max_age_days: Limit = added(
+        3650,
+        "How long the ledger remembers envelopes that are no longer on the disk, and what else"
+        " happened",
+        ge=0,
+        allowed='a number of days, 0 or more, or "unlimited"',
+    )
+    max_bytes: Limit = added(
+        10 * GIB,
+        "How large the ledger may become: about 60 bytes an instance; the oldest goes first",
+        ge=0,
+        allowed='a number of bytes, 0 or more, or "unlimited"',
+    )
+    patient_data: bool = added(
+        True, "Whether it keeps the patient's ID, name, birth date and sex, and finds by them"
+    )
+
+
 class Fastjmix(Table):
     receivers: int = added(
         1, "Receiver processes: one serves all associations of most nodes", ge=1, le=64
@@ -159,6 +180,7 @@ class Fastjmix(Table):
         allow_inf_nan=False,
     )
     retention: Part[Retention] = added(Retention, "What is kept in sent/")
+    ledger: Part[Ledger] = added(Ledger, "What is remembered of envelopes, in ledger/")
 
 
 class Provider(Table):

@@ -119,6 +119,15 @@ class Runtime:
 
 
 @dataclass(frozen=True, slots=True)
+class LedgerSettings:
+    """Bounds of the ledger; None: without that bound. `patient_data` False: it keeps none."""
+
+    max_age_secs: float | None = None
+    max_bytes: int | None = None
+    patient_data: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Builder:
     """How instances become an envelope, and when it is sealed. `published` is None but for profile
     jmix-1.0."""
@@ -246,6 +255,7 @@ class Config:
     hard_reserve_bytes: int | None = None
     create_storage: bool | None = None
     require_mount: bool = False
+    ledger: LedgerSettings = LedgerSettings()
 
     def without_secrets(self) -> Config:
         """Returns the same tree with every Secret blanked, for processes that need none."""

@@ -50,10 +50,12 @@ class Stage(IntEnum):
     RECEIVE = 0
     PACK = 1
     SERVE = 2
-    UPLOAD = 3  # last: packers and API may wait for its outcomes
+    UPLOAD = 3  # after these: packers and API may wait for its outcomes
+    RECORD = 4  # last: it writes down what the others did until they ended
 
 
 OOM_SCORES: Final[Mapping[Stage, int]] = {
+    Stage.RECORD: 800,
     Stage.SERVE: 700,
     Stage.UPLOAD: 500,
     Stage.RECEIVE: 250,
@@ -62,10 +64,10 @@ OOM_SCORES: Final[Mapping[Stage, int]] = {
 """Added to the supervisor's oom_score_adj, in thousandths of the memory limit. The kernel adds this
 to the memory that a process has mapped, and kills the process with the highest sum. Without the
 supervisor everything ends. Without a packer its open envelopes must be recovered; without a
-receiver associations break; without the uploader delivery waits; without the API queries do.
-Receivers and packers map the lanes, which their death does not free: so the other two have far
-higher scores. A program beside fastjmix that has most of the machine's memory is still killed
-first."""
+receiver associations break; without the uploader delivery waits; without the API queries do;
+without the ledger's process its events wait. Receivers and packers map the lanes, which their death
+does not free: so the other three have far higher scores. A program beside fastjmix that has most of
+the machine's memory is still killed first."""
 
 
 @dataclass(slots=True, eq=False)

@@ -51,7 +51,7 @@ class Shared:
             receivers=runtime.receivers,
             packers=runtime.packers,
         )
-        self._metrics = MetricsPage(processes + 3)
+        self._metrics = MetricsPage(processes + 4)
         self.own = self._metrics.row(self._metrics.rows - 1)
         self._outbox_wake = _eventfd()
         self._stops = {stage: _eventfd() for stage in Stage}
@@ -78,6 +78,7 @@ class Shared:
         children.append(Child("uploader", Stage.UPLOAD, self._uploader(rows)))
         if self._config.http:
             children.append(Child("api", Stage.SERVE, self._api(rows + 1)))
+        children.append(Child("ledger", Stage.RECORD, self._ledger(rows + 2)))
         return children
 
     def stop(self, stage: Stage) -> None:
@@ -193,6 +194,18 @@ class Shared:
             protect_memory()
             channels = self._channels(Stage.SERVE, row, outcomes, asking)
             api.run(self._secrets.open("api"), self._spool.inherited(), channels, self.http)
+
+        return start
+
+    def _ledger(self, row: int) -> Callable[[], None]:
+        def start() -> None:
+            from fastjmix.recorder import loop as recorder
+
+            self._secrets.close()
+            self._keep(events=True)
+            self._spool.release()  # it moves nothing there
+            channels = self._channels(Stage.RECORD, row, {})
+            recorder.run(self._config, channels, self._events[0])
 
         return start
 

@@ -26,6 +26,7 @@ from fastjmix.ipc.metrics import Metrics
 from fastjmix.spool import Spool, Ticket
 from fastjmix.uploader import receipts
 from fastjmix.uploader.backlog import Backlog
+from fastjmix.uploader.history import History
 from fastjmix.uploader.outcome import Disposition, Outcome
 from fastjmix.uploader.queue import Key, Waiting
 from fastjmix.uploader.reports import Reports
@@ -51,6 +52,7 @@ class Finishing:
         metrics: Metrics,
         backlog: Backlog,
         reports: Reports,
+        history: History,
         backoff: Backoff,
         *,
         delivered: Callable[[str], None],
@@ -60,6 +62,7 @@ class Finishing:
         self._metrics = metrics
         self._backlog = backlog
         self._reports = reports
+        self._history = history
         self._backoff = backoff
         self._delivered = delivered
         self._wake = wake
@@ -94,6 +97,7 @@ class Finishing:
         study = log.get().studies(ticket.studies) if ticket is not None else None
         why = {"reason": outcome.reason, **target.log_pairs(outcome), "study": study}
         url, now = target.upstream.url, time.time()
+        self._history.attempted(target, item, outcome, secs, size)
         match outcome.disposition:
             case Disposition.DELIVERED:
                 other = outcome.remote_id if outcome.remote_id != item.id else None
@@ -107,12 +111,12 @@ class Finishing:
                 log.get().error("envelope_rejected", **about, **why)
                 kept = receipts.refusal(outcome, url=url, attempts=item.attempts, at=now)
                 move = partial(self._spool.reject, item.id, kept)
-                counted = partial(self._metrics.add, "envelopes_rejected_total")
+                counted = partial(self._count_rejected, item, outcome)
                 await self._move(item, outcome, move, counted)
             case Disposition.HELD | Disposition.RETRY | Disposition.VERIFY if item.awaited:
                 log.get().warning("envelope_withdrawn", **about, **why)
                 move = partial(self._spool.withdraw, item.id)
-                counted = partial(self._metrics.add, "uploads_failed_total")
+                counted = partial(self._count_withdrawn, item, outcome)
                 await self._move(item, outcome, move, counted)
             case Disposition.HELD | Disposition.RETRY | Disposition.VERIFY:
                 again = f"{self._put_off(target, item, outcome):.1f}"
@@ -123,7 +127,8 @@ class Finishing:
 
     async def withdraw(self, item: Waiting, outcome: Outcome) -> None:
         """Deletes an envelope for which a process waits, and reports the outcome."""
-        await self._try(item, partial(self._spool.withdraw, item.id))
+        if await self._try(item, partial(self._spool.withdraw, item.id)):
+            self._history.moved(item.id, "gone", outcome.reason)
         await self._reports.send(item, outcome)
 
     async def stop(self) -> None:
@@ -135,8 +140,17 @@ class Finishing:
 
     def _count_delivered(self, item: Waiting, size: int) -> None:
         self._delivered(item.id)
+        self._history.moved(item.id, "sent", "delivered")
         self._metrics.add("envelopes_uploaded_total")
         self._metrics.add("upload_bytes_total", size)
+
+    def _count_rejected(self, item: Waiting, outcome: Outcome) -> None:
+        self._history.moved(item.id, "rejected", outcome.reason)
+        self._metrics.add("envelopes_rejected_total")
+
+    def _count_withdrawn(self, item: Waiting, outcome: Outcome) -> None:
+        self._history.moved(item.id, "gone", outcome.reason)
+        self._metrics.add("uploads_failed_total")
 
     def _put_off(self, target: Target, item: Waiting, outcome: Outcome) -> float:
         """Queues the envelope for later; returns in how many seconds it may go.

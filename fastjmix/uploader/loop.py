@@ -32,6 +32,7 @@ from fastjmix.uploader.backlog import Backlog
 from fastjmix.uploader.deliveries import Deliveries
 from fastjmix.uploader.disk_watch import DiskWatch
 from fastjmix.uploader.finishing import Finishing
+from fastjmix.uploader.history import History
 from fastjmix.uploader.maintenance import Maintenance, StorageLimits
 from fastjmix.uploader.outbox_watcher import OutboxWatcher
 from fastjmix.uploader.pace import Pace
@@ -67,8 +68,13 @@ class Uploader:
         self._targets = Targets(upstreams, channels.metrics, pace, self._memory.of)
         self._disk_watch = DiskWatch(limits.room if limits is not None else None)
         self._scrub = Scrub(spool, pace.scrub_age_secs)
+        history = History(channels.events)
         self._maintenance = Maintenance(
-            spool, limits or StorageLimits(), pace.upkeep_secs, aged=self._scrub.note_age
+            spool,
+            limits or StorageLimits(),
+            pace.upkeep_secs,
+            aged=self._scrub.note_age,
+            expired=history.expired,
         )
         backlog = Backlog(
             self._targets, channels.metrics, added=self._envelopes_came, left=self._maintenance.wake
@@ -78,6 +84,7 @@ class Uploader:
             channels.metrics,
             backlog,
             Reports(channels),
+            history,
             pace.backoff,
             delivered=self._maintenance.delivered,
             wake=self._changed.set,
@@ -136,6 +143,7 @@ class Uploader:
             await asyncio.gather(*chores, return_exceptions=True)
             await self._deliveries.stop()
             await self._memory.save(self._targets)
+            self._channels.events.flush()
 
     def _chores(self) -> tuple[Coroutine[None, None, None], ...]:
         """Returns the work beside the uploads. None of it ends by itself."""

@@ -24,6 +24,9 @@ REST: Final = 4.0
 ALARM_SECS: Final = 3600.0
 """The default: an upstream that is unreachable for an hour needs a person."""
 
+RETENTION: Final = "retention"
+FOR_ROOM: Final = "deleted for room on the disk"
+
 EXPIRY_SECS_MIN: Final = 0.1
 """Seconds between two looks for envelopes that have become too old."""
 
@@ -43,7 +46,11 @@ class StorageLimits:
 
 
 class Maintenance:
-    """Retention and the queue's age. `aged(secs)` is called with the age of the oldest envelope."""
+    """Retention and the queue's age.
+
+    `aged(secs)` is called with the age of the oldest envelope, `expired(ids, why)` with those that
+    were deleted.
+    """
 
     def __init__(
         self,
@@ -52,12 +59,14 @@ class Maintenance:
         look_secs: float,
         *,
         aged: Callable[[float], None],
+        expired: Callable[[list[str], str], None],
     ) -> None:
         self._spool = spool
         self._limits = limits
         self._retention = Retention(spool, limits.secs, limits.size)
         self._look_secs = look_secs
         self._aged = aged
+        self._expired = expired
         self._changed = asyncio.Event()
         self._late = False
 
@@ -127,10 +136,12 @@ class Maintenance:
         room = self._limits.room
         wanted, inodes = (room.wanted(), room.wanted_inodes()) if room is not None else (0, 0)
         for_room, for_inodes = max(0, wanted) or None, max(0, inodes) or None
+        why = RETENTION if for_room is None and for_inodes is None else FOR_ROOM
         count, more = 0, True
         while more:
             removed = await asyncio.to_thread(self._retention.trim, wanted, inodes)
             count += len(removed.ids)
+            self._expired(removed.ids, why)
             wanted -= removed.size
             inodes -= len(removed.ids) * SENT_INODES
             more = removed.more

@@ -499,6 +499,18 @@ def test_runtime_and_retention(tmp_path: Path) -> None:
     assert (runtime.retention_secs, runtime.retention_bytes) == (None, None)
 
 
+def test_ledger(tmp_path: Path) -> None:
+    defaults = config.LedgerSettings(3650 * 86400.0, 10 << 30, patient_data=True)
+    assert loaded(tmp_path, "").ledger == defaults
+    changes = """
+        [fastjmix.ledger]
+        max_age_days = "unlimited"
+        max_bytes = 1048576
+        patient_data = false
+    """
+    assert loaded(tmp_path, changes).ledger == config.LedgerSettings(None, 1 << 20, False)
+
+
 # -- accepted without meaning ----------------------------------------------------------------------
 
 

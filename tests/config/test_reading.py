@@ -170,6 +170,7 @@ PLACES = [
     "targets.upstream_jmix.url",
     "authentications.a.options.token",
     "fastjmix.retention",
+    "fastjmix.ledger",
     "pipelines.jmix_query.middleware",
     "endpoints.dicom_receiver.options.aet_table",
     "endpoints.dicom_receiver.options.aet_table.CT",

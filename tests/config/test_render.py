@@ -124,6 +124,8 @@ NUMBERS: list[tuple[str, str, Any]] = [
     ("fastjmix.grace_secs", "2.5", 2.5),
     ("fastjmix.grace_secs", "1e1", 10.0),
     ("fastjmix.retention.max_age_days", "7", None),
+    ("fastjmix.ledger.max_age_days", "unlimited", None),
+    ("fastjmix.ledger.patient_data", "false", None),
     ("fastjmix.retention.max_age_days", "unlimited", None),
     ("endpoints.dicom_receiver.options.enable_echo", "false", False),
     ("endpoints.dicom_receiver.options.max_pdu", "65536", 65536),

@@ -558,7 +558,7 @@ def test_a_packer_that_stands_still(start: Gateways, store: Store) -> None:
     sent = Sent(own)
     stuck, free = (studies_of_packer(n, 2, "1.2.826.14") for n in range(2))
     own.wait_for("http_listening")
-    names = {"receiver-0", "packer-0", "packer-1", "uploader", "api"}
+    names = {"receiver-0", "packer-0", "packer-1", "uploader", "api", "ledger"}
     until(lambda: set(own.children()) == names, "the children have their names")
     pids = own.children()
     sent.send(next(free), 1)

@@ -280,7 +280,7 @@ class Gateway(Process):
 
         nameless = (supervisor / "comm").read_text().strip()
         if not self._forked:  # it says that it listens before it forks
-            all_of_them = {"receiver-0", "packer-0", "uploader", "api"}
+            all_of_them = {"receiver-0", "packer-0", "uploader", "api", "ledger"}
             until(lambda: all_of_them <= found().keys(), "every child is there")
             self._forked = True
         until(lambda: nameless not in found(), "every child has its name")

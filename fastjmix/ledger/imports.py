@@ -1,0 +1,144 @@
+"""Reads what the files say of an envelope into the ledger: its ticket, its provenance, its place.
+
+Guaranteed: what was known from events stays where the files do not know it. An import that is
+repeated changes nothing.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from fastjmix.ledger import provenance, recording
+from fastjmix.ledger.places import Places
+from fastjmix.ledger.provenance import Provenance
+from fastjmix.ledger.recording import Known
+from fastjmix.ledger.rows import Attempt
+from fastjmix.ledger.terms import distinct
+from fastjmix.spool import Ticket
+
+ANSWER_CHARS_MAX = 300
+
+
+class Importer:
+    """Files → rows. `patient_data` False: the patient's columns stay empty."""
+
+    def __init__(
+        self, connection: sqlite3.Connection, storage: Path, *, patient_data: bool
+    ) -> None:
+        self._connection = connection
+        self._storage = storage
+        self._patient_data = patient_data
+        self.places = Places(storage)
+
+    def take(self, envelope_id: str, state: str, at: float, reason: str) -> Known:
+        """Reads the files of an envelope that is in `state` now; returns its row.
+
+        `reason` explains a state that differs from the one known. Files that cannot be read
+        are looked at again by the next reconciliation. Raises sqlite3.Error.
+        """
+        if state == "building":
+            return self._take_draft(envelope_id, at, reason)
+        ticket = self.places.ticket(envelope_id, state) if state != "gone" else None
+        origin = provenance.read(self._storage, envelope_id) if state != "gone" else None
+        known = recording.find(self._connection, envelope_id)
+        if known is None:
+            known = recording.add(self._connection, envelope_id, state, _came(ticket, origin, at))
+            known = known._replace(state="building")  # the move to its state is to be kept
+        values: dict[str, Any] = {}
+        if ticket is not None:
+            values |= self._of_ticket(known.number, ticket)
+        if origin is not None:
+            values |= recording.put_provenance(
+                self._connection, known.number, origin, patient_data=self._patient_data
+            )
+            values["origin"] = origin.origin
+        recording.update(self._connection, known.number, values)
+        ended = _ended(ticket)
+        since, why = (ended[0], ended[1] or reason) if ended is not None else (at, reason)
+        recording.move(self._connection, known, state, since, why)
+        return known._replace(state=state)
+
+    def _take_draft(self, envelope_id: str, at: float, reason: str) -> Known:
+        recipe = self.places.recipe(envelope_id)
+        known = recording.find(self._connection, envelope_id)
+        if known is None:
+            created = recipe.created if recipe is not None and recipe.created else at
+            known = recording.add(self._connection, envelope_id, "building", created)
+        if recipe is not None:
+            recording.index_uids(self._connection, known.number, [recipe.study])
+            values = {
+                "pipeline": recipe.pipeline,
+                "upstream": recipe.upstream,
+                "calling_ae": recipe.calling_ae,
+                "studies": _json(distinct([recipe.study])),
+            }
+            recording.update(self._connection, known.number, values)
+        recording.move(self._connection, known, "building", at, reason)
+        return known._replace(state="building")
+
+    def _of_ticket(self, number: int, ticket: Ticket) -> dict[str, Any]:
+        recording.index_uids(self._connection, number, ticket.studies)
+        for attempt in _attempts(ticket):
+            asked = "SELECT 1 FROM attempts WHERE envelope = ? AND outcome = ?"
+            had = self._connection.execute(asked, (number, attempt.outcome)).fetchone()
+            if had is None:
+                recording.add_attempt(self._connection, number, attempt)
+        return {
+            "pipeline": ticket.pipeline,
+            "upstream": ticket.upstream,
+            "calling_ae": ticket.calling_ae,
+            "sealed_at": ticket.sealed_at,
+            "instances": ticket.instances,
+            "bytes": ticket.size_bytes,
+            "studies": _json(distinct(ticket.studies)),
+        }
+
+
+def _json(words: tuple[str, ...]) -> str:
+    return orjson.dumps(words).decode()
+
+
+def _came(ticket: Ticket | None, origin: Provenance | None, at: float) -> float:
+    """Returns when an envelope was opened, as far as the files know it."""
+    arrivals = [one[5] for one in origin.instances if one[5]] if origin is not None else []
+    if arrivals:
+        return min(arrivals)
+    return ticket.sealed_at if ticket is not None else at
+
+
+def _ended(ticket: Ticket | None) -> tuple[float, str] | None:
+    """Returns when and why an envelope left outbox/, from its receipt or refusal."""
+    if ticket is None or (end := ticket.refusal or ticket.receipt) is None:
+        return None
+    at, why = end.get("at"), end.get("reason") or end.get("why") or ""
+    return (float(at), str(why)) if isinstance(at, int | float) else None
+
+
+def _attempts(ticket: Ticket) -> list[Attempt]:
+    """Returns the attempts that ended the envelope's way, from the records beside it."""
+    found = []
+    for outcome, end in (("refused", ticket.refusal), ("delivered", ticket.receipt)):
+        if end is not None and isinstance(end.get("at"), int | float):
+            found.append(_attempt(ticket, outcome, end))
+    return found
+
+
+def _attempt(ticket: Ticket, outcome: str, end: Mapping[str, Any]) -> Attempt:
+    at, status = float(end["at"]), end.get("status")
+    return Attempt(
+        began=at,
+        last=at,
+        times=1,
+        upstream=ticket.upstream,
+        seconds=0.0,
+        bytes=ticket.size_bytes,
+        outcome=outcome,
+        status=status if isinstance(status, int) else None,
+        reason=str(end.get("reason") or end.get("why") or ""),
+        answer=str(end.get("body") or "")[:ANSWER_CHARS_MAX],
+    )

@@ -1,0 +1,133 @@
+"""Makes the values of rows.py from rows of the database."""
+
+from __future__ import annotations
+
+import sqlite3
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import orjson
+
+from fastjmix.ledger.provenance import Provenance
+from fastjmix.ledger.rows import (
+    Action,
+    Association,
+    Attempt,
+    EnvelopeRow,
+    ErrorRow,
+    Instance,
+    Move,
+    Refusal,
+    Rejection,
+)
+
+ENVELOPE: Final = (
+    "number, id, at, state, since, reason, origin, pipeline, upstream, calling_ae, peer, sealed_at,"
+    " instances, bytes, studies, accession_number, patient_id, patient_name, patient_birth_date,"
+    " patient_sex, study_date, study_description, modalities"
+)
+"""The columns of an EnvelopeRow, in its order; the further constants likewise."""
+
+ASSOCIATION: Final = (
+    "id, calling_ae, called_ae, peer, implementation_uid, implementation_version, began, ended,"
+    " how, stored, refused, bytes, seconds, pdu_bytes, p50_ms, p99_ms, waits, statuses"
+)
+ATTEMPT: Final = "began, last, times, upstream, seconds, bytes, outcome, status, reason, answer"
+REFUSAL: Final = "at, association, sop_instance_uid, sop_class_uid, study_instance_uid, status, why"
+REFUSALS_MAX: Final = 1000
+"""Refusals in one answer."""
+
+REJECTION: Final = "at, last, times, calling_ae, called_ae, peer, why"
+ERROR: Final = "at, last, times, process, event, text"
+
+
+def envelope(row: Sequence[Any]) -> EnvelopeRow:
+    """Returns an envelope from the columns ENVELOPE."""
+    values = list(row)
+    values[14], values[22] = tuple(orjson.loads(row[14])), tuple(orjson.loads(row[22]))
+    return EnvelopeRow(*values)
+
+
+def association(row: Sequence[Any]) -> Association:
+    """Returns an association from the columns ASSOCIATION."""
+    values = [*row[:16], orjson.loads(row[16]), orjson.loads(row[17])]
+    return Association(*values)
+
+
+def attempts(connection: sqlite3.Connection, number: int) -> tuple[Attempt, ...]:
+    """Returns the attempts to deliver an envelope, in order."""
+    asked = f"SELECT {ATTEMPT} FROM attempts WHERE envelope = ? ORDER BY number"
+    return tuple(Attempt(*row) for row in connection.execute(asked, (number,)))
+
+
+def moves(connection: sqlite3.Connection, number: int) -> tuple[Move, ...]:
+    """Returns an envelope's changes of state, in order."""
+    asked = "SELECT at, state, reason FROM moves WHERE envelope = ? ORDER BY number"
+    return tuple(Move(*row) for row in connection.execute(asked, (number,)))
+
+
+def actions(connection: sqlite3.Connection, number: int) -> tuple[Action, ...]:
+    """Returns what people did with an envelope, in order."""
+    asked = (
+        "SELECT at, actor, action, result, envelopes, more FROM actions WHERE number IN"
+        " (SELECT action FROM action_envelopes WHERE envelope = ?) ORDER BY number"
+    )
+    rows = connection.execute(asked, (number,))
+    return tuple(_action(row) for row in rows)
+
+
+def _action(row: Sequence[Any]) -> Action:
+    values = [*row[:4], tuple(orjson.loads(row[4])), row[5]]
+    return Action(*values)
+
+
+def associations_of(connection: sqlite3.Connection, number: int) -> tuple[Association, ...]:
+    """Returns the associations that brought an envelope, in order."""
+    asked = (
+        f"SELECT {ASSOCIATION} FROM associations WHERE number IN"
+        " (SELECT association FROM envelope_associations WHERE envelope = ?) ORDER BY began"
+    )
+    return tuple(association(row) for row in connection.execute(asked, (number,)))
+
+
+def refusals(connection: sqlite3.Connection, where: str, *values: object) -> tuple[Refusal, ...]:
+    """Returns the refusals for which an SQL condition of ours holds, in order: the first
+    REFUSALS_MAX."""
+    asked = f"SELECT {REFUSAL} FROM refusals WHERE {where} ORDER BY number LIMIT {REFUSALS_MAX}"
+    return tuple(Refusal(*row) for row in connection.execute(asked, values))
+
+
+def rejections(connection: sqlite3.Connection, limit: int) -> tuple[Rejection, ...]:
+    """Returns the latest rejections of associations, newest first."""
+    asked = f"SELECT {REJECTION} FROM rejections ORDER BY last DESC LIMIT ?"
+    return tuple(Rejection(*row) for row in connection.execute(asked, (limit,)))
+
+
+def errors(connection: sqlite3.Connection, limit: int) -> tuple[ErrorRow, ...]:
+    """Returns the latest errors, newest first."""
+    asked = f"SELECT {ERROR} FROM errors ORDER BY last DESC LIMIT ?"
+    return tuple(ErrorRow(*row) for row in connection.execute(asked, (limit,)))
+
+
+def provenance(connection: sqlite3.Connection, number: int) -> Provenance | None:
+    """Returns where the instances of an envelope came from; None where it is not known."""
+    asked = "SELECT data FROM provenance WHERE envelope = ?"
+    row = connection.execute(asked, (number,)).fetchone()
+    return Provenance.load(zlib.decompress(row[0])) if row is not None else None
+
+
+def instances(origin: Provenance) -> Iterator[Instance]:
+    """Yields the instances of an envelope, in the order of its archive."""
+    for uid, series, kind, syntax, which, arrived, size, status, kept in origin.instances:
+        yield Instance(
+            uid,
+            origin.series[series],
+            origin.sop_classes[kind],
+            origin.transfer_syntaxes[syntax],
+            str(origin.associations[which].get("id", "")) if which >= 0 else "",
+            arrived,
+            size,
+            status,
+            bool(kept),
+        )

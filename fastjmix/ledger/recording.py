@@ -1,0 +1,201 @@
+"""Writes the rows of one envelope or association. Each function is a part of its caller's
+transaction, and raises sqlite3.Error.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import zlib
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from fastjmix.ledger.provenance import Provenance
+from fastjmix.ledger.rows import PATIENT_FIELDS, Attempt
+from fastjmix.ledger.terms import distinct, host, name_words, uid_key
+
+ATTEMPTS_MAX: Final = 1000
+"""Rows of attempts that an envelope has: equal ones in a row are one. Further ones are not kept,
+but for those that end it."""
+
+MOVES_MAX: Final = 1000
+"""Rows of changes of state that an envelope has."""
+
+STUDY_TEXTS: Final = ("accession_number", *PATIENT_FIELDS, "study_date", "study_description")
+
+COMPRESSION: Final = 6
+
+RECORD_SECS: Final = 5.0
+"""Seconds between the end of an attempt and the time in its receipt or refusal, at most."""
+
+ENDS: Final = ("delivered", "refused")
+
+
+class Known(NamedTuple):
+    """An envelope's row: its number and its state."""
+
+    number: int
+    state: str
+
+
+def find(connection: sqlite3.Connection, envelope_id: str) -> Known | None:
+    """Returns an envelope's row; None where there is none."""
+    asked = "SELECT number, state FROM envelopes WHERE id = ?"
+    row = connection.execute(asked, (envelope_id,)).fetchone()
+    return None if row is None else Known(*row)
+
+
+def add(connection: sqlite3.Connection, envelope_id: str, state: str, at: float) -> Known:
+    """Adds an envelope of which nothing else is known yet."""
+    asked = "INSERT INTO envelopes (id, state, at, since) VALUES (?, ?, ?, ?)"
+    made = connection.execute(asked, (envelope_id, state, at, at)).lastrowid
+    assert made is not None
+    return Known(made, state)
+
+
+def update(connection: sqlite3.Connection, number: int, values: Mapping[str, Any]) -> None:
+    """Sets columns of an envelope. The names of the columns are ours."""
+    if values:
+        columns = ", ".join(f"{name} = ?" for name in values)
+        asked = f"UPDATE envelopes SET {columns} WHERE number = ?"
+        connection.execute(asked, (*values.values(), number))
+
+
+def move(connection: sqlite3.Connection, known: Known, state: str, at: float, reason: str) -> None:
+    """Changes an envelope's state, and keeps when and why; does nothing where it has that state."""
+    if known.state == state:
+        return
+    update(connection, known.number, {"state": state, "since": at, "reason": reason})
+    if (known.state, state) == ("building", "outbox"):
+        return  # its time is sealed_at
+    asked = "SELECT count(*) FROM moves WHERE envelope = ?"
+    if connection.execute(asked, (known.number,)).fetchone()[0] < MOVES_MAX:
+        asked = "INSERT INTO moves (envelope, at, state, reason) VALUES (?, ?, ?, ?)"
+        connection.execute(asked, (known.number, at, state, reason))
+
+
+def index_uids(connection: sqlite3.Connection, number: int, uids: Iterable[str]) -> None:
+    """Makes an envelope known by UIDs."""
+    asked = "INSERT OR IGNORE INTO uids (key, envelope) VALUES (?, ?)"
+    keys = sorted({uid_key(uid) for uid in uids if uid})  # neighbours one after the other
+    connection.executemany(asked, ((key, number) for key in keys))
+
+
+def uids_of(origin: Provenance) -> Iterable[str]:
+    """Yields every UID by which an envelope is found, but for its studies."""
+    yield from origin.series
+    yield from (one[0] for one in origin.instances)
+
+
+def put_provenance(
+    connection: sqlite3.Connection, number: int, origin: Provenance, *, patient_data: bool
+) -> dict[str, Any]:
+    """Keeps where an envelope's instances came from; returns the columns that follow from it."""
+    study = {name: _text(origin.study.get(name)) for name in STUDY_TEXTS}
+    if not patient_data:
+        study.update(dict.fromkeys(PATIENT_FIELDS, ""))
+        origin = _without_patient(origin)
+    asked = "INSERT OR REPLACE INTO provenance (envelope, data) VALUES (?, ?)"
+    connection.execute(asked, (number, zlib.compress(origin.dump(), COMPRESSION)))
+    index_uids(connection, number, uids_of(origin))
+    words = name_words(study["patient_name"])
+    asked = "INSERT OR IGNORE INTO names (word, envelope) VALUES (?, ?)"
+    connection.executemany(asked, ((word, number) for word in words))
+    peers = []
+    for facts in origin.associations:
+        if association_id := _text(facts.get("id")):
+            link(connection, number, put_known_association(connection, association_id, facts))
+        peers.append(_text(facts.get("peer")))
+    modalities = origin.study.get("modalities")
+    listed = distinct(map(_text, modalities)) if isinstance(modalities, list) else ()
+    return {
+        **study,
+        "modalities": orjson.dumps(listed).decode(),
+        **({"peer": host(peers[0])} if peers and peers[0] else {}),
+    }
+
+
+def _without_patient(origin: Provenance) -> Provenance:
+    kept = {key: value for key, value in origin.study.items() if key not in PATIENT_FIELDS}
+    values = {name: getattr(origin, name) for name in Provenance.__slots__}
+    return Provenance(**{**values, "study": kept})
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+# -- associations ----------------------------------------------------------------------------------
+
+_FACTS: Final = ("calling_ae", "called_ae", "peer", "implementation_uid", "implementation_version")
+
+
+def put_known_association(
+    connection: sqlite3.Connection, association_id: str, facts: Mapping[str, Any]
+) -> int:
+    """Returns the number of an association. Where it has no row, adds one, of which the end is not
+    known."""
+    asked = "SELECT number FROM associations WHERE id = ?"
+    row = connection.execute(asked, (association_id,)).fetchone()
+    if row is not None:
+        return int(row[0])
+    began = facts.get("began")
+    values = [_text(facts.get(name)) for name in _FACTS]
+    asked = f"INSERT INTO associations (id, began, {', '.join(_FACTS)}) VALUES (?, ?, ?,?,?,?,?)"
+    at = float(began) if isinstance(began, int | float) else 0.0
+    made = connection.execute(asked, (association_id, at, *values)).lastrowid
+    assert made is not None
+    return made
+
+
+def put_association(connection: sqlite3.Connection, values: Mapping[str, Any]) -> None:
+    """Adds an association that has ended, or completes its row. The names are those of columns."""
+    number = put_known_association(connection, values["id"], values)
+    columns = ", ".join(f"{name} = ?" for name in values)
+    asked = f"UPDATE associations SET {columns} WHERE number = ?"
+    connection.execute(asked, (*values.values(), number))
+
+
+def link(connection: sqlite3.Connection, envelope: int, association: int) -> None:
+    """Notes that an association brought instances of an envelope."""
+    asked = "INSERT OR IGNORE INTO envelope_associations (envelope, association) VALUES (?, ?)"
+    connection.execute(asked, (envelope, association))
+
+
+# -- attempts --------------------------------------------------------------------------------------
+
+
+def add_attempt(connection: sqlite3.Connection, envelope: int, attempt: Attempt) -> None:
+    """Adds an attempt; counts it with the one before when that had the same outcome.
+
+    One that ended the envelope's way may be known from the record beside the archive: then its row
+    is completed.
+    """
+    asked = (
+        "SELECT number, began, upstream, outcome, status, reason FROM attempts WHERE envelope = ?"
+        " ORDER BY number DESC LIMIT 1"
+    )
+    last = connection.execute(asked, (envelope,)).fetchone()
+    same = (attempt.upstream, attempt.outcome, attempt.status, attempt.reason)
+    if last is not None and tuple(last[2:]) == same:
+        ended = attempt.began + attempt.seconds
+        if attempt.outcome not in ENDS:
+            asked = "UPDATE attempts SET last = ?, times = times + 1, seconds = ?, bytes = ?,"
+        elif abs(last[1] - ended) < RECORD_SECS:
+            asked = "UPDATE attempts SET began = ?, seconds = ?, bytes = ?,"
+        else:
+            asked = ""
+        if asked:
+            again = (attempt.began, attempt.seconds, attempt.bytes, attempt.answer)
+            connection.execute(f"{asked} answer = ? WHERE number = ?", (*again, last[0]))
+            return
+    asked = "SELECT count(*) FROM attempts WHERE envelope = ?"
+    full = connection.execute(asked, (envelope,)).fetchone()[0] >= ATTEMPTS_MAX
+    if not full or attempt.outcome in ENDS:
+        asked = (
+            "INSERT INTO attempts (envelope, began, last, times, upstream, seconds, bytes, outcome,"
+            " status, reason, answer) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        )
+        values = [getattr(attempt, name) for name in Attempt.__slots__]
+        connection.execute(asked, (envelope, *values))

@@ -1,0 +1,245 @@
+"""Applies events to the ledger, a transaction for each batch.
+
+Guaranteed: a batch is written whole or not at all. An event that is not what kinds.py says changes
+nothing, or less than it could; it never stops the others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from fastjmix.ledger import kinds, recording
+from fastjmix.ledger.imports import Importer
+from fastjmix.ledger.kinds import Event, count, seconds, text
+from fastjmix.ledger.recording import Known
+from fastjmix.ledger.rows import Attempt
+from fastjmix.ledger.terms import distinct, host, uid_key
+
+MOVED_TO: Final = frozenset({"outbox", "held", "sent", "rejected", "gone"})
+
+REFUSALS_MAX: Final = 1000
+"""Refusals of one association that are kept one by one; its row counts all of them."""
+
+REPEATS_MAX: Final = 256
+"""Rejections and errors of which the latest row is remembered, to count equal ones there."""
+
+REPEAT_SECS: Final = 3600.0
+"""A rejection or an error that comes again later than this begins a row of its own."""
+
+
+class Writer:
+    """Events → rows. `connection` is the only one that writes."""
+
+    def __init__(
+        self, connection: sqlite3.Connection, storage: Path, *, patient_data: bool = True
+    ) -> None:
+        self.connection = connection
+        self.importer = Importer(connection, storage, patient_data=patient_data)
+        self._repeats: OrderedDict[tuple[object, ...], tuple[int, float]] = OrderedDict()
+        self._apply: Mapping[str, Callable[[Event, float], None]] = {
+            "association": self._association,
+            "rejection": self._rejection,
+            "refusal": self._refusal,
+            "opened": self._opened,
+            "sealed": self._sealed,
+            "posted": self._posted,
+            "attempt": self._attempt,
+            "moved": self._moved,
+            "action": self._action,
+            "error": self._error,
+        }
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Commits at the end, or undoes all of it. Raises sqlite3.Error."""
+        self.connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self.connection.execute("COMMIT")
+        except BaseException:
+            self._repeats.clear()  # their rows may not be there
+            with contextlib.suppress(sqlite3.Error):  # SQLite may have undone it itself
+                self.connection.execute("ROLLBACK")
+            raise
+
+    def apply(self, events: Iterable[Event]) -> None:
+        """Writes a batch. Raises sqlite3.Error."""
+        with self.transaction():
+            for event in events:
+                at = seconds(event, "at")
+                if (write := self._apply.get(event["kind"])) is not None and at is not None:
+                    write(event, at)
+
+    # -- associations ----------------------------------------------------------------------------
+
+    def _association(self, event: Event, at: float) -> None:
+        association_id = text(event, "id", 64)
+        if not association_id:
+            return
+        values: dict[str, Any] = {"id": association_id}
+        for name in ("calling_ae", "called_ae", "peer", "implementation_uid", "how"):
+            values[name] = text(event, name, 256)
+        values["implementation_version"] = text(event, "implementation_version", 64)
+        values["began"] = _or(seconds(event, "began"), at)
+        values["ended"] = _or(seconds(event, "ended"), at)
+        for name in ("stored", "refused", "bytes", "pdu_bytes"):
+            values[name] = count(event, name)
+        values["seconds"] = seconds(event, "seconds") or 0.0
+        values["p50_ms"], values["p99_ms"] = seconds(event, "p50_ms"), seconds(event, "p99_ms")
+        values["waits"] = _json(kinds.counts(event, "waits", float))
+        values["statuses"] = _json(kinds.counts(event, "statuses", int))
+        recording.put_association(self.connection, values)
+
+    def _rejection(self, event: Event, at: float) -> None:
+        peer = text(event, "peer", 256)
+        values = (text(event, "calling_ae", 64), text(event, "called_ae", 64))
+        why = text(event, "why")
+        known = ("rejection", *values, host(peer), why)
+        if not self._repeated("rejections", known, at):
+            asked = (
+                "INSERT INTO rejections (at, last, calling_ae, called_ae, peer, why)"
+                " VALUES (?, ?, ?, ?, ?, ?)"
+            )
+            made = self.connection.execute(asked, (at, at, *values, peer, why)).lastrowid
+            self._remember(known, made, at)
+
+    def _refusal(self, event: Event, at: float) -> None:
+        association = text(event, "association", 64)
+        asked = "SELECT count(*) FROM refusals WHERE association = ?"
+        if self.connection.execute(asked, (association,)).fetchone()[0] >= REFUSALS_MAX:
+            return
+        instance, study = text(event, "sop_instance_uid"), text(event, "study_instance_uid")
+        asked = (
+            "INSERT INTO refusals (at, association, instance_key, study_key, sop_instance_uid,"
+            " sop_class_uid, study_instance_uid, status, why) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        )
+        keys = uid_key(instance), uid_key(study)
+        uids = instance, text(event, "sop_class_uid"), study
+        said = text(event, "status", 16), text(event, "why")
+        self.connection.execute(asked, (at, association, *keys, *uids, *said))
+
+    # -- envelopes -------------------------------------------------------------------------------
+
+    def _known(self, event: Event, at: float) -> Known | None:
+        """Returns the row of an event's envelope, which it makes if need be; None without an id."""
+        envelope_id = kinds.envelope_id(event)
+        if envelope_id is None:
+            return None
+        known = recording.find(self.connection, envelope_id)
+        if known is not None:
+            return known
+        return self.importer.take(envelope_id, self.importer.places.state(envelope_id), at, "")
+
+    def _opened(self, event: Event, at: float) -> None:
+        envelope_id = kinds.envelope_id(event)
+        if envelope_id is None:
+            return
+        known = recording.find(self.connection, envelope_id)
+        if known is None:
+            known = recording.add(self.connection, envelope_id, "building", at)
+            values = {name: text(event, name) for name in ("calling_ae", "pipeline", "upstream")}
+            studies = distinct([text(event, "study_instance_uid")])
+            values["studies"] = _json(studies)
+            recording.update(self.connection, known.number, values)
+            recording.index_uids(self.connection, known.number, studies)
+        association = text(event, "association", 64)
+        if association:
+            facts = {"calling_ae": text(event, "calling_ae"), "began": at}
+            number = recording.put_known_association(self.connection, association, facts)
+            recording.link(self.connection, known.number, number)
+
+    def _sealed(self, event: Event, at: float) -> None:
+        """Reads the files of an envelope, wherever it has come to since."""
+        envelope_id = kinds.envelope_id(event)
+        if envelope_id is not None:
+            state = self.importer.places.state(envelope_id)
+            self.importer.take(envelope_id, state, at, "")
+
+    def _posted(self, event: Event, at: float) -> None:
+        self._sealed(event, at)
+        known = self._known(event, at)
+        if known is not None:
+            values = {"peer": host(text(event, "peer", 256)), "origin": "post"}
+            recording.update(self.connection, known.number, values)
+
+    def _attempt(self, event: Event, at: float) -> None:
+        known = self._known(event, at)
+        if known is None:
+            return
+        status = event.get("status")
+        began = _or(seconds(event, "began"), at)
+        attempt = Attempt(
+            began=began,
+            last=began,
+            times=1,
+            upstream=text(event, "upstream"),
+            seconds=seconds(event, "seconds") or 0.0,
+            bytes=count(event, "bytes"),
+            outcome=text(event, "outcome", 32),
+            status=status if type(status) is int and 0 <= status < 1000 else None,
+            reason=text(event, "reason"),
+            answer=text(event, "answer", 300),
+        )
+        recording.add_attempt(self.connection, known.number, attempt)
+
+    def _moved(self, event: Event, at: float) -> None:
+        known, state = self._known(event, at), text(event, "state", 16)
+        if known is not None and state in MOVED_TO:
+            recording.move(self.connection, known, state, at, text(event, "reason"))
+
+    # -- people and errors -------------------------------------------------------------------------
+
+    def _action(self, event: Event, at: float) -> None:
+        named = event.get("envelopes")
+        ids = [one for one in named if isinstance(one, str)] if isinstance(named, list) else []
+        said = [text(event, name) for name in ("actor", "action", "result")]
+        asked = (
+            "INSERT INTO actions (at, actor, action, result, envelopes, more)"
+            " VALUES (?, ?, ?, ?, ?, ?)"
+        )
+        made = self.connection.execute(asked, (at, *said, _json(ids), count(event, "more")))
+        asked = "INSERT OR IGNORE INTO action_envelopes (envelope, action) VALUES (?, ?)"
+        for envelope_id in ids:
+            known = recording.find(self.connection, envelope_id)
+            if known is not None:
+                self.connection.execute(asked, (known.number, made.lastrowid))
+
+    def _error(self, event: Event, at: float) -> None:
+        said = (text(event, "process", 64), text(event, "event", 64), text(event, "text"))
+        known = ("error", *said)
+        if not self._repeated("errors", known, at):
+            asked = "INSERT INTO errors (at, last, process, event, text) VALUES (?, ?, ?, ?, ?)"
+            made = self.connection.execute(asked, (at, at, *said)).lastrowid
+            self._remember(known, made, at)
+
+    def _repeated(self, table: str, known: tuple[object, ...], at: float) -> bool:
+        """Counts what has come before in its row; returns False where there is none."""
+        number, last = self._repeats.get(known, (0, 0.0))
+        if not number or at - last > REPEAT_SECS:
+            return False
+        asked = f"UPDATE {table} SET last = ?, times = times + 1 WHERE number = ?"
+        done = self.connection.execute(asked, (at, number)).rowcount
+        self._remember(known, number if done else None, at)
+        return bool(done)
+
+    def _remember(self, known: tuple[object, ...], number: int | None, at: float) -> None:
+        self._repeats.pop(known, None)
+        if number is not None:
+            self._repeats[known] = number, at
+        if len(self._repeats) > REPEATS_MAX:
+            self._repeats.popitem(last=False)
+
+
+def _or(value: float | None, other: float) -> float:
+    return other if value is None else value
+
+
+def _json(value: object) -> str:
+    return orjson.dumps(value).decode()

@@ -1,0 +1,149 @@
+"""ledger/writer.py: events become rows, whole batches or none, and odd events harm nothing."""
+
+from __future__ import annotations
+
+import sqlite3
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastjmix.ledger.queries import Search
+from fastjmix.ledger.writer import REFUSALS_MAX
+from tests.support.storages import MORNING, Storage, association, event
+
+
+def test_an_envelope_from_its_opening_to_its_end(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    one = storage.envelope()
+    about = {"study_instance_uid": "1.2.3", "calling_ae": "CT1", "association": "run-1"}
+    tried = {
+        "envelope": one, "upstream": "up", "bytes": 3000, "seconds": 0.2, "answer": "",
+    }  # fmt: skip
+    with storage.writer() as writer:
+        writer.apply([event("opened", MORNING - 1, envelope=one, pipeline="p", **about)])
+        row = storage.ledger.envelope(one)
+        assert row is not None
+        assert (row.state, row.studies, row.instances) == ("building", ("1.2.3",), 0)
+        writer.apply(
+            [
+                association(),
+                event("sealed", MORNING + 10, envelope=one),
+                event("attempt", MORNING + 11, outcome="retry", status=503, reason="busy", **tried),
+                event("attempt", MORNING + 12, outcome="retry", status=503, reason="busy", **tried),
+                event("attempt", MORNING + 13, outcome="delivered", status=201, reason="", **tried),
+                event("moved", MORNING + 13.5, envelope=one, state="sent", reason="delivered"),
+            ]
+        )
+    row = storage.ledger.envelope(one)
+    assert row is not None
+    assert (row.state, row.at, row.since) == ("sent", MORNING - 1, MORNING + 13.5)
+    assert (row.instances, row.bytes, row.peer) == (3, 3000, "10.0.0.7")
+    (story,) = storage.ledger.trace(one).envelopes
+    assert [(a.outcome, a.times) for a in story.attempts] == [("retry", 2), ("delivered", 1)]
+    assert [(m.state, m.reason) for m in story.moves] == [("sent", "delivered")]
+    found = storage.ledger.association("run-1")
+    assert found is not None
+    assert (found.how, found.waits["peer"], found.statuses) == ("released", 0.4, {"0000": 3})
+
+
+def test_a_batch_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    with storage.writer() as writer:
+        writer.connection.execute(
+            "CREATE TRIGGER refuse BEFORE INSERT ON errors BEGIN SELECT RAISE(ABORT, 'full'); END"
+        )
+        with pytest.raises(sqlite3.Error, match="full"):
+            writer.apply([association(), event("error", process="p", event="e", text="t")])
+        assert storage.ledger.association("run-1") is None
+        writer.apply([association()])
+    assert storage.ledger.association("run-1") is not None
+
+
+def test_a_posted_envelope_has_its_peer(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    one = storage.envelope()
+    (tmp_path / "provenance" / f"{one}.json").unlink()
+    with storage.writer() as writer:
+        writer.apply([event("posted", envelope=one, peer="[fe80::1]:999")])
+    (row,) = storage.ledger.search(Search(peer="fe80::1")).envelopes
+    assert (row.id, row.origin, row.studies) == (one, "post", ("1.2.3",))
+
+
+def test_what_comes_again_is_counted_in_one_row(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    said = {"calling_ae": "X", "called_ae": "FASTJMIX", "why": "calling AE title not recognized"}
+    with storage.writer() as writer:
+        for second in range(3):
+            peer = f"10.0.0.9:{second}"
+            writer.apply([event("rejection", MORNING + second, peer=peer, **said)])
+            error = {"process": "uploader", "event": "upstream_held", "text": "401"}
+            writer.apply([event("error", MORNING + second, **error)])
+        writer.apply([event("rejection", MORNING + 5000, peer="10.0.0.9:7", **said)])
+    later, first = storage.ledger.recent_rejections()
+    assert (first.times, first.at, first.last) == (3, MORNING, MORNING + 2)
+    assert (later.times, later.at) == (1, MORNING + 5000)
+    (found,) = storage.ledger.recent_errors()
+    assert (found.event, found.times) == ("upstream_held", 3)
+
+
+def test_refusals_of_one_association_are_bounded(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    said: dict[str, Any] = {
+        "association": "run-1",
+        "study_instance_uid": "1.9",
+        "status": "A700",
+        "why": "full",
+    }
+    refused = [
+        event("refusal", sop_instance_uid=f"1.9.{n}", **said) for n in range(REFUSALS_MAX + 5)
+    ]
+    with storage.writer() as writer:
+        writer.apply(refused)
+    assert len(storage.ledger.trace("1.9").refusals) == REFUSALS_MAX
+
+
+def test_an_action_is_in_the_story_of_its_envelopes(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    one = storage.envelope(state="rejected")
+    with storage.writer() as writer:
+        done: dict[str, Any] = {
+            "actor": "uid 1000 anna",
+            "action": "requeue",
+            "result": "done",
+            "more": 2,
+        }
+        writer.apply([event("sealed", envelope=one)])
+        writer.apply([event("action", envelopes=[one, str(uuid.uuid4())], **done)])
+    (story,) = storage.ledger.trace(one).envelopes
+    assert [(a.actor, a.action, a.more) for a in story.actions] == [("uid 1000 anna", "requeue", 2)]
+
+
+ODD: list[dict[str, Any]] = [
+    {"kind": "association", "at": 1.0},
+    {"kind": "association", "at": 1.0, "id": "a", "statuses": [1], "bytes": 1 << 80, "began": "x"},
+    {"kind": "attempt", "at": 1.0, "envelope": "../x"},
+    {"kind": "attempt", "at": 1.0, "envelope": str(uuid.UUID(int=1)), "status": True, "bytes": -1},
+    {"kind": "moved", "at": 1.0, "envelope": str(uuid.UUID(int=2)), "state": "x' OR 1=1"},
+    {"kind": "opened", "at": "now", "envelope": str(uuid.UUID(int=3))},
+    {"kind": "opened", "at": 1.0, "envelope": str(uuid.UUID(int=3)), "study_instance_uid": 7},
+    {"kind": "sealed", "at": 1.0, "envelope": None},
+    {"kind": "posted", "at": 1.0, "envelope": str(uuid.UUID(int=4)), "peer": {}},
+    {"kind": "action", "at": 1.0, "envelopes": [1, None, "x\0"]},
+    {
+        "kind": "refusal",
+        "at": 1.0,
+        "sop_instance_uid": "\udcff".encode("utf-8", "replace").decode(),
+    },
+    {"kind": "rejection", "at": 1.0, "why": None},
+    {"kind": "error", "at": float("inf")},
+    {"kind": "unknown", "at": 1.0},
+]
+
+
+def test_odd_events_stop_no_others(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    with storage.writer() as writer:
+        writer.apply([*ODD, association(7)])
+    assert storage.ledger.association("run-7") is not None

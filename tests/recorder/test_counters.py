@@ -1,0 +1,37 @@
+"""recorder/counters.py: counts by label, and a bound on the labels."""
+
+from __future__ import annotations
+
+import orjson
+
+from fastjmix.ipc.state_board import STATE_MAX
+from fastjmix.recorder.counters import LABELS_MAX, OTHER, Counters
+from tests.support.storages import association, event
+
+
+def test_events_are_counted_by_their_labels() -> None:
+    counters = Counters()
+    for _ in range(2):
+        counters.count(association(statuses={"0000": 3, "A700": 1}))
+    counters.count(event("rejection", why="full"))
+    counters.count(event("attempt", upstream="up", outcome="held"))
+    counters.count(event("error", process="p"))
+    assert counters.rows() == {
+        "associations": [["CT1", "released", 2]],
+        "instances": [["CT1", "0000", 6], ["CT1", "A700", 2]],
+        "rejections": [["full", 1]],
+        "attempts": [["up", "held", 1]],
+    }
+
+
+def test_a_peer_that_invents_names_is_counted_as_other() -> None:
+    counters = Counters()
+    for number in range(3 * LABELS_MAX):
+        counters.count(association(calling_ae=f"\x01{number}" * 40, statuses={str(number): 1}))
+        counters.count(event("rejection", why=f"{number}" * 100))
+        counters.count(event("attempt", upstream="\x02" * 90 + str(number), outcome=str(number)))
+    rows = counters.rows()
+    assert all(len(family) <= LABELS_MAX + 1 for family in rows.values())
+    assert sum(int(row[-1]) for row in rows["associations"]) == 3 * LABELS_MAX
+    assert any(row[0] == OTHER for row in rows["rejections"])
+    assert len(orjson.dumps(rows)) < STATE_MAX - 1000

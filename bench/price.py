@@ -159,17 +159,17 @@ def main() -> None:
     choose.add_argument("--short", action="store_true", help="fewer instances and rounds")
     choose.add_argument("--pairs", type=int, default=PAIRS, metavar="N", help="of processes")
     choose.add_argument("--out", type=Path, default=PAGE)
-    told = choose.parse_args()
+    arguments = choose.parse_args()
     options.end_well()
-    form = forms.SHORT if told.short else forms.FULL
+    form = forms.SHORT if arguments.short else forms.FULL
     with Workspace(form, options.place()) as space:
         names = list(rows(space, form))
-        only = options.chosen(choose, told.only, {name.split(",")[0] for name in names})
+        only = options.chosen(choose, arguments.only, {name.split(",")[0] for name in names})
         wanted = [name for name in names if not only or name.split(",")[0] in only]
-        with former(told.since, space.root) as python:
-            measured = [measure(name, space, python, told.pairs) for name in wanted]
-        told.out.write_text(page(measured, told.since, machine.facts(space.root)))
-    say(str(told.out))
+        with former(arguments.since, space.root) as python:
+            measured = [measure(name, space, python, arguments.pairs) for name in wanted]
+        arguments.out.write_text(page(measured, arguments.since, machine.facts(space.root)))
+    say(str(arguments.out))
 
 
 if __name__ == "__main__":

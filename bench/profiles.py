@@ -159,8 +159,8 @@ class Stage:
         if self.scenario.associations:
             sender.at_once(self.ours.port, self.ours.aet, self._studies)
         else:
-            told = {"nagle": self.scenario.nagle, "pdu": self.scenario.pdu}
-            peers.storescu_to(self.ours, self._files, **told)
+            how = {"nagle": self.scenario.nagle, "pdu": self.scenario.pdu}
+            peers.storescu_to(self.ours, self._files, **how)
         self.received = time.perf_counter() - begun
         if self.scenario.deliver:
             self.ours.await_instances(self._count, ("sent",))
@@ -390,10 +390,10 @@ def _section(name: str, scenario: Scenario, one: Looked) -> list[str]:
     total = sum(one.processor.values())
     wall = statistics.mean(one.wall)
     study = scenario.study
-    told = ", ".join(f"{key} = {value}" for key, value in scenario.options.items())
+    settings = ", ".join(f"{key} = {value}" for key, value in scenario.options.items())
     lines = [
         f"## {name}: {study.name}, {study.instances} instances"
-        + (f", {told}" if told else "")
+        + (f", {settings}" if settings else "")
         + (f", {scenario.associations} associations" if scenario.associations else "")
         + (f", {scenario.senders} storescu" if scenario.senders > 1 else "")
         + (", Nagle's algorithm on" if scenario.nagle else "")
@@ -428,8 +428,10 @@ def _released(scenario: Scenario, one: Looked) -> list[str]:
     if not scenario.deliver:
         return []
     received = statistics.mean(one.received)
-    told = f"The association was released after {received:.3f} s; the rest is sealing and delivery."
-    return [told, ""]
+    reported = (
+        f"The association was released after {received:.3f} s; the rest is sealing and delivery."
+    )
+    return [reported, ""]
 
 
 def _sampled(samples: Samples) -> list[str]:
@@ -486,8 +488,8 @@ def main() -> None:
     choose = argparse.ArgumentParser(prog="bench.profiles", description="where the time goes")
     choose.add_argument("--only", default="", help="scenarios, as in P1,P6")
     choose.add_argument("--out", type=Path, default=PAGE, help="the page to write")
-    told = choose.parse_args()
-    only = options.chosen(choose, told.only, SCENARIOS)
+    arguments = choose.parse_args()
+    only = options.chosen(choose, arguments.only, SCENARIOS)
     options.end_well()
     looked: dict[str, Looked] = {}
     with Workspace(forms.FULL, options.place()) as space:
@@ -497,9 +499,9 @@ def main() -> None:
                 say(f"{name}: {scenario.study.name}")
                 looked[name] = look(scenario, space)
                 space.close()
-    told.out.parent.mkdir(exist_ok=True)
-    told.out.write_text(page(looked, facts))
-    say(str(told.out))
+    arguments.out.parent.mkdir(exist_ok=True)
+    arguments.out.write_text(page(looked, facts))
+    say(str(arguments.out))
 
 
 if __name__ == "__main__":

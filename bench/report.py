@@ -30,8 +30,8 @@ APART: Final = "Measured apart from the other rows, on "
 def note(row: Row, held: Mapping[str, Any], path: Path = NOTES) -> str:
     """Returns the note on a row's goals, if it was written of this very run: another commit,
     machine or date has other numbers."""
-    told = tomllib.loads(path.read_text()) if path.exists() else {}
-    run, own = told.get("run", {}), told.get(row.name, {})
+    result = tomllib.loads(path.read_text()) if path.exists() else {}
+    run, own = result.get("run", {}), result.get(row.name, {})
     here = {**held["machine"], "date": _date(row, held)}
     described = {**run, "date": own.get("date", run.get("date"))}
     same = bool(run) and all(here.get(name) == value for name, value in described.items())

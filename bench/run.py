@@ -113,11 +113,11 @@ def main() -> None:
         "--no-parts", action="store_true", help="without the pytest-benchmark suites"
     )
     choose.add_argument("--out", type=Path, default=HERE, help="where the results go")
-    told = choose.parse_args()
-    only = options.chosen(choose, told.only, bench_pipeline.ROWS)
+    arguments = choose.parse_args()
+    only = options.chosen(choose, arguments.only, bench_pipeline.ROWS)
     options.end_well()
-    form = forms.FULL if told.full else forms.SHORT
-    sys.exit(0 if run(form, told.out, options.place(), only, not told.no_parts) else 1)
+    form = forms.FULL if arguments.full else forms.SHORT
+    sys.exit(0 if run(form, arguments.out, options.place(), only, not arguments.no_parts) else 1)
 
 
 if __name__ == "__main__":

@@ -205,6 +205,7 @@ def describe(file: bytes) -> dict[str, Any]:
             "patient_birth_date": str(found.get("PatientBirthDate") or ""),
             "patient_sex": str(found.get("PatientSex") or ""),
             "study_description": str(found.get("StudyDescription") or "").strip(),
+            "accession_number": str(found.get("AccessionNumber") or "").strip(),
         }
 
 
@@ -225,8 +226,8 @@ DEPTH_MAX = 64
 
 
 VRS = (b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US").split()
-WANTED = {*FIELDS, 0x00080005, 0x00080020, 0x00080060, 0x00081030, 0x0008103E, 0x00100010}
-WANTED |= {0x00100020, 0x00100030, 0x00100040, 0x00180015, 0x00200011}
+WANTED = {*FIELDS, 0x00080005, 0x00080020, 0x00080050, 0x00080060, 0x00081030, 0x0008103E}
+WANTED |= {0x00100010, 0x00100020, 0x00100030, 0x00100040, 0x00180015, 0x00200011}
 KNOWN_MAX = 65536
 VALUE_MAX = 1024
 

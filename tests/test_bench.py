@@ -47,9 +47,9 @@ def test_a_row_is_measured_and_reported_and_nothing_stays(tmp_path: Path) -> Non
         assert row["goals"]
         # Floors need headers that are not everywhere; everything else is there in a test.
         assert all(name.startswith("floor") for name in row["failed"]), row["failed"]
-    told = (tmp_path / "out" / "RESULTS.md").read_text()
-    assert "| P1 | ct, one association, SHA-256 + listing | ≤ 0.75 ×" in told
-    assert "pynetdicom" in told
+    page = (tmp_path / "out" / "RESULTS.md").read_text()
+    assert "| P1 | ct, one association, SHA-256 + listing | ≤ 0.75 ×" in page
+    assert "pynetdicom" in page
     xml.etree.ElementTree.parse(tmp_path / "out" / "results.svg")
     assert list((tmp_path / "work").iterdir()) == []
     kept = run.earlier(tmp_path / "out", forms.SMOKE, ["P9"])

@@ -407,12 +407,12 @@ except Exception as problem:
 
 
 def test_a_port_that_is_for_privileged_programs_says_which_privilege() -> None:
-    told = subprocess.run(
+    reported = subprocess.run(
         [sys.executable, "-c", AS_NOBODY], capture_output=True, text=True, timeout=60, check=True
     ).stdout
-    if told:
-        assert "cannot listen on 0.0.0.0:104: Permission denied" in told
-        assert "CAP_NET_BIND_SERVICE" in told
+    if reported:
+        assert "cannot listen on 0.0.0.0:104: Permission denied" in reported
+        assert "CAP_NET_BIND_SERVICE" in reported
     else:  # a machine that lets anybody have it
         open_from = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text()
         assert int(open_from) <= 104

@@ -59,14 +59,14 @@ def test_there_are_commands() -> None:
 
 @pytest.mark.parametrize("path", TREE, ids=lambda path: " ".join(path) or "fastjmix")
 def test_help_is_json_and_an_unknown_option_is(path: tuple[str, ...]) -> None:
-    told = one_document(run_command(*path, "--help", "--json"))
-    assert "--help" in told["help"]
+    output = one_document(run_command(*path, "--help", "--json"))
+    assert "--help" in output["help"]
     for wrong in (["--json", "--no-such-option"], ["--no-such-option=x", "--json"]):
         done = run_command(*path, *wrong)
         assert done.returncode == 2, done.stdout
-        told = one_document(done)
-        assert told["exit_code"] == 2
-        assert "no such option" in told["error"].casefold() or "--json" in told["error"]
+        output = one_document(done)
+        assert output["exit_code"] == 2
+        assert "no such option" in output["error"].casefold() or "--json" in output["error"]
 
 
 @NAMES
@@ -84,9 +84,9 @@ def test_a_failure_at_work_is_json(path: tuple[str, ...], tmp_path: Path) -> Non
     """Each file that is named is empty; the configuration is the directory "."."""
     (tmp_path / "none").touch()
     done = run_command(*path, *plausible(path), *configured(path), "--json", cwd=tmp_path)
-    told = one_document(done)
-    assert told.get("exit_code", done.returncode) == done.returncode > 0
-    assert told.get("error") or told["faults"]  # verify: a report
+    reported = one_document(done)
+    assert reported.get("exit_code", done.returncode) == done.returncode > 0
+    assert reported.get("error") or reported["faults"]  # verify: a report
 
 
 def configured(path: tuple[str, ...]) -> list[str]:
@@ -115,15 +115,15 @@ def test_an_interrupt_is_json(path: tuple[str, ...], tmp_path: Path) -> None:
     words = [*path, *plausible(path), "--json"]
     done = run_to_end(sys.executable, "-c", INTERRUPT, *words, cwd=tmp_path)
     assert done.returncode == 128 + signal.SIGINT, done.stdout + done.stderr
-    told = one_document(done)
-    assert told["exit_code"] == 128 + signal.SIGINT
-    assert "interrupted" in told["error"]
+    reported = one_document(done)
+    assert reported["exit_code"] == 128 + signal.SIGINT
+    assert "interrupted" in reported["error"]
     assert "Traceback" not in done.stderr
 
 
 def test_the_top_alone() -> None:
-    told = one_document(run_command("--version", "--json"))
-    assert run_command("--version").stdout == f"fastjmix {told['version']}\n"
+    reported = one_document(run_command("--version", "--json"))
+    assert run_command("--version").stdout == f"fastjmix {reported['version']}\n"
     for words in (
         ["--json"],
         ["--json", "check"],
@@ -153,7 +153,7 @@ def test_run_says_where_it_listens_and_ends(tmp_path: Path) -> None:
             process.send_signal(signal.SIGTERM)
             out, rest = process.communicate(timeout=60)
         assert process.returncode == 0, log + rest
-        told = json.loads(out)
-        for one in told["listening"]:
+        result = json.loads(out)
+        for one in result["listening"]:
             assert f"{one['host']}:{one['port']}" in log
-        assert {one["what"] for one in told["listening"]} >= {"dicom"}
+        assert {one["what"] for one in result["listening"]} >= {"dicom"}

@@ -79,8 +79,8 @@ def test_needed_packages_are_installed_once_by_root(tmp_path: Path) -> None:
 echo "$*" >> {tmp_path}/log
 [ "$1" != install ] || for one in dcmsend clang; do /bin/cp {at}/id {at}/$one; done""",
     )
-    code, _, told = packages(at, "peers", "fuzz")
-    assert code == 0, told
+    code, _, reported = packages(at, "peers", "fuzz")
+    assert code == 0, reported
     update, install = (tmp_path / "log").read_text().splitlines()
     assert update == "update -qq"
     assert install.endswith("--no-install-recommends dcmtk clang")
@@ -97,10 +97,10 @@ def test_needed_packages_are_named_where_they_cannot_be_installed(
         program(at, "apt-get", f"echo called > {tmp_path}/called")
     if lacks == "a password":
         program(at, "sudo", "exit 1")
-    code, _, told = packages(at, "peers", user="1000")
+    code, _, reported = packages(at, "peers", user="1000")
     assert code == 1
-    assert "dcmsend" in told
-    assert "sudo apt-get install dcmtk" in told
+    assert "dcmsend" in reported
+    assert "sudo apt-get install dcmtk" in reported
     assert not (tmp_path / "called").exists()
 
 
@@ -108,9 +108,9 @@ def test_a_package_that_does_not_bring_its_command_is_named(tmp_path: Path) -> N
     at = tmp_path / "bin"
     program(at, "env", 'shift; exec "$@"')
     program(at, "apt-get", "exit 0")
-    code, _, told = packages(at, "peers")
+    code, _, reported = packages(at, "peers")
     assert code == 1
-    assert "dcmtk brought no dcmsend" in told
+    assert "dcmtk brought no dcmsend" in reported
 
 
 def test_the_python_that_is_used(tmp_path: Path) -> None:
@@ -118,10 +118,10 @@ def test_the_python_that_is_used(tmp_path: Path) -> None:
     program(at, "python3", f'exec {sys.base_prefix}/bin/python3 "$@"')
     assert packages(at, "--python") == (0, "python3\n", "")
     program(at, "python3", "exit 1")
-    code, _, told = packages(at, "--python")
-    assert (code, "3.11 or newer" in told) == (1, True)
-    code, _, told = packages(at, "build", PYTHON="/no/such/python")
-    assert (code, "/no/such/python" in told, "python3-dev" in told) == (1, True, False)
+    code, _, reported = packages(at, "--python")
+    assert (code, "3.11 or newer" in reported) == (1, True)
+    code, _, reported = packages(at, "build", PYTHON="/no/such/python")
+    assert (code, "/no/such/python" in reported, "python3-dev" in reported) == (1, True, False)
 
 
 def test_the_tests_and_ci_use_the_one_list() -> None:

@@ -98,6 +98,8 @@ cdef class Intake:
         cdef Py_ssize_t index
         if not 0 <= process < lanes.processes:
             raise IndexError(f"process {process} of {lanes.processes}")
+        if lanes._ring == NULL:
+            raise ValueError("only the control blocks of these lanes are mapped")
         self._lanes = lanes
         self._process = process
         self._words = (lanes.count + 63) // 64

@@ -36,6 +36,8 @@ cdef class LaneWriter:
 
     def __cinit__(self, Lanes lanes, Py_ssize_t index, *_args, **_kwargs):
         lanes._check(index)
+        if lanes._ring == NULL:
+            raise ValueError("only the control blocks of these lanes are mapped")
         self._lanes = lanes
         self._lane = lanes.lane(index)
         self._ring = lanes.bytes_of(index)
@@ -105,7 +107,12 @@ cdef class LaneWriter:
         if length < 0 or <uint64_t>length > self._free():
             raise ValueError("more bytes than were reserved")
         self._head += length
+        self._count(length)
+
+    cdef void _count(self, uint64_t length) noexcept:
+        """Counts bytes that arrived, and shows the count to those who look (Lanes.live)."""
         self.arrived += length
+        fj_store_u64(&self._lane.arrived, self.arrived)
 
     # -- an instance -------------------------------------------------------------------------
 
@@ -271,6 +278,8 @@ cdef class LaneWriter:
 
     def request_space(self):
         """Asks the packer to wake this receiver once there is space in the lane."""
+        if self.stalled:
+            fj_store_u32(&self._lane.full, 1)
         fj_exchange_u32(&self._lane.awaits_space, 1)
 
 

@@ -16,9 +16,10 @@ cdef extern from *:
     #define FJ_UID 128u             /* PS3.5 §9.1: 64 characters; twice as many with tolerate_uids */
     #define FJ_COMMENT 64u          /* Error Comment (0000,0902): at most 64 characters */
     #define FJ_VALUE 1024u          /* bytes kept of a value: see dataset.TEXT_BYTES_MAX */
-    #define FJ_N_WANTED 16u
+    #define FJ_N_WANTED 17u
     #define FJ_KEPT (FJ_N_WANTED * (8 + FJ_VALUE))
     #define FJ_PREFIX 1024u         /* preamble, DICM, File Meta Information: about 500 bytes */
+    #define FJ_FACTS 512u           /* facts of an association: spool/association_facts.py */
 
     typedef struct { uint64_t position; uint32_t length; uint32_t unused; } fj_piece;
     typedef struct { uint8_t length; char text[FJ_UID]; } fj_uid;
@@ -33,6 +34,12 @@ cdef extern from *:
         uint32_t packer;
         uint64_t published;             /* pieces, counted since the lane was made */
         char calling_ae[16];
+        /* the same receiver: for those who only look, on lines that no packer waits for */
+        _Alignas(64) uint64_t arrived;  /* bytes since the association began */
+        uint32_t answered;              /* instances that have their response */
+        uint32_t full;                  /* the socket is not read: the lane has no space */
+        uint32_t facts_length;
+        char facts[FJ_FACTS];           /* before `association` */
         /* written by the packer of the instance */
         _Alignas(64) uint64_t released; /* bytes of the instance before this position are free */
         uint64_t taken;                 /* pieces */
@@ -68,8 +75,8 @@ cdef extern from *:
        patient, study and series. */
     static const uint32_t FJ_WANTED[FJ_N_WANTED] = {
         0x00080016, 0x00080018, 0x0020000D, 0x0020000E, 0x00200013,
-        0x00080005, 0x00080020, 0x00080060, 0x00081030, 0x0008103E, 0x00100010, 0x00100020,
-        0x00100030, 0x00100040, 0x00180015, 0x00200011 };
+        0x00080005, 0x00080020, 0x00080050, 0x00080060, 0x00081030, 0x0008103E, 0x00100010,
+        0x00100020, 0x00100030, 0x00100040, 0x00180015, 0x00200011 };
 
     #define FJ_CONTROL ((sizeof(fj_lane) + 4095) / 4096 * 4096)
 
@@ -119,13 +126,14 @@ cdef extern from *:
     """
     const uint32_t FJ_UNDEFINED, FJ_ITEM, FJ_ITEM_END, FJ_SEQUENCE_END, FJ_PIXEL_DATA
     enum: FJ_PIECES
-    const uint32_t FJ_WANTED[16]
+    const uint32_t FJ_WANTED[17]
     enum: FJ_UID
     enum: FJ_COMMENT
     enum: FJ_VALUE
     enum: FJ_N_WANTED
     enum: FJ_KEPT
     enum: FJ_PREFIX
+    enum: FJ_FACTS
     enum: FJ_CONTROL
     ctypedef struct fj_piece:
         uint64_t position
@@ -139,6 +147,9 @@ cdef extern from *:
         uint32_t begun, ended, aborted, packer
         uint64_t published
         char* calling_ae
+        uint64_t arrived
+        uint32_t answered, full, facts_length
+        char* facts
         uint64_t released, taken
         uint32_t done, status, adopted, awaits_space
         char* comment
@@ -180,6 +191,14 @@ cdef int64_t NO_NUMBER = <int64_t>-9223372036854775807 - 1
 
 LANES_MAX = 1024
 """Lanes that a process can be woken for; the most associations of one node."""
+ASSOCIATION_FACTS_MAX = FJ_FACTS
+"""Bytes of the facts of an association in its lane."""
+WAITS_FOR_PEER = "peer"
+"""Lanes.live: the peer's next bytes are awaited."""
+WAITS_FOR_PACKER = "packer"
+"""Lanes.live: the lane is full, and its socket is not read."""
+WAITS_FOR_DISK = "disk"
+"""Lanes.live: an instance is whole, and its packer has not given its status."""
 
 
 cdef object _pointer(object buffer, Py_ssize_t needed, uint8_t** out):
@@ -198,7 +217,8 @@ cdef class Lanes:
     """The shared memory of all lanes, mapped: geometry, leases, pending lanes.
 
     `control` holds `lanes` control blocks and then `processes` words; `ring` holds `lanes` rings of
-    `capacity` bytes. Both are writable buffers (mmap) that outlive this object.
+    `capacity` bytes. Both are writable buffers (mmap) that outlive this object. `ring` is None in a
+    process that only looks at the control blocks.
     """
 
     cdef uint8_t* _control
@@ -212,7 +232,9 @@ cdef class Lanes:
         if not 0 < lanes <= LANES_MAX:
             raise ValueError(f"{lanes} lanes: 1 to {LANES_MAX} are possible")
         _pointer(control, lanes * FJ_CONTROL + processes * sizeof(fj_process), &self._control)
-        _pointer(ring, lanes * capacity, &self._ring)
+        self._ring = NULL
+        if ring is not None:
+            _pointer(ring, lanes * capacity, &self._ring)
         self._keep = (control, ring)
         self.count = lanes
         self.capacity = capacity
@@ -296,11 +318,23 @@ cdef class Lanes:
         self._check(index)
         fj_store_u32(&self.lane(index).backed, value)
 
-    def open(self, Py_ssize_t index, uint64_t association, uint32_t listener, bytes calling_ae):
-        """Announces the association that a leased lane carries."""
+    def open(self, Py_ssize_t index, uint64_t association, uint32_t listener, bytes calling_ae,
+             bytes facts=b""):
+        """Announces the association that a leased lane carries.
+
+        `facts` is the text of its facts. Raises ValueError for more than ASSOCIATION_FACTS_MAX
+        bytes.
+        """
         self._check(index)
         cdef fj_lane* lane = self.lane(index)
         cdef Py_ssize_t length = min(len(calling_ae), 16)
+        if len(facts) > FJ_FACTS:
+            raise ValueError(f"facts of {len(facts)} bytes; {FJ_FACTS} are possible")
+        fj_fence()                      # `association` is 0, and seen to be so, before they change
+        memcpy(lane.facts, <const char*>facts, len(facts))
+        lane.facts_length = <uint32_t>len(facts)
+        lane.arrived = 0
+        lane.answered = lane.full = 0
         memset(lane.calling_ae, 32, 16)
         memcpy(lane.calling_ae, <const char*>calling_ae, length)
         lane.listener = listener
@@ -310,6 +344,60 @@ cdef class Lanes:
         """The number of the association in a lane; 0 when there is none."""
         self._check(index)
         return fj_load_u64(&self.lane(index).association)
+
+    def association_facts(self, Py_ssize_t index):
+        """The text of the facts of the association in a lane, as `open` was given it; b"" when it
+        changes meanwhile."""
+        self._check(index)
+        cdef fj_lane* lane = self.lane(index)
+        cdef uint64_t association = fj_load_u64(&lane.association)
+        cdef bytes facts = PyBytes_FromStringAndSize(
+            lane.facts, min(fj_load_u32(&lane.facts_length), <uint32_t>FJ_FACTS))
+        fj_fence()
+        return facts if fj_load_u64(&lane.association) == association else b""
+
+    def live(self):
+        """The associations that lanes carry, from any process: (lane, number, facts, bytes so far,
+        instances with a response, what it waits for: WAITS_FOR_…) of each.
+
+        It reads and writes nothing else. An association that ends meanwhile is left out.
+        """
+        cdef list found = []
+        cdef Py_ssize_t index
+        cdef uint64_t association, arrived
+        cdef uint32_t answered
+        cdef fj_lane* lane
+        for index in range(self.count):
+            lane = self.lane(index)
+            association = fj_load_u64(&lane.association)
+            if not association:
+                continue
+            facts = self.association_facts(index)
+            arrived = fj_load_u64(&lane.arrived)
+            answered = fj_load_u32(&lane.answered)
+            waits = self._awaited(lane)
+            fj_fence()
+            if fj_load_u64(&lane.association) == association:
+                found.append((index, association, facts, arrived, answered, waits))
+        return found
+
+    cdef str _awaited(self, fj_lane* lane):
+        cdef uint32_t done = fj_load_u32(&lane.done)    # first: the instance may get it meanwhile
+        cdef uint32_t begun = fj_load_u32(&lane.begun)
+        if begun != done and fj_load_u32(&lane.ended) == begun:
+            return WAITS_FOR_DISK
+        if fj_load_u32(&lane.full) or fj_load_u64(&lane.published) - fj_load_u64(
+                &lane.taken) >= FJ_PIECES:
+            return WAITS_FOR_PACKER
+        return WAITS_FOR_PEER
+
+    @property
+    def leased(self):
+        """How many lanes receivers hold."""
+        cdef Py_ssize_t index, found = 0
+        for index in range(self.count):
+            found += fj_load_u32(&self.lane(index).owner) != 0
+        return found
 
     def calling_ae(self, Py_ssize_t index):
         """The calling AE title of the association in a lane: 16 bytes, padded with spaces."""

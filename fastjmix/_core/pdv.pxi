@@ -103,6 +103,8 @@ cdef class PdvScanner(LaneWriter):
         """Looks at what arrived, up to the next thing that the caller must know."""
         cdef int event
         self.blocked = False
+        if self._lane.full:
+            fj_store_u32(&self._lane.full, 0)
         if self._mode == WAITING:
             return MORE
         while True:
@@ -142,7 +144,7 @@ cdef class PdvScanner(LaneWriter):
             # algorithm on waits 40 ms for each image.
             setsockopt(socket, IPPROTO_TCP, TCP_QUICKACK, &one, sizeof(one))
             self._head += got
-            self.arrived += got
+            self._count(got)
             event = self.scan()
             reads -= 1
             if got < space:
@@ -342,8 +344,10 @@ cdef class PdvScanner(LaneWriter):
     def _go_on(self):
         return self._finish() if self._last else self.scan()
 
-    def resume(self):
-        """The response has been sent: the next message may come."""
+    def resume(self, bint instance=False):
+        """The response is there: the next message may come. `instance`: it was a C-STORE."""
+        if instance:
+            fj_store_u32(&self._lane.answered, self._lane.answered + 1)
         self._mode = IDLE
         self._held = self._inside = self._routed = False
 

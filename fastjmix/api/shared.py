@@ -28,6 +28,7 @@ class Shared:
     def __init__(self, config: Config, spool: Spool, channels: Channels) -> None:
         self.spool = spool
         self.channels = channels
+        self.live = channels.live
         self.room = FreeSpace.of(config, channels.metrics)
         self.study_index = StudyIndex(spool)
         self.calling_aes = CallingAEs(spool)

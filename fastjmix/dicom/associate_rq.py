@@ -35,15 +35,15 @@ ITEMS_MAX: Final = 8192
 served."""
 
 IMPLEMENTATION_CHARS_MAX: Final = 64
-"""Characters of the peer's implementation version name that are logged. It has 16 at most
-(PS3.7 §D.3.3.2.3), and senders are known to write more."""
+"""Characters of the peer's implementation class UID and of its version name that are kept. The name
+has 16 at most (PS3.7 §D.3.3.2.3), and senders are known to write more."""
 
 _FIXED: Final = 74
 _ITEM: Final = struct.Struct(">BBH")
 _APPLICATION_CONTEXT, _PRESENTATION_CONTEXT, _USER_INFORMATION = 0x10, 0x20, 0x50
 _ABSTRACT_SYNTAX, _TRANSFER_SYNTAX = 0x30, 0x40
-_MAXIMUM_LENGTH, _WINDOW, _ROLE, _VERSION_NAME, _EXTENDED, _IDENTITY = (
-    0x51, 0x53, 0x54, 0x55, 0x56, 0x58,
+_MAXIMUM_LENGTH, _CLASS_UID, _WINDOW, _ROLE, _VERSION_NAME, _EXTENDED, _IDENTITY = (
+    0x51, 0x52, 0x53, 0x54, 0x55, 0x56, 0x58,
 )  # fmt: skip
 
 
@@ -70,6 +70,7 @@ class AssociateRq:
     application_context: str = ""
     contexts: list[Proposal] = field(default_factory=list)
     max_length: int = 0
+    implementation_uid: str = ""
     implementation: str = ""
     window: bool = False
     roles: dict[str, int] = field(default_factory=dict)
@@ -144,6 +145,9 @@ def _add_user_item(found: AssociateRq, kind: int, value: bytes) -> None:
     ignored."""
     if kind == _MAXIMUM_LENGTH and len(value) >= 4:
         found.max_length = found.max_length or int.from_bytes(value[:4], "big")
+    elif kind == _CLASS_UID:
+        text = _uid(value)[:IMPLEMENTATION_CHARS_MAX]
+        found.implementation_uid = found.implementation_uid or text
     elif kind == _VERSION_NAME:
         text = value.strip(b"\0 ").decode("latin-1")[:IMPLEMENTATION_CHARS_MAX]
         found.implementation = found.implementation or text

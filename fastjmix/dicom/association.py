@@ -89,6 +89,7 @@ class Accepted:
     refused: tuple[str, ...]
     peer_max_pdu: int
     peer_implementation: str
+    peer_implementation_uid: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +176,16 @@ class Acceptor:
         items, contexts, refused = self._contexts(asked.contexts)
         peer_max = asked.max_length and max(asked.max_length, PEER_PDU_MIN)
         answer = self._accept_pdu(request, items, self._user_items(asked, contexts))
-        return Accepted(answer, called, calling, contexts, refused, peer_max, asked.implementation)
+        return Accepted(
+            answer,
+            called,
+            calling,
+            contexts,
+            refused,
+            peer_max,
+            asked.implementation,
+            asked.implementation_uid,
+        )
 
     def _refusal(self, asked: AssociateRq, called: str, calling: str) -> tuple[str, bytes] | None:
         """Returns the reason of a rejection, and its PDU (PS3.8 Table 9-21); None: no rejection."""

@@ -129,6 +129,7 @@ CODE_CHARS_MAX: Final = 64
 
 CHARACTER_SET: Final = 0x00080005
 STUDY_DATE: Final = 0x00080020
+ACCESSION_NUMBER: Final = 0x00080050
 MODALITY: Final = 0x00080060
 STUDY_DESCRIPTION: Final = 0x00081030
 SERIES_DESCRIPTION: Final = 0x0008103E
@@ -142,9 +143,9 @@ SERIES_UID: Final = 0x0020000E
 SERIES_NUMBER: Final = 0x00200011
 INSTANCE_NUMBER: Final = 0x00200013
 WANTED: Final = {
-    CHARACTER_SET, STUDY_DATE, MODALITY, STUDY_DESCRIPTION, SERIES_DESCRIPTION, PATIENT_NAME,
-    PATIENT_ID, PATIENT_BIRTH_DATE, PATIENT_SEX, BODY_PART, STUDY_UID, SERIES_UID, SERIES_NUMBER,
-    INSTANCE_NUMBER,
+    CHARACTER_SET, STUDY_DATE, ACCESSION_NUMBER, MODALITY, STUDY_DESCRIPTION, SERIES_DESCRIPTION,
+    PATIENT_NAME, PATIENT_ID, PATIENT_BIRTH_DATE, PATIENT_SEX, BODY_PART, STUDY_UID, SERIES_UID,
+    SERIES_NUMBER, INSTANCE_NUMBER,
 }  # fmt: skip
 
 _SHARED: Final = WANTED - {INSTANCE_NUMBER}
@@ -177,6 +178,7 @@ class Description:
     patient_birth_date: str = ""
     patient_sex: str = ""
     study_description: str = ""
+    accession_number: str = ""
 
 
 def describe(head: bytes, transfer_syntax_uid: str) -> Description:
@@ -213,6 +215,7 @@ def _described(found: Mapping[int, bytes]) -> Description:
         patient_birth_date=_plain(of(PATIENT_BIRTH_DATE)),
         patient_sex=_plain(of(PATIENT_SEX)),
         study_description=_text(of(STUDY_DESCRIPTION), sets),
+        accession_number=_text(of(ACCESSION_NUMBER), sets),
     )
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from fastjmix.ipc.events import Events
+from fastjmix.ipc.live_lanes import LiveLanes
 from fastjmix.ipc.metrics import Metrics
 from fastjmix.ipc.state_board import StateBoard
 
@@ -30,8 +31,10 @@ class Channels:
     holds the sending ends of all, every other process the receiving end of its own. A datagram is
     an EnvelopeOutcome (outcome.py). `events` goes to the ledger, `board` holds what processes say
     of themselves. `run` names this run of the supervisor: an association is `<run>-<number>`
-    wherever it must be told from those of other runs. `actions` is the api's or the uploader's end
-    of the passage for what a person asks for (actions.py); None in the other processes.
+    wherever it must be told from those of other runs (`association_id`). `actions` is the api's or
+    the uploader's end of the passage for what a person asks for (actions.py); None in the other
+    processes. `live` shows the associations that are open; only the api has it, for every other
+    process it is empty.
     """
 
     stop: int
@@ -42,6 +45,11 @@ class Channels:
     board: StateBoard = field(default_factory=lambda: StateBoard(BOARD))
     run: str = ""
     actions: socket.socket | None = None
+    live: LiveLanes = field(default_factory=LiveLanes)
+
+    def association_id(self, number: int) -> str:
+        """Returns the id of an association of this run, which no other run gives."""
+        return f"{self.run}-{number}"
 
     def wake_uploader(self) -> None:
         """Wakes the uploader: an envelope is waiting in outbox/."""

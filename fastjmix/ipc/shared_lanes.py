@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fastjmix.ipc.lane import Passage
+from fastjmix.ipc.live_lanes import LiveLanes
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +32,16 @@ class SharedLanes:
         for process in range(self.receivers, len(self.wake)):
             self.wake_up(process)
 
+    def only_look(self) -> LiveLanes:
+        """Closes all but what shows the associations that lanes carry."""
+        self._close_wakes()
+        return LiveLanes(self.passage.only_look())
+
     def close(self) -> None:
         """Closes all of it, in a process that has nothing to do with lanes."""
         self.passage.close()
+        self._close_wakes()
+
+    def _close_wakes(self) -> None:
         for descriptor in self.wake:
             os.close(descriptor)

@@ -18,6 +18,7 @@ from fastjmix.dicom.association import Accepted
 from fastjmix.receiver.listener import Listener
 from fastjmix.receiver.measures import Measures
 from fastjmix.receiver.states import State
+from fastjmix.spool import AssociationFacts
 
 GRANT_SECS: Final = 120.0
 """Seconds from the last byte of an instance to its status, and seconds that a full lane may take to
@@ -26,6 +27,9 @@ have room again. A disk that takes longer does not work."""
 ANSWERS_A_TURN: Final = 64
 """Messages of one peer that are answered at once (C-ECHO, refused instances) or passed over
 (C-CANCEL, responses) before the other peers have their turn: about a millisecond."""
+
+
+NO_FACTS: Final = AssociationFacts("")
 
 
 @dataclass(slots=True)
@@ -60,13 +64,13 @@ class Pace:
 class Association:
     """One association (Sta6), and the message that is at hand.
 
-    `rules` is the number of its rules (ipc/ingest_rules.py). `packer` has the instance at hand, or
-    had the last one. `request` is the request whose response is due; `refusal` is its status, Error
-    Comment and Offending Element where the request is refused; `prepared` is its response if the
-    packer gives Success. `head` is that of its data set, where it is known. `response` is the
-    response to be sent, `violation` the reason (PS3.8 Table 9-26) and the words for an A-ABORT.
-    `stored_at` is when it stored its last instance, or began. `answered` counts the messages
-    answered or passed over in this turn.
+    `rules` is the number of its rules (ipc/ingest_rules.py), `origin` what is kept of it. `packer`
+    has the instance at hand, or had the last one. `request` is the request whose response is due;
+    `refusal` is its status, Error Comment and Offending Element where the request is refused;
+    `prepared` is its response if the packer gives Success. `head` is that of its data set, where it
+    is known. `response` is the response to be sent, `violation` the reason (PS3.8 Table 9-26) and
+    the words for an A-ABORT. `stored_at` is when it stored its last instance, or began. `answered`
+    counts the messages answered or passed over in this turn.
     """
 
     number: int
@@ -75,6 +79,7 @@ class Association:
     accepted: Accepted
     scanner: PdvScanner
     rules: int = 0
+    origin: AssociationFacts = NO_FACTS
     packer: int = -1
     request: Command | None = None
     refusal: tuple[int, bytes, int | None] | None = None

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from fastjmix import log
 from fastjmix._core import Lanes, PdvScanner
-from fastjmix.ipc.metrics import Metrics
+from fastjmix.ipc.channels import Channels
 from fastjmix.receiver.associate import (
     AssociateRequests,
     Invalid,
@@ -29,6 +29,7 @@ from fastjmix.receiver.displacement import HOLD_SECS, to_displace
 from fastjmix.receiver.listener import Listener
 from fastjmix.receiver.states import Event
 from fastjmix.receiver.upper_layer import PROVIDER, USER, UpperLayer, guarded
+from fastjmix.spool import AssociationFacts
 
 
 class Establishment:
@@ -40,13 +41,14 @@ class Establishment:
         requests: AssociateRequests,
         transfer: DataTransfer,
         lanes: Lanes,
-        metrics: Metrics,
+        channels: Channels,
     ) -> None:
         self._upper_layer = upper_layer
         self._requests = requests
         self._transfer = transfer
         self._lanes = lanes
-        self._metrics = metrics
+        self._channels = channels
+        self._metrics = channels.metrics
 
     def connect(
         self, listener: Listener, accepted: socket.socket, address: tuple[str, int]
@@ -117,10 +119,20 @@ class Establishment:
         """Accepts an association (AE-7)."""
         accepted, listener = opening.accepted, connection.listener
         number = self._lanes.new_association()
-        self._lanes.open(opening.lane, number, listener.index, accepted.calling_ae.encode())
+        facts = AssociationFacts(
+            self._channels.association_id(number),
+            accepted.calling_ae,
+            accepted.called_ae,
+            connection.peer,
+            accepted.peer_implementation_uid,
+            accepted.peer_implementation,
+            round(time.time(), 3),
+        )
+        calling_ae = accepted.calling_ae.encode()
+        self._lanes.open(opening.lane, number, listener.index, calling_ae, facts.dump())
         scanner = PdvScanner(self._lanes, opening.lane, listener.config.max_pdu)
         connection.association = association = Association(
-            number, connection.peer, listener.config, accepted, scanner, opening.rules
+            number, connection.peer, listener.config, accepted, scanner, opening.rules, facts
         )
         self._upper_layer.transition(connection, Event.ACCEPT)
         self._metrics.add("associations_accepted_total")

@@ -77,7 +77,7 @@ class Receiver:
             requests,
             self._transfer,
             shared_lanes.passage.lanes,
-            channels.metrics,
+            channels,
         )
 
     # -- the loop ----------------------------------------------------------------------------

@@ -247,7 +247,7 @@ class Messages:
             self._metrics.add("echoes_total")
         else:
             self._log_refusal(association, request, status, comment)
-        association.scanner.resume()
+        association.scanner.resume(request.field == dimse.C_STORE_RQ)
         return prepared or _encoded(association, request, status, comment, offending)
 
     def _count(self, association: Association) -> None:

@@ -71,6 +71,7 @@ HTTP and no DICOM in it.
     rescue.py       saves a draft whose directory was deleted
     recipe.py       building/<id>/draft.json; journal.py: building/<id>/promised
     ticket.py       the JSON beside a sealed envelope
+    association_facts.py  what is kept of an association
     names.py        which names are ours
     reading.py      opens regular files only; rename.py: renames, never replaces
     remembered.py   <root>/upstreams.json, <root>/calling_aes.json: hints that survive a restart
@@ -82,6 +83,7 @@ HTTP and no DICOM in it.
 Still wrong: a spool on a file system without atomic rename (some network mounts) is not detected.
 """
 
+from fastjmix.spool.association_facts import AssociationFacts
 from fastjmix.spool.directories import State
 from fastjmix.spool.draft import Draft, Leftover
 from fastjmix.spool.files import sync_directory
@@ -107,6 +109,7 @@ __all__ = [
     "OPEN_INODES",
     "POST_INODES",
     "SENT_INODES",
+    "AssociationFacts",
     "Draft",
     "FreeSpace",
     "Leftover",

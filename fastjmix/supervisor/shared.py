@@ -19,6 +19,7 @@ from fastjmix.ipc.actions import make_pair
 from fastjmix.ipc.channels import BOARD, Channels
 from fastjmix.ipc.events import Events, make_pipe
 from fastjmix.ipc.lane import Passage
+from fastjmix.ipc.live_lanes import LiveLanes
 from fastjmix.ipc.metrics import MetricsPage
 from fastjmix.ipc.shared_lanes import SharedLanes
 from fastjmix.ipc.state_board import StateBoard
@@ -110,6 +111,7 @@ class Shared:
         row: int,
         outcomes: Mapping[str, socket.socket],
         actions: socket.socket | None = None,
+        live: LiveLanes | None = None,
     ) -> Channels:
         metrics = self._metrics.row(row)
         return Channels(
@@ -121,6 +123,7 @@ class Shared:
             self._board,
             self._run,
             actions,
+            live or LiveLanes(),
         )
 
     def _keep(
@@ -190,9 +193,10 @@ class Shared:
             from fastjmix.api import server as api
 
             asking, outcomes = self._actions[0], {"api": self._outcomes["api"][0]}
-            self._keep(sockets=self.http, outcome="api", actions=asking)
+            self._keep(sockets=self.http, outcome="api", actions=asking, lanes=True)
+            live = self._shared_lanes.only_look()
             protect_memory()
-            channels = self._channels(Stage.SERVE, row, outcomes, asking)
+            channels = self._channels(Stage.SERVE, row, outcomes, asking, live)
             api.run(self._secrets.open("api"), self._spool.inherited(), channels, self.http)
 
         return start

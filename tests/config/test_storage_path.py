@@ -205,12 +205,12 @@ def test_an_empty_mount_point_is_not_begun_in(tmp_path: Path) -> None:
     point.mkdir()
     fstab = tmp_path / "fstab"
     fstab.write_text(f"/dev/sdx1 {point} ext4 defaults,nofail 0 2\n")
-    told = check_with(fstab, configured(tmp_path / "own", point))
-    assert "status 2" in told, told
-    assert KEY in told
-    assert f"nothing is mounted on {point}" in told
-    told = check_with(fstab, configured(tmp_path / "own", point, "create = true"))
-    assert "status 0" in told, told
+    reported = check_with(fstab, configured(tmp_path / "own", point))
+    assert "status 2" in reported, reported
+    assert KEY in reported
+    assert f"nothing is mounted on {point}" in reported
+    reported = check_with(fstab, configured(tmp_path / "own", point, "create = true"))
+    assert "status 0" in reported, reported
 
 
 @pytest.mark.fault("F116")
@@ -252,8 +252,8 @@ def test_storage_that_is_there_is_taken_whatever_fstab_says(tmp_path: Path) -> N
     fstab = tmp_path / "fstab"
     fstab.write_text(f"/dev/sdx1 {point} ext4 defaults 0 2\n")
     config = configured(tmp_path / "own", point)
-    told = check_with(fstab, config)
-    assert "status 0" in told, told
+    reported = check_with(fstab, config)
+    assert "status 0" in reported, reported
 
 
 @pytest.mark.fault("F116")

@@ -96,8 +96,8 @@ def could_end(data: bytes, syntax: str) -> bool:
 def test_sequences_within_each_other_are_followed_up_to_a_limit(off: int) -> None:
     begin = struct.pack("<HHL", 8, 0x1140, 0xFFFFFFFF)
     item = struct.pack("<HHL", 0xFFFE, 0xE000, 0xFFFFFFFF)
-    told = ends((begin + item) * (_core.HEAD_DEPTH_MAX + off), ImplicitVRLittleEndian)
-    assert told == ("inside (0008,1140)" if off <= 0 else "")
+    reported = ends((begin + item) * (_core.HEAD_DEPTH_MAX + off), ImplicitVRLittleEndian)
+    assert reported == ("inside (0008,1140)" if off <= 0 else "")
 
 
 def test_a_bomb_and_bytes_of_no_kind_prove_nothing_and_cost_little() -> None:

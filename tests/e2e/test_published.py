@@ -131,9 +131,9 @@ def test_a_study_from_storescu(
                                "text": "CompressedSamples^CT1"}, "sex": "O",
     }  # fmt: skip
     assert metadata["studies"]["study_uid"] == study
-    told = {i["sop_instance_uid"]: s["series_uid"] for s in metadata["studies"]["series"]
+    series_of = {i["sop_instance_uid"]: s["series_uid"] for s in metadata["studies"]["series"]
             for i in s["instances"]}  # fmt: skip
-    assert told == sent
+    assert series_of == sent
 
     signing.verify_manifest(content["manifest.jws"], content["manifest.json"], KEY.public)
     sealed_at = datetime.fromisoformat(manifest["timestamp"]).timestamp()
@@ -185,11 +185,11 @@ def test_the_same_uid_with_other_bytes_and_uids_that_are_none(gateway: Gateway) 
         for name in ("1.2.3.9", "1.2.3.9_2", "instance_1_3", "instance_1_4", "instance_1_5")
     ]
     (series,) = documents(content)["metadata"]["studies"]["series"]
-    for (uid, number), told in zip(sent, series["instances"], strict=True):
-        assert (told["sop_instance_uid"], told["instance_number"]) == (uid, number)
-        data = content[f"payload/{told['file']}"]
+    for (uid, number), reported in zip(sent, series["instances"], strict=True):
+        assert (reported["sop_instance_uid"], reported["instance_number"]) == (uid, number)
+        data = content[f"payload/{reported['file']}"]
         assert data.endswith(wire.data_set(uid, study=study, number=number))
-        assert told.get("conflict", False) == (number in (2, 5))
+        assert reported.get("conflict", False) == (number in (2, 5))
 
 
 @pytest.mark.parametrize("caller", [b"ALL", b"STREAM"])
@@ -276,10 +276,10 @@ def test_a_key_that_is_gone_is_waited_for(tmp_path: Path) -> None:
         own.child.kill()
         own.child.wait()
     recipe = next((tmp_path / "own" / "spool").glob("building/*/draft.json"))
-    told = json.loads(recipe.read_text())
+    result = json.loads(recipe.read_text())
     key = tmp_path / "elsewhere.pem"
-    told["published"]["signing"]["key_file"] = str(key)
-    recipe.write_text(json.dumps(told))
+    result["published"]["signing"]["key_file"] = str(key)
+    recipe.write_text(json.dumps(result))
     with running(begin(tmp_path / "own", 9)) as own:
         assert "cannot be read" in own.wait_for("recovery_failed.*")[0]
         with Peer(own.dicom_port) as peer:

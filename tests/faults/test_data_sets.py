@@ -140,9 +140,9 @@ def test_uids_behind_long_elements_are_found(gateway: Gateway, what: str) -> Non
     sent += b"\0" * (len(sent) % 2)
     assert status_of(send(gateway, sent, syntax)) == 0
     assert stored(gateway, study) == {"1.2.3.9": sent}
-    _, told = only(gateway, study)
-    (series,) = told["series"]
-    assert told["patient_name"]
+    _, reported = only(gateway, study)
+    (series,) = reported["series"]
+    assert reported["patient_name"]
     assert series["series_uid"] == f"{study}.1"
     assert series["instances"][0]["instance_number"] == 1
 
@@ -297,8 +297,8 @@ def malformed(what: str, study: str) -> tuple[bytes, str, str]:
     if what == "UIDs far away, and cut":
         middle = wire.element(0x00091010, b"OB", RANDOM)
         return before_the_study(middle, study)[:-6], EXPLICIT, "(7FE0,0010)"
-    behind, syntax, told = MALFORMED[what]
-    return wire.data_set("1.2.3.9", study=study) + behind, syntax, told
+    behind, syntax, reported = MALFORMED[what]
+    return wire.data_set("1.2.3.9", study=study) + behind, syntax, reported
 
 
 ALL_MALFORMED = (
@@ -331,11 +331,11 @@ def test_a_malformed_data_set_is_refused_and_said_so(gateway: Gateway, what: str
     """C000, with a comment that names the place, and the tag of the element at fault; the
     association goes on, and nothing of it is in the envelope."""
     study = new_uid()
-    data, syntax, told = malformed(what, study)
+    data, syntax, reported = malformed(what, study)
     answer = send(gateway, data, syntax)
     assert status_of(answer) == 0xC000
     comment = answer[0x0902].decode().strip()
-    assert told in comment
+    assert reported in comment
     assert len(comment) <= 64
     tag = OFFENDING.get(what, 0x7FE00010)
     expected = None if tag is None else struct.pack("<HH", tag >> 16, tag & 0xFFFF)
@@ -350,17 +350,17 @@ def test_a_malformed_data_set_is_refused_and_said_so(gateway: Gateway, what: str
 def test_a_malformed_data_set_is_stored_where_that_is_wanted(tolerant: Gateway, what: str) -> None:
     """Byte for byte, logged, and marked in metadata; `envelope verify` reports it."""
     study = new_uid()
-    data, syntax, told = malformed(what, study)
+    data, syntax, reported = malformed(what, study)
     assert status_of(send(tolerant, data, syntax)) == 0
     assert stored(tolerant, study) == {"1.2.3.9": data}
     archive, metadata = only(tolerant, study)
     (instance,) = metadata["series"][0]["instances"]
-    assert told in instance["malformed"]
+    assert reported in instance["malformed"]
     assert metadata["patient_name"]
     tolerant.wait_for(r"instance_malformed .*" + "why=.*")
     report = verify(archive)
     assert not report.ok
-    assert told in str(report.faults[0])
+    assert reported in str(report.faults[0])
 
 
 @pytest.mark.fault("F111")
@@ -511,14 +511,14 @@ def test_uids_that_others_store_are_tolerated(
             peer.release()
         assert (status == 0) == wanted
     shown = uids["study"].strip()
-    archive, told = only(tolerant, shown)
+    archive, reported = only(tolerant, shown)
     assert data in images(archive).values()
     assert {name for name in zipfile.ZipFile(archive).namelist() if name.endswith(".dcm")} == {
         f"payload/series_{number + 1}/image_{count + 1:03d}.dcm"
-        for number, series in enumerate(told["series"])
+        for number, series in enumerate(reported["series"])
         for count in range(len(series["instances"]))
     }
-    assert told["study_uid"] == shown
+    assert reported["study_uid"] == shown
     assert verify(archive).ok
 
 
@@ -587,13 +587,13 @@ def test_any_split_of_any_data_set_says_the_same(
     encoding = encoding_of(syntax)
     assert encoding is not None
     data = (data[: len(data) - cut] + noise)[:60_000]
-    told = whole(data, encoding.kind, pixels)
-    assert split(data, encoding.kind, pixels, sizes) == told
-    assert len(told[0]) <= 64
-    assert told[0].decode().isprintable()
+    reported = whole(data, encoding.kind, pixels)
+    assert split(data, encoding.kind, pixels, sizes) == reported
+    assert len(reported[0]) <= 64
+    assert reported[0].decode().isprintable()
     if encoding.kind != 3:
         twin = reference.Reading(data, encoding.kind, True, pixels)
-        assert twin.fault == bool(told[0])
+        assert twin.fault == bool(reported[0])
 
 
 @pytest.mark.fault("S45")
@@ -635,8 +635,8 @@ def test_nobodys_memory_is_in_an_envelope(gateway: Gateway) -> None:
     at = next(n for n, part in enumerate(kept) if part[:2] == b"\x20\x00")
     data = b"".join((*kept[:at], *named, *kept[at:])) + PIXELS
     assert status_of(send(gateway, data)) == 0
-    _, told = only(gateway, study)
-    assert not {"modality", "patient_name", "patient_id"} & {k for k, v in told.items() if v}
+    _, reported = only(gateway, study)
+    assert not {"modality", "patient_name", "patient_id"} & {k for k, v in reported.items() if v}
 
 
 @pytest.mark.fault("S45")

@@ -257,8 +257,8 @@ def test_two_hundred_slow_peers_beside_four_honest_ones(start: Gateways, tmp_pat
             )
             for f in map(str, folders)
         ]
-        told = [sender.communicate(timeout=60)[1] for sender in senders]
-        assert [sender.returncode for sender in senders] == [0] * 4, told
+        reported = [sender.communicate(timeout=60)[1] for sender in senders]
+        assert [sender.returncode for sender in senders] == [0] * 4, reported
         return time.monotonic() - began
 
     async def slow(ready: threading.Barrier, done: threading.Event) -> None:

@@ -588,11 +588,11 @@ def refused(directory: Path, *prefix: str, **parts: str) -> str:
         [*prefix, sys.executable, "-m", "fastjmix", "run", "-c", "config.toml"],
         cwd=directory, capture_output=True, text=True, timeout=30, check=False,
     )  # fmt: skip
-    told = done.stdout + done.stderr
-    assert done.returncode == 2, told
-    assert "listening" not in told
-    assert re.fullmatch(r"fastjmix: [^\n]+\n", done.stderr), told
-    return told
+    output = done.stdout + done.stderr
+    assert done.returncode == 2, output
+    assert "listening" not in output
+    assert re.fullmatch(r"fastjmix: [^\n]+\n", done.stderr), output
+    return output
 
 
 @pytest.mark.fault("F23")
@@ -673,11 +673,11 @@ def test_read_only_from_the_start(tmp_path: Path, disk_on: DiskOn) -> None:
 @pytest.mark.fault("F27")
 def test_too_little_memory_for_lanes(tmp_path: Path) -> None:
     """A limit on the size of files holds for memory without a name too."""
-    told = refused(
+    reported = refused(
         tmp_path / "own", "prlimit", "--fsize=8388608",
         endpoint="max_associations = 400", fastjmix="lane_bytes = 1048576",
     )  # fmt: skip
-    assert re.search(r"\d{9} bytes of shared memory for 400 lanes cannot be had", told)
+    assert re.search(r"\d{9} bytes of shared memory for 400 lanes cannot be had", reported)
 
 
 @pytest.mark.fault("F27")

@@ -286,8 +286,8 @@ def test_refused_images_survive_a_post_of_their_id(tmp_path: Path) -> None:
             await asyncio.to_thread(send_and_post, port)
 
     def send_and_post(port: int) -> None:
-        told: dict[str, Any] = {"builder": QUICK, "posts_to": '"jmix_upstream"'}
-        with running(Gateway(tmp_path / "own", port, **told)) as own:
+        settings: dict[str, Any] = {"builder": QUICK, "posts_to": '"jmix_upstream"'}
+        with running(Gateway(tmp_path / "own", port, **settings)) as own:
             with Peer(own.dicom_port) as peer:
                 peer.associate()
                 assert peer.store(data, "1.2.3.5") == 0
@@ -441,12 +441,12 @@ def test_what_is_not_ours_stays_and_keeps_nobody_back(tmp_path: Path) -> None:
     put_foreign(root, victim)
     before = everything(root)
     with running(Store(tmp_path / "store")) as store:
-        told: dict[str, Any] = {
+        settings: dict[str, Any] = {
             "builder": QUICK,
             "storage": "",
             "fastjmix": "retention.max_age_days = 0",
         }
-        with running(Gateway(tmp_path / "own", store.port, **told)) as own:
+        with running(Gateway(tmp_path / "own", store.port, **settings)) as own:
             with Peer(own.dicom_port) as peer:
                 peer.associate()
                 assert peer.store(wire.data_set()) == 0
@@ -503,8 +503,8 @@ def test_what_cannot_be_read_is_tried_again_when_it_can(tmp_path: Path, bad: str
             assert own.stop() == 0
         closed = own.spool / "outbox" / f"{one}.{bad}"
         closed.chmod(0)
-        told: dict[str, Any] = {"builder": QUICK, "python": python, "first": SOON}
-        with running(Gateway(tmp_path / "own", store.port, **told)) as own:
+        settings: dict[str, Any] = {"builder": QUICK, "python": python, "first": SOON}
+        with running(Gateway(tmp_path / "own", store.port, **settings)) as own:
             own.wait_for(f"ticket_unreadable envelope={one}|envelope_unreadable envelope={one}")
             store.wait_held(1)
             assert one in {path.stem for path in own.envelopes("outbox")}
@@ -550,8 +550,8 @@ def test_what_stands_for_the_lock_is_an_answer(tmp_path: Path, name: str, kind: 
 
 @pytest.mark.fault("F95")
 def test_a_successor_sweeps_what_a_killed_process_left(tmp_path: Path) -> None:
-    told: dict[str, Any] = {"builder": QUICK, "posts_to": '"jmix_upstream"'}
-    with running(Gateway(tmp_path / "own", 9, **told)) as own:
+    settings: dict[str, Any] = {"builder": QUICK, "posts_to": '"jmix_upstream"'}
+    with running(Gateway(tmp_path / "own", 9, **settings)) as own:
         own.wait_for("http_listening")
         building, sent = own.spool / "building", own.spool / "sent"
         other = building / f"packer-9-{uuid.uuid4()}.upload"  # of a process that may be running

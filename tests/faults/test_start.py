@@ -147,9 +147,9 @@ print("unproved" if one.unproved else "proved")
 def test_a_first_write_that_fails_is_no_end(tmp_path: Path, call: str, problem: str) -> None:
     """Whatever passes; another one that starts meanwhile is refused as ever."""
     root = tmp_path / "spool"
-    told = prepared(tmp_path, root, f"{call}:error={problem}")
-    assert "\nunproved" in f"\n{told}", told
-    assert "storage_unready" in told
+    reported = prepared(tmp_path, root, f"{call}:error={problem}")
+    assert "\nunproved" in f"\n{reported}", reported
+    assert "storage_unready" in reported
     first = Spool(root)
     if call == "mkdir":
         root.mkdir(mode=0o700)
@@ -163,8 +163,8 @@ def test_a_first_write_that_fails_is_no_end(tmp_path: Path, call: str, problem: 
 @pytest.mark.fault("F98")
 @pytest.mark.parametrize("problem", ["EROFS", "EACCES", "EPERM"])
 def test_what_a_person_has_to_change_ends_the_start(tmp_path: Path, problem: str) -> None:
-    told = prepared(tmp_path, tmp_path / "spool", f"fdatasync,renameat2:error={problem}")
-    assert "cannot be used" in told
+    reported = prepared(tmp_path, tmp_path / "spool", f"fdatasync,renameat2:error={problem}")
+    assert "cannot be used" in reported
 
 
 def prepared(tmp_path: Path, root: Path, fault: str) -> str:

@@ -412,11 +412,11 @@ def test_nobody_reads_the_log(tmp_path: Path) -> None:
                     peer.associate()
             assert len(os.read(reader, 4096)) == 4096  # there is room again
             works_unheard(child, tmp_path / "spool", 10)
-        told = os.read(reader, 4096).decode()
+        reported = os.read(reader, 4096).decode()
     finally:
         os.close(reader)
         os.close(writer)
-    assert re.search(r"log_lines_dropped process=\d+ count=\d+", told)
+    assert re.search(r"log_lines_dropped process=\d+ count=\d+", reported)
     assert "log_lines_dropped" not in (tmp_path / "log.txt").read_text()
 
 

@@ -21,8 +21,8 @@ def test_an_outcome_arrives_as_it_was_sent(result: Result, status: int | None, d
 
 
 def test_the_datagram_is_a_json_object() -> None:
-    told = json.loads(EnvelopeOutcome(ID, Result.REFUSED, 422, "no manifest").encode())
-    assert told == {"id": ID, "outcome": "refused", "status": 422, "detail": "no manifest"}
+    document = json.loads(EnvelopeOutcome(ID, Result.REFUSED, 422, "no manifest").encode())
+    assert document == {"id": ID, "outcome": "refused", "status": 422, "detail": "no manifest"}
 
 
 @pytest.mark.parametrize("widest", ["\0", "\U0010ffff", '"'])

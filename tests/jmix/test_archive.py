@@ -396,13 +396,13 @@ def test_members_and_directory_must_agree() -> None:
         return body + archive.central_directory(members, len(body))
 
     check(sealed(first + second, both))
-    for body, members, told in (
+    for body, members, reported in (
         (first + second, both[:1], "belong to no member"),  # one is not listed
         (first + b"??" + second, [both[0], Member(b"b", 0, 0, 33)], "header at 31"),  # a gap
         (first + first, [both[0], Member(b"a", 0, 0, 31)], "twice"),
         (first, both, "header at 31"),  # listed, not there
     ):
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=reported):
             check(sealed(body, members))
 
 

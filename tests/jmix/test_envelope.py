@@ -218,10 +218,10 @@ def test_nothing_of_a_patient_in_the_manifest() -> None:
     )
     put(held, "7.7.7", "7.7.7.8", b"DICM", "7.7.7.8.9", secret, number=6767)
     manifest, metadata = harmony.documents(held, Options(ID, SEALED_AT))
-    for told in ("SECRETNAME", "19770707", "ZZ", "8989", "SECRETTEXT", "SECRETPART", "7.7.7",
+    for reported in ("SECRETNAME", "19770707", "ZZ", "8989", "SECRETTEXT", "SECRETPART", "7.7.7",
                  "6767"):  # fmt: skip
-        assert told in metadata.data.decode()
-        assert told not in manifest.data.decode()
+        assert reported in metadata.data.decode()
+        assert reported not in manifest.data.decode()
 
 
 def test_text_of_a_peer_is_escaped() -> None:

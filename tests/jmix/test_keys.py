@@ -39,6 +39,6 @@ def test_every_form_of_public_keys() -> None:
 
 def test_a_key_shows_nothing_of_itself() -> None:
     for key in (KEY, keys.recipient_key(SEED, "k")):
-        told = f"{key!r} {key}"
-        assert SEED.hex() not in told
-        assert b64(SEED).decode() not in told
+        reported = f"{key!r} {key}"
+        assert SEED.hex() not in reported
+        assert b64(SEED).decode() not in reported

@@ -326,10 +326,10 @@ def test_many_series_are_valid_and_complete() -> None:
     documents = written(held)
     series = json.loads(documents["payload/metadata.json"])["studies"]["series"]
     assert len(series) == 700
-    told = [instance["file"] for one in series for instance in one["instances"]]
+    files = [instance["file"] for one in series for instance in one["instances"]]
     listed = [entry["file"] for entry in json.loads(documents["payload/files.json"])]
-    assert sorted(told) == sorted(listed[1:])
-    assert len(set(told)) == 3000
+    assert sorted(files) == sorted(listed[1:])
+    assert len(set(files)) == 3000
     assert all(one["instance_count"] == len(one["instances"]) for one in series)
 
 
@@ -344,8 +344,8 @@ def test_what_is_asked_of_documents_can_say_no(name: str) -> None:
 
 def test_nothing_of_a_patient_outside_the_payload() -> None:
     held = Contents(published.member_name)
-    told = {f.name: f"SECRET{f.name}" for f in dataclasses.fields(Description)}
-    secret = Description(**{**told, "series_number": 8989, "instance_number": 6767})  # type: ignore[arg-type]
+    values = {f.name: f"SECRET{f.name}" for f in dataclasses.fields(Description)}
+    secret = Description(**{**values, "series_number": 8989, "instance_number": 6767})  # type: ignore[arg-type]
     put(held, "7.7.7", told=secret)
     documents = written(held)
     assert b"SECRETpatient_id" in documents["payload/metadata.json"]
@@ -383,7 +383,7 @@ def test_signatures_of_everyone() -> None:
     put(held, "1.2.3")
     mine, theirs = keys.new_signing_key(), keys.new_signing_key()
     attested = parties.Attestation("directory", "sig", "2025-06-07T14:01:00Z", "key")
-    told = parties.Published(
+    published_parties = parties.Published(
         sender=parties.Entity(
             "org:a",
             "A",
@@ -398,7 +398,7 @@ def test_signatures_of_everyone() -> None:
         signing=parties.Signing("a", audit=True),
     )
     given_keys = {"a": mine, "b": theirs}
-    documents = written(held, published=told, keys=given_keys)
+    documents = written(held, published=published_parties, keys=given_keys)
     assert list(documents)[:3] == ["manifest.json", "manifest.jws", "audit.json"]
     manifest = json.loads(documents["manifest.json"])
     signing.verify_manifest(documents["manifest.jws"], documents["manifest.json"], mine.public)
@@ -415,7 +415,7 @@ def test_signatures_of_everyone() -> None:
     audited = assertions.verify_audit(json.loads(documents["audit.json"]), ID)
     assert [(one.role, one.ok) for one in audited] == [("audit.0", True)]
     # Whoever seals it again, with the same time and keys, writes the same.
-    assert written(held, published=told, keys=given_keys) == documents
+    assert written(held, published=published_parties, keys=given_keys) == documents
 
 
 def attested_names(attested: parties.Attestation) -> dict[str, str]:
@@ -430,9 +430,9 @@ def attested_names(attested: parties.Attestation) -> dict[str, str]:
 def test_an_audit_entry_of_another_envelope_is_found() -> None:
     held = Contents(published.member_name)
     put(held, "1.2.3")
-    told = dataclasses.replace(PLAIN, signing=parties.Signing("k", audit=True))
+    published_parties = dataclasses.replace(PLAIN, signing=parties.Signing("k", audit=True))
     given_keys = {"k": keys.new_signing_key()}
-    audit = json.loads(written(held, published=told, keys=given_keys)["audit.json"])
+    audit = json.loads(written(held, published=published_parties, keys=given_keys)["audit.json"])
     assert [one.ok for one in assertions.verify_audit(audit, ID)] == [True]
     assert [one.ok for one in assertions.verify_audit(audit, ID.replace("5", "6"))] == [False]
 
@@ -442,8 +442,8 @@ def test_a_changed_audit_entry_is_found(field: str) -> None:
     held = Contents(published.member_name)
     put(held, "1.2.3")
     key = keys.new_signing_key()
-    told = dataclasses.replace(PLAIN, signing=parties.Signing("k", audit=True))
-    audit = json.loads(written(held, published=told, keys={"k": key})["audit.json"])
+    published_parties = dataclasses.replace(PLAIN, signing=parties.Signing("k", audit=True))
+    audit = json.loads(written(held, published=published_parties, keys={"k": key})["audit.json"])
     audit["audit"][0][field] = {"id": "org:evil"} if field == "by" else "2024-01-15T10:00:01Z"
     (found,) = assertions.verify_audit(audit, ID)
     assert not found.ok

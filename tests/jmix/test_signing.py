@@ -83,10 +83,10 @@ BAD = [
 def test_what_is_no_such_key_is_refused_without_showing_it(read: Any, form: bytes) -> None:
     with pytest.raises(ConfigError, match=r"signing\.key_file: ") as caught:
         read(form, "signing.key_file")
-    told = f"{caught.value!r} {caught.value} {caught.value.__cause__!r}"
+    reported = f"{caught.value!r} {caught.value} {caught.value.__cause__!r}"
     for secret in (SEED, form[5:25] or b"nothing"):
-        assert secret.hex() not in told
-        assert b64(secret).decode()[:20] not in told
+        assert secret.hex() not in reported
+        assert b64(secret).decode()[:20] not in reported
     assert caught.value.__suppress_context__
 
 

@@ -60,12 +60,12 @@ def archive_of(entries: list[tuple[bytes, bytes, bytes]]) -> bytes:
     """
     body, directory = bytearray(), bytearray()
     for name, extra, data in entries:
-        told = (20, 0x800, 0, 0, 33, zlib.crc32(data), len(data), len(data), len(name))
+        fields = (20, 0x800, 0, 0, 33, zlib.crc32(data), len(data), len(data), len(name))
         directory += struct.pack(
-            "<4sH5H3L5H2L", b"PK\1\2", 20, *told, len(extra), 0, 0, 0, 0, len(body)
+            "<4sH5H3L5H2L", b"PK\1\2", 20, *fields, len(extra), 0, 0, 0, 0, len(body)
         )
         directory += name + extra
-        body += struct.pack("<4s5H3L2H", b"PK\3\4", *told, 0) + name + data
+        body += struct.pack("<4s5H3L2H", b"PK\3\4", *fields, 0) + name + data
     count = len(entries)
     end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, count, count, len(directory), len(body), 0)
     return bytes(body + directory) + end
@@ -237,9 +237,9 @@ def test_local_headers_are_read_once_however_they_lie() -> None:
             return found
 
     file = Counting(bytes(data))
-    told: list[EnvelopeError] = []
-    Archive(file, Limits(), told.append)
-    assert len(told) >= count - 3000
+    reported: list[EnvelopeError] = []
+    Archive(file, Limits(), reported.append)
+    assert len(reported) >= count - 3000
     assert file.count < 4 * len(data)
 
 
@@ -285,9 +285,9 @@ def test_studies_of_an_envelope(off: int) -> None:
 def test_a_listing_of_nothing_but_faults_costs_little() -> None:
     manifest = json.loads(members()["manifest.json"]) | {"files": [0] * 200_000}
     data = zipped(members() | {"manifest.json": json.dumps(manifest).encode()})
-    told = []
-    assert peak(lambda: told.append(verify(io.BytesIO(data)))) < 64 << 20
-    assert len(told[0].faults) + told[0].more_faults >= 200_000
+    reported = []
+    assert peak(lambda: reported.append(verify(io.BytesIO(data)))) < 64 << 20
+    assert len(reported[0].faults) + reported[0].more_faults >= 200_000
 
 
 def signed_manifest(count: int, **more: Any) -> dict[str, Any]:

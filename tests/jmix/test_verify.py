@@ -83,8 +83,8 @@ def harmony() -> dict[str, bytes]:
 
 @functools.cache
 def published(payload_hash: str = "tree") -> dict[str, bytes]:
-    told: dict[str, Any] = {"payload_hash": payload_hash}
-    return made("jmix-1.0", published=PARTIES, keys={"signer": SIGNER}, **told)
+    options: dict[str, Any] = {"payload_hash": payload_hash}
+    return made("jmix-1.0", published=PARTIES, keys={"signer": SIGNER}, **options)
 
 
 def judged(data: bytes, **options: Any) -> Report:
@@ -219,7 +219,7 @@ def test_all_faults_are_reported_and_not_only_the_first() -> None:
     del manifest["timestamp"]
     content["manifest.json"] = json.dumps(manifest).encode()
     content["payload/dicom/1.2.1.dcm"] = b"changed"
-    told = faults(judged(zipped(content), public_key=SIGNER.public))
+    reported = faults(judged(zipped(content), public_key=SIGNER.public))
     for words in (
         'manifest.json: "receiver" must have at least 1',
         'manifest.json: "surplus" is a key',
@@ -231,7 +231,7 @@ def test_all_faults_are_reported_and_not_only_the_first() -> None:
         "manifest.jws: its signature is right, but it signs other bytes",
         '"studies.series[0].instances[0].size_bytes" says 44 bytes',
     ):
-        assert words in told, told
+        assert words in reported, reported
 
 
 @pytest.mark.parametrize(
@@ -265,9 +265,9 @@ def test_wrong_types_keys_and_values_are_named(
     for step in path[:-1]:
         at = at[step]
     at[path[-1]] = value
-    told = faults(judged(zipped(content | {document: json.dumps(root).encode()})))
-    assert document in told
-    assert words in told
+    reported = faults(judged(zipped(content | {document: json.dumps(root).encode()})))
+    assert document in reported
+    assert words in reported
 
 
 @pytest.mark.parametrize(
@@ -281,9 +281,9 @@ def test_documents_that_are_none(document: str, data: bytes) -> None:
 
 def test_members_of_a_broken_manifest_are_still_read() -> None:
     data = zipped(harmony() | {"manifest.json": b"{"}).replace(b"DICMDICM", b"DICMdICM", 1)
-    told = faults(judged(data))
-    assert "manifest.json" in told
-    assert "CRC-32" in told
+    reported = faults(judged(data))
+    assert "manifest.json" in reported
+    assert "CRC-32" in reported
 
 
 def test_a_hash_over_what_cannot_be_read_was_not_compared() -> None:
@@ -366,11 +366,11 @@ def test_whatever_a_document_says_it_is_judged_and_shown(name: str, data: st.Dat
         file.write(zipped(published() | {place: text}))
         file.flush()
         report = verify(file.name, now=NOW)
-        told = summarise(file.name)
+        reported = summarise(file.name)
     show.verdict(report, "e.zip", Console(file=io.StringIO()))
-    show.tree(told, Console(file=io.StringIO()))
+    show.tree(reported, Console(file=io.StringIO()))
     orjson.dumps(show.as_json(report, "e.zip"))
-    orjson.dumps(told)
+    orjson.dumps(reported)
 
 
 @settings(max_examples=by_form(600, 50_000), deadline=None)
@@ -468,9 +468,9 @@ def test_a_deflate_stream_is_exactly_what_was_announced() -> None:
         (payload, packed[:-1], len(payload), "DEFLATE stream"),
         (payload, b"\xff" * 10, len(payload), "DEFLATE stream is none"),
     ):
-        told = faults(judged(deflated(data, stream, said)))
-        assert words in told
-        assert f"{IMAGE}, byte " in told
+        reported = faults(judged(deflated(data, stream, said)))
+        assert words in reported
+        assert f"{IMAGE}, byte " in reported
 
 
 def test_a_bomb_is_given_up_at_its_announced_size() -> None:
@@ -486,8 +486,8 @@ def test_a_bomb_is_given_up_at_its_announced_size() -> None:
 
 
 def test_limits_are_named() -> None:
-    told = faults(judged(sealed(harmony()), limits=Limits(max_unpacked_bytes=10)))
-    assert "max_unpacked_bytes is 10" in told
+    reported = faults(judged(sealed(harmony()), limits=Limits(max_unpacked_bytes=10)))
+    assert "max_unpacked_bytes is 10" in reported
 
 
 @pytest.mark.parametrize("cut", [1, 22, 100, 500])
@@ -590,8 +590,8 @@ def test_a_missing_ciphertext_is_a_fault() -> None:
 
 
 def test_a_wanted_signature_must_be_there() -> None:
-    told = faults(judged(sealed(harmony()), public_key=SIGNER.public))
-    assert "manifest.jws: is missing" in told
+    reported = faults(judged(sealed(harmony()), public_key=SIGNER.public))
+    assert "manifest.jws: is missing" in reported
 
 
 def test_another_key_is_a_fault() -> None:
@@ -622,8 +622,8 @@ def test_a_signed_audit_entry_is_verified() -> None:
     audit = json.loads(content["audit.json"])
     audit["audit"][0]["by"]["id"] = "org:evil"
     changed = sealed(content | {"audit.json": json.dumps(audit).encode()})
-    told = faults(judged(changed, public_key=SIGNER.public))
-    assert 'audit.json: "audit.0.assertion": its signature is not right' in told
+    reported = faults(judged(changed, public_key=SIGNER.public))
+    assert 'audit.json: "audit.0.assertion": its signature is not right' in reported
     del audit["audit"][0]["assertion"]  # unsigned entries are everyone's to add
     unsigned = sealed(content | {"audit.json": json.dumps(audit).encode()})
     assert judged(unsigned, public_key=SIGNER.public).ok

@@ -455,8 +455,8 @@ def test_the_table_of_limits_is_true(row: list[str]) -> None:
         text = (HERE.parent / "docs" / "configuration.md").read_text()
         key = key.partition(" (")[0]
         lines = [line for line in text.splitlines() if line.startswith(f"| {key}")]
-        told = {line.split(" | ")[2].strip("`") for line in lines}
-        assert module or value.replace(" ", "") in told, name
+        logged = {line.split(" | ")[2].strip("`") for line in lines}
+        assert module or value.replace(" ", "") in logged, name
     sources = "".join(path.read_text() for path in HERE.rglob("test_*.py"))
     for test in re.findall(r"`(test_\w+)`", tests):
         assert f"def {test}(" in sources, test

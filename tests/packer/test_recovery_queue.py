@@ -165,8 +165,8 @@ def test_drafts_that_failed_wait_behind_those_that_did_not(site: Site) -> None:
 def test_a_draft_that_names_no_draft_is_kept(site: Site, replaces: object) -> None:
     """fastjmix writes no such recipe; the draft may hold what was acknowledged."""
     recipe = site.leftover.directory / "draft.json"
-    told = orjson.loads(recipe.read_bytes())
-    recipe.write_bytes(orjson.dumps({**told, "replaces": replaces}))
+    result = orjson.loads(recipe.read_bytes())
+    recipe.write_bytes(orjson.dumps({**result, "replaces": replaces}))
     held = site.leftover.archive.read_bytes()
     site.spool.release()
     site.spool.prepare()

@@ -27,8 +27,8 @@ def test_rejected_peers_that_are_logged_in_one_second(off: int) -> None:
         assert peer_log.unlisted == max(off, 0)
         now = time.monotonic()
         peer_log.tick(now + 1.0)  # the next second: the others are counted in one line
-        told = [line["count"] for line in lines if line["event"] == "peers_not_listed"]
-        assert told == [off][: max(off, 0)]
+        logged = [line["count"] for line in lines if line["event"] == "peers_not_listed"]
+        assert logged == [off][: max(off, 0)]
         assert peer_log.unlisted == 0
         del lines[:]
         peer_log.warning("association_rejected", peer="again")

@@ -78,8 +78,8 @@ class Stepped:
     @property
     def waiting_to_be_accepted(self) -> int:
         """The kernel's count: tcpi_unacked of a listening socket is its accept queue."""
-        told = self.listening.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
-        return int(struct.unpack_from("<I", told, 24)[0])
+        tcp_info = self.listening.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+        return int(struct.unpack_from("<I", tcp_info, 24)[0])
 
     def close(self) -> None:
         for connection in self.connections:

@@ -192,8 +192,8 @@ def test_a_child_dies_while_no_process_can_be_made(
     children = own.children()
     with failing(own, tmp_path, FORKS, error):
         os.kill(children[victim], signal.SIGKILL)
-        told = own.wait_for(f"error   supervisor child_not_started child={victim} why=.*", 2)
-        assert "retry_secs=" in told[0]
+        reported = own.wait_for(f"error   supervisor child_not_started child={victim} why=.*", 2)
+        assert "retry_secs=" in reported[0]
         if victim in ("uploader", "api"):
             sent.send(instances("1.2.826.90.2", 2))
         others = [name for name in ALL if name != victim]

@@ -119,8 +119,8 @@ class Gateway:
     def outcome(self, word: str, envelope_id: str = ID, **more: Any) -> None:
         """Waits until something is in outbox/, then answers as the uploader does."""
         os.eventfd_read(self.channels.outbox_wake)
-        told = {"id": envelope_id, "outcome": word, "status": None, "detail": "", **more}
-        self.uploader_end.send(json.dumps(told).encode())
+        datagram = {"id": envelope_id, "outcome": word, "status": None, "detail": "", **more}
+        self.uploader_end.send(json.dumps(datagram).encode())
 
 
 @contextlib.contextmanager

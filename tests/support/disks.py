@@ -178,11 +178,11 @@ class Strace:
         )
         assert self._child.stderr is not None
         attached = 0
-        told = []
+        reported = []
         while attached < len(pids):
             line = self._child.stderr.readline()
-            told.append(line)
-            assert line, f"strace ended: {told}"
+            reported.append(line)
+            assert line, f"strace ended: {reported}"
             attached += "attached" in line
         self._reader = threading.Thread(target=self._child.stderr.read, daemon=True)
         self._reader.start()

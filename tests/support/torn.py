@@ -105,17 +105,19 @@ class Recording:
         found = re.match(r"(?:\d+ +)?\d+\.\d+ (\w+)\((.*)\) += (\d+)", line)
         if found is None:
             return False
-        call, told = found[1], found[2]
-        texts = [bytes.fromhex(t.replace("\\x", "")) for t in re.findall(r'"((?:\\x..)*)"', told)]
+        call, reported = found[1], found[2]
+        texts = [
+            bytes.fromhex(t.replace("\\x", "")) for t in re.findall(r'"((?:\\x..)*)"', reported)
+        ]
         if call in ("pwritev2", "pwrite64", "write", "ftruncate", "fdatasync", "fsync"):
-            path = self._below(_unescaped(re.findall(r"^\d+<(.*?)>", told)[0]))
-            return path is not None and self._on_file(call, path, told, texts)
-        base = re.match(r"(?:AT_FDCWD|\d+)<(.*?)>", told)
+            path = self._below(_unescaped(re.findall(r"^\d+<(.*?)>", reported)[0]))
+            return path is not None and self._on_file(call, path, reported, texts)
+        base = re.match(r"(?:AT_FDCWD|\d+)<(.*?)>", reported)
         root = _unescaped(base[1]) if base else ""
         paths = [self._below(str(Path(root) / text.decode())) for text in texts]
         if paths[0] is None:
             return False
-        return self._on_name(call, told, [path or "" for path in paths])
+        return self._on_name(call, reported, [path or "" for path in paths])
 
     def _below(self, path: str) -> str | None:
         path = path.removesuffix(" (deleted)")

@@ -81,8 +81,8 @@ def test_convert_names_everything_that_it_cannot_carry(tmp_path: Path) -> None:
     assert done.stderr.count("not taken: ") == len(names)
     assert f"{len(names)} that were met cannot be taken: nothing was written" in done.stderr
     assert not (tmp_path / "e.zip").exists()
-    told = json.loads(run_command(*asked, "--json", cwd=tmp_path).stdout)
-    assert_all_named("\n".join(told["faults"]), names)
+    result = json.loads(run_command(*asked, "--json", cwd=tmp_path).stdout)
+    assert_all_named("\n".join(result["faults"]), names)
     done = run_command(*asked, "--leave-out", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     left = json.loads(done.stdout)["left_out"]
@@ -143,8 +143,8 @@ def test_what_may_not_be_in_a_folder_is_named_by_every_verb(tmp_path: Path, verb
     assert done.returncode == 1
     for text in (raised.value.message, done.stderr):
         assert all(name in text for name in BELONGS_NOWHERE), text
-    told = json.loads(run_command("envelope", verb, folder, *more[verb], "--json").stdout)
-    assert len(told["faults"]) == len(BELONGS_NOWHERE)
+    result = json.loads(run_command("envelope", verb, folder, *more[verb], "--json").stdout)
+    assert len(result["faults"]) == len(BELONGS_NOWHERE)
     assert not (tmp_path / "out").exists()
 
 

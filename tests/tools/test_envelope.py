@@ -309,9 +309,9 @@ def test_the_verbs_from_a_shell(tmp_path: Path, scans: Path) -> None:
     runner = CliRunner()
     path = str(tmp_path / "e.zip")
     assert "DOE^JANE" in runner.invoke(app, ["inspect", path]).stdout
-    told = json.loads(runner.invoke(app, ["inspect", path, "--json"]).stdout)
-    assert told["studies"][0]["series"][0]["instances"] == 2
-    assert told == json.loads(orjson.dumps(summarise(tmp_path / "e.zip")))
+    result = json.loads(runner.invoke(app, ["inspect", path, "--json"]).stdout)
+    assert result["studies"][0]["series"][0]["instances"] == 2
+    assert result == json.loads(orjson.dumps(summarise(tmp_path / "e.zip")))
     good = fastjmix("verify", "e.zip", cwd=tmp_path)
     assert (good.returncode, good.stderr) == (0, "")
     assert "e.zip: valid: harmony" in good.stdout

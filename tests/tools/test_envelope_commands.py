@@ -21,10 +21,10 @@ def test_faults_from_a_shell(tmp_path: Path) -> None:
     assert done.returncode == 1
     at = len(sealed({"manifest.json": content["manifest.json"]})) - 22 - 46 - len("manifest.json")
     assert f"fault   payload/metadata.json, byte {at}: is not JSON" in done.stdout
-    told = json.loads(fastjmix("verify", tmp_path / "bad.zip", "--json").stdout)
-    assert told["ok"] is False
-    assert told["faults"][0]["where"] == "payload/metadata.json"
-    assert told["faults"][0]["byte"] == at
+    result = json.loads(fastjmix("verify", tmp_path / "bad.zip", "--json").stdout)
+    assert result["ok"] is False
+    assert result["faults"][0]["where"] == "payload/metadata.json"
+    assert result["faults"][0]["byte"] == at
     runner = CliRunner()
     absent = str(tmp_path / "absent.zip")
     for arguments in (
@@ -42,7 +42,7 @@ def test_faults_from_a_shell(tmp_path: Path) -> None:
 
 def test_help_is_enough() -> None:
     runner = CliRunner(env={"COLUMNS": "200"})
-    told = runner.invoke(app, ["--help"]).stdout
+    output = runner.invoke(app, ["--help"]).stdout
     for verb in ("inspect", "verify", "extract", "decrypt", "build", "convert"):
-        assert verb in told
+        assert verb in output
         assert f"fastjmix envelope {verb} " in runner.invoke(app, [verb, "--help"]).stdout

@@ -185,9 +185,9 @@ def test_the_command_gives_up_in_time_and_says_so() -> None:
     assert done.returncode == 1
     assert f"{url}/e.zip: takes longer than 0.5 s. More are given by --max-secs." in done.stderr
     assert "Traceback" not in done.stderr
-    told = run_command("envelope", "verify", "--help").stdout
+    output = run_command("envelope", "verify", "--help").stdout
     for word in ("--max-secs", "14400", "--max-bytes", "64 GiB"):
-        assert word in told
+        assert word in output
 
 
 def test_what_a_server_may_not_do() -> None:

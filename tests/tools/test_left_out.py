@@ -166,9 +166,9 @@ def test_send_sends_the_rest_names_everything_and_exits_1(folder: Path) -> None:
         assert done.returncode == 1
         assert_all_named(done.stdout)
         assert "2 of 2 instances accepted" in done.stdout
-        told = json.loads(run_command("send", *where, "--json").stdout)
-        assert (told["accepted"], told["exit_code"]) == (2, 1)
-        assert_all_named("\n".join(f"{one['file']}: {one['reason']}" for one in told["skipped"]))
+        result = json.loads(run_command("send", *where, "--json").stdout)
+        assert (result["accepted"], result["exit_code"]) == (2, 1)
+        assert_all_named("\n".join(f"{one['file']}: {one['reason']}" for one in result["skipped"]))
         assert run_command("send", *where, "--leave-out").returncode == 0
         report = send.send_files(peer, [folder])
         assert (len(report.accepted), report.exit_code) == (2, 1)

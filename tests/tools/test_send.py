@@ -336,13 +336,13 @@ def test_associations_in_parallel_share_the_work(tmp_path: Path) -> None:
     for number in range(9):
         write_instance(tmp_path / f"{number}.dcm")
     acceptor = Acceptor(answer)
-    told: list[send.Outcome] = []
+    reported: list[send.Outcome] = []
     with acceptor.listening() as peer:
-        report = send.send_files(peer, [tmp_path], associations=3, on_outcome=told.append)
+        report = send.send_files(peer, [tmp_path], associations=3, on_outcome=reported.append)
     assert report.failed == ()
     assert acceptor.associations == 3
-    assert tuple(told) == report.outcomes
-    assert len({o.instance.sop_instance for o in told}) == 9
+    assert tuple(reported) == report.outcomes
+    assert len({o.instance.sop_instance for o in reported}) == 9
 
 
 def test_fewer_associations_than_asked_for_still_send_all(tmp_path: Path) -> None:

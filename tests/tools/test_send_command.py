@@ -141,9 +141,9 @@ def test_a_dry_run_calls_nobody(tmp_path: Path) -> None:
     assert "2 instances, 0.0 MB, 1 presentation context, 0 files skipped; nothing" in done.stdout
     (tmp_path / "a" / "notes").touch()
     done = run_command("send", "x.invalid", 104, tmp_path / "a", "--dry-run", "--json")
-    told = json.loads(done.stdout)
-    assert done.returncode == told["exit_code"] == 1
-    assert (told["dry_run"], told["files"], len(told["skipped"])) == (True, 2, 1)
+    result = json.loads(done.stdout)
+    assert done.returncode == result["exit_code"] == 1
+    assert (result["dry_run"], result["files"], len(result["skipped"])) == (True, 2, 1)
     done = run_command("send", "x.invalid", 104, tmp_path / "a" / "notes", "--dry-run")
     assert done.returncode == 2
 
@@ -170,8 +170,8 @@ def test_resume_sends_what_was_not_accepted(tmp_path: Path) -> None:
         assert done.returncode == 0
         assert "2 of 2 instances accepted, 3 sent before" in done.stdout
         assert len(acceptor.received) == 2
-        told = json.loads(run_command(*where, "--json").stdout)
-        assert (told["files"], told["sent_before"], told["exit_code"]) == (0, 5, 0)
+        result = json.loads(run_command(*where, "--json").stdout)
+        assert (result["files"], result["sent_before"], result["exit_code"]) == (0, 5, 0)
         assert len(acceptor.received) == 2
         files[1].write_bytes(files[1].read_bytes())  # changed since
         os.utime(files[1], ns=(1, 1))

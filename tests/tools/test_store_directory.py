@@ -37,8 +37,8 @@ def ask(port: int, method: str, path: str = "", body: bytes | None = None) -> tu
         answer = connection.getresponse()
         data = answer.read()
         is_json = answer.headers.get_content_type() == "application/json"
-        told = json.loads(data) if is_json and data else data
-        return answer.status, told, answer.headers.get("Retry-After", "")
+        result = json.loads(data) if is_json and data else data
+        return answer.status, result, answer.headers.get("Retry-After", "")
 
 
 # -- arriving --------------------------------------------------------------------------------------
@@ -58,8 +58,8 @@ def test_what_is_arriving_is_not_stored_yet(tmp_path: Path, slow: int) -> None:
             post = threading.Thread(target=lambda: first.append(ask(own.port, "POST", "", data)[0]))
             post.start()
             until(lambda: ask(own.port, "GET", f"/{ID}")[0] == 503, "it is arriving")
-            status, told, later = ask(own.port, "POST", "", data)
-            assert (status, later) == (503, "1"), told
+            status, reported, later = ask(own.port, "POST", "", data)
+            assert (status, later) == (503, "1"), reported
             for path in (f"/{ID}", f"/{ID}/manifest", f"/{ID.upper()}/manifest"):
                 assert ask(own.port, "GET", path)[::2] == (503, "1")
             assert first == []
@@ -99,8 +99,8 @@ def test_stored_already_is_said_of_what_can_be_fetched(tmp_path: Path) -> None:
         assert [one.name for one in path.parent.glob("*.damaged")] == [f"{ID}.damaged"]
         path.unlink()
         os.mkfifo(path)
-        status, told, headers = await client.post(data)
-        assert (status, headers["Retry-After"]) == (503, "60"), told
+        status, reported, headers = await client.post(data)
+        assert (status, headers["Retry-After"]) == (503, "60"), reported
         assert (await client.post(envelope(OTHER)))[0] == 201  # nobody else waits
 
     with_store(tmp_path, test)

@@ -234,18 +234,18 @@ def test_gains_do_not_add_up() -> None:
     ],
 )
 def test_the_sentence(seen: Findings, start: str) -> None:
-    told = verdict.sentence(seen)
-    assert told.startswith(start)
-    assert "\n" not in told
+    reported = verdict.sentence(seen)
+    assert reported.startswith(start)
+    assert "\n" not in reported
     if seen.effects:
-        assert f"alone need {seen.floor * 100:.0f} % of the time." in told
+        assert f"alone need {seen.floor * 100:.0f} % of the time." in reported
 
 
 def test_noise_is_not_taken_for_an_answer() -> None:
     noisy = Findings(BASE, {changed(durability="page-cache"): Effect(0.2, 0.5, 5)}, 0.3)
-    told = verdict.sentence(noisy)
-    assert told.startswith("It is too noisy to name a bottleneck on this machine")
-    assert "fsync costs what noise hides (± 50 %)" in told
+    reported = verdict.sentence(noisy)
+    assert reported.startswith("It is too noisy to name a bottleneck on this machine")
+    assert "fsync costs what noise hides (± 50 %)" in reported
     assert verdict.advise(noisy) == []
 
 
@@ -411,9 +411,9 @@ def test_a_time_that_is_too_short_for_the_first_gateway_says_so(tmp_path: Path) 
     gateway.write_config(tmp_path, 9)
     code, out, err = ended(command(tmp_path, "--seconds", "1", "--json"))
     assert code == 1, err
-    told = json.loads(out)
-    assert "1 seconds are too few here" in told["error"]
-    assert told["hint"] == "Give it more --seconds."
+    result = json.loads(out)
+    assert "1 seconds are too few here" in result["error"]
+    assert result["hint"] == "Give it more --seconds."
     assert left_behind(tmp_path) == []
 
 
@@ -568,11 +568,11 @@ def test_settings_that_there_is_no_time_for_are_named(
     report = Simulation(10).report(tmp_path, monkeypatch)
     assert [(one.trial.name, len(one.seconds)) for one in report.figures] == [("configured", 4)]
     assert "skip_hashing=true" in report.left_out
-    told = as_json(report)
-    assert told["material"]["instances"] == 8
-    assert told["no_time_for"] == list(report.left_out)
-    assert "too few rounds" in told["toml"]
-    assert told["exit_code"] == 0
+    result = as_json(report)
+    assert result["material"]["instances"] == 8
+    assert result["no_time_for"] == list(report.left_out)
+    assert "too few rounds" in result["toml"]
+    assert result["exit_code"] == 0
     text = shown(report)
     assert "no time for: skip_hashing=true" in text
     assert "# no advice: too few rounds" in text

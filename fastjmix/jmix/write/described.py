@@ -60,6 +60,8 @@ class Description(Protocol):
     @property
     def study_description(self) -> str: ...
     @property
+    def accession_number(self) -> str: ...
+    @property
     def series_number(self) -> int | None: ...
     @property
     def series_description(self) -> str: ...
@@ -177,6 +179,7 @@ class StudyDescription:
 
     study_date: str = ""
     study_description: str = ""
+    accession_number: str = ""
     patients: list[Patient] = field(default_factory=lambda: [Patient()])
     _last: Description | None = None
     _patient: int = 0
@@ -193,6 +196,7 @@ class StudyDescription:
             self._last = described
             self.study_date = self.study_date or described.study_date
             self.study_description = self.study_description or described.study_description
+            self.accession_number = self.accession_number or described.accession_number
             self._patient = self._whose(described)
         if self._patient != NO_PATIENT:
             self.patients[self._patient].instances += 1

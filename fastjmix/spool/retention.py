@@ -23,7 +23,7 @@ from typing import Final, NamedTuple
 
 from fastjmix import log
 from fastjmix.errors import DamagedTicket
-from fastjmix.spool import names
+from fastjmix.spool import names, provenance
 from fastjmix.spool.directories import Directories
 from fastjmix.spool.free_space import SENT_INODES
 from fastjmix.spool.ticket import Ticket
@@ -61,6 +61,7 @@ class Retention:
     def __init__(
         self, spool: Directories, max_age_secs: float | None = None, max_bytes: int | None = None
     ) -> None:
+        self._spool = spool
         self._sent: Path = spool.sent
         self._max_age_secs = max_age_secs
         self._max_bytes = max_bytes
@@ -186,6 +187,7 @@ class Retention:
         try:
             if Ticket.read(record, envelope_id).receipt is not None:
                 (self._sent / f"{envelope_id}.zip").unlink()
+                provenance.remove(self._spool, envelope_id)
                 record.unlink()
                 return True
         except FileNotFoundError:

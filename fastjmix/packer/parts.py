@@ -94,7 +94,7 @@ def connect(
     commit = GroupCommit(statuses, health, failed, metrics.histogram("commit_seconds"))
 
     senders = Senders(intake, lanes, rules, envelopes, spool, metrics)
-    sealer = Sealer(name, channels, envelopes, digests, failed, sealing)
+    sealer = Sealer(name, channels, spool, envelopes, digests, failed, sealing)
     schedule = SealSchedule(envelopes, senders, commit, sealer)
 
     spilled = SpilledInstances(spool, space, name, joins)

@@ -234,6 +234,8 @@ class RecoveryQueue:
             self.submit(outcome.fresh)
         elif outcome.ticket is not None:
             self._channels.metrics.add("envelopes_recovered_total")
+            if outcome.unwritten:
+                self._channels.metrics.add("provenances_unwritten_total")
             self._log.warning(
                 "envelope_recovered",
                 envelope=outcome.ticket.id,

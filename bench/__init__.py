@@ -2,7 +2,9 @@
 
     run.py             the program: rows, micro suites, results.json, RESULTS.md, results.svg
     bench_pipeline.py  P1 to P12: whole receivers, measured in turns (rounds.py)
-    bench_pdv.py, bench_lane.py, bench_digest.py, bench_archive.py    parts, with pytest-benchmark
+    bench_pdv.py, bench_lane.py, bench_digest.py, bench_archive.py, bench_ledger.py
+                       parts, with pytest-benchmark
+    ledger.py          ten million instances in the ledger: a program of its own
     forms.py           how much of everything: full, short
     study.py sender.py what is sent, and who sends it
     peers.py floor.c script_peer.py    receivers: fastjmix, its peers, the floors

@@ -30,6 +30,7 @@ PARTS: Final = (
     "bench_lane.py",
     "bench_digest.py",
     "bench_archive.py",
+    "bench_ledger.py",
 )
 
 

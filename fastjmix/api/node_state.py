@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+from typing import Final
 
 from fastjmix.api.warnings import TO_DO, space
 from fastjmix.ipc.metrics import Metrics
 from fastjmix.spool import FreeSpace, Spool
+
+INTAKE_STOPPED: Final = "the storage has failed twice: nothing is taken until it is well again"
 
 
 class NodeState:
@@ -27,21 +30,26 @@ class NodeState:
 
     def not_ready_reasons(self) -> list[str]:
         """Returns why this node is not ready; an empty list when it is."""
-        found = ["fastjmix is stopping"] if self._stopping.is_set() else []
+        return [text for _, text in self.reasons()]
+
+    def reasons(self) -> list[tuple[str, str]]:
+        """Returns the same, each with a name that does not change while it lasts."""
+        found = [("stopping", "fastjmix is stopping")] if self._stopping.is_set() else []
         totals = self._metrics.totals()
         if totals["receivers_down"]:
-            found.append("a receiver died and is being restarted")
+            found.append(("receiver", "a receiver died and is being restarted"))
         if totals["packers_down"]:
-            found.append("a packer died and is being restarted")
+            found.append(("packer", "a packer died and is being restarted"))
         if totals["intake_stopped"]:
-            found.append("the storage has failed twice: nothing is taken until it is well again")
+            found.append(("storage_failed", INTAKE_STOPPED))
         try:
             if self._room.low():
-                found.append(self._full())
+                found.append(("storage_full", self._full()))
             if not os.access(self._spool.building, os.W_OK | os.X_OK):
-                found.append("the storage directory is not writable")
+                found.append(("storage_unusable", "the storage directory is not writable"))
         except OSError as problem:
-            found.append(f"the storage directory cannot be used: {problem.strerror}")
+            words = f"the storage directory cannot be used: {problem.strerror}"
+            found.append(("storage_unusable", words))
         return found
 
     def _full(self) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from fastjmix.config import Config
 from fastjmix.config.certificates import Expiry, expiries
@@ -32,7 +32,16 @@ SHOWN_CHARS: Final = 200
 Certificate = tuple[Path, Expiry]
 """A file, and when the certificate in it that counts expires."""
 
-Source = Callable[[], Iterator[str]]
+
+class Notice(NamedTuple):
+    """A warning: its kind and its subject, which stay the same while it lasts, and its text."""
+
+    name: str
+    subject: str
+    text: str
+
+
+Source = Callable[[], Iterator[Notice]]
 
 
 class Warnings:
@@ -57,8 +66,12 @@ class Warnings:
         self._certificates = certificates
 
     def all(self) -> list[str]:
+        """Returns the text of every warning. May wait for the disk."""
+        return [one.text for one in self.each()]
+
+    def each(self) -> list[Notice]:
         """Returns every warning, those of lost or late images first. May wait for the disk."""
-        found: list[str] = []
+        found: list[Notice] = []
         sources: tuple[Source, ...] = (
             self._rejected,
             self._held,
@@ -73,69 +86,83 @@ class Warnings:
                 found.extend(source())
         return found
 
-    def _rejected(self) -> Iterator[str]:
+    def _rejected(self) -> Iterator[Notice]:
         count = self._tally.counts()["rejected"]
         if count.count:
-            yield (
+            yield Notice(
+                "rejected",
+                "",
                 f"{_envelopes(count.count)} in rejected/, the first {in_words(count.age())} ago: "
                 "the .json beside each says why (fastjmix outbox list --rejected); put that right, "
-                "then fastjmix outbox requeue"
+                "then fastjmix outbox requeue",
             )
 
-    def _held(self) -> Iterator[str]:
+    def _held(self) -> Iterator[Notice]:
         count = self._tally.counts()["held"]
         if count.count:
-            yield (
+            yield Notice(
+                "held",
+                "",
                 f"{_envelopes(count.count)} on hold, the first for {in_words(count.age())}: the "
                 ".hold beside each in outbox/ says by whom and why; fastjmix outbox release lets "
-                "it go"
+                "it go",
             )
 
-    def _old(self) -> Iterator[str]:
+    def _old(self) -> Iterator[Notice]:
         age = self._tally.counts()["outbox"].age()
         if age > self._alarm_secs:
-            yield (
+            yield Notice(
+                "queue_is_old",
+                "",
                 f"the oldest envelope has waited for its upstream for {int(age)} s "
                 f"(queue_alarm_secs = {self._alarm_secs:g}): see the upstream's state, and "
-                "upload_retry in the log for what it answers"
+                "upload_retry in the log for what it answers",
             )
 
-    def _upstreams(self) -> Iterator[str]:
+    def _upstreams(self) -> Iterator[Notice]:
         known = self._channels.board.read("uploader").get("upstreams", ())
         for one in known:
             if one.get("state") in ("paused", "held"):
-                yield _upstream(one)
+                yield Notice(f"upstream_{one['state']}", _shown(one.get("name")), _upstream(one))
         held = self._channels.metrics.total("upstreams_held")
         if held and not known:
-            yield (
+            yield Notice(
+                "upstream_held",
+                "",
                 f"{held} upstreams are on hold: upstream_held in the log says why; correct the "
-                "credentials, the URL or the upstream"
+                "credentials, the URL or the upstream",
             )
 
-    def _disk(self) -> Iterator[str]:
+    def _disk(self) -> Iterator[Notice]:
         found = self._free_space.measured()
         if found.free < NEAR * found.marks.soft:
-            yield f"the storage fills up: {space(found.free, found.total, found.marks)}; {TO_DO}"
+            state = space(found.free, found.total, found.marks)
+            yield Notice("disk_space", "", f"the storage fills up: {state}; {TO_DO}")
         marks = found.inode_marks
         if marks is not None and found.free_inodes < NEAR * marks.soft:
-            yield (
+            yield Notice(
+                "disk_inodes",
+                "",
                 f"the storage runs out of inodes: {found.free_inodes} of {found.total_inodes} are "
                 f"free, below {marks.soft} no association is accepted, below {marks.hard} no file "
-                f"is made; {TO_DO}"
+                f"is made; {TO_DO}",
             )
 
-    def _certificate_ends(self) -> Iterator[str]:
+    def _certificate_ends(self) -> Iterator[Notice]:
         for path, expiry in self._certificates:
             if expiry.soon():
-                yield f"{path}: {expiry.words()}: replace it, and restart fastjmix"
+                words = f"{path}: {expiry.words()}: replace it, and restart fastjmix"
+                yield Notice("certificate", str(path), words)
 
-    def _ledger(self) -> Iterator[str]:
+    def _ledger(self) -> Iterator[Notice]:
         row = self._channels.board.read("ledger")
         if row.get("state", "ok") != "ok":
-            yield (
+            yield Notice(
+                "ledger",
+                "",
                 f"the ledger is {_shown(row['state'])}: {_shown(row.get('why'))}; images are taken "
                 "and delivered all the same, searches may miss the newest; look at the disk under "
-                "ledger/, and at the log"
+                "ledger/, and at the log",
             )
 
 

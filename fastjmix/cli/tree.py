@@ -53,6 +53,10 @@ COMMANDS: Final = {
         "fastjmix.cli.tune",
         "Measure settings on this machine; say what to change. Exit 1: a trial failed.",
     ),
+    "ledger": Deferred(
+        "fastjmix.cli.ledger",
+        "Show the ledger of a node, or make it anew from the files.",
+    ),
     "envelope": Deferred(
         "fastjmix.cli.envelope",
         "Build, inspect, verify, extract, decrypt and convert JMIX envelopes; make keys.",

@@ -95,6 +95,7 @@ _SECTIONS: Final[tuple[tuple[str, str, type[Table]], ...]] = (
     ("logging", "", tables_node.Logging),
     ("storage", "", tables_node.Storage),
     ("fastjmix", "", tables_node.Fastjmix),
+    ("alerts", "", tables_node.Alerts),
     ("network.<name>", "", tables_net.Network),
     ("peers.<name>", "", tables_net.Peer),
     ("targets.<name>", "", tables_net.Target),

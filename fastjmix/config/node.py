@@ -1,7 +1,7 @@
 """The settings of the whole node: its name, its log, its storage, its processes.
 
-They are in tables that stand once: [proxy], [logging], [storage], [fastjmix]. One that is missing,
-or has faults, is taken as if it were empty.
+They are in tables that stand once: [proxy], [logging], [storage], [fastjmix], [alerts]. One that is
+missing, or has faults, is taken as if it were empty.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from fastjmix.config.declare import Table
 from fastjmix.config.references import References
 from fastjmix.config.tables_node import (
     DEFAULT_STORAGE,
+    Alerts,
     Fastjmix,
     Logging,
     Proxy,
@@ -100,6 +101,13 @@ def ledger(references: References) -> tree.LedgerSettings:
         max_bytes=None if math.isinf(size) else int(size),
         patient_data=given.patient_data,
     )
+
+
+def alerts(references: References) -> tree.AlertSettings:
+    """Returns where alerts are posted."""
+    given = _single(references, "alerts", Alerts)
+    url = tree.Secret(given.webhook_url or "")
+    return tree.AlertSettings(url, given.format, given.every_secs, given.timeout_secs)
 
 
 def _processors() -> int:

@@ -26,7 +26,9 @@ START_CHARS: Final = 8
 """A value is also taken out where only its first so many characters are in a text: texts are cut
 short."""
 
-_LIKE_A_SECRET: Final = re.compile(r"token|secret|passw|passphrase|api_?key|credential", re.I)
+_LIKE_A_SECRET: Final = re.compile(
+    r"token|secret|passw|passphrase|api_?key|credential|webhook", re.I
+)
 _FAMILY: Final = "authentications"
 _NO_SECRETS: Final = frozenset(("id", "method", "name", "description"))
 

@@ -66,6 +66,16 @@ def _base_url(text: str) -> str:
     return text
 
 
+def _web_url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.fragment:
+        raise ValueError("not a URL of a web service")
+    _host(parts.hostname)
+    if parts.port == 0 or not text.isprintable() or " " in text:
+        raise ValueError("not a URL")
+    return text
+
+
 def _header_name(text: str) -> str:
     if not _FIELD_NAME.fullmatch(text):
         raise ValueError("not a header name")
@@ -98,6 +108,7 @@ AeTitle = Annotated[str, AfterValidator(ae_title)]
 Host = Annotated[str, AfterValidator(_host)]
 PathPrefix = Annotated[str, AfterValidator(_path_prefix)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
+WebUrl = Annotated[str, AfterValidator(_web_url)]
 HeaderName = Annotated[str, AfterValidator(_header_name)]
 HeaderValue = Annotated[str, AfterValidator(_header_value)]
 Password = Annotated[str, AfterValidator(_no_control)]

@@ -18,6 +18,7 @@ SINGLE: Final[dict[str, type[Table]]] = {
     "logging": tables_node.Logging,
     "storage": tables_node.Storage,
     "fastjmix": tables_node.Fastjmix,
+    "alerts": tables_node.Alerts,
     "management": tables_node.Management,
     "runbeam": tables_node.Runbeam,
 }

@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 from fastjmix.config import tree
 from fastjmix.config.declare import Part, Table, added, key, label
-from fastjmix.config.strings import FILE_ALLOWED, Limit
+from fastjmix.config.strings import FILE_ALLOWED, Limit, WebUrl
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
@@ -122,6 +122,30 @@ class Retention(Table):
         "How much delivered envelopes may take; the oldest go first",
         ge=0,
         allowed='a number of bytes, 0 or more, or "unlimited"',
+    )
+
+
+class Alerts(Table):
+    """Where it is reported that something needs a person."""
+
+    webhook_url: WebUrl | None = added(
+        None,
+        "The URL to which is posted what makes the node unready, and each warning of /readyz: once"
+        " when it begins, once when it ends",
+        unset="nothing is posted",
+        allowed="a URL of http or https",
+        secret=True,
+    )
+    format: tree.AlertFormat = added(
+        "json",
+        "The form of a post: our own object, Slack's message, or the list of Alertmanager's"
+        " `/api/v2/alerts`",
+    )
+    every_secs: float = added(
+        5.0, "How often the node is looked at", ge=0.1, le=3600, allow_inf_nan=False
+    )
+    timeout_secs: float = added(
+        10.0, "How long a post may take", ge=0.1, le=300, allow_inf_nan=False
     )
 
 

@@ -127,6 +127,19 @@ class LedgerSettings:
     patient_data: bool = True
 
 
+AlertFormat = Literal["json", "slack", "alertmanager"]
+
+
+@dataclass(frozen=True, slots=True)
+class AlertSettings:
+    """Where alerts are posted, and in which form; `webhook_url` is empty where none are."""
+
+    webhook_url: Secret = NO_SECRET
+    format: AlertFormat = "json"
+    every_secs: float = 5.0
+    timeout_secs: float = 10.0
+
+
 @dataclass(frozen=True, slots=True)
 class Builder:
     """How instances become an envelope, and when it is sealed. `published` is None but for profile
@@ -256,18 +269,20 @@ class Config:
     create_storage: bool | None = None
     require_mount: bool = False
     ledger: LedgerSettings = LedgerSettings()
+    alerts: AlertSettings = AlertSettings()
 
     def without_secrets(self) -> Config:
         """Returns the same tree with every Secret blanked, for processes that need none."""
         return _blank(self)
 
     def without_upstream_secrets(self) -> Config:
-        """Returns the same tree with only those Secrets that callers of the API must present."""
+        """Returns the same tree with only those Secrets that the API needs: what its callers must
+        present, and the webhook of alerts."""
         listeners = (
             dataclasses.replace(listener, upstream=_blank(listener.upstream))
             for listener in self.http
         )
-        return dataclasses.replace(_blank(self), http=tuple(listeners))
+        return dataclasses.replace(_blank(self), http=tuple(listeners), alerts=self.alerts)
 
 
 def _blank(value: _T) -> _T:

@@ -53,6 +53,16 @@ def require_zip(request: web.Request) -> None:
         raise HttpError(415, f"Content-Type must be {ZIP}, not {other}")
 
 
+def require_size(request: web.Request, max_bytes: int) -> None:
+    """Raises HttpError 413 where the length that the request names is over `max_bytes`."""
+    if (request.content_length or 0) > max_bytes:
+        raise _too_large(max_bytes)
+
+
+def _too_large(max_bytes: int) -> HttpError:
+    return HttpError(413, f"the body is larger than {max_bytes} bytes, the limit here")
+
+
 async def receive(
     request: web.Request, file: BinaryIO, max_bytes: int, take: Callable[[int], bool] | None = None
 ) -> Received:
@@ -61,15 +71,13 @@ async def receive(
     Raises HttpError 400 (cut short), 408 (too slow), 413 (over `max_bytes`), 507 (`take`), OSError
     (disk).
     """
-    too_large = HttpError(413, f"the body is larger than {max_bytes} bytes, the limit here")
-    if (request.content_length or 0) > max_bytes:
-        raise too_large
+    require_size(request, max_bytes)
     body, total = BodyFile(file), 0
     try:
         async for piece in _pieces_of(request):
             total += len(piece)
             if total > max_bytes:
-                raise too_large
+                raise _too_large(max_bytes)
             if take is not None and not take(len(piece)):
                 raise HttpError(507, "the storage is nearly full: nothing was kept")
             await body.put(piece)

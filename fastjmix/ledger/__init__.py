@@ -10,6 +10,7 @@ schema.py       tables, and the migrations of earlier versions
 database.py     opens, checks and moves away the file
 provenance.py   the file beside an envelope with the origin of each instance
 writer.py       events → rows; imports.py: files → rows; recording.py: rows of one kind
+rebuild.py      makes all of it from the files, while no node runs
 reconcile.py    compares the rows with the directories
 expiry.py       deletes the oldest rows
 rows.py         the answers, as frozen values

@@ -21,8 +21,8 @@ Every event has `kind`, and `at` in Unix seconds; other times are Unix seconds, 
                  reason, answer (an excerpt)
     moved        an envelope's state changed. envelope, state (outbox, held, sent, rejected, gone),
                  reason
-    action       a person did something. actor, action, envelopes (ids), more (how many are not
-                 named), result
+    action       a person did something. actor, action, why, envelopes (ids of those for which it
+                 was done), more (how many are not named), result
     error        an error went to the log. process, event (the log's name), text
 
 An association's id is `<run>-<number>`, the run of the supervisor and the number in the log.

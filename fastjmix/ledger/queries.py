@@ -15,12 +15,13 @@ from typing import Final
 
 from fastjmix.errors import UsageError
 from fastjmix.ledger import reading, story
+from fastjmix.ledger.database import path_in, used_bytes
 from fastjmix.ledger.database import reading as opened
-from fastjmix.ledger.database import used_bytes
 from fastjmix.ledger.rows import (
     Association,
     EnvelopeRow,
     ErrorRow,
+    Info,
     Page,
     Rejection,
     StateCount,
@@ -135,10 +136,28 @@ class Ledger:
             for state, (count, size, oldest) in rows.items()
         }
 
-    def used_bytes(self) -> int:
-        """Returns the bytes that the ledger's rows take in its file."""
+    def info(self) -> Info:
+        """Returns the size of the whole."""
+        path = path_in(self._storage)
+        counted = "SELECT count(*), total(instances), min(at) FROM envelopes"
         with opened(self._storage) as connection:
-            return used_bytes(connection)
+            envelopes, instances, oldest = connection.execute(counted).fetchone()
+            asked = "SELECT count(*) FROM associations"
+            associations = connection.execute(asked).fetchone()[0]
+            asked = "SELECT value FROM facts WHERE name = 'compared_at'"
+            compared = connection.execute(asked).fetchone()
+            used, size = used_bytes(connection), path.stat().st_size
+        return Info(
+            path=str(path),
+            file_bytes=size,
+            used_bytes=used,
+            envelopes=envelopes,
+            instances=int(instances),
+            associations=associations,
+            oldest=oldest,
+            compared_at=None if compared is None else float(compared[0]),
+            states=self.counts_by_state(),
+        )
 
 
 def _conditions(search: Search) -> tuple[list[str], list[object]]:

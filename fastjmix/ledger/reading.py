@@ -70,7 +70,7 @@ def moves(connection: sqlite3.Connection, number: int) -> tuple[Move, ...]:
 def actions(connection: sqlite3.Connection, number: int) -> tuple[Action, ...]:
     """Returns what people did with an envelope, in order."""
     asked = (
-        "SELECT at, actor, action, result, envelopes, more FROM actions WHERE number IN"
+        "SELECT at, actor, action, why, result, envelopes, more FROM actions WHERE number IN"
         " (SELECT action FROM action_envelopes WHERE envelope = ?) ORDER BY number"
     )
     rows = connection.execute(asked, (number,))
@@ -78,7 +78,7 @@ def actions(connection: sqlite3.Connection, number: int) -> tuple[Action, ...]:
 
 
 def _action(row: Sequence[Any]) -> Action:
-    values = [*row[:4], tuple(orjson.loads(row[4])), row[5]]
+    values = [*row[:5], tuple(orjson.loads(row[5])), row[6]]
     return Action(*values)
 
 
@@ -126,7 +126,7 @@ def instances(origin: Provenance) -> Iterator[Instance]:
             origin.sop_classes[kind],
             origin.transfer_syntaxes[syntax],
             str(origin.associations[which].get("id", "")) if which >= 0 else "",
-            arrived,
+            arrived or None,
             size,
             status,
             bool(kept),

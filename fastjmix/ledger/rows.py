@@ -158,11 +158,13 @@ class Move(Row):
 
 @dataclass(frozen=True, slots=True)
 class Action(Row):
-    """What a person did. `envelopes` has ids; `more` counts those that are not in it."""
+    """What a person did, and why as they say. `envelopes` has ids; `more` counts those that are not
+    in it."""
 
     at: float
     actor: str
     action: str
+    why: str
     result: str
     envelopes: tuple[str, ...]
     more: int
@@ -213,6 +215,23 @@ class StateCount(Row):
     count: int
     bytes: int
     oldest: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Info(Row):
+    """The ledger as a whole. `envelopes` and `instances` count those that are gone from the disk,
+    too; `states` does not. `oldest` is when the first envelope was opened; `compared_at` when the
+    ledger was last compared with all directories."""
+
+    path: str
+    file_bytes: int
+    used_bytes: int
+    envelopes: int
+    instances: int
+    associations: int
+    oldest: float | None
+    compared_at: float | None
+    states: Mapping[str, StateCount]
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,6 +116,7 @@ CREATE TABLE actions (
     at REAL NOT NULL,
     actor TEXT NOT NULL,
     action TEXT NOT NULL,
+    why TEXT NOT NULL,
     result TEXT NOT NULL,
     envelopes TEXT NOT NULL,
     more INTEGER NOT NULL DEFAULT 0

@@ -128,12 +128,15 @@ class Writer:
     # -- envelopes -------------------------------------------------------------------------------
 
     def _known(self, event: Event, at: float) -> Known | None:
-        """Returns the row of an event's envelope, which it makes if need be; None without an id."""
+        """Returns the row of an event's envelope; None without an id.
+
+        Where no event has brought its files yet, they are read.
+        """
         envelope_id = kinds.envelope_id(event)
         if envelope_id is None:
             return None
         known = recording.find(self.connection, envelope_id)
-        if known is not None:
+        if known is not None and known.read:
             return known
         return self.importer.take(envelope_id, self.importer.places.state(envelope_id), at, "")
 
@@ -199,10 +202,10 @@ class Writer:
     def _action(self, event: Event, at: float) -> None:
         named = event.get("envelopes")
         ids = [one for one in named if isinstance(one, str)] if isinstance(named, list) else []
-        said = [text(event, name) for name in ("actor", "action", "result")]
+        said = [text(event, name) for name in ("actor", "action", "why", "result")]
         asked = (
-            "INSERT INTO actions (at, actor, action, result, envelopes, more)"
-            " VALUES (?, ?, ?, ?, ?, ?)"
+            "INSERT INTO actions (at, actor, action, why, result, envelopes, more)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)"
         )
         made = self.connection.execute(asked, (at, *said, _json(ids), count(event, "more")))
         asked = "INSERT OR IGNORE INTO action_envelopes (envelope, action) VALUES (?, ?)"
@@ -210,6 +213,8 @@ class Writer:
             known = recording.find(self.connection, envelope_id)
             if known is not None:
                 self.connection.execute(asked, (known.number, made.lastrowid))
+                state = self.importer.places.state(envelope_id)
+                recording.move(self.connection, known, state, at, f"{said[1]} by {said[0]}")
 
     def _error(self, event: Event, at: float) -> None:
         said = (text(event, "process", 64), text(event, "event", 64), text(event, "text"))

@@ -62,4 +62,4 @@ class Arrivals:
             envelope = self._choice.envelope_for(lane, arrival, settings, current, size)
             self._appender.append(lane, envelope, arrival)
         except Exception as problem:  # a fault of ours, too, costs one instance
-            self._refusals.refuse(lane, problem)
+            self._refusals.refuse(lane, arrival, problem)

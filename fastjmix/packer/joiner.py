@@ -107,7 +107,7 @@ class Joiner:
         except Exception as problem:
             self._open.changed(envelope)
             self._commit.append_failed(envelope, problem)
-            self._refusals.refuse(join.lane, problem)
+            self._refusals.refuse(join.lane, join.arrival, problem)
         else:
             envelope.timers.last_arrival = time.monotonic()
             self._open.changed(envelope)

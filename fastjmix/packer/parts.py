@@ -91,7 +91,7 @@ def connect(
     envelopes, digests = OpenEnvelopes(metrics), Digests()
     recoveries = RecoveryQueue(spool, channels, name, sealing, health.recovery_failed)
     failed = FailedEnvelopes(envelopes, digests, recoveries, health, awaiting)
-    commit = GroupCommit(statuses, health, failed)
+    commit = GroupCommit(statuses, health, failed, metrics.histogram("commit_seconds"))
 
     senders = Senders(intake, lanes, rules, envelopes, spool, metrics)
     sealer = Sealer(name, channels, spool, envelopes, digests, failed, sealing)
@@ -99,7 +99,9 @@ def connect(
 
     spilled = SpilledInstances(spool, space, name, joins)
     reservation = Reservation(metrics, envelopes, sealer, recoveries, spilled)
-    choice = EnvelopeChoice(number, lanes, spool, space, envelopes, schedule, reservation)
+    choice = EnvelopeChoice(
+        number, lanes, spool, space, envelopes, schedule, reservation, channels.events
+    )
     refusals = Refusals(statuses, spilled, health)
     appender = Appender(
         intake, metrics, space, envelopes, senders, digests, reservation, commit, sealer, awaiting

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 
 from fastjmix import log
+from fastjmix._core import Arrival
 from fastjmix.errors import reason
 from fastjmix.packer.spilled_instances import SpilledInstances
 from fastjmix.packer.statuses import Statuses
@@ -25,15 +26,20 @@ class Refusals:
         self._spilled = spilled
         self._health = health
 
-    def refuse(self, lane: int, problem: Exception) -> None:
+    def refuse(self, lane: int, arrival: Arrival, problem: Exception) -> None:
         """Refuses the instance in this lane, which could not be appended."""
+        of = {
+            "association": arrival.association,
+            "sop_instance": arrival.sop_instance_uid.decode("latin-1"),
+            "study": log.get().study(arrival.study_instance_uid.decode("latin-1")),
+        }
         if isinstance(problem, OSError):
-            log.get().error("append_failed", why=reason(problem))
+            log.get().error("append_failed", why=reason(problem), **of)
             self._spilled.forget(lane)
             self._statuses.out_of_resources(lane)
             self._count(problem)
             return
-        log.get().error("append_failed", why=repr(problem), exc_info=problem)
+        log.get().error("append_failed", why=repr(problem), exc_info=problem, **of)
         self._spilled.forget(lane)
         with contextlib.suppress(ValueError):  # it has its status
             self._statuses.internal_error(lane)

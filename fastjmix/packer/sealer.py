@@ -9,6 +9,7 @@ packer wait for it.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from functools import partial
 
@@ -44,6 +45,7 @@ class Sealer:
         self._failed_envelopes = failed_envelopes
         self._worker = worker
         self._encrypting: dict[str, int] = {}
+        self._seals = channels.metrics.histogram("seal_seconds")
 
     @property
     def encrypting(self) -> int:
@@ -62,6 +64,7 @@ class Sealer:
         if not envelope.members:
             draft.abandon()
             return
+        began = time.monotonic()
         try:
             self._digests.finish(envelope)
         except Exception as problem:
@@ -71,21 +74,26 @@ class Sealer:
         work = partial(seal, self._spool, draft, *parts, self._name)
         if envelope.encrypts:
             self._encrypting[draft.id] = draft.end
-            self._worker.submit(work, partial(self._encrypted, envelope, why))
+            self._worker.submit(work, partial(self._encrypted, envelope, why, began))
         else:
-            self._finish(envelope, why, work)
+            self._finish(envelope, why, began, work)
 
-    def _encrypted(self, envelope: OpenEnvelope, why: str, work: Callable[[], Ticket]) -> None:
+    def _encrypted(
+        self, envelope: OpenEnvelope, why: str, began: float, work: Callable[[], Ticket]
+    ) -> None:
         del self._encrypting[envelope.draft.id]
-        self._finish(envelope, why, work)
+        self._finish(envelope, why, began, work)
 
-    def _finish(self, envelope: OpenEnvelope, why: str, work: Callable[[], Ticket]) -> None:
+    def _finish(
+        self, envelope: OpenEnvelope, why: str, began: float, work: Callable[[], Ticket]
+    ) -> None:
         try:
             ticket = work()
         except Exception as problem:
             self._failed_envelopes.seal_failed(envelope, problem)
             return
         self._channels.metrics.add("envelopes_sealed_total")
+        self._seals.observe(time.monotonic() - began)
         if envelope.origins.unwritten:
             self._channels.metrics.add("provenances_unwritten_total")
         log.get().info(
@@ -95,7 +103,8 @@ class Sealer:
             instances=ticket.instances,
             bytes=ticket.size_bytes,
             why=why,
-            study=log.get().studies(ticket.studies),
             **envelope.conflicts.log_fields(),
+            study=log.get().studies(ticket.studies),
         )
+        self._channels.events.send("sealed", envelope=ticket.id)
         self._channels.wake_uploader()

@@ -80,7 +80,10 @@ class Worker:
                 future.set_result(work())
             except BaseException as problem:
                 future.set_exception(problem)
-            self._finish(future, then)
+            try:
+                self._finish(future, then)
+            finally:
+                self._submitted.task_done()
 
     def _finish(self, future: Future[Any], then: Then[Any]) -> None:
         self._finished.put((future, then))
@@ -96,9 +99,13 @@ class Worker:
             self._settle(future, then)
 
     def drain(self) -> None:
-        """Waits for all work, and for work that follow-ups submit; runs all follow-ups."""
+        """Waits for all work, and for work that follow-ups submit; runs all follow-ups.
+
+        The thread has called `wake` for the last time: what that uses may be closed now.
+        """
         while self._unsettled:
             self._settle(*self._finished.get())
+        self._submitted.join()
 
     def _settle(self, future: Future[Any], then: Then[Any]) -> None:
         self._unsettled -= 1

@@ -1,7 +1,8 @@
 """The work of the ledger's process beside the events, a short step at a time.
 
-The ledger is compared with the directories at the start, every RECONCILE_SECS, and after a failure.
-Old rows are deleted every EXPIRY_SECS. Between two steps the process reads its events.
+The ledger is compared with the directories at the start and after a failure, soon again, while
+drafts are recovered, and then every RECONCILE_SECS. Old rows are deleted every EXPIRY_SECS. Between
+two steps the process reads its events.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from fastjmix.ledger.expiry import Limits, expire
 from fastjmix.ledger.reconcile import reconcile
 from fastjmix.recorder.store import Store
 
+SOON_SECS: Final = 1.0
 RECONCILE_SECS: Final = 300.0
-"""Seconds between two comparisons: as long may a lost event go unnoticed."""
+"""Seconds between two comparisons double from SOON_SECS to RECONCILE_SECS: as long may a lost event
+go unnoticed."""
 
 EXPIRY_SECS: Final = 3600.0
 
@@ -35,12 +38,14 @@ class Chores:
         self._began = 0.0
         self._compare_at = 0.0
         self._expire_at = 0.0
+        self._pause = SOON_SECS
         self.behind = 0
 
     def compare_soon(self) -> None:
         """Makes a comparison due: something was missed."""
         self._comparing = None
         self._compare_at = 0.0
+        self._pause = SOON_SECS
 
     @property
     def wait_secs(self) -> float:
@@ -73,4 +78,5 @@ class Chores:
         if left is None:
             self._comparing = None
             now = time.monotonic()
-            self._compare_at = now + max(RECONCILE_SECS, (now - self._began) * REST)
+            self._compare_at = now + max(self._pause, (now - self._began) * REST)
+            self._pause = min(2 * self._pause, RECONCILE_SECS)

@@ -73,6 +73,7 @@ def state_of(answer: Answer) -> tuple[int, str | None]:
 # -- states --------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("F140")
 def test_each_state_is_in_the_header_and_in_the_list(gateway: Gateway) -> None:
     data = envelope(ID)
     gateway.put(data)
@@ -164,6 +165,7 @@ def test_what_is_sealed_is_given_while_more_is_packed(gateway: Gateway) -> None:
     one.abandon()
 
 
+@pytest.mark.fault("F140")
 @pytest.mark.parametrize("how", ["refusal", "size", "record", "no record"])
 def test_a_damaged_envelope_is_listed_and_not_given(gateway: Gateway, how: str) -> None:
     gateway.put(envelope(ID))
@@ -201,6 +203,7 @@ def test_a_draft_that_recovery_kept_is_found_by_its_study(gateway: Gateway) -> N
 # -- while they move -----------------------------------------------------------------------------
 
 
+@pytest.mark.fault("F140")
 def test_no_envelope_is_missed_or_listed_twice_while_it_moves(gateway: Gateway) -> None:
     """Each goes from building/ by way of outbox/, rejected/ and outbox/ to sent/."""
     made: list[str] = []
@@ -284,6 +287,7 @@ def test_a_study_in_one_envelope_comes_in_the_same_form(gateway: Gateway) -> Non
     assert members(gateway.get(WHOLE)) == expected
 
 
+@pytest.mark.fault("F141")
 def test_envelopes_move_and_are_deleted_while_they_are_sent(gateway: Gateway) -> None:
     expected = parts(gateway, 3, size=20 << 20)
     with socket.create_connection(("127.0.0.1", gateway.ports[0])) as connection:

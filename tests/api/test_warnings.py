@@ -61,6 +61,7 @@ def states(gateway: Gateway, name: str) -> dict[str, float]:
 # -- envelopes -----------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("F142")
 def test_rejected_and_held_envelopes(gateway: Gateway) -> None:
     assert warned(gateway) == []
     for one in (ID, OTHER, THIRD):
@@ -118,6 +119,7 @@ def row(**changes: Any) -> dict[str, Any]:
     return {**usual, **changes}
 
 
+@pytest.mark.fault("F142")
 def test_upstreams_that_are_paused_or_held(gateway: Gateway) -> None:
     board = gateway.channels.board
     board.publish("uploader", {"upstreams": [row()]})
@@ -157,6 +159,7 @@ def over(tmp_path: Path, soft: int, hard: int = 0, **more: Any) -> Iterator[Warn
     spool.release()
 
 
+@pytest.mark.fault("F142")
 def test_a_disk_that_fills_up(tmp_path: Path) -> None:
     free = shutil.disk_usage(tmp_path).free
     with over(tmp_path, free // 3) as one:
@@ -191,6 +194,7 @@ def test_a_full_disk_is_a_reason_with_numbers(tmp_path: Path) -> None:
 # -- certificates --------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("F142")
 @pytest.mark.parametrize(
     ("days", "words"), [(-1, "expired on"), (10, "expires on .* in 9 days"), (60, None)]
 )

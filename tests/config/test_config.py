@@ -511,6 +511,27 @@ def test_ledger(tmp_path: Path) -> None:
     assert loaded(tmp_path, changes).ledger == config.LedgerSettings(None, 1 << 20, False)
 
 
+def test_alerts(tmp_path: Path) -> None:
+    assert loaded(tmp_path, "").alerts == config.AlertSettings()
+    changes = """
+        [alerts]
+        webhook_url = "https://hooks.example/T0/B0?key=x"
+        format = "slack"
+        every_secs = 60
+    """
+    found = loaded(tmp_path, changes)
+    url = config.Secret("https://hooks.example/T0/B0?key=x")
+    assert found.alerts == config.AlertSettings(url, "slack", 60.0)
+    assert found.without_upstream_secrets().alerts.webhook_url
+    assert not found.without_secrets().alerts.webhook_url
+
+
+@pytest.mark.parametrize("url", ["hooks.example", "ftp://a/", "https:///x", "https://a/ b"])
+def test_a_webhook_is_a_url(tmp_path: Path, url: str) -> None:
+    with pytest.raises(config.ConfigError, match=r"(?s)webhook_url.*http or https"):
+        loaded(tmp_path, f'[alerts]\nwebhook_url = "{url}"')
+
+
 # -- accepted without meaning ----------------------------------------------------------------------
 
 

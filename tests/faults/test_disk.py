@@ -416,6 +416,7 @@ def test_under_the_marks_nothing_new_and_all_is_sealed(start: Gateways, disk_on:
             assert free(disk.at) > hard - 600_000
         assert status == A700
         assert free(disk.at) < hard + (2 << 20)
+        own.wait_for("error   packer-0 append_failed why=.* association=1 sop_instance=.* study=")
     ledger.check(settled(own))  # room for sealing was left
     os.truncate(filler, filler.stat().st_size - (2 << 20) - (soft - free(disk.at)) // 4096 * 4096)
     until(lambda: free(disk.at) >= soft, "above the soft mark")

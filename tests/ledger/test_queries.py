@@ -133,7 +133,11 @@ def test_counts(storage: Storage) -> None:
         "building": 0, "outbox": 1, "held": 0, "rejected": 0, "sent": 1,
     }  # fmt: skip
     assert (counts["outbox"].bytes, counts["held"].oldest) == (3000, None)
-    assert storage.ledger.used_bytes() > 4096
+    info = storage.ledger.info()
+    assert (info.envelopes, info.instances, info.associations) == (2, 6, 1)
+    assert info.oldest == MORNING
+    assert 4096 < info.used_bytes <= info.file_bytes
+    assert info.compared_at is not None
 
 
 def test_json_without_the_patient(storage: Storage) -> None:

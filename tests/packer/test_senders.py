@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -207,7 +208,7 @@ def send_apart(own: Gateway, title: str, count: int, study: str) -> list[tuple[s
 def seals_of(own: Gateway, title: str) -> list[str]:
     """Returns the reasons of the seals of a calling AE title's envelopes."""
     lines = [one for one in own.lines if "envelope_sealed " in one and f"={title} " in one]
-    return [one.split(" why=")[1].split(" of_")[0].strip('"') for one in lines]
+    return [re.findall(r' why=("[^"]*"|\S+)', one)[0].strip('"') for one in lines]
 
 
 @pytest.mark.fault("F102")

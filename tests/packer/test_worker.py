@@ -47,6 +47,21 @@ def test_drain_waits_for_what_follows() -> None:
     assert found == [2]
 
 
+def test_drain_waits_for_the_last_wake() -> None:
+    """The descriptor that it writes to may be closed after that."""
+    gate, woken = threading.Event(), threading.Event()
+
+    def wake() -> None:
+        assert gate.wait(20)
+        woken.set()
+
+    worker = Worker(wake)
+    worker.submit(lambda: 1)
+    threading.Timer(0.05, gate.set).start()
+    worker.drain()
+    assert woken.is_set()
+
+
 def until_settled(worker: Worker, woken: threading.Semaphore) -> None:
     """Settles as a loop does, when it is woken."""
     while worker.busy:

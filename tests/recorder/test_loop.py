@@ -124,7 +124,7 @@ def test_the_last_events_are_taken_at_the_stop(storage: Storage) -> None:
     assert own.metrics.total("ledger_events_lost_total") == 0
 
 
-@pytest.mark.fault("F163")
+@pytest.mark.fault("F131")
 @pytest.mark.parametrize("fault", ["locked", "read-only", "no directory"])
 def test_a_ledger_that_cannot_be_written_waits_and_catches_up(
     storage: Storage, fault: str, capfd: pytest.CaptureFixture[str]
@@ -162,7 +162,7 @@ def test_a_ledger_that_cannot_be_written_waits_and_catches_up(
     assert lines.count("ledger_failing") == lines.count("ledger_writes_again") == 1
 
 
-@pytest.mark.fault("F164")
+@pytest.mark.fault("F132")
 @pytest.mark.parametrize("when", ["at the start", "at work"])
 def test_a_damaged_ledger_is_made_anew(
     storage: Storage, when: str, capfd: pytest.CaptureFixture[str]
@@ -199,7 +199,7 @@ def kept(storage: Storage) -> Iterator[Path]:
     return path_in(storage.root).parent.glob("*.damaged-*")
 
 
-@pytest.mark.fault("F164")
+@pytest.mark.fault("F132")
 def test_a_deleted_ledger_is_made_anew_while_the_node_runs(storage: Storage) -> None:
     made = storage.envelope()
     with running(storage) as own:
@@ -212,7 +212,7 @@ def test_a_deleted_ledger_is_made_anew_while_the_node_runs(storage: Storage) -> 
         until(lambda: storage.ledger.envelope(made), "the envelope is known again")
 
 
-@pytest.mark.fault("F163")
+@pytest.mark.fault("F131")
 def test_events_that_wait_are_bounded(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "EVENTS_MAX", 100)
     path_in(storage.root).parent.write_text("in the way")

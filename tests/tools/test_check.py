@@ -26,7 +26,6 @@ from tests.support import upstreams
 from tests.support.disks import Disk, as_root
 from tests.support.gateway import (
     COMMAND,
-    Gateways,
     Process,
     Store,
     run_command,
@@ -502,13 +501,3 @@ def test_a_step_that_hangs_ends_at_its_limit(
     found = only(run(replace(config, storage_dir=root)), "storage")
     assert (found.state, found.found) == ("fault", "no answer in 0.2 s")
     (root / "fifo").write_bytes(b"")  # ends the thread
-
-
-# -- before a start --------------------------------------------------------------------------------
-
-
-def test_a_start_warns_of_what_the_check_warns_of(start: Gateways) -> None:
-    """The gateway starts: envelopes that wait can be delivered."""
-    own = start(storage=f"soft_reserve_bytes = {1 << 60}")
-    line = own.wait_for(r"warning supervisor configuration_warning what=.*")[0]
-    assert "below soft_reserve_bytes" in line

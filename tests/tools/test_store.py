@@ -9,6 +9,7 @@ import io
 import os
 import signal
 import sys
+import uuid
 import zipfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -232,6 +233,31 @@ def test_queries(tmp_path: Path) -> None:
         assert (await client.ask("GET", "?studyInstanceUid=1&studyInstanceUid=2"))[0] == 400
         assert (await client.ask("GET", "?studyInstanceUid=1.2.3.test"))[0] == 404
         assert (await client.ask("GET", query, headers={"Accept": "text/html"}))[0] == 406
+
+    with_store(tmp_path, test)
+
+
+@pytest.mark.fault("F141")
+def test_all_of_a_study_in_one_zip(tmp_path: Path) -> None:
+    """The oldest first, whatever their ids; a study that is not here is none."""
+    stored = {str(uuid.UUID(int=number)): b"x" * number for number in (9, 5, 7)}
+    query = f"?studyInstanceUid={STUDY}&whole=1"
+
+    async def test(client: Client) -> None:
+        for one, image in stored.items():
+            assert (await client.post(envelope(one, image=image)))[0] == 201
+        status, body, headers = await client.ask("GET", query)
+        assert (status, headers["X-Envelopes"]) == (200, "3")
+        with zipfile.ZipFile(io.BytesIO(body)) as archive:
+            found = [(name, archive.read(name)) for name in archive.namelist()]
+        assert found == [
+            (f"{number}-{one}.zip", envelope(one, image=image))
+            for number, (one, image) in enumerate(stored.items(), 1)
+        ]
+        assert (await client.ask("GET", "?studyInstanceUid=1.9&whole=1"))[0] == 404
+        for wrong in ("?whole=1", f"{query}&format=json", f"?studyInstanceUid={STUDY}&whole=0"):
+            assert (await client.ask("GET", wrong))[0] == 400
+        assert (await client.ask("GET", query, headers=JSON))[0] == 406
 
     with_store(tmp_path, test)
 

@@ -47,7 +47,11 @@ from tests.support import gateway
 
 BASE = Setting(False, "sha256", 131072, "fsync", 1)
 OFF = Setting(True, "sha256", 16384, "page-cache", 2)
-PLENTY = Clock(600, time.monotonic())
+
+
+def plenty() -> Clock:
+    """Returns a clock that begins now: the tests before may have taken any time."""
+    return Clock(600, time.monotonic())
 
 
 def changed(base: Setting = BASE, **values: Any) -> Setting:
@@ -326,13 +330,13 @@ def test_the_sender_and_the_floor() -> None:
         Floor(sent.items, shares, 65_536) as floor,
     ):
         for _ in range(2):
-            parts = senders.send(floor.address, PLENTY)
+            parts = senders.send(floor.address, plenty())
             assert [len(part.latencies) for part in parts] == [6, 6]
             assert {part.limit for part in parts} == {65_536}
             assert all(part.start < part.end for part in parts)
         with pytest.raises(SenderError):
-            senders.send(sender.Address((9,), "NOBODY"), PLENTY)
-        assert len(senders.send(floor.address, PLENTY)) == 2
+            senders.send(sender.Address((9,), "NOBODY"), plenty())
+        assert len(senders.send(floor.address, plenty())) == 2
 
 
 @pytest.mark.fault("F113")
@@ -344,7 +348,7 @@ def test_more_than_520_instances_over_one_association() -> None:
         sender.Senders(sent.items, shares) as senders,
         Floor(sent.items, shares, 131_072) as floor,
     ):
-        (part,) = senders.send(floor.address, PLENTY)
+        (part,) = senders.send(floor.address, plenty())
     assert len(part.latencies) == 700
 
 
@@ -355,10 +359,10 @@ def test_a_gateway_is_measured_with_more_than_520_instances(tmp_path: Path) -> N
     shares = plan.shares([len(item.data) for item in sent.items], 1)
     one = trial.Gateway(site, BASE, tmp_path / "trial", 9, 2)
     try:
-        one.ready(PLENTY)
+        one.ready(plenty())
         with sender.Senders(sent.items, shares) as senders:
-            (part,) = senders.send(one.address, PLENTY)
-        envelopes = one.sealed(len(sent.items), PLENTY)
+            (part,) = senders.send(one.address, plenty())
+        envelopes = one.sealed(len(sent.items), plenty())
         one.check(envelopes, sent.items, every_byte=True)
     finally:
         one.kill()
@@ -372,11 +376,11 @@ def test_one_study_over_two_associations_is_sealed_in_every_round(tmp_path: Path
     sent = material.synthetic("mr", 4 * 32_768, 4, 1)
     one = trial.Gateway(site, BASE, tmp_path / "trial", 9, 3)
     try:
-        one.ready(PLENTY)
+        one.ready(plenty())
         with sender.Senders(sent.items, [range(2), range(2, 4)]) as senders:
             for _ in range(4):
-                senders.send(one.address, PLENTY)
-                one.check(one.sealed(4, PLENTY), sent.items, every_byte=False)
+                senders.send(one.address, plenty())
+                one.check(one.sealed(4, plenty()), sent.items, every_byte=False)
                 one.clear()
     finally:
         one.kill()
@@ -393,7 +397,7 @@ def test_the_time_ends_every_wait(tmp_path: Path) -> None:
     try:
         with pytest.raises(OutOfTime, match="still starting"):
             one.ready(over)
-        one.ready(PLENTY)
+        one.ready(plenty())
         with pytest.raises(OutOfTime, match="still being sealed"):
             one.sealed(1, over)
         with (
@@ -401,7 +405,7 @@ def test_the_time_ends_every_wait(tmp_path: Path) -> None:
             pytest.raises(OutOfTime, match="still being sent"),
         ):
             senders.send(one.address, over)
-        assert PLENTY.wait(lambda: None, 0.01, 0.001, "nothing") is None
+        assert plenty().wait(lambda: None, 0.01, 0.001, "nothing") is None
     finally:
         one.kill()
         one.wait()

@@ -1,0 +1,32 @@
+"""`fastjmix ledger rebuild`: the ledger from the files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from fastjmix.cli.options import ERRORS_INCLUDED, config_option, json_option
+from fastjmix.cli.output import print_result
+
+
+@click.command("rebuild")
+@config_option()
+@json_option(ERRORS_INCLUDED)
+def command(config: Path, as_json: bool) -> None:
+    """Make the ledger from the envelopes on the disk, while no node runs.
+
+    What the ledger knows of envelopes that are gone from the disk stays, unless its file is
+    damaged: then that is moved away. A running node does all this by itself, when its ledger is
+    missing or damaged; the command ends with exit code 1 then.
+    """
+    from fastjmix.config import load
+    from fastjmix.ledger.rebuild import rebuild
+
+    loaded = load(config)
+    done = rebuild(loaded.storage_dir, patient_data=loaded.ledger.patient_data)
+    damaged = str(done.damaged) if done.damaged is not None else None
+    line = f"{done.envelopes} envelopes read from {loaded.storage_dir}"
+    if damaged is not None:
+        line += f"; the damaged ledger is {damaged}"
+    print_result({"envelopes": done.envelopes, "damaged": damaged}, line, as_json)

@@ -21,6 +21,7 @@ from fastjmix import _core
 from fastjmix.dicom import dimse
 from fastjmix.dicom.association import Accepted, Acceptor, Policy
 from fastjmix.dicom.dataset import describe
+from fastjmix.ipc.metrics import MetricsPage
 from fastjmix.receiver.measures import BETWEEN, DISK, INSIDE, Measures
 from tests.support import wire
 
@@ -128,6 +129,13 @@ def bench_measures(benchmark: Any) -> None:
 
     benchmark.group = "measures of an instance"
     benchmark(instance)
+
+
+def bench_observe(benchmark: Any) -> None:
+    """A time that goes into a histogram of the shared page (ipc/metrics.py): one an instance."""
+    observe = MetricsPage(2).row(1).histogram("response_seconds").observe
+    benchmark.group = "measures of an instance"
+    benchmark(observe, 0.0031)
 
 
 def bench_measures_floor(benchmark: Any) -> None:

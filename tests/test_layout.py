@@ -24,7 +24,7 @@ LAYERS = (
     ("tools",),
     ("supervisor",),
     ("receiver", "packer", "uploader", "api", "recorder"),
-    ("httpd", "ledger"),
+    ("httpd", "ledger", "control"),
     ("ipc", "spool"),
     ("config",),
     ("dicom", "jmix"),
@@ -148,7 +148,7 @@ def test_dicom_and_jmix_open_no_file_and_no_socket(path: Path) -> None:
 
 def test_each_tool_has_its_place() -> None:
     # stderr may be systemd's socket, which a log must not wait for
-    sockets = {"receiver", "supervisor", "ipc", "api", "httpd", "uploader", "log"}
+    sockets = {"receiver", "supervisor", "ipc", "api", "httpd", "uploader", "log", "control"}
     tools = {"tools.check", "tools.send", "tools.store", "tools.demo", "tools.tune"}
     assert using("socket") <= sockets | tools
     assert using("aiohttp") <= {"uploader", "api", "httpd", "tools.store", "tools.check"}

@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 
 from fastjmix._version import __version__
 from fastjmix.api.shared import Shared
-from fastjmix.ipc import metrics
+from fastjmix.ipc import metric_families
 
 
 class StatsCollector(Collector):
@@ -23,9 +23,9 @@ class StatsCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yields every counter and gauge of ipc/metrics.py, the state of the disk, the version."""
         totals = self._shared.channels.metrics.totals()
-        for name, meaning in metrics.COUNTERS.items():
+        for name, meaning in metric_families.COUNTERS.items():
             yield CounterMetricFamily(f"fastjmix_{name}", meaning, totals[name])
-        for name, meaning in metrics.GAUGES.items():
+        for name, meaning in metric_families.GAUGES.items():
             yield GaugeMetricFamily(f"fastjmix_{name}", meaning, totals[name])
         with contextlib.suppress(OSError):
             found = os.statvfs(self._shared.spool.root)

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from fastjmix.jmix.ids import is_id
-from fastjmix.spool import Spool, names
+from fastjmix.spool import Spool
+from fastjmix.spool.entries import archive_id, draft_id
 from fastjmix.spool.standing import SEARCHED, Directory
 
 SETTLE_NS: Final = 50_000_000
@@ -67,25 +67,12 @@ class _Listing:
         return Changes(self.ids - before, before - self.ids)
 
 
-def _archive_id(entry: os.DirEntry[str]) -> str | None:
-    """Returns the id of an archive; None for another name."""
-    found = names.sealed(entry.name)
-    if found is None or found[1] != "zip" or not entry.is_file(follow_symlinks=False):
-        return None
-    return found[0]
-
-
-def _draft_id(entry: os.DirEntry[str]) -> str | None:
-    """Returns the id of a draft; None for another name."""
-    return entry.name if is_id(entry.name) and entry.is_dir(follow_symlinks=False) else None
-
-
 class Listings:
     """The ids in building/, outbox/, sent/ and rejected/."""
 
     def __init__(self, spool: Spool) -> None:
         self._each = {
-            name: _Listing(spool.root / name, _draft_id if name == "building" else _archive_id)
+            name: _Listing(spool.root / name, draft_id if name == "building" else archive_id)
             for name in dict.fromkeys(SEARCHED)
         }
         self._left: frozenset[str] = frozenset()
@@ -117,6 +104,13 @@ class Listings:
             if envelope_id in self._each[name].ids:
                 return name
         return "rejected" if envelope_id in self._left else "building"
+
+    def ids_in(self, places: Collection[Directory]) -> frozenset[str]:
+        """Returns the ids whose place is one of these."""
+        seen = frozenset().union(*(self._each[name].ids for name in places))
+        if "rejected" in places:
+            seen |= self._left
+        return frozenset(one for one in seen if self.place_of(one) in places)
 
     @property
     def drafts(self) -> frozenset[str]:

@@ -19,6 +19,9 @@ from typing import TYPE_CHECKING
 import uvloop
 
 from fastjmix import log
+from fastjmix.api.admin.callers import RemoteCallers
+from fastjmix.api.admin.local import LocalListener
+from fastjmix.api.admin.routes import Node, node_routes
 from fastjmix.api.alerts.delivery import Alerts
 from fastjmix.api.routes import OPEN_PATHS, routes
 from fastjmix.api.shared import ORIGIN, Shared
@@ -53,19 +56,27 @@ async def _serve(
     shared = Shared(config, spool, channels)
     _connect_stop(channels, shared.stopping)
     runners: list[Runner] = []
-    beside = [asyncio.create_task(_warm(shared.study_index))]
+    node = Node(config, shared)
+    grace_secs = config.runtime.grace_secs
+    local = LocalListener(config.storage_dir, node, grace_secs)
+    beside = [
+        asyncio.create_task(work)
+        for work in (_warm(shared.study_index), node.rates.run(), local.watch())
+    ]
     if config.alerts.webhook_url:
         alerts = Alerts(config.alerts, config.name, spool.root, shared.state, shared.warnings)
         beside.append(asyncio.create_task(alerts.run()))
     try:
+        await local.start()
         for settings, listening in zip(config.http, sockets, strict=True):
-            runners.append(await _listen(settings, shared, listening, config.runtime.grace_secs))
+            runners.append(await _listen(settings, shared, node, listening, grace_secs))
         await shared.stopping.wait()
         log.get().info("http_draining")
     finally:
         for task in beside:
             task.cancel()
-        await asyncio.gather(*(runner.cleanup() for runner in runners))
+        await asyncio.gather(local.close(), *(runner.cleanup() for runner in runners))
+        node.uploader.close()
         shared.outcomes.close()  # last: requests in flight may be waiting for one
 
 
@@ -92,12 +103,17 @@ async def _warm(index: StudyIndex) -> None:
 
 
 async def _listen(
-    settings: HttpListener, shared: Shared, listening: socket.socket, grace_secs: float
+    settings: HttpListener,
+    shared: Shared,
+    node: Node,
+    listening: socket.socket,
+    grace_secs: float,
 ) -> Runner:
     """Starts one listener. Raises ConfigError."""
     tls = _tls(settings)
+    callers = RemoteCallers(identified=settings.credentials is not None)
     runner = make_runner(
-        routes(settings, shared, _decryption_key(settings)),
+        [*routes(settings, shared, _decryption_key(settings)), *node_routes(node, callers)],
         _access(settings),
         open_paths=OPEN_PATHS,
         shutdown_secs=grace_secs,

@@ -18,13 +18,13 @@ from aiohttp import web
 
 from fastjmix.api.lookup import STATE, Found, find
 from fastjmix.api.shared import Shared
-from fastjmix.api.study_index import Entry
 from fastjmix.httpd.envelopes import archive_of, manifest_of
 from fastjmix.httpd.parts import Part, require_few, send_parts
 from fastjmix.httpd.responses import JSON, HttpError, json_response
 from fastjmix.httpd.sending import NO_HEADERS, send_archive
 from fastjmix.httpd.study_query import STUDY, list_headers, study_of, wanted_type, whole_wanted
 from fastjmix.spool import Spool
+from fastjmix.spool.entries import Entry
 from fastjmix.spool.standing import Standing, standing
 
 BUILDING_SECS: Final = 5

@@ -16,55 +16,22 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from typing import Final, NamedTuple
+from collections.abc import Collection
+from typing import Final
 
 from fastjmix import log
 from fastjmix.api.listings import Listings
 from fastjmix.errors import DamagedTicket, reason
-from fastjmix.spool import Recipe, Spool, Ticket
-from fastjmix.spool.standing import SEARCHED, Directory, moment
+from fastjmix.spool import Spool
+from fastjmix.spool.entries import Entry, find_entry
+from fastjmix.spool.standing import Directory
 
 UNREADABLE_SECS: Final = 60.0
 """Seconds for which an unreadable ticket is not tried again: a person has to correct it."""
 
 
-class Entry(NamedTuple):
-    """One envelope, in the directory `place`.
-
-    `at` is when it was sealed, or when its draft was begun, in Unix seconds. A draft has no
-    `instances` that can be told without reading it. `replaces` is the id of the draft of which it
-    is a copy: while that is there, this one does not count.
-    """
-
-    id: str
-    studies: tuple[str, ...]
-    instances: int | None
-    size_bytes: int
-    at: float
-    place: Directory
-    replaces: str | None = None
-
-    @property
-    def sealed(self) -> bool:
-        """True when it has a ticket."""
-        return self.instances is not None
-
-    @classmethod
-    def of_draft(cls, envelope_id: str, recipe: Recipe) -> Entry:
-        """Returns the entry of a draft."""
-        studies = (recipe.study,) if recipe.study else ()
-        begun = moment(recipe.created) or 0.0
-        return cls(envelope_id, studies, None, 0, begun, "building", recipe.replaces)
-
-    @classmethod
-    def of_ticket(cls, ticket: Ticket, place: Directory) -> Entry:
-        """Returns the entry of a sealed envelope."""
-        held = (ticket.studies, ticket.instances, ticket.size_bytes, ticket.sealed_at)
-        return cls(ticket.id, *held, place)
-
-
 class StudyIndex:
-    """The envelopes of each study. `of_study` brings the index up to date first."""
+    """The envelopes of each study. Each look brings the index up to date first."""
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
@@ -85,6 +52,21 @@ class StudyIndex:
             found = [self._entry(envelope_id) for envelope_id in self._by_study.get(study, ())]
             counted = [entry for entry in found if entry.replaces not in self._listings.drafts]
         return sorted(counted, key=lambda one: (not one.sealed, one.at, one.id), reverse=True)
+
+    async def in_places(self, places: Collection[Directory]) -> list[Entry]:
+        """Returns the envelopes in these directories, in no order, one whose ticket cannot be read
+        too. Raises OSError."""
+        async with self._lock:
+            await asyncio.to_thread(self._refresh)
+            ids = self._listings.ids_in(places)
+            found = [self._entry(one) for one in ids if one in self._entries]
+            bare = [
+                Entry.unreadable(one, self._listings.place_of(one))
+                for one in self._unreadable
+                if one in ids
+            ]
+        counted = [entry for entry in found if entry.replaces not in self._listings.drafts]
+        return counted + bare
 
     async def warm(self) -> None:
         """Reads the tickets before the first query. Raises OSError."""
@@ -124,7 +106,8 @@ class StudyIndex:
     def _add(self, envelope_id: str) -> str | None:
         """Adds an envelope to the index. Returns the problem when its ticket cannot be read."""
         try:
-            entry = self._read(envelope_id)
+            place = self._listings.place_of(envelope_id)
+            entry = find_entry(self._spool, envelope_id, place)
         except (OSError, DamagedTicket) as problem:
             return reason(problem)
         if entry is None:  # it left since the listing, or its ticket is missing
@@ -134,28 +117,6 @@ class StudyIndex:
             self._drafts.add(envelope_id)
         for study in entry.studies:
             self._by_study[study].add(envelope_id)
-        return None
-
-    def _read(self, envelope_id: str) -> Entry | None:
-        """Returns the entry of an envelope; None when it has left. Raises OSError, DamagedTicket.
-
-        Begins where it was listed, and follows it from there.
-        """
-        problem: OSError | DamagedTicket | None = None
-        for place in (self._listings.place_of(envelope_id), *SEARCHED):
-            try:
-                if place == "building":
-                    recipe = Recipe.read(self._spool.building / envelope_id)
-                    if recipe is not None:
-                        return Entry.of_draft(envelope_id, recipe)
-                else:
-                    return Entry.of_ticket(self._spool.ticket(place, envelope_id), place)
-            except FileNotFoundError:
-                continue
-            except (OSError, DamagedTicket) as found:
-                problem = found
-        if problem is not None:
-            raise problem
         return None
 
     def _forget(self, envelope_id: str) -> None:

@@ -5,7 +5,7 @@
     reading.py      files → raw tables: TOML, ${VAR}, several files as one configuration
     bounds.py       limits of a file's size and nesting, checked before it is parsed
     secrets.py      which values no text may show, and their removal
-    checking.py     raw tables → models; pydantic's errors → faults
+    table_checks.py raw tables → models; pydantic's errors → faults
     declare.py      how a table and its keys are declared
     strings.py      strings with rules of their own: AE titles, hosts, URLs
     in_words.py     the values that a key allows, in words

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from fastjmix.config.binding import Address, addresses
-from fastjmix.config.checking import Entry
 from fastjmix.config.pipelines import Pipeline
 from fastjmix.config.references import References
+from fastjmix.config.table_checks import Entry
 
 
 class Addresses:

@@ -10,8 +10,8 @@ import ipaddress
 from dataclasses import dataclass
 from typing import Final
 
-from fastjmix.config.checking import Entry
 from fastjmix.config.references import References
+from fastjmix.config.table_checks import Entry
 from fastjmix.config.tables_net import Bind, Listening, Network, Peer
 from fastjmix.config.tables_pipeline import DicomEndpoint, JmixEndpoint
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 import dataclasses
 
 from fastjmix.config import tree
-from fastjmix.config.checking import Entry
 from fastjmix.config.pipelines import Pipeline
 from fastjmix.config.published import Parties
 from fastjmix.config.references import References
+from fastjmix.config.table_checks import Entry
 from fastjmix.config.tables_pipeline import BuilderMiddleware, BuilderOptions
 
 

@@ -10,10 +10,10 @@ import dataclasses
 
 from fastjmix.config import tree
 from fastjmix.config.builders import Rules, builder
-from fastjmix.config.checking import Entry
 from fastjmix.config.faults import dotted, shown
 from fastjmix.config.references import References
 from fastjmix.config.strings import AE_TITLE_ALLOWED, ae_title
+from fastjmix.config.table_checks import Entry
 from fastjmix.config.tables_pipeline import OVERRIDES, AetEntry, DicomOptions
 
 

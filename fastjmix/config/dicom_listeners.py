@@ -15,9 +15,9 @@ from fastjmix.config.addresses import Addresses
 from fastjmix.config.binding import DICOM_DEFAULT, Address, bind_table
 from fastjmix.config.builders import Builders
 from fastjmix.config.calling import calling_aes
-from fastjmix.config.checking import Entry
 from fastjmix.config.pipelines import Pipeline
 from fastjmix.config.references import References
+from fastjmix.config.table_checks import Entry
 from fastjmix.config.tables_net import Network
 from fastjmix.config.tables_pipeline import DicomEndpoint
 

@@ -13,11 +13,11 @@ from typing import Final
 from fastjmix.config import tree
 from fastjmix.config.addresses import Addresses
 from fastjmix.config.binding import HTTP_DEFAULT, Address, bind_table, is_loopback, peer
-from fastjmix.config.checking import Entry
 from fastjmix.config.faults import shown
 from fastjmix.config.pipelines import Pipeline
 from fastjmix.config.published import recipient_key
 from fastjmix.config.references import References
+from fastjmix.config.table_checks import Entry
 from fastjmix.config.tables_net import Network
 from fastjmix.config.tables_pipeline import JmixEndpoint
 from fastjmix.config.upstreams import credentials

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fastjmix.config import tables
-from fastjmix.config.checking import Tables
 from fastjmix.config.declare import Table, is_named, table_of
 from fastjmix.config.faults import dotted
+from fastjmix.config.table_checks import Tables
 
 
 def ignored(found: Tables) -> list[str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 from fastjmix.config import tree
-from fastjmix.config.checking import Entry
 from fastjmix.config.references import References
+from fastjmix.config.table_checks import Entry
 from fastjmix.config.tables_net import Network
 from fastjmix.config.tables_pipeline import Pipeline as PipelineTable
 from fastjmix.config.upstreams import upstream

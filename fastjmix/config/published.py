@@ -20,9 +20,9 @@ from typing import Any, Final, NamedTuple
 
 from fastjmix import errors
 from fastjmix.config import key_files, tables_jmix, tree
-from fastjmix.config.checking import Entry
 from fastjmix.config.declare import Table
 from fastjmix.config.references import References
+from fastjmix.config.table_checks import Entry
 from fastjmix.jmix.write import parties
 
 PROFILE: Final = "jmix-1.0"

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from fastjmix.config.checking import Entry, Tables
 from fastjmix.config.faults import Findings, dotted, nearest, shown
 from fastjmix.config.in_words import listed
+from fastjmix.config.table_checks import Entry, Tables
 
 # Tables of these have no effect unless something refers to them.
 _REFERRED_TO: Final = (

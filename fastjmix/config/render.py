@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from fastjmix.config import tables
-from fastjmix.config.checking import Entry, Tables
 from fastjmix.config.declare import Table, option
 from fastjmix.config.faults import dotted, quoted
 from fastjmix.config.reading import Sources
 from fastjmix.config.strings import UNLIMITED
+from fastjmix.config.table_checks import Entry, Tables
 from fastjmix.config.tables_net import ForeignAuthentication
 from fastjmix.config.tables_pipeline import Chain
 from fastjmix.config.tree import Config, DicomListener, HttpListener

@@ -13,7 +13,6 @@ from pathlib import Path
 from fastjmix.config import node, tree
 from fastjmix.config.addresses import Addresses
 from fastjmix.config.builders import Builders
-from fastjmix.config.checking import Tables, check
 from fastjmix.config.dicom_listeners import DicomListeners
 from fastjmix.config.faults import ConfigError, Findings
 from fastjmix.config.http_listeners import HttpListeners
@@ -22,6 +21,7 @@ from fastjmix.config.pipelines import check_networks, pipelines
 from fastjmix.config.reading import Sources, read
 from fastjmix.config.references import References
 from fastjmix.config.render import render
+from fastjmix.config.table_checks import Tables, check
 
 
 def load(path: Path, environment: Mapping[str, str]) -> tree.Config:

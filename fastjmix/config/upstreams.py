@@ -12,9 +12,9 @@ from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
 from fastjmix.config.binding import is_loopback
-from fastjmix.config.checking import Entry
 from fastjmix.config.faults import shown
 from fastjmix.config.references import References
+from fastjmix.config.table_checks import Entry
 from fastjmix.config.tables_net import Authentication, AuthenticationOptions, Target
 from fastjmix.config.tables_pipeline import Backend
 from fastjmix.config.tree import Credentials, Method, Secret, Upstream

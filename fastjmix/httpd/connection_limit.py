@@ -111,7 +111,9 @@ class LimitedSite(web.BaseSite):
 
     @property
     def name(self) -> str:
-        """Returns its URL."""
+        """Returns its URL, of a socket in the file system its path."""
+        if self._listening.family == socket.AF_UNIX:
+            return f"unix:{self._listening.getsockname()}"
         host, port = self._listening.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         return f"{'https' if self._tls else 'http'}://{shown}:{port}"

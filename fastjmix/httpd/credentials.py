@@ -10,10 +10,18 @@ import hmac
 import ipaddress
 import re
 from collections.abc import Collection
+from typing import Protocol
 
 from aiohttp import web
 
 from fastjmix.httpd.responses import HttpError
+
+
+class Access(Protocol):
+    """The access rule of a server."""
+
+    def check(self, request: web.Request) -> None:
+        """Raises HttpError for a request that may not be answered."""
 
 
 class AccessCheck:

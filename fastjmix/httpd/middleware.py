@@ -134,7 +134,7 @@ class AccessLog(AbstractAccessLogger):
         lines = log.get()
         lines.info(
             "http_request",
-            peer=request.remote,
+            peer=request.remote or None,  # None: the local socket
             method=request.method,
             path=request.rel_url.path[: limits.SHOWN_PATH],
             status=response.status,

@@ -17,7 +17,7 @@ from aiohttp import web
 
 from fastjmix.httpd import limits
 from fastjmix.httpd.connection_limit import ConnectionLimit, LimitedSite
-from fastjmix.httpd.credentials import AccessCheck
+from fastjmix.httpd.credentials import Access
 from fastjmix.httpd.middleware import (
     CONNECTION_LIMIT,
     AccessLog,
@@ -48,7 +48,7 @@ class Runner(web.AppRunner):
 
 def make_runner(
     routes: Sequence[web.RouteDef],
-    access: AccessCheck,
+    access: Access,
     *,
     open_paths: Collection[str] = (),
     shutdown_secs: float,
@@ -76,7 +76,7 @@ def make_runner(
 
 
 def _application(
-    routes: Sequence[web.RouteDef], access: AccessCheck, open_paths: Collection[str]
+    routes: Sequence[web.RouteDef], access: Access, open_paths: Collection[str]
 ) -> web.Application:
     @web.middleware
     async def check_access(request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -1,64 +1,58 @@
-"""Counters and gauges of all processes: one shared page, one row for each process.
+"""Counters, gauges and histograms of all processes: one shared page, one row for each process.
 
 Guaranteed: adding needs no lock, because a row has one writer (the process that holds it, and its
 successor after a restart); readers sum the rows. Values have 64 bits and start at zero with the
-supervisor.
+supervisor. A row begins on a cache line of its own. To observe a time takes less than 0.3 µs
+(`bench_observe` in bench/bench_dicom.py).
 """
 
 from __future__ import annotations
 
 import mmap
-from collections.abc import Mapping
-from typing import Final
+from bisect import bisect_left
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Final, NamedTuple
 
-COUNTERS: Final[Mapping[str, str]] = {
-    "associations_accepted_total": "Associations accepted.",
-    "connections_turned_away_total": "Connections closed because max_half_open were reached.",
-    "associations_rejected_total": "Associations rejected (A-ASSOCIATE-RJ).",
-    "associations_rejected_full_total": "Of those: every place for an association was taken.",
-    "associations_displaced_total": "Associations ended, storing nothing, for peers that waited.",
-    "associations_aborted_total": "Associations that ended with A-ABORT or a lost connection.",
-    "echoes_total": "C-ECHO requests answered.",
-    "instances_received_total": "Instances answered with status 0000.",
-    "instances_refused_total": "Instances answered with a failure status.",
-    "instances_duplicate_total": "Instances that an open envelope already held, byte for byte.",
-    "instances_conflicting_total": "Same SOP Instance UID, other bytes: both kept.",
-    "instances_of_another_patient_total": "Instances whose patient is not their study's.",
-    "returns_total": "Associations that came back for a study which their calling AE had left.",
-    "instance_bytes_total": "Data set bytes of the instances answered with status 0000.",
-    "envelopes_sealed_total": "Envelopes sealed and put in outbox/.",
-    "envelopes_recovered_total": "Envelopes sealed from what a crash left.",
-    "members_damaged_total": "Acknowledged instances that could not be read back: see rejected/.",
-    "storage_failures_total": "Writes or syncs that failed for another reason than a full disk.",
-    "envelopes_uploaded_total": "Envelopes delivered to the upstream.",
-    "envelopes_rejected_total": "Envelopes moved to rejected/.",
-    "uploads_failed_total": "Attempts to upload that will be repeated.",
-    "upload_bytes_total": "Bytes of envelopes delivered.",
-    "children_restarted_total": "Processes restarted after they died.",
-    "ledger_events_lost_total": "Events that the ledger will know from the files only, or never.",
-    "storage_bytes_total": "Bytes of instances and posted envelopes written to the storage.",
-    "storage_files_total": "Files and directories made there for them.",
-}
-"""Names and meanings of the values that only grow."""
-
-GAUGES: Final[Mapping[str, str]] = {
-    "associations_open": "Associations open now.",
-    "envelopes_building": "Envelopes being packed now.",
-    "bytes_to_encrypt": "Bytes that will stand there a second time while they are encrypted.",
-    "bytes_reserved": "Bytes that joining, encrypting and sealing what is open will take.",
-    "inodes_reserved": "Inodes that sealing and delivering what is open will take.",
-    "outbox_envelopes": "Envelopes waiting for the upstream.",
-    "receivers_down": "Receiver processes that died and are not back yet.",
-    "packers_down": "Packer processes that died and are not back yet.",
-    "intake_stopped": "Packers whose storage failed twice: no associations are accepted.",
-    "upstreams_held": "Upstreams on hold after 401, 403 or a redirect.",
-}
-"""Names and meanings of the values that rise and fall; the API shows their sums."""
+from fastjmix.ipc.metric_families import COUNTERS, GAUGES, HISTOGRAMS, LABELLED, OTHER
 
 _INDEX: Final = {name: index for index, name in enumerate([*COUNTERS, *GAUGES])}
-_ROW: Final = 64
+
+_LABELS: Final = {
+    label: index
+    for index, label in enumerate(
+        ((name, value) for name, one in LABELLED.items() for value in (*one.values, OTHER)),
+        start=len(_INDEX),
+    )
+}
+
+_SIZES: Final = {name: len(one.bounds) + 2 for name, one in HISTOGRAMS.items()}
+"""Cells of a histogram: one for each bound, one for what is above, and the sum in seconds, which is
+a double."""
+
+_FIRST: Final = dict(
+    zip(_SIZES, accumulate(_SIZES.values(), initial=len(_INDEX) + len(_LABELS)), strict=False)
+)
+"""The first cell of each histogram."""
+
+_LINE: Final = 8
+"""Cells of a cache line."""
+
+_USED: Final = len(_INDEX) + len(_LABELS) + sum(_SIZES.values())
+_ROW: Final = -(-_USED // _LINE) * _LINE
 _CELL_MAX: Final = 2**64 - 1
-assert len(_INDEX) <= _ROW
+
+
+class Observed(NamedTuple):
+    """A histogram summed over the processes.
+
+    `counts` are those of each bucket, the last one for times above all bounds; `secs` is the
+    sum of all times.
+    """
+
+    bounds: Sequence[float]
+    counts: Sequence[int]
+    secs: float
 
 
 class MetricsPage:
@@ -84,6 +78,50 @@ class MetricsPage:
         """Returns every counter and gauge, summed over the processes."""
         return {name: self.total(name) for name in _INDEX}
 
+    def labelled(self, name: str) -> dict[str, int]:
+        """Returns a counter of LABELLED by the values of its label, summed over the processes."""
+        values = (*LABELLED[name].values, OTHER)
+        return {value: sum(self._cells[_LABELS[name, value] :: _ROW]) for value in values}
+
+    def observed(self, name: str) -> Observed:
+        """Returns a histogram, summed over the processes."""
+        first, size = _FIRST[name], _SIZES[name]
+        counts = [sum(self._cells[cell::_ROW]) for cell in range(first, first + size - 1)]
+        secs = sum(_floats(self._cells)[first + size - 1 :: _ROW])
+        return Observed(HISTOGRAMS[name].bounds, counts, secs)
+
+
+class Histogram:
+    """One histogram of one process.
+
+    The counts and the sum are kept here, too: to write a cell takes a third of the time of reading
+    and writing it.
+    """
+
+    __slots__ = ("_bounds", "_cells", "_counts", "_secs", "_sum")
+
+    def __init__(self, bounds: Sequence[float], cells: memoryview) -> None:
+        """`cells` are one for each bound, one for what is above, and the sum. A predecessor's
+        counts go on."""
+        self._bounds = bounds
+        self._cells = cells
+        self._sum = _floats(cells[-1:])
+        self._counts = list(cells[:-1])
+        self._secs = self._sum[0]
+
+    def observe(self, secs: float) -> None:
+        """Counts a time. It is not below 0."""
+        bucket = bisect_left(self._bounds, secs)
+        self._counts[bucket] = count = self._counts[bucket] + 1
+        self._cells[bucket] = count
+        self._secs = total = self._secs + secs
+        self._sum[0] = total
+
+
+def _floats(cells: memoryview) -> memoryview[float]:
+    """Returns cells as the doubles that are in them."""
+    return cells.cast("B").cast("d")
+
 
 class Metrics:
     """One process's row."""
@@ -100,6 +138,17 @@ class Metrics:
         value = self._cells[_INDEX[name]] + amount
         self._cells[_INDEX[name]] = value if 0 <= value <= _CELL_MAX else 0
 
+    def count(self, name: str, value: str) -> None:
+        """Adds one to a counter of LABELLED, under this value of its label; under OTHER where it is
+        none of them. Raises KeyError for a name that is not in LABELLED."""
+        cell = _LABELS.get((name, value))
+        self._cells[_LABELS[name, OTHER] if cell is None else cell] += 1
+
+    def histogram(self, name: str) -> Histogram:
+        """Returns a histogram of this process. Raises KeyError for a name not in HISTOGRAMS."""
+        first = _FIRST[name]
+        return Histogram(HISTOGRAMS[name].bounds, self._cells[first : first + _SIZES[name]])
+
     def set(self, name: str, value: int) -> None:
         """Sets a gauge of this process."""
         self._cells[_INDEX[name]] = value
@@ -111,3 +160,11 @@ class Metrics:
     def totals(self) -> dict[str, int]:
         """Returns every counter and gauge, summed over the processes."""
         return self._page.totals()
+
+    def labelled(self, name: str) -> dict[str, int]:
+        """Returns a counter of LABELLED by the values of its label, summed over the processes."""
+        return self._page.labelled(name)
+
+    def observed(self, name: str) -> Observed:
+        """Returns a histogram, summed over the processes."""
+        return self._page.observed(name)

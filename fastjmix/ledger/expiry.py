@@ -21,8 +21,11 @@ STEP_ENVELOPES: Final = 50
 
 STEP_ROWS: Final = 2000
 
-ROWS_MAX: Final = {"rejections": 100_000, "refusals": 1_000_000, "errors": 100_000}
-"""Rows of the tables that a peer or a fault can fill, and that no envelope bounds."""
+ROWS_MAX: Final = 100_000
+"""Rows of rejections, and of errors: a peer or a fault can make any number."""
+
+REFUSALS_MAX: Final = 1_000_000
+"""Rows of instances that were refused."""
 
 VACUUM_PAGES: Final = 2000
 """Pages that a step gives back to the file system: 8 MB."""
@@ -43,7 +46,8 @@ def expire(writer: Writer, limits: Limits, now: float) -> bool:
         deleted = 0
         if limits.max_age_secs is not None:
             deleted = _delete_before(connection, now - limits.max_age_secs)
-        deleted += sum(_cut(connection, table, most) for table, most in ROWS_MAX.items())
+        for table, most in _bounds():
+            deleted += _cut(connection, table, most)
         full = limits.max_bytes is not None and used_bytes(connection) > limits.max_bytes
         if not deleted and full:
             deleted = _delete_oldest(connection)
@@ -123,6 +127,10 @@ def _delete_actions(connection: sqlite3.Connection, before: float) -> int:
     connection.executemany("DELETE FROM action_envelopes WHERE action = ?", numbers)
     connection.executemany("DELETE FROM actions WHERE number = ?", numbers)
     return len(numbers)
+
+
+def _bounds() -> tuple[tuple[str, int], ...]:
+    return ("rejections", ROWS_MAX), ("errors", ROWS_MAX), ("refusals", REFUSALS_MAX)
 
 
 def _cut(connection: sqlite3.Connection, table: str, most: int) -> int:

@@ -115,7 +115,9 @@ def _ended(ticket: Ticket | None) -> tuple[float, str] | None:
     """Returns when and why an envelope left outbox/, from its receipt or refusal."""
     if ticket is None or (end := ticket.refusal or ticket.receipt) is None:
         return None
-    at, why = end.get("at"), end.get("reason") or end.get("why") or ""
+    at, why = end.get("at"), "delivered"
+    if ticket.refusal:
+        why = end.get("reason") or end.get("why") or ""
     return (float(at), str(why)) if isinstance(at, int | float) else None
 
 

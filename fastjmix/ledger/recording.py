@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import sqlite3
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -178,19 +178,8 @@ def add_attempt(connection: sqlite3.Connection, envelope: int, attempt: Attempt)
         " ORDER BY number DESC LIMIT 1"
     )
     last = connection.execute(asked, (envelope,)).fetchone()
-    same = (attempt.upstream, attempt.outcome, attempt.status, attempt.reason)
-    if last is not None and tuple(last[2:]) == same:
-        ended = attempt.began + attempt.seconds
-        if attempt.outcome not in ENDS:
-            asked = "UPDATE attempts SET last = ?, times = times + 1, seconds = ?, bytes = ?,"
-        elif abs(last[1] - ended) < RECORD_SECS:
-            asked = "UPDATE attempts SET began = ?, seconds = ?, bytes = ?,"
-        else:
-            asked = ""
-        if asked:
-            again = (attempt.began, attempt.seconds, attempt.bytes, attempt.answer)
-            connection.execute(f"{asked} answer = ? WHERE number = ?", (*again, last[0]))
-            return
+    if last is not None and _complete(connection, last, attempt):
+        return
     asked = "SELECT count(*) FROM attempts WHERE envelope = ?"
     full = connection.execute(asked, (envelope,)).fetchone()[0] >= ATTEMPTS_MAX
     if not full or attempt.outcome in ENDS:
@@ -200,3 +189,23 @@ def add_attempt(connection: sqlite3.Connection, envelope: int, attempt: Attempt)
         )
         values = [getattr(attempt, name) for name in Attempt.__slots__]
         connection.execute(asked, (envelope, *values))
+
+
+def _complete(connection: sqlite3.Connection, last: Sequence[Any], attempt: Attempt) -> bool:
+    """Adds an attempt to the row of the one before; returns False where it needs its own."""
+    number, began, *same = last
+    outcome = [attempt.upstream, attempt.outcome, attempt.status]
+    if same[:-1] != outcome:
+        return False
+    if attempt.outcome not in ENDS:
+        if same[-1] != attempt.reason:
+            return False
+        asked = "UPDATE attempts SET last = ?, times = times + 1"
+    elif abs(began - attempt.began - attempt.seconds) < RECORD_SECS:
+        asked = "UPDATE attempts SET began = ?"
+    else:
+        return False
+    values = (attempt.began, attempt.seconds, attempt.bytes, attempt.answer, attempt.reason)
+    asked += ", seconds = ?, bytes = ?, answer = ?, reason = ? WHERE number = ?"
+    connection.execute(asked, (*values, number))
+    return True

@@ -10,12 +10,14 @@ each instance as soon as the kernel has its bytes (`commit_at_once`).
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Final
 
 from fastjmix import log
 from fastjmix.errors import LimitReached, StorageError, StorageGone, storage_error
 from fastjmix.failpoints import reach
+from fastjmix.ipc.metrics import Histogram
 from fastjmix.packer.failed_envelopes import FailedEnvelopes
 from fastjmix.packer.open_envelope import OpenEnvelope
 from fastjmix.packer.statuses import Statuses
@@ -36,8 +38,14 @@ class GroupCommit:
     """The instances of one packer that are appended and have no status."""
 
     def __init__(
-        self, statuses: Statuses, health: StorageHealth, failed_envelopes: FailedEnvelopes
+        self,
+        statuses: Statuses,
+        health: StorageHealth,
+        failed_envelopes: FailedEnvelopes,
+        commits: Histogram,
     ) -> None:
+        """`commits` gets the time of each sync, failed ones among them."""
+        self._commits = commits
         self._statuses = statuses
         self._health = health
         self._failed_envelopes = failed_envelopes
@@ -63,11 +71,13 @@ class GroupCommit:
         appended, self._appended = self._appended, []
         failed: set[OpenEnvelope] = set()
         for envelope in dict.fromkeys(one.envelope for one in appended):
+            began = time.monotonic()
             try:
                 envelope.draft.commit()
             except OSError as problem:
                 failed.add(envelope)
                 self._count_failure(envelope, storage_error(problem))
+            self._commits.observe(time.monotonic() - began)
         reach("packer.synced")
         for one in appended:
             if one.envelope in failed:

@@ -91,7 +91,7 @@ def connect(
     envelopes, digests = OpenEnvelopes(metrics), Digests()
     recoveries = RecoveryQueue(spool, channels, name, sealing, health.recovery_failed)
     failed = FailedEnvelopes(envelopes, digests, recoveries, health, awaiting)
-    commit = GroupCommit(statuses, health, failed)
+    commit = GroupCommit(statuses, health, failed, metrics.histogram("commit_seconds"))
 
     senders = Senders(intake, lanes, rules, envelopes, spool, metrics)
     sealer = Sealer(name, channels, envelopes, digests, failed, sealing)

@@ -9,6 +9,7 @@ packer wait for it.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from functools import partial
 
@@ -42,6 +43,7 @@ class Sealer:
         self._failed_envelopes = failed_envelopes
         self._worker = worker
         self._encrypting: dict[str, int] = {}
+        self._seals = channels.metrics.histogram("seal_seconds")
 
     @property
     def encrypting(self) -> int:
@@ -60,6 +62,7 @@ class Sealer:
         if not envelope.members:
             draft.abandon()
             return
+        began = time.monotonic()
         try:
             self._digests.finish(envelope)
         except Exception as problem:
@@ -68,21 +71,26 @@ class Sealer:
         work = partial(seal, draft, envelope.contents, envelope.members, self._name)
         if envelope.encrypts:
             self._encrypting[draft.id] = draft.end
-            self._worker.submit(work, partial(self._encrypted, envelope, why))
+            self._worker.submit(work, partial(self._encrypted, envelope, why, began))
         else:
-            self._finish(envelope, why, work)
+            self._finish(envelope, why, began, work)
 
-    def _encrypted(self, envelope: OpenEnvelope, why: str, work: Callable[[], Ticket]) -> None:
+    def _encrypted(
+        self, envelope: OpenEnvelope, why: str, began: float, work: Callable[[], Ticket]
+    ) -> None:
         del self._encrypting[envelope.draft.id]
-        self._finish(envelope, why, work)
+        self._finish(envelope, why, began, work)
 
-    def _finish(self, envelope: OpenEnvelope, why: str, work: Callable[[], Ticket]) -> None:
+    def _finish(
+        self, envelope: OpenEnvelope, why: str, began: float, work: Callable[[], Ticket]
+    ) -> None:
         try:
             ticket = work()
         except Exception as problem:
             self._failed_envelopes.seal_failed(envelope, problem)
             return
         self._channels.metrics.add("envelopes_sealed_total")
+        self._seals.observe(time.monotonic() - began)
         log.get().info(
             "envelope_sealed",
             envelope=ticket.id,

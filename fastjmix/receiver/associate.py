@@ -9,8 +9,9 @@ whose end would free one (displacement.py); the loop may end that association, a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from fastjmix import log
 from fastjmix.config import Config
@@ -20,6 +21,7 @@ from fastjmix.dicom.foreign import foreign_protocol
 from fastjmix.dicom.uid_names import names_of
 from fastjmix.errors import ProtocolError
 from fastjmix.ipc.ingest_rules import tabulate
+from fastjmix.ipc.metric_families import OTHER
 from fastjmix.ipc.metrics import Metrics
 from fastjmix.ipc.shared_lanes import SharedLanes
 from fastjmix.receiver.connection import Association, Connection
@@ -27,6 +29,14 @@ from fastjmix.receiver.displacement import FullRejections
 from fastjmix.receiver.lane_pool import LanePool
 from fastjmix.receiver.peer_log import PeerLog
 from fastjmix.spool import FreeSpace
+
+_REASONS: Final[Mapping[tuple[int, int], str]] = {
+    (1, 2): "application_context",
+    (1, 3): "calling_ae",
+    (1, 7): "called_ae",
+    (2, 2): "protocol_version",
+}
+"""Words for the metrics, by source and reason of an A-ASSOCIATE-RJ (PS3.8 Table 9-21)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +68,13 @@ class Opening:
 @dataclass(frozen=True, slots=True)
 class NoPlace:
     """No place is free, for the reason `why`. The end of an association for which `among` returns
-    True would free one."""
+    True would free one. `reason` is a word of metric_families.py."""
 
     accepted: Accepted
     rules: int
     rest: bytes
     why: str
+    reason: str
     among: Callable[[Association], bool]
 
 
@@ -125,10 +136,11 @@ class AssociateRequests:
             connection.about.update(calling_ae=calling or None, called_ae=called or None)
             return Invalid(problem.reason, problem.message)
         if isinstance(answer, Rejected):
-            return self._reject(connection, answer, answer.pdu, answer.why)
+            reason = _REASONS.get((answer.pdu[8], answer.pdu[9]), OTHER)
+            return self._reject(connection, answer, answer.pdu, answer.why, reason)
         rules = self._rules.number(listener.index, answer.calling_ae)
         if congestion := self._congestion(draining):
-            return self._reject(connection, answer, CONGESTION, congestion)
+            return self._reject(connection, answer, CONGESTION, *congestion)
         return self.place(connection, answer, rules, rest)
 
     def place(
@@ -143,50 +155,60 @@ class AssociateRequests:
         def of_caller(other: Association) -> bool:
             return other.listener is listener.config and other.accepted.calling_ae == calling_ae
 
-        def no_place(why: str, among: Callable[[Association], bool]) -> NoPlace:
-            return NoPlace(accepted, rules, rest, why, among)
+        def no_place(why: str, reason: str, among: Callable[[Association], bool]) -> NoPlace:
+            return NoPlace(accepted, rules, rest, why, reason, among)
 
         if self._lanes.associations(listener.index) >= listener.config.max_associations:
-            return no_place("max_associations of the listener", at_listener)
+            return no_place("max_associations of the listener", "listener_full", at_listener)
         most = self._rules.rows[rules].max_associations
         if most is not None:
             of_title = self._lanes.associations(listener.index, calling_ae.encode())
             if of_title >= most:
-                return no_place("max_associations of the calling AE title", of_caller)
+                why = "max_associations of the calling AE title"
+                return no_place(why, "calling_ae_full", of_caller)
         lane = self._pool.lease()
         if lane < 0:
-            return no_place("no lane is free (max_associations, memory)", lambda _: True)
+            why = "no lane is free (max_associations, memory)"
+            return no_place(why, "no_lane", lambda _: True)
         return Opening(accepted, rules, lane, rest)
 
     def reject(self, connection: Connection, asked: NoPlace) -> Rejection:
         """Returns the rejection of a peer for which no place could be freed."""
         self._rejections.add()
-        return self._reject(connection, asked.accepted, LOCAL_LIMIT, asked.why)
+        return self._reject(connection, asked.accepted, LOCAL_LIMIT, asked.why, asked.reason)
 
-    def _congestion(self, draining: bool) -> str:
-        """Returns the reason why nobody is accepted now; "" when there is none."""
+    def _congestion(self, draining: bool) -> tuple[str, str] | None:
+        """Returns why nobody is accepted now, in words and as the metrics' word; None when somebody
+        is."""
         if draining:
-            return "shutting down"
+            return "shutting down", "shutting_down"
         if scarce := self._storage():
             return scarce
         if self._metrics.total("intake_stopped"):
-            return "the storage failed repeatedly"
-        return ""
+            return "the storage failed repeatedly", "storage_failed"
+        return None
 
-    def _storage(self) -> str:
-        """Returns in words what the storage directory lacks; "" when it has enough."""
+    def _storage(self) -> tuple[str, str] | None:
+        """Returns the same of what the storage directory lacks; None when it has enough."""
         try:
             if not self._room.low():
-                return ""
+                return None
         except OSError as problem:
-            return f"the storage directory cannot be used: {problem.strerror}"
-        left = "little space is" if self._room.lacking == "space" else "few inodes are"
-        return f"{left} left in the storage directory"
+            return f"the storage directory cannot be used: {problem.strerror}", "disk_unusable"
+        if self._room.lacking == "space":
+            return "little space is left in the storage directory", "disk_space"
+        return "few inodes are left in the storage directory", "disk_inodes"
 
     def _reject(
-        self, connection: Connection, asked: Accepted | Rejected, pdu: bytes, why: str
+        self,
+        connection: Connection,
+        asked: Accepted | Rejected,
+        pdu: bytes,
+        why: str,
+        reason: str,
     ) -> Rejection:
         self._metrics.add("associations_rejected_total")
+        self._metrics.count("rejections_total", reason)
         self._peer_log.warning(
             "association_rejected",
             calling_ae=asked.calling_ae,

@@ -45,6 +45,7 @@ class DataTransfer:
         self._messages = messages
         self._poller = poller
         self._metrics = metrics
+        self._responses = metrics.histogram("response_seconds")
         self._busy: Connection | None = None
 
     def begin(self, connection: Connection, association: Association, rest: bytes) -> None:
@@ -98,7 +99,7 @@ class DataTransfer:
         assert association is not None
         del self._upper_layer.awaiting_status[connection]
         now = time.monotonic()
-        association.measures.wake(now)
+        self._responses.observe(association.measures.wake(now))
         self._await_peer(connection, now)
         if not self._upper_layer.send(connection, self._messages.granted(association)):
             return

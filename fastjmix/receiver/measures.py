@@ -98,8 +98,9 @@ class Measures:
             self._cause = cause
             self._since = now
 
-    def wake(self, now: float) -> None:
-        """Notes that the wait is over: the receiver looks at this association."""
+    def wake(self, now: float) -> float:
+        """Notes that the wait is over: the receiver looks at this association. Returns the seconds
+        that it lasted."""
         waited = now - self._since
         if waited > 0:
             cause = self._cause
@@ -108,6 +109,7 @@ class Measures:
                 self.responses.add(waited)
         self._cause = WORK
         self._since = now
+        return waited
 
     def count_stored(self, size: int) -> None:
         """Counts an instance that was answered with 0000, and the bytes of its data set."""

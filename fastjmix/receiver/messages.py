@@ -284,6 +284,7 @@ class Messages:
             of["study"] = self._log.study(study.decode("latin-1"))
             association.measures.count_refused(status)
             self._metrics.add("instances_refused_total")
+            self._metrics.count("refusals_total", f"{status:04X}")
             self._log.warning("instance_refused", **of)
         else:
             name = dimse.OPERATIONS.get(request.field, "unknown")

@@ -1,15 +1,18 @@
-"""Counts events by labels that an installation has few of, for /metrics.
+"""Counts events by labels that a site or its peers choose, for /metrics.
 
 Guaranteed: each family has LABELS_MAX combinations at most; the others are counted as OTHER. So a
-peer that invents names costs no memory, and the row on the board keeps its size. The counts begin
-with the process.
+peer that invents names costs no memory, and the row on the board keeps its size. A peer that is
+rejected takes no combination from those that are accepted. The counts begin with the process, which
+to Prometheus is a reset of a counter.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Final
 
+from fastjmix.ipc.metric_families import OTHER
 from fastjmix.ledger.kinds import Event, counts, text
 
 LABELS_MAX: Final = 150
@@ -17,30 +20,43 @@ LABELS_MAX: Final = 150
 
 LABEL_CHARS_MAX: Final = 48
 
-OTHER: Final = "other"
+_RESULTS: Final[Mapping[str, str]] = {
+    "released": "released",
+    "aborted by the peer": "aborted_by_peer",
+    "aborted": "aborted",
+    "lost": "lost",
+}
+"""Words for the ways in which an association ends, by the log's text up to a colon."""
+
+REJECTED: Final = "rejected"
 
 
 class Counters:
-    """Associations, instances, rejections and attempts, by their labels."""
+    """Associations and instances by calling AE title, attempts by upstream."""
 
     def __init__(self) -> None:
         self._families: dict[str, Counter[tuple[str, ...]]] = {
             "associations": Counter(),
             "instances": Counter(),
-            "rejections": Counter(),
             "attempts": Counter(),
         }
+        self._accepted: set[str] = set()
 
     def count(self, event: Event) -> None:
         """Counts an event, if its kind is counted."""
         match event["kind"]:
             case "association":
                 calling_ae = text(event, "calling_ae")
-                self._add("associations", calling_ae, text(event, "how"))
+                if len(self._accepted) < LABELS_MAX:
+                    self._accepted.add(calling_ae)
+                how = text(event, "how").partition(":")[0]
+                self._add("associations", calling_ae, _RESULTS.get(how, OTHER))
                 for status, number in counts(event, "statuses", int).items():
                     self._add("instances", calling_ae, status, number=int(number))
             case "rejection":
-                self._add("rejections", text(event, "why"))
+                calling_ae = text(event, "calling_ae")
+                known = calling_ae in self._accepted
+                self._add("associations", calling_ae if known else OTHER, REJECTED)
             case "attempt":
                 self._add("attempts", text(event, "upstream"), text(event, "outcome"))
 

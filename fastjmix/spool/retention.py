@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import heapq
+import math
 import os
 import stat
 import time
@@ -56,14 +57,24 @@ class Trimmed(NamedTuple):
 
 class Retention:
     """Bounds on sent/ in seconds and bytes; None is no bound. One thread at a time may use it, but
-    any thread may call `delivered`."""
+    any thread may call `delivered`.
+
+    For `spared_secs` after its delivery an envelope is only deleted for room on the disk: others
+    read its files in that time.
+    """
 
     def __init__(
-        self, spool: Directories, max_age_secs: float | None = None, max_bytes: int | None = None
+        self,
+        spool: Directories,
+        max_age_secs: float | None = None,
+        max_bytes: int | None = None,
+        *,
+        spared_secs: float = 0.0,
     ) -> None:
         self._sent: Path = spool.sent
         self._max_age_secs = max_age_secs
         self._max_bytes = max_bytes
+        self._spared_secs = spared_secs
         self._clock = time.time() - time.monotonic()
         self._oldest: deque[_Kept] = deque()
         self._complete = False
@@ -141,10 +152,21 @@ class Retention:
 
     @property
     def due_secs(self) -> float | None:
-        """Returns the seconds until the oldest is too old; None: never."""
-        if self._max_age_secs is None or not self._oldest:
+        """Returns the seconds until the oldest is to be deleted; None: never."""
+        if not self._oldest:
             return None
-        return max(0.0, self._oldest[0].delivered + self._max_age_secs - self._now())
+        kept_secs = math.inf
+        if self._max_age_secs is not None:
+            kept_secs = max(self._max_age_secs, self._spared_secs)
+        if self._spared_secs and self._is_too_much:
+            kept_secs = min(kept_secs, self._spared_secs)
+        if math.isinf(kept_secs):
+            return None
+        return max(0.0, self._oldest[0].delivered + kept_secs - self._now())
+
+    @property
+    def _is_too_much(self) -> bool:
+        return self._max_bytes is not None and self._total > self._max_bytes
 
     def _now(self) -> float:
         """Returns the earlier of two clocks, so that no envelope seems older than it is when one of
@@ -176,8 +198,10 @@ class Retention:
         return Trimmed(removed, freed, more=self.exhausted)
 
     def _is_due(self, one: _Kept, now: float, wanted: bool) -> bool:
-        old = self._max_age_secs is not None and now - one.delivered > self._max_age_secs
-        return wanted or old or (self._max_bytes is not None and self._total > self._max_bytes)
+        age = now - one.delivered
+        if wanted or age < self._spared_secs:
+            return wanted
+        return self._is_too_much or (self._max_age_secs is not None and age > self._max_age_secs)
 
     def _remove(self, envelope_id: str) -> bool:
         """Removes an envelope. Returns False for one that is not ours or cannot be deleted."""

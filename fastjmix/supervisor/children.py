@@ -125,6 +125,7 @@ class Children:
         child.pid, child.started, child.due = pid, time.monotonic(), None
         if child.died:
             self._metrics.add("children_restarted_total")
+            self._metrics.count("restarts_total", child.name.partition("-")[0])
             self._log.warning("child_restarted", child=child.name)
 
     def start_due(self) -> None:

@@ -86,7 +86,7 @@ class Limit:
         if self.each:
             return self.size - ADDRESS_BYTES
         runtime = config.runtime
-        children = runtime.receivers + runtime.packers + 1 + bool(config.http)
+        children = runtime.receivers + runtime.packers + 2  # the uploader, the api
         cache = max(CACHE_BYTES, self.size // CACHE_SHARE)
         return self.size - SUPERVISOR_BYTES - children * CHILD_BYTES - cache
 

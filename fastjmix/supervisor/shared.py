@@ -77,8 +77,7 @@ class Shared:
         ]
         rows += runtime.packers
         children.append(Child("uploader", Stage.UPLOAD, self._uploader(rows)))
-        if self._config.http:
-            children.append(Child("api", Stage.SERVE, self._api(rows + 1)))
+        children.append(Child("api", Stage.SERVE, self._api(rows + 1)))
         children.append(Child("ledger", Stage.RECORD, self._ledger(rows + 2)))
         return children
 

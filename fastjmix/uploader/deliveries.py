@@ -47,6 +47,7 @@ class Deliveries:
     ) -> None:
         self._spool = spool
         self._metrics = metrics
+        self._uploads = metrics.histogram("upload_seconds")
         self._targets = targets
         self._backlog = backlog
         self._finishing = finishing
@@ -161,6 +162,7 @@ class Deliveries:
         outcome = target.reassess(item, outcome, taken_before, now(), self._pace.route_secs)
         self._targets.record(target, outcome, started, now())
         self._learned()
+        self._uploads.observe(now() - started)
         await self._finishing.finish(target, item, outcome, now() - started, ticket)
 
     def _skip(self, target: Target, item: Waiting, problem: OSError | DamagedTicket) -> None:

@@ -67,6 +67,7 @@ class Finishing:
         self._delivered = delivered
         self._wake = wake
         self._moving: dict[Key, asyncio.Task[None]] = {}
+        self._deliveries = metrics.histogram("delivery_seconds")
 
     @property
     def full(self) -> bool:
@@ -106,7 +107,7 @@ class Finishing:
                 )
                 kept = receipts.receipt(outcome, url=url, attempts=item.attempts, at=now)
                 move = partial(self._spool.deliver, item.id, kept)
-                await self._move(item, outcome, move, partial(self._count_delivered, item, size))
+                await self._move(item, outcome, move, partial(self._count_delivered, item, ticket))
             case Disposition.REFUSED:
                 log.get().error("envelope_rejected", **about, **why)
                 kept = receipts.refusal(outcome, url=url, attempts=item.attempts, at=now)
@@ -138,11 +139,13 @@ class Finishing:
             task.cancel()
         await asyncio.gather(*moving, return_exceptions=True)
 
-    def _count_delivered(self, item: Waiting, size: int) -> None:
+    def _count_delivered(self, item: Waiting, ticket: Ticket | None) -> None:
         self._delivered(item.id)
         self._history.moved(item.id, "sent", "delivered")
         self._metrics.add("envelopes_uploaded_total")
-        self._metrics.add("upload_bytes_total", size)
+        if ticket is not None:
+            self._metrics.add("upload_bytes_total", ticket.size_bytes)
+            self._deliveries.observe(max(0.0, time.time() - ticket.sealed_at))
 
     def _count_rejected(self, item: Waiting, outcome: Outcome) -> None:
         self._history.moved(item.id, "rejected", outcome.reason)

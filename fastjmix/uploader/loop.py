@@ -20,6 +20,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Coroutine, Mapping
+from typing import Final
 
 import uvloop
 
@@ -41,6 +42,9 @@ from fastjmix.uploader.scrub import Scrub
 from fastjmix.uploader.state import UpstreamStates
 from fastjmix.uploader.target import Targets, upstreams_of
 from fastjmix.uploader.upstream_memory import UpstreamMemory
+
+SPARED_SECS: Final = 2.0
+"""Seconds for which a delivered envelope is kept at the least: the ledger reads what it was."""
 
 
 class Uploader:
@@ -199,6 +203,7 @@ async def _main(config: Config, spool: Spool, channels: Channels) -> None:
         config.runtime.retention_bytes,
         FreeSpace.of(config, channels.metrics),
         config.runtime.queue_alarm_secs,
+        SPARED_SECS,
     )
     uploader = Uploader(upstreams_of(config), spool, channels, limits=limits)
     if signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:

@@ -36,13 +36,15 @@ class StorageLimits:
     """Bounds of the storage.
 
     `secs` and `size` bound sent/ (None: without that limit); `room` is the disk's (None: not looked
-    at); an envelope that waits longer than `alarm_secs` raises an alarm.
+    at); an envelope that waits longer than `alarm_secs` raises an alarm. `spared_secs` after its
+    delivery an envelope is still there, unless the disk needs the room.
     """
 
     secs: float | None = None
     size: int | None = None
     room: FreeSpace | None = None
     alarm_secs: float = ALARM_SECS
+    spared_secs: float = 0.0
 
 
 class Maintenance:
@@ -63,7 +65,7 @@ class Maintenance:
     ) -> None:
         self._spool = spool
         self._limits = limits
-        self._retention = Retention(spool, limits.secs, limits.size)
+        self._retention = Retention(spool, limits.secs, limits.size, spared_secs=limits.spared_secs)
         self._look_secs = look_secs
         self._aged = aged
         self._expired = expired

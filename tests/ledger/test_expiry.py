@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from fastjmix.ledger import expiry
 from fastjmix.ledger.database import used_bytes
 from fastjmix.ledger.expiry import Limits, expire
 from fastjmix.ledger.queries import Search
@@ -81,3 +84,16 @@ def test_nothing_is_deleted_without_a_reason(tmp_path: Path) -> None:
         assert not expire(writer, Limits(), MORNING + 1e9)
         assert not expire(writer, Limits(1e9, 1 << 40), MORNING)
     assert known(storage) == set(made)
+
+
+def test_tables_that_peers_fill_are_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(expiry, "ROWS_MAX", 50)
+    storage = Storage(tmp_path)
+    with storage.writer() as writer:
+        for number in range(80):
+            said = {"calling_ae": str(number), "called_ae": "", "peer": "", "why": "unknown"}
+            writer.apply([{"kind": "rejection", "at": MORNING, **said}])
+        while expire(writer, Limits(), MORNING):
+            pass
+    found = storage.ledger.recent_rejections(100)
+    assert sorted(int(one.calling_ae) for one in found) == list(range(30, 80))

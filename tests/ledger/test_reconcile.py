@@ -79,10 +79,12 @@ def test_an_event_behind_the_files_makes_no_second_attempt(tmp_path: Path) -> No
     storage = Storage(tmp_path)
     one = storage.envelope("1.2", "sent", receipt=RECEIPT)
     reconciled(storage)
-    said = {"envelope": one, "upstream": "up", "outcome": "delivered", "status": 201, "reason": ""}
+    said = {"envelope": one, "upstream": "up", "outcome": "delivered", "status": 201}
     with storage.writer() as writer:
         began = {"began": MORNING + 49, "seconds": 0.9, "bytes": 3000}
-        writer.apply([event("attempt", MORNING + 50, answer="ok", **said, **began)])
+        writer.apply(
+            [event("attempt", MORNING + 50, answer="ok", reason="stored", **said, **began)]
+        )
     (story,) = storage.ledger.trace(one).envelopes
     (attempt,) = story.attempts
     assert (attempt.began, attempt.seconds, attempt.answer) == (MORNING + 49, 0.9, "ok")

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from fastjmix.ledger.queries import Search
+from fastjmix.ledger.recording import ATTEMPTS_MAX, MOVES_MAX
 from fastjmix.ledger.writer import REFUSALS_MAX
 from tests.support.storages import MORNING, Storage, association, event
 
@@ -102,6 +103,28 @@ def test_refusals_of_one_association_are_bounded(tmp_path: Path) -> None:
     with storage.writer() as writer:
         writer.apply(refused)
     assert len(storage.ledger.trace("1.9").refusals) == REFUSALS_MAX
+
+
+def test_attempts_of_one_envelope_are_bounded(tmp_path: Path) -> None:
+    """An upstream that changes its mind all the time, and a person who does."""
+    storage = Storage(tmp_path)
+    one = storage.envelope()
+    said: dict[str, Any] = {"envelope": one, "upstream": "up", "reason": "", "answer": ""}
+    tried = [
+        event("attempt", MORNING + n, outcome="retry", status=500 + n % 2, **said)
+        for n in range(ATTEMPTS_MAX + 10)
+    ]
+    moved = [
+        event("moved", MORNING, envelope=one, state=("held", "outbox")[n % 2], reason="")
+        for n in range(MOVES_MAX + 10)
+    ]
+    ended = event("attempt", MORNING + 9999, outcome="delivered", status=201, **said)
+    with storage.writer() as writer:
+        writer.apply([*tried, *moved, ended])
+    (story,) = storage.ledger.trace(one).envelopes
+    assert len(story.attempts) == ATTEMPTS_MAX + 1
+    assert story.attempts[-1].outcome == "delivered"
+    assert len(story.moves) == MOVES_MAX
 
 
 def test_an_action_is_in_the_story_of_its_envelopes(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from fastjmix.ipc.metrics import MetricsPage
 from fastjmix.packer.group_commit import STORAGE_FAILED, GroupCommit
 
 
@@ -40,7 +41,9 @@ class Surroundings:
     def __init__(self) -> None:
         self.events: list[str] = []
         neighbours: Any = self
-        self.commit = GroupCommit(neighbours, neighbours, neighbours)
+        self.metrics = MetricsPage(1).row(0)
+        syncs = self.metrics.histogram("commit_seconds")
+        self.commit = GroupCommit(neighbours, neighbours, neighbours, syncs)
 
     def envelope(self, name: str) -> Any:
         return Envelope(name, self.events)
@@ -72,6 +75,7 @@ def test_one_sync_an_envelope_comes_before_all_statuses(around: Surroundings) ->
     assert around.commit.commit() == set()
     assert around.events == ["sync a", "sync b", "success 0", "success 1", "success 2"]
     assert not around.commit.waiting
+    assert sum(around.metrics.observed("commit_seconds").counts) == 2
 
 
 def test_a_failed_sync_is_an_answer_to_its_instances_only(around: Surroundings) -> None:

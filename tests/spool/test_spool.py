@@ -251,6 +251,7 @@ def test_retention_takes_the_oldest_delivered_only(spool: Spool) -> None:
     assert Retention(spool, 3500).run() == [ids[0]]
     assert Retention(spool, None, 2100).run() == [ids[1]]
     assert Retention(spool).run(wanted=1) == [ids[2]]
+    assert Retention(spool, 0, 0, spared_secs=3600.0).run() == []
     assert Retention(spool, 0, 0).run() == [ids[3]]
     assert Retention(spool, 0, 0).run(wanted=1 << 40) == []
     assert spool.outbox_listing.ids() == [ids[4]]

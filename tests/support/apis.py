@@ -17,6 +17,7 @@ from typing import Any
 
 from fastjmix.api import server as api
 from fastjmix.config import Config, HttpListener, LogSettings, Runtime, Upstream
+from fastjmix.ipc.actions import make_pair
 from fastjmix.ipc.channels import Channels
 from fastjmix.ipc.metrics import MetricsPage
 from fastjmix.spool import Spool, Ticket
@@ -63,11 +64,13 @@ class Answer:
 
 @dataclass
 class Gateway:
-    """The API over a spool, and the other ends of its links."""
+    """The API over a spool, and the other ends of its links. `answering` is where the
+    uploader reads actions."""
 
     spool: Spool
     channels: Channels
     uploader_end: socket.socket
+    answering: socket.socket
     ports: list[int] = field(default_factory=list)
 
     def ask(
@@ -156,10 +159,14 @@ def running(
     spool.prepare()
     mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     stop, outbox_wake = os.eventfd(0), os.eventfd(0)
-    channels = Channels(stop, outbox_wake, {"api": mine}, MetricsPage(2).row(0))
+    asking, answering = make_pair()
+    answering.setblocking(True)
+    metrics = MetricsPage(2).row(0)
+    channels = Channels(stop, outbox_wake, {"api": mine}, metrics, actions=asking)
     config = replace(settings(root, listeners or (LISTENER,), grace_secs), **changes)
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in config.http]
-    gateway = Gateway(spool, channels, theirs, [s.getsockname()[1] for s in sockets])
+    ports = [s.getsockname()[1] for s in sockets]
+    gateway = Gateway(spool, channels, theirs, answering, ports)
     try:
         with in_thread(
             lambda: api.run(config, Spool(spool.root, durable=False), channels, sockets)
@@ -172,7 +179,7 @@ def running(
         spool.release()
         for descriptor in (stop, outbox_wake):
             os.close(descriptor)
-        for one in (mine, theirs, *sockets):
+        for one in (mine, theirs, asking, answering, *sockets):
             one.close()
 
 

@@ -1,0 +1,67 @@
+"""Tells the associations that are open now, and how fast each is.
+
+The speed is that since a look at least SPAN_SECS ago; at the first look that since its begin.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Final
+
+from fastjmix.ipc.live_lanes import LiveAssociation, LiveLanes
+
+SPAN_SECS: Final = 2.0
+
+FACTS: Final = ("calling_ae", "called_ae", "peer")
+
+Sample = tuple[float, int]
+"""A time of the monotonic clock, and the bytes that had arrived."""
+
+
+class Associations:
+    """The open associations of this node."""
+
+    def __init__(self, live: LiveLanes) -> None:
+        self._live = live
+        self._samples: dict[int, tuple[Sample, Sample]] = {}
+
+    def as_json(self) -> list[dict[str, Any]]:
+        """Returns a row for each."""
+        found = self._live.associations()
+        now = time.monotonic()
+        self._samples = {one.number: self._sampled(one, now) for one in found}
+        return [self._row(one, now) for one in found]
+
+    def lanes_json(self) -> dict[str, int]:
+        """Returns how many lanes are in use, there, and full."""
+        live = self._live
+        return {"leased": live.leased, "total": live.total, "stalled": live.stalled}
+
+    def _sampled(self, one: LiveAssociation, now: float) -> tuple[Sample, Sample]:
+        """Returns the sample that speed is reckoned from, and the one that replaces it."""
+        latest = (now, one.bytes)
+        older, newer = self._samples.get(one.number, (latest, latest))
+        return (newer, latest) if now - newer[0] >= SPAN_SECS else (older, newer)
+
+    def _row(self, one: LiveAssociation, now: float) -> dict[str, Any]:
+        began = one.facts.get("began")
+        facts = {name: str(one.facts.get(name, "")) for name in FACTS}
+        return {
+            "id": str(one.facts.get("id", "")),
+            "number": one.number,
+            **facts,
+            "began": began,
+            "bytes": one.bytes,
+            "instances": one.instances,
+            "mb_per_second": round(self._speed(one, now, began) / 1e6, 3),
+            "waits_for": one.waits_for,
+        }
+
+    def _speed(self, one: LiveAssociation, now: float, began: object) -> float:
+        """Returns bytes per second."""
+        (at, before), _ = self._samples[one.number]
+        if now > at:
+            return max(0, one.bytes - before) / (now - at)
+        if isinstance(began, int | float):
+            return one.bytes / max(time.time() - began, 1e-3)
+        return 0.0

@@ -1,0 +1,163 @@
+"""The routes about the node, the same on each TCP listener and on the local socket.
+
+    GET   /api/node/status                   how the node is (status.py)
+    GET   /api/node/events                   the same each second, as server-sent events
+    GET   /api/node/envelopes?state=&study=&ae=&upstream=&older=&limit=&cursor=
+                                             the envelopes on the disk, the oldest first
+    GET   /api/node/trace?word=              the story of a word, from the ledger
+    GET   /api/node/search?study=&series=&instance=&accession=&patient_id=&patient_name=&ae=&peer=
+            &since=&until=&state=&envelope=&upstream=&limit=&cursor=
+                                             envelopes by what the ledger knows, the newest first
+    POST  /api/node/envelopes/retry | hold | release | requeue
+                                             {"ids": […]}, or {"all": true} with the conditions of
+                                             the list; "dry_run": true, "why": "…"
+
+`older` is in seconds, `state` a list with commas.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from aiohttp import web
+
+from fastjmix.api.admin import parameters
+from fastjmix.api.admin.callers import Callers
+from fastjmix.api.admin.envelopes import Envelopes
+from fastjmix.api.admin.feed import Feed
+from fastjmix.api.admin.rates import Rates
+from fastjmix.api.admin.status import Status
+from fastjmix.api.admin.uploader import UploaderLink
+from fastjmix.api.shared import Shared
+from fastjmix.config import Config
+from fastjmix.errors import UsageError
+from fastjmix.httpd import limits
+from fastjmix.httpd.responses import Handler, HttpError, allow, json_response
+from fastjmix.ipc.actions import DONE, Kind
+from fastjmix.ledger.database import LedgerUnavailable
+from fastjmix.ledger.queries import Ledger
+from fastjmix.spool.standing import Standpoint
+
+BASE: Final = "/api/node"
+
+ACTED_MAX: Final = 20_000
+"""Envelopes of one request; a further one takes the others. The body of so many ids has 0.8 MB,
+less than aiohttp's limit of 1 MB."""
+
+ELIGIBLE: Final[Mapping[Kind, tuple[Standpoint, ...]]] = {
+    Kind.RETRY: ("outbox",),
+    Kind.HOLD: ("outbox",),
+    Kind.RELEASE: ("held",),
+    Kind.REQUEUE: ("rejected",),
+}
+"""The states from which an action takes envelopes, where a request names no state."""
+
+
+class Node:
+    """The node as all listeners of this process show it. Made in the loop that uses it."""
+
+    def __init__(self, config: Config, shared: Shared) -> None:
+        self.rates = Rates(shared.channels.metrics)
+        self.envelopes = Envelopes(shared.spool, shared.study_index)
+        self.ledger = Ledger(config.storage_dir)
+        self.status = Status(config.name, shared, self.envelopes, self.ledger, self.rates)
+        self.feed = Feed(self.status.as_json, shared.stopping)
+        self.uploader = UploaderLink(shared.channels.actions)
+
+
+def node_routes(node: Node, callers: Callers) -> Sequence[web.RouteDef]:
+    """Returns the routes of one listener."""
+    handlers = _Handlers(node, callers)
+    reading: dict[str, Handler] = {
+        "status": handlers.status,
+        "envelopes": handlers.envelopes,
+        "trace": handlers.trace,
+        "search": handlers.search,
+    }
+    found = [web.get(f"{BASE}/{name}", handler) for name, handler in reading.items()]
+    found.append(web.get(f"{BASE}/events", node.feed.serve, allow_head=False))
+    found += [
+        web.options(f"{BASE}/{name}", allow("GET", "OPTIONS")) for name in (*reading, "events")
+    ]
+    kinds = "|".join(Kind)
+    acting = f"{BASE}/envelopes/{{kind:{kinds}}}"
+    return [*found, web.post(acting, handlers.act), web.options(acting, allow("POST", "OPTIONS"))]
+
+
+class _Handlers:
+    """The handlers of one listener."""
+
+    def __init__(self, node: Node, callers: Callers) -> None:
+        self._node = node
+        self._callers = callers
+
+    async def status(self, _: web.Request) -> web.StreamResponse:
+        return json_response(await self._node.status.as_json())
+
+    async def envelopes(self, request: web.Request) -> web.StreamResponse:
+        given = request.query
+        with _refusals():
+            parameters.require_known(given, {*parameters.CONDITIONS, *parameters.PAGING})
+            selection = parameters.selection_of(given)
+            limit, after = parameters.limit_of(given), parameters.cursor_of(given)
+        rows, cursor = await self._node.envelopes.page(selection, limit, after)
+        shown = [row.as_json() for row in rows]
+        return json_response({"envelopes": shown, "cursor": parameters.cursor_text(cursor)})
+
+    async def trace(self, request: web.Request) -> web.StreamResponse:
+        given = request.query
+        with _refusals():
+            parameters.require_known(given, {"word"})
+            if not given.get("word", "").strip():
+                raise UsageError("word is missing: add ?word=…")
+            found = await asyncio.to_thread(self._node.ledger.trace, given["word"])
+        return json_response(found.as_json())
+
+    async def search(self, request: web.Request) -> web.StreamResponse:
+        given = request.query
+        with _refusals():
+            search, limit = parameters.search_of(given), parameters.limit_of(given)
+            # The ledger's cursor may have a "+", which a client leaves as it is, and means a space.
+            cursor = given["cursor"].replace(" ", "+") if "cursor" in given else None
+            found = await asyncio.to_thread(self._node.ledger.search, search, limit, cursor)
+        return json_response(found.as_json())
+
+    async def act(self, request: web.Request) -> web.StreamResponse:
+        actor = await self._callers.actor(request)
+        kind = Kind(request.match_info["kind"])
+        with _refusals():
+            async with asyncio.timeout(limits.BODY_IDLE_SECS):
+                text = await request.read()
+            body = parameters.ActionBody(text, ELIGIBLE[kind])
+        ids, more = await self._chosen(body)
+        told: dict[str, Any] = {"action": kind.value, "dry_run": body.dry_run, "more": more}
+        if body.dry_run:
+            return json_response({**told, "envelopes": ids})
+        results = await self._node.uploader.act(kind, ids, actor, body.why) if ids else {}
+        done = sum(result == DONE for result in results.values())
+        failed = len(results) - done
+        return json_response({**told, "results": dict(results), "done": done, "failed": failed})
+
+    async def _chosen(self, body: parameters.ActionBody) -> tuple[list[str], bool]:
+        """Returns the ids, ACTED_MAX at most, and whether there are more. Raises HttpError 413."""
+        if body.ids is None:
+            rows, cursor = await self._node.envelopes.page(body.selection, ACTED_MAX)
+            return [row.id for row in rows], cursor is not None
+        if len(body.ids) > ACTED_MAX:
+            raise HttpError(413, f"{ACTED_MAX} ids at most")
+        return list(body.ids), False
+
+
+@contextlib.contextmanager
+def _refusals() -> Iterator[None]:
+    """Turns a fault of the request into 400, and a ledger that cannot be read into 503."""
+    try:
+        yield
+    except UsageError as problem:
+        hint = f": {problem.hint}" if problem.hint else ""
+        raise HttpError(400, problem.message + hint) from None
+    except LedgerUnavailable as problem:
+        raise HttpError(503, problem.message, {"Retry-After": "5"}) from None

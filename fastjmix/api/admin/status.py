@@ -1,0 +1,137 @@
+"""Tells how the node is, as one object: what the page and `fastjmix status` show.
+
+Guaranteed: a part that cannot be read is null or empty, and does not keep the others away. It holds
+no patient's data but Study Instance UIDs. Errors come from the ledger, and are read again when one
+may have come: every LOOK_SECS.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+from fastjmix._version import __version__
+from fastjmix.api.admin.advice import advice
+from fastjmix.api.admin.associations import Associations
+from fastjmix.api.admin.envelopes import Envelopes, counts_json, unreadable
+from fastjmix.api.admin.rates import Rates
+from fastjmix.api.shared import Shared
+from fastjmix.errors import FastjmixError
+from fastjmix.ledger.queries import Ledger
+from fastjmix.spool import FreeSpace
+from fastjmix.spool.selection import STATES
+
+ERRORS_MAX: Final = 20
+LOOK_SECS: Final = 2.0
+
+LEDGER_FACTS: Final = ("state", "why", "events_behind", "bytes")
+
+_T = TypeVar("_T")
+
+
+class Status:
+    """The status of one node."""
+
+    def __init__(
+        self, name: str, shared: Shared, envelopes: Envelopes, ledger: Ledger, rates: Rates
+    ) -> None:
+        self._name = name
+        self._shared = shared
+        self._envelopes = envelopes
+        self._ledger = ledger
+        self._rates = rates
+        self._associations = Associations(shared.channels.live)
+        self._started = _started(shared.channels.run)
+        self._errors: list[dict[str, Any]] = []
+        self._errors_due = 0.0
+
+    async def as_json(self) -> dict[str, Any]:
+        """Returns the status now. What waits for the disk is in a thread."""
+        listed = await self._listed()
+        return await asyncio.to_thread(self._assembled, listed)
+
+    async def _listed(self) -> list[dict[str, Any]]:
+        try:
+            return await self._envelopes.listed()
+        except OSError:
+            return []
+
+    def _assembled(self, listed: list[dict[str, Any]]) -> dict[str, Any]:
+        shared, board = self._shared, self._shared.channels.board
+        counts = _or(lambda: counts_json(shared.tally.counts()), unreadable(STATES))
+        ledger = board.read("ledger")
+        return {
+            "node": self._node(),
+            "associations": self._associations.as_json(),
+            "lanes": self._associations.lanes_json(),
+            "rates": self._rates.as_json(),
+            "envelopes": {**counts, "listed": listed},
+            "upstreams": board.read("uploader").get("upstreams", []),
+            "disk": _or(lambda: disk_json(shared.room), None),
+            "ledger": {name: ledger[name] for name in LEDGER_FACTS if name in ledger},
+            "errors": self._recent_errors(),
+        }
+
+    def _node(self) -> dict[str, Any]:
+        reasons = self._shared.state.not_ready_reasons()
+        stopping = self._shared.stopping.is_set()
+        state = "stopping" if stopping else "not ready" if reasons else "ready"
+        return {
+            "name": self._name,
+            "version": __version__,
+            "pid": os.getppid(),
+            "started": self._started,
+            "now": time.time(),
+            "state": state,
+            "reasons": reasons,
+            "warnings": self._shared.warnings.all(),
+        }
+
+    def _recent_errors(self) -> list[dict[str, Any]]:
+        if time.monotonic() >= self._errors_due:
+            self._errors_due = time.monotonic() + LOOK_SECS
+            self._errors = errors_json(self._ledger)
+        return self._errors
+
+
+def errors_json(ledger: Ledger) -> list[dict[str, Any]]:
+    """Returns the latest errors, each with what to do; [] where the ledger cannot be read."""
+    try:
+        found = ledger.recent_errors(ERRORS_MAX)
+    except FastjmixError:
+        return []
+    return [{**one.as_json(), "what_to_do": advice(one.event)} for one in found]
+
+
+def disk_json(room: FreeSpace) -> dict[str, Any]:
+    """Returns what is free, and the marks. Raises OSError."""
+    found = room.measured()
+    inodes = found.inode_marks
+    return {
+        "free_bytes": found.free,
+        "total_bytes": found.total,
+        "soft_mark_bytes": found.marks.soft,
+        "hard_mark_bytes": found.marks.hard,
+        "free_inodes": found.free_inodes if inodes is not None else None,
+        "total_inodes": found.total_inodes if inodes is not None else None,
+        "soft_mark_inodes": inodes.soft if inodes is not None else None,
+        "hard_mark_inodes": inodes.hard if inodes is not None else None,
+    }
+
+
+def _started(run: str) -> float:
+    """Returns when the supervisor began, in Unix seconds, by the name of its run."""
+    try:
+        return int(run, 16) / 1000
+    except ValueError:
+        return time.time()
+
+
+def _or(read: Callable[[], _T], otherwise: _T) -> _T:
+    try:
+        return read()
+    except OSError:
+        return otherwise

@@ -1,0 +1,152 @@
+"""Selects envelopes by what a person says of them, and gives a row for each.
+
+Guaranteed: the api and the commands select alike. A state is read when the row is made.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from fastjmix.errors import UsageError
+from fastjmix.jmix.ids import canonical_id
+from fastjmix.spool.entries import Entry
+from fastjmix.spool.standing import Directory, Standpoint, standing
+from fastjmix.spool.states import Spool
+
+STATES: Final[tuple[Standpoint, ...]] = ("rejected", "held", "building", "outbox", "sent")
+"""All states, those that a person should look at first."""
+
+HERE: Final = STATES[:-1]
+"""All but sent: what has not arrived."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Conditions, all of which hold for an envelope that is selected; None: no condition.
+
+    `ids` are whole. `older_secs` is how long it has been in its state at the least.
+    """
+
+    states: Collection[Standpoint] = HERE
+    ids: Collection[str] | None = None
+    study: str | None = None
+    calling_ae: str | None = None
+    upstream: str | None = None
+    older_secs: float | None = None
+
+    @property
+    def places(self) -> tuple[Directory, ...]:
+        """Returns the directories in which such envelopes are."""
+        found = (_place(state) for state in self.states)
+        return tuple(dict.fromkeys(found))
+
+    def takes(self, entry: Entry) -> bool:
+        """Returns whether the conditions hold that need no look at the state."""
+        return (
+            (self.ids is None or entry.id in self.ids)
+            and (self.study is None or self.study in entry.studies)
+            and (self.calling_ae is None or self.calling_ae == entry.calling_ae)
+            and (self.upstream is None or self.upstream == entry.upstream)
+        )
+
+    def takes_row(self, row: Row) -> bool:
+        """Returns whether the others hold."""
+        old = self.older_secs is None or (
+            row.since > 0 and time.time() - row.since >= self.older_secs
+        )
+        return row.state in self.states and old
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """An envelope as a person sees it. `since` is when it came to its state, in Unix seconds; 0:
+    unknown. `at` orders rows: when it was sealed or begun."""
+
+    id: str
+    state: Standpoint
+    study: str
+    calling_ae: str
+    upstream: str
+    instances: int | None
+    size_bytes: int
+    since: float
+    reason: str
+    at: float
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns the row of status and lists."""
+        return {
+            "id": self.id,
+            "state": self.state,
+            "study": self.study,
+            "calling_ae": self.calling_ae,
+            "upstream": self.upstream,
+            "instances": self.instances,
+            "bytes": self.size_bytes,
+            "age_secs": max(0, int(time.time() - self.since)) if self.since else None,
+            "reason": self.reason,
+        }
+
+
+def row_of(spool: Spool, entry: Entry) -> Row | None:
+    """Returns the row of an envelope; None when it is gone. Raises OSError."""
+    now = standing(spool, entry.id, entry.place)
+    if now is None:
+        return None
+    return Row(
+        entry.id,
+        now.state,
+        entry.studies[0] if entry.studies else "",
+        entry.calling_ae,
+        entry.upstream,
+        entry.instances,
+        now.size_bytes,
+        now.since,
+        now.reason,
+        entry.at,
+    )
+
+
+def select(
+    spool: Spool,
+    entries: Iterable[Entry],
+    selection: Selection,
+    held: Collection[str],
+    after: tuple[float, str] | None = None,
+) -> Iterator[Row]:
+    """Yields the selected envelopes, the oldest first, those behind `after` (`at`, id).
+
+    `held` has the ids on hold, so that most envelopes of another state need no look. Raises
+    OSError.
+    """
+    for entry in sorted(filter(selection.takes, entries), key=position):
+        if after is not None and position(entry) <= after:
+            continue
+        if entry.place == "outbox":
+            state: Standpoint = "held" if entry.id in held else "outbox"
+            if state not in selection.states:
+                continue
+        row = row_of(spool, entry)
+        if row is not None and selection.takes_row(row):
+            yield row
+
+
+def position(one: Entry | Row) -> tuple[float, str]:
+    """Returns the place of an envelope in a list."""
+    return one.at, one.id
+
+
+def canonical_ids(words: Iterable[str]) -> frozenset[str]:
+    """Returns ids in their one form. Raises UsageError for a word that is none."""
+    found = {word: canonical_id(word) for word in words}
+    for word, envelope_id in found.items():
+        if envelope_id is None:
+            raise UsageError(f"no id of an envelope: {word[:80]!r}", "An id is a UUID.")
+    return frozenset(one for one in found.values() if one is not None)
+
+
+def _place(state: Standpoint) -> Directory:
+    return "outbox" if state == "held" else state

@@ -195,6 +195,8 @@ class Arrival:
     crc: Final[int]
     digest: Final[bytes | None]
     spilled: Final[bool]
+    arrived_ms: Final[int]
+    association_facts: Final[bytes]
 
 def begin_writeback(descriptor: int, offset: int, length: int) -> None: ...
 def finish_writeback(descriptor: int, offset: int, length: int) -> None: ...

@@ -47,6 +47,7 @@ POINTS: Final[Mapping[str, str]] = {
     "packer.granted": "durable; the receiver may be answering",
     "packer.digesting": "written, and answered unless a seal waits; its digest is not made",
     # spool: one envelope
+    "provenance.written": "the provenance is durable; the archive is in building/, as it was",
     "seal.written": "documents and central directory are in building/, not synced",
     "seal.synced": "the archive is complete and durable in building/; there is no ticket",
     "seal.published": "archive and ticket are in outbox/; building/<id> holds draft.json only",

@@ -62,6 +62,8 @@ cdef class Arrival:
     cdef readonly uint32_t crc              # of the member
     cdef readonly bytes digest              # of the member; None when it is to be made, or never
     cdef readonly bint spilled
+    cdef readonly int64_t arrived_ms        # Unix milliseconds: when it was whole
+    cdef readonly bytes association_facts   # see Lanes.open
 
 
 cdef bytes _get_uid(fj_uid* uid):
@@ -414,6 +416,9 @@ cdef class Intake:
         arrival.size = mine.data_bytes + arrival.prefix_length
         arrival.crc = mine.crc
         arrival.spilled = mine.spilled
+        arrival.arrived_ms = fj_unix_ms()
+        arrival.association_facts = PyBytes_FromStringAndSize(
+            lane.facts, min(fj_load_u32(&lane.facts_length), <uint32_t>FJ_FACTS))
         arrival.digest = None if self._hash[index] is None else self._hash[index].digest()
         return arrival
 

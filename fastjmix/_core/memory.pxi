@@ -110,6 +110,11 @@ cdef extern from *:
         clock_gettime(CLOCK_MONOTONIC, &now);
         return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
     }
+    static inline int64_t fj_unix_ms(void) {
+        struct timespec now;
+        clock_gettime(CLOCK_REALTIME, &now);
+        return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+    }
     static inline void fj_clean_vectors(void) {
     #if defined(__x86_64__)
         if (__builtin_cpu_supports("avx")) __asm__ __volatile__("vzeroupper" ::: "memory");
@@ -181,6 +186,7 @@ cdef extern from *:
     bint fj_claim(uint32_t*, uint32_t, uint32_t) nogil
     void fj_relax(uint32_t) nogil
     double fj_now() nogil
+    int64_t fj_unix_ms() nogil
     void fj_clean_vectors() nogil
     uint32_t fj_be32(const uint8_t*) nogil
     uint32_t fj_le32(const uint8_t*) nogil

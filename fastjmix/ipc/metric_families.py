@@ -34,6 +34,7 @@ COUNTERS: Final[Mapping[str, str]] = {
     "uploads_failed_total": "Attempts to upload that will be repeated.",
     "upload_bytes_total": "Bytes of envelopes delivered.",
     "children_restarted_total": "Processes restarted after they died.",
+    "provenances_unwritten_total": "Envelopes whose provenance could not be written.",
     "ledger_events_lost_total": "Events that the ledger will know from the files only, or never.",
     "storage_bytes_total": "Bytes of instances and posted envelopes written to the storage.",
     "storage_files_total": "Files and directories made there for them.",

@@ -38,7 +38,7 @@ CHECK_STEPS: Final = 100_000
 WAL_BYTES: Final = 64 << 20
 """The write-ahead log is cut to this size after a checkpoint."""
 
-CACHE_KIB: Final = 64 << 10
+CACHE_KIB: Final = 16 << 10
 """The writer's page cache: the inner pages of `uids`, and those that new instances change."""
 
 DAMAGED: Final = ("malformed", "not a database", "disk image", "encrypted")

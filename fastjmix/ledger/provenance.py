@@ -20,9 +20,10 @@ DIRECTORY: Final = "provenance"
 BYTES_MAX: Final = 1 << 28
 """Bytes of the file: some 130 for each instance, of which an envelope has a million at most."""
 
-InstanceFacts = tuple[str, int, int, int, int, float | None, int, str, int]
+InstanceFacts = tuple[str, int, int, int, int, float, int, str, int]
 """SOP Instance UID; numbers of series, SOP class, transfer syntax and association (-1: unknown);
-arrival in Unix seconds, bytes, status of the response, and 0 for a repetition that was not kept."""
+arrival in Unix seconds (0: unknown), bytes, status of the response, and 0 for a repetition that was
+not kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ class Provenance:
                 return False
             if not isinstance(uid, str) or not isinstance(status, str):
                 return False
-            if arrived is not None and not 0 <= arrived < 1 << 40:
+            if not 0 <= arrived < 1 << 40:
                 return False
         return all(isinstance(one, dict) for one in self.associations)
 

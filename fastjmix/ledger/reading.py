@@ -126,7 +126,7 @@ def instances(origin: Provenance) -> Iterator[Instance]:
             origin.sop_classes[kind],
             origin.transfer_syntaxes[syntax],
             str(origin.associations[which].get("id", "")) if which >= 0 else "",
-            arrived,
+            arrived or None,
             size,
             status,
             bool(kept),

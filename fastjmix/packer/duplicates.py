@@ -52,21 +52,22 @@ class Duplicates:
     def __init__(self, draft: Draft, contents: Contents) -> None:
         self._draft = draft
         self._contents = contents
-        self._known: dict[str, dict[Key, list[int]]] = {}
+        self._known: dict[str, dict[Key, list[Instance]]] = {}
 
-    def holds(self, arrival: Arrival, buffers: Sequence[memoryview]) -> bool:
-        """Returns True when the archive holds the data set of an instance.
+    def find(self, arrival: Arrival, buffers: Sequence[memoryview]) -> Instance | None:
+        """Returns the instance in the archive that has the same data set; None for none.
 
-        `buffers` are its member: the first is the File Meta Information. Raises OSError.
+        `buffers` are the member of the new one: the first is the File Meta Information. Raises
+        OSError.
         """
         uid = arrival.sop_instance_uid.decode()
         if not self._contents.holds(uid):
-            return False
+            return None
         candidates = self._candidates(uid, arrival, bytes(buffers[0]))
-        return any(self._equals_buffers(start, buffers[1:]) for start in candidates)
+        return next((one for one in candidates if self._equals_buffers(one, buffers[1:])), None)
 
-    def candidates_for_spill(self, arrival: Arrival, spill: Spill) -> tuple[int, ...]:
-        """Returns the offsets of the data sets that may equal that of a spilled instance.
+    def candidates_for_spill(self, arrival: Arrival, spill: Spill) -> tuple[Instance, ...]:
+        """Returns the instances whose data sets may equal that of a spilled instance.
 
         There are at most COMPARED_MAX. Raises OSError.
         """
@@ -76,11 +77,12 @@ class Duplicates:
         prefix = os.pread(spill.descriptor, arrival.prefix_length, 0)
         return self._candidates(uid, arrival, prefix)
 
-    def equals_spill(self, start: int, arrival: Arrival, spill: Spill) -> bool:
-        """Returns True when the data set at `start` is that of the spilled instance.
+    def equals_spill(self, instance: Instance, arrival: Arrival, spill: Spill) -> bool:
+        """Returns True when the data set of an instance is that of the spilled one.
 
         May run on any thread. Raises OSError.
         """
+        start = instance.data[0]
         for at in range(0, arrival.data_bytes, COMPARE_BYTES):
             size = min(COMPARE_BYTES, arrival.data_bytes - at)
             theirs = os.pread(spill.descriptor, size, arrival.prefix_length + at)
@@ -93,20 +95,20 @@ class Duplicates:
         with contextlib.suppress(OSError):  # one that cannot be read again is not compared with
             self._enter(self._of(instance.sop_instance_uid), instance)
 
-    def _candidates(self, uid: str, arrival: Arrival, prefix: bytes) -> tuple[int, ...]:
+    def _candidates(self, uid: str, arrival: Arrival, prefix: bytes) -> tuple[Instance, ...]:
         length = arrival.data_bytes
         key = Key(length, data_set_crc(arrival.crc, prefix, length))
         return tuple(self._of(uid).get(key, ()))
 
-    def _equals_buffers(self, start: int, buffers: Sequence[memoryview]) -> bool:
-        at = start
+    def _equals_buffers(self, instance: Instance, buffers: Sequence[memoryview]) -> bool:
+        at = instance.data[0]
         for view in buffers:
             if os.pread(self._draft.descriptor, len(view), at) != bytes(view):
                 return False
             at += len(view)
         return True
 
-    def _of(self, uid: str) -> dict[Key, list[int]]:
+    def _of(self, uid: str) -> dict[Key, list[Instance]]:
         known = self._known.get(uid)
         if known is None:
             known = self._known[uid] = {}
@@ -114,10 +116,10 @@ class Duplicates:
                 self._enter(known, instance)
         return known
 
-    def _enter(self, known: dict[Key, list[int]], instance: Instance) -> None:
-        offsets = known.setdefault(self._key_of(instance), [])
-        if len(offsets) < COMPARED_MAX and instance.data[0] not in offsets:
-            offsets.append(instance.data[0])
+    def _enter(self, known: dict[Key, list[Instance]], instance: Instance) -> None:
+        same = known.setdefault(self._key_of(instance), [])
+        if len(same) < COMPARED_MAX and all(one is not instance for one in same):
+            same.append(instance)
 
     def _key_of(self, instance: Instance) -> Key:
         start, length = instance.data

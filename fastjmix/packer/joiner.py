@@ -15,6 +15,7 @@ from functools import partial
 from fastjmix._core import Arrival, Intake
 from fastjmix.errors import StorageError
 from fastjmix.ipc.ingest_rules import IngestRules
+from fastjmix.jmix.write.envelope import Instance
 from fastjmix.packer.appender import Appender
 from fastjmix.packer.envelope_choice import EnvelopeChoice
 from fastjmix.packer.group_commit import GroupCommit
@@ -92,13 +93,17 @@ class Joiner:
         join = _Join(lane, envelope, arrival, spilled, take)
         self._worker.submit(work, partial(self._end, join))
 
-    def _end(self, join: _Join, work: Callable[[], int | None]) -> None:
+    def _end(self, join: _Join, work: Callable[[], int | Instance]) -> None:
         envelope = join.envelope
         waiting = envelope.end_join()
         self._spilled.end_join(join.spilled)
         try:
-            offset = work()
-            instance = None if offset is None else envelope.add_joined(join.arrival, offset)
+            found = work()
+            instance = None
+            if isinstance(found, Instance):
+                envelope.repeat(join.arrival, found)
+            else:
+                instance = envelope.add_joined(join.arrival, found)
         except Exception as problem:
             self._open.changed(envelope)
             self._commit.append_failed(envelope, problem)

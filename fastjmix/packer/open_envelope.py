@@ -31,8 +31,10 @@ from fastjmix.jmix.write.envelope import Contents, Instance
 from fastjmix.packer.conflicts import Conflicts
 from fastjmix.packer.duplicates import Duplicates
 from fastjmix.packer.instances import note_of
+from fastjmix.packer.origins import Origins
 from fastjmix.packer.seal_timers import SealTimers
 from fastjmix.spool import Draft, Recipe, Spill, Spool
+from fastjmix.spool.journal import Origin
 
 CIPHER_BYTES_MAX: Final = (1 << 36) - (1 << 28)
 """Bytes of an envelope that is to be encrypted: what AES-GCM can encrypt, less the documents
@@ -77,6 +79,7 @@ class OpenEnvelope:
         "joining",
         "key",
         "members",
+        "origins",
         "settings",
         "study_uid",
         "timers",
@@ -96,6 +99,7 @@ class OpenEnvelope:
         self.timers = SealTimers(settings.builder, time.monotonic())
         self.duplicates = Duplicates(draft, self.contents)
         self.conflicts = Conflicts(draft.id, calling_ae, study_uid)
+        self.origins = Origins()
         self.joining = False
         self.waiting_lanes: list[int] = []
 
@@ -157,41 +161,44 @@ class OpenEnvelope:
         OSError. The envelope is then as it was if `draft.end` is; else it must be read back.
         """
         self._check_size(arrival)
-        if self.duplicates.holds(arrival, buffers):
+        if (same := self.duplicates.find(arrival, buffers)) is not None:
+            self.repeat(arrival, same)
             return None
         name, header = self._header(arrival)
-        offset = self.draft.append([header, *buffers], note_of(arrival))
+        origin = self.origins.of(arrival)
+        offset = self.draft.append([header, *buffers], note_of(arrival), origin)
         reach("packer.appended")
         if written is not None:
             written()
-        return self._add(arrival, name, offset)
+        return self._add(arrival, name, offset, origin)
 
     # -- spilled instances -----------------------------------------------------------------------
 
-    def begin_join(self, arrival: Arrival, spill: Spill) -> Callable[[], int | None]:
+    def begin_join(self, arrival: Arrival, spill: Spill) -> Callable[[], int | Instance]:
         """Returns the work, for another thread, that appends an instance which is whole in `spill`.
 
-        The work returns the member's offset; None when the same bytes are here already. Until
+        The work returns the member's offset; or the instance whose bytes are the same. Until
         `end_join` the envelope is `joining`. Raises OSError.
         """
         self._check_size(arrival)
         candidates = self.duplicates.candidates_for_spill(arrival, spill)
         _, header = self._header(arrival)
-        note = note_of(arrival)
+        notes = note_of(arrival), self.origins.of(arrival)
         self.joining = True
-        return partial(self._join, arrival, spill, header, note, candidates)
+        return partial(self._join, arrival, spill, header, notes, candidates)
 
     def _join(
         self,
         arrival: Arrival,
         spill: Spill,
         header: bytes,
-        note: bytes,
-        candidates: tuple[int, ...],
-    ) -> int | None:
-        if any(self.duplicates.equals_spill(start, arrival, spill) for start in candidates):
-            return None
-        offset = self.draft.join(header, spill, note)
+        notes: tuple[bytes, Origin],
+        candidates: tuple[Instance, ...],
+    ) -> int | Instance:
+        for one in candidates:
+            if self.duplicates.equals_spill(one, arrival, spill):
+                return one
+        offset = self.draft.join(header, spill, *notes)
         reach("packer.appended")
         return offset
 
@@ -204,7 +211,13 @@ class OpenEnvelope:
     def add_joined(self, arrival: Arrival, offset: int) -> Instance:
         """Adds an instance that was joined at `offset`."""
         name, _ = self._header(arrival)
-        return self._add(arrival, name, offset)
+        return self._add(arrival, name, offset, self.origins.of(arrival))
+
+    def repeat(self, arrival: Arrival, same: Instance) -> None:
+        """Notes that an instance has come whose bytes are here already, as those of `same`."""
+        origin = self.origins.of(arrival)
+        self.draft.repeat(_offset_of(same), origin)
+        self.origins.add(same, origin, arrival.size, kept=False)
 
     # -- members ---------------------------------------------------------------------------------
 
@@ -221,7 +234,7 @@ class OpenEnvelope:
         )
         return name, local_header(name, arrival.crc, arrival.size)
 
-    def _add(self, arrival: Arrival, name: bytes, offset: int) -> Instance:
+    def _add(self, arrival: Arrival, name: bytes, offset: int, origin: Origin) -> Instance:
         member = Member(name, arrival.crc, arrival.size, offset)
         instance = self.contents.add(
             arrival.study_instance_uid.decode(),
@@ -238,9 +251,17 @@ class OpenEnvelope:
             arrival.fault.decode(),
         )
         self.members.append(member)
+        self.origins.add(instance, origin, arrival.size)
         if instance.conflict:
             self.duplicates.add(instance)
         return instance
+
+
+def _offset_of(instance: Instance) -> int:
+    """Returns the offset of the member that holds an instance."""
+    start, length = instance.data
+    at_the_beginning = Member(instance.name, instance.crc, instance.size, 0)
+    return start - (instance.size - length) - data_offset(at_the_beginning)
 
 
 def encrypts(builder: Builder) -> bool:

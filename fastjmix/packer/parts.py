@@ -94,12 +94,14 @@ def connect(
     commit = GroupCommit(statuses, health, failed, metrics.histogram("commit_seconds"))
 
     senders = Senders(intake, lanes, rules, envelopes, spool, metrics)
-    sealer = Sealer(name, channels, envelopes, digests, failed, sealing)
+    sealer = Sealer(name, channels, spool, envelopes, digests, failed, sealing)
     schedule = SealSchedule(envelopes, senders, commit, sealer)
 
     spilled = SpilledInstances(spool, space, name, joins)
     reservation = Reservation(metrics, envelopes, sealer, recoveries, spilled)
-    choice = EnvelopeChoice(number, lanes, spool, space, envelopes, schedule, reservation)
+    choice = EnvelopeChoice(
+        number, lanes, spool, space, envelopes, schedule, reservation, channels.events
+    )
     refusals = Refusals(statuses, spilled, health)
     appender = Appender(
         intake, metrics, space, envelopes, senders, digests, reservation, commit, sealer, awaiting

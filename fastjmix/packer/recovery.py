@@ -33,6 +33,7 @@ from fastjmix.jmix.write.archive import Member, data_offset, local_header
 from fastjmix.jmix.write.envelope import Contents, Instance
 from fastjmix.packer.instances import facts_of
 from fastjmix.packer.member_survey import Damage, MemberSurvey, damage_of, end_of
+from fastjmix.packer.origins import Origins
 from fastjmix.packer.seal import seal
 from fastjmix.spool import Draft, Leftover, Promises, Spool, Ticket, save
 from fastjmix.spool.files import PIECE_BYTES, read_pieces
@@ -44,11 +45,13 @@ NAMED_MAX: Final = 20
 @dataclass(slots=True)
 class Outcome:
     """The result of a recovery. `fresh`: the draft with the verified members, to be recovered next;
-    `ticket`: of the envelope that is sealed. Neither: nothing had been promised."""
+    `ticket`: of the envelope that is sealed. Neither: nothing had been promised. `unwritten`: its
+    provenance could not be written."""
 
     ticket: Ticket | None = None
     damages: list[Damage] = field(default_factory=list)
     fresh: Leftover | None = None
+    unwritten: bool = False
 
 
 def recover(spool: Spool, leftover: Leftover, origin: str) -> Outcome:
@@ -100,7 +103,7 @@ def _recover_archive(spool: Spool, draft: Draft, leftover: Leftover, origin: str
         return Outcome()
     ticket = _seal_in_place(spool, draft, contents, origin)
     reach("recovery.sealed")
-    return Outcome(ticket)
+    return Outcome(ticket, unwritten=contents.origins.unwritten)
 
 
 def _seal_in_place(spool: Spool, draft: Draft, contents: _ReadContents, origin: str) -> Ticket:
@@ -111,7 +114,7 @@ def _seal_in_place(spool: Spool, draft: Draft, contents: _ReadContents, origin: 
     sealed_at = None
     with contextlib.suppress(OSError, DamagedTicket):
         sealed_at = spool.ticket("outbox", draft.id).sealed_at
-    return seal(draft, contents.contents, members, origin, sealed_at)
+    return seal(spool, draft, contents.contents, members, contents.origins, origin, sealed_at)
 
 
 def _copy_out(
@@ -184,6 +187,8 @@ class _ReadContents:
             except Exception as problem:  # of any kind: it must not stop the other members
                 survey.damages.append(damage_of(member, f"cannot be understood: {problem}"))
         survey.damages.sort()
+        offsets = ((member.offset, instance) for member, instance in self.taken)
+        self.origins, self._origins = Origins.recovered(promises, offsets)
 
     @property
     def renamed(self) -> bool:
@@ -212,10 +217,14 @@ class _ReadContents:
     def copy(self, target: Draft) -> None:
         """Appends the members in their order, under their new names, with their notes. Raises
         OSError."""
+        starts = {}
         for member, instance in self.taken:
             header = local_header(instance.name, member.crc, member.size)
-            note = self._notes.get(member.offset, b"")
-            target.append_pieces(_verified(self._draft, member, header), note)
+            note, origin = self._notes.get(member.offset, b""), self._origins[member.offset]
+            pieces = _verified(self._draft, member, header)
+            starts[id(instance)] = target.append_pieces(pieces, note, origin)
+        for instance, origin in self.origins.repetitions():
+            target.repeat(starts[id(instance)], origin)
 
     def digest(self, member: Member) -> bytes | None:
         """Returns a member's digest as the recipe wants it. Raises OSError."""

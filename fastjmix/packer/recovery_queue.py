@@ -234,6 +234,8 @@ class RecoveryQueue:
             self.submit(outcome.fresh)
         elif outcome.ticket is not None:
             self._channels.metrics.add("envelopes_recovered_total")
+            if outcome.unwritten:
+                self._channels.metrics.add("provenances_unwritten_total")
             self._log.warning(
                 "envelope_recovered",
                 envelope=outcome.ticket.id,
@@ -241,6 +243,7 @@ class RecoveryQueue:
                 bytes=outcome.ticket.size_bytes,
                 study=log.get().studies(outcome.ticket.studies),
             )
+            self._channels.events.send("sealed", envelope=outcome.ticket.id)
         # Always: a seal that failed after its last rename has not woken the outbox watcher.
         self._channels.wake_uploader()
 

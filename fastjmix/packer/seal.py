@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
+from functools import partial
 
 from isal.isal_zlib import crc32
 
@@ -28,22 +29,26 @@ from fastjmix.jmix.write.documents import write_documents
 from fastjmix.jmix.write.encrypted import write_encrypted
 from fastjmix.jmix.write.envelope import Contents, Options
 from fastjmix.jmix.write.parties import Encryption
-from fastjmix.spool import Draft, Ticket
+from fastjmix.packer.origins import Origins
+from fastjmix.spool import Draft, Spool, Ticket, provenance
 from fastjmix.spool.files import read_pieces
 
 
 def seal(
+    spool: Spool,
     draft: Draft,
     contents: Contents,
     members: list[Member],
+    origins: Origins,
     origin: str,
     sealed_at: float | None = None,
 ) -> Ticket:
     """Writes the documents, encrypts the payload if so configured, and moves it to outbox/.
 
-    `sealed_at` is the time of an earlier attempt: the bytes will be the same, but for a ciphertext,
-    which nobody has seen yet. Raises KeyMissing when the envelope cannot be signed or encrypted as
-    its recipe says, OSError.
+    The provenance is durable before that; `origins.unwritten` says when it is not. `sealed_at` is
+    the time of an earlier attempt: the bytes will be the same, but for a ciphertext, which nobody
+    has seen yet. Raises KeyMissing when the envelope cannot be signed or encrypted as its recipe
+    says, OSError.
     """
     if sealed_at is None:
         sealed_at = time.time()
@@ -58,11 +63,19 @@ def seal(
     try:
         options = _options(draft, members, sealed_at)
         if options.published is not None and options.published.encryption is not None:
+            _keep_provenance(spool, draft, contents, origins)
             return _seal_encrypted(draft, contents, options, options.published.encryption, ticket)
         documents = profiles.get(draft.recipe.profile).documents(contents, options)
     except ConfigError as problem:
         raise KeyMissing(problem.message) from problem
+    _keep_provenance(spool, draft, contents, origins)
     return draft.seal(write_documents(documents, members, draft.end), ticket)
+
+
+def _keep_provenance(spool: Spool, draft: Draft, contents: Contents, origins: Origins) -> None:
+    encrypted = draft.recipe.encrypts
+    make = partial(origins.provenance, draft.id, contents, encrypted=encrypted)
+    origins.unwritten = not provenance.keep(spool, draft.id, make)
 
 
 def _seal_encrypted(

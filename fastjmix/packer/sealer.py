@@ -21,7 +21,7 @@ from fastjmix.packer.open_envelope import OpenEnvelope
 from fastjmix.packer.open_envelopes import OpenEnvelopes
 from fastjmix.packer.seal import seal
 from fastjmix.packer.worker import Worker
-from fastjmix.spool import Ticket
+from fastjmix.spool import Spool, Ticket
 
 
 class Sealer:
@@ -31,6 +31,7 @@ class Sealer:
         self,
         name: str,
         channels: Channels,
+        spool: Spool,
         envelopes: OpenEnvelopes,
         digests: Digests,
         failed_envelopes: FailedEnvelopes,
@@ -38,6 +39,7 @@ class Sealer:
     ) -> None:
         self._name = name
         self._channels = channels
+        self._spool = spool
         self._open = envelopes
         self._digests = digests
         self._failed_envelopes = failed_envelopes
@@ -68,7 +70,8 @@ class Sealer:
         except Exception as problem:
             self._failed_envelopes.seal_failed(envelope, problem)
             return
-        work = partial(seal, draft, envelope.contents, envelope.members, self._name)
+        parts = envelope.contents, envelope.members, envelope.origins
+        work = partial(seal, self._spool, draft, *parts, self._name)
         if envelope.encrypts:
             self._encrypting[draft.id] = draft.end
             self._worker.submit(work, partial(self._encrypted, envelope, why, began))
@@ -91,6 +94,8 @@ class Sealer:
             return
         self._channels.metrics.add("envelopes_sealed_total")
         self._seals.observe(time.monotonic() - began)
+        if envelope.origins.unwritten:
+            self._channels.metrics.add("provenances_unwritten_total")
         log.get().info(
             "envelope_sealed",
             envelope=ticket.id,
@@ -101,4 +106,5 @@ class Sealer:
             **envelope.conflicts.log_fields(),
             study=log.get().studies(ticket.studies),
         )
+        self._channels.events.send("sealed", envelope=ticket.id)
         self._channels.wake_uploader()

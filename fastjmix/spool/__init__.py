@@ -4,8 +4,8 @@ The state of an envelope is the directory that holds it, and each step is one re
 and the meaning of what a crash leaves in each:
 
     S1 building/<id>/          being packed: envelope.zip (members so far), draft.json (how to
-                               finish it), promised (which members were acknowledged, and what
-                               their receiver noted of some: journal.py).
+                               finish it), promised (which members were acknowledged, whence they
+                               came, and what their receiver noted of some: journal.py).
                                After a crash the packer cuts the tail that was never acknowledged
                                and seals the whole members, or deletes the draft if there are none.
                                Damage to acknowledged members is logged and kept in S4; the other
@@ -37,6 +37,11 @@ and the meaning of what a crash leaves in each:
                                A person may have it moved back to S2.
                                Also an archive whose name in S3 or S4 is taken, under another id;
                                "envelope" in its refusal is its own.
+    provenance/<id>.json       whence the instances of an envelope came, and when; it is durable
+                               before the archive is in S2, stays here in every later state, and is
+                               deleted with the envelope. One without an envelope in any state is
+                               deleted by the next start. An envelope may lack it: it was sealed by
+                               an earlier version, or the disk had failed.
        */<process>-<uuid>.new  a file being made, to be renamed: deleted by the next process of
                                that name.
 
@@ -71,6 +76,7 @@ HTTP and no DICOM in it.
     rescue.py       saves a draft whose directory was deleted
     recipe.py       building/<id>/draft.json; journal.py: building/<id>/promised
     ticket.py       the JSON beside a sealed envelope
+    provenance.py   provenance/<id>.json
     association_facts.py  what is kept of an association
     names.py        which names are ours
     reading.py      opens regular files only; rename.py: renames, never replaces
@@ -96,6 +102,7 @@ from fastjmix.spool.free_space import (
     seal_bytes,
 )
 from fastjmix.spool.journal import Promises
+from fastjmix.spool.provenance import Provenance
 from fastjmix.spool.recipe import Recipe
 from fastjmix.spool.remembered import Remembered
 from fastjmix.spool.rescue import save
@@ -114,6 +121,7 @@ __all__ = [
     "FreeSpace",
     "Leftover",
     "Promises",
+    "Provenance",
     "Recipe",
     "Remade",
     "Remembered",

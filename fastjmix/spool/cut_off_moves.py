@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fastjmix.jmix.ids import is_id
-from fastjmix.spool import names
+from fastjmix.spool import names, provenance
 from fastjmix.spool.directories import Directories, State
 from fastjmix.spool.files import rename_synced
 from fastjmix.spool.findings import Findings
@@ -73,6 +73,7 @@ class CutOffMoves:
             elif ticket.unended() == replace(there.unended(), id=envelope_id):
                 rename_synced(waiting, record.with_suffix(".zip"), durable=self._spool.durable)
         elif state == "sent" and there.receipt is not None:
+            provenance.remove(self._spool, there.id)
             record.unlink()  # retention had begun with it
 
     def _sealed(self, directory: Path) -> dict[str, set[str]]:

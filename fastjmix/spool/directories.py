@@ -20,7 +20,7 @@ SUPERVISOR: Final = "supervisor"
 
 
 class Directories:
-    """The four directories under the storage path.
+    """The directories under the storage path: four states of an envelope, and provenance/.
 
     `durable=False` (durability = "page-cache") leaves out every fsync. `create=False`: `root` is
     never made. `unproved`: the storage could not be tried at the start (prepare.py). `owner` is the
@@ -35,6 +35,7 @@ class Directories:
         self.outbox = root / "outbox"
         self.sent = root / "sent"
         self.rejected = root / "rejected"
+        self.provenance = root / "provenance"
         self.claimed = Root(root)
         self.owner = SUPERVISOR
         self.unproved = False

@@ -111,10 +111,12 @@ class Draft:
         """The archive's path while it is being built."""
         return self.directory / ARCHIVE
 
-    def append(self, buffers: Sequence[Bytes], note: bytes = b"") -> int:
+    def append(
+        self, buffers: Sequence[Bytes], note: bytes = b"", origin: journal.Origin | None = None
+    ) -> int:
         """Writes one member behind the last; returns its offset. Raises StorageError.
 
-        The journal keeps `note` beside the member's offsets; see Leftover.promises.
+        The journal keeps `note` and `origin` beside the member's offsets; see Leftover.promises.
         """
         start = self.end
         try:
@@ -122,10 +124,16 @@ class Draft:
         except OSError as problem:
             self._note_failure(problem)
             raise_typed(problem)
-        self._take(start, end, note)
+        self._take(start, end, note, origin)
         return start
 
-    def append_pieces(self, pieces: Iterator[bytes], note: bytes = b"") -> int:
+    def repeat(self, start: int, origin: journal.Origin) -> None:
+        """Notes that the bytes of the member at `start` came again; the next commit covers that."""
+        self._journal.add_repetition(start, origin)
+
+    def append_pieces(
+        self, pieces: Iterator[bytes], note: bytes = b"", origin: journal.Origin | None = None
+    ) -> int:
         """Appends a member that comes in pieces; nothing of it stays if the iterator raises."""
         start = offset = self.end
         for piece in pieces:
@@ -134,10 +142,16 @@ class Draft:
             except OSError as problem:
                 self._note_failure(problem)
                 raise_typed(problem)
-        self._take(start, offset, note)
+        self._take(start, offset, note, origin)
         return start
 
-    def join(self, header: Bytes, spill: Spill, note: bytes = b"") -> int:
+    def join(
+        self,
+        header: Bytes,
+        spill: Spill,
+        note: bytes = b"",
+        origin: journal.Origin | None = None,
+    ) -> int:
         """Appends a header and a spilled instance as one member; returns its offset."""
         start = self.end
         try:
@@ -150,7 +164,7 @@ class Draft:
                 with contextlib.suppress(OSError):  # gigabytes, in which nothing was promised
                     os.ftruncate(self.descriptor, start)
             raise_typed(problem)
-        self._take(start, offset, note)
+        self._take(start, offset, note, origin)
         return start
 
     def _join(self, spill: Spill, offset: int) -> int:
@@ -183,8 +197,8 @@ class Draft:
             raise StorageFailed("an earlier sync of this envelope failed")
         self.suspect = True
 
-    def _take(self, start: int, end: int, note: bytes) -> None:
-        self._journal.add(start, end, note)
+    def _take(self, start: int, end: int, note: bytes, origin: journal.Origin | None) -> None:
+        self._journal.add(start, end, note, origin)
         self.end = end
 
     def _note_failure(self, problem: OSError) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from fastjmix.errors import DamagedTicket
 from fastjmix.jmix.ids import is_id
-from fastjmix.spool import journal, move
+from fastjmix.spool import journal, move, provenance
 from fastjmix.spool import recipe as recipes
 from fastjmix.spool.directories import SEALED_STATES, Directories
 from fastjmix.spool.draft import Draft, Leftover
@@ -157,7 +157,8 @@ class Drafts:
             if spool.durable:
                 sync_directory(spool.outbox)  # the seal may have ended before it could do that
         elif not os.path.lexists(spool.path("outbox", leftover.id)):
-            spool.remove_ticket(leftover.id)  # the seal had begun
+            provenance.remove(spool, leftover.id)  # the seal had begun
+            spool.remove_ticket(leftover.id)
         self.drop(leftover)
 
     def reject(self, leftover: Leftover, why: str) -> None:

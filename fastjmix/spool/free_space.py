@@ -41,18 +41,18 @@ copies (four), the damage that it keeps (three), and a probe."""
 DRAFT_INODES: Final = 4
 """A directory, the archive, its recipe, its journal."""
 
-OPEN_INODES: Final = 2
-"""Inodes that an open envelope will take: its ticket, and its other form where it is encrypted.
-Both are made before any file of the draft is deleted."""
+OPEN_INODES: Final = 3
+"""Inodes that an open envelope will take: its ticket, its provenance, and its other form where it
+is encrypted. They are made before any file of the draft is deleted."""
 
 WAITING_INODES: Final = 1
 """Inodes that an envelope in outbox/ will take: its receipt, before its ticket is deleted."""
 
-POST_INODES: Final = 3
-"""Inodes of an envelope that is posted: its archive, its ticket, its receipt."""
+POST_INODES: Final = 4
+"""Inodes of an envelope that is posted: its archive, its ticket, its provenance, its receipt."""
 
-SENT_INODES: Final = 2
-"""Inodes that a delivered envelope gives back: its archive and its receipt."""
+SENT_INODES: Final = 3
+"""Inodes that a delivered envelope gives back: its archive, its receipt, its provenance."""
 
 RESUME: Final = 1.1
 """Times the soft mark: this much must be free again before associations are accepted."""
@@ -73,10 +73,11 @@ SEAL_BYTES: Final = 64 << 10
 """Bytes that the seal of an envelope without instances takes: documents, a ticket, a directory's
 blocks."""
 
-SEAL_BYTES_EACH: Final = 3328
+SEAL_BYTES_EACH: Final = 4224
 """Bytes that it takes for each instance: about 150 in the central directory, 200 in the manifest,
-300 in the metadata; and up to 2500 there where each has a series of its own, whose texts are as
-long as dicom/dataset.py keeps them, in characters that JSON writes with six bytes."""
+300 in the metadata, 130 in the provenance; and up to 2500 in the metadata, and 750 in the
+provenance, where each has a series and an association of its own, whose texts are as long as
+dicom/dataset.py keeps them, in characters that JSON writes with six bytes."""
 
 
 def seal_bytes(envelopes: int, instances: int) -> int:

@@ -46,7 +46,7 @@ def make_ready(spool: Directories, claim: Callable[[], None]) -> OSError | None:
     lacks: list[OSError] = []
     steps: list[Callable[[], object]] = [
         partial(_make_root, spool),
-        *(partial(_make, path) for path in _states(spool)),
+        *(partial(_make, path) for path in _directories(spool)),
         claim,
         partial(check, spool),
     ]
@@ -96,8 +96,8 @@ def _make(path: Path) -> None:
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
-def _states(spool: Directories) -> tuple[Path, ...]:
-    return spool.building, spool.outbox, spool.sent, spool.rejected
+def _directories(spool: Directories) -> tuple[Path, ...]:
+    return spool.building, spool.outbox, spool.sent, spool.rejected, spool.provenance
 
 
 def make_again(spool: Directories, reclaim: Callable[[], None]) -> None:
@@ -107,7 +107,7 @@ def make_again(spool: Directories, reclaim: Callable[[], None]) -> None:
     if spool.unproved:
         _make_root(spool)
     reclaim()
-    for directory in _states(spool):
+    for directory in _directories(spool):
         directory.mkdir(mode=0o700, exist_ok=True)
     check(spool)
 
@@ -120,7 +120,7 @@ def refuse_links(spool: Directories) -> None:
             f"{spool.root}: is a symbolic link",
             f"Set [storage.options] path to what it leads to: {spool.root.resolve()}",
         )
-    for path in _states(spool):
+    for path in _directories(spool):
         if path.is_symlink():
             raise SpoolError(
                 f"{path}: is a symbolic link, and envelopes move through it by rename",
@@ -130,10 +130,11 @@ def refuse_links(spool: Directories) -> None:
 
 def check(spool: Directories) -> None:
     """Checks the file system under those directories that are there. Raises SpoolError, OSError."""
-    found = {path: path.stat() for path in _states(spool) if os.path.lexists(path)}
+    found = {path: path.stat() for path in _directories(spool) if os.path.lexists(path)}
     if len({one.st_dev for one in found.values()}) > 1:
         raise SpoolError(
-            f"{spool.root}: building, outbox, sent and rejected are on several file systems",
+            f"{spool.root}: building, outbox, sent, rejected and provenance are on several file"
+            " systems",
             "An envelope moves between them by rename: put them on one.",
         )
     for path, one in found.items():

@@ -24,7 +24,7 @@ from typing import Final, NamedTuple
 
 from fastjmix import log
 from fastjmix.errors import DamagedTicket
-from fastjmix.spool import names
+from fastjmix.spool import names, provenance
 from fastjmix.spool.directories import Directories
 from fastjmix.spool.free_space import SENT_INODES
 from fastjmix.spool.ticket import Ticket
@@ -71,6 +71,7 @@ class Retention:
         *,
         spared_secs: float = 0.0,
     ) -> None:
+        self._spool = spool
         self._sent: Path = spool.sent
         self._max_age_secs = max_age_secs
         self._max_bytes = max_bytes
@@ -210,6 +211,7 @@ class Retention:
         try:
             if Ticket.read(record, envelope_id).receipt is not None:
                 (self._sent / f"{envelope_id}.zip").unlink()
+                provenance.remove(self._spool, envelope_id)
                 record.unlink()
                 return True
         except FileNotFoundError:

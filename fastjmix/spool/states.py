@@ -21,10 +21,12 @@ from fastjmix import log
 from fastjmix.errors import DamagedTicket, StorageFull, storage_error
 from fastjmix.failpoints import reach
 from fastjmix.spool import move, prepare
+from fastjmix.spool import provenance as provenances
 from fastjmix.spool.directories import SEALED_STATES, Directories, State
 from fastjmix.spool.drafts import Drafts
 from fastjmix.spool.files import sync_directory
 from fastjmix.spool.outbox_listing import OutboxListing
+from fastjmix.spool.provenance import Provenance
 from fastjmix.spool.reading import is_file, open_archive, open_regular
 from fastjmix.spool.rename import rename_new
 from fastjmix.spool.sweep import Sweep
@@ -32,7 +34,7 @@ from fastjmix.spool.ticket import Ticket
 
 
 class Spool(Directories):
-    """The four directories under the storage path, and every step between them.
+    """The directories under the storage path, and every step between them.
 
     `drafts` are those in building/, `outbox_listing` lists what waits in outbox/.
     """
@@ -94,8 +96,9 @@ class Spool(Directories):
         """Returns a path in building/ for an archive that the API is receiving."""
         return self.building / f"{self.owner}-{uuid.uuid4()}.upload"
 
-    def admit(self, temporary: Path, ticket: Ticket) -> None:
-        """Moves an archive that was received whole (see `new_upload`) to outbox/.
+    def admit(self, temporary: Path, ticket: Ticket, provenance: Provenance | None = None) -> bool:
+        """Moves an archive that was received whole (see `new_upload`) to outbox/, its provenance
+        before it. Returns False when that could not be written.
 
         Raises FileExistsError when its id is in any state, OSError. The archive is then where it
         was and outbox/ is unchanged, unless only a sync failed.
@@ -112,16 +115,19 @@ class Spool(Directories):
         try:
             if (found := self.find(ticket.id)) is not None:
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(found[1]))
+            kept = provenance is None or provenances.keep(self, ticket.id, lambda: provenance)
             try:
                 move.publish(self, coming, ticket, durable=self.durable)
             except OSError:
                 if os.path.lexists(coming):
+                    provenances.remove(self, ticket.id)
                     self.remove_ticket(ticket.id)
                 raise
         except BaseException:
             with contextlib.suppress(FileNotFoundError):  # it is in outbox/
                 rename_new(coming, temporary)
             raise
+        return kept
 
     def find(self, envelope_id: str) -> tuple[str, Path] | None:
         """Returns (state, path) of a file with this id in any state; None when there is none.
@@ -208,6 +214,7 @@ class Spool(Directories):
     def withdraw(self, envelope_id: str) -> None:
         """Deletes an envelope in outbox/ that was never promised to anyone. Raises OSError."""
         self.path("outbox", envelope_id).unlink(missing_ok=True)
+        provenances.remove(self, envelope_id)
         (self.outbox / f"{envelope_id}.json").unlink(missing_ok=True)
         if self.durable:
             sync_directory(self.outbox)

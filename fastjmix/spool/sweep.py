@@ -47,6 +47,7 @@ class Sweep:
         CutOffMoves(self._spool, self._findings).end()
         with self._findings.about(self._spool.outbox):
             Holds(self._spool).remove_without_archive()
+        self._orphans()
         self._foreign_records()
         self._findings.log_foreign()
         self._findings.log_failures()
@@ -63,7 +64,8 @@ class Sweep:
     def _unfinished(self, owner: str | None) -> None:
         """Deletes files that were being made, by `owner` or (None) by any process."""
         spool = self._spool
-        for directory in (spool.building, spool.outbox, spool.sent, spool.rejected):
+        made = (spool.building, spool.outbox, spool.sent, spool.rejected, spool.provenance)
+        for directory in made:
             for entry in self._findings.entries(directory):
                 found = names.unfinished(entry.name)
                 if found is None or (owner is not None and found[0] != owner):
@@ -126,11 +128,38 @@ class Sweep:
         except FileNotFoundError:
             return False
 
+    # -- provenance ----------------------------------------------------------------------------
+
+    def _orphans(self) -> None:
+        """Deletes each provenance whose envelope is in no state."""
+        spool = self._spool
+        recorded = {
+            found[0]: Path(entry.path)
+            for entry in self._findings.entries(spool.provenance)
+            if (found := names.sealed(entry.name)) is not None and found[1] == "json"
+        }
+        for directory in (spool.building, spool.outbox, spool.sent, spool.rejected):
+            if not recorded or not self._leave_out(recorded, directory):
+                return
+        for path in recorded.values():
+            with self._findings.about(path):
+                path.unlink()
+
+    def _leave_out(self, recorded: dict[str, Path], directory: Path) -> bool:
+        """Removes the envelopes of a directory from `recorded`. Returns False when it cannot be
+        listed."""
+        with self._findings.about(directory), os.scandir(directory) as entries:
+            for entry in entries:
+                found = names.sealed(entry.name)
+                recorded.pop(entry.name if found is None else found[0], None)
+            return True
+        return False
+
     # -- foreign files --------------------------------------------------------------------------
 
     def _foreign_records(self) -> None:
         spool = self._spool
-        for directory in (spool.outbox, spool.sent, spool.rejected):
+        for directory in (spool.outbox, spool.sent, spool.rejected, spool.provenance):
             for entry in self._findings.entries(directory):
                 ours = names.sealed(entry.name) is not None
                 if not (ours and entry.is_file(follow_symlinks=False)) and (

@@ -91,7 +91,7 @@ class Supervisor:
         poll.register(self._signals.descriptor, select.POLLIN)
         gc.freeze()  # else each child's first collection copies what it shares with this process
         for child in self._children:
-            if child.stage >= Stage.SERVE:
+            if child.stage in (Stage.SERVE, Stage.UPLOAD):
                 self._load_web()
             self._children.start(child)
         while not self._signals.stop:

@@ -76,9 +76,10 @@ class Shared:
             for n in range(runtime.packers)
         ]
         rows += runtime.packers
+        # Before those that need an HTTP library, whose memory it does not need.
+        children.append(Child("ledger", Stage.RECORD, self._ledger(rows + 2)))
         children.append(Child("uploader", Stage.UPLOAD, self._uploader(rows)))
         children.append(Child("api", Stage.SERVE, self._api(rows + 1)))
-        children.append(Child("ledger", Stage.RECORD, self._ledger(rows + 2)))
         return children
 
     def stop(self, stage: Stage) -> None:

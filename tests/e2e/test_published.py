@@ -230,7 +230,7 @@ def test_a_draft_that_a_kill_left_is_sealed_the_same(tmp_path: Path, caller: byt
 @pytest.mark.parametrize("caller", [b"ALL", b"STREAM"])
 def test_a_seal_that_had_its_ticket_is_repeated_to_the_byte(tmp_path: Path, caller: bytes) -> None:
     """The time is the ticket's, and Ed25519 has no random part: signatures are the same too."""
-    with running(begin(tmp_path / "own", 9, at="spool.renamed:stop:2")) as own:
+    with running(begin(tmp_path / "own", 9, at="spool.renamed:stop:3")) as own:
         with Peer(own.dicom_port) as peer:
             peer.associate(calling=caller)
             for number in (1, 2):

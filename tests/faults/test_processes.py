@@ -352,8 +352,10 @@ def test_a_seal_cut_short_is_made_anew_and_equals_a_clean_one(
 SEAL = [
     "seal.written:1",
     "seal.synced:1",
-    "spool.renamed:2",  # the ticket is in outbox/; the archive is not
-    "spool.renamed:3",  # the archive is in outbox/; outbox/ was not synced
+    "spool.renamed:2",  # the provenance has its name, which is not synced
+    "provenance.written:1",
+    "spool.renamed:3",  # the ticket is in outbox/; the archive is not
+    "spool.renamed:4",  # the archive is in outbox/; outbox/ was not synced
     "seal.published:1",
     "spool.dropping:1",
     "seal.removed:1",

@@ -51,6 +51,7 @@ KILLS = (
     "packer.synced:kill:7",
     f"packer.granted:kill:{COUNT}",
     "packer.digesting:kill:12",
+    "provenance.written:kill:1",
     "seal.written:kill:1",
     "seal.published:kill:1",
     "packer.granted:kill:11,recovery.walked:kill:1,recovery.sealed:kill:1",

@@ -493,7 +493,7 @@ def member_of(number: int) -> bytes:
 @pytest.mark.fault("F85")
 def test_a_journal_that_promises_what_no_disk_holds(tmp_path: Path) -> None:
     whole = member_of(0)
-    written = journal.record(0, len(whole)) + journal.record(len(whole), 1 << 62)
+    written = journal.record(0, len(whole)) + journal.record(len(whole), 1 << 59)
     spool = left_draft(tmp_path, [whole], written)
     (first, _) = recovered(spool)
     assert ["missing" in damage.why for damage in first.damages] == [True]

@@ -43,7 +43,7 @@ from fastjmix.ipc.ingest_rules import tabulate
 from fastjmix.packer import seal as sealing
 from fastjmix.packer.open_envelope import OpenEnvelope
 from fastjmix.packer.recovery import recover
-from fastjmix.spool import Retention, Spool
+from fastjmix.spool import AssociationFacts, Provenance, Retention, Spool
 from fastjmix.spool import rename as renaming
 from tests import reference
 from tests.support import configs, wire
@@ -59,6 +59,9 @@ def arrival(study: str, instance: str, data: bytes) -> tuple[Any, list[memoryvie
     meta = file_meta_prefix(wire.CT, wire.EXPLICIT, "PEER", "JMIX").render(instance.encode())
     member = meta + data
     announced = SimpleNamespace(
+        association=1,
+        arrived_ms=1_700_000_000_000,
+        association_facts=AssociationFacts("1-1").dump(),
         study_instance_uid=study.encode(),
         series_instance_uid=b"1.2.3.2",
         sop_class_uid=wire.CT.encode(),
@@ -239,7 +242,8 @@ class SpoolMachine(RuleBasedStateMachine):
         self.pending[study] = []
 
     def seal_envelope(self, one: OpenEnvelope) -> object:
-        return sealing.seal(one.draft, one.contents, one.members, "packer-0")
+        parts = one.contents, one.members, one.origins
+        return sealing.seal(self.spool, one.draft, *parts, "packer-0")
 
     @precondition(lambda self: self.open)
     @rule(data=st.data(), changes=st.integers(0, 12))
@@ -323,6 +327,8 @@ class SpoolMachine(RuleBasedStateMachine):
                 assert taken & self.foreign.keys()
         left = [p for p in self.spool.building.iterdir() if not self.is_obstructed(p.name)]
         assert not left
+        for path in self.spool.provenance.iterdir():
+            assert self.spool.find(path.stem) is not None
 
     def is_obstructed(self, envelope_id: str) -> bool:
         return any(path.stem == envelope_id for path in self.foreign)
@@ -382,6 +388,17 @@ class SpoolMachine(RuleBasedStateMachine):
                 assert ticket.instances == len(self.members(path)) > 0
                 assert elsewhere or (ticket.receipt is not None) == (state == "sent")
                 assert (ticket.refusal is not None) == (state == "rejected")
+
+    @invariant()
+    def what_was_sealed_has_its_provenance(self) -> None:
+        for state in ("outbox", "sent"):
+            for archive in self.ours(state):
+                found = Provenance.read(self.spool, archive.stem)
+                kept = [one for one in found.instances if one.kept]
+                assert len(kept) == self.spool.ticket(state, archive.stem).instances
+                # What was never committed is not in the journal: it comes from nobody known.
+                assert {one.association for one in kept} <= {0, -1}
+                assert {one.id for one in found.associations} <= {"1-1"}
 
     @invariant()
     def an_id_has_one_content_in_one_place(self) -> None:

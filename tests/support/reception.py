@@ -27,7 +27,8 @@ from fastjmix.packer.parts import connect
 from fastjmix.packer.recovery import Outcome, recover
 from fastjmix.receiver.connection import Association
 from fastjmix.receiver.messages import Messages, Need
-from fastjmix.spool import Spool
+from fastjmix.receiver.reports import Reports
+from fastjmix.spool import AssociationFacts, Spool
 from tests.support import configs, strange, wire
 
 POLICY = Policy("JMIX_RECEIVER", True, None, 131072, True, True)
@@ -53,11 +54,12 @@ class Reception:
         shared_lanes = SharedLanes(self.passage, wake, 1, 1)
         self.parts = connect(config, 0, shared_lanes, channels, self.spool)
         self.packer = Packer(self.parts, 0, shared_lanes, channels)
-        self._messages = Messages(shared_lanes, channels.metrics)
+        self._messages = Messages(shared_lanes, channels.metrics, Reports(channels.events))
         lanes = self.passage.lanes
         lane = lanes.lease(0)
         assert self.passage.back(lane)
-        lanes.open(lane, 1, 0, b"MODALITY")
+        self.facts = AssociationFacts("7-1", "MODALITY", "JMIX", "::1:4711", "1.2", "V1", 5.5)
+        lanes.open(lane, 1, 0, b"MODALITY", self.facts.dump())
         self._scanner = PdvScanner(lanes, lane, POLICY.max_pdu)
         answer = Acceptor(POLICY).answer(
             wire.associate_rq(*strange.contexts(), calling=b"MODALITY")

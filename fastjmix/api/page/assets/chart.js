@@ -5,6 +5,7 @@ import { $, Rows, count, el, moment, number, setText } from "./dom.js";
 const SVG = "http://www.w3.org/2000/svg";
 const WIDTH = 720;
 const HEIGHT = 160;
+const HOUR = 3600;
 const MINUTES = 5; // of a row of the table
 
 function svg(name, attributes, ...children) {
@@ -14,10 +15,10 @@ function svg(name, attributes, ...children) {
   return made;
 }
 
-/** Returns the path of values, the newest at the right edge. */
-function path(values, most) {
-  const step = WIDTH / Math.max(1, values.length - 1);
-  const point = (value, at) => `${(at * step).toFixed(1)} ${(HEIGHT - (value / most) * (HEIGHT - 8) - 2).toFixed(1)}`;
+/** Returns the path of values, the newest at the right edge: a node that began lately has a short one. */
+function path(values, most, secs) {
+  const step = (WIDTH * secs) / HOUR;
+  const point = (value, at) => `${(WIDTH - (values.length - 1 - at) * step).toFixed(1)} ${(HEIGHT - (value / most) * (HEIGHT - 8) - 2).toFixed(1)}`;
   return values.length ? `M${values.map(point).join("L")}` : "";
 }
 
@@ -34,8 +35,7 @@ class Chart {
     this.title = svg("title", { id: "chart-title" });
     const drawing = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img", "aria-labelledby": "chart-title" }, this.title, this.received, this.delivered);
     this.most = el("span", { class: "most", "aria-hidden": "true" });
-    this.first = el("span");
-    $("chart").append(el("div", { class: "chart" }, this.most, drawing), el("div", { class: "axis", "aria-hidden": "true" }, this.first, el("span", {}, "now")));
+    $("chart").append(el("div", { class: "chart" }, this.most, drawing), el("div", { class: "axis", "aria-hidden": "true" }, el("span", {}, "60 min ago"), el("span", {}, "now")));
     this.hour = new Rows($("hour"), "The last hour", [
       { head: "Until", text: (row) => row.until },
       { head: "Received MB/s", class: "number", text: (row) => number(row.received, 2) },
@@ -53,10 +53,9 @@ class Chart {
     const delivered = each(rates.delivered_mb);
     const peak = Math.max(0, ...received, ...delivered);
     const most = round(peak || 1);
-    this.received.setAttribute("d", path(received, most));
-    this.delivered.setAttribute("d", path(delivered, most));
+    this.received.setAttribute("d", path(received, most, secs));
+    this.delivered.setAttribute("d", path(delivered, most, secs));
     setText(this.most, `${most} MB/s`);
-    setText(this.first, `${Math.round((received.length * secs) / 60)} min ago`);
     setText(this.title, this.sentence(received, delivered));
     this.hour.show(this.table(rates, now));
   }
@@ -91,7 +90,7 @@ function latest(rates) {
   const last = (values) => (values.at(-1) ?? 0) / rates.step_secs;
   return [
     ["Received", `${number(last(rates.received_mb))} MB/s`, `${number(last(rates.received_instances))} instances/s`],
-    ["Delivered", `${number(last(rates.delivered_mb))} MB/s`, count(Math.round(rates.delivered_envelopes.at(-1) ?? 0), "envelope")],
+    ["Delivered", `${number(last(rates.delivered_mb))} MB/s`, `${count(Math.round(rates.delivered_envelopes.at(-1) ?? 0), "envelope")} in ${rates.step_secs} s`],
   ];
 }
 

@@ -182,7 +182,8 @@ function disk(found) {
   meter.optimum = 0;
   meter.value = used;
   const state = found.free_bytes < found.hard_mark_bytes ? "Images are refused. " : found.free_bytes < found.soft_mark_bytes ? "New associations are rejected. " : "";
-  return setText($("disk-line"), `${state}${size(found.free_bytes)} of ${size(found.total_bytes)} free; associations are rejected below ${size(found.soft_mark_bytes)}, images refused below ${size(found.hard_mark_bytes)}; ${${found.free_inodes === null ? "inodes without a limit" : count(found.free_inodes, "free inode")}`);
+  const inodes = found.free_inodes === null ? "inodes without a limit" : count(found.free_inodes, "free inode");
+  return setText($("disk-line"), `${state}${size(found.free_bytes)} of ${size(found.total_bytes)} free; associations are rejected below ${size(found.soft_mark_bytes)}, images refused below ${size(found.hard_mark_bytes)}; ${inodes}`);
 }
 
 function ledger(found) {

@@ -21,13 +21,14 @@ function askForCredentials() {
   }
 }
 
-function connected(live) {
+function connected(live, views) {
   return new Follower(
     (state) => {
       if (!$("problem").hidden && $("problem").dataset.lost) say("", false);
       delete $("problem").dataset.lost;
       $("access").hidden = true;
       live.show(state);
+      views.known();
     },
     (why) => {
       setText($("node-state"), "not connected");
@@ -44,12 +45,21 @@ class Views {
   constructor() {
     this.shown = 0;
     this.numbers = 0;
+    this.isLive = true;
+    this.isKnown = false;
+  }
+
+  /** Shows the live view, if it is the one: there is a state to show from now on. */
+  known() {
+    this.isKnown = true;
+    $("live").hidden = !this.isLive;
   }
 
   async show() {
     const number = ++this.numbers;
     const [, name, rest] = location.hash.match(/^#\/(study|trace|search)(?:[/?](.*))?$/s) ?? [];
-    $("live").hidden = name !== undefined;
+    this.isLive = name === undefined;
+    $("live").hidden = !this.isLive || !this.isKnown;
     $("found").hidden = name === undefined;
     say("", false);
     if (name === undefined) return this.focus($("main"));
@@ -98,11 +108,12 @@ function wireAccess(views, follower) {
 }
 
 function begin() {
+  $("static").remove(); // not <noscript>: it is there as well where the scripts cannot be loaded
   for (const element of document.querySelectorAll(".scripted")) element.hidden = false;
   const study = new URLSearchParams(location.search).get("study");
   if (study) history.replaceState(null, "", `/#/study/${encodeURIComponent(study)}`);
-  const follower = connected(new Live(say));
   const views = new Views();
+  const follower = connected(new Live(say), views);
   wireSearch(views);
   wireAccess(views, follower);
   addEventListener("hashchange", () => views.show());

@@ -24,7 +24,9 @@ from fastjmix.httpd.receiving import Received, create_private, receive, require_
 from fastjmix.httpd.responses import HttpError, json_response
 from fastjmix.ipc.outcome import EnvelopeOutcome, Result
 from fastjmix.jmix.read.admission import EnvelopeSummary
-from fastjmix.spool import POST_INODES, Ticket
+from fastjmix.spool import POST_INODES, AssociationFacts, Provenance, Ticket
+from fastjmix.spool.association_facts import TEXT_MAX
+from fastjmix.spool.provenance import StudyFacts
 
 if TYPE_CHECKING:
     from fastjmix.jmix.keys import RecipientKey
@@ -88,7 +90,7 @@ class Posting:
         Returns its size, and the future of its outcome, which ends with `waiting`.
         """
         shared = self._shared
-        temporary = shared.spool.new_upload()
+        temporary, began = shared.spool.new_upload(), time.time()
         with shared.uploads.take(), contextlib.ExitStack() as cleanup:
             cleanup.callback(temporary.unlink, missing_ok=True)
             file = cleanup.enter_context(create_private(temporary))
@@ -97,13 +99,17 @@ class Posting:
             summary = await shared.checks.check(file, key=self._key, unopened=self._key is None)
             future = waiting.enter_context(shared.outcomes.expect(summary.id))
             ticket = self._ticket(summary, upstream, received)
+            provenance = _provenance(ticket, request.remote or "", began)
             reach("api.received")
             try:
-                await asyncio.to_thread(shared.spool.admit, temporary, ticket)
+                kept = await asyncio.to_thread(shared.spool.admit, temporary, ticket, provenance)
             except FileExistsError:
                 reason = f"envelope {summary.id} is here already; nothing was changed"
                 raise HttpError(409, reason) from None
             reach("api.admitted")
+        if not kept:
+            shared.channels.metrics.add("provenances_unwritten_total")
+        shared.channels.events.send("posted", envelope=summary.id, peer=request.remote or "")
         shared.channels.wake_uploader()
         log.get().info(
             "envelope_taken_in",
@@ -148,3 +154,10 @@ class Posting:
             case _:
                 assert_never(outcome.result)
         raise HttpError(502, f"upstream {upstream.name} {problem}{code}: {detail}")
+
+
+def _provenance(ticket: Ticket, peer: str, began: float) -> Provenance:
+    """Returns the provenance of a posted envelope: the peer, and its study."""
+    came = AssociationFacts("", peer=peer[:TEXT_MAX], began=round(began, 3))
+    study = StudyFacts(ticket.studies[0] if ticket.studies else "")
+    return Provenance(ticket.id, "post", (came,), study)

@@ -20,6 +20,7 @@ An instance goes through these parts:
     seal_timers.py         when an envelope is due
     senders.py             which associations send to which studies
     duplicates.py          instances whose bytes are there already
+    origins.py             whence the instances of an envelope came: its provenance
     conflicts.py           instances that contradict others of their envelope
     spilled_instances.py   files of instances that are larger than their lanes
     digests.py             the digests that are still to be made

@@ -8,13 +8,14 @@ that was quiet for longest, where no more may be open.
 from __future__ import annotations
 
 from fastjmix._core import Arrival, Lanes
+from fastjmix.ipc.events import Events
 from fastjmix.ipc.ingest_rules import IngestRules
 from fastjmix.packer.free_space import require_space
 from fastjmix.packer.open_envelope import OpenEnvelope
 from fastjmix.packer.open_envelopes import OpenEnvelopes
 from fastjmix.packer.reservation import Reservation
 from fastjmix.packer.seal_schedule import SealSchedule
-from fastjmix.spool import DRAFT_INODES, OPEN_INODES, FreeSpace, Spool, seal_bytes
+from fastjmix.spool import DRAFT_INODES, OPEN_INODES, AssociationFacts, FreeSpace, Spool, seal_bytes
 
 
 class EnvelopeChoice:
@@ -29,6 +30,7 @@ class EnvelopeChoice:
         envelopes: OpenEnvelopes,
         schedule: SealSchedule,
         reservation: Reservation,
+        events: Events,
     ) -> None:
         self._number = number
         self._lanes = lanes
@@ -37,6 +39,7 @@ class EnvelopeChoice:
         self._open = envelopes
         self._schedule = schedule
         self._reservation = reservation
+        self._events = events
 
     def envelope_for(
         self,
@@ -68,4 +71,14 @@ class EnvelopeChoice:
         self._space.spend(0, files=DRAFT_INODES)
         self._open.add(envelope)
         self._reservation.publish()
+        facts = AssociationFacts.load(arrival.association_facts)
+        self._events.send(
+            "opened",
+            envelope=envelope.draft.id,
+            study_instance_uid=envelope.study_uid,
+            calling_ae=calling_ae,
+            pipeline=settings.listener.pipeline,
+            upstream=settings.listener.upstream.name,
+            association=facts.id if facts is not None else "",
+        )
         return envelope

@@ -48,6 +48,7 @@ class Packer:
         self._poll = select.poll()
         for descriptor in (shared_lanes.wake[self._process], self._stop, self._outcomes):
             self._poll.register(descriptor, select.POLLIN)
+        self._events = channels.events
         self._stopping = False
 
     def run(self) -> None:
@@ -124,6 +125,7 @@ class Packer:
         parts.recoveries.retry_due()
         parts.reservation.publish()
         parts.takeover.resume_if_recovered()
+        self._events.flush()
 
     def _finished(self) -> bool:
         parts = self._parts

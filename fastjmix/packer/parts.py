@@ -99,7 +99,9 @@ def connect(
 
     spilled = SpilledInstances(spool, space, name, joins)
     reservation = Reservation(metrics, envelopes, sealer, recoveries, spilled)
-    choice = EnvelopeChoice(number, lanes, spool, space, envelopes, schedule, reservation)
+    choice = EnvelopeChoice(
+        number, lanes, spool, space, envelopes, schedule, reservation, channels.events
+    )
     refusals = Refusals(statuses, spilled, health)
     appender = Appender(
         intake, metrics, space, envelopes, senders, digests, reservation, commit, sealer, awaiting

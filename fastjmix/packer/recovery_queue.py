@@ -243,6 +243,7 @@ class RecoveryQueue:
                 bytes=outcome.ticket.size_bytes,
                 study=log.get().studies(outcome.ticket.studies),
             )
+            self._channels.events.send("sealed", envelope=outcome.ticket.id)
         # Always: a seal that failed after its last rename has not woken the outbox watcher.
         self._channels.wake_uploader()
 

@@ -106,4 +106,5 @@ class Sealer:
             **envelope.conflicts.log_fields(),
             study=log.get().studies(ticket.studies),
         )
+        self._channels.events.send("sealed", envelope=ticket.id)
         self._channels.wake_uploader()

@@ -24,5 +24,6 @@ looked at.
     displacement.py   which association ends for a newcomer when all places are taken
     lane_pool.py      the lanes that the receiver holds
     poller.py         waits for sockets and packers: spins for a moment, then sleeps
+    reports.py        what the ledger learns of associations, rejections and refusals
     peer_log.py       log lines about peers without an association, so many a second
 """

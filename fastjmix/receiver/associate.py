@@ -28,6 +28,7 @@ from fastjmix.receiver.connection import Association, Connection
 from fastjmix.receiver.displacement import FullRejections
 from fastjmix.receiver.lane_pool import LanePool
 from fastjmix.receiver.peer_log import PeerLog
+from fastjmix.receiver.reports import Reports
 from fastjmix.spool import FreeSpace
 
 _REASONS: Final[Mapping[tuple[int, int], str]] = {
@@ -92,6 +93,7 @@ class AssociateRequests:
         pool: LanePool,
         peer_log: PeerLog,
         rejections: FullRejections,
+        reports: Reports,
     ) -> None:
         self._lanes = shared_lanes.passage.lanes
         self._pool = pool
@@ -100,6 +102,7 @@ class AssociateRequests:
         self._metrics = metrics
         self._rules = tabulate(config)
         self._peer_log = peer_log
+        self._reports = reports
 
     def receive(self, connection: Connection, data: bytes, *, draining: bool) -> Answer | None:
         """Takes the next bytes of a connection in Sta2. Returns the answer to its request; None
@@ -217,6 +220,7 @@ class AssociateRequests:
             why=why,
             endpoint=connection.listener.config.endpoint,
         )
+        self._reports.rejection(connection, why, asked.calling_ae, asked.called_ae)
         return Rejection(pdu)
 
 

@@ -31,6 +31,7 @@ from fastjmix.receiver.listeners import Listeners
 from fastjmix.receiver.messages import Messages
 from fastjmix.receiver.peer_log import PeerLog
 from fastjmix.receiver.poller import Poller
+from fastjmix.receiver.reports import Reports
 from fastjmix.receiver.states import Event, State
 from fastjmix.receiver.upper_layer import PROVIDER, USER, UpperLayer, fail, guarded
 
@@ -58,19 +59,26 @@ class Receiver:
         self._epoll = self._poller.epoll
         self._listeners = Listeners(config, sockets, self._epoll)
         self._peer_log = PeerLog()
+        self._reports = Reports(channels.events)
         self._pool = LanePool(shared_lanes, number)
         self._rejections = FullRejections(channels.metrics)
         self._upper_layer = UpperLayer(
-            config, self._epoll, channels.metrics, self._pool, self._peer_log
+            config, self._epoll, channels.metrics, self._pool, self._peer_log, self._reports
         )
         self._transfer = DataTransfer(
             self._upper_layer,
-            Messages(shared_lanes, channels.metrics),
+            Messages(shared_lanes, channels.metrics, self._reports),
             self._poller,
             channels.metrics,
         )
         requests = AssociateRequests(
-            config, shared_lanes, channels.metrics, self._pool, self._peer_log, self._rejections
+            config,
+            shared_lanes,
+            channels.metrics,
+            self._pool,
+            self._peer_log,
+            self._rejections,
+            self._reports,
         )
         self._establishment = Establishment(
             self._upper_layer,
@@ -172,6 +180,7 @@ class Receiver:
         for connection in upper.each():
             guarded(upper, self._check_deadline, connection)
         self._peer_log.tick(now)
+        self._reports.tick()
         self._pool.tick(now)
         self._listeners.tick()
         if self._rejections.others_rejected():

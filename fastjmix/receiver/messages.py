@@ -41,6 +41,7 @@ from fastjmix.failpoints import reach
 from fastjmix.ipc.metrics import Metrics
 from fastjmix.ipc.shared_lanes import SharedLanes
 from fastjmix.receiver.connection import ANSWERS_A_TURN, Association
+from fastjmix.receiver.reports import Reports
 from fastjmix.receiver.states import Event
 
 UID_SHOWN_MAX: Final = 128
@@ -77,7 +78,8 @@ _OUTCOMES: Final[Mapping[int, Need | Event]] = {
 class Messages:
     """Handles the messages of all associations of one receiver."""
 
-    def __init__(self, shared_lanes: SharedLanes, metrics: Metrics) -> None:
+    def __init__(self, shared_lanes: SharedLanes, metrics: Metrics, reports: Reports) -> None:
+        self._reports = reports
         self._shared_lanes = shared_lanes
         self._metrics = metrics
         self._log = log.get()
@@ -286,6 +288,8 @@ class Messages:
             self._metrics.add("instances_refused_total")
             self._metrics.count("refusals_total", f"{status:04X}")
             self._log.warning("instance_refused", **of)
+            shown = _shown(request.sop_instance_uid) or "", sop_class or ""
+            self._reports.refusal(association, status, str(of["why"]), *shown)
         else:
             name = dimse.OPERATIONS.get(request.field, "unknown")
             self._log.warning("operation_refused", operation=f"{name} ({request.field:04X}H)", **of)

@@ -25,6 +25,7 @@ from fastjmix.receiver.lane_pool import LanePool
 from fastjmix.receiver.listener import CLOSING_MAX, Listener, set_options
 from fastjmix.receiver.measures import log_pairs
 from fastjmix.receiver.peer_log import PeerLog
+from fastjmix.receiver.reports import Reports
 from fastjmix.receiver.states import TRANSITIONS, Event, State
 
 USER, PROVIDER = 0, 2
@@ -44,7 +45,13 @@ class UpperLayer:
     """
 
     def __init__(
-        self, config: Config, epoll: select.epoll, metrics: Metrics, pool: LanePool, peers: PeerLog
+        self,
+        config: Config,
+        epoll: select.epoll,
+        metrics: Metrics,
+        pool: LanePool,
+        peers: PeerLog,
+        reports: Reports,
     ) -> None:
         self.connections: dict[int, Connection] = {}
         self.awaiting_status: dict[Connection, PdvScanner] = {}
@@ -58,6 +65,7 @@ class UpperLayer:
         self._metrics = metrics
         self._pool = pool
         self._peers = peers
+        self._reports = reports
         self._log = log.get()
 
     def each(self) -> Iterator[Connection]:
@@ -116,6 +124,7 @@ class UpperLayer:
             called_ae=association.accepted.called_ae,
             **log_pairs(facts),
         )
+        self._reports.association_ended(association, how, facts)
         self.awaiting_status.pop(connection, None)
         if connection in self.paused:
             del self.paused[connection]
@@ -216,6 +225,7 @@ class UpperLayer:
                 endpoint=connection.listener.config.endpoint,
                 **connection.about,
             )
+            self._reports.rejection(connection, why)
         self.send_last(connection, event, abort_pdu(source, reason), f"aborted: {why}")
 
     def send_last(self, connection: Connection, event: Event, pdu: bytes, how: str = "") -> None:

@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 
 from fastjmix.config import PeerLimits
+from fastjmix.ipc.events import Events
 from fastjmix.ipc.metrics import MetricsPage
 from fastjmix.receiver import upper_layer
 from fastjmix.receiver.connection import Association, Connection
 from fastjmix.receiver.half_open import HalfOpen
 from fastjmix.receiver.listener import Listener
 from fastjmix.receiver.peer_log import PeerLog
+from fastjmix.receiver.reports import Reports
 from fastjmix.receiver.states import Event, State
 from fastjmix.receiver.upper_layer import PROVIDER, UpperLayer, fail
 
@@ -45,7 +47,9 @@ class Side:
         self.pool: Pool = pool
         self.epoll = select.epoll()
         self.metrics = MetricsPage(1).row(0)
-        self.layer = UpperLayer(config, self.epoll, self.metrics, pool, PeerLog())
+        self.layer = UpperLayer(
+            config, self.epoll, self.metrics, pool, PeerLog(), Reports(Events())
+        )
         self._listening = socket.create_server(("127.0.0.1", 0))
         unused: Any = None
         self._listener = Listener(0, self._listening, part, unused)

@@ -27,6 +27,7 @@ from fastjmix.packer.parts import connect
 from fastjmix.packer.recovery import Outcome, recover
 from fastjmix.receiver.connection import Association
 from fastjmix.receiver.messages import Messages, Need
+from fastjmix.receiver.reports import Reports
 from fastjmix.spool import AssociationFacts, Spool
 from tests.support import configs, strange, wire
 
@@ -53,7 +54,7 @@ class Reception:
         shared_lanes = SharedLanes(self.passage, wake, 1, 1)
         self.parts = connect(config, 0, shared_lanes, channels, self.spool)
         self.packer = Packer(self.parts, 0, shared_lanes, channels)
-        self._messages = Messages(shared_lanes, channels.metrics)
+        self._messages = Messages(shared_lanes, channels.metrics, Reports(channels.events))
         lanes = self.passage.lanes
         lane = lanes.lease(0)
         assert self.passage.back(lane)

@@ -1,0 +1,85 @@
+"""Reports to the ledger what became of associations, and of instances that were refused.
+
+Guaranteed: nothing waits here (ipc/events.py). A peer that is rejected or refused ever again makes
+EVENTS_A_SECOND events a second at most; the next event of its kind has the number of those left out
+before it, as `left_out`.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Final
+
+from fastjmix.ipc.events import Events
+from fastjmix.receiver.connection import Association, Connection
+
+EVENTS_A_SECOND: Final = 50
+"""Rejections, and refusals, of one receiver; as many as peer_log.py has lines."""
+
+WHY_MAX: Final = 300
+"""Characters of a reason: an Error Comment has 64, the words of a rejection some 100."""
+
+
+class _Bounded:
+    """The events of one kind, EVENTS_A_SECOND at most."""
+
+    def __init__(self, events: Events, kind: str) -> None:
+        self._events = events
+        self._kind = kind
+        self._since = time.monotonic()
+        self._left = EVENTS_A_SECOND
+        self._left_out = 0
+
+    def send(self, **facts: Any) -> None:
+        now = time.monotonic()
+        if now - self._since >= 1.0:
+            self._since, self._left = now, EVENTS_A_SECOND
+        if not self._left:
+            self._left_out += 1
+            return
+        self._left -= 1
+        if self._left_out:
+            facts["left_out"], self._left_out = self._left_out, 0
+        self._events.send(self._kind, **facts)
+
+
+class Reports:
+    """The reports of one receiver."""
+
+    def __init__(self, events: Events) -> None:
+        self._events = events
+        self._rejections = _Bounded(events, "rejection")
+        self._refusals = _Bounded(events, "refusal")
+
+    def association_ended(
+        self, association: Association, how: str, measured: dict[str, Any]
+    ) -> None:
+        """Reports an association that has ended; `measured` is Association.facts()."""
+        self._events.send("association", **(association.origin.as_json() | measured), how=how)
+
+    def rejection(
+        self, connection: Connection, why: str, calling_ae: str = "", called_ae: str = ""
+    ) -> None:
+        """Reports a peer that got no association, for the reason `why`."""
+        self._rejections.send(
+            calling_ae=calling_ae, called_ae=called_ae, peer=connection.peer, why=why[:WHY_MAX]
+        )
+
+    def refusal(
+        self, association: Association, status: int, why: str, instance: str, sop_class: str
+    ) -> None:
+        """Reports an instance that was answered with another status than 0000."""
+        head = association.head
+        study = head.study_instance_uid.decode("latin-1") if head is not None else ""
+        self._refusals.send(
+            association=association.origin.id,
+            sop_instance_uid=instance,
+            sop_class_uid=sop_class,
+            study_instance_uid=study,
+            status=f"{status:04X}",
+            why=why[:WHY_MAX],
+        )
+
+    def tick(self) -> None:
+        """Sends what the pipe had no space for before."""
+        self._events.flush()

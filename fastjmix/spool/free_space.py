@@ -112,8 +112,8 @@ class Measured(NamedTuple):
 
 
 class Margin(NamedTuple):
-    """What is free of a resource, how much of it seals will take, and the marks: the soft one is
-    compared with what is free, the hard one with what of that is not reserved."""
+    """Free bytes or inodes, how many of them seals will take, and the marks. The soft mark is
+    compared with `free`, the hard mark with `free` less `reserved`."""
 
     free: int
     reserved: int

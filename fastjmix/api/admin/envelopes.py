@@ -1,6 +1,6 @@
 """Tells the envelopes by state: how many, and rows of those that have not arrived.
 
-What waits for the disk goes to a thread.
+The directories are read on a thread.
 """
 
 from __future__ import annotations

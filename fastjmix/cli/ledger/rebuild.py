@@ -16,9 +16,9 @@ from fastjmix.cli.output import print_result
 def command(config: Path, as_json: bool) -> None:
     """Make the ledger from the envelopes on the disk, while no node runs.
 
-    What the ledger knows of envelopes that are gone from the disk stays, unless its file is
-    damaged: then that is moved away. A running node does all this by itself, when its ledger is
-    missing or damaged; the command ends with exit code 1 then.
+    The ledger keeps its rows of envelopes that are gone from the disk. A damaged ledger is moved
+    away, and its rows with it. A running node rebuilds a missing or damaged ledger by itself; this
+    command ends with exit code 1 while the node runs.
     """
     from fastjmix.config import load
     from fastjmix.ledger.rebuild import rebuild

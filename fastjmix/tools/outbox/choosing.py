@@ -16,7 +16,7 @@ from fastjmix.tools.plain_text import seconds_of
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What a person has typed: ids, or conditions. `older` is an age such as 15m."""
+    """The ids or conditions that a person has typed. `older` is an age such as 15m."""
 
     ids: tuple[str, ...] = ()
     study: str | None = None

@@ -1,7 +1,7 @@
 """Reads the status of a node: from itself while it runs, from its files otherwise.
 
-Guaranteed: the object is that of GET /api/node/status (api/admin/status.py), with the same keys. Of
-a stopped node it has what files say: envelopes, disk, ledger, errors.
+Guaranteed: the object is that of GET /api/node/status (api/admin/status.py), with the same keys.
+For a stopped node it has the parts that are files: envelopes, disk, ledger, errors.
 """
 
 from __future__ import annotations

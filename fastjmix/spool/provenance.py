@@ -28,7 +28,6 @@ The text is one JSON object:
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -45,7 +44,7 @@ from fastjmix.spool.directories import Directories
 from fastjmix.spool.files import write_new
 from fastjmix.spool.lock import FORMAT
 from fastjmix.spool.reading import read_small
-from fastjmix.spool.ticket import SECONDS_MAX
+from fastjmix.spool.ticket import is_moment
 
 Origin = Literal["dicom", "post", "recovered"]
 
@@ -234,9 +233,7 @@ def _instance(value: object, sizes: tuple[int, ...]) -> ArrivedInstance:
         and all(type(place) is int for place in places)
         and all(0 <= place < size for place, size in zip(places[:3], sizes[:3], strict=True))
         and -1 <= one.association < sizes[3]
-        and isinstance(one.arrived, int | float)
-        and math.isfinite(one.arrived)
-        and 0 <= one.arrived <= SECONDS_MAX
+        and is_moment(one.arrived)
         and type(one.bytes) is int
         and one.bytes >= 0
         and isinstance(one.status, str)

@@ -22,11 +22,12 @@ def command(config: Path, as_json: bool) -> None:
     """
     from fastjmix.config import load
     from fastjmix.ledger.rebuild import rebuild
+    from fastjmix.tools.plain_text import many
 
     loaded = load(config)
     done = rebuild(loaded.storage_dir, patient_data=loaded.ledger.patient_data)
     damaged = str(done.damaged) if done.damaged is not None else None
-    line = f"{done.envelopes} envelopes read from {loaded.storage_dir}"
+    line = f"{many(done.envelopes, 'envelope')} read from {loaded.storage_dir}"
     if damaged is not None:
         line += f"; the damaged ledger is {damaged}"
     print_result({"envelopes": done.envelopes, "damaged": damaged}, line, as_json)

@@ -20,13 +20,16 @@ import select
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Final
 
 import orjson
 
 from fastjmix import log
 from fastjmix.ipc.metrics import Metrics
 from fastjmix.log.lines import Line, event_text
+
+Event = Mapping[str, object]
+"""What happened: `kind`, `at` in Unix seconds, and the facts of its kind."""
 
 LINE_MAX: Final = select.PIPE_BUF
 """Bytes of a line with its end: 4096 on Linux."""
@@ -133,7 +136,7 @@ class EventReader:
         self.descriptor = descriptor
         self._rest = b""
 
-    def read(self) -> list[dict[str, Any]]:
+    def read(self) -> list[Event]:
         """Returns the events that are in the pipe, READ_BYTES of lines at most; [] for none.
 
         A line that is no event is left out.
@@ -146,7 +149,7 @@ class EventReader:
         return list(_decode(whole.split(b"\n")))
 
 
-def _decode(lines: list[bytes]) -> Iterator[dict[str, Any]]:
+def _decode(lines: list[bytes]) -> Iterator[Event]:
     for line in lines:
         with contextlib.suppress(orjson.JSONDecodeError):
             found = orjson.loads(line)

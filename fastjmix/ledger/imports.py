@@ -49,7 +49,7 @@ class Importer:
         if known is None:
             known = recording.add(self._connection, envelope_id, state, _came(ticket, origin, at))
             known = known._replace(state="building")  # the move to its state is to be kept
-        values: dict[str, Any] = {}
+        values: dict[str, object] = {}
         if ticket is not None:
             values |= self._of_ticket(known.number, ticket)
         if origin is not None:
@@ -81,7 +81,7 @@ class Importer:
         recording.move(self._connection, known, "building", at, reason)
         return known._replace(state="building")
 
-    def _of_ticket(self, number: int, ticket: Ticket) -> dict[str, Any]:
+    def _of_ticket(self, number: int, ticket: Ticket) -> dict[str, object]:
         recording.index_uids(self._connection, number, ticket.studies)
         for attempt in _attempts(ticket):
             asked = "SELECT 1 FROM attempts WHERE envelope = ? AND outcome = ?"

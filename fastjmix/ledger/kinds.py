@@ -1,4 +1,4 @@
-"""The events that processes send to the ledger (ipc/events.py), and the facts of each.
+"""Reads the facts of the events that processes send to the ledger (ipc/events.py).
 
 Every event has `kind`, and `at` in Unix seconds; other times are Unix seconds, too. A peer is
 "address:port". A fact that is missing counts as unknown; further facts are passed over.
@@ -30,12 +30,13 @@ An association's id is `<run>-<number>`, the run of the supervisor and the numbe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final
 
+from fastjmix.ipc.events import Event
 from fastjmix.jmix.ids import is_id
 
-Event = Mapping[str, Any]
+__all__ = ["Event", "count", "counts", "envelope_id", "seconds", "text"]
 
 _NUMBER_MAX: Final = 1 << 62
 
@@ -49,8 +50,9 @@ def text(event: Event, name: str, most: int = 1024) -> str:
 def seconds(event: Event, name: str) -> float | None:
     """Returns a time or a duration; None for anything else."""
     value = event.get(name)
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if number and 0 <= value < _NUMBER_MAX else None  # type: ignore[operator,arg-type]
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    return float(value) if 0 <= value < _NUMBER_MAX else None
 
 
 def count(event: Event, name: str) -> int:
@@ -65,7 +67,7 @@ def envelope_id(event: Event) -> str | None:
     return value if isinstance(value, str) and is_id(value) else None
 
 
-def counts(event: Event, name: str, kind: Callable[[Any], float]) -> dict[str, float]:
+def counts(event: Event, name: str, kind: Callable[[int | float], float]) -> dict[str, float]:
     """Returns a mapping of texts to numbers; entries of other types are left out."""
     value = event.get(name)
     if not isinstance(value, dict):

@@ -55,7 +55,7 @@ def add(connection: sqlite3.Connection, envelope_id: str, state: str, at: float)
     return Known(made, state)
 
 
-def update(connection: sqlite3.Connection, number: int, values: Mapping[str, Any]) -> None:
+def update(connection: sqlite3.Connection, number: int, values: Mapping[str, object]) -> None:
     """Sets columns of an envelope. The names of the columns are ours."""
     if values:
         columns = ", ".join(f"{name} = ?" for name in values)
@@ -91,7 +91,7 @@ def uids_of(origin: Provenance) -> Iterable[str]:
 
 def put_provenance(
     connection: sqlite3.Connection, number: int, origin: Provenance, *, patient_data: bool
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Keeps where an envelope's instances came from; returns the columns that follow from it."""
     study = {name: _text(origin.study.get(name)) for name in STUDY_TEXTS}
     if not patient_data:
@@ -133,7 +133,7 @@ _FACTS: Final = ("calling_ae", "called_ae", "peer", "implementation_uid", "imple
 
 
 def put_known_association(
-    connection: sqlite3.Connection, association_id: str, facts: Mapping[str, Any]
+    connection: sqlite3.Connection, association_id: str, facts: Mapping[str, object]
 ) -> int:
     """Returns the number of an association. Where it has no row, adds one, of which the end is not
     known."""
@@ -150,9 +150,9 @@ def put_known_association(
     return made
 
 
-def put_association(connection: sqlite3.Connection, values: Mapping[str, Any]) -> None:
+def put_association(connection: sqlite3.Connection, values: Mapping[str, object]) -> None:
     """Adds an association that has ended, or completes its row. The names are those of columns."""
-    number = put_known_association(connection, values["id"], values)
+    number = put_known_association(connection, _text(values["id"]), values)
     columns = ", ".join(f"{name} = ?" for name in values)
     asked = f"UPDATE associations SET {columns} WHERE number = ?"
     connection.execute(asked, (*values.values(), number))

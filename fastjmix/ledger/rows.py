@@ -20,7 +20,7 @@ class Row:
 
     __slots__ = ()
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """Returns the fields by name."""
         return asdict(self)  # type: ignore[call-overload,no-any-return]
 
@@ -63,7 +63,7 @@ class EnvelopeRow(Row):
         """The first study; "" where none is known."""
         return self.studies[0] if self.studies else ""
 
-    def as_json(self, *, patient: bool = True) -> dict[str, Any]:
+    def as_json(self, *, patient: bool = True) -> dict[str, object]:
         """Returns the fields by name; without PATIENT_FIELDS for a reader who may not know them."""
         shown = asdict(self)
         del shown["number"]
@@ -78,7 +78,7 @@ class Page(Row):
     envelopes: tuple[EnvelopeRow, ...]
     cursor: str | None
 
-    def as_json(self, *, patient: bool = True) -> dict[str, Any]:
+    def as_json(self, *, patient: bool = True) -> dict[str, object]:
         """Returns the envelopes and the cursor."""
         return {
             "envelopes": [one.as_json(patient=patient) for one in self.envelopes],
@@ -258,7 +258,7 @@ class EnvelopeStory(Row):
     moves: tuple[Move, ...]
     actions: tuple[Action, ...]
 
-    def as_json(self, *, patient: bool = True) -> dict[str, Any]:
+    def as_json(self, *, patient: bool = True) -> dict[str, object]:
         """Returns the envelope's fields, and the lists beside them."""
         return {
             **self.envelope.as_json(patient=patient),
@@ -287,7 +287,7 @@ class Trace(Row):
     steps: tuple[Step, ...] = field(default=())
     more: bool = False
 
-    def as_json(self, *, patient: bool = True) -> dict[str, Any]:
+    def as_json(self, *, patient: bool = True) -> dict[str, object]:
         """Returns the lists by name."""
         return {
             "word": self.word,

@@ -10,7 +10,7 @@ import contextlib
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import orjson
 
@@ -68,7 +68,7 @@ class Writer:
         with self.transaction():
             for event in events:
                 at = seconds(event, "at")
-                if (write := self._apply.get(event["kind"])) is not None and at is not None:
+                if (write := self._apply.get(text(event, "kind"))) is not None and at is not None:
                     write(event, at)
 
     # -- associations ----------------------------------------------------------------------------
@@ -77,7 +77,7 @@ class Writer:
         association_id = text(event, "id", 64)
         if not association_id:
             return
-        values: dict[str, Any] = {"id": association_id}
+        values: dict[str, object] = {"id": association_id}
         for name in ("calling_ae", "called_ae", "peer", "implementation_uid", "how"):
             values[name] = text(event, name, 256)
         values["implementation_version"] = text(event, "implementation_version", 64)

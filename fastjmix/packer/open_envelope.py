@@ -17,7 +17,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from fastjmix._core import Arrival
 from fastjmix.config import Builder
@@ -62,6 +62,10 @@ def recipe(settings: IngestRules, packer: int, study: str, calling_ae: str) -> R
         created=time.time(),
         published=builder.published.dump() if builder.published is not None else None,
     )
+
+
+Key = tuple[str, Builder, bytes]
+"""Instances of one endpoint, packing rules and Study Instance UID share an open envelope."""
 
 
 class OpenEnvelope:
@@ -264,6 +268,6 @@ def encrypts(builder: Builder) -> bool:
     return builder.published is not None and builder.published.encryption is not None
 
 
-def key_of(settings: IngestRules, study_instance_uid: bytes) -> tuple[Any, ...]:
+def key_of(settings: IngestRules, study_instance_uid: bytes) -> Key:
     """Returns the key of an envelope: instances of one study, pipeline and rules share it."""
     return settings.listener.endpoint, settings.builder, study_instance_uid

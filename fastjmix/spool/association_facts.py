@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 import orjson
 
@@ -70,7 +70,7 @@ class AssociationFacts:
             text = orjson.dumps(asdict(shorter))
         return text
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """Returns the facts as an object for JSON."""
         return asdict(self)
 

@@ -181,7 +181,7 @@ def remove(spool: Directories, envelope_id: str) -> None:
 # -- checks ----------------------------------------------------------------------------------------
 
 
-def _loaded(found: Any) -> Provenance:
+def _loaded(found: object) -> Provenance:
     """Raises TypeError, KeyError, ValueError for what fastjmix did not write."""
     if not isinstance(found, dict) or found["format"] != FORMAT:
         raise TypeError("its format is not known to this version")
@@ -202,7 +202,7 @@ def _loaded(found: Any) -> Provenance:
     )
 
 
-def _list(value: object) -> list[Any]:
+def _list(value: object) -> list[Any]:  # elements are checked by the callers
     if not isinstance(value, list):
         raise TypeError("a list is none")
     return value

@@ -34,7 +34,7 @@ class StateBoard:
         self._rows = {name: index for index, name in enumerate(names)}
         self._memory = mmap.mmap(-1, max(len(names), 1) * _ROW)
 
-    def publish(self, name: str, state: Mapping[str, Any]) -> None:
+    def publish(self, name: str, state: Mapping[str, object]) -> None:
         """Replaces the state of a row; only its writer calls this.
 
         Raises ValueError for a state of more than STATE_MAX bytes, KeyError for an unknown row.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final, TypedDict
 
 from fastjmix.errors import UsageError
 from fastjmix.jmix.ids import canonical_id
@@ -22,6 +22,20 @@ STATES: Final[tuple[Standpoint, ...]] = ("rejected", "held", "building", "outbox
 
 HERE: Final = STATES[:-1]
 """All but sent: what has not arrived."""
+
+
+class EnvelopeFacts(TypedDict):
+    """An envelope on the disk, as JSON. `instances` is None for one that is being packed."""
+
+    id: str
+    state: Standpoint
+    study: str
+    calling_ae: str
+    upstream: str
+    instances: int | None
+    bytes: int
+    age_secs: int | None
+    reason: str
 
 
 ELIGIBLE: Final[Mapping[str, tuple[Standpoint, ...]]] = {
@@ -86,7 +100,7 @@ class Row:
     reason: str
     at: float
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> EnvelopeFacts:
         """Returns the row of status and lists."""
         return {
             "id": self.id,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Final, Literal
 
+from fastjmix.ipc.board_rows import UPLOADER, UpstreamRow
 from fastjmix.ipc.events import Events
 from fastjmix.ipc.state_board import StateBoard
 from fastjmix.uploader.backlog import Backlog
@@ -42,15 +43,14 @@ class UpstreamStates:
     def publish(self) -> None:
         """Writes the row."""
         some = [target for _, target in zip(range(UPSTREAMS_MAX), self._targets, strict=False)]
-        self._board.publish("uploader", {"upstreams": [self._state(one) for one in some]})
+        self._board.publish(UPLOADER, {"upstreams": [self._state(one) for one in some]})
 
-    def _state(self, target: Target) -> dict[str, Any]:
+    def _state(self, target: Target) -> UpstreamRow:
         availability, answer = target.availability, target.last_answer
         now = time.time()
         ahead = availability.until - asyncio.get_running_loop().time()
-        if availability.available:
-            state = "available"
-        else:
+        state: Literal["available", "paused", "held"] = "available"
+        if not availability.available:
             state = "paused" if availability.held is None else "held"
         shown = target.trouble if state != "available" else None
         return {

@@ -76,7 +76,7 @@ def test_every_part_has_its_lines(tmp_path: Path) -> None:
     row = {"state": "outbox", "study": "1.2", "calling_ae": evil, "upstream": "up", "id": "i",
            "instances": None, "bytes": 5, "age_secs": 200, "reason": ""}  # fmt: skip
     count = {"count": 1, "bytes": 5e9, "oldest_secs": 7300}
-    told: dict[str, Any] = {
+    told: Any = {
         "node": {"name": evil, "version": "1", "pid": 1, "started": 0.0, "now": 1e9,
                  "state": "not ready", "reasons": ["full"], "warnings": [evil]},
         "associations": [{"calling_ae": evil, "peer": "p", "mb_per_second": 1.25, "bytes": 10,
@@ -84,7 +84,8 @@ def test_every_part_has_its_lines(tmp_path: Path) -> None:
         "lanes": {"leased": 1, "total": 64, "stalled": 0},
         "rates": {"step_secs": 5, "received_mb": [10, 20], "received_instances": [1, 2],
                   "delivered_mb": [], "delivered_envelopes": []},
-        "envelopes": {"outbox": count, "listed": [row]},
+        "envelopes": {**dict.fromkeys(("building", "outbox", "held", "rejected", "sent"), count),
+                      "listed": [row]},
         "upstreams": [{"name": "up", "state": "held", "since": 1e9, "waiting": 5, "running": 0,
                        "held": 1, "next_try": 1e9 + 30,
                        "last_answer": {"at": 1e9, "status": 401, "reason": evil}}],

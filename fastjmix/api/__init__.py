@@ -13,4 +13,5 @@ warnings.py     what a person should look at, though it is
 exposition.py   what this node counts, measures and is, for Prometheus
 board_families.py  the same of upstreams and of the ledger
 shared.py       what the listeners share
+admin/          the node itself: status, search, actions; the local socket
 """

@@ -1,9 +1,10 @@
 """Runs the process api: it sets up the HTTP listeners, and ends them in order.
 
-Guaranteed: it reads the disk, and writes only what was POSTed. Credentials are checked on every
-path but /healthz, /readyz and those of the page, which hold no data. Without credentials a request
-must name localhost, a loopback address, the listener's own or one of allowed_hosts in Host, so that
-no page of another site reads envelopes through a browser on this machine. Errors are {"error": …}
+Guaranteed: it reads the disk, and writes only what was POSTed, and the local socket (api/admin/).
+Credentials are checked on every path but /healthz, /readyz and those of the page, which hold no
+data. Without credentials a request must name localhost, a loopback address, the listener's own or
+one of allowed_hosts in Host, so that no page of another site reads envelopes through a browser on
+this machine. Errors are {"error": …}
 (httpd/middleware.py).
 """
 

@@ -20,9 +20,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from fastjmix.api.exposition import StatsCollector
+from fastjmix.api.exposition import expose
 from fastjmix.api.posting import Posting
 from fastjmix.api.serving import Serving
 from fastjmix.api.shared import Shared
@@ -38,11 +37,16 @@ OPEN_PATHS: Final = ("/healthz", "/readyz")
 """Paths that need no credentials."""
 
 
+def collection_of(settings: HttpListener) -> str:
+    """Returns the path of a listener's envelopes."""
+    return f"/{settings.path_prefix.strip('/')}/api/jmix".replace("//", "/")
+
+
 def routes(
     settings: HttpListener, shared: Shared, key: RecipientKey | None
 ) -> Sequence[web.RouteDef]:
     """Returns the routes of a listener. `key` decrypts posted envelopes, to check them inside."""
-    collection = f"/{settings.path_prefix.strip('/')}/api/jmix".replace("//", "/")
+    collection = collection_of(settings)
     one = f"{collection}/{{id}}"
     serving = Serving(shared, collection)
     node = _NodeRoutes(shared)
@@ -77,6 +81,7 @@ class _NodeRoutes:
             return json_response({"status": "not ready", "reasons": reasons, **more}, 503)
         return json_response({"status": "ready", **more})
 
-    async def metrics(self, _: web.Request) -> web.StreamResponse:
-        text = await asyncio.to_thread(generate_latest, StatsCollector(self._shared))
-        return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
+    async def metrics(self, request: web.Request) -> web.StreamResponse:
+        accept = request.headers.get("Accept", "")
+        text, content_type = await asyncio.to_thread(expose, self._shared, accept)
+        return web.Response(body=text, headers={"Content-Type": content_type})

@@ -39,5 +39,8 @@ class Shared:
         self.stopping = asyncio.Event()
         self.tally = Tally(spool)
         self.state = NodeState(spool, channels.metrics, self.room, self.stopping)
-        alarm_secs, certificates = config.runtime.queue_alarm_secs, certificates_of(config)
-        self.warnings = Warnings(channels, self.room, self.tally, alarm_secs, certificates)
+        self.alarm_secs = config.runtime.queue_alarm_secs
+        self.certificates = certificates_of(config)
+        self.warnings = Warnings(
+            channels, self.room, self.tally, self.alarm_secs, self.certificates
+        )

@@ -41,6 +41,18 @@ COMMANDS: Final = {
         "fastjmix.cli.check",
         "Validate a configuration and print it as it takes effect, without secrets, to be pasted.",
     ),
+    "status": Deferred(
+        "fastjmix.cli.status",
+        "Show how the node is: envelopes by state, upstreams, associations, rates, disk, errors.",
+    ),
+    "trace": Deferred(
+        "fastjmix.cli.trace",
+        "Tell the story of each WORD, from the association to each answer of the upstream.",
+    ),
+    "outbox": Deferred(
+        "fastjmix.cli.outbox",
+        "List the envelopes that have not arrived; retry, hold, release, requeue, export them.",
+    ),
     "store": Deferred(
         "fastjmix.cli.store",
         "Run the embedded JMIX store: a small upstream over a directory. Prints its URL first.",

@@ -6,7 +6,7 @@ Guaranteed: the api and the commands select alike. A state is read when the row 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -21,6 +21,15 @@ STATES: Final[tuple[Standpoint, ...]] = ("rejected", "held", "building", "outbox
 
 HERE: Final = STATES[:-1]
 """All but sent: what has not arrived."""
+
+
+ELIGIBLE: Final[Mapping[str, tuple[Standpoint, ...]]] = {
+    "retry": ("outbox",),
+    "hold": ("outbox",),
+    "release": ("held",),
+    "requeue": ("rejected",),
+}
+"""The states from which an action (ipc/actions.py) takes envelopes, where no other is named."""
 
 
 @dataclass(frozen=True, slots=True)

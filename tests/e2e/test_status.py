@@ -77,6 +77,10 @@ def test_the_socket_outlives_the_process_that_serves_it(tmp_path: Path) -> None:
         os.kill(own.children()["api"], signal.SIGKILL)
         own.wait_for("child_restarted")
         until(lambda: status(own)["node"]["pid"] == own.child.pid, "it serves again")
+        (error,) = until(lambda: status(own)["errors"], "the ledger knows of it")
+        assert (error["event"], error["process"]) == ("child_died", "supervisor")
+        assert "child=api how=SIGKILL" in error["text"]
+        assert "started again" in error["what_to_do"]
 
 
 def test_a_killed_node_leaves_a_socket_that_the_next_one_replaces(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from aiohttp import web
@@ -39,21 +39,13 @@ from fastjmix.httpd.responses import Handler, HttpError, allow, json_response
 from fastjmix.ipc.actions import DONE, Kind
 from fastjmix.ledger.database import LedgerUnavailable
 from fastjmix.ledger.queries import Ledger
-from fastjmix.spool.standing import Standpoint
+from fastjmix.spool.selection import ELIGIBLE
 
 BASE: Final = "/api/node"
 
 ACTED_MAX: Final = 20_000
 """Envelopes of one request; a further one takes the others. The body of so many ids has 0.8 MB,
 less than aiohttp's limit of 1 MB."""
-
-ELIGIBLE: Final[Mapping[Kind, tuple[Standpoint, ...]]] = {
-    Kind.RETRY: ("outbox",),
-    Kind.HOLD: ("outbox",),
-    Kind.RELEASE: ("held",),
-    Kind.REQUEUE: ("rejected",),
-}
-"""The states from which an action takes envelopes, where a request names no state."""
 
 
 class Node:

@@ -1,0 +1,67 @@
+"""Shows one envelope with all that its files and the ledger say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from fastjmix.errors import DamagedTicket, FastjmixError, printable, reason
+from fastjmix.ledger.queries import Ledger
+from fastjmix.spool import Spool
+from fastjmix.spool.selection import Row
+from fastjmix.tools.plain_text import age, moment, size
+
+
+def about(storage: Path, row: Row) -> dict[str, Any]:
+    """Returns the row, the ticket, and the ledger's story; null for what cannot be read."""
+    try:
+        trace = Ledger(storage).trace(row.id)
+        stories = [one.as_json() for one in trace.envelopes]
+        steps = [one.as_json() for one in trace.steps]
+    except FastjmixError:
+        stories, steps = [], []
+    return {
+        **row.as_json(),
+        "ticket": _ticket(storage, row),
+        "ledger": stories[0] if stories else None,
+        "steps": steps,
+    }
+
+
+def _ticket(storage: Path, row: Row) -> dict[str, Any] | None:
+    if row.state == "building":
+        return None
+    state = "outbox" if row.state == "held" else row.state
+    try:
+        ticket: dict[str, Any] = orjson.loads(
+            Spool(storage, create=False).ticket(state, row.id).dump()
+        )
+    except (OSError, DamagedTicket) as problem:
+        return {"unreadable": reason(problem)}
+    return ticket
+
+
+def lines(found: dict[str, Any]) -> Iterator[str]:
+    """Yields the lines of one envelope."""
+    yield printable(f"{found['id']}: {found['state']} for {age(found['age_secs'])}")
+    facts = {
+        "reason": found["reason"],
+        "study": found["study"],
+        "from": found["calling_ae"],
+        "to": found["upstream"],
+        "instances": found["instances"],
+        "size": size(found["bytes"]),
+    }
+    for name, value in facts.items():
+        if value:
+            yield printable(f"  {name}: {value}")
+    for part in ("refusal", "receipt"):
+        for name, value in ((found["ticket"] or {}).get(part) or {}).items():
+            yield printable(f"  {part} {name}: {value}")
+    for attempt in (found["ledger"] or {}).get("attempts", ()):
+        status = f"HTTP {attempt['status']}" if attempt["status"] else "no answer"
+        told = f"{attempt['outcome']}, {status}, {attempt['times']} times: {attempt['reason']}"
+        yield printable(f"  {moment(attempt['last'])} {told}")

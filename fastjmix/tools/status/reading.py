@@ -1,0 +1,99 @@
+"""Reads the status of a node: from itself while it runs, from its files otherwise.
+
+Guaranteed: the object is that of GET /api/node/status (api/admin/status.py), with the same keys. Of
+a stopped node it has what files say: envelopes, disk, ledger, errors.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+
+from fastjmix._version import __version__
+from fastjmix.api.admin.advice import advice
+from fastjmix.control.client import ControlClient, NodeAway
+from fastjmix.errors import FastjmixError, SpoolError
+from fastjmix.ledger.queries import Ledger
+from fastjmix.spool import Spool
+from fastjmix.spool.entries import read_entries
+from fastjmix.spool.holds import Holds
+from fastjmix.spool.selection import STATES, Selection, select
+from fastjmix.spool.tally import Tally
+
+STATUS: Final = "/api/node/status"
+EVENTS: Final = "/api/node/events"
+
+LISTED_MAX: Final = 100
+ERRORS_MAX: Final = 20
+
+STOPPED: Final = "stopped"
+
+
+def read(storage: Path) -> dict[str, Any]:
+    """Returns the status. Raises SpoolError where there is no storage, FastjmixError where the node
+    does not answer as it should."""
+    try:
+        return ControlClient(storage).get(STATUS)
+    except NodeAway as away:
+        return _of_files(storage, away.message)
+
+
+def watch(storage: Path) -> Iterator[dict[str, Any]]:
+    """Yields the status of a running node each second. Raises NodeAway, also when it ends."""
+    yield from ControlClient(storage).events(EVENTS)
+    raise NodeAway(f"the fastjmix of {storage} has ended")
+
+
+def _of_files(storage: Path, why: str) -> dict[str, Any]:
+    spool = Spool(storage, create=False)
+    try:
+        counts = Tally(spool).counts()
+        selection = Selection()
+        entries = read_entries(spool, selection.places)
+        rows = list(islice(select(spool, entries, selection, Holds(spool).ids()), LISTED_MAX))
+        found = os.statvfs(storage)
+    except OSError as problem:
+        raise SpoolError(
+            f"{storage}: no storage of a fastjmix can be read there: {problem.strerror}",
+            "Check -c or --storage, and run as the user of the node, or as root.",
+        ) from problem
+    order = {state: at for at, state in enumerate(STATES)}
+    rows.sort(key=lambda row: order[row.state])
+    envelopes: dict[str, Any] = {
+        state: {
+            "count": one.count,
+            "bytes": one.size_bytes,
+            "oldest_secs": None if one.since is None else int(one.age()),
+        }
+        for state, one in counts.items()
+    }
+    return {
+        "node": {
+            "name": "", "version": __version__, "pid": None, "started": None, "now": time.time(),
+            "state": STOPPED, "reasons": [why], "warnings": [],
+        },
+        "associations": [],
+        "lanes": {"leased": 0, "total": 0, "stalled": 0},
+        "rates": None,
+        "envelopes": {**envelopes, "listed": [row.as_json() for row in rows]},
+        "upstreams": [],
+        "disk": {
+            "free_bytes": found.f_bavail * found.f_frsize,
+            "total_bytes": found.f_blocks * found.f_frsize,
+        },
+        **_of_ledger(storage),
+    }  # fmt: skip
+
+
+def _of_ledger(storage: Path) -> dict[str, Any]:
+    ledger = Ledger(storage)
+    try:
+        size, errors = ledger.info().file_bytes, ledger.recent_errors(ERRORS_MAX)
+    except FastjmixError as problem:
+        return {"ledger": {"state": "unavailable", "why": problem.message}, "errors": []}
+    shown = [{**one.as_json(), "what_to_do": advice(one.event)} for one in errors]
+    return {"ledger": {"state": STOPPED, "why": "", "bytes": size}, "errors": shown}

@@ -1,0 +1,151 @@
+"""Shows a status as lines for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from fastjmix.errors import printable
+from fastjmix.tools.plain_text import age, moment, size, table
+
+Status = Mapping[str, Any]
+
+
+def lines(status: Status) -> Iterator[str]:
+    """Yields the lines of a status: what is wrong first."""
+    yield from _node(status["node"])
+    yield from _envelopes(status["envelopes"])
+    yield from _upstreams(status["upstreams"], status["node"]["now"])
+    yield from _associations(status)
+    yield from _rates(status["rates"])
+    yield from _disk(status["disk"])
+    yield from _ledger(status["ledger"])
+    yield from _errors(status["errors"])
+
+
+def _node(node: Status) -> Iterator[str]:
+    about = f"fastjmix {node['version']}"
+    if node["pid"] is not None:
+        about += f", pid {node['pid']}, up {age(node['now'] - node['started'])}"
+    yield printable(f"{node['name'] or 'node'}: {node['state']} ({about}, {moment(node['now'])})")
+    for kind in ("reasons", "warnings"):
+        for text in node[kind]:
+            yield printable(f"  {'!' if kind == 'reasons' else 'warning:'} {text}")
+
+
+def _envelopes(envelopes: Status) -> Iterator[str]:
+    yield "envelopes"
+    states = ("building", "outbox", "held", "rejected", "sent")
+    found = [(state, envelopes[state]) for state in states if state in envelopes]
+    yield from table(
+        [
+            (f"  {state}", _or(one["count"]), size(one["bytes"]), age(one["oldest_secs"]))
+            for state, one in found
+        ],
+        ("  state", "number", "size", "oldest"),
+    )
+    yield from (f"  {line}" for line in envelope_table(envelopes["listed"]))
+
+
+def envelope_table(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """Yields the lines of a table of envelopes; none without any."""
+    head = ("id", "state", "age", "instances", "size", "from", "to", "study", "reason")
+    yield from table(
+        [
+            (
+                row["id"],
+                row["state"],
+                age(row["age_secs"]),
+                _or(row["instances"]),
+                size(row["bytes"]),
+                row["calling_ae"] or "-",
+                row["upstream"] or "-",
+                row["study"] or "-",
+                row["reason"] or "-",
+            )
+            for row in rows
+        ],
+        head,
+    )
+
+
+def _upstreams(upstreams: list[dict[str, Any]], now: float) -> Iterator[str]:
+    if upstreams:
+        yield "upstreams"
+    for one in upstreams:
+        about = f"  {one['name']}: {one['state']} since {moment(one['since'])}"
+        about += f", {one['waiting']} wait, {one['running']} go, {one['held']} on hold"
+        if one["next_try"]:
+            about += f", next try in {age(max(0.0, one['next_try'] - now))}"
+        yield printable(about)
+        answer = one["last_answer"]
+        if answer is not None:
+            status = f"HTTP {answer['status']}" if answer["status"] else "no answer"
+            yield printable(f"    {moment(answer['at'])} {status} {answer['reason']}".rstrip())
+
+
+def _associations(status: Status) -> Iterator[str]:
+    lanes = status["lanes"]
+    if not lanes["total"]:
+        return
+    yield f"associations: {lanes['leased']} of {lanes['total']}, {lanes['stalled']} stalled"
+    rows = [
+        (
+            f"  {one['calling_ae']}",
+            one["peer"],
+            f"{one['mb_per_second']:.1f} MB/s",
+            size(one["bytes"]),
+            one["instances"],
+            age(status["node"]["now"] - one["began"]) if one["began"] else "-",
+            one["waits_for"],
+        )
+        for one in status["associations"]
+    ]
+    yield from table(
+        rows, ("  calling AE", "peer", "speed", "bytes", "instances", "age", "waits for")
+    )
+
+
+def _rates(rates: Status | None) -> Iterator[str]:
+    if rates is None:
+        return
+    step = rates["step_secs"]
+    for name, unit, count in (
+        ("received", "received_mb", "received_instances"),
+        ("delivered", "delivered_mb", "delivered_envelopes"),
+    ):
+        latest = rates[unit][-12:]
+        speed = sum(latest) / (step * len(latest)) if latest else 0.0
+        what = count.partition("_")[2]
+        yield (
+            f"{name}: {speed:.1f} MB/s in the last minute; in the last hour"
+            f" {size(sum(rates[unit]) * 1e6)}, {int(sum(rates[count]))} {what}"
+        )
+
+
+def _disk(disk: Status | None) -> Iterator[str]:
+    if disk is None:
+        yield "disk: cannot be read"
+        return
+    text = f"disk: {size(disk['free_bytes'])} of {size(disk['total_bytes'])} free"
+    if disk.get("soft_mark_bytes") is not None:
+        text += f", marks {size(disk['soft_mark_bytes'])} and {size(disk['hard_mark_bytes'])}"
+    yield text
+
+
+def _ledger(ledger: Status) -> Iterator[str]:
+    why = f": {ledger['why']}" if ledger.get("why") else ""
+    yield printable(f"ledger: {ledger.get('state', 'begins')}, {size(ledger.get('bytes'))}{why}")
+
+
+def _errors(errors: list[dict[str, Any]]) -> Iterator[str]:
+    if errors:
+        yield "errors"
+    for one in errors:
+        times = f" ({one['times']} times)" if one["times"] > 1 else ""
+        yield printable(f"  {moment(one['last'])} {one['process']} {one['text']}{times}")
+        yield f"    {one['what_to_do']}"
+
+
+def _or(value: object) -> object:
+    return "-" if value is None else value

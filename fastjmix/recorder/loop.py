@@ -17,7 +17,6 @@ import signal
 import time
 from collections import deque
 from itertools import islice
-from pathlib import Path
 from typing import Final
 
 from fastjmix import log
@@ -29,6 +28,7 @@ from fastjmix.recorder.chores import Chores
 from fastjmix.recorder.counters import Counters
 from fastjmix.recorder.report import Report
 from fastjmix.recorder.store import Store, StoreFailed
+from fastjmix.spool.root import Root
 
 NICE: Final = 10
 
@@ -50,13 +50,13 @@ class Recorder:
     """The process, between its descriptors and its file."""
 
     def __init__(
-        self, storage: Path, settings: LedgerSettings, channels: Channels, events: int
+        self, root: Root, settings: LedgerSettings, channels: Channels, events: int
     ) -> None:
         """`events` is the reading end of the pipe."""
         self._channels = channels
         self._reader = EventReader(events)
         self._waiting: deque[Event] = deque()
-        self._store = Store(storage, settings)
+        self._store = Store(root, settings)
         self._chores = Chores(self._store, settings)
         self._counters = Counters()
         self._report = Report(channels.board, self._counters)
@@ -143,12 +143,12 @@ class Recorder:
                 self._read()
 
 
-def run(config: Config, channels: Channels, events: int) -> None:
+def run(config: Config, root: Root, channels: Channels, events: int) -> None:
     """Runs the forked child; returns when the drain is over. Logging is set up by the caller.
 
-    `events` is the reading end of the events' pipe. SIGINT, which a terminal sends to the whole
-    group, is left to the supervisor.
+    `root` was claimed by the supervisor. `events` is the reading end of the events' pipe. SIGINT,
+    which a terminal sends to the whole group, is left to the supervisor.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(NICE)
-    Recorder(config.storage_dir, config.ledger, channels, events).serve()
+    Recorder(root, config.ledger, channels, events).serve()

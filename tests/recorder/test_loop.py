@@ -21,6 +21,7 @@ from fastjmix.ipc.state_board import StateBoard
 from fastjmix.ledger.database import LedgerUnavailable, path_in
 from fastjmix.recorder import loop
 from fastjmix.recorder.loop import Recorder
+from fastjmix.spool.root import Root
 from tests.support.gateway import until
 from tests.support.storages import Storage, association
 
@@ -36,7 +37,7 @@ class Running:
         self.events = Events(self._writing, self.metrics)
         self._stop = os.eventfd(0, os.EFD_NONBLOCK)
         channels = Channels(self._stop, -1, {}, self.metrics, self.events, self.board)
-        self._recorder = Recorder(storage.root, LedgerSettings(), channels, self._reading)
+        self._recorder = Recorder(Root(storage.root), LedgerSettings(), channels, self._reading)
         self._thread = threading.Thread(target=self._recorder.serve)
 
     def send(self, *events: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import orjson
 
+from fastjmix.failpoints import reach
 from fastjmix.ledger import kinds, recording
 from fastjmix.ledger.imports import Importer
 from fastjmix.ledger.kinds import Event, count, seconds, text
@@ -67,6 +68,7 @@ class Writer:
         self.connection.execute("BEGIN IMMEDIATE")
         try:
             yield
+            reach("ledger.written")
             self.connection.execute("COMMIT")
         except BaseException:
             self._repeats.clear()  # their rows may not be there

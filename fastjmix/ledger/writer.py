@@ -109,12 +109,13 @@ class Writer:
         values = (text(event, "calling_ae", 64), text(event, "called_ae", 64))
         why = text(event, "why")
         known = ("rejection", *values, host(peer), why)
-        if not self._repeated("rejections", known, at):
+        times = 1 + count(event, "left_out")
+        if not self._repeated("rejections", known, at, times):
             asked = (
-                "INSERT INTO rejections (at, last, calling_ae, called_ae, peer, why)"
-                " VALUES (?, ?, ?, ?, ?, ?)"
+                "INSERT INTO rejections (at, last, times, calling_ae, called_ae, peer, why)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)"
             )
-            made = self.connection.execute(asked, (at, at, *values, peer, why)).lastrowid
+            made = self.connection.execute(asked, (at, at, times, *values, peer, why)).lastrowid
             self._remember(known, made, at)
 
     def _refusal(self, event: Event, at: float) -> None:
@@ -232,13 +233,13 @@ class Writer:
             made = self.connection.execute(asked, (at, at, *said)).lastrowid
             self._remember(known, made, at)
 
-    def _repeated(self, table: str, known: tuple[object, ...], at: float) -> bool:
+    def _repeated(self, table: str, known: tuple[object, ...], at: float, times: int = 1) -> bool:
         """Counts what has come before in its row; returns False where there is none."""
         number, last = self._repeats.get(known, (0, 0.0))
         if not number or at - last > REPEAT_SECS:
             return False
-        asked = f"UPDATE {table} SET last = ?, times = times + 1 WHERE number = ?"
-        done = self.connection.execute(asked, (at, number)).rowcount
+        asked = f"UPDATE {table} SET last = ?, times = times + ? WHERE number = ?"
+        done = self.connection.execute(asked, (at, times, number)).rowcount
         self._remember(known, number if done else None, at)
         return bool(done)
 

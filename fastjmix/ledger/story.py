@@ -31,7 +31,7 @@ PREFIX_MIN: Final = 4
 
 
 class _Found(NamedTuple):
-    """What a word is, and the envelopes that it leads to, newest first."""
+    """The kind of a word, and the envelopes that it leads to, newest first."""
 
     kind: str
     envelopes: Sequence[EnvelopeRow]

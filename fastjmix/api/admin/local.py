@@ -16,7 +16,7 @@ from fastjmix.api.admin.routes import Node, node_routes
 from fastjmix.control.listening import ControlSocket
 from fastjmix.httpd.server import Runner, make_runner
 
-LOOK_SECS: Final = 5.0
+LOOK_SECS: Final = 60.0
 """Seconds between two looks whether the path still leads to the socket."""
 
 

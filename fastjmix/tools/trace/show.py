@@ -7,13 +7,21 @@ from typing import Any, Final
 
 from fastjmix.errors import printable
 from fastjmix.ledger.rows import EnvelopeStory, Step, Trace
-from fastjmix.tools.plain_text import moment, size, table
+from fastjmix.tools.plain_text import many, moment, size, table
 
 KINDS: Final = {
     "patient_id": "patient ID",
     "patient_name": "patient name",
     "accession": "accession number",
 }
+
+CAUSES: Final = {
+    "peer": "for the peer",
+    "between": "of these between images",
+    "packer": "for the packer",
+    "disk": "for the disk",
+}
+"""Waits of an association, by their names in the ledger: `between` is a part of `peer`."""
 
 Facts = Mapping[str, Any]
 
@@ -23,9 +31,9 @@ def lines(trace: Trace, *, instances: bool = False) -> Iterator[str]:
     if not trace.kind:
         yield printable(f"{trace.word}: nothing is known of it")
         return
-    about = f"{len(trace.envelopes)} envelopes, {len(trace.associations)} associations"
+    found = many(len(trace.envelopes), "envelope"), many(len(trace.associations), "association")
     more = ", the newest of more" if trace.more else ""
-    yield printable(f"{KINDS.get(trace.kind, trace.kind)} {trace.word}: {about}{more}")
+    yield printable(f"{KINDS.get(trace.kind, trace.kind)} {trace.word}: {', '.join(found)}{more}")
     for story in trace.envelopes:
         yield from _envelope(story)
         if instances:
@@ -81,11 +89,10 @@ def _told(step: Step) -> str:
         case "opened":
             return f"from {facts['calling_ae'] or facts['origin']}"
         case "arrived":
-            return f"{facts['instances']} instances, by {step.association or 'POST'}"
+            return f"{many(facts['instances'], 'instance')}, by {step.association or 'POST'}"
         case "sealed":
-            return (
-                f"{facts['instances']} instances, {size(facts['bytes'])}, for {facts['upstream']}"
-            )
+            held = f"{many(facts['instances'], 'instance')}, {size(facts['bytes'])}"
+            return f"{held}, for {facts['upstream']}"
         case "attempt":
             return _attempt(facts)
         case "moved":
@@ -105,7 +112,9 @@ def _association(facts: Facts) -> str:
 
 
 def _ended(facts: Facts) -> str:
-    waits = ", ".join(f"{secs:.1f} s for the {who}" for who, secs in facts["waits"].items() if secs)
+    waits = ", ".join(
+        f"{secs:.1f} s {CAUSES.get(cause, cause)}" for cause, secs in facts["waits"].items() if secs
+    )
     return (
         f"{facts['id']}: {facts['how']}, {facts['stored']} stored, {facts['refused']} refused,"
         f" {size(facts['bytes'])} in {facts['seconds']:.1f} s"

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import orjson
 
+from fastjmix.failpoints import reach
 from fastjmix.ledger import kinds, recording
 from fastjmix.ledger.imports import Importer
 from fastjmix.ledger.kinds import Event, count, seconds, text
@@ -61,6 +62,7 @@ class Writer:
         self.connection.execute("BEGIN IMMEDIATE")
         try:
             yield
+            reach("ledger.written")
             self.connection.execute("COMMIT")
         except BaseException:
             self._repeats.forget()  # their rows may not be there
@@ -101,12 +103,13 @@ class Writer:
         values = (text(event, "calling_ae", 64), text(event, "called_ae", 64))
         why = text(event, "why")
         known = ("rejection", *values, host(peer), why)
-        if not self._repeats.count("rejections", known, at):
+        times = 1 + count(event, "left_out")
+        if not self._repeats.count("rejections", known, at, times):
             asked = (
-                "INSERT INTO rejections (at, last, calling_ae, called_ae, peer, why)"
-                " VALUES (?, ?, ?, ?, ?, ?)"
+                "INSERT INTO rejections (at, last, times, calling_ae, called_ae, peer, why)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)"
             )
-            made = self.connection.execute(asked, (at, at, *values, peer, why)).lastrowid
+            made = self.connection.execute(asked, (at, at, times, *values, peer, why)).lastrowid
             self._repeats.remember(known, made, at)
 
     def _refusal(self, event: Event, at: float) -> None:

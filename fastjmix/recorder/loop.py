@@ -41,6 +41,9 @@ BATCH_MAX: Final = 2000
 EVENTS_MAX: Final = 20_000
 """Events that wait for a ledger that cannot be written: some 40 MB of 400 bytes each."""
 
+CHILD_DIED: Final = "child_died"
+"""The supervisor's error for a process that ended: it may not have told all that it did."""
+
 RETRY_SECS: Final = 2.0
 RETRY_MAX_SECS: Final = 60.0
 """The pause after a failure doubles from RETRY_SECS to RETRY_MAX_SECS."""
@@ -104,6 +107,8 @@ class Recorder:
     def _read(self) -> None:
         while found := self._reader.read():
             for event in found:
+                if event.get("event") == CHILD_DIED:
+                    self._chores.compare_soon()
                 self._counters.count(event)
                 self._waiting.append(event)
             if len(self._waiting) >= EVENTS_MAX:

@@ -12,7 +12,8 @@ Every event has `kind`, and `at` in Unix seconds; other times are Unix seconds, 
     refusal      an instance got a failure. association, sop_instance_uid, sop_class_uid,
                  study_instance_uid ("" unknown), status ("A700"), why
     opened       an envelope was opened. envelope, study_instance_uid, calling_ae, pipeline,
-                 upstream, association
+                 upstream, association, study (what its first instance says, named as in
+                 provenance)
     sealed       an envelope is in outbox/. envelope; the rest is read from its ticket and from
                  provenance/<id>.json
     posted       an envelope came by POST and is in outbox/. envelope, peer

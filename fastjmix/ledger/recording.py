@@ -24,6 +24,9 @@ MOVES_MAX: Final = 1000
 
 STUDY_TEXTS: Final = ("accession_number", *PATIENT_FIELDS, "study_date", "study_description")
 
+STUDY_CHARS_MAX: Final = 1024
+"""Characters of each of these that are kept."""
+
 COMPRESSION: Final = 6
 
 RECORD_SECS: Final = 5.0
@@ -93,28 +96,42 @@ def put_provenance(
     connection: sqlite3.Connection, number: int, origin: Provenance, *, patient_data: bool
 ) -> dict[str, Any]:
     """Keeps where an envelope's instances came from; returns the columns that follow from it."""
-    study = {name: _text(origin.study.get(name)) for name in STUDY_TEXTS}
+    study = put_study(connection, number, origin.study, patient_data=patient_data)
     if not patient_data:
-        study.update(dict.fromkeys(PATIENT_FIELDS, ""))
         origin = _without_patient(origin)
     asked = "INSERT OR REPLACE INTO provenance (envelope, data) VALUES (?, ?)"
     connection.execute(asked, (number, zlib.compress(origin.dump(), COMPRESSION)))
     index_uids(connection, number, uids_of(origin))
-    words = name_words(study["patient_name"])
-    asked = "INSERT OR IGNORE INTO names (word, envelope) VALUES (?, ?)"
-    connection.executemany(asked, ((word, number) for word in words))
     peers = []
     for facts in origin.associations:
         if association_id := _text(facts.get("id")):
             link(connection, number, put_known_association(connection, association_id, facts))
         peers.append(_text(facts.get("peer")))
-    modalities = origin.study.get("modalities")
+    return {**study, **({"peer": host(peers[0])} if peers and peers[0] else {})}
+
+
+def put_study(
+    connection: sqlite3.Connection, number: int, study: Mapping[str, Any], *, patient_data: bool
+) -> dict[str, str]:
+    """Makes an envelope known by its patient's name; returns the columns that say what its study
+    is."""
+    found = {name: _text(study.get(name))[:STUDY_CHARS_MAX] for name in STUDY_TEXTS}
+    if not patient_data:
+        found.update(dict.fromkeys(PATIENT_FIELDS, ""))
+    _put_names(connection, number, found["patient_name"])
+    modalities = study.get("modalities")
     listed = distinct(map(_text, modalities)) if isinstance(modalities, list) else ()
-    return {
-        **study,
-        "modalities": orjson.dumps(listed).decode(),
-        **({"peer": host(peers[0])} if peers and peers[0] else {}),
-    }
+    return {**found, "modalities": orjson.dumps(listed).decode()}
+
+
+def _put_names(connection: sqlite3.Connection, number: int, name: str) -> None:
+    """Makes an envelope known by this name, and no longer by the one that was taken for it."""
+    asked = "SELECT patient_name FROM envelopes WHERE number = ?"
+    before, words = name_words(connection.execute(asked, (number,)).fetchone()[0]), name_words(name)
+    asked = "DELETE FROM names WHERE word = ? AND envelope = ?"
+    connection.executemany(asked, ((word, number) for word in before - words))
+    asked = "INSERT OR IGNORE INTO names (word, envelope) VALUES (?, ?)"
+    connection.executemany(asked, ((word, number) for word in words))
 
 
 def _without_patient(origin: Provenance) -> Provenance:

@@ -15,8 +15,8 @@ CORE := pyproject.toml setup.py fastjmix/_core.pyx $(wildcard fastjmix/_core/*.p
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv build demo test test-nightly faults soak fuzz bench bench-full profiles price counts lint format test-pythons \
-	dist changelog clean cross needs-test needs-peers needs-fuzz
+.PHONY: help venv build demo test test-nightly faults soak fuzz bench bench-full profiles price pictures counts lint format test-pythons \
+	dist changelog clean cross needs-test needs-browser needs-peers needs-fuzz
 MAKEFLAGS += --no-print-directory
 # Whatever the environment says: tests start hundreds of gateways, which would compile all of it anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -31,10 +31,10 @@ build: $(BIN)/.installed  ## install fastjmix there, editable, with its compiled
 demo: $(BIN)/.installed  ## real DICOM files through a running gateway into an embedded JMIX store
 	$(BIN)/fastjmix demo
 
-test: needs-test $(BIN)/.tools  ## the whole test suite
+test: needs-test needs-browser $(BIN)/.tools  ## the whole test suite
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
-test-nightly: needs-test $(BIN)/.tools  ## the suite with its long forms: hours, not minutes
+test-nightly: needs-test needs-browser $(BIN)/.tools  ## the suite with its long forms: hours, not minutes
 	FASTJMIX_NIGHTLY=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --timeout 7200 $(ARGS)
 
 fuzz: needs-fuzz $(BIN)/.tools  ## each fuzz target under sanitizers for SECONDS; findings go to tests/fuzz/corpus
@@ -62,6 +62,10 @@ profiles: needs-peers $(BIN)/.tools  ## where the time of each goal goes: build/
 price: needs-peers $(BIN)/.tools  ## fastjmix beside itself as it was at another commit: build/PRICE.md (ARGS='--since COMMIT')
 	$(PIP) --group bench
 	$(BIN)/python -m bench.price $(ARGS)
+
+pictures: $(BIN)/.tools  ## pictures of the page for README and docs, from a running gateway with made-up data
+	@.ci/packages browser peers
+	$(BIN)/python -m tests.pictures docs/images
 
 counts: $(BIN)/.tools  ## signs that the package grows crooked, now and at ARGS=COMMIT
 	$(BIN)/python tests/counts.py $(ARGS)
@@ -115,6 +119,10 @@ clean:  ## remove what was built, and the environments
 # Each group of .ci/packages, before what takes long.
 needs-test needs-peers needs-fuzz: needs-%:
 	@.ci/packages $*
+
+# Its tests are skipped without one: a distribution may have no Chromium that works without snap.
+needs-browser:
+	@.ci/packages browser || echo "make: the tests of the page are skipped: they need Chromium" >&2
 
 $(BIN)/.created:
 	@.ci/packages build

@@ -10,6 +10,8 @@ listings.py     the ids in these directories
 outcomes.py     the uploader's outcomes, for the requests that wait
 node_state.py   is this node ready?
 warnings.py     what a person should look at, though it is
-exposition.py   counters and gauges for Prometheus
+exposition.py   what this node counts, measures and is, for Prometheus
+board_families.py  the same of upstreams and of the ledger
 shared.py       what the listeners share
+admin/          the node itself: status, search, actions; the local socket
 """

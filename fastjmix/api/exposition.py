@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from itertools import accumulate
-from typing import Final
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -28,14 +27,11 @@ from fastjmix.api.board_families import board_families
 from fastjmix.api.shared import Shared
 from fastjmix.ipc.metric_families import COUNTERS, GAUGES, HISTOGRAMS, LABELLED
 
-ACCEPT_CHARS_MAX: Final = 1024
-"""Characters of an Accept header that are read."""
-
 
 def expose(shared: Shared, accept: str) -> tuple[bytes, str]:
     """Returns the metrics, and their Content-Type: OpenMetrics where `accept` asks for it, else
     Prometheus' text format. May wait for the disk."""
-    encode, content_type = choose_encoder(accept[:ACCEPT_CHARS_MAX])
+    encode, content_type = choose_encoder(accept)
     return encode(StatsCollector(shared)), content_type
 
 

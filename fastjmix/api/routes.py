@@ -37,11 +37,16 @@ OPEN_PATHS: Final = ("/healthz", "/readyz")
 """Paths that need no credentials."""
 
 
+def collection_of(settings: HttpListener) -> str:
+    """Returns the path of a listener's envelopes."""
+    return f"/{settings.path_prefix.strip('/')}/api/jmix".replace("//", "/")
+
+
 def routes(
     settings: HttpListener, shared: Shared, key: RecipientKey | None
 ) -> Sequence[web.RouteDef]:
     """Returns the routes of a listener. `key` decrypts posted envelopes, to check them inside."""
-    collection = f"/{settings.path_prefix.strip('/')}/api/jmix".replace("//", "/")
+    collection = collection_of(settings)
     one = f"{collection}/{{id}}"
     serving = Serving(shared, collection)
     node = _NodeRoutes(shared)

@@ -1,9 +1,11 @@
 """Runs the process api: it sets up the HTTP listeners, and ends them in order.
 
-Guaranteed: it reads the disk, and writes only what was POSTed. Credentials are checked on every
-path but /healthz and /readyz. Without credentials a request must name localhost, a loopback
-address, the listener's own or one of allowed_hosts in Host, so that no page of another site reads
-envelopes through a browser on this machine. Errors are {"error": …} (httpd/middleware.py).
+Guaranteed: it reads the disk, and writes only what was POSTed, and the local socket (api/admin/).
+Credentials are checked on every path but /healthz, /readyz and those of the page, which hold no
+data. Without credentials a request must name localhost, a loopback address, the listener's own or
+one of allowed_hosts in Host, so that no page of another site reads envelopes through a browser on
+this machine. Errors are {"error": …}
+(httpd/middleware.py).
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ from fastjmix.api.admin.callers import RemoteCallers
 from fastjmix.api.admin.local import LocalListener
 from fastjmix.api.admin.routes import Node, node_routes
 from fastjmix.api.alerts.delivery import Alerts
-from fastjmix.api.routes import OPEN_PATHS, routes
+from fastjmix.api.page.routes import OPEN_PATHS as PAGE_PATHS
+from fastjmix.api.page.routes import page_routes
+from fastjmix.api.routes import OPEN_PATHS, collection_of, routes
 from fastjmix.api.shared import ORIGIN, Shared
 from fastjmix.api.study_index import StudyIndex
 from fastjmix.config import Config, HttpListener
@@ -110,14 +114,15 @@ async def _listen(
     grace_secs: float,
 ) -> Runner:
     """Starts one listener. Raises ConfigError."""
-    tls = _tls(settings)
+    tls, access = _tls(settings), _access(settings)
     callers = RemoteCallers(identified=settings.credentials is not None)
-    runner = make_runner(
-        [*routes(settings, shared, _decryption_key(settings)), *node_routes(node, callers)],
-        _access(settings),
-        open_paths=OPEN_PATHS,
-        shutdown_secs=grace_secs,
-    )
+    served = [
+        *routes(settings, shared, _decryption_key(settings)),
+        *node_routes(node, callers),
+        *page_routes(settings, collection_of(settings), access, node.status.as_json),
+    ]
+    open_paths = (*OPEN_PATHS, *PAGE_PATHS)
+    runner = make_runner(served, access, open_paths=open_paths, shutdown_secs=grace_secs)
     await runner.setup()
     url = await runner.listen(listening, tls)
     log.get().info("http_listening", endpoint=settings.endpoint, url=url)

@@ -57,16 +57,15 @@ class StudyIndex:
         """Returns the envelopes in these directories, in no order, one whose ticket cannot be read
         too. Raises OSError."""
         async with self._lock:
-            await asyncio.to_thread(self._refresh)
-            ids = self._listings.ids_in(places)
-            found = [self._entry(one) for one in ids if one in self._entries]
-            bare = [
-                Entry.unreadable(one, self._listings.place_of(one))
-                for one in self._unreadable
-                if one in ids
-            ]
+            return await asyncio.to_thread(self._in_places, places)
+
+    def _in_places(self, places: Collection[Directory]) -> list[Entry]:
+        self._refresh()
+        ids = self._listings.ids_in(places)
+        found = [self._entry(one) for one in ids if one in self._entries]
         counted = [entry for entry in found if entry.replaces not in self._listings.drafts]
-        return counted + bare
+        bare = self._unreadable & ids
+        return counted + [Entry.unreadable(one, self._listings.place_of(one)) for one in bare]
 
     async def warm(self) -> None:
         """Reads the tickets before the first query. Raises OSError."""

@@ -35,5 +35,5 @@ def storage_directory(config: Path, storage: Path | None) -> Path:
 
         found, hint = storage_of(config), RELATIVE
     if not found.is_dir():
-        raise SpoolError(f"{found}: there is no storage directory of a fastjmix", hint)
+        raise SpoolError(f"{found}: no storage of a fastjmix is there", hint)
     return found

@@ -111,8 +111,9 @@ async def reject_ambiguous(request: web.Request, handler: Handler) -> web.Stream
 
 
 async def add_headers(_: web.Request, response: web.StreamResponse) -> None:
-    """Adds the headers of every response, before it is sent."""
-    response.headers.update(HEADERS)
+    """Adds the headers of every response that it does not have already, before it is sent."""
+    for name, value in HEADERS.items():
+        response.headers.setdefault(name, value)
 
 
 def shown_query(query: Mapping[str, str], shown: Callable[[str], str | None]) -> str | None:

@@ -7,6 +7,7 @@ actions.py       api → uploader and back: what a person asks for
 channels.py      descriptors that the supervisor hands to each child
 events.py        every process → the ledger: what happened, in one pipe
 state_board.py   the latest state of a process, for the others to read
-metrics.py       counters and gauges: one page, one row for each process
+metrics.py       counters, gauges, histograms: one page, one row for each process
+metric_families.py  their names, meanings, labels and buckets
 ingest_rules.py  the rules that an instance falls under, as a number that fits in a lane
 """

@@ -24,7 +24,9 @@ from typing import Any, Final
 
 import orjson
 
+from fastjmix import log
 from fastjmix.ipc.metrics import Metrics
+from fastjmix.log.lines import Line, event_text
 
 LINE_MAX: Final = select.PIPE_BUF
 """Bytes of a line with its end: 4096 on Linux."""
@@ -70,6 +72,15 @@ class Events:
             return
         self._pending.append(line)
         self.flush()
+
+    def report_errors(self) -> None:
+        """Sends each error that this process logs from now on, too."""
+
+        def report(line: Line) -> None:
+            text = event_text(line)
+            self.send("error", process=line.process, event=str(line.event), text=text)
+
+        log.get().report_errors(report)
 
     def flush(self) -> None:
         """Writes the lines that wait, as far as the pipe has space."""

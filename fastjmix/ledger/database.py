@@ -69,7 +69,7 @@ def move_away(storage: Path, now: float) -> Path | None:
     Returns None where there is no file. The caller holds the lock. Raises OSError.
     """
     path = path_in(storage)
-    for old in path.parent.glob(f"{NAME}.damaged-*"):
+    for old in damaged_copies(path):
         old.unlink(missing_ok=True)
     kept = path.with_name(f"{NAME}.damaged-{int(now)}")
     moved = None
@@ -78,6 +78,11 @@ def move_away(storage: Path, now: float) -> Path | None:
             rename_new(Path(f"{path}{ending}"), Path(f"{kept}{ending}"))
             moved = kept
     return moved
+
+
+def damaged_copies(path: Path) -> list[Path]:
+    """Returns the files that `move_away` has made of that at `path`."""
+    return list(path.parent.glob(f"{NAME}.damaged-*"))
 
 
 @contextlib.contextmanager

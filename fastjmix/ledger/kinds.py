@@ -32,9 +32,11 @@ An association's id is `<run>-<number>`, the run of the supervisor and the numbe
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from typing import Any, Final
 
 from fastjmix.jmix.ids import is_id
+from fastjmix.spool.provenance import StudyFacts
 
 Event = Mapping[str, Any]
 
@@ -76,3 +78,13 @@ def counts(event: Event, name: str, kind: Callable[[Any], float]) -> dict[str, f
         for key, one in value.items()
         if isinstance(one, int | float) and 0 <= one < _NUMBER_MAX
     }
+
+
+def study(event: Event) -> StudyFacts:
+    """Returns what an event says of a study; "" for what it does not say."""
+    value = event.get("study")
+    told = value if isinstance(value, dict) else {}
+    named = told.get("modalities")
+    modalities = [one for one in named if isinstance(one, str)] if isinstance(named, list) else []
+    names = (one.name for one in fields(StudyFacts) if one.name != "modalities")
+    return StudyFacts(**{name: text(told, name) for name in names}, modalities=tuple(modalities))

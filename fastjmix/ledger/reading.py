@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import orjson
 
-from fastjmix.ledger.provenance import Provenance
+from fastjmix.errors import DamagedTicket
 from fastjmix.ledger.rows import (
     Action,
     Association,
@@ -21,6 +21,7 @@ from fastjmix.ledger.rows import (
     Refusal,
     Rejection,
 )
+from fastjmix.spool import Provenance
 
 ENVELOPE: Final = (
     "number, id, at, state, since, reason, origin, pipeline, upstream, calling_ae, peer, sealed_at,"
@@ -122,10 +123,18 @@ def errors(connection: sqlite3.Connection, limit: int) -> tuple[ErrorRow, ...]:
 
 
 def provenance(connection: sqlite3.Connection, number: int) -> Provenance | None:
-    """Returns where the instances of an envelope came from; None where it is not known."""
+    """Returns where the instances of an envelope came from; None where it is not known.
+
+    Raises sqlite3.DatabaseError for a row that is damaged.
+    """
     asked = "SELECT data FROM provenance WHERE envelope = ?"
     row = connection.execute(asked, (number,)).fetchone()
-    return Provenance.load(zlib.decompress(row[0])) if row is not None else None
+    if row is None:
+        return None
+    try:
+        return Provenance.load(zlib.decompress(row[0]), f"provenance {number}")
+    except (zlib.error, DamagedTicket) as problem:
+        raise sqlite3.DatabaseError(f"malformed provenance of envelope {number}") from problem
 
 
 def instances(origin: Provenance) -> Iterator[Instance]:
@@ -136,7 +145,7 @@ def instances(origin: Provenance) -> Iterator[Instance]:
             origin.series[series],
             origin.sop_classes[kind],
             origin.transfer_syntaxes[syntax],
-            str(origin.associations[which].get("id", "")) if which >= 0 else "",
+            origin.associations[which].id if which >= 0 else "",
             arrived or None,
             size,
             status,

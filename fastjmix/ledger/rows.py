@@ -7,12 +7,10 @@ or without where only the address is kept.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Final
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
-PATIENT_FIELDS: Final = ("patient_id", "patient_name", "patient_birth_date", "patient_sex")
-"""Fields of an Envelope that `as_json(patient=False)` leaves out, and that stay empty with
-`[fastjmix.ledger] patient_data = false`."""
+from fastjmix.spool.provenance import WITHHELD
 
 
 class Row:
@@ -64,11 +62,11 @@ class EnvelopeRow(Row):
         return self.studies[0] if self.studies else ""
 
     def as_json(self, *, patient: bool = True) -> dict[str, Any]:
-        """Returns the fields by name; without PATIENT_FIELDS for a reader who may not know them."""
+        """Returns the fields by name; without WITHHELD for one who may not know the patient."""
         shown = asdict(self)
         del shown["number"]
         shown["study_instance_uid"] = self.study_instance_uid
-        return shown if patient else {k: v for k, v in shown.items() if k not in PATIENT_FIELDS}
+        return shown if patient else {k: v for k, v in shown.items() if k not in WITHHELD}
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +143,10 @@ class Attempt(Row):
     status: int | None
     reason: str
     answer: str
+
+    def without_answer(self) -> Attempt:
+        """Returns the same without the upstream's answer, which may quote the patient."""
+        return replace(self, answer="")
 
 
 @dataclass(frozen=True, slots=True)

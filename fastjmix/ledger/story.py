@@ -154,7 +154,7 @@ def kind_in(connection: sqlite3.Connection, row: EnvelopeRow, uid: str) -> str:
         return ""
     if uid in origin.series:
         return "series"
-    return "instance" if any(uid == one[0] for one in origin.instances) else ""
+    return "instance" if any(uid == one.sop_instance_uid for one in origin.instances) else ""
 
 
 def _named(connection: sqlite3.Connection, kind: str, word: str) -> Iterator[Association]:

@@ -21,6 +21,8 @@ from fastjmix.ledger.kinds import Event, count, seconds, text
 from fastjmix.ledger.recording import Known
 from fastjmix.ledger.rows import Attempt
 from fastjmix.ledger.terms import distinct, host, uid_key
+from fastjmix.spool import AssociationFacts
+from fastjmix.spool.directories import Directories
 
 MOVED_TO: Final = frozenset({"outbox", "held", "sent", "rejected", "gone"})
 
@@ -50,8 +52,10 @@ class Writer:
         self, connection: sqlite3.Connection, storage: Path, *, patient_data: bool = True
     ) -> None:
         self.connection = connection
-        self._patient_data = patient_data
-        self.importer = Importer(connection, storage, patient_data=patient_data)
+        spool = Directories(storage, create=False, patient_data=patient_data)
+        spool.owner = "ledger"
+        self.patient_data = patient_data
+        self.importer = Importer(connection, spool)
         self._repeats: OrderedDict[tuple[object, ...], tuple[int, float]] = OrderedDict()
         self._apply: Mapping[str, Callable[[Event, float], None]] = {
             "association": self._association,
@@ -158,21 +162,18 @@ class Writer:
         if known is None:
             known = recording.add(self.connection, envelope_id, "building", at)
             values = {name: text(event, name) for name in ("calling_ae", "pipeline", "upstream")}
-            study = event.get("study")
-            values |= recording.put_study(
-                self.connection,
-                known.number,
-                study if isinstance(study, dict) else {},
-                patient_data=self._patient_data,
-            )
+            study = kinds.study(event)
+            if not self.patient_data:
+                study = study.without_patient()
+            values |= recording.put_study(self.connection, known.number, study)
             studies = distinct([text(event, "study_instance_uid")])
             values["studies"] = _json(studies)
             recording.update(self.connection, known.number, values)
             recording.index_uids(self.connection, known.number, studies)
         association = text(event, "association", 64)
         if association:
-            facts = {"calling_ae": text(event, "calling_ae"), "began": at}
-            number = recording.put_known_association(self.connection, association, facts)
+            facts = AssociationFacts(association, text(event, "calling_ae"), began=at)
+            number = recording.put_known_association(self.connection, facts)
             recording.link(self.connection, known.number, number)
 
     def _sealed(self, event: Event, at: float) -> None:
@@ -207,7 +208,8 @@ class Writer:
             reason=text(event, "reason"),
             answer=text(event, "answer", 300),
         )
-        recording.add_attempt(self.connection, known.number, attempt)
+        kept = attempt if self.patient_data else attempt.without_answer()
+        recording.add_attempt(self.connection, known.number, kept)
 
     def _moved(self, event: Event, at: float) -> None:
         known, state = self._known(event, at), text(event, "state", 16)

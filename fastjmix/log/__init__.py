@@ -14,8 +14,9 @@ only, so that no line names a patient (at `debug` a library's words may, and an 
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal
 
@@ -52,6 +53,7 @@ class Logger:
         self._rates = Rates(self._left_out)
         self._outlets: list[Outlet] | None = None
         self._study_uids: StudyUids = "plain"
+        self._report: Callable[[Line], None] | None = None
 
     def direct(
         self,
@@ -113,9 +115,17 @@ class Logger:
         """Logs a failure, with the exception that is being handled."""
         self._log("error", event, {"exc_info": True, **pairs})
 
+    def report_errors(self, to: Callable[[Line], None]) -> None:
+        """Hands each error of this process to `to` from now on, which must not wait, nor log."""
+        self._report = to
+
     def _log(self, level: str, event: object, pairs: Mapping[str, object]) -> None:
         if self._rates.takes(level, event):
-            self._write(Line(now(), level, self._process, event, pairs))
+            line = Line(now(), level, self._process, event, pairs)
+            self._write(line)
+            if level == "error" and self._report is not None:
+                with contextlib.suppress(Exception):  # a line must not stop its caller
+                    self._report(line)
 
     def _left_out(self, event: str, count: int) -> None:
         pairs = {"of": event, "count": count}

@@ -69,9 +69,18 @@ def with_values(pairs: Mapping[str, object]) -> dict[str, object]:
 def as_text(line: Line) -> bytes:
     """Returns `time level process event key=value …`. A value that holds a blank, a quote, an
     equals sign or a control character is in quotes, with a backslash before each quote."""
-    pairs = "".join(f" {key}={_value(v)}" for key, v in with_values(line.pairs).items())
-    joined = f"{line.time} {line.level:<7} {line.process} {words(line.event)}{pairs}"
+    joined = f"{line.time} {line.level:<7} {line.process} {_said(line)}"
     return _escaped(joined).encode("utf-8", "replace")[: LINE_BYTES_MAX - 1] + b"\n"
+
+
+def event_text(line: Line) -> str:
+    """Returns `event key=value …`, without time, level and process: what the ledger keeps."""
+    return _escaped(_said(line))
+
+
+def _said(line: Line) -> str:
+    pairs = "".join(f" {key}={_value(v)}" for key, v in with_values(line.pairs).items())
+    return f"{words(line.event)}{pairs}"
 
 
 def _value(value: object) -> str:

@@ -9,7 +9,8 @@ instance. Where the journal has lost them, the instance is from an unknown assoc
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final, NamedTuple
+from functools import partial
+from typing import Final
 
 from fastjmix._core import Arrival
 from fastjmix.dicom.dataset import Description
@@ -22,12 +23,8 @@ from fastjmix.spool.provenance import Origin as Kind
 UNKNOWN: Final = -1
 
 
-class _Arrived(NamedTuple):
-    instance: Instance
-    association: int
-    arrived_ms: int
-    size: int
-    kept: int
+_origin: Final = partial(tuple.__new__, Origin)
+"""Makes an Origin of a tuple, in a third of the time."""
 
 
 class Origins:
@@ -44,7 +41,7 @@ class Origins:
         self._associations: list[AssociationFacts] = []
         self._places: dict[int, int] = {}
         self._unnoted: set[int] = set()
-        self._arrived: list[_Arrived] = []
+        self._arrived: list[tuple[Instance, int, int, int, int]] = []
 
     # -- as they arrive --------------------------------------------------------------------------
 
@@ -54,9 +51,8 @@ class Origins:
         place = self._places.get(arrival.association)
         if place is None:
             place = self._take_association(arrival)
-        if place in self._unnoted:
-            return Origin(place, arrival.arrived_ms, arrival.association_facts)
-        return Origin(place, arrival.arrived_ms)
+        facts = arrival.association_facts if place in self._unnoted else b""
+        return _origin((place, arrival.arrived_ms, facts))
 
     def _take_association(self, arrival: Arrival) -> int:
         facts = AssociationFacts.load(arrival.association_facts)
@@ -74,7 +70,7 @@ class Origins:
         place, arrived_ms, facts = origin
         if facts:
             self._unnoted.discard(place)
-        self._arrived.append(_Arrived(instance, place, arrived_ms, size, int(kept)))
+        self._arrived.append((instance, place, arrived_ms, size, 1 if kept else 0))
 
     # -- as the journal has them -----------------------------------------------------------------
 
@@ -114,8 +110,7 @@ class Origins:
 
     def repetitions(self) -> list[tuple[Instance, Origin]]:
         """Returns the instances whose bytes came again, and whence."""
-        found = (one for one in self._arrived if not one.kept)
-        return [(one.instance, Origin(one.association, one.arrived_ms)) for one in found]
+        return [(one, Origin(place, ms)) for one, place, ms, _, kept in self._arrived if not kept]
 
     # -- sealed ----------------------------------------------------------------------------------
 
@@ -133,16 +128,16 @@ class Origins:
         syntaxes: dict[str, int] = {}
         instances = tuple(
             ArrivedInstance(
-                one.instance.sop_instance_uid,
-                numbers[id(one.instance)],
-                classes.setdefault(one.instance.sop_class_uid, len(classes)),
-                syntaxes.setdefault(one.instance.transfer_syntax_uid, len(syntaxes)),
-                one.association,
-                one.arrived_ms / 1000,
-                one.size,
-                kept=one.kept,
+                one.sop_instance_uid,
+                numbers[id(one)],
+                classes.setdefault(one.sop_class_uid, len(classes)),
+                syntaxes.setdefault(one.transfer_syntax_uid, len(syntaxes)),
+                place,
+                arrived_ms / 1000,
+                size,
+                kept=kept,
             )
-            for one in self._arrived
+            for one, place, arrived_ms, size, kept in self._arrived
         )
         return Provenance(
             envelope_id,

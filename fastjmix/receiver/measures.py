@@ -51,7 +51,7 @@ class Buckets:
         """Returns the time in seconds that this part of the times do not exceed (nearest rank), as
         the middle of its bucket; None where there are no times."""
         rank = max(part * sum(self._counts.values()), 1.0)
-        for bucket, count in sorted(self._counts.items()):
+        for bucket, count in sorted(self._counts.items(), key=lambda one: _middle(one[0])):
             rank -= count
             if rank <= 0:
                 return _middle(bucket)

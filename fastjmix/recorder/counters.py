@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from fastjmix.ipc.metric_families import OTHER
-from fastjmix.ledger.kinds import Event, counts, text
+from fastjmix.ledger.kinds import Event, count, counts, text
 
 LABELS_MAX: Final = 150
 """Combinations of labels in one family."""
@@ -57,6 +57,8 @@ class Counters:
                 calling_ae = text(event, "calling_ae")
                 known = calling_ae in self._accepted
                 self._add("associations", calling_ae if known else OTHER, REJECTED)
+                if left_out := count(event, "left_out"):
+                    self._add("associations", OTHER, REJECTED, number=left_out)
             case "attempt":
                 self._add("attempts", text(event, "upstream"), text(event, "outcome"))
 

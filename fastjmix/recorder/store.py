@@ -16,7 +16,7 @@ from pathlib import Path
 from fastjmix import log
 from fastjmix.config import LedgerSettings
 from fastjmix.errors import FastjmixError
-from fastjmix.ledger import database
+from fastjmix.ledger import database, privacy
 from fastjmix.ledger.database import LedgerDamaged
 from fastjmix.ledger.kinds import Event
 from fastjmix.ledger.writer import Writer
@@ -94,6 +94,7 @@ class Store:
         self._identity = _identity(self._storage)
         self.opened += 1
         patient_data = self._settings.patient_data
+        privacy.begin(connection, patient_data=patient_data)
         self._writer = Writer(connection, self._storage, patient_data=patient_data)
         return self._writer
 

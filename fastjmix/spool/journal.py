@@ -62,6 +62,8 @@ END_MAX: Final = 1 << 60
 """An offset behind a member is smaller; eight bytes of text, which may be a peer's, are not."""
 
 _origin = Struct("<qi")
+_origin_noted = Struct("<QI4sqi")
+_crc = Struct("<I")
 _ORIGIN_PADDING: Final = bytes(-_origin.size % RECORD.size)
 
 _noted = Struct("<QI4s")
@@ -93,9 +95,8 @@ def record(start: int, end: int) -> bytes:
 def origin_note(start: int, origin: Origin, mark: bytes = FROM_MARK) -> bytes:
     """Returns the note of a member's origin, or of that of a repetition. It is `note`, in half the
     time."""
-    begin = _noted.pack(start, _origin.size, mark)
-    text = _origin.pack(origin.arrived_ms, origin.association)
-    return begin + crc32(begin + text).to_bytes(4, "little") + text + _ORIGIN_PADDING
+    checked = _origin_noted.pack(start, _origin.size, mark, origin[1], origin[0])
+    return b"%b%b%b%b" % (checked[:16], _crc.pack(crc32(checked)), checked[16:], _ORIGIN_PADDING)
 
 
 def note(start: int, text: bytes, mark: bytes = NOTE_MARK) -> bytes:
@@ -129,7 +130,7 @@ class JournalWriter:
         self._add_origin(start, origin, AGAIN_MARK)
 
     def _add_origin(self, start: int, origin: Origin, mark: bytes) -> None:
-        if origin.facts:
+        if origin[2]:
             self._pending += note(origin.association, origin.facts, PEER_MARK)
         self._pending += origin_note(start, origin, mark)
 

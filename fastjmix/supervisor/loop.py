@@ -252,7 +252,12 @@ def run(path: Path, ready: Ready | None = None) -> int:
     )
     _begin_log(config)
     _raise_descriptor_limit()
-    spool = Spool(config.storage_dir, durable=_any_durable(config), create=create)
+    spool = Spool(
+        config.storage_dir,
+        durable=_any_durable(config),
+        create=create,
+        patient_data=config.ledger.patient_data,
+    )
     return Supervisor(config, secrets, spool).run(ready)
 
 

@@ -61,6 +61,7 @@ class Shared:
         self._events = make_pipe()
         self._actions = make_pair()
         self._board = StateBoard(BOARD)
+        Events(self._events[1], self.own).report_errors()  # the supervisor's
         self._run = f"{time.time_ns() // 1_000_000:x}"
 
     def children(self) -> list[Child]:
@@ -114,12 +115,14 @@ class Shared:
         live: LiveLanes | None = None,
     ) -> Channels:
         metrics = self._metrics.row(row)
+        events = Events(self._events[1], metrics)
+        events.report_errors()
         return Channels(
             self._stops[stage],
             self._outbox_wake,
             outcomes,
             metrics,
-            Events(self._events[1], metrics),
+            events,
             self._board,
             self._run,
             actions,

@@ -135,12 +135,11 @@ def test_promtool_finds_nothing(gateway: Gateway) -> None:
 def test_openmetrics_where_it_is_asked_for(gateway: Gateway) -> None:
     answer = gateway.get("/metrics", Accept="application/openmetrics-text;version=1.0.0,*/*;q=0.1")
     assert answer.headers["Content-Type"].startswith("application/openmetrics-text; version=1.0.0")
-    found = list(openmetrics.text_string_to_metric_families(answer.body.decode()))
+    text = answer.body.decode()
+    found = list(openmetrics.text_string_to_metric_families(text))  # type: ignore[no-untyped-call]
     assert value(found, "fastjmix_upstream_waiting", upstream="pacs") == 5
-    plain = gateway.get("/metrics", Accept="*/*," * 10_000 + "application/openmetrics-text")
-    assert plain.status in (200, 400)
-    if plain.status == 200:
-        assert plain.headers["Content-Type"].startswith("text/plain")
+    plain = gateway.get("/metrics", Accept="*/*")
+    assert plain.headers["Content-Type"].startswith("text/plain; version=0.0.4")
 
 
 def test_the_page_of_the_documentation_has_each_family(gateway: Gateway) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from fastjmix.api import outcomes, posting
+from fastjmix.spool import Provenance
 from fastjmix.tools import store
 from fastjmix.uploader.loop import Uploader
 from tests.support.apis import (
@@ -81,6 +82,9 @@ def test_post_end_to_end(tmp_path: Path) -> None:
                     assert gateway.spool.ticket("sent", ID).studies == (STUDY,)
                     assert gateway.get(f"{BASE}/{ID}").body == data
                     assert gateway.post(data).status == 409
+                    came = Provenance.read(gateway.spool, ID)
+                    assert (came.origin, came.associations[0].peer) == ("post", "127.0.0.1")
+                    assert came.study.study_instance_uid == STUDY
                     gateway.stop()
         finally:
             stopped.set()

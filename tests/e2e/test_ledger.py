@@ -16,6 +16,7 @@ from fastjmix.ledger.places import Places
 from fastjmix.ledger.queries import Ledger, Search
 from fastjmix.ledger.rows import EnvelopeRow
 from fastjmix.spool import Ticket
+from fastjmix.spool.directories import Directories
 from tests.support.gateway import Gateway, Gateways, Store, get, until
 from tests.support.ledger import Ledger as Sent
 from tests.support.ledger import Modality, drain, instances
@@ -32,7 +33,7 @@ def gateway_defaults(store: Store) -> dict[str, Any]:
 def on_disk(spool: Path) -> dict[str, tuple[str, int | None]]:
     """Returns the state of each envelope, and the number of its instances once it is sealed."""
     found: dict[str, tuple[str, int | None]] = {}
-    for envelope_id, state in Places(spool).listed().items():
+    for envelope_id, state in Places(Directories(spool)).listed().items():
         directory = "outbox" if state == "held" else state
         ticket = None
         if state != "building":

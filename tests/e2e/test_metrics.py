@@ -53,6 +53,9 @@ def test_each_step_of_an_envelope_is_measured(start: Gateways, tmp_path: Path) -
         assert value(own, "response_seconds_bucket", le="30.0") == 5
         assert 1 <= value(own, "commit_seconds_count") <= 5
         assert value(own, "seal_seconds_count") == 1
+        released = {"calling_ae": "CT1", "result": "released"}
+        until(lambda: value(own, "associations_total", **released) == 1, "it was counted")
+        assert value(own, "instances_total", calling_ae="CT1", status="0000") == 5
         assert value(own, "upload_seconds_count") >= 1
         assert value(own, "delivery_seconds_count") == 0
     with running(Store(tmp_path, port=port)):
@@ -83,6 +86,9 @@ def test_what_was_refused_rejected_or_restarted_has_its_reason(start: Gateways) 
         ("refusals_total", "status", "0117"),
     ):
         assert found[name, frozenset({(label, counted)})] == 1
+    mine = {"calling_ae": "PEER", "status": "0117"}
+    until(lambda: value(own, "instances_total", **mine) == 1, "the association has ended")
+    assert value(own, "associations_total", calling_ae="other", result="rejected") == 2
     os.kill(own.children()["packer-0"], signal.SIGKILL)
     until(lambda: value(own, "restarts_total", process="packer") == 1, "the packer is back")
     until(lambda: value(own, "ready") == 1, "the node is ready again")

@@ -1,7 +1,7 @@
 """The questions of an administrator at night, each asked of a node in which something is broken.
 
-An answer is found as a user finds it: by a command, on /readyz, on /metrics, in the log, by a query.
-docs/operations.md, "Questions", has the same in words.
+An answer is found as a user finds it: by a command, on /readyz, on /metrics, in the log, by a
+query. docs/operations.md, "Questions", has the same in words.
 """
 
 from __future__ import annotations
@@ -343,10 +343,15 @@ int fdatasync(int descriptor) {
 """A disk that needs 0.4 seconds for each sync."""
 
 
+def number_in(text: str, pattern: str) -> float:
+    """Returns the number that the group of a pattern finds; 0 where it is not there."""
+    found = re.search(pattern, text)
+    return float(found[1]) if found else 0.0
+
+
 def seconds_for(cause: str, text: str) -> float:
     """Returns how long an association waited, as its story says."""
-    found = re.search(rf"([0-9.]+) s for the {cause}\b", text)
-    return float(found[1]) if found else 0.0
+    return number_in(text, rf"([0-9.]+) s for the {cause}\b")
 
 
 def test_a_sender_that_is_slow(start: Gateways, small: Upstream) -> None:
@@ -369,7 +374,7 @@ def test_a_sender_that_is_slow(start: Gateways, small: Upstream) -> None:
     text = shown(own, "trace", "CT_1", until_it_has="ended")
     assert seconds_for("peer", text) > 3 * (seconds_for("disk", text) + seconds_for("packer", text))
     line = own.wait_for("association_ended .*")[0]
-    assert float(re.search(r"wait_peer_secs=([0-9.]+)", line)[1]) > 1
+    assert number_in(line, r"wait_peer_secs=([0-9.]+)") > 1
 
 
 def test_a_disk_that_is_slow(start: Gateways, small: Upstream, tmp_path: Path) -> None:
@@ -383,7 +388,7 @@ def test_a_disk_that_is_slow(start: Gateways, small: Upstream, tmp_path: Path) -
     text = shown(own, "trace", "CT_1", until_it_has="ended")
     assert seconds_for("disk", text) > 1.5
     assert seconds_for("disk", text) > 3 * (seconds_for("peer", text) + seconds_for("packer", text))
-    assert float(re.search(r"answers took ([0-9.]+) ms", text)[1]) > 350
+    assert number_in(text, r"answers took ([0-9.]+) ms") > 350
     assert metric(own, 'commit_seconds_bucket{le="0.25"}') == 0
 
 

@@ -506,7 +506,7 @@ def remounted(disk: Disk, options: str) -> bool:
 
 @pytest.mark.fault("F26")
 def test_no_inodes(start: Gateways, disk_on: DiskOn) -> None:
-    disk = disk_on("-N", "64", size=16 << 20)
+    disk = disk_on("-N", "80", size=16 << 20)
     own = start(builder=LATE, storage="soft_reserve_bytes = 0\nhard_reserve_bytes = 0")
     ledger, files = Ledger(), []
     with opened(own) as peer:

@@ -26,6 +26,7 @@ from typing import IO, Any
 import pytest
 import xxhash
 
+from fastjmix.spool import Provenance, Spool
 from tests.support import wire
 from tests.support.gateway import (
     PATIENCE,
@@ -386,6 +387,10 @@ def test_killed_around_the_rename(start: Gateways, store: Store, moment: str, wh
     assert found.delivered == 2
     (archive,) = own.envelopes("sent")
     assert images(archive) == data
+    came = Provenance.read(Spool(own.spool), archive.stem)
+    assert {one.sop_instance_uid for one in came.instances} == set(data)
+    assert {one.association for one in came.instances} == set(range(len(came.associations)))
+    assert all(one.arrived >= came.associations[0].began - 1 for one in came.instances)
 
 
 # -- the uploader --------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import os
 import select
 from typing import Any
 
+from fastjmix import log
 from fastjmix.ipc.events import LINE_MAX, LOST, PENDING_MAX, EventReader, Events, make_pipe
 from fastjmix.ipc.metrics import MetricsPage
 
@@ -18,6 +19,23 @@ def test_events_arrive_in_order_with_their_time() -> None:
     found = EventReader(reading).read()
     assert [(one["kind"], one["envelope"]) for one in found] == [("sealed", "a"), ("moved", "a")]
     assert found[0]["at"] <= found[1]["at"]
+
+
+def test_errors_of_the_log_are_events() -> None:
+    reading, writing = make_pipe()
+    logger = log.get()
+    Events(writing).report_errors()
+    try:
+        logger.warning("disk_slow")
+        logger.error("disk_gone", path="/a b", why=None)
+        logger.error("odd", value="\x1b[2J")
+    finally:
+        logger.report_errors(lambda _: None)
+    found = EventReader(reading).read()
+    assert [(one["kind"], one["event"], one["text"]) for one in found] == [
+        ("error", "disk_gone", 'disk_gone path="/a b"'),
+        ("error", "odd", 'odd value="\\x1b[2J"'),
+    ]
 
 
 def test_lines_of_several_processes_never_mix() -> None:

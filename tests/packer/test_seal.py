@@ -24,6 +24,8 @@ from fastjmix.jmix.read.admission import check_envelope
 from fastjmix.jmix.write import encryption
 from fastjmix.jmix.write.assertions import verify_assertions
 from fastjmix.jmix.write.signing import verify_manifest
+from fastjmix.spool import Provenance, Spool
+from fastjmix.spool.provenance import StudyFacts
 from tests.support.disks import Memory
 from tests.support.gateway import (
     Gateway,
@@ -234,7 +236,18 @@ def test_a_packer_killed_while_it_encrypts(start: Gateways, point: str) -> None:
     ledger = send(own)
     own.wait_for(f"failpoint_reached point={point}")
     check(own, ledger)
-    assert len(own.envelopes("outbox")) == 1
+    (archive,) = own.envelopes("outbox")
+    says_nothing_of_the_patient(Provenance.read(Spool(own.spool), archive.stem))
+
+
+def says_nothing_of_the_patient(came: Provenance) -> None:
+    """A provenance is not encrypted: it names the study and the sender only."""
+    study = came.study
+    assert study == StudyFacts(study.study_instance_uid, modalities=study.modalities)
+    assert study.study_instance_uid == "1.2.826.5"
+    assert {one.association for one in came.instances} == set(range(len(came.associations)))
+    assert all(one.calling_ae and one.began for one in came.associations)
+    assert all(one.arrived for one in came.instances)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fastjmix.receiver.measures import (
@@ -32,6 +32,7 @@ WITHIN = 1.001 / 2 / STEPS
 # -- percentiles -----------------------------------------------------------------------------------
 
 
+@example([0.0, 0.25], 0.01)
 @given(st.lists(st.floats(0, 200), min_size=1, max_size=200), st.sampled_from([0.01, 0.5, 0.99, 1]))
 def test_a_percentile_is_in_the_bucket_of_the_exact_one(times: list[float], part: float) -> None:
     buckets = Buckets()

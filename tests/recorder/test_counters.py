@@ -17,14 +17,15 @@ def test_events_are_counted_by_their_labels() -> None:
     counters.count(association(calling_ae="CT2", how="lost: connection reset", statuses={}))
     for calling_ae in ("CT2", "NOBODY", "NOBODY TOO"):
         counters.count(event("rejection", calling_ae=calling_ae, why="full"))
+    counters.count(event("rejection", calling_ae="CT2", why="full", left_out=40))
     counters.count(event("attempt", upstream="up", outcome="held"))
     counters.count(event("error", process="p"))
     assert counters.rows() == {
         "associations": [
             ["CT1", "released", 2],
             ["CT2", "lost", 1],
-            ["CT2", "rejected", 1],
-            ["other", "rejected", 2],
+            ["CT2", "rejected", 2],
+            ["other", "rejected", 42],
         ],
         "instances": [["CT1", "0000", 6], ["CT1", "A700", 2]],
         "attempts": [["up", "held", 1]],

@@ -210,13 +210,14 @@ service = "jmix"
 
 [endpoints.jmix_http.options]
 path_prefix = "/jmix"
+{http}
 
 [middleware.passthru]
 type = "passthru"
 """
 
 
-TABLES = ("storage", "fastjmix", "endpoint", "builder", "backend")
+TABLES = ("storage", "fastjmix", "endpoint", "builder", "backend", "http")
 
 
 def write_config(directory: Path, upstream: int, **parts: str) -> Path:

@@ -16,6 +16,7 @@ ADVICE: Final[Mapping[str, str]] = {
     "intake_still_stopped": "look at the disk: reception begins again by itself when it is well",
     "leftovers_unreadable": "look at the rights and the disk under building/, then restart",
     "outbox_unreadable": "look at the rights and the disk under outbox/: nothing is delivered",
+    "provenance_failed": "look at the rights and the disk under provenance/; the images are safe",
     "recovery_failed": "look at building/ and the disk; it is tried again by itself",
     "scrub_failed": "look at the disk: an envelope that waits cannot be read back",
     "seal_failed": "look at the disk and the keys; the draft stays in building/ and is tried again",
@@ -33,6 +34,8 @@ ADVICE: Final[Mapping[str, str]] = {
     "envelope_lost": "look who deleted it, and at the disk; send the study again",
     "member_damaged": "send that study again, and look at the disk; the bytes are in rejected/",
     "name_taken": "two archives have one id: look at both in rejected/, and delete one by hand",
+    "provenance_names_patient": "delete the file that the line names, if nothing of the patient may"
+    " stay; its envelope does not need it",
     "queue_is_old": "see what the upstream answers; then fastjmix outbox retry",
     "ticket_unreadable": "look at the .json beside the archive, and at the disk",
     "ticket_damaged": "look at the .json beside the archive, and at the disk",
@@ -43,6 +46,10 @@ ADVICE: Final[Mapping[str, str]] = {
     " retry",
     "upstream_unknown": "configure an upstream of that name, or put the old name back; restart",
     "upstream_paused": "see whether the upstream runs and can be reached",
+    # Alerts.
+    "alert_dropped": "see whether the webhook runs: too many alerts have waited for it",
+    "alerts_failed": "report it: it is a fault of ours; reception and delivery go on",
+    "webhook_failed": "correct [alerts] webhook_url, or see what answers there",
     # Processes.
     "action_unreadable": "report it: it is a fault of ours; ask for the action again",
     "child_died": "it was started again; if it comes again, look at memory (dmesg) and report it",

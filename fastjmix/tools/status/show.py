@@ -85,7 +85,7 @@ def _upstreams(upstreams: list[dict[str, Any]], now: float) -> Iterator[str]:
         answer = one["last_answer"]
         if answer is not None:
             status = f"HTTP {answer['status']}" if answer["status"] else "no answer"
-            said = f"; it said: {answer['answer']}" if answer["answer"] else ""
+            said = f"; it said: {answer['answer']}" if answer.get("answer") else ""
             told = f"    {moment(answer['at'])} {status} {answer['reason']}".rstrip()
             yield printable(told + said)
 

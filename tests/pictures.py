@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import tempfile
 import threading
 import time
@@ -34,6 +35,9 @@ FASTER: Final = 50
 """Times as fast as usual the hour passes: 72 seconds of sending fill it."""
 
 FIRST: Final = f"""
+from pathlib import Path
+main = Path("config.toml")
+main.write_text(main.read_text().replace("under-test", "gateway-radiology"))
 from fastjmix.api.admin import rates
 usual, rates.STEP_SECS = rates.Rates.as_json, rates.STEP_SECS / {FASTER}
 def stretched(self):
@@ -86,33 +90,51 @@ def node(place: Path) -> Iterator[tuple[Gateway, str]]:
         )
         with running(process), Peer(process.dicom_port) as slow:
             slow.associate(calling=b"NM_ARCHIVE")
-            yield process, fill(process, upstream, place)
+            with sending(process, upstream, place) as study:
+                yield process, study
 
 
-def fill(gateway: Gateway, upstream: Scripted, place: Path) -> str:
-    """Sends in waves for SECS: first delivered, then some rejected, in the end some waiting."""
-    first = ""
-    deadline = time.monotonic() + SECS
+@contextmanager
+def sending(gateway: Gateway, upstream: Scripted, place: Path) -> Iterator[str]:
+    """Sends for SECS, and on until the end of the block. Few studies are rejected, and the last
+    ones wait. Yields a study that was delivered."""
     stop = threading.Event()
-    while (left := deadline - time.monotonic()) > 0:
-        upstream.status = 400 if SECS / 2 < left < SECS / 2 + 3 else 201 if left > 3 else 503
-        for calling, (patient, patient_id, accession, description) in PATIENTS.items():
-            at = place / f"{time.monotonic_ns()}"
-            about = {"PatientID": patient_id, "AccessionNumber": accession,
-                     "StudyDescription": description, "PatientSex": "O"}  # fmt: skip
-            study = made_up.write_study(
-                at, patient, 4 + os.urandom(1)[0] % 24, rows=256, elements=about
-            )
-            first = first or study
-            command = [dcmtk("storescu"), "-aec", "JMIX_RECEIVER", "-aet", calling, "+sd"]
-            run_to_end(*command, "127.0.0.1", gateway.dicom_port, at).check_returncode()
-        stop.wait(0.2 + os.urandom(1)[0] / 200)
-    return first
+    studies: list[str] = []
+
+    def modality(calling: str) -> None:
+        while not stop.wait(0.2 + os.urandom(1)[0] / 400):
+            studies.append(send_study(gateway, place, calling))
+
+    threads = [threading.Thread(target=modality, args=[calling]) for calling in PATIENTS]
+    for thread in threads:
+        thread.start()
+    try:
+        for status, secs in ((201, SECS / 2), (400, 0.7), (201, SECS / 2), (503, 2.0)):
+            upstream.status = status
+            stop.wait(secs)
+        yield studies[0]
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def send_study(gateway: Gateway, place: Path, calling: str) -> str:
+    """Sends a study of a modality's patient. Returns its Study Instance UID."""
+    patient, patient_id, accession, description = PATIENTS[calling]
+    at = place / calling / str(time.monotonic_ns())
+    about = {"PatientID": patient_id, "AccessionNumber": accession,
+             "StudyDescription": description, "PatientSex": "O"}  # fmt: skip
+    study = made_up.write_study(at, patient, 8 + os.urandom(1)[0] % 24, rows=256, elements=about)
+    command = [dcmtk("storescu"), "-aec", "JMIX_RECEIVER", "-aet", calling, "+sd"]
+    run_to_end(*command, "127.0.0.1", gateway.dicom_port, at).check_returncode()
+    shutil.rmtree(at)
+    return study
 
 
 def take(browser: Browser, gateway: Gateway, study: str, directory: Path) -> None:
     """Takes each picture."""
-    sizes = {"page-live": ("light", 1200, 1500), "page-dark": ("dark", 1200, 1500),
+    sizes = {"page-live": ("light", 1200, 1400), "page-dark": ("dark", 1200, 1400),
              "page-phone": ("light", 360, 740)}  # fmt: skip
     for name, (scheme, width, height) in sizes.items():
         with signed_in(browser, gateway, scheme, width, height) as page:

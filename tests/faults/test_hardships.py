@@ -275,7 +275,7 @@ def wakings(pids: list[int]) -> int:
 def test_systemd_signals_everyone(start: Gateways) -> None:
     """By default systemd sends SIGTERM to each process of the group. Only the supervisor stops."""
     own = start()
-    names = {"receiver-0", "packer-0", "uploader", "api"}
+    names = {"receiver-0", "packer-0", "uploader", "api", "ledger"}
     until(lambda: set(own.children()) == names, "the children have their names")
     own.wait_for("http_listening")
     before = own.children()

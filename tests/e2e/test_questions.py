@@ -426,3 +426,25 @@ def test_what_an_auditor_asks_when_the_envelopes_are_gone(start: Gateways, small
     assert code == 0
     assert (story["state"], story["attempts"][-1]["status"]) == ("gone", 201)
     assert {one["status"] for one in story["parts"]} == {"0000"}
+
+
+# -- what docs/operations.md says ------------------------------------------------------------------
+
+
+def test_the_commands_of_the_document(start: Gateways, small: Upstream) -> None:
+    """Each command of "Questions" is typed; there is nothing to requeue, so 1 is an answer, too."""
+    page = Path(__file__).parents[2] / "docs" / "operations.md"
+    section = page.read_text("utf-8").partition("## Questions")[2].partition("\n## ")[0]
+    assert len(re.findall(r"^\d\. \*\*", section, re.MULTILINE)) == 8
+    typed = dict.fromkeys(re.findall(r"`fastjmix ([^`]+)`", section))
+    own = start(small.port)
+    send(own, "1.2.3.4")
+    (archive,) = own.wait_sent()
+    words = {"AE-TITLE": "CT_1", "ACCESSION": "A-1", "ID": archive.stem}
+    shown(own, "trace", "A-1", until_it_has="delivered")
+    for line in typed:
+        if "--watch" in line:
+            continue  # until interrupted
+        code, text = command(own, *(words.get(word, word) for word in line.split()))
+        assert code == (0 if line.startswith(("status", "trace")) else 1), text
+        assert "Usage" not in text

@@ -111,7 +111,7 @@ def test_hold_release_and_dry_runs(tmp_path: Path) -> None:
         assert row["reason"].endswith(": a complaint")
         told = outbox(tmp_path, "retry", first)
         assert (told.returncode, "it is on hold: release it" in told.stderr) == (1, True)
-        assert outbox(tmp_path, "release", "--all").stdout == "release: 1 envelopes\n"
+        assert outbox(tmp_path, "release", "--all").stdout == "release: 1 envelope\n"
         assert outbox(tmp_path, "release", "--all").returncode == 1
         own.child.kill()
         own.child.wait()

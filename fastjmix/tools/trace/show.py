@@ -150,9 +150,10 @@ def _ended(facts: Facts) -> str:
 def _attempt(facts: Facts) -> str:
     status = f"HTTP {facts['status']}" if facts["status"] else "no answer"
     times = f", {facts['times']} times until {moment(facts['last'])}" if facts["times"] > 1 else ""
-    told = (
-        f"{facts['upstream']}: {facts['outcome']}, {status}, {size(facts['bytes'])} in"
-        f" {facts['seconds']:.1f} s ({speed(facts['bytes'], facts['seconds'])}){times}"
-    )
+    told = f"{facts['upstream']}: {facts['outcome']}, {status}, "
+    told += f"{size(facts['bytes'])} in {facts['seconds']:.1f} s"
+    if facts["outcome"] == "delivered":  # of another it is not known how much went
+        told += f" ({speed(facts['bytes'], facts['seconds'])})"
+    told += times
     told += f": {facts['reason']}" if facts["reason"] else ""
     return told + (f"; it said: {facts['answer']}" if facts["answer"] else "")

@@ -103,9 +103,9 @@ class Warnings:
             yield Notice(
                 "held",
                 "",
-                f"{_envelopes(count.count)} on hold, the first for {in_words(count.age())}: the "
-                ".hold beside each in outbox/ says by whom and why; fastjmix outbox release lets "
-                "it go",
+                f"{_envelopes(count.count)} on hold, the first for {in_words(count.age())}: "
+                "fastjmix outbox list --held says by whom and why (or the .hold beside each in "
+                "outbox/); fastjmix outbox release --held lets them go",
             )
 
     def _old(self) -> Iterator[Notice]:

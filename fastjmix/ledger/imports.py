@@ -156,5 +156,5 @@ def _attempt(ticket: Ticket, outcome: str, end: Mapping[str, Any]) -> Attempt:
         outcome=outcome,
         status=status if isinstance(status, int) else None,
         reason=str(end.get("reason") or end.get("why") or ""),
-        answer=str(end.get("body") or "")[:ANSWER_CHARS_MAX],
+        answer=str(end.get("said") or end.get("body") or "")[:ANSWER_CHARS_MAX],
     )

@@ -99,10 +99,21 @@ def refusals(connection: sqlite3.Connection, where: str, *values: object) -> tup
     return tuple(Refusal(*row) for row in connection.execute(asked, values))
 
 
-def rejections(connection: sqlite3.Connection, limit: int) -> tuple[Rejection, ...]:
-    """Returns the latest rejections of associations, newest first."""
-    asked = f"SELECT {REJECTION} FROM rejections ORDER BY last DESC LIMIT ?"
-    return tuple(Rejection(*row) for row in connection.execute(asked, (limit,)))
+def rejections(
+    connection: sqlite3.Connection, limit: int, where: str = "TRUE", *values: object
+) -> tuple[Rejection, ...]:
+    """Returns the latest rejections of associations for which an SQL condition of ours holds,
+    newest first."""
+    asked = f"SELECT {REJECTION} FROM rejections WHERE {where} ORDER BY last DESC LIMIT ?"
+    return tuple(Rejection(*row) for row in connection.execute(asked, (*values, limit)))
+
+
+def recent_associations(
+    connection: sqlite3.Connection, limit: int, where: str = "TRUE", *values: object
+) -> tuple[Association, ...]:
+    """Returns the latest associations for which an SQL condition of ours holds, newest first."""
+    asked = f"SELECT {ASSOCIATION} FROM associations WHERE {where} ORDER BY began DESC LIMIT ?"
+    return tuple(association(row) for row in connection.execute(asked, (*values, limit)))
 
 
 def errors(connection: sqlite3.Connection, limit: int) -> tuple[ErrorRow, ...]:

@@ -15,6 +15,7 @@ import orjson
 from fastjmix.ledger.rows import Attempt
 from fastjmix.ledger.terms import distinct, host, name_words, uid_key
 from fastjmix.spool import AssociationFacts, Provenance
+from fastjmix.spool.provenance import StudyFacts
 
 ATTEMPTS_MAX: Final = 1000
 """Rows of attempts that an envelope has: equal ones in a row are one. Further ones are not kept,
@@ -94,20 +95,27 @@ def put_provenance(
     """Keeps where an envelope's instances came from; returns the columns that follow from it."""
     put_data(connection, number, origin)
     index_uids(connection, number, uids_of(origin))
-    words = name_words(origin.study.patient_name)
-    asked = "INSERT OR IGNORE INTO names (word, envelope) VALUES (?, ?)"
-    connection.executemany(asked, ((word, number) for word in words))
     for one in origin.associations:
         if one.id:
             link(connection, number, put_known_association(connection, one))
-    study = asdict(origin.study)
-    del study["study_instance_uid"]  # the ticket has all studies
+    study = put_study(connection, number, origin.study)
     peer = origin.associations[0].peer if origin.associations else ""
-    return {
-        **study,
-        "modalities": orjson.dumps(distinct(origin.study.modalities)).decode(),
-        **({"peer": host(peer)} if peer else {}),
-    }
+    return {**study, **({"peer": host(peer)} if peer else {})}
+
+
+def put_study(connection: sqlite3.Connection, number: int, facts: StudyFacts) -> dict[str, str]:
+    """Makes an envelope known by its patient's name, and no longer by one that was taken for it;
+    returns the columns that say what its study is."""
+    asked = "SELECT patient_name FROM envelopes WHERE number = ?"
+    before = name_words(connection.execute(asked, (number,)).fetchone()[0])
+    words = name_words(facts.patient_name)
+    asked = "DELETE FROM names WHERE word = ? AND envelope = ?"
+    connection.executemany(asked, ((word, number) for word in before - words))
+    asked = "INSERT OR IGNORE INTO names (word, envelope) VALUES (?, ?)"
+    connection.executemany(asked, ((word, number) for word in words))
+    study = asdict(facts)
+    del study["study_instance_uid"]  # the ticket has all studies
+    return {**study, "modalities": orjson.dumps(distinct(facts.modalities)).decode()}
 
 
 def put_data(connection: sqlite3.Connection, number: int, origin: Provenance) -> None:

@@ -238,8 +238,8 @@ class Info(Row):
 
 @dataclass(frozen=True, slots=True)
 class Step(Row):
-    """A step of a story. `kind` is association, ended, refusal, opened, arrived, sealed, attempt,
-    moved or action; `envelope` and `association` are ids or ""; `facts` is the row's."""
+    """A step of a story. `kind` is association, ended, refusal, rejection, opened, arrived, sealed,
+    attempt, moved or action; `envelope` and `association` are ids or ""; `facts` is the row's."""
 
     at: float
     kind: str
@@ -275,10 +275,11 @@ class EnvelopeStory(Row):
 @dataclass(frozen=True, slots=True)
 class Trace(Row):
     """The story of a word. `kind` says what the word is: envelope, association, study, series,
-    instance, accession, patient_id, patient_name, or "" where nothing is known of it.
+    instance, accession, patient_id, patient_name, ae, peer, or "" where nothing is known of it.
 
     `envelopes` are the newest, TRACE_MAX (story.py) at most; `more` is True when there are further
-    ones. `steps` has everything in order of time.
+    ones. Of an AE title or an address (`ae`, `peer`) there are the newest associations and
+    rejections instead, PEER_MAX of each. `steps` has everything in order of time.
     """
 
     word: str
@@ -286,6 +287,7 @@ class Trace(Row):
     associations: tuple[Association, ...] = ()
     envelopes: tuple[EnvelopeStory, ...] = ()
     refusals: tuple[Refusal, ...] = ()
+    rejections: tuple[Rejection, ...] = ()
     steps: tuple[Step, ...] = field(default=())
     more: bool = False
 
@@ -297,6 +299,7 @@ class Trace(Row):
             "associations": [one.as_json() for one in self.associations],
             "envelopes": [one.as_json(patient=patient) for one in self.envelopes],
             "refusals": [one.as_json() for one in self.refusals],
+            "rejections": [one.as_json() for one in self.rejections],
             "steps": [one.as_json() for one in self.steps],
             "more": self.more,
         }

@@ -27,6 +27,15 @@ from fastjmix.spool.directories import Directories
 
 MOVED_TO: Final = frozenset({"outbox", "held", "sent", "rejected", "gone"})
 
+MOVED_BY: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
+    "hold": (("outbox",), "held"),
+    "release": (("held",), "outbox"),
+    "requeue": (("rejected",), "outbox"),
+    "retry": (("held",), "outbox"),
+}
+"""From which states an action takes an envelope, and to which one. The directories are not asked:
+the envelope may be further on by now, and events of that follow."""
+
 REFUSALS_MAX: Final = 1000
 """Refusals of one association that are kept one by one; its row counts all of them."""
 
@@ -150,6 +159,10 @@ class Writer:
         if known is None:
             known = recording.add(self.connection, envelope_id, "building", at)
             values = {name: text(event, name) for name in ("calling_ae", "pipeline", "upstream")}
+            study = kinds.study(event)
+            if not self.patient_data:
+                study = study.without_patient()
+            values |= recording.put_study(self.connection, known.number, study)
             studies = distinct([text(event, "study_instance_uid")])
             values["studies"] = _json(studies)
             recording.update(self.connection, known.number, values)
@@ -216,8 +229,9 @@ class Writer:
             known = recording.find(self.connection, envelope_id)
             if known is not None:
                 self.connection.execute(asked, (known.number, made.lastrowid))
-                state = self.importer.places.state(envelope_id)
-                recording.move(self.connection, known, state, at, f"{said[1]} by {said[0]}")
+                if (change := MOVED_BY.get(said[1])) is not None and known.state in change[0]:
+                    why = f"{said[1]} by {said[0]}" + (f": {said[2]}" if said[2] else "")
+                    recording.move(self.connection, known, change[1], at, why)
 
     def _error(self, event: Event, at: float) -> None:
         said = (text(event, "process", 64), text(event, "event", 64), text(event, "text"))

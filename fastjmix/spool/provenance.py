@@ -85,6 +85,10 @@ class StudyFacts:
     study_description: str = ""
     modalities: tuple[str, ...] = ()
 
+    def without_patient(self) -> StudyFacts:
+        """Returns the same without the texts of WITHHELD."""
+        return StudyFacts(**asdict(self) | dict.fromkeys(WITHHELD, ""))
+
 
 WITHHELD: Final = (
     "accession_number",
@@ -113,8 +117,7 @@ class Provenance:
 
     def without_patient(self) -> Provenance:
         """Returns the same without the texts of WITHHELD; itself where it has none."""
-        kept = asdict(self.study) | dict.fromkeys(WITHHELD, "")
-        study = StudyFacts(**kept)
+        study = self.study.without_patient()
         return self if study == self.study else replace(self, study=study)
 
     def dump(self) -> bytes:

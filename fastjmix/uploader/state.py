@@ -73,7 +73,12 @@ class UpstreamStates:
             "next_try": now + max(0.0, ahead) if state != "available" else None,
             "last_answer": None
             if answer is None
-            else {"at": answer.at, "status": answer.status, "reason": answer.reason[:TEXT_MAX]},
+            else {
+                "at": answer.at,
+                "status": answer.status,
+                "reason": answer.reason[:TEXT_MAX],
+                "answer": answer.answer[:TEXT_MAX],
+            },
             "waiting": len(target.queue),
             "held": sum(one is target for one in self._backlog.held.values()),
             "running": len(target.running),

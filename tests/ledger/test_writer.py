@@ -170,6 +170,38 @@ def test_an_action_is_in_the_story_of_its_envelopes(tmp_path: Path) -> None:
     assert story.moves[-1].reason == "requeue by uid 1000 anna"
 
 
+def test_an_envelope_that_was_refused_again_is_rejected_by_the_upstream(tmp_path: Path) -> None:
+    """The event of the action comes when the envelope is back in rejected/ already."""
+    storage = Storage(tmp_path)
+    one = storage.envelope(state="rejected")
+    action = event("action", actor="uid 0", action="requeue", envelopes=[one], result="done")
+    again = event("moved", MORNING + 1, envelope=one, state="rejected", reason="HTTP 400")
+    with storage.writer() as writer:
+        writer.apply([event("sealed", envelope=one), action, again])
+    (story,) = storage.ledger.trace(one).envelopes
+    moves = [(move.state, move.reason) for move in story.moves[-2:]]
+    assert moves == [("outbox", "requeue by uid 0"), ("rejected", "HTTP 400")]
+
+
+@pytest.mark.parametrize("patient_data", [True, False])
+def test_an_envelope_is_found_by_its_patient_while_it_is_packed(
+    tmp_path: Path, patient_data: bool
+) -> None:
+    """What its first instance says counts until the seal: then its documents do."""
+    storage = Storage(tmp_path)
+    one = storage.envelope("1.2.3")
+    said = {"accession_number": "A-9", "patient_id": "P-9", "patient_name": "First^Name"}
+    opened = event("opened", MORNING - 1, envelope=one, study_instance_uid="1.2.3", study=said)
+    with storage.writer(patient_data=patient_data) as writer:
+        writer.apply([opened])
+        for word in ("A-9", "P-9", "first"):
+            found = storage.ledger.trace(word).envelopes
+            assert [row.envelope.state for row in found] == ["building"] * patient_data
+        writer.apply([event("sealed", envelope=one)])
+    assert storage.ledger.trace("first").kind == ""
+    assert (storage.ledger.trace("yamada").kind == "patient_name") is patient_data
+
+
 ODD: list[dict[str, Any]] = [
     {"kind": "association", "at": 1.0},
     {"kind": "association", "at": 1.0, "id": "a", "statuses": [1], "bytes": 1 << 80, "began": "x"},

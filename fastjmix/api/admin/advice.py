@@ -17,7 +17,6 @@ ADVICE: Final[Mapping[str, str]] = {
     "action_failed": "report it with the lines behind it: the envelope is as it was",
     "leftovers_unreadable": "look at the rights and the disk under building/, then restart",
     "outbox_unreadable": "look at the rights and the disk under outbox/: nothing is delivered",
-    "provenance_names_patient": "look at the disk, or delete that file: no envelope needs it",
     "provenance_failed": "look at the rights and the disk under provenance/; the images are safe",
     "recovery_failed": "look at building/ and the disk; it is tried again by itself",
     "scrub_failed": "look at the disk: an envelope that waits cannot be read back",
@@ -36,6 +35,8 @@ ADVICE: Final[Mapping[str, str]] = {
     "envelope_lost": "look who deleted it, and at the disk; send the study again",
     "member_damaged": "send that study again, and look at the disk; the bytes are in rejected/",
     "name_taken": "two archives have one id: look at both in rejected/, and delete one by hand",
+    "provenance_names_patient": "delete the file that the line names, if nothing of the patient may"
+    " stay; its envelope does not need it",
     "queue_is_old": "see what the upstream answers; then fastjmix outbox retry",
     "ticket_unreadable": "look at the .json beside the archive, and at the disk",
     "ticket_damaged": "look at the .json beside the archive, and at the disk",

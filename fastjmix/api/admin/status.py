@@ -1,8 +1,8 @@
 """Tells how the node is, as one object: what the page and `fastjmix status` show.
 
 Guaranteed: a part that cannot be read is null or empty, and does not keep the others away. It holds
-no patient's data but Study Instance UIDs. Errors come from the ledger, and are read again when one
-may have come: every LOOK_SECS.
+no patient's data but Study Instance UIDs. Errors and rejections come from the ledger, and are read
+again when one may have come: every LOOK_SECS.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ from fastjmix.ledger.queries import Ledger
 from fastjmix.spool import FreeSpace
 from fastjmix.spool.selection import STATES
 
-ERRORS_MAX: Final = 20
+RECENT_MAX: Final = 20
+"""Errors, and rejections, that are shown."""
+
 LOOK_SECS: Final = 2.0
 
 LEDGER_FACTS: Final = ("state", "why", "events_behind", "bytes")
@@ -45,8 +47,8 @@ class Status:
         self._rates = rates
         self._associations = Associations(shared.channels.live)
         self._started = _started(shared.channels.run)
-        self._errors: list[dict[str, Any]] = []
-        self._errors_due = 0.0
+        self._latest: dict[str, list[dict[str, Any]]] = {}
+        self._latest_due = 0.0
 
     async def as_json(self) -> dict[str, Any]:
         """Returns the status now. Files are read on a thread."""
@@ -62,7 +64,7 @@ class Status:
     def _assembled(self, listed: list[dict[str, Any]]) -> dict[str, Any]:
         shared, board = self._shared, self._shared.channels.board
         counts = _or(lambda: counts_json(shared.tally.counts()), unreadable(STATES))
-        ledger = board.read("ledger")
+        ledger, recent = board.read("ledger"), self._recent()
         return {
             "node": self._node(),
             "associations": self._associations.as_json(),
@@ -72,7 +74,8 @@ class Status:
             "upstreams": board.read("uploader").get("upstreams", []),
             "disk": _or(lambda: disk_json(shared.room), None),
             "ledger": {name: ledger[name] for name in LEDGER_FACTS if name in ledger},
-            "errors": self._recent_errors(),
+            "errors": recent["errors"],
+            "rejections": recent["rejections"],
         }
 
     def _node(self) -> dict[str, Any]:
@@ -90,20 +93,24 @@ class Status:
             "warnings": self._shared.warnings.all(),
         }
 
-    def _recent_errors(self) -> list[dict[str, Any]]:
-        if time.monotonic() >= self._errors_due:
-            self._errors_due = time.monotonic() + LOOK_SECS
-            self._errors = errors_json(self._ledger)
-        return self._errors
+    def _recent(self) -> dict[str, list[dict[str, Any]]]:
+        if time.monotonic() >= self._latest_due:
+            self._latest_due = time.monotonic() + LOOK_SECS
+            self._latest = recent_json(self._ledger)
+        return self._latest
 
 
-def errors_json(ledger: Ledger) -> list[dict[str, Any]]:
-    """Returns the latest errors, each with what to do; [] where the ledger cannot be read."""
+def recent_json(ledger: Ledger) -> dict[str, list[dict[str, Any]]]:
+    """Returns the latest errors, each with what to do, and the latest rejected associations; none
+    where the ledger cannot be read."""
     try:
-        found = ledger.recent_errors(ERRORS_MAX)
+        errors, rejections = ledger.recent_errors(RECENT_MAX), ledger.recent_rejections(RECENT_MAX)
     except FastjmixError:
-        return []
-    return [{**one.as_json(), "what_to_do": advice(one.event)} for one in found]
+        return {"errors": [], "rejections": []}
+    return {
+        "errors": [{**one.as_json(), "what_to_do": advice(one.event)} for one in errors],
+        "rejections": [one.as_json() for one in rejections],
+    }
 
 
 def disk_json(room: FreeSpace) -> dict[str, Any]:

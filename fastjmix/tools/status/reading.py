@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fastjmix._version import __version__
-from fastjmix.api.admin.advice import advice
+from fastjmix.api.admin.status import recent_json
 from fastjmix.control.client import ControlClient, NodeAway
 from fastjmix.errors import FastjmixError
 from fastjmix.ledger.queries import Ledger
@@ -27,7 +27,6 @@ STATUS: Final = "/api/node/status"
 EVENTS: Final = "/api/node/events"
 
 LISTED_MAX: Final = 100
-ERRORS_MAX: Final = 20
 
 STOPPED: Final = "stopped"
 
@@ -85,8 +84,7 @@ def _of_files(storage: Path, why: str) -> dict[str, Any]:
 def _of_ledger(storage: Path) -> dict[str, Any]:
     ledger = Ledger(storage)
     try:
-        size, errors = ledger.info().file_bytes, ledger.recent_errors(ERRORS_MAX)
+        known = {"state": STOPPED, "why": "", "bytes": ledger.info().file_bytes}
     except FastjmixError as problem:
-        return {"ledger": {"state": "unavailable", "why": problem.message}, "errors": []}
-    shown = [{**one.as_json(), "what_to_do": advice(one.event)} for one in errors]
-    return {"ledger": {"state": STOPPED, "why": "", "bytes": size}, "errors": shown}
+        known = {"state": "unavailable", "why": problem.message}
+    return {"ledger": known, **recent_json(ledger)}

@@ -20,6 +20,7 @@ def lines(status: Status) -> Iterator[str]:
     yield from _rates(status["rates"])
     yield from _disk(status["disk"])
     yield from _ledger(status["ledger"])
+    yield from _rejections(status["rejections"])
     yield from _errors(status["errors"])
 
 
@@ -74,14 +75,19 @@ def _upstreams(upstreams: list[dict[str, Any]], now: float) -> Iterator[str]:
         yield "upstreams"
     for one in upstreams:
         about = f"  {one['name']}: {one['state']} since {moment(one['since'])}"
-        about += f", {one['waiting']} wait, {one['running']} go, {one['held']} on hold"
+        about += (
+            f", {many(one['waiting'], 'envelope')} waiting, {one['running']} being sent,"
+            f" {one['held']} held by a person"
+        )
         if one["next_try"]:
             about += f", next try in {age(max(0.0, one['next_try'] - now))}"
         yield printable(about)
         answer = one["last_answer"]
         if answer is not None:
             status = f"HTTP {answer['status']}" if answer["status"] else "no answer"
-            yield printable(f"    {moment(answer['at'])} {status} {answer['reason']}".rstrip())
+            said = f"; it said: {answer['answer']}" if answer.get("answer") else ""
+            told = f"    {moment(answer['at'])} {status} {answer['reason']}".rstrip()
+            yield printable(told + said)
 
 
 def _associations(status: Status) -> Iterator[str]:
@@ -136,6 +142,17 @@ def _disk(disk: Status | None) -> Iterator[str]:
 def _ledger(ledger: Status) -> Iterator[str]:
     why = f": {ledger['why']}" if ledger.get("why") else ""
     yield printable(f"ledger: {ledger.get('state', 'begins')}, {size(ledger.get('bytes'))}{why}")
+
+
+def _rejections(rejections: list[dict[str, Any]]) -> Iterator[str]:
+    if rejections:
+        yield "associations that were rejected, the latest first"
+    rows = [
+        (f"  {moment(r['last'])}", f"{r['times']} times", r["calling_ae"], r["peer"],
+         r["called_ae"], r["why"])
+        for r in rejections
+    ]  # fmt: skip
+    yield from table(rows, ("  last", "how often", "calling AE", "peer", "called AE", "why"))
 
 
 def _errors(errors: list[dict[str, Any]]) -> Iterator[str]:

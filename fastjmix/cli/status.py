@@ -29,7 +29,7 @@ def command(
 ) -> None:
     """Show how the node is: envelopes by state, upstreams, associations, rates, disk, errors.
 
-    Of a node that does not run it shows what its files say. Exit 1: it is not ready. 3: it does not
+    A stopped node is shown as its files say. Exit 1: it is not ready. 3: it does not
     run."""
     if watch and as_json:
         raise UsageError("either --watch or --json", "--json prints one document.")

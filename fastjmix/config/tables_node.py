@@ -150,7 +150,7 @@ class Alerts(Table):
 
 
 class Ledger(Table):
-    """What the node remembers of associations, envelopes and attempts."""
+    """The ledger: associations, envelopes and attempts that the node remembers."""
 
     max_age_days: Limit = added(
         3650,

@@ -1,4 +1,4 @@
-"""What a process says of itself to the others: its latest state, as JSON in shared memory.
+"""Shares the latest state of each process with the others, as JSON in shared memory.
 
 Guaranteed: a reader gets a whole state, or none. A row has two slots that are written in turn, each
 with a number, a length and a CRC-32: while one is written, the other holds the state before it. A

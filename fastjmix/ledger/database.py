@@ -36,7 +36,12 @@ CHECK_STEPS: Final = 100_000
 """Steps of SQLite's machine between two looks at the clock during a check."""
 
 WAL_BYTES: Final = 64 << 20
-"""The write-ahead log is cut to this size after a checkpoint."""
+"""Bytes of the write-ahead log at which a checkpoint writes its pages to the file, and to which the
+log is cut afterwards. UIDs of which each is a UUID change a page each: SQLite's own limit, 4 MB,
+would write and sync most pages for every few envelopes (bench/ledger.py --scattered)."""
+
+PAGE_BYTES: Final = 4096
+"""Bytes of a page, SQLite's default."""
 
 CACHE_KIB: Final = 16 << 10
 """The writer's page cache: the inner pages of `uids`, and those that new instances change."""
@@ -136,6 +141,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_BYTES // PAGE_BYTES}")
     connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
     schema.migrate(connection)
 

@@ -58,7 +58,7 @@ def forget(writer: Writer) -> Iterator[int]:
     while done < last:
         with writer.transaction():
             done = _step(connection, done)
-        yield last - done
+        yield last - done + 1  # the whole file is still to be written anew
     connection.execute("VACUUM")
     if connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
         raise sqlite3.OperationalError("database is locked: its log cannot be emptied")

@@ -137,9 +137,12 @@ def provenance(connection: sqlite3.Connection, number: int) -> Provenance | None
         raise sqlite3.DatabaseError(f"malformed provenance of envelope {number}") from problem
 
 
-def instances(origin: Provenance) -> Iterator[Instance]:
-    """Yields the instances of an envelope, in the order of its archive."""
+def instances(origin: Provenance, asked: str = "") -> Iterator[Instance]:
+    """Yields the instances of an envelope, in the order of its archive: all, or those of the series
+    or of the SOP Instance UID `asked`."""
     for uid, series, kind, syntax, which, arrived, size, status, kept in origin.instances:
+        if asked and asked not in (uid, origin.series[series]):
+            continue
         yield Instance(
             uid,
             origin.series[series],

@@ -160,8 +160,8 @@ class Move(Row):
 
 @dataclass(frozen=True, slots=True)
 class Action(Row):
-    """What a person did, and why as they say. `envelopes` has ids; `more` counts those that are not
-    in it."""
+    """An action of a person, with the reason that they gave. `envelopes` has ids; `more` counts
+    those that are not in it."""
 
     at: float
     actor: str

@@ -17,7 +17,6 @@ from fastjmix.ledger.rows import (
     Association,
     EnvelopeRow,
     EnvelopeStory,
-    Instance,
     Refusal,
     Rejection,
     Step,
@@ -36,7 +35,7 @@ PREFIX_MIN: Final = 4
 
 
 class _Found(NamedTuple):
-    """What a word is, and the envelopes that it leads to, newest first."""
+    """The kind of a word, and the envelopes that it leads to, newest first."""
 
     kind: str
     envelopes: Sequence[EnvelopeRow]
@@ -193,21 +192,15 @@ def _refused(
 
 def _story(connection: sqlite3.Connection, row: EnvelopeRow, uid: str) -> EnvelopeStory:
     origin = reading.provenance(connection, row.number)
-    parts = tuple(reading.instances(origin)) if origin is not None else ()
+    asked = "" if uid in row.studies else uid
     return EnvelopeStory(
         row,
         tuple(one.id for one in reading.associations_of(connection, row.number)),
-        parts if not uid or uid in row.studies else tuple(_asked_for(parts, uid)),
+        tuple(reading.instances(origin, asked)) if origin is not None else (),
         reading.attempts(connection, row.number),
         reading.moves(connection, row.number),
         reading.actions(connection, row.number),
     )
-
-
-def _asked_for(parts: Iterable[Instance], uid: str) -> Iterator[Instance]:
-    for one in parts:
-        if uid in (one.series_instance_uid, one.sop_instance_uid):
-            yield one
 
 
 def _in_order(

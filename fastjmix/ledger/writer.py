@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import orjson
 
+from fastjmix.failpoints import reach
 from fastjmix.ledger import kinds, recording
 from fastjmix.ledger.imports import Importer
 from fastjmix.ledger.kinds import Event, count, seconds, text
 from fastjmix.ledger.recording import Known
+from fastjmix.ledger.repeats import Repeats
 from fastjmix.ledger.rows import Attempt
 from fastjmix.ledger.terms import distinct, host, uid_key
 from fastjmix.spool import AssociationFacts
@@ -38,12 +39,6 @@ the envelope may be further on by now, and events of that follow."""
 REFUSALS_MAX: Final = 1000
 """Refusals of one association that are kept one by one; its row counts all of them."""
 
-REPEATS_MAX: Final = 256
-"""Rejections and errors of which the latest row is remembered, to count equal ones there."""
-
-REPEAT_SECS: Final = 3600.0
-"""A rejection or an error that comes again later than this begins a row of its own."""
-
 
 class Writer:
     """Events → rows. `connection` is the only one that writes."""
@@ -56,7 +51,7 @@ class Writer:
         spool.owner = "ledger"
         self.patient_data = patient_data
         self.importer = Importer(connection, spool)
-        self._repeats: OrderedDict[tuple[object, ...], tuple[int, float]] = OrderedDict()
+        self._repeats = Repeats(connection)
         self._apply: Mapping[str, Callable[[Event, float], None]] = {
             "association": self._association,
             "rejection": self._rejection,
@@ -76,9 +71,10 @@ class Writer:
         self.connection.execute("BEGIN IMMEDIATE")
         try:
             yield
+            reach("ledger.written")
             self.connection.execute("COMMIT")
         except BaseException:
-            self._repeats.clear()  # their rows may not be there
+            self._repeats.forget()  # their rows may not be there
             with contextlib.suppress(sqlite3.Error):  # SQLite may have undone it itself
                 self.connection.execute("ROLLBACK")
             raise
@@ -116,13 +112,14 @@ class Writer:
         values = (text(event, "calling_ae", 64), text(event, "called_ae", 64))
         why = text(event, "why")
         known = ("rejection", *values, host(peer), why)
-        if not self._repeated("rejections", known, at):
+        times = 1 + count(event, "left_out")
+        if not self._repeats.count("rejections", known, at, times):
             asked = (
-                "INSERT INTO rejections (at, last, calling_ae, called_ae, peer, why)"
-                " VALUES (?, ?, ?, ?, ?, ?)"
+                "INSERT INTO rejections (at, last, times, calling_ae, called_ae, peer, why)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)"
             )
-            made = self.connection.execute(asked, (at, at, *values, peer, why)).lastrowid
-            self._remember(known, made, at)
+            made = self.connection.execute(asked, (at, at, times, *values, peer, why)).lastrowid
+            self._repeats.remember(known, made, at)
 
     def _refusal(self, event: Event, at: float) -> None:
         association = text(event, "association", 64)
@@ -239,27 +236,10 @@ class Writer:
     def _error(self, event: Event, at: float) -> None:
         said = (text(event, "process", 64), text(event, "event", 64), text(event, "text"))
         known = ("error", *said)
-        if not self._repeated("errors", known, at):
+        if not self._repeats.count("errors", known, at):
             asked = "INSERT INTO errors (at, last, process, event, text) VALUES (?, ?, ?, ?, ?)"
             made = self.connection.execute(asked, (at, at, *said)).lastrowid
-            self._remember(known, made, at)
-
-    def _repeated(self, table: str, known: tuple[object, ...], at: float) -> bool:
-        """Counts what has come before in its row; returns False where there is none."""
-        number, last = self._repeats.get(known, (0, 0.0))
-        if not number or at - last > REPEAT_SECS:
-            return False
-        asked = f"UPDATE {table} SET last = ?, times = times + 1 WHERE number = ?"
-        done = self.connection.execute(asked, (at, number)).rowcount
-        self._remember(known, number if done else None, at)
-        return bool(done)
-
-    def _remember(self, known: tuple[object, ...], number: int | None, at: float) -> None:
-        self._repeats.pop(known, None)
-        if number is not None:
-            self._repeats[known] = number, at
-        if len(self._repeats) > REPEATS_MAX:
-            self._repeats.popitem(last=False)
+            self._repeats.remember(known, made, at)
 
 
 def _or(value: float | None, other: float) -> float:

@@ -14,7 +14,7 @@ from fastjmix.dicom.dataset import describe_series
 from fastjmix.ipc.events import Events
 from fastjmix.ipc.ingest_rules import IngestRules
 from fastjmix.packer.free_space import require_space
-from fastjmix.packer.open_envelope import OpenEnvelope
+from fastjmix.packer.open_envelope import OpenEnvelope, encrypts
 from fastjmix.packer.open_envelopes import OpenEnvelopes
 from fastjmix.packer.origins import facts_of_first
 from fastjmix.packer.reservation import Reservation
@@ -82,7 +82,11 @@ class EnvelopeChoice:
         """Sends the ledger what the first instance says: a study is found while it is packed."""
         listener = envelope.settings.listener
         facts = AssociationFacts.load(arrival.association_facts)
-        first = describe_series(arrival.elements)
+        said = facts_of_first(
+            envelope.study_uid,
+            describe_series(arrival.elements),
+            encrypted=encrypts(envelope.builder),
+        )
         self._events.send(
             "opened",
             envelope=envelope.draft.id,
@@ -91,5 +95,5 @@ class EnvelopeChoice:
             pipeline=listener.pipeline,
             upstream=listener.upstream.name,
             association=facts.id if facts is not None else "",
-            study=asdict(facts_of_first(envelope.study_uid, first, encrypted=envelope.encrypts)),
+            study=asdict(said),
         )

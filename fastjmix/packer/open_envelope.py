@@ -121,11 +121,6 @@ class OpenEnvelope:
         return self.settings.builder
 
     @property
-    def encrypts(self) -> bool:
-        """True when its payload will be encrypted."""
-        return encrypts(self.builder)
-
-    @property
     def due(self) -> float:
         """When it is to be sealed, if nothing more arrives (monotonic seconds)."""
         return math.inf if self.joining else self.timers.due
@@ -142,7 +137,7 @@ class OpenEnvelope:
         if not self.members:
             return False
         most = self.builder.max_envelope_bytes
-        if self.encrypts:
+        if encrypts(self.builder):
             most = min(most, CIPHER_BYTES_MAX - CIPHER_BYTES_EACH * len(self.members))
         if self.draft.end + size > most:
             return True
@@ -222,7 +217,7 @@ class OpenEnvelope:
     # -- members ---------------------------------------------------------------------------------
 
     def _check_size(self, arrival: Arrival) -> None:
-        if arrival.size > CIPHER_BYTES_MAX and self.encrypts:
+        if arrival.size > CIPHER_BYTES_MAX and encrypts(self.builder):
             raise StorageFull("an instance is larger than what AES-GCM can encrypt", errno.EFBIG)
 
     def _header(self, arrival: Arrival) -> tuple[bytes, bytes]:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from fastjmix.ipc.metrics import Metrics
-from fastjmix.packer.open_envelope import OpenEnvelope
+from fastjmix.packer.open_envelope import OpenEnvelope, encrypts
 from fastjmix.spool import seal_bytes
 
 
@@ -88,7 +88,7 @@ class OpenEnvelopes:
 
     def changed(self, envelope: OpenEnvelope) -> None:
         """Reads the size of an envelope's draft, and when it is due, again."""
-        if envelope.encrypts:
+        if encrypts(envelope.builder):
             before = self._plain.get(envelope, 0)
             self._plain[envelope] = envelope.draft.end
             self._plain_bytes += envelope.draft.end - before

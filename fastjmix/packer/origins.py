@@ -115,8 +115,9 @@ class Origins:
     # -- sealed ----------------------------------------------------------------------------------
 
     def provenance(self, envelope_id: str, contents: Contents, *, encrypted: bool) -> Provenance:
-        """Returns the provenance of the envelope with these contents. That of an encrypted one says
-        nothing of the patient: the file is not encrypted."""
+        """Returns the provenance of the envelope with these contents.
+
+        Where the envelope is encrypted it names no patient: the provenance file is plain text."""
         series: list[str] = []
         numbers: dict[int, int] = {}
         for study in contents.studies.values():

@@ -55,7 +55,7 @@ class Reports:
         self, association: Association, how: str, measured: dict[str, Any]
     ) -> None:
         """Reports an association that has ended; `measured` is Association.facts()."""
-        self._events.send("association", **(association.origin.as_json() | measured), how=how)
+        self._events.send("association", **(measured | association.origin.as_json()), how=how)
 
     def rejection(
         self, connection: Connection, why: str, calling_ae: str = "", called_ae: str = ""

@@ -48,7 +48,7 @@ class Report:
         if self._why:
             state, why = "failing", self._why
         elif envelopes:
-            state, why = "behind", f"{envelopes} envelopes are read from the disk"
+            state, why = "behind", f"envelopes still to be read from the disk: {envelopes}"
         elif events >= BEHIND_MIN:
             state, why = "behind", f"{events} events wait"
         row = {"state": state, "why": why, "events_behind": events, "bytes": size}

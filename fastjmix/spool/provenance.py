@@ -73,7 +73,7 @@ class ArrivedInstance(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StudyFacts:
-    """What an envelope's documents say of its study and its patient; "" for what is unknown."""
+    """The study and the patient, as an envelope's documents name them; "" where unknown."""
 
     study_instance_uid: str
     accession_number: str = ""

@@ -13,6 +13,7 @@ from typing import Any, Final
 from fastjmix.errors import UsageError
 from fastjmix.jmix.ids import canonical_id
 from fastjmix.spool.entries import Entry
+from fastjmix.spool.holds import Holds
 from fastjmix.spool.standing import Directory, Standpoint, standing
 from fastjmix.spool.states import Spool
 
@@ -123,14 +124,14 @@ def select(
     spool: Spool,
     entries: Iterable[Entry],
     selection: Selection,
-    held: Collection[str],
     after: tuple[float, str] | None = None,
 ) -> Iterator[Row]:
     """Yields the selected envelopes, the oldest first, those behind `after` (`at`, id).
 
-    `held` has the ids on hold, so that most envelopes of another state need no look. Raises
+    The ids on hold are listed first, so that most envelopes of another state need no look. Raises
     OSError.
     """
+    held = Holds(spool).ids() if "outbox" in selection.places else ()
     for entry in sorted(filter(selection.takes, entries), key=position):
         if after is not None and position(entry) <= after:
             continue

@@ -20,7 +20,8 @@ from typing import Final
 from fastjmix.jmix.ids import is_id
 from fastjmix.spool import names, recipe
 from fastjmix.spool.directories import Directories, State
-from fastjmix.spool.standing import HOLD, Standpoint
+from fastjmix.spool.holds import HOLD
+from fastjmix.spool.standing import Standpoint
 
 LOOK_SECS: Final = 5.0
 """How long numbers are known without another look."""

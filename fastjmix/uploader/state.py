@@ -31,13 +31,24 @@ class UpstreamStates:
         self._events = events
         self._targets = targets
         self._backlog = backlog
+        self._changed = asyncio.Event()
+
+    def note_change(self) -> None:
+        """Notes that something may have changed: it is published soon."""
+        self._changed.set()
 
     async def run(self) -> None:
-        """Publishes until it is cancelled, and sends events for which the pipe had no space."""
+        """Publishes what changes, until it is cancelled. An idle uploader sleeps.
+
+        Also sends events for which the pipe had no space.
+        """
         while True:
+            self._changed.clear()
             self.publish()
-            self._events.flush()
             await asyncio.sleep(EVERY_SECS)
+            if not self._events.flush():
+                continue
+            await self._changed.wait()
 
     def publish(self) -> None:
         """Writes the row."""

@@ -81,12 +81,36 @@ def test_what_comes_again_is_counted_in_one_row(tmp_path: Path) -> None:
             writer.apply([event("rejection", MORNING + second, peer=peer, **said)])
             error = {"process": "uploader", "event": "upstream_held", "text": "401"}
             writer.apply([event("error", MORNING + second, **error)])
-        writer.apply([event("rejection", MORNING + 5000, peer="10.0.0.9:7", **said)])
+        again = event("rejection", MORNING + 5000, peer="10.0.0.9:7", left_out=6, **said)
+        writer.apply([again])
     later, first = storage.ledger.recent_rejections()
     assert (first.times, first.at, first.last) == (3, MORNING, MORNING + 2)
-    assert (later.times, later.at) == (1, MORNING + 5000)
+    assert (later.times, later.at) == (7, MORNING + 5000)
     (found,) = storage.ledger.recent_errors()
     assert (found.event, found.times) == ("upstream_held", 3)
+
+
+def test_an_association_without_an_end_has_its_facts(tmp_path: Path) -> None:
+    """The receiver died: only the packer told of it, and the provenance knows the rest."""
+    storage = Storage(tmp_path)
+    one = storage.envelope()
+    with storage.writer() as writer:
+        opened: dict[str, Any] = {
+            "envelope": one, "study_instance_uid": "1.2.3", "association": "run-1"
+        }  # fmt: skip
+        writer.apply([event("opened", calling_ae="CT1", **opened)])
+        bare = storage.ledger.association("run-1")
+        assert bare is not None
+        assert (bare.calling_ae, bare.peer) == ("CT1", "")
+        writer.apply([event("sealed", envelope=one)])
+        found = storage.ledger.association("run-1")
+        assert found is not None
+        assert (found.peer, found.called_ae) == ("10.0.0.7:40000", "FASTJMIX")
+        assert (found.began, found.ended) == (MORNING - 5, None)
+        writer.apply([association(1), event("sealed", envelope=one)])
+    ended = storage.ledger.association("run-1")
+    assert ended is not None
+    assert ended.ended == MORNING
 
 
 def test_refusals_of_one_association_are_bounded(tmp_path: Path) -> None:

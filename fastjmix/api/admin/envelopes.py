@@ -1,6 +1,6 @@
 """Tells the envelopes by state: how many, and rows of those that have not arrived.
 
-What waits for the disk goes to a thread.
+The directories are read on a thread.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import Any, Final
 
 from fastjmix.api.study_index import StudyIndex
 from fastjmix.spool import Spool
-from fastjmix.spool.holds import Holds
 from fastjmix.spool.selection import HERE, Row, Selection, position, select
 from fastjmix.spool.standing import Standpoint
 from fastjmix.spool.tally import Counts
@@ -61,8 +60,7 @@ class Envelopes:
         entries = await self._index.in_places(selection.places)
 
         def read() -> list[Row]:
-            held = Holds(self._spool).ids() if "outbox" in selection.places else ()
-            found = select(self._spool, entries, selection, held, after)
+            found = select(self._spool, entries, selection, after)
             return list(islice(found, limit + 1))
 
         rows = await asyncio.to_thread(read)

@@ -51,7 +51,7 @@ class Status:
         self._latest_due = 0.0
 
     async def as_json(self) -> dict[str, Any]:
-        """Returns the status now. What waits for the disk is in a thread."""
+        """Returns the status now. Files are read on a thread."""
         listed = await self._listed()
         return await asyncio.to_thread(self._assembled, listed)
 

@@ -1,7 +1,7 @@
 """Reads the status of a node: from itself while it runs, from its files otherwise.
 
-Guaranteed: the object is that of GET /api/node/status (api/admin/status.py), with the same keys. Of
-a stopped node it has what files say: envelopes, disk, ledger, errors.
+Guaranteed: the object is that of GET /api/node/status (api/admin/status.py), with the same keys.
+For a stopped node it has the parts that are files: envelopes, disk, ledger, errors.
 """
 
 from __future__ import annotations
@@ -16,13 +16,12 @@ from typing import Any, Final
 from fastjmix._version import __version__
 from fastjmix.api.admin.status import recent_json
 from fastjmix.control.client import ControlClient, NodeAway
-from fastjmix.errors import FastjmixError, SpoolError
+from fastjmix.errors import FastjmixError
 from fastjmix.ledger.queries import Ledger
-from fastjmix.spool import Spool
 from fastjmix.spool.entries import read_entries
-from fastjmix.spool.holds import Holds
 from fastjmix.spool.selection import STATES, Selection, select
 from fastjmix.spool.tally import Tally
+from fastjmix.tools.node_storage import opened
 
 STATUS: Final = "/api/node/status"
 EVENTS: Final = "/api/node/events"
@@ -48,18 +47,12 @@ def watch(storage: Path) -> Iterator[dict[str, Any]]:
 
 
 def _of_files(storage: Path, why: str) -> dict[str, Any]:
-    spool = Spool(storage, create=False)
-    try:
+    with opened(storage) as spool:
         counts = Tally(spool).counts()
         selection = Selection()
         entries = read_entries(spool, selection.places)
-        rows = list(islice(select(spool, entries, selection, Holds(spool).ids()), LISTED_MAX))
+        rows = list(islice(select(spool, entries, selection), LISTED_MAX))
         found = os.statvfs(storage)
-    except OSError as problem:
-        raise SpoolError(
-            f"{storage}: no storage of a fastjmix can be read there: {problem.strerror}",
-            "Check -c or --storage, and run as the user of the node, or as root.",
-        ) from problem
     order = {state: at for at, state in enumerate(STATES)}
     rows.sort(key=lambda row: order[row.state])
     envelopes: dict[str, Any] = {

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fastjmix.errors import printable
-from fastjmix.tools.plain_text import age, counted, moment, size, table
+from fastjmix.tools.plain_text import age, many, moment, size, table
 
 Status = Mapping[str, Any]
 
@@ -76,7 +76,7 @@ def _upstreams(upstreams: list[dict[str, Any]], now: float) -> Iterator[str]:
     for one in upstreams:
         about = f"  {one['name']}: {one['state']} since {moment(one['since'])}"
         about += (
-            f", {counted(one['waiting'], 'envelope')} waiting, {one['running']} being sent,"
+            f", {many(one['waiting'], 'envelope')} waiting, {one['running']} being sent,"
             f" {one['held']} held by a person"
         )
         if one["next_try"]:
@@ -116,16 +116,16 @@ def _rates(rates: Status | None) -> Iterator[str]:
     if rates is None:
         return
     step = rates["step_secs"]
-    for name, unit, count in (
-        ("received", "received_mb", "received_instances"),
-        ("delivered", "delivered_mb", "delivered_envelopes"),
+    for name, unit, count, thing in (
+        ("received", "received_mb", "received_instances", "instance"),
+        ("delivered", "delivered_mb", "delivered_envelopes", "envelope"),
     ):
         latest = rates[unit][-12:]
         speed = sum(latest) / (step * len(latest)) if latest else 0.0
-        what = count.partition("_")[2]
+        number = many(int(sum(rates[count])), thing)
         yield (
             f"{name}: {speed:.1f} MB/s in the last minute; in the last hour"
-            f" {size(sum(rates[unit]) * 1e6)}, {int(sum(rates[count]))} {what}"
+            f" {size(sum(rates[unit]) * 1e6)}, {number}"
         )
 
 

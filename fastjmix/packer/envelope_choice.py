@@ -75,15 +75,18 @@ class EnvelopeChoice:
         self._space.spend(0, files=DRAFT_INODES)
         self._open.add(envelope)
         self._reservation.publish()
-        self._report_opened(envelope, arrival, calling_ae)
+        self._tell(envelope, arrival, calling_ae)
         return envelope
 
-    def _report_opened(self, envelope: OpenEnvelope, arrival: Arrival, calling_ae: str) -> None:
+    def _tell(self, envelope: OpenEnvelope, arrival: Arrival, calling_ae: str) -> None:
         """Sends the ledger what the first instance says: a study is found while it is packed."""
         listener = envelope.settings.listener
         facts = AssociationFacts.load(arrival.association_facts)
-        hides, first = encrypts(envelope.builder), describe_series(arrival.elements)
-        study = facts_of_first(envelope.study_uid, first, encrypted=hides)
+        said = facts_of_first(
+            envelope.study_uid,
+            describe_series(arrival.elements),
+            encrypted=encrypts(envelope.builder),
+        )
         self._events.send(
             "opened",
             envelope=envelope.draft.id,
@@ -92,5 +95,5 @@ class EnvelopeChoice:
             pipeline=listener.pipeline,
             upstream=listener.upstream.name,
             association=facts.id if facts is not None else "",
-            study=asdict(study),
+            study=asdict(said),
         )

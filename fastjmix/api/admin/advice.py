@@ -35,8 +35,6 @@ ADVICE: Final[Mapping[str, str]] = {
     "envelope_lost": "look who deleted it, and at the disk; send the study again",
     "member_damaged": "send that study again, and look at the disk; the bytes are in rejected/",
     "name_taken": "two archives have one id: look at both in rejected/, and delete one by hand",
-    "provenance_names_patient": "delete the file that the line names, if nothing of the patient may"
-    " stay; its envelope does not need it",
     "queue_is_old": "see what the upstream answers; then fastjmix outbox retry",
     "ticket_unreadable": "look at the .json beside the archive, and at the disk",
     "ticket_damaged": "look at the .json beside the archive, and at the disk",

@@ -17,8 +17,13 @@ KINDS: Final = {
     "peer": "address",
 }
 
-WAITED_FOR: Final = ("peer", "packer", "disk")
-"""Causes of waits; `between` is a part of that for the peer."""
+CAUSES: Final = {
+    "peer": "for the peer",
+    "between": "of these between images",
+    "packer": "for the packer",
+    "disk": "for the disk",
+}
+"""Waits of an association, by their names in the ledger: `between` is a part of `peer`."""
 
 UNKNOWN: Final = (
     "fastjmix status has the latest rejected associations, fastjmix trace AE-TITLE what came from a"
@@ -100,11 +105,10 @@ def _told(step: Step) -> str:
         case "opened":
             return f"from {facts['calling_ae'] or facts['origin']}"
         case "arrived":
-            came = many(facts["instances"], "instance")
-            return f"{came}, by {step.association or 'POST'}"
+            return f"{many(facts['instances'], 'instance')}, by {step.association or 'POST'}"
         case "sealed":
-            held = many(facts["instances"], "instance")
-            return f"{held}, {size(facts['bytes'])}, for {facts['upstream']}"
+            held = f"{many(facts['instances'], 'instance')}, {size(facts['bytes'])}"
+            return f"{held}, for {facts['upstream']}"
         case "attempt":
             return _attempt(facts)
         case "moved":
@@ -138,8 +142,9 @@ def _ended(facts: Facts) -> str:
         f" {size(facts['bytes'])} in {facts['seconds']:.1f} s"
         f" ({speed(facts['bytes'], facts['seconds'])})"
     )
-    waits = facts["waits"]
-    waited = ", ".join(f"{waits[who]:.1f} s for the {who}" for who in WAITED_FOR if waits.get(who))
+    waited = ", ".join(
+        f"{secs:.1f} s {CAUSES.get(cause, cause)}" for cause, secs in facts["waits"].items() if secs
+    )
     if waited:
         told += f"; waited {waited}"
     if facts["p50_ms"] is not None:

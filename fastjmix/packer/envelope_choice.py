@@ -75,10 +75,10 @@ class EnvelopeChoice:
         self._space.spend(0, files=DRAFT_INODES)
         self._open.add(envelope)
         self._reservation.publish()
-        self._tell(envelope, arrival, calling_ae)
+        self._report_opened(envelope, arrival, calling_ae)
         return envelope
 
-    def _tell(self, envelope: OpenEnvelope, arrival: Arrival, calling_ae: str) -> None:
+    def _report_opened(self, envelope: OpenEnvelope, arrival: Arrival, calling_ae: str) -> None:
         """Sends the ledger what the first instance says: a study is found while it is packed."""
         listener = envelope.settings.listener
         facts = AssociationFacts.load(arrival.association_facts)

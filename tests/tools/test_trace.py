@@ -52,7 +52,7 @@ def test_one_is_singular_and_each_wait_has_its_cause(tmp_path: Path) -> None:
     known(tmp_path)
     told = run_command("trace", "1.2.3", "--storage", tmp_path).stdout
     assert "study 1.2.3: 1 envelope, 1 association\n" in told
-    assert "waited 9.0 s for the peer, 2.5 s for the disk" in told
+    assert "waited 9.0 s for the peer, 8.0 s of these between images, 2.5 s for the disk" in told
 
 
 def test_a_word_that_nobody_knows_is_exit_code_1(tmp_path: Path) -> None:

@@ -105,8 +105,8 @@ class Warnings:
                 "held",
                 "",
                 f"{_are(count.count, 'envelope')} on hold, the first for {in_words(count.age())}: "
-                "the .hold beside each in outbox/ says by whom and why; fastjmix outbox release "
-                "lets it go",
+                "fastjmix outbox list --held says by whom and why (or the .hold beside each in "
+                "outbox/); fastjmix outbox release --held lets them go",
             )
 
     def _old(self) -> Iterator[Notice]:

@@ -107,6 +107,25 @@ class AdvisedError(TypedDict):
     what_to_do: str
 
 
+class RejectionFacts(TypedDict):
+    """Associations that were rejected for the same reason, `times` from `at` to `last`."""
+
+    at: float
+    last: float
+    times: int
+    calling_ae: str
+    called_ae: str
+    peer: str
+    why: str
+
+
+class Recent(TypedDict):
+    """The latest errors and rejections, newest first."""
+
+    errors: list[AdvisedError]
+    rejections: list[RejectionFacts]
+
+
 class NodeStatus(TypedDict):
     """The status. A part that cannot be read is None or empty."""
 
@@ -119,6 +138,7 @@ class NodeStatus(TypedDict):
     disk: DiskFacts | None
     ledger: LedgerFacts
     errors: list[AdvisedError]
+    rejections: list[RejectionFacts]
 
 
 def envelope_parts(

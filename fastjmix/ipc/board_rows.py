@@ -17,11 +17,13 @@ Labelled = list[list[str | int]]
 
 
 class LastAnswer(TypedDict):
-    """The latest answer of an upstream. `at` is Unix seconds, `status` HTTP's; None: none came."""
+    """The latest answer of an upstream. `at` is Unix seconds, `status` HTTP's; None: none came.
+    `answer` is an excerpt of its body."""
 
     at: float
     status: int | None
     reason: str
+    answer: NotRequired[str]
 
 
 class UpstreamRow(TypedDict):

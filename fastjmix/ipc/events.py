@@ -85,17 +85,18 @@ class Events:
 
         log.get().report_errors(report)
 
-    def flush(self) -> None:
-        """Writes the lines that wait, as far as the pipe has space."""
+    def flush(self) -> bool:
+        """Writes the lines that wait, as far as the pipe has space. Returns True when none wait."""
         while self._pending:
             try:
                 os.write(self._descriptor, self._pending[0])
             except BlockingIOError:
-                return
+                return False
             except OSError:  # nobody will read it any more: this node is ending
                 self._pending.clear()
-                return
+                return True
             self._pending.popleft()
+        return True
 
     def close(self) -> None:
         """Closes the writing end of this process."""

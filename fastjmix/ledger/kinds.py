@@ -8,11 +8,13 @@ Every event has `kind`, and `at` in Unix seconds; other times are Unix seconds, 
                  seconds (of data transfer), pdu_bytes (the largest PDU sent to us), waits (seconds
                  by cause: peer, packer, disk), p50_ms and p99_ms (of responses), statuses (how many
                  responses had each status, as "0000")
-    rejection    an association was rejected. calling_ae, called_ae, peer, why
+    rejection    an association was rejected. calling_ae, called_ae, peer, why, left_out (how many
+                 were not told of since the one before)
     refusal      an instance got a failure. association, sop_instance_uid, sop_class_uid,
                  study_instance_uid ("" unknown), status ("A700"), why
     opened       an envelope was opened. envelope, study_instance_uid, calling_ae, pipeline,
-                 upstream, association
+                 upstream, association, study (what its first instance says, named as in
+                 provenance)
     sealed       an envelope is in outbox/. envelope; the rest is read from its ticket and from
                  provenance/<id>.json
     posted       an envelope came by POST and is in outbox/. envelope, peer
@@ -31,10 +33,12 @@ An association's id is `<run>-<number>`, the run of the supervisor and the numbe
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Final
 
 from fastjmix.ipc.events import Event
 from fastjmix.jmix.ids import is_id
+from fastjmix.spool.provenance import StudyFacts
 
 __all__ = ["Event", "count", "counts", "envelope_id", "seconds", "text"]
 
@@ -77,3 +81,13 @@ def counts(event: Event, name: str, kind: Callable[[int | float], float]) -> dic
         for key, one in value.items()
         if isinstance(one, int | float) and 0 <= one < _NUMBER_MAX
     }
+
+
+def study(event: Event) -> StudyFacts:
+    """Returns what an event says of a study; "" for what it does not say."""
+    value = event.get("study")
+    told = value if isinstance(value, dict) else {}
+    named = told.get("modalities")
+    modalities = [one for one in named if isinstance(one, str)] if isinstance(named, list) else []
+    names = (one.name for one in fields(StudyFacts) if one.name != "modalities")
+    return StudyFacts(**{name: text(told, name) for name in names}, modalities=tuple(modalities))

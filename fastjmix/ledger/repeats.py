@@ -27,13 +27,15 @@ class Repeats:
         self._connection = connection
         self._rows: OrderedDict[Key, tuple[int, float]] = OrderedDict()
 
-    def count(self, table: Literal["rejections", "errors"], key: Key, at: float) -> bool:
-        """Counts one more in the row of its key; returns False where there is none."""
+    def count(
+        self, table: Literal["rejections", "errors"], key: Key, at: float, times: int = 1
+    ) -> bool:
+        """Counts `times` more in the row of a key; returns False where there is none."""
         number, last = self._rows.get(key, (0, 0.0))
         if not number or at - last > REPEAT_SECS:
             return False
-        asked = f"UPDATE {table} SET last = ?, times = times + 1 WHERE number = ?"
-        done = self._connection.execute(asked, (at, number)).rowcount
+        asked = f"UPDATE {table} SET last = ?, times = times + ? WHERE number = ?"
+        done = self._connection.execute(asked, (at, times, number)).rowcount
         self.remember(key, number if done else None, at)
         return bool(done)
 

@@ -54,7 +54,7 @@ class Reports:
 
     def association_ended(self, association: Association, how: str, measured: Facts) -> None:
         """Reports an association that has ended; `measured` is Association.facts()."""
-        self._events.send("association", **{**association.origin.as_json(), **measured}, how=how)
+        self._events.send("association", **{**measured, **association.origin.as_json()}, how=how)
 
     def rejection(
         self, connection: Connection, why: str, calling_ae: str = "", called_ae: str = ""

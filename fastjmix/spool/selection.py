@@ -168,7 +168,10 @@ def canonical_ids(words: Iterable[str]) -> frozenset[str]:
     found = {word: canonical_id(word) for word in words}
     for word, envelope_id in found.items():
         if envelope_id is None:
-            raise UsageError(f"no id of an envelope: {word[:80]!r}", "An id is a UUID.")
+            raise UsageError(
+                f"no id of an envelope: {word[:80]!r}",
+                "Give a whole id, as fastjmix outbox list has it.",
+            )
     return frozenset(one for one in found.values() if one is not None)
 
 

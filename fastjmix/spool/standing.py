@@ -112,6 +112,8 @@ def refusal_of(ticket: Ticket) -> str:
     """Returns why an envelope was rejected, in words; "" when its record does not say."""
     refusal = ticket.refusal or {}
     words = str(refusal.get("why") or refusal.get("reason") or "")
+    if refusal.get("said"):
+        words += f"; it said: {refusal['said']}"
     status = refusal.get("status")
     if type(status) is int:
         words = f"HTTP {status}: {words}" if words else f"HTTP {status}"

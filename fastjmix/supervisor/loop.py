@@ -247,7 +247,12 @@ def run(path: Path, ready: Ready | None = None) -> int:
     create = storage_path.require_of(config)
     _begin_log(config)
     _raise_descriptor_limit()
-    spool = Spool(config.storage_dir, durable=_any_durable(config), create=create)
+    spool = Spool(
+        config.storage_dir,
+        durable=_any_durable(config),
+        create=create,
+        patient_data=config.ledger.patient_data,
+    )
     return Supervisor(config, secrets, spool).run(ready)
 
 

@@ -34,6 +34,11 @@ def size(count: float | None) -> str:
     return f"{int(count)} B"
 
 
+def speed(count: float, secs: float) -> str:
+    """Returns bytes in so many seconds as megabytes a second."""
+    return f"{count / 1e6 / max(secs, 1e-3):.1f} MB/s"
+
+
 def age(secs: float | None) -> str:
     """Returns a time in its largest unit."""
     if secs is None:

@@ -103,7 +103,8 @@ class Finishing:
                 await self._move(item, outcome, move, partial(self._count_delivered, item, ticket))
             case Disposition.REFUSED:
                 log.get().error("envelope_rejected", **about, **why)
-                kept = receipts.refusal(outcome, url=url, attempts=item.attempts, at=now)
+                said = target.words_of(outcome)
+                kept = receipts.refusal(outcome, url=url, attempts=item.attempts, at=now, said=said)
                 move = partial(self._spool.reject, item.id, kept)
                 counted = partial(self._count_rejected, item, outcome)
                 await self._move(item, outcome, move, counted)

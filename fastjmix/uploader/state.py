@@ -32,13 +32,24 @@ class UpstreamStates:
         self._events = events
         self._targets = targets
         self._backlog = backlog
+        self._changed = asyncio.Event()
+
+    def note_change(self) -> None:
+        """Notes that something may have changed: it is published soon."""
+        self._changed.set()
 
     async def run(self) -> None:
-        """Publishes until it is cancelled, and sends events for which the pipe had no space."""
+        """Publishes what changes, until it is cancelled. An idle uploader sleeps.
+
+        Also sends events for which the pipe had no space.
+        """
         while True:
+            self._changed.clear()
             self.publish()
-            self._events.flush()
             await asyncio.sleep(EVERY_SECS)
+            if not self._events.flush():
+                continue
+            await self._changed.wait()
 
     def publish(self) -> None:
         """Writes the row."""
@@ -62,7 +73,12 @@ class UpstreamStates:
             "next_try": now + max(0.0, ahead) if state != "available" else None,
             "last_answer": None
             if answer is None
-            else {"at": answer.at, "status": answer.status, "reason": answer.reason[:TEXT_MAX]},
+            else {
+                "at": answer.at,
+                "status": answer.status,
+                "reason": answer.reason[:TEXT_MAX],
+                "answer": answer.answer[:TEXT_MAX],
+            },
             "waiting": len(target.queue),
             "held": sum(one is target for one in self._backlog.held.values()),
             "running": len(target.running),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -236,3 +238,18 @@ def test_an_age_has_a_unit() -> None:
     for wrong in ("", "h", "1y", "nan", "inf", "-1s", "1e99"):
         with pytest.raises(UsageError):
             Choice(older=wrong).selection(("outbox",))
+
+
+def test_an_uploader_that_is_away_and_one_that_is_back(tmp_path: Path) -> None:
+    write_config(tmp_path, 9)
+    (envelope_id,) = fill(tmp_path / "spool", 1)
+    sooner = "import fastjmix.api.admin.uploader as u; u.ANSWER_SECS = 0.5"
+    with running(Gateway(tmp_path, 9, first=sooner)) as own:
+        own.wait_for("upload_retry")
+        os.kill(own.children()["uploader"], signal.SIGSTOP)
+        told = as_json(tmp_path, "retry", envelope_id)
+        assert told["exit_code"] == 1
+        assert told["error"] == "the uploader did not answer in time; it may still do it"
+        os.kill(own.children()["uploader"], signal.SIGKILL)
+        own.wait_for("child_restarted child=uploader")
+        until(lambda: outbox(tmp_path, "retry", envelope_id).returncode == 0, "it is back")

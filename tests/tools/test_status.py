@@ -61,6 +61,7 @@ def test_watch_prints_each_second_until_the_node_ends(tmp_path: Path) -> None:
 def test_watch_and_json_are_two_things(tmp_path: Path) -> None:
     write_config(tmp_path, 9)
     assert status(tmp_path, "--watch", "--json").returncode == 2
+    (tmp_path / "spool").mkdir()
     assert status(tmp_path, "--watch").returncode == 3
 
 
@@ -91,6 +92,8 @@ def test_every_part_has_its_lines(tmp_path: Path) -> None:
                        "last_answer": {"at": 1e9, "status": 401, "reason": evil}}],
         "disk": None,
         "ledger": {},
+        "rejections": [{"at": 1e9, "last": 1e9, "times": 2, "calling_ae": evil, "called_ae": "B",
+                        "peer": "p", "why": "w"}],
         "errors": [{"last": 1e9, "process": "packer-0", "text": evil, "times": 3,
                     "what_to_do": "look"}],
     }  # fmt: skip

@@ -43,9 +43,7 @@ def test_the_story_is_in_order_and_escaped(tmp_path: Path) -> None:
     assert "\x1b" not in done.stdout
     assert "\\x1b" in done.stdout
     assert "patient: P\\n1 Evil" in done.stdout
-    places = [
-        done.stdout.index(word) for word in ("opened", "arrived", "sealed", "HTTP 503, 0.5 s: busy")
-    ]
+    places = [done.stdout.index(word) for word in ("opened", "arrived", "sealed", ": busy")]
     assert places == sorted(places)
     assert "1.2.3.1.2" in done.stdout
 

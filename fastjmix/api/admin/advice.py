@@ -17,6 +17,7 @@ ADVICE: Final[Mapping[str, str]] = {
     "instance_lost": "send that study again from the modality or the PACS, and look at the disk",
     "intake_stopped": "look at the disk: reception begins again by itself when it is well",
     "intake_still_stopped": "look at the disk: reception begins again by itself when it is well",
+    "action_failed": "report it with the lines behind it: the envelope is as it was",
     "leftovers_unreadable": "look at the rights and the disk under building/, then restart",
     "outbox_unreadable": "look at the rights and the disk under outbox/: nothing is delivered",
     "provenance_failed": "look at the rights and the disk under provenance/; the images are safe",

@@ -1,8 +1,8 @@
 """Tells how the node is, as one object: what the page and `fastjmix status` show.
 
 Guaranteed: a part that cannot be read is null or empty, and does not keep the others away. It holds
-no patient's data but Study Instance UIDs. Errors come from the ledger, and are read again when one
-may have come: every LOOK_SECS.
+no patient's data but Study Instance UIDs. Errors and rejections come from the ledger, and are read
+again when one may have come: every LOOK_SECS.
 """
 
 from __future__ import annotations
@@ -20,21 +20,25 @@ from fastjmix.api.admin.envelopes import Envelopes
 from fastjmix.api.admin.rates import Rates
 from fastjmix.api.shared import Shared
 from fastjmix.control.node_status import (
-    AdvisedError,
     DiskFacts,
     LedgerFacts,
     NodeFacts,
     NodeStatus,
+    Recent,
+    RejectionFacts,
     envelope_parts,
 )
 from fastjmix.errors import FastjmixError
 from fastjmix.ipc.board_rows import LedgerRow, ledger_row, upstream_rows
 from fastjmix.ledger.queries import Ledger
+from fastjmix.ledger.rows import Rejection
 from fastjmix.spool import FreeSpace
 from fastjmix.spool.selection import STATES, EnvelopeFacts
 from fastjmix.spool.tally import UNKNOWN, sums_json
 
-ERRORS_MAX: Final = 20
+RECENT_MAX: Final = 20
+"""Errors, and rejections, that are shown."""
+
 LOOK_SECS: Final = 2.0
 
 _T = TypeVar("_T")
@@ -53,8 +57,8 @@ class Status:
         self._rates = rates
         self._associations = Associations(shared.channels.live)
         self._started = _started(shared.channels.run)
-        self._errors: list[AdvisedError] = []
-        self._errors_due = 0.0
+        self._latest: Recent = {"errors": [], "rejections": []}
+        self._latest_due = 0.0
 
     async def as_json(self) -> NodeStatus:
         """Returns the status now. Files are read on a thread."""
@@ -70,6 +74,7 @@ class Status:
     def _assembled(self, listed: list[EnvelopeFacts]) -> NodeStatus:
         shared, board = self._shared, self._shared.channels.board
         sums = _or(lambda: sums_json(shared.tally.counts()), dict.fromkeys(STATES, UNKNOWN))
+        recent = self._recent()
         return {
             "node": self._node(),
             "associations": self._associations.as_json(),
@@ -79,7 +84,8 @@ class Status:
             "upstreams": upstream_rows(board),
             "disk": _or(lambda: disk_json(shared.room), None),
             "ledger": _ledger_facts(ledger_row(board)),
-            "errors": self._recent_errors(),
+            "errors": recent["errors"],
+            "rejections": recent["rejections"],
         }
 
     def _node(self) -> NodeFacts:
@@ -97,20 +103,36 @@ class Status:
             "warnings": self._shared.warnings.all(),
         }
 
-    def _recent_errors(self) -> list[AdvisedError]:
-        if time.monotonic() >= self._errors_due:
-            self._errors_due = time.monotonic() + LOOK_SECS
-            self._errors = errors_json(self._ledger)
-        return self._errors
+    def _recent(self) -> Recent:
+        if time.monotonic() >= self._latest_due:
+            self._latest_due = time.monotonic() + LOOK_SECS
+            self._latest = recent_json(self._ledger)
+        return self._latest
 
 
-def errors_json(ledger: Ledger) -> list[AdvisedError]:
-    """Returns the latest errors, each with what to do; [] where the ledger cannot be read."""
+def recent_json(ledger: Ledger) -> Recent:
+    """Returns the latest errors, each with what to do, and the latest rejected associations; none
+    where the ledger cannot be read."""
     try:
-        found = ledger.recent_errors(ERRORS_MAX)
+        errors, rejections = ledger.recent_errors(RECENT_MAX), ledger.recent_rejections(RECENT_MAX)
     except FastjmixError:
-        return []
-    return [advised(one) for one in found]
+        return {"errors": [], "rejections": []}
+    return {
+        "errors": [advised(one) for one in errors],
+        "rejections": [_rejection(one) for one in rejections],
+    }
+
+
+def _rejection(row: Rejection) -> RejectionFacts:
+    return {
+        "at": row.at,
+        "last": row.last,
+        "times": row.times,
+        "calling_ae": row.calling_ae,
+        "called_ae": row.called_ae,
+        "peer": row.peer,
+        "why": row.why,
+    }
 
 
 def _ledger_facts(row: LedgerRow | None) -> LedgerFacts:

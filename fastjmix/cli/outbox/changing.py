@@ -57,6 +57,10 @@ def _run(kind: Kind, ids: tuple[str, ...], options: dict[str, Any]) -> int:
         print_json(acted.as_json())
     else:
         print_results(kind.value, acted.results)
+        if not acted.results:
+            click.echo("no envelope is there that it is for: see fastjmix outbox list", err=True)
+        elif kind is not Kind.HOLD and acted.done:
+            click.echo("fastjmix outbox list shows which have not arrived yet", err=True)
     return acted.exit_code
 
 

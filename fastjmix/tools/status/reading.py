@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Final, cast
 
 from fastjmix._version import __version__
-from fastjmix.api.admin.advice import advised
+from fastjmix.api.admin.status import recent_json
 from fastjmix.control.client import ControlClient, NodeAway
-from fastjmix.control.node_status import AdvisedError, LedgerFacts, NodeStatus, envelope_parts
+from fastjmix.control.node_status import LedgerFacts, NodeStatus, Recent, envelope_parts
 from fastjmix.errors import FastjmixError
 from fastjmix.ledger.queries import Ledger
 from fastjmix.spool.entries import read_entries
@@ -28,7 +28,6 @@ STATUS: Final = "/api/node/status"
 EVENTS: Final = "/api/node/events"
 
 LISTED_MAX: Final = 100
-ERRORS_MAX: Final = 20
 
 STOPPED: Final = "stopped"
 
@@ -58,7 +57,7 @@ def _of_files(storage: Path, why: str) -> NodeStatus:
         found = os.statvfs(storage)
     order = {state: at for at, state in enumerate(STATES)}
     rows.sort(key=lambda row: order[row.state])
-    ledger, errors = _of_ledger(storage)
+    ledger, recent = _of_ledger(storage)
     return {
         "node": {
             "name": "", "version": __version__, "pid": None, "started": None, "now": time.time(),
@@ -74,14 +73,15 @@ def _of_files(storage: Path, why: str) -> NodeStatus:
             "total_bytes": found.f_blocks * found.f_frsize,
         },
         "ledger": ledger,
-        "errors": errors,
+        "errors": recent["errors"],
+        "rejections": recent["rejections"],
     }  # fmt: skip
 
 
-def _of_ledger(storage: Path) -> tuple[LedgerFacts, list[AdvisedError]]:
+def _of_ledger(storage: Path) -> tuple[LedgerFacts, Recent]:
     ledger = Ledger(storage)
     try:
-        size, errors = ledger.info().file_bytes, ledger.recent_errors(ERRORS_MAX)
+        known: LedgerFacts = {"state": STOPPED, "why": "", "bytes": ledger.info().file_bytes}
     except FastjmixError as problem:
-        return {"state": "unavailable", "why": problem.message}, []
-    return {"state": STOPPED, "why": "", "bytes": size}, [advised(one) for one in errors]
+        known = {"state": "unavailable", "why": problem.message}
+    return known, recent_json(ledger)

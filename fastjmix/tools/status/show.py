@@ -12,6 +12,7 @@ from fastjmix.control.node_status import (
     NodeFacts,
     NodeStatus,
     RateSeries,
+    RejectionFacts,
 )
 from fastjmix.errors import printable
 from fastjmix.ipc.board_rows import UpstreamRow
@@ -28,6 +29,7 @@ def lines(status: NodeStatus) -> Iterator[str]:
     yield from _rates(status["rates"])
     yield from _disk(status["disk"])
     yield from _ledger(status["ledger"])
+    yield from _rejections(status["rejections"])
     yield from _errors(status["errors"])
 
 
@@ -87,14 +89,19 @@ def _upstreams(upstreams: Sequence[UpstreamRow], now: float) -> Iterator[str]:
         yield "upstreams"
     for one in upstreams:
         about = f"  {one['name']}: {one['state']} since {moment(one['since'])}"
-        about += f", {one['waiting']} wait, {one['running']} go, {one['held']} on hold"
+        about += (
+            f", {many(one['waiting'], 'envelope')} waiting, {one['running']} being sent,"
+            f" {one['held']} held by a person"
+        )
         if one["next_try"]:
             about += f", next try in {age(max(0.0, one['next_try'] - now))}"
         yield printable(about)
         answer = one["last_answer"]
         if answer is not None:
             status = f"HTTP {answer['status']}" if answer["status"] else "no answer"
-            yield printable(f"    {moment(answer['at'])} {status} {answer['reason']}".rstrip())
+            said = f"; it said: {answer['answer']}" if answer.get("answer") else ""
+            told = f"    {moment(answer['at'])} {status} {answer['reason']}".rstrip()
+            yield printable(told + said)
 
 
 def _associations(status: NodeStatus) -> Iterator[str]:
@@ -150,6 +157,17 @@ def _disk(disk: DiskFacts | None) -> Iterator[str]:
 def _ledger(ledger: LedgerFacts) -> Iterator[str]:
     why = f": {ledger['why']}" if ledger.get("why") else ""
     yield printable(f"ledger: {ledger.get('state', 'begins')}, {size(ledger.get('bytes'))}{why}")
+
+
+def _rejections(rejections: Sequence[RejectionFacts]) -> Iterator[str]:
+    if rejections:
+        yield "associations that were rejected, the latest first"
+    rows = [
+        (f"  {moment(r['last'])}", many(r["times"], "time"), r["calling_ae"], r["peer"],
+         r["called_ae"], r["why"])
+        for r in rejections
+    ]  # fmt: skip
+    yield from table(rows, ("  last", "how often", "calling AE", "peer", "called AE", "why"))
 
 
 def _errors(errors: Sequence[AdvisedError]) -> Iterator[str]:

@@ -7,12 +7,14 @@ from typing import Any, Final
 
 from fastjmix.errors import printable
 from fastjmix.ledger.rows import EnvelopeStory, Step, Trace
-from fastjmix.tools.plain_text import many, moment, size, table
+from fastjmix.tools.plain_text import many, moment, size, speed, table
 
 KINDS: Final = {
     "patient_id": "patient ID",
     "patient_name": "patient name",
     "accession": "accession number",
+    "ae": "AE title",
+    "peer": "address",
 }
 
 CAUSES: Final = {
@@ -23,17 +25,21 @@ CAUSES: Final = {
 }
 """Waits of an association, by their names in the ledger: `between` is a part of `peer`."""
 
+UNKNOWN: Final = (
+    "fastjmix status has the latest rejected associations, fastjmix trace AE-TITLE what came from a"
+    " modality"
+)
+
 Facts = Mapping[str, Any]
 
 
 def lines(trace: Trace, *, instances: bool = False) -> Iterator[str]:
     """Yields the lines of a story; with `instances` a line for each of them, too."""
     if not trace.kind:
-        yield printable(f"{trace.word}: nothing is known of it")
+        yield printable(f"{trace.word}: nothing is known of it; {UNKNOWN}")
         return
-    found = many(len(trace.envelopes), "envelope"), many(len(trace.associations), "association")
     more = ", the newest of more" if trace.more else ""
-    yield printable(f"{KINDS.get(trace.kind, trace.kind)} {trace.word}: {', '.join(found)}{more}")
+    yield printable(f"{KINDS.get(trace.kind, trace.kind)} {trace.word}: {_counts(trace)}{more}")
     for story in trace.envelopes:
         yield from _envelope(story)
         if instances:
@@ -44,6 +50,14 @@ def lines(trace: Trace, *, instances: bool = False) -> Iterator[str]:
             for step in trace.steps
         ]
     )
+
+
+def _counts(trace: Trace) -> str:
+    made = many(len(trace.associations), "association")
+    if trace.kind in ("ae", "peer"):
+        rejected = sum(one.times for one in trace.rejections)
+        return f"its latest {made}, {rejected} rejected"
+    return f"{many(len(trace.envelopes), 'envelope')}, {made}"
 
 
 def _envelope(story: EnvelopeStory) -> Iterator[str]:
@@ -86,6 +100,8 @@ def _told(step: Step) -> str:
             return _ended(facts)
         case "refusal":
             return f"{facts['sop_instance_uid']} was answered {facts['status']}: {facts['why']}"
+        case "rejection":
+            return _rejection(facts)
         case "opened":
             return f"from {facts['calling_ae'] or facts['origin']}"
         case "arrived":
@@ -98,7 +114,8 @@ def _told(step: Step) -> str:
         case "moved":
             return f"to {facts['state']}" + (f": {facts['reason']}" if facts["reason"] else "")
         case "action":
-            return f"{facts['action']} by {facts['actor']}: {facts['result']}"
+            why = f" ({facts['why']})" if facts["why"] else ""
+            return f"{facts['action']} by {facts['actor']}{why}: {facts['result']}"
         case _:
             return ""
 
@@ -111,20 +128,37 @@ def _association(facts: Facts) -> str:
     )
 
 
-def _ended(facts: Facts) -> str:
-    waits = ", ".join(
-        f"{secs:.1f} s {CAUSES.get(cause, cause)}" for cause, secs in facts["waits"].items() if secs
-    )
+def _rejection(facts: Facts) -> str:
+    times = f", {facts['times']} times since {moment(facts['at'])}" if facts["times"] > 1 else ""
     return (
+        f"{facts['calling_ae']} at {facts['peer']} called {facts['called_ae']}{times}:"
+        f" {facts['why']}"
+    )
+
+
+def _ended(facts: Facts) -> str:
+    told = (
         f"{facts['id']}: {facts['how']}, {facts['stored']} stored, {facts['refused']} refused,"
         f" {size(facts['bytes'])} in {facts['seconds']:.1f} s"
-        + (f"; waited {waits}" if waits else "")
+        f" ({speed(facts['bytes'], facts['seconds'])})"
     )
+    waited = ", ".join(
+        f"{secs:.1f} s {CAUSES.get(cause, cause)}" for cause, secs in facts["waits"].items() if secs
+    )
+    if waited:
+        told += f"; waited {waited}"
+    if facts["p50_ms"] is not None:
+        told += f"; answers took {facts['p50_ms']:.1f} ms (p50), {facts['p99_ms']:.1f} ms (p99)"
+    return told
 
 
 def _attempt(facts: Facts) -> str:
     status = f"HTTP {facts['status']}" if facts["status"] else "no answer"
     times = f", {facts['times']} times until {moment(facts['last'])}" if facts["times"] > 1 else ""
-    told = f"{facts['upstream']}: {facts['outcome']}, {status}, {facts['seconds']:.1f} s{times}"
-    why = facts["reason"] or facts["answer"]
-    return f"{told}: {why}" if why else told
+    told = f"{facts['upstream']}: {facts['outcome']}, {status}, "
+    told += f"{size(facts['bytes'])} in {facts['seconds']:.1f} s"
+    if facts["outcome"] == "delivered":  # of another it is not known how much went
+        told += f" ({speed(facts['bytes'], facts['seconds'])})"
+    told += times
+    told += f": {facts['reason']}" if facts["reason"] else ""
+    return told + (f"; it said: {facts['answer']}" if facts["answer"] else "")

@@ -29,7 +29,7 @@ from fastjmix.ipc.metrics import Metrics
 from fastjmix.log.lines import Line, event_text
 
 Event = Mapping[str, object]
-"""What happened: `kind`, `at` in Unix seconds, and the facts of its kind."""
+"""An event: `kind`, `at` in Unix seconds, and the facts of its kind."""
 
 LINE_MAX: Final = select.PIPE_BUF
 """Bytes of a line with its end: 4096 on Linux."""

@@ -278,8 +278,8 @@ class Trace(Row):
     instance, accession, patient_id, patient_name, ae, peer, or "" where nothing is known of it.
 
     `envelopes` are the newest, TRACE_MAX (story.py) at most; `more` is True when there are further
-    ones. Of an AE title or an address (`ae`, `peer`) there are the newest associations and
-    rejections instead, PEER_MAX of each. `steps` has everything in order of time.
+    ones. An AE title or an address (`ae`, `peer`) has its newest associations and rejections
+    instead, PEER_MAX of each. `steps` has everything in order of time.
     """
 
     word: str

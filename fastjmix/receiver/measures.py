@@ -92,7 +92,7 @@ class Facts(TypedDict):
     """The length that was announced to the peer."""
     waits: Waits
     p50_ms: float | None
-    """Of the responses, as `p99_ms`; None where no packer gave a status."""
+    """Median of the response times; None, as `p99_ms`, where no packer gave a status."""
     p99_ms: float | None
 
 

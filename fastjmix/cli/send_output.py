@@ -18,7 +18,6 @@ import click
 
 from fastjmix.cli.output import print_json
 from fastjmix.errors import printable
-from fastjmix.tools.plain_text import many
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -133,6 +132,7 @@ def _print_report(report: Report, choice: Choice) -> None:
 def _print_plan(peer: Peer, found: _Found, choice: Choice, console: Console) -> int:
     """Prints what would be sent. Returns the exit code; raises UsageError when it is nothing."""
     from fastjmix.tools import send
+    from fastjmix.tools.plain_text import many
 
     instances, skipped, record = found
     if not instances:
@@ -188,6 +188,8 @@ def _outcome_line(outcome: Outcome) -> str:
 
 def _not_tried(report: Report) -> list[str]:
     """Returns a line for each reason for which instances were not tried."""
+    from fastjmix.tools.plain_text import many
+
     left = [one for one in report.outcomes if not one.tried]
     first = {one.detail: printable(one.instance.path) for one in reversed(left)}
     return [

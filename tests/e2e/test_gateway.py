@@ -864,7 +864,6 @@ def test_metrics_and_health(gateway: Gateway) -> None:
     status, _, body = get(f"{gateway.http}/metrics")
     assert status == 200
     assert b"instances_received_total" in body
-    assert get(f"{gateway.http}/")[0] == 404
 
 
 def test_memory_is_given_back(start: Gateways) -> None:

@@ -70,7 +70,7 @@ def test_the_proof_for_a_study_whose_envelopes_are_gone(
     studies = {}
     for calling, count in (("CT_ONE", 3), ("MR_TWO", 2)):
         began = time.time()
-        study = write_study(tmp_path / calling, NAME, count, **PATIENT)
+        study = write_study(tmp_path / calling, NAME, count, elements=PATIENT)
         assert storescu(own, tmp_path / calling, "-aec", "JMIX_RECEIVER", "-aet", calling) == 0
         studies[study] = calling, count, began
     for study, (calling, count, began) in studies.items():
@@ -142,7 +142,7 @@ def test_a_rebuilt_ledger_gives_the_same_answers(
     words = []
     for calling, count in (("CT_ONE", 3), ("MR_TWO", 2), ("CT_ONE", 1)):
         files = tmp_path / f"{calling}-{count}"
-        study = write_study(files, NAME, count, **PATIENT)
+        study = write_study(files, NAME, count, elements=PATIENT)
         assert storescu(own, files, "-aec", "JMIX_RECEIVER", "-aet", calling) == 0
         trace = told(own, study, "sent")
         (story,) = trace.envelopes
@@ -165,7 +165,7 @@ def test_a_node_that_keeps_no_patient(start: Gateways, store: Store, tmp_path: P
     studies = []
     for setting in ("true", "false"):
         own = start(fastjmix=f"ledger = {{ patient_data = {setting} }}")
-        studies.append(write_study(tmp_path / setting, NAME, 2, **PATIENT))
+        studies.append(write_study(tmp_path / setting, NAME, 2, elements=PATIENT))
         sent = ("-aec", "JMIX_RECEIVER", "-aet", "CT_ONE")
         assert storescu(own, tmp_path / setting, *sent) == 0
         for study in studies:

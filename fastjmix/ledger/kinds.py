@@ -8,7 +8,8 @@ Every event has `kind`, and `at` in Unix seconds; other times are Unix seconds, 
                  seconds (of data transfer), pdu_bytes (the largest PDU sent to us), waits (seconds
                  by cause: peer, packer, disk), p50_ms and p99_ms (of responses), statuses (how many
                  responses had each status, as "0000")
-    rejection    an association was rejected. calling_ae, called_ae, peer, why
+                 left_out: how many that brought no instance were left out before it
+    rejection    an association was rejected. calling_ae, called_ae, peer, why; left_out likewise
     refusal      an instance got a failure. association, sop_instance_uid, sop_class_uid,
                  study_instance_uid ("" unknown), status ("A700"), why
     opened       an envelope was opened. envelope, study_instance_uid, calling_ae, pipeline,

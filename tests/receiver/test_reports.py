@@ -8,6 +8,8 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from fastjmix.ipc.events import EventReader, Events, make_pipe
 from fastjmix.ledger.database import LedgerUnavailable
 from fastjmix.ledger.queries import Ledger
@@ -34,6 +36,25 @@ def test_rejections_and_refusals_are_bounded_each() -> None:
     assert len(found[0]["why"]) == 300
     time.sleep(max(0.0, began + 1.05 - time.monotonic()))
     reports.rejection(connection, "again")
+    (last,) = reader.read()
+    assert last["left_out"] == 7
+
+
+@pytest.mark.fault("S35")
+def test_associations_without_an_instance_are_bounded() -> None:
+    reading, writing = make_pipe()
+    reports, reader = Reports(Events(writing)), EventReader(reading)
+    association: Any = SimpleNamespace(origin=AssociationFacts("1-1"))
+    began = time.monotonic()
+    for _ in range(EVENTS_A_SECOND + 7):
+        reports.association_ended(association, "released", {"stored": 0, "refused": 0})
+    for name in ("stored", "refused"):
+        reports.association_ended(association, "lost", {"stored": 0, "refused": 0, name: 1})
+    assert time.monotonic() - began < 1, "too slow to be told"
+    ways = [one["how"] for one in reader.read()]
+    assert ways == ["released"] * EVENTS_A_SECOND + ["lost"] * 2
+    time.sleep(max(0.0, began + 1.05 - time.monotonic()))
+    reports.association_ended(association, "released", {"stored": 0, "refused": 0})
     (last,) = reader.read()
     assert last["left_out"] == 7
 

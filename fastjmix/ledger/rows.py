@@ -249,7 +249,8 @@ class Step(Row):
 @dataclass(frozen=True, slots=True)
 class EnvelopeStory(Row):
     """An envelope with all that is known of it. `instances` are those that the word asked for: all
-    of the envelope, of the series, or the one. `associations` are ids."""
+    of the envelope, of the series, or the one; `left_out` counts those of them that are not in it
+    (story.PARTS_MAX). `associations` are ids."""
 
     envelope: EnvelopeRow
     associations: tuple[str, ...]
@@ -257,6 +258,7 @@ class EnvelopeStory(Row):
     attempts: tuple[Attempt, ...]
     moves: tuple[Move, ...]
     actions: tuple[Action, ...]
+    left_out: int = 0
 
     def as_json(self, *, patient: bool = True) -> dict[str, Any]:
         """Returns the envelope's fields, and the lists beside them."""
@@ -264,6 +266,7 @@ class EnvelopeStory(Row):
             **self.envelope.as_json(patient=patient),
             "associations": list(self.associations),
             "parts": [one.as_json() for one in self.instances],
+            "parts_left_out": self.left_out,
             "attempts": [one.as_json() for one in self.attempts],
             "moves": [one.as_json() for one in self.moves],
             "actions": [one.as_json() for one in self.actions],
@@ -276,7 +279,9 @@ class Trace(Row):
     instance, accession, patient_id, patient_name, or "" where nothing is known of it.
 
     `envelopes` are the newest, TRACE_MAX (story.py) at most; `more` is True when there are further
-    ones. `steps` has everything in order of time.
+    ones. `left_out` counts associations that are not in it, for each envelope that they brought
+    (story.ASSOCIATIONS_MAX). `steps` has everything in
+    order of time.
     """
 
     word: str
@@ -286,6 +291,7 @@ class Trace(Row):
     refusals: tuple[Refusal, ...] = ()
     steps: tuple[Step, ...] = field(default=())
     more: bool = False
+    left_out: int = 0
 
     def as_json(self, *, patient: bool = True) -> dict[str, Any]:
         """Returns the lists by name."""
@@ -297,4 +303,5 @@ class Trace(Row):
             "refusals": [one.as_json() for one in self.refusals],
             "steps": [one.as_json() for one in self.steps],
             "more": self.more,
+            "associations_left_out": self.left_out,
         }

@@ -25,11 +25,14 @@ def lines(trace: Trace, *, instances: bool = False) -> Iterator[str]:
         return
     about = f"{len(trace.envelopes)} envelopes, {len(trace.associations)} associations"
     more = ", the newest of more" if trace.more else ""
+    more += f", {trace.left_out} further associations" if trace.left_out else ""
     yield printable(f"{KINDS.get(trace.kind, trace.kind)} {trace.word}: {about}{more}")
     for story in trace.envelopes:
         yield from _envelope(story)
         if instances:
             yield from _instances(story)
+            if story.left_out:
+                yield f"  {story.left_out} further instances: trace a UID of the envelope"
     yield from table(
         [
             (f"  {moment(step.at)}", step.envelope[:8], step.kind, _told(step))

@@ -61,6 +61,8 @@ POINTS: Final[Mapping[str, str]] = {
     "encrypt.midway": "some of the ciphertext is in building/<id>/sealed.zip.new",
     "encrypt.written": "all of it does, with documents and central directory, not synced",
     "encrypt.settled": "building/<id>/sealed.zip is durable and counts; envelope.zip is there, too",
+    # ledger: one transaction
+    "ledger.written": "its rows are written; it is not committed",
     # recovery: one draft
     "recovery.walked": "its members were read; nothing was written",
     "recovery.sealed": "the envelope is in outbox/; the uploader was not woken",

@@ -107,7 +107,7 @@ def completed(*words: str) -> list[str]:
 
 
 def test_a_shell_completes_commands_and_options() -> None:
-    assert completed("fastjmix", "st") == ["store"]
+    assert completed("fastjmix", "st") == ["status", "store"]
     assert completed("fastjmix", "envelope", "") == [
         "inspect", "verify", "extract", "decrypt", "keygen", "build", "convert",
     ]  # fmt: skip

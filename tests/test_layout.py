@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -190,3 +191,11 @@ def test_importing_starts_nothing() -> None:
 def test_every_module_says_what_it_is_for() -> None:
     for path in modules():
         assert ast.get_docstring(ast.parse(path.read_text())), path.name
+
+
+def test_every_package_is_in_the_wheel() -> None:
+    """pyproject.toml lists them, since the sources of the compiled core stay out."""
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text("utf-8"))
+    folders = (path.parent.relative_to(PACKAGE.parent) for path in PACKAGE.rglob("__init__.py"))
+    listed = project["tool"]["setuptools"]["packages"]
+    assert sorted(".".join(folder.parts) for folder in folders) == sorted(listed)

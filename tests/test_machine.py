@@ -155,7 +155,7 @@ COME_ALONG = {
 }
 """Programs of the packages that are asked for by another program of theirs."""
 
-ESSENTIAL = {"/bin/sh", "bash", "chown", "rm", "setsid", "sh"}
+ESSENTIAL = {"/bin/sh", "bash", "chown", "cp", "rm", "setsid", "sha256sum", "unshare", "sh"}
 """Programs that every Debian has."""
 
 

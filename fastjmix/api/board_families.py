@@ -8,23 +8,26 @@ with the same labels twice.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from typing import Any, Final
+from collections.abc import Iterator, Mapping
+from typing import Final, Literal
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from fastjmix.ipc.board_rows import Labelled, LedgerRow, UpstreamRow, ledger_row, upstream_rows
 from fastjmix.ipc.state_board import StateBoard
+
+Family = Literal["associations", "instances", "attempts"]
 
 UPSTREAM_STATES: Final = ("available", "paused", "held")
 LEDGER_STATES: Final = ("ok", "behind", "failing")
 
-_UPSTREAM_GAUGES: Final = {
+_UPSTREAM_GAUGES: Final[Mapping[Literal["waiting", "held", "running"], str]] = {
     "waiting": "Envelopes that wait for an upstream, but for those on hold.",
     "held": "Envelopes on hold for an upstream.",
     "running": "Uploads to an upstream that are under way.",
 }
 
-_COUNTED: Final = {
+_COUNTED: Final[Mapping[Family, tuple[str, tuple[str, ...]]]] = {
     "associations": ("Associations that ended or were rejected.", ("calling_ae", "result")),
     "instances": (
         "Instances answered in associations that have ended.",
@@ -37,17 +40,21 @@ _COUNTED: Final = {
 
 def board_families(board: StateBoard) -> Iterator[Metric]:
     """Yields the families of both rows."""
-    yield from _upstreams(board.read("uploader").get("upstreams", ()))
-    row = board.read("ledger")
+    yield from _upstreams(upstream_rows(board))
+    row = ledger_row(board)
     for name, (meaning, labels) in _COUNTED.items():
         counted = CounterMetricFamily(f"fastjmix_{name}_total", meaning, labels=labels)
-        for *values, number in row.get(name, ()):
-            counted.add_metric(list(map(str, values)), number)
+        for *values, number in _counts(row, name):
+            counted.add_metric(list(map(str, values)), int(number))
         yield counted
     yield from _ledger(row)
 
 
-def _upstreams(rows: list[dict[str, Any]]) -> Iterator[Metric]:
+def _counts(row: LedgerRow | None, name: Family) -> Labelled:
+    return row.get(name, []) if row is not None else []
+
+
+def _upstreams(rows: list[UpstreamRow]) -> Iterator[Metric]:
     meaning = "1 for the state in which an upstream is, 0 for the others."
     states = GaugeMetricFamily("fastjmix_upstream_state", meaning, labels=["upstream", "state"])
     names = dict.fromkeys(str(row["name"]) for row in rows)
@@ -66,16 +73,16 @@ def _upstreams(rows: list[dict[str, Any]]) -> Iterator[Metric]:
         yield family
 
 
-def _ledger(row: dict[str, Any]) -> Iterator[Metric]:
+def _ledger(row: LedgerRow | None) -> Iterator[Metric]:
     meaning = "1 for the state in which the ledger is, 0 for the others."
     states = GaugeMetricFamily("fastjmix_ledger_state", meaning, labels=["state"])
-    for state in LEDGER_STATES if row else ():
-        states.add_metric([state], int(state == row["state"]))
     behind = GaugeMetricFamily(
         "fastjmix_ledger_events_waiting", "Events that are still to be written.", labels=()
     )
     size = GaugeMetricFamily("fastjmix_ledger_size_bytes", "Bytes of the ledger.", labels=())
-    if row:
+    if row is not None:
+        for state in LEDGER_STATES:
+            states.add_metric([state], int(state == row["state"]))
         behind.add_metric([], row["events_behind"])
         size.add_metric([], row["bytes"])
     yield from (states, behind, size)

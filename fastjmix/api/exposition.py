@@ -1,7 +1,7 @@
 """Exposes what this node counts, measures and is, in the form that Prometheus reads: /metrics.
 
-docs/metrics.md has every family (tests/api/test_exposition.py compares them). What is read from the
-state board is in board_families.py.
+docs/metrics.md has every family (tests/api/test_exposition.py compares them). The families that
+are read from the state board are in board_families.py.
 Guaranteed: the number of samples does not depend on peers: labels have listed values, or
 recorder/counters.py bounds them, or they come from the configuration. A source that cannot be read
 is left out; the rest is shown.

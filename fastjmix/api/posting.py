@@ -116,7 +116,7 @@ class Posting:
             envelope=summary.id,
             bytes=received.size,
             origin=ORIGIN,
-            study=log.get().studies(summary.studies),
+            study=log.get().study(*summary.studies),
             upstream=upstream.name,
             peer=request.remote,
         )

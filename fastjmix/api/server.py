@@ -62,7 +62,7 @@ async def _serve(
     runners: list[Runner] = []
     node = Node(config, shared)
     grace_secs = config.runtime.grace_secs
-    local = LocalListener(config.storage_dir, node, grace_secs)
+    local = LocalListener(spool.claimed, node, grace_secs)
     beside = [
         asyncio.create_task(work)
         for work in (_warm(shared.study_index), node.rates.run(), local.watch())

@@ -12,11 +12,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from fastjmix.config import Config
 from fastjmix.config.certificates import Expiry, expiries
 from fastjmix.errors import printable
+from fastjmix.ipc.board_rows import UpstreamRow, ledger_row, upstream_rows
 from fastjmix.ipc.channels import Channels
 from fastjmix.spool import FreeSpace
 from fastjmix.spool.free_space import Marks
@@ -92,9 +93,9 @@ class Warnings:
             yield Notice(
                 "rejected",
                 "",
-                f"{_envelopes(count.count)} in rejected/, the first {in_words(count.age())} ago: "
-                "the .json beside each says why (fastjmix outbox list --rejected); put that right, "
-                "then fastjmix outbox requeue",
+                f"{_are(count.count, 'envelope')} in rejected/, the first {in_words(count.age())}"
+                " ago: the .json beside each says why (fastjmix outbox list --rejected); put that "
+                "right, then fastjmix outbox requeue",
             )
 
     def _held(self) -> Iterator[Notice]:
@@ -103,9 +104,9 @@ class Warnings:
             yield Notice(
                 "held",
                 "",
-                f"{_envelopes(count.count)} on hold, the first for {in_words(count.age())}: the "
-                ".hold beside each in outbox/ says by whom and why; fastjmix outbox release lets "
-                "it go",
+                f"{_are(count.count, 'envelope')} on hold, the first for {in_words(count.age())}: "
+                "fastjmix outbox list --held says by whom and why (or the .hold beside each in "
+                "outbox/); fastjmix outbox release --held lets them go",
             )
 
     def _old(self) -> Iterator[Notice]:
@@ -120,7 +121,7 @@ class Warnings:
             )
 
     def _upstreams(self) -> Iterator[Notice]:
-        known = self._channels.board.read("uploader").get("upstreams", ())
+        known = upstream_rows(self._channels.board)
         for one in known:
             if one.get("state") in ("paused", "held"):
                 yield Notice(f"upstream_{one['state']}", _shown(one.get("name")), _upstream(one))
@@ -129,7 +130,7 @@ class Warnings:
             yield Notice(
                 "upstream_held",
                 "",
-                f"{held} upstreams are on hold: upstream_held in the log says why; correct the "
+                f"{_are(held, 'upstream')} on hold: upstream_held in the log says why; correct the "
                 "credentials, the URL or the upstream",
             )
 
@@ -155,8 +156,8 @@ class Warnings:
                 yield Notice("certificate", str(path), words)
 
     def _ledger(self) -> Iterator[Notice]:
-        row = self._channels.board.read("ledger")
-        if row.get("state", "ok") != "ok":
+        row = ledger_row(self._channels.board)
+        if row is not None and row["state"] != "ok":
             yield Notice(
                 "ledger",
                 "",
@@ -181,7 +182,7 @@ def _share(size: int, total: int) -> str:
     return f"{size / 1e9:.1f} GB ({100 * size / max(total, 1):.1f} %)"
 
 
-def _upstream(row: dict[str, Any]) -> str:
+def _upstream(row: UpstreamRow) -> str:
     """Returns the warning about an upstream that is paused or held, by its row of the board."""
     name, state = _shown(row.get("name")), row["state"]
     why = _shown(row.get("reason")) or "the log says why"
@@ -200,8 +201,8 @@ def _shown(text: object) -> str:
     return printable(str(text or "")[:SHOWN_CHARS])
 
 
-def _envelopes(count: int) -> str:
-    return "1 envelope is" if count == 1 else f"{count} envelopes are"
+def _are(count: int, thing: str) -> str:
+    return f"1 {thing} is" if count == 1 else f"{count} {thing}s are"
 
 
 def in_words(secs: float) -> str:

@@ -58,12 +58,7 @@ def _static(loaded: Config, text: str, as_json: bool) -> None:
         plan = problem.message
     if not as_json:
         click.echo(f"{text}\n# {plan}")
-    storage_path.require(
-        loaded.storage_dir,
-        loaded.create_storage,
-        loaded.source,
-        require_mount=loaded.require_mount,
-    )
+    storage_path.require_of(loaded)
     if as_json:
         import tomllib
 

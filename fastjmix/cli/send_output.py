@@ -18,6 +18,7 @@ import click
 
 from fastjmix.cli.output import print_json
 from fastjmix.errors import printable
+from fastjmix.tools.plain_text import many
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -157,8 +158,8 @@ def _print_plan(peer: Peer, found: _Found, choice: Choice, console: Console) -> 
         console.print(f"would send {printable(one.path)}: {send.kind_of(one)}, {one.size} bytes")
     noted = f", {before} sent before" if before else ""
     click.echo(
-        f"{_many(len(wanted), 'instance')}, {size / 1e6:.1f} MB, "
-        f"{_many(kinds, 'presentation context')}{noted}, {_many(len(skipped), 'file')} skipped; "
+        f"{many(len(wanted), 'instance')}, {size / 1e6:.1f} MB, "
+        f"{many(kinds, 'presentation context')}{noted}, {many(len(skipped), 'file')} skipped; "
         f"nothing was sent to {printable(peer)}"
     )
     return code
@@ -190,13 +191,9 @@ def _not_tried(report: Report) -> list[str]:
     left = [one for one in report.outcomes if not one.tried]
     first = {one.detail: printable(one.instance.path) for one in reversed(left)}
     return [
-        f"------  {_many(count, 'instance')} not sent, from {first[why]} on: {printable(why)}"
+        f"------  {many(count, 'instance')} not sent, from {first[why]} on: {printable(why)}"
         for why, count in Counter(one.detail for one in left).items()
     ]
-
-
-def _many(count: int, what: str) -> str:
-    return f"{count} {what}" + ("s" if count != 1 else "")
 
 
 def _summary_line(report: Report) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -12,6 +12,9 @@ from fastjmix.cli.options import ERRORS_INCLUDED, json_option
 from fastjmix.cli.output import print_json
 from fastjmix.cli.storage import storage_directory, storage_options
 from fastjmix.errors import UsageError
+
+if TYPE_CHECKING:
+    from fastjmix.control.node_status import NodeStatus
 
 CODES: Final = {"ready": 0, "stopped": 3}
 
@@ -29,7 +32,7 @@ def command(
 ) -> None:
     """Show how the node is: envelopes by state, upstreams, associations, rates, disk, errors.
 
-    Of a node that does not run it shows what its files say. Exit 1: it is not ready. 3: it does not
+    A stopped node is shown as its files say. Exit 1: it is not ready. 3: it does not
     run."""
     if watch and as_json:
         raise UsageError("either --watch or --json", "--json prints one document.")
@@ -49,7 +52,7 @@ def command(
     context.exit(code)
 
 
-def _print(status: dict[str, Any], *, clear: bool) -> None:
+def _print(status: NodeStatus, *, clear: bool) -> None:
     from fastjmix.tools.status import show
 
     text = "\n".join(show.lines(status))

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from fastjmix.cli.options import PATH, config_option
+from fastjmix.errors import SpoolError
+
+RELATIVE: Final = (
+    "A relative [storage.options] path starts at the working directory: run the command where"
+    " fastjmix run was started, or give --storage DIR."
+)
 
 
 def storage_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -21,9 +27,13 @@ def storage_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def storage_directory(config: Path, storage: Path | None) -> Path:
-    """Returns the storage directory. Raises ConfigError."""
+    """Returns the storage directory. Raises ConfigError, SpoolError where it is not there."""
     if storage is not None:
-        return storage.absolute()
-    from fastjmix.config.storage_of import storage_of
+        found, hint = storage.absolute(), "Check --storage."
+    else:
+        from fastjmix.config.storage_of import storage_of
 
-    return storage_of(config)
+        found, hint = storage_of(config), RELATIVE
+    if not found.is_dir():
+        raise SpoolError(f"{found}: no storage of a fastjmix is there", hint)
+    return found

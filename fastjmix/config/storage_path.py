@@ -22,11 +22,22 @@ from pathlib import Path
 from typing import Final
 
 from fastjmix.config.file_system import is_within, mounts, unescaped
+from fastjmix.config.tree import Config
 from fastjmix.errors import SpoolError
 
 FSTAB: Final = Path("/etc/fstab")
 
 KEY: Final = "[storage.options] path"
+
+
+def require_of(config: Config) -> bool:
+    """Returns whether the storage directory of a configuration may be made, as `require` does."""
+    return require(
+        config.storage_dir,
+        config.create_storage,
+        config.source,
+        require_mount=config.require_mount,
+    )
 
 
 def require(root: Path, create: bool | None, source: Path, *, require_mount: bool = False) -> bool:

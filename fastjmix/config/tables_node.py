@@ -150,7 +150,7 @@ class Alerts(Table):
 
 
 class Ledger(Table):
-    """What the node remembers of associations, envelopes and attempts."""
+    """The ledger: associations, envelopes and attempts that the node remembers."""
 
     max_age_days: Limit = added(
         3650,
@@ -166,7 +166,7 @@ class Ledger(Table):
         allowed='a number of bytes, 0 or more, or "unlimited"',
     )
     patient_data: bool = added(
-        True, "Whether it keeps the patient's ID, name, birth date and sex, and finds by them"
+        True, "Whether it and provenance/ keep what names the patient; false clears it at a start"
     )
 
 

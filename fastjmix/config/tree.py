@@ -120,7 +120,8 @@ class Runtime:
 
 @dataclass(frozen=True, slots=True)
 class LedgerSettings:
-    """Bounds of the ledger; None: without that bound. `patient_data` False: it keeps none."""
+    """Bounds of the ledger; None: without that bound. `patient_data` False: nothing that names
+    a patient is kept."""
 
     max_age_secs: float | None = None
     max_bytes: int | None = None

@@ -7,4 +7,5 @@ place.py      the address of the socket
 listening.py  the socket of the node: made, found to be there, removed
 peer.py       who is at the other end
 client.py     requests of a tool
+node_status.py  types of the status of a node
 """

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 
 class Foreign(NamedTuple):
-    """What a client speaks in place of DICOM, and what its administrator can do."""
+    """A protocol that a client speaks in place of DICOM, and a hint to its administrator."""
 
     name: str
     hint: str

@@ -12,12 +12,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from fastjmix.ipc.board_rows import LEDGER, UPLOADER
 from fastjmix.ipc.events import Events
 from fastjmix.ipc.live_lanes import LiveLanes
 from fastjmix.ipc.metrics import Metrics
 from fastjmix.ipc.state_board import StateBoard
 
-BOARD: Final = ("uploader", "ledger")
+BOARD: Final = (UPLOADER, LEDGER)
 """The processes with a row on the board."""
 
 

@@ -20,13 +20,16 @@ import select
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Final
 
 import orjson
 
 from fastjmix import log
 from fastjmix.ipc.metrics import Metrics
 from fastjmix.log.lines import Line, event_text
+
+Event = Mapping[str, object]
+"""An event: `kind`, `at` in Unix seconds, and the facts of its kind."""
 
 LINE_MAX: Final = select.PIPE_BUF
 """Bytes of a line with its end: 4096 on Linux."""
@@ -82,17 +85,18 @@ class Events:
 
         log.get().report_errors(report)
 
-    def flush(self) -> None:
-        """Writes the lines that wait, as far as the pipe has space."""
+    def flush(self) -> bool:
+        """Writes the lines that wait, as far as the pipe has space. Returns True when none wait."""
         while self._pending:
             try:
                 os.write(self._descriptor, self._pending[0])
             except BlockingIOError:
-                return
+                return False
             except OSError:  # nobody will read it any more: this node is ending
                 self._pending.clear()
-                return
+                return True
             self._pending.popleft()
+        return True
 
     def close(self) -> None:
         """Closes the writing end of this process."""
@@ -133,7 +137,7 @@ class EventReader:
         self.descriptor = descriptor
         self._rest = b""
 
-    def read(self) -> list[dict[str, Any]]:
+    def read(self) -> list[Event]:
         """Returns the events that are in the pipe, READ_BYTES of lines at most; [] for none.
 
         A line that is no event is left out.
@@ -146,7 +150,7 @@ class EventReader:
         return list(_decode(whole.split(b"\n")))
 
 
-def _decode(lines: list[bytes]) -> Iterator[dict[str, Any]]:
+def _decode(lines: list[bytes]) -> Iterator[Event]:
     for line in lines:
         with contextlib.suppress(orjson.JSONDecodeError):
             found = orjson.loads(line)

@@ -1,8 +1,8 @@
 """Shows the associations that are open now, to a process that has no part in them.
 
 Guaranteed: nothing is written to the lanes, and no receiver or packer waits for a look. Only the
-control blocks of the lanes are mapped, not the bytes that are under way. What is found of one
-association belongs together; it may have ended since.
+control blocks of the lanes are mapped, not the bytes that are under way. The values of one
+association were read together; it may have ended since.
 """
 
 from __future__ import annotations

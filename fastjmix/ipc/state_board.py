@@ -1,4 +1,4 @@
-"""What a process says of itself to the others: its latest state, as JSON in shared memory.
+"""Shares the latest state of each process with the others, as JSON in shared memory.
 
 Guaranteed: a reader gets a whole state, or none. A row has two slots that are written in turn, each
 with a number, a length and a CRC-32: while one is written, the other holds the state before it. A
@@ -34,7 +34,7 @@ class StateBoard:
         self._rows = {name: index for index, name in enumerate(names)}
         self._memory = mmap.mmap(-1, max(len(names), 1) * _ROW)
 
-    def publish(self, name: str, state: Mapping[str, Any]) -> None:
+    def publish(self, name: str, state: Mapping[str, object]) -> None:
         """Replaces the state of a row; only its writer calls this.
 
         Raises ValueError for a state of more than STATE_MAX bytes, KeyError for an unknown row.

@@ -8,11 +8,10 @@ kinds.py        the events that processes send, and the facts of each
 terms.py        the forms in which words are searched: UIDs, names, peers
 schema.py       tables, and the migrations of earlier versions
 database.py     opens, checks and moves away the file
-provenance.py   the file beside an envelope with the origin of each instance
 writer.py       events → rows; imports.py: files → rows; recording.py: rows of one kind
 rebuild.py      makes all of it from the files, while no node runs
 reconcile.py    compares the rows with the directories
-expiry.py       deletes the oldest rows
+expiry.py       deletes the oldest rows; privacy.py: takes the patients out
 rows.py         the answers, as frozen values
 queries.py      searches; story.py: the whole story of a word; reading.py: rows → values
 """

@@ -36,7 +36,12 @@ CHECK_STEPS: Final = 100_000
 """Steps of SQLite's machine between two looks at the clock during a check."""
 
 WAL_BYTES: Final = 64 << 20
-"""The write-ahead log is cut to this size after a checkpoint."""
+"""Bytes of the write-ahead log at which a checkpoint writes its pages to the file, and to which the
+log is cut afterwards. UIDs of which each is a UUID change a page each: SQLite's own limit, 4 MB,
+would write and sync most pages for every few envelopes (bench/ledger.py --scattered)."""
+
+PAGE_BYTES: Final = 4096
+"""Bytes of a page, SQLite's default."""
 
 CACHE_KIB: Final = 16 << 10
 """The writer's page cache: the inner pages of `uids`, and those that new instances change."""
@@ -76,7 +81,7 @@ def move_away(storage: Path, now: float) -> Path | None:
     Returns None where there is no file. The caller holds the lock. Raises OSError.
     """
     path = path_in(storage)
-    for old in path.parent.glob(f"{NAME}.damaged-*"):
+    for old in damaged_copies(path):
         old.unlink(missing_ok=True)
     kept = path.with_name(f"{NAME}.damaged-{int(now)}")
     moved = None
@@ -85,6 +90,11 @@ def move_away(storage: Path, now: float) -> Path | None:
             rename_new(Path(f"{path}{ending}"), Path(f"{kept}{ending}"))
             moved = kept
     return moved
+
+
+def damaged_copies(path: Path) -> list[Path]:
+    """Returns the files that `move_away` has made of that at `path`."""
+    return list(path.parent.glob(f"{NAME}.damaged-*"))
 
 
 @contextlib.contextmanager
@@ -138,6 +148,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_BYTES // PAGE_BYTES}")
     connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
     schema.migrate(connection)
 

@@ -1,39 +1,38 @@
 """Reads what the files say of an envelope into the ledger: its ticket, its provenance, its place.
 
 Guaranteed: what was known from events stays where the files do not know it. An import that is
-repeated changes nothing.
+repeated changes nothing. With `patient_data = false` a provenance that an earlier setting wrote is
+written again without the patient.
 """
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import orjson
 
-from fastjmix.ledger import provenance, recording
+from fastjmix import log
+from fastjmix.errors import reason as reason_of
+from fastjmix.ledger import recording
 from fastjmix.ledger.places import Places
-from fastjmix.ledger.provenance import Provenance
 from fastjmix.ledger.recording import Known
 from fastjmix.ledger.rows import Attempt
 from fastjmix.ledger.terms import distinct
-from fastjmix.spool import Ticket
+from fastjmix.spool import Provenance, Ticket, provenance
+from fastjmix.spool.directories import Directories
 
 ANSWER_CHARS_MAX = 300
 
 
 class Importer:
-    """Files → rows. `patient_data` False: the patient's columns stay empty."""
+    """Files → rows. `spool.patient_data` False: the patient's columns stay empty."""
 
-    def __init__(
-        self, connection: sqlite3.Connection, storage: Path, *, patient_data: bool
-    ) -> None:
+    def __init__(self, connection: sqlite3.Connection, spool: Directories) -> None:
         self._connection = connection
-        self._storage = storage
-        self._patient_data = patient_data
-        self.places = Places(storage)
+        self._spool = spool
+        self.places = Places(spool)
 
     def take(self, envelope_id: str, state: str, at: float, reason: str) -> Known:
         """Reads the files of an envelope that is in `state` now; returns its row.
@@ -44,24 +43,37 @@ class Importer:
         if state == "building":
             return self._take_draft(envelope_id, at, reason)
         ticket = self.places.ticket(envelope_id, state) if state != "gone" else None
-        origin = provenance.read(self._storage, envelope_id) if state != "gone" else None
+        origin = self._origin(envelope_id) if state != "gone" else None
         known = recording.find(self._connection, envelope_id)
         if known is None:
             known = recording.add(self._connection, envelope_id, state, _came(ticket, origin, at))
             known = known._replace(state="building")  # the move to its state is to be kept
-        values: dict[str, Any] = {}
+        values: dict[str, object] = {}
         if ticket is not None:
             values |= self._of_ticket(known.number, ticket)
         if origin is not None:
-            values |= recording.put_provenance(
-                self._connection, known.number, origin, patient_data=self._patient_data
-            )
+            values |= recording.put_provenance(self._connection, known.number, origin)
             values["origin"] = origin.origin
         recording.update(self._connection, known.number, values)
         ended = _ended(ticket)
         since, why = (ended[0], ended[1] or reason) if ended is not None else (at, reason)
         recording.move(self._connection, known, state, since, why)
         return known._replace(state=state)
+
+    def _origin(self, envelope_id: str) -> Provenance | None:
+        """Returns what the setting permits of a provenance, and makes its file say no more."""
+        found = self.places.provenance(envelope_id)
+        if found is None or self._spool.patient_data:
+            return found
+        kept = found.without_patient()
+        if kept is not found:
+            try:
+                provenance.write(self._spool, kept)
+            except OSError as problem:
+                hint = "delete it by hand, if it must not stay; its envelope does not need it"
+                path, why = provenance.path_of(self._spool, envelope_id), reason_of(problem)
+                log.get().error("provenance_names_patient", path=str(path), why=why, hint=hint)
+        return kept
 
     def _take_draft(self, envelope_id: str, at: float, reason: str) -> Known:
         recipe = self.places.recipe(envelope_id)
@@ -81,9 +93,9 @@ class Importer:
         recording.move(self._connection, known, "building", at, reason)
         return known._replace(state="building")
 
-    def _of_ticket(self, number: int, ticket: Ticket) -> dict[str, Any]:
+    def _of_ticket(self, number: int, ticket: Ticket) -> dict[str, object]:
         recording.index_uids(self._connection, number, ticket.studies)
-        for attempt in _attempts(ticket):
+        for attempt in _attempts(ticket, self._spool):
             asked = "SELECT 1 FROM attempts WHERE envelope = ? AND outcome = ?"
             had = self._connection.execute(asked, (number, attempt.outcome)).fetchone()
             if had is None:
@@ -105,7 +117,8 @@ def _json(words: tuple[str, ...]) -> str:
 
 def _came(ticket: Ticket | None, origin: Provenance | None, at: float) -> float:
     """Returns when an envelope was opened, as far as the files know it."""
-    arrivals = [one[5] for one in origin.instances if one[5]] if origin is not None else []
+    arrived = origin.instances if origin is not None else ()
+    arrivals = [one.arrived for one in arrived if one.arrived]
     if arrivals:
         return min(arrivals)
     return ticket.sealed_at if ticket is not None else at
@@ -121,12 +134,13 @@ def _ended(ticket: Ticket | None) -> tuple[float, str] | None:
     return (float(at), str(why)) if isinstance(at, int | float) else None
 
 
-def _attempts(ticket: Ticket) -> list[Attempt]:
+def _attempts(ticket: Ticket, spool: Directories) -> list[Attempt]:
     """Returns the attempts that ended the envelope's way, from the records beside it."""
     found = []
     for outcome, end in (("refused", ticket.refusal), ("delivered", ticket.receipt)):
         if end is not None and isinstance(end.get("at"), int | float):
-            found.append(_attempt(ticket, outcome, end))
+            attempt = _attempt(ticket, outcome, end)
+            found.append(attempt if spool.patient_data else attempt.without_answer())
     return found
 
 
@@ -142,5 +156,5 @@ def _attempt(ticket: Ticket, outcome: str, end: Mapping[str, Any]) -> Attempt:
         outcome=outcome,
         status=status if isinstance(status, int) else None,
         reason=str(end.get("reason") or end.get("why") or ""),
-        answer=str(end.get("body") or "")[:ANSWER_CHARS_MAX],
+        answer=str(end.get("said") or end.get("body") or "")[:ANSWER_CHARS_MAX],
     )

@@ -1,4 +1,4 @@
-"""The events that processes send to the ledger (ipc/events.py), and the facts of each.
+"""Reads the facts of the events that processes send to the ledger (ipc/events.py).
 
 Every event has `kind`, and `at` in Unix seconds; other times are Unix seconds, too. A peer is
 "address:port". A fact that is missing counts as unknown; further facts are passed over.
@@ -7,13 +7,15 @@ Every event has `kind`, and `at` in Unix seconds; other times are Unix seconds, 
                  implementation_version, began, ended, how, stored, refused (instances), bytes,
                  seconds (of data transfer), pdu_bytes (the largest PDU sent to us), waits (seconds
                  by cause: peer, packer, disk), p50_ms and p99_ms (of responses), statuses (how many
-                 responses had each status, as "0000")
-                 left_out: how many that brought no instance were left out before it
-    rejection    an association was rejected. calling_ae, called_ae, peer, why; left_out likewise
+                 responses had each status, as "0000"), left_out (how many that brought no instance
+                 were not told of since the one before)
+    rejection    an association was rejected. calling_ae, called_ae, peer, why, left_out (how many
+                 were not told of since the one before)
     refusal      an instance got a failure. association, sop_instance_uid, sop_class_uid,
                  study_instance_uid ("" unknown), status ("A700"), why
     opened       an envelope was opened. envelope, study_instance_uid, calling_ae, pipeline,
-                 upstream, association
+                 upstream, association, study (what its first instance says, named as in
+                 provenance)
     sealed       an envelope is in outbox/. envelope; the rest is read from its ticket and from
                  provenance/<id>.json
     posted       an envelope came by POST and is in outbox/. envelope, peer
@@ -31,12 +33,15 @@ An association's id is `<run>-<number>`, the run of the supervisor and the numbe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Final
 
+from fastjmix.ipc.events import Event
 from fastjmix.jmix.ids import is_id
+from fastjmix.spool.provenance import StudyFacts
 
-Event = Mapping[str, Any]
+__all__ = ["Event", "count", "counts", "envelope_id", "seconds", "text"]
 
 _NUMBER_MAX: Final = 1 << 62
 
@@ -50,8 +55,9 @@ def text(event: Event, name: str, most: int = 1024) -> str:
 def seconds(event: Event, name: str) -> float | None:
     """Returns a time or a duration; None for anything else."""
     value = event.get(name)
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if number and 0 <= value < _NUMBER_MAX else None  # type: ignore[operator,arg-type]
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    return float(value) if 0 <= value < _NUMBER_MAX else None
 
 
 def count(event: Event, name: str) -> int:
@@ -66,7 +72,7 @@ def envelope_id(event: Event) -> str | None:
     return value if isinstance(value, str) and is_id(value) else None
 
 
-def counts(event: Event, name: str, kind: Callable[[Any], float]) -> dict[str, float]:
+def counts(event: Event, name: str, kind: Callable[[int | float], float]) -> dict[str, float]:
     """Returns a mapping of texts to numbers; entries of other types are left out."""
     value = event.get(name)
     if not isinstance(value, dict):
@@ -76,3 +82,13 @@ def counts(event: Event, name: str, kind: Callable[[Any], float]) -> dict[str, f
         for key, one in value.items()
         if isinstance(one, int | float) and 0 <= one < _NUMBER_MAX
     }
+
+
+def study(event: Event) -> StudyFacts:
+    """Returns what an event says of a study; "" for what it does not say."""
+    value = event.get("study")
+    told = value if isinstance(value, dict) else {}
+    named = told.get("modalities")
+    modalities = [one for one in named if isinstance(one, str)] if isinstance(named, list) else []
+    names = (one.name for one in fields(StudyFacts) if one.name != "modalities")
+    return StudyFacts(**{name: text(told, name) for name in names}, modalities=tuple(modalities))

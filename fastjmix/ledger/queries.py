@@ -112,9 +112,8 @@ class Ledger:
 
     def recent_associations(self, limit: int = 50) -> tuple[Association, ...]:
         """Returns the latest associations, newest first."""
-        asked = f"SELECT {reading.ASSOCIATION} FROM associations ORDER BY began DESC LIMIT ?"
         with opened(self._storage) as connection:
-            return tuple(map(reading.association, connection.execute(asked, (limit,))))
+            return reading.recent_associations(connection, limit)
 
     def recent_errors(self, limit: int = 20) -> tuple[ErrorRow, ...]:
         """Returns the latest errors of the log, newest first."""

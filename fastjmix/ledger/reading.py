@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import orjson
 
-from fastjmix.ledger.provenance import Provenance
+from fastjmix.errors import DamagedTicket
 from fastjmix.ledger.rows import (
     Action,
     Association,
@@ -21,6 +21,7 @@ from fastjmix.ledger.rows import (
     Refusal,
     Rejection,
 )
+from fastjmix.spool import Provenance
 
 ENVELOPE: Final = (
     "number, id, at, state, since, reason, origin, pipeline, upstream, calling_ae, peer, sealed_at,"
@@ -106,10 +107,21 @@ def refusals(connection: sqlite3.Connection, where: str, *values: object) -> tup
     return tuple(Refusal(*row) for row in connection.execute(asked, values))
 
 
-def rejections(connection: sqlite3.Connection, limit: int) -> tuple[Rejection, ...]:
-    """Returns the latest rejections of associations, newest first."""
-    asked = f"SELECT {REJECTION} FROM rejections ORDER BY last DESC LIMIT ?"
-    return tuple(Rejection(*row) for row in connection.execute(asked, (limit,)))
+def rejections(
+    connection: sqlite3.Connection, limit: int, where: str = "TRUE", *values: object
+) -> tuple[Rejection, ...]:
+    """Returns the latest rejections of associations for which an SQL condition of ours holds,
+    newest first."""
+    asked = f"SELECT {REJECTION} FROM rejections WHERE {where} ORDER BY last DESC LIMIT ?"
+    return tuple(Rejection(*row) for row in connection.execute(asked, (*values, limit)))
+
+
+def recent_associations(
+    connection: sqlite3.Connection, limit: int, where: str = "TRUE", *values: object
+) -> tuple[Association, ...]:
+    """Returns the latest associations for which an SQL condition of ours holds, newest first."""
+    asked = f"SELECT {ASSOCIATION} FROM associations WHERE {where} ORDER BY began DESC LIMIT ?"
+    return tuple(association(row) for row in connection.execute(asked, (*values, limit)))
 
 
 def errors(connection: sqlite3.Connection, limit: int) -> tuple[ErrorRow, ...]:
@@ -119,21 +131,32 @@ def errors(connection: sqlite3.Connection, limit: int) -> tuple[ErrorRow, ...]:
 
 
 def provenance(connection: sqlite3.Connection, number: int) -> Provenance | None:
-    """Returns where the instances of an envelope came from; None where it is not known."""
+    """Returns where the instances of an envelope came from; None where it is not known.
+
+    Raises sqlite3.DatabaseError for a row that is damaged.
+    """
     asked = "SELECT data FROM provenance WHERE envelope = ?"
     row = connection.execute(asked, (number,)).fetchone()
-    return Provenance.load(zlib.decompress(row[0])) if row is not None else None
+    if row is None:
+        return None
+    try:
+        return Provenance.load(zlib.decompress(row[0]), f"provenance {number}")
+    except (zlib.error, DamagedTicket) as problem:
+        raise sqlite3.DatabaseError(f"malformed provenance of envelope {number}") from problem
 
 
-def instances(origin: Provenance) -> Iterator[Instance]:
-    """Yields the instances of an envelope, in the order of its archive."""
+def instances(origin: Provenance, asked: str = "") -> Iterator[Instance]:
+    """Yields the instances of an envelope, in the order of its archive: all, or those of the series
+    or of the SOP Instance UID `asked`."""
     for uid, series, kind, syntax, which, arrived, size, status, kept in origin.instances:
+        if asked and asked not in (uid, origin.series[series]):
+            continue
         yield Instance(
             uid,
             origin.series[series],
             origin.sop_classes[kind],
             origin.transfer_syntaxes[syntax],
-            str(origin.associations[which].get("id", "")) if which >= 0 else "",
+            origin.associations[which].id if which >= 0 else "",
             arrived or None,
             size,
             status,

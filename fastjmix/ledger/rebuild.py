@@ -7,18 +7,22 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from fastjmix.errors import reason
-from fastjmix.ledger import database
+from fastjmix.ledger import database, privacy
 from fastjmix.ledger.database import LedgerDamaged, LedgerUnavailable
-from fastjmix.ledger.places import DIRECTORIES
 from fastjmix.ledger.reconcile import reconcile
 from fastjmix.ledger.writer import Writer
+from fastjmix.spool.directories import SEALED_STATES
+
+STATES: Final = ("building", *SEALED_STATES)
 
 
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
-    """The result: how many envelopes were read from the disk, and the damaged file's new name."""
+    """The result: how many envelopes were read from the disk, and the damaged file's new name; None
+    where there was none, or where it may not be kept (privacy.py)."""
 
     envelopes: int
     damaged: Path | None
@@ -33,7 +37,7 @@ def rebuild(
     away. `progress` gets the number of envelopes that are left. Raises LedgerUnavailable, also when
     a node runs.
     """
-    if missing := [name for name in DIRECTORIES if not (storage / name).is_dir()]:
+    if missing := [name for name in STATES if not (storage / name).is_dir()]:
         hint = "A storage directory has these four: see [storage.options] path."
         raise LedgerUnavailable(f"{storage}: has no {missing[0]}/", hint)
     damaged = None
@@ -45,7 +49,9 @@ def rebuild(
                 damaged = database.move_away(storage, time.time())
                 connection = database.open_for_writing(storage)
             try:
-                return Rebuilt(_read(connection, storage, patient_data, progress), damaged)
+                read = _read(connection, storage, patient_data, progress)
+                kept = damaged if damaged is not None and damaged.exists() else None
+                return Rebuilt(read, kept)
             finally:
                 connection.close()
     except OSError as problem:
@@ -61,6 +67,7 @@ def _read(
     patient_data: bool,
     progress: Callable[[int], None],
 ) -> int:
+    privacy.begin(connection, patient_data=patient_data)
     writer = Writer(connection, storage, patient_data=patient_data)
     for left in reconcile(writer, thorough=True):
         progress(left)

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from typing import Final
 
-from fastjmix.ledger import recording
+from fastjmix.ledger import privacy, recording
 from fastjmix.ledger.writer import Writer
 
 STEP_SECS: Final = 0.1
@@ -28,8 +28,12 @@ LOST: Final = "no longer on the disk"
 def reconcile(writer: Writer, *, thorough: bool = False) -> Iterator[int]:
     """Corrects the rows; yields after each step how many envelopes are still to be looked at.
 
-    `thorough` reads the files of every envelope again. Raises sqlite3.Error, OSError.
+    `thorough` reads the files of every envelope again; so does a changed `patient_data`, which
+    concerns their provenance, too. Raises sqlite3.Error, OSError.
     """
+    if not writer.patient_data and not privacy.is_free(writer.connection):
+        yield from privacy.forget(writer)
+        thorough = True
     listed = writer.importer.places.listed()
     known = _known(writer.connection)
     if thorough:
@@ -50,6 +54,8 @@ def reconcile(writer: Writer, *, thorough: bool = False) -> Iterator[int]:
     with writer.transaction():
         asked = "INSERT OR REPLACE INTO facts (name, value) VALUES ('compared_at', ?)"
         writer.connection.execute(asked, (str(time.time()),))
+        if not writer.patient_data:
+            privacy.note_free(writer.connection)
 
 
 def _known(connection: sqlite3.Connection) -> dict[str, tuple[str, bool]]:

@@ -7,13 +7,16 @@ from __future__ import annotations
 import sqlite3
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, fields
 from typing import Any, Final, NamedTuple
 
 import orjson
 
-from fastjmix.ledger.provenance import Provenance
-from fastjmix.ledger.rows import PATIENT_FIELDS, Attempt
+from fastjmix.ledger.kinds import seconds, text
+from fastjmix.ledger.rows import Attempt
 from fastjmix.ledger.terms import distinct, host, name_words, uid_key
+from fastjmix.spool import AssociationFacts, Provenance
+from fastjmix.spool.provenance import StudyFacts
 
 ATTEMPTS_MAX: Final = 1000
 """Rows of attempts that an envelope has: equal ones in a row are one. Further ones are not kept,
@@ -21,8 +24,6 @@ but for those that end it."""
 
 MOVES_MAX: Final = 1000
 """Rows of changes of state that an envelope has."""
-
-STUDY_TEXTS: Final = ("accession_number", *PATIENT_FIELDS, "study_date", "study_description")
 
 COMPRESSION: Final = 6
 
@@ -55,7 +56,7 @@ def add(connection: sqlite3.Connection, envelope_id: str, state: str, at: float)
     return Known(made, state)
 
 
-def update(connection: sqlite3.Connection, number: int, values: Mapping[str, Any]) -> None:
+def update(connection: sqlite3.Connection, number: int, values: Mapping[str, object]) -> None:
     """Sets columns of an envelope. The names of the columns are ours."""
     if values:
         columns = ", ".join(f"{name} = ?" for name in values)
@@ -86,73 +87,73 @@ def index_uids(connection: sqlite3.Connection, number: int, uids: Iterable[str])
 def uids_of(origin: Provenance) -> Iterable[str]:
     """Yields every UID by which an envelope is found, but for its studies."""
     yield from origin.series
-    yield from (one[0] for one in origin.instances)
+    yield from (one.sop_instance_uid for one in origin.instances)
 
 
 def put_provenance(
-    connection: sqlite3.Connection, number: int, origin: Provenance, *, patient_data: bool
-) -> dict[str, Any]:
+    connection: sqlite3.Connection, number: int, origin: Provenance
+) -> dict[str, object]:
     """Keeps where an envelope's instances came from; returns the columns that follow from it."""
-    study = {name: _text(origin.study.get(name)) for name in STUDY_TEXTS}
-    if not patient_data:
-        study.update(dict.fromkeys(PATIENT_FIELDS, ""))
-        origin = _without_patient(origin)
-    asked = "INSERT OR REPLACE INTO provenance (envelope, data) VALUES (?, ?)"
-    connection.execute(asked, (number, zlib.compress(origin.dump(), COMPRESSION)))
+    put_data(connection, number, origin)
     index_uids(connection, number, uids_of(origin))
-    words = name_words(study["patient_name"])
+    for one in origin.associations:
+        if one.id:
+            link(connection, number, put_known_association(connection, one))
+    study = put_study(connection, number, origin.study)
+    peer = origin.associations[0].peer if origin.associations else ""
+    return {**study, **({"peer": host(peer)} if peer else {})}
+
+
+def put_study(connection: sqlite3.Connection, number: int, facts: StudyFacts) -> dict[str, str]:
+    """Makes an envelope known by its patient's name, and no longer by one that was taken for it;
+    returns the columns that say what its study is."""
+    asked = "SELECT patient_name FROM envelopes WHERE number = ?"
+    before = name_words(connection.execute(asked, (number,)).fetchone()[0])
+    words = name_words(facts.patient_name)
+    asked = "DELETE FROM names WHERE word = ? AND envelope = ?"
+    connection.executemany(asked, ((word, number) for word in before - words))
     asked = "INSERT OR IGNORE INTO names (word, envelope) VALUES (?, ?)"
     connection.executemany(asked, ((word, number) for word in words))
-    peers = []
-    for facts in origin.associations:
-        if association_id := _text(facts.get("id")):
-            link(connection, number, put_known_association(connection, association_id, facts))
-        peers.append(_text(facts.get("peer")))
-    modalities = origin.study.get("modalities")
-    listed = distinct(map(_text, modalities)) if isinstance(modalities, list) else ()
-    return {
-        **study,
-        "modalities": orjson.dumps(listed).decode(),
-        **({"peer": host(peers[0])} if peers and peers[0] else {}),
-    }
+    study = asdict(facts)
+    del study["study_instance_uid"]  # the ticket has all studies
+    return {**study, "modalities": orjson.dumps(distinct(facts.modalities)).decode()}
 
 
-def _without_patient(origin: Provenance) -> Provenance:
-    kept = {key: value for key, value in origin.study.items() if key not in PATIENT_FIELDS}
-    values = {name: getattr(origin, name) for name in Provenance.__slots__}
-    return Provenance(**{**values, "study": kept})
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
+def put_data(connection: sqlite3.Connection, number: int, origin: Provenance) -> None:
+    """Keeps the text of a provenance, compressed."""
+    asked = "INSERT OR REPLACE INTO provenance (envelope, data) VALUES (?, ?)"
+    connection.execute(asked, (number, zlib.compress(origin.dump(), COMPRESSION)))
 
 
 # -- associations ----------------------------------------------------------------------------------
 
-_FACTS: Final = ("calling_ae", "called_ae", "peer", "implementation_uid", "implementation_version")
+_FACTS: Final = tuple(one.name for one in fields(AssociationFacts))
 
 
-def put_known_association(
-    connection: sqlite3.Connection, association_id: str, facts: Mapping[str, Any]
-) -> int:
-    """Returns the number of an association. Where it has no row, adds one, of which the end is not
-    known."""
-    asked = "SELECT number FROM associations WHERE id = ?"
-    row = connection.execute(asked, (association_id,)).fetchone()
-    if row is not None:
-        return int(row[0])
-    began = facts.get("began")
-    values = [_text(facts.get(name)) for name in _FACTS]
-    asked = f"INSERT INTO associations (id, began, {', '.join(_FACTS)}) VALUES (?, ?, ?,?,?,?,?)"
-    at = float(began) if isinstance(began, int | float) else 0.0
-    made = connection.execute(asked, (association_id, at, *values)).lastrowid
-    assert made is not None
-    return made
+def put_known_association(connection: sqlite3.Connection, facts: AssociationFacts) -> int:
+    """Returns the number of an association. Adds one of which the end is not known where it has no
+    row, and completes a row that has only what the event of an envelope's opening said."""
+    asked = "SELECT number, peer = '' AND ended IS NULL FROM associations WHERE id = ?"
+    row = connection.execute(asked, (facts.id,)).fetchone()
+    values = asdict(facts)
+    if row is None:
+        asked = f"INSERT INTO associations ({', '.join(_FACTS)}) VALUES (?, ?, ?, ?, ?, ?, ?)"
+        made = connection.execute(asked, [values[name] for name in _FACTS]).lastrowid
+        assert made is not None
+        return made
+    number, bare = row
+    if bare and facts.peer:
+        _set(connection, number, values)
+    return int(number)
 
 
-def put_association(connection: sqlite3.Connection, values: Mapping[str, Any]) -> None:
+def put_association(connection: sqlite3.Connection, values: Mapping[str, object]) -> None:
     """Adds an association that has ended, or completes its row. The names are those of columns."""
-    number = put_known_association(connection, values["id"], values)
+    facts = AssociationFacts(text(values, "id"), began=seconds(values, "began") or 0.0)
+    _set(connection, put_known_association(connection, facts), values)
+
+
+def _set(connection: sqlite3.Connection, number: int, values: Mapping[str, object]) -> None:
     columns = ", ".join(f"{name} = ?" for name in values)
     asked = f"UPDATE associations SET {columns} WHERE number = ?"
     connection.execute(asked, (*values.values(), number))

@@ -7,12 +7,10 @@ or without where only the address is kept.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Final
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
-PATIENT_FIELDS: Final = ("patient_id", "patient_name", "patient_birth_date", "patient_sex")
-"""Fields of an Envelope that `as_json(patient=False)` leaves out, and that stay empty with
-`[fastjmix.ledger] patient_data = false`."""
+from fastjmix.spool.provenance import WITHHELD
 
 
 class Row:
@@ -20,7 +18,7 @@ class Row:
 
     __slots__ = ()
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """Returns the fields by name."""
         return asdict(self)  # type: ignore[call-overload,no-any-return]
 
@@ -63,12 +61,12 @@ class EnvelopeRow(Row):
         """The first study; "" where none is known."""
         return self.studies[0] if self.studies else ""
 
-    def as_json(self, *, patient: bool = True) -> dict[str, Any]:
-        """Returns the fields by name; without PATIENT_FIELDS for a reader who may not know them."""
+    def as_json(self, *, patient: bool = True) -> dict[str, object]:
+        """Returns the fields by name; without WITHHELD for one who may not know the patient."""
         shown = asdict(self)
         del shown["number"]
         shown["study_instance_uid"] = self.study_instance_uid
-        return shown if patient else {k: v for k, v in shown.items() if k not in PATIENT_FIELDS}
+        return shown if patient else {k: v for k, v in shown.items() if k not in WITHHELD}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +76,7 @@ class Page(Row):
     envelopes: tuple[EnvelopeRow, ...]
     cursor: str | None
 
-    def as_json(self, *, patient: bool = True) -> dict[str, Any]:
+    def as_json(self, *, patient: bool = True) -> dict[str, object]:
         """Returns the envelopes and the cursor."""
         return {
             "envelopes": [one.as_json(patient=patient) for one in self.envelopes],
@@ -146,6 +144,10 @@ class Attempt(Row):
     reason: str
     answer: str
 
+    def without_answer(self) -> Attempt:
+        """Returns the same without the upstream's answer, which may quote the patient."""
+        return replace(self, answer="")
+
 
 @dataclass(frozen=True, slots=True)
 class Move(Row):
@@ -158,8 +160,8 @@ class Move(Row):
 
 @dataclass(frozen=True, slots=True)
 class Action(Row):
-    """What a person did, and why as they say. `envelopes` has ids; `more` counts those that are not
-    in it."""
+    """An action of a person, with the reason that they gave. `envelopes` has ids; `more` counts
+    those that are not in it."""
 
     at: float
     actor: str
@@ -236,8 +238,8 @@ class Info(Row):
 
 @dataclass(frozen=True, slots=True)
 class Step(Row):
-    """A step of a story. `kind` is association, ended, refusal, opened, arrived, sealed, attempt,
-    moved or action; `envelope` and `association` are ids or ""; `facts` is the row's."""
+    """A step of a story. `kind` is association, ended, refusal, rejection, opened, arrived, sealed,
+    attempt, moved or action; `envelope` and `association` are ids or ""; `facts` is the row's."""
 
     at: float
     kind: str
@@ -260,7 +262,7 @@ class EnvelopeStory(Row):
     actions: tuple[Action, ...]
     left_out: int = 0
 
-    def as_json(self, *, patient: bool = True) -> dict[str, Any]:
+    def as_json(self, *, patient: bool = True) -> dict[str, object]:
         """Returns the envelope's fields, and the lists beside them."""
         return {
             **self.envelope.as_json(patient=patient),
@@ -276,12 +278,12 @@ class EnvelopeStory(Row):
 @dataclass(frozen=True, slots=True)
 class Trace(Row):
     """The story of a word. `kind` says what the word is: envelope, association, study, series,
-    instance, accession, patient_id, patient_name, or "" where nothing is known of it.
+    instance, accession, patient_id, patient_name, ae, peer, or "" where nothing is known of it.
 
     `envelopes` are the newest, TRACE_MAX (story.py) at most; `more` is True when there are further
-    ones. `left_out` counts associations that are not in it, for each envelope that they brought
-    (story.ASSOCIATIONS_MAX). `steps` has everything in
-    order of time.
+    ones. An AE title or an address (`ae`, `peer`) has its newest associations and rejections
+    instead, PEER_MAX of each. `left_out` counts associations that are not in it, for each envelope
+    that they brought (story.ASSOCIATIONS_MAX). `steps` has everything in order of time.
     """
 
     word: str
@@ -289,11 +291,12 @@ class Trace(Row):
     associations: tuple[Association, ...] = ()
     envelopes: tuple[EnvelopeStory, ...] = ()
     refusals: tuple[Refusal, ...] = ()
+    rejections: tuple[Rejection, ...] = ()
     steps: tuple[Step, ...] = field(default=())
     more: bool = False
     left_out: int = 0
 
-    def as_json(self, *, patient: bool = True) -> dict[str, Any]:
+    def as_json(self, *, patient: bool = True) -> dict[str, object]:
         """Returns the lists by name."""
         return {
             "word": self.word,
@@ -301,6 +304,7 @@ class Trace(Row):
             "associations": [one.as_json() for one in self.associations],
             "envelopes": [one.as_json(patient=patient) for one in self.envelopes],
             "refusals": [one.as_json() for one in self.refusals],
+            "rejections": [one.as_json() for one in self.rejections],
             "steps": [one.as_json() for one in self.steps],
             "more": self.more,
             "associations_left_out": self.left_out,

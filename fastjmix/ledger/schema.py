@@ -167,7 +167,16 @@ CREATE INDEX errors_last ON errors (last);
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
 
-STEPS: Final = (_FIRST,)
+_SECOND: Final = """
+CREATE INDEX associations_calling_ae ON associations (calling_ae, began);
+CREATE INDEX associations_peer ON associations (peer, began);
+CREATE INDEX rejections_calling_ae ON rejections (calling_ae, last);
+CREATE INDEX rejections_called_ae ON rejections (called_ae, last);
+CREATE INDEX rejections_peer ON rejections (peer, last);
+"""
+"""An AE title or an address is a word that a person asks for."""
+
+STEPS: Final = (_FIRST, _SECOND)
 """The statements that lead from each version to the next."""
 
 VERSION: Final = len(STEPS)

@@ -1,8 +1,8 @@
 """Finds out what a word is, and tells its whole story, from the association to each answer.
 
 A word is tried in this order: an envelope's id, an association's id, a UID (of a study, a series or
-an instance), an accession number, a patient ID, the beginning of an envelope's id, and the
-beginning of a patient's name.
+an instance), an accession number, a patient ID, the AE title or the address of a peer, the
+beginning of an envelope's id, and the beginning of a patient's name.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from fastjmix.ledger.rows import (
     Association,
     EnvelopeRow,
     EnvelopeStory,
-    Instance,
     Refusal,
+    Rejection,
     Step,
     Trace,
 )
-from fastjmix.ledger.terms import TOP, fold, is_uid, uid_key
+from fastjmix.ledger.terms import TOP, fold, host, is_uid, uid_key
 
 TRACE_MAX: Final = 100
 """Envelopes of one story, the newest; a search pages through more."""
@@ -41,12 +41,15 @@ counted."""
 REFUSALS_MAX: Final = 2000
 """Refused instances of one story: the first ones."""
 
+PEER_MAX: Final = 20
+"""Associations, and rejections, of an AE title or an address: the newest."""
+
 PREFIX_MIN: Final = 4
 """Characters from which on a word may be the beginning of an envelope's id."""
 
 
 class _Found(NamedTuple):
-    """What a word is, and the envelopes that it leads to, newest first."""
+    """The kind of a word, and the envelopes that it leads to, newest first."""
 
     kind: str
     envelopes: Sequence[EnvelopeRow]
@@ -59,6 +62,8 @@ def trace(connection: sqlite3.Connection, word: str) -> Trace:
     found = _find(connection, word)
     if found is None:
         return Trace(word, "")
+    if isinstance(found, Trace):
+        return found
     associations = {one.id: one for one in _named(connection, found.kind, word)}
     stories: list[EnvelopeStory] = []
     steps: list[Step] = []
@@ -74,10 +79,9 @@ def trace(connection: sqlite3.Connection, word: str) -> Trace:
         parts_left -= len(stories[0].instances)
     refused = _refused(connection, found.kind, word, associations)
     ordered = tuple(sorted(associations.values(), key=lambda one: one.began))
-    told = [*_steps_of_associations(ordered), *_steps_of_refusals(refused), *steps]
-    told.sort(key=lambda step: step.at)
+    told = _in_order(ordered, refused, (), steps)
     more = len(found.envelopes) > TRACE_MAX
-    return Trace(word, found.kind, ordered, tuple(stories), refused, tuple(told), more, left_out)
+    return Trace(word, found.kind, ordered, tuple(stories), refused, (), told, more, left_out)
 
 
 def _cut(story: EnvelopeStory, most: int) -> EnvelopeStory:
@@ -89,7 +93,7 @@ def _cut(story: EnvelopeStory, most: int) -> EnvelopeStory:
 # -- what a word is --------------------------------------------------------------------------------
 
 
-def _find(connection: sqlite3.Connection, word: str) -> _Found | None:
+def _find(connection: sqlite3.Connection, word: str) -> _Found | Trace | None:
     if (envelope_id := canonical_id(word)) is not None:
         rows = _envelopes(connection, "id = ?", envelope_id)
         return _Found("envelope", rows) if rows else None
@@ -115,12 +119,14 @@ def _find_uid(connection: sqlite3.Connection, uid: str) -> _Found | None:
     return None
 
 
-def _find_text(connection: sqlite3.Connection, word: str) -> _Found | None:
+def _find_text(connection: sqlite3.Connection, word: str) -> _Found | Trace | None:
     if not word:
         return None
     for kind, column in (("accession", "accession_number"), ("patient_id", "patient_id")):
         if rows := _envelopes(connection, f"{column} = ? AND {column} <> ''", word):
             return _Found(kind, rows)
+    if (of_peer := _peer(connection, word)) is not None:
+        return of_peer
     lower = word.lower()
     if len(word) >= PREFIX_MIN and (
         rows := _envelopes(connection, "id >= ? AND id < ?", lower, lower + TOP)
@@ -131,6 +137,29 @@ def _find_text(connection: sqlite3.Connection, word: str) -> _Found | None:
     if name and (rows := _envelopes(connection, within, name, name + TOP)):
         return _Found("patient_name", rows)
     return None
+
+
+def _peer(connection: sqlite3.Connection, word: str) -> Trace | None:
+    """Returns the story of an AE title or an address: the associations that it made lately, and
+    those of it that were rejected. A called AE title is known by rejections only."""
+    for kind, made, rejected, values in _conditions_of_peer(word):
+        associations = reading.recent_associations(connection, PEER_MAX, made, *values)
+        rejections = reading.rejections(connection, PEER_MAX, rejected, *values)
+        if associations or rejections:
+            ordered = associations[::-1]
+            refused = _refused(connection, kind, word, [one.id for one in ordered])
+            steps = _in_order(ordered, refused, rejections[::-1])
+            return Trace(word, kind, ordered, (), refused, rejections[::-1], steps)
+    return None
+
+
+def _conditions_of_peer(word: str) -> Iterator[tuple[str, str, str, tuple[str, ...]]]:
+    """Yields kinds of peers, SQL conditions for associations and for rejections, their values."""
+    yield "ae", "calling_ae = ?1", "(calling_ae = ?1 OR called_ae = ?1)", (word,)
+    address = host(word)
+    begin = f"[{address}]:" if ":" in address else f"{address}:"
+    within = "peer >= ?1 AND peer < ?2"
+    yield "peer", within, within, (begin, begin + TOP)
 
 
 def _envelopes(connection: sqlite3.Connection, where: str, *values: object) -> list[EnvelopeRow]:
@@ -150,7 +179,7 @@ def kind_in(connection: sqlite3.Connection, row: EnvelopeRow, uid: str) -> str:
         return ""
     if uid in origin.series:
         return "series"
-    return "instance" if any(uid == one[0] for one in origin.instances) else ""
+    return "instance" if any(uid == one.sop_instance_uid for one in origin.instances) else ""
 
 
 def _named(connection: sqlite3.Connection, kind: str, word: str) -> Iterator[Association]:
@@ -162,10 +191,17 @@ def _named(connection: sqlite3.Connection, kind: str, word: str) -> Iterator[Ass
 def _refused(
     connection: sqlite3.Connection, kind: str, word: str, associations: Iterable[str]
 ) -> tuple[Refusal, ...]:
-    """Returns the refusals of a study, an instance or an association."""
+    """Returns the refusals of a study, an instance or an association.
+
+    Those of a study are followed by those of its associations whose study could not be read: they
+    may be of it.
+    """
     if kind == "study":
         found = reading.refusals(connection, "study_key = ?", uid_key(word))
-        return tuple(one for one in found if one.study_instance_uid == word)
+        of_study = tuple(one for one in found if one.study_instance_uid == word)
+        others = _refused(connection, "", word, associations)
+        unread = tuple(one for one in others if not one.study_instance_uid)
+        return (of_study + unread)[:REFUSALS_MAX]
     if kind == "instance":
         found = reading.refusals(connection, "instance_key = ?", uid_key(word))
         return tuple(one for one in found if one.sop_instance_uid == word)
@@ -186,21 +222,31 @@ def _story(
     connection: sqlite3.Connection, row: EnvelopeRow, uid: str, brought: Iterable[Association]
 ) -> EnvelopeStory:
     origin = reading.provenance(connection, row.number)
-    parts = tuple(reading.instances(origin)) if origin is not None else ()
+    asked = "" if uid in row.studies else uid
     return EnvelopeStory(
         row,
         tuple(one.id for one in brought),
-        parts if not uid or uid in row.studies else tuple(_asked_for(parts, uid)),
+        tuple(reading.instances(origin, asked)) if origin is not None else (),
         reading.attempts(connection, row.number),
         reading.moves(connection, row.number),
         reading.actions(connection, row.number),
     )
 
 
-def _asked_for(parts: Iterable[Instance], uid: str) -> Iterator[Instance]:
-    for one in parts:
-        if uid in (one.series_instance_uid, one.sop_instance_uid):
-            yield one
+def _in_order(
+    associations: Iterable[Association],
+    refused: Iterable[Refusal],
+    rejections: Iterable[Rejection],
+    of_envelopes: Iterable[Step] = (),
+) -> tuple[Step, ...]:
+    """Returns the steps of all of these in the order of time."""
+    steps = [
+        *_steps_of_associations(associations),
+        *(Step(one.at, "refusal", "", one.association, one.as_json()) for one in refused),
+        *(Step(one.last, "rejection", "", "", one.as_json()) for one in rejections),
+        *of_envelopes,
+    ]
+    return tuple(sorted(steps, key=lambda step: step.at))
 
 
 def _steps_of_associations(associations: Iterable[Association]) -> Iterator[Step]:
@@ -211,16 +257,13 @@ def _steps_of_associations(associations: Iterable[Association]) -> Iterator[Step
             yield Step(one.ended, "ended", "", one.id, facts)
 
 
-def _steps_of_refusals(refused: Iterable[Refusal]) -> Iterator[Step]:
-    for one in refused:
-        yield Step(one.at, "refusal", "", one.association, one.as_json())
-
-
 def _steps(story: EnvelopeStory) -> Iterator[Step]:
     row, envelope_id = story.envelope, story.envelope.id
     about = {"studies": row.studies, "calling_ae": row.calling_ae, "origin": row.origin}
-    yield Step(row.at, "opened", envelope_id, "", about)
-    yield from _arrivals(story)
+    arrivals = list(_arrivals(story))
+    opened = min([row.at, *(step.at for step in arrivals)])
+    yield Step(opened, "opened", envelope_id, "", about)
+    yield from arrivals
     if row.sealed_at is not None:
         sealed = {"instances": row.instances, "bytes": row.bytes, "upstream": row.upstream}
         yield Step(row.sealed_at, "sealed", envelope_id, "", sealed)

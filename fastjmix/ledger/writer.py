@@ -8,30 +8,36 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import orjson
 
+from fastjmix.failpoints import reach
 from fastjmix.ledger import kinds, recording
 from fastjmix.ledger.imports import Importer
 from fastjmix.ledger.kinds import Event, count, seconds, text
 from fastjmix.ledger.recording import Known
+from fastjmix.ledger.repeats import Repeats
 from fastjmix.ledger.rows import Attempt
 from fastjmix.ledger.terms import distinct, host, uid_key
+from fastjmix.spool import AssociationFacts
+from fastjmix.spool.directories import Directories
 
 MOVED_TO: Final = frozenset({"outbox", "held", "sent", "rejected", "gone"})
 
+MOVED_BY: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
+    "hold": (("outbox",), "held"),
+    "release": (("held",), "outbox"),
+    "requeue": (("rejected",), "outbox"),
+    "retry": (("held",), "outbox"),
+}
+"""From which states an action takes an envelope, and to which one. The directories are not asked:
+the envelope may be further on by now, and events of that follow."""
+
 REFUSALS_MAX: Final = 1000
 """Refusals of one association that are kept one by one; its row counts all of them."""
-
-REPEATS_MAX: Final = 256
-"""Rejections and errors of which the latest row is remembered, to count equal ones there."""
-
-REPEAT_SECS: Final = 3600.0
-"""A rejection or an error that comes again later than this begins a row of its own."""
 
 
 class Writer:
@@ -41,8 +47,11 @@ class Writer:
         self, connection: sqlite3.Connection, storage: Path, *, patient_data: bool = True
     ) -> None:
         self.connection = connection
-        self.importer = Importer(connection, storage, patient_data=patient_data)
-        self._repeats: OrderedDict[tuple[object, ...], tuple[int, float]] = OrderedDict()
+        spool = Directories(storage, create=False, patient_data=patient_data)
+        spool.owner = "ledger"
+        self.patient_data = patient_data
+        self.importer = Importer(connection, spool)
+        self._repeats = Repeats(connection)
         self._apply: Mapping[str, Callable[[Event, float], None]] = {
             "association": self._association,
             "rejection": self._rejection,
@@ -62,9 +71,10 @@ class Writer:
         self.connection.execute("BEGIN IMMEDIATE")
         try:
             yield
+            reach("ledger.written")
             self.connection.execute("COMMIT")
         except BaseException:
-            self._repeats.clear()  # their rows may not be there
+            self._repeats.forget()  # their rows may not be there
             with contextlib.suppress(sqlite3.Error):  # SQLite may have undone it itself
                 self.connection.execute("ROLLBACK")
             raise
@@ -74,7 +84,7 @@ class Writer:
         with self.transaction():
             for event in events:
                 at = seconds(event, "at")
-                if (write := self._apply.get(event["kind"])) is not None and at is not None:
+                if (write := self._apply.get(text(event, "kind"))) is not None and at is not None:
                     write(event, at)
 
     # -- associations ----------------------------------------------------------------------------
@@ -83,7 +93,7 @@ class Writer:
         association_id = text(event, "id", 64)
         if not association_id:
             return
-        values: dict[str, Any] = {"id": association_id}
+        values: dict[str, object] = {"id": association_id}
         for name in ("calling_ae", "called_ae", "peer", "implementation_uid", "how"):
             values[name] = text(event, name, 256)
         values["implementation_version"] = text(event, "implementation_version", 64)
@@ -102,13 +112,14 @@ class Writer:
         values = (text(event, "calling_ae", 64), text(event, "called_ae", 64))
         why = text(event, "why")
         known = ("rejection", *values, host(peer), why)
-        if not self._repeated("rejections", known, at):
+        times = 1 + count(event, "left_out")
+        if not self._repeats.count("rejections", known, at, times):
             asked = (
-                "INSERT INTO rejections (at, last, calling_ae, called_ae, peer, why)"
-                " VALUES (?, ?, ?, ?, ?, ?)"
+                "INSERT INTO rejections (at, last, times, calling_ae, called_ae, peer, why)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)"
             )
-            made = self.connection.execute(asked, (at, at, *values, peer, why)).lastrowid
-            self._remember(known, made, at)
+            made = self.connection.execute(asked, (at, at, times, *values, peer, why)).lastrowid
+            self._repeats.remember(known, made, at)
 
     def _refusal(self, event: Event, at: float) -> None:
         association = text(event, "association", 64)
@@ -148,14 +159,18 @@ class Writer:
         if known is None:
             known = recording.add(self.connection, envelope_id, "building", at)
             values = {name: text(event, name) for name in ("calling_ae", "pipeline", "upstream")}
+            study = kinds.study(event)
+            if not self.patient_data:
+                study = study.without_patient()
+            values |= recording.put_study(self.connection, known.number, study)
             studies = distinct([text(event, "study_instance_uid")])
             values["studies"] = _json(studies)
             recording.update(self.connection, known.number, values)
             recording.index_uids(self.connection, known.number, studies)
         association = text(event, "association", 64)
         if association:
-            facts = {"calling_ae": text(event, "calling_ae"), "began": at}
-            number = recording.put_known_association(self.connection, association, facts)
+            facts = AssociationFacts(association, text(event, "calling_ae"), began=at)
+            number = recording.put_known_association(self.connection, facts)
             recording.link(self.connection, known.number, number)
 
     def _sealed(self, event: Event, at: float) -> None:
@@ -190,7 +205,8 @@ class Writer:
             reason=text(event, "reason"),
             answer=text(event, "answer", 300),
         )
-        recording.add_attempt(self.connection, known.number, attempt)
+        kept = attempt if self.patient_data else attempt.without_answer()
+        recording.add_attempt(self.connection, known.number, kept)
 
     def _moved(self, event: Event, at: float) -> None:
         known, state = self._known(event, at), text(event, "state", 16)
@@ -213,33 +229,17 @@ class Writer:
             known = recording.find(self.connection, envelope_id)
             if known is not None:
                 self.connection.execute(asked, (known.number, made.lastrowid))
-                state = self.importer.places.state(envelope_id)
-                recording.move(self.connection, known, state, at, f"{said[1]} by {said[0]}")
+                if (change := MOVED_BY.get(said[1])) is not None and known.state in change[0]:
+                    why = f"{said[1]} by {said[0]}" + (f": {said[2]}" if said[2] else "")
+                    recording.move(self.connection, known, change[1], at, why)
 
     def _error(self, event: Event, at: float) -> None:
         said = (text(event, "process", 64), text(event, "event", 64), text(event, "text"))
         known = ("error", *said)
-        if not self._repeated("errors", known, at):
+        if not self._repeats.count("errors", known, at):
             asked = "INSERT INTO errors (at, last, process, event, text) VALUES (?, ?, ?, ?, ?)"
             made = self.connection.execute(asked, (at, at, *said)).lastrowid
-            self._remember(known, made, at)
-
-    def _repeated(self, table: str, known: tuple[object, ...], at: float) -> bool:
-        """Counts what has come before in its row; returns False where there is none."""
-        number, last = self._repeats.get(known, (0, 0.0))
-        if not number or at - last > REPEAT_SECS:
-            return False
-        asked = f"UPDATE {table} SET last = ?, times = times + 1 WHERE number = ?"
-        done = self.connection.execute(asked, (at, number)).rowcount
-        self._remember(known, number if done else None, at)
-        return bool(done)
-
-    def _remember(self, known: tuple[object, ...], number: int | None, at: float) -> None:
-        self._repeats.pop(known, None)
-        if number is not None:
-            self._repeats[known] = number, at
-        if len(self._repeats) > REPEATS_MAX:
-            self._repeats.popitem(last=False)
+            self._repeats.remember(known, made, at)
 
 
 def _or(value: float | None, other: float) -> float:

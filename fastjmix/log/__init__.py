@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, Literal
 
@@ -80,12 +80,9 @@ class Logger:
         reopened = [outlet.reopen() for outlet in self._outlets or ()]
         return all(reopened)
 
-    def study(self, uid: str) -> str | None:
-        """Returns a Study Instance UID as this process's lines show it; None: they show none."""
-        return studies.shown(uid, self._study_uids)
-
-    def studies(self, uids: Sequence[str]) -> str | None:
-        """Returns the studies of one envelope in the same way."""
+    def study(self, *uids: str) -> str | None:
+        """Returns a Study Instance UID, or those of one envelope, as this process's lines show
+        them; None: they show none."""
         return studies.all_shown(uids, self._study_uids)
 
     def with_studies(self, text: str) -> str | None:

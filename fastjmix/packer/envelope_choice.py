@@ -7,12 +7,16 @@ that was quiet for longest, where no more may be open.
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from fastjmix._core import Arrival, Lanes
+from fastjmix.dicom.dataset import describe_series
 from fastjmix.ipc.events import Events
 from fastjmix.ipc.ingest_rules import IngestRules
 from fastjmix.packer.free_space import require_space
-from fastjmix.packer.open_envelope import OpenEnvelope
+from fastjmix.packer.open_envelope import OpenEnvelope, encrypts
 from fastjmix.packer.open_envelopes import OpenEnvelopes
+from fastjmix.packer.origins import facts_of_first
 from fastjmix.packer.reservation import Reservation
 from fastjmix.packer.seal_schedule import SealSchedule
 from fastjmix.spool import DRAFT_INODES, OPEN_INODES, AssociationFacts, FreeSpace, Spool, seal_bytes
@@ -71,14 +75,25 @@ class EnvelopeChoice:
         self._space.spend(0, files=DRAFT_INODES)
         self._open.add(envelope)
         self._reservation.publish()
+        self._report_opened(envelope, arrival, calling_ae)
+        return envelope
+
+    def _report_opened(self, envelope: OpenEnvelope, arrival: Arrival, calling_ae: str) -> None:
+        """Sends the ledger what the first instance says: a study is found while it is packed."""
+        listener = envelope.settings.listener
         facts = AssociationFacts.load(arrival.association_facts)
+        said = facts_of_first(
+            envelope.study_uid,
+            describe_series(arrival.elements),
+            encrypted=encrypts(envelope.builder),
+        )
         self._events.send(
             "opened",
             envelope=envelope.draft.id,
             study_instance_uid=envelope.study_uid,
             calling_ae=calling_ae,
-            pipeline=settings.listener.pipeline,
-            upstream=settings.listener.upstream.name,
+            pipeline=listener.pipeline,
+            upstream=listener.upstream.name,
             association=facts.id if facts is not None else "",
+            study=asdict(said),
         )
-        return envelope

@@ -17,7 +17,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from fastjmix._core import Arrival
 from fastjmix.config import Builder
@@ -62,6 +62,10 @@ def recipe(settings: IngestRules, packer: int, study: str, calling_ae: str) -> R
         created=time.time(),
         published=builder.published.dump() if builder.published is not None else None,
     )
+
+
+Key = tuple[str, Builder, bytes]
+"""Instances of one endpoint, packing rules and Study Instance UID share an open envelope."""
 
 
 class OpenEnvelope:
@@ -121,11 +125,6 @@ class OpenEnvelope:
         return self.settings.builder
 
     @property
-    def encrypts(self) -> bool:
-        """True when its payload will be encrypted."""
-        return encrypts(self.builder)
-
-    @property
     def due(self) -> float:
         """When it is to be sealed, if nothing more arrives (monotonic seconds)."""
         return math.inf if self.joining else self.timers.due
@@ -142,7 +141,7 @@ class OpenEnvelope:
         if not self.members:
             return False
         most = self.builder.max_envelope_bytes
-        if self.encrypts:
+        if encrypts(self.builder):
             most = min(most, CIPHER_BYTES_MAX - CIPHER_BYTES_EACH * len(self.members))
         if self.draft.end + size > most:
             return True
@@ -222,7 +221,7 @@ class OpenEnvelope:
     # -- members ---------------------------------------------------------------------------------
 
     def _check_size(self, arrival: Arrival) -> None:
-        if arrival.size > CIPHER_BYTES_MAX and self.encrypts:
+        if arrival.size > CIPHER_BYTES_MAX and encrypts(self.builder):
             raise StorageFull("an instance is larger than what AES-GCM can encrypt", errno.EFBIG)
 
     def _header(self, arrival: Arrival) -> tuple[bytes, bytes]:
@@ -269,6 +268,6 @@ def encrypts(builder: Builder) -> bool:
     return builder.published is not None and builder.published.encryption is not None
 
 
-def key_of(settings: IngestRules, study_instance_uid: bytes) -> tuple[Any, ...]:
+def key_of(settings: IngestRules, study_instance_uid: bytes) -> Key:
     """Returns the key of an envelope: instances of one study, pipeline and rules share it."""
     return settings.listener.endpoint, settings.builder, study_instance_uid

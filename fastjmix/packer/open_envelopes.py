@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 from fastjmix.ipc.metrics import Metrics
-from fastjmix.packer.open_envelope import OpenEnvelope
+from fastjmix.packer.open_envelope import Key, OpenEnvelope, encrypts
 from fastjmix.spool import seal_bytes
 
 
@@ -23,7 +22,7 @@ class OpenEnvelopes:
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        self._by_key: dict[tuple[Any, ...], OpenEnvelope] = {}
+        self._by_key: dict[Key, OpenEnvelope] = {}
         self._sent_by: dict[int, set[OpenEnvelope]] = {}
         self._plain: dict[OpenEnvelope, int] = {}
         self._plain_bytes = 0
@@ -38,7 +37,7 @@ class OpenEnvelopes:
     def __iter__(self) -> Iterator[OpenEnvelope]:
         return iter(list(self._by_key.values()))
 
-    def get(self, key: tuple[Any, ...]) -> OpenEnvelope | None:
+    def get(self, key: Key) -> OpenEnvelope | None:
         """Returns the open envelope of a study (open_envelope.key_of)."""
         return self._by_key.get(key)
 
@@ -88,7 +87,7 @@ class OpenEnvelopes:
 
     def changed(self, envelope: OpenEnvelope) -> None:
         """Reads the size of an envelope's draft, and when it is due, again."""
-        if envelope.encrypts:
+        if encrypts(envelope.builder):
             before = self._plain.get(envelope, 0)
             self._plain[envelope] = envelope.draft.end
             self._plain_bytes += envelope.draft.end - before

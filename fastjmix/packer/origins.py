@@ -13,6 +13,7 @@ from functools import partial
 from typing import Final
 
 from fastjmix._core import Arrival
+from fastjmix.dicom.dataset import Description
 from fastjmix.jmix.write.envelope import Contents, Instance, Study
 from fastjmix.spool import AssociationFacts, Provenance
 from fastjmix.spool.journal import Origin, Promises
@@ -114,8 +115,9 @@ class Origins:
     # -- sealed ----------------------------------------------------------------------------------
 
     def provenance(self, envelope_id: str, contents: Contents, *, encrypted: bool) -> Provenance:
-        """Returns the provenance of the envelope with these contents. That of an encrypted one says
-        nothing of the patient: the file is not encrypted."""
+        """Returns the provenance of the envelope with these contents.
+
+        Where the envelope is encrypted it names no patient: the provenance file is plain text."""
         series: list[str] = []
         numbers: dict[int, int] = {}
         for study in contents.studies.values():
@@ -148,6 +150,25 @@ class Origins:
             tuple(syntaxes),
             instances,
         )
+
+
+def facts_of_first(study_uid: str, first: Description, *, encrypted: bool) -> StudyFacts:
+    """Returns what the first instance of an envelope says of its study; nothing of the patient
+    where the payload will be encrypted."""
+    modalities = (first.modality,) if first.modality else ()
+    if encrypted:
+        return StudyFacts(study_uid, modalities=modalities)
+    return StudyFacts(
+        study_uid,
+        first.accession_number,
+        first.patient_id,
+        first.patient_name,
+        first.patient_birth_date,
+        first.patient_sex,
+        first.study_date,
+        first.study_description,
+        modalities,
+    )
 
 
 def _facts_of(study: Study, *, encrypted: bool) -> StudyFacts:

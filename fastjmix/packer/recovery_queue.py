@@ -241,7 +241,7 @@ class RecoveryQueue:
                 envelope=outcome.ticket.id,
                 instances=outcome.ticket.instances,
                 bytes=outcome.ticket.size_bytes,
-                study=log.get().studies(outcome.ticket.studies),
+                study=log.get().study(*outcome.ticket.studies),
             )
             self._channels.events.send("sealed", envelope=outcome.ticket.id)
         # Always: a seal that failed after its last rename has not woken the outbox watcher.

@@ -17,7 +17,7 @@ from fastjmix import log
 from fastjmix.ipc.channels import Channels
 from fastjmix.packer.digests import Digests
 from fastjmix.packer.failed_envelopes import FailedEnvelopes
-from fastjmix.packer.open_envelope import OpenEnvelope
+from fastjmix.packer.open_envelope import OpenEnvelope, encrypts
 from fastjmix.packer.open_envelopes import OpenEnvelopes
 from fastjmix.packer.seal import seal
 from fastjmix.packer.worker import Worker
@@ -72,7 +72,7 @@ class Sealer:
             return
         parts = envelope.contents, envelope.members, envelope.origins
         work = partial(seal, self._spool, draft, *parts, self._name)
-        if envelope.encrypts:
+        if encrypts(envelope.builder):
             self._encrypting[draft.id] = draft.end
             self._worker.submit(work, partial(self._encrypted, envelope, why, began))
         else:
@@ -104,7 +104,7 @@ class Sealer:
             bytes=ticket.size_bytes,
             why=why,
             **envelope.conflicts.log_fields(),
-            study=log.get().studies(ticket.studies),
+            study=log.get().study(*ticket.studies),
         )
         self._channels.events.send("sealed", envelope=ticket.id)
         self._channels.wake_uploader()

@@ -10,13 +10,13 @@ from __future__ import annotations
 import socket
 import time
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from fastjmix._core import Command, Head, PdvScanner
 from fastjmix.config import DicomListener, PeerLimits
 from fastjmix.dicom.association import Accepted
 from fastjmix.receiver.listener import Listener
-from fastjmix.receiver.measures import Measures
+from fastjmix.receiver.measures import Facts, Measures
 from fastjmix.receiver.states import State
 from fastjmix.spool import AssociationFacts
 
@@ -97,7 +97,7 @@ class Association:
         """True when no message is arriving, and no response is due."""
         return self.request is None and not self.scanner.midway
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> Facts:
         """Returns what was measured so far (measures.py)."""
         return self.measures.facts(
             time.monotonic(), self.scanner.largest_pdu, self.listener.max_pdu

@@ -50,6 +50,10 @@ class Receiver:
         channels: Channels,
         sockets: Sequence[socket.socket],
     ) -> None:
+        """Sets up every part.
+
+        It is longer than other functions: every part is here, after all that it calls.
+        """
         self._wake = shared_lanes.wake[number]
         self._stop = channels.stop
         self._grace = config.runtime.grace_secs

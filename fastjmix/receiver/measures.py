@@ -17,9 +17,8 @@ Time in which the receiver works, for this or for another association, belongs t
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from math import frexp, ldexp
-from typing import Any, Final
+from typing import Final, TypedDict
 
 BETWEEN: Final = 0
 INSIDE: Final = 1
@@ -61,6 +60,40 @@ class Buckets:
 def _middle(bucket: int) -> float:
     exponent, step = divmod(bucket, 2 * STEPS)
     return ldexp((step + 0.5) / (2 * STEPS), exponent) if step else 0.0
+
+
+class Waits(TypedDict):
+    """Seconds by cause. `between` is the part of `peer` between two messages."""
+
+    peer: float
+    between: float
+    packer: float
+    disk: float
+
+
+class Facts(TypedDict):
+    """The measures of one association. `began` and `ended` are Unix seconds, `seconds` is the time
+    between them. `bytes` are those of the data sets that were stored."""
+
+    began: float
+    ended: float
+    seconds: float
+    stored: int
+    """Instances that were answered with 0000."""
+    refused: int
+    """Instances that were answered with another status."""
+    statuses: dict[str, int]
+    """Instances by status: {"0000": n, …}."""
+    bytes: int
+    mb_per_second: float
+    pdu_bytes: int
+    """The longest P-DATA-TF that came."""
+    max_pdu_bytes: int
+    """The length that was announced to the peer."""
+    waits: Waits
+    p50_ms: float | None
+    """Median of the response times; None, as `p99_ms`, where no packer gave a status."""
+    p99_ms: float | None
 
 
 class Measures:
@@ -121,23 +154,11 @@ class Measures:
         self.refused += 1
         self._refusals[status] = self._refusals.get(status, 0) + 1
 
-    def facts(self, now: float, largest_pdu: int, max_pdu: int) -> dict[str, Any]:
+    def facts(self, now: float, largest_pdu: int, max_pdu: int) -> Facts:
         """Returns all of it at the end of the association, or while it lasts.
 
         `largest_pdu` is the longest P-DATA-TF that came, `max_pdu` the length that was announced to
         the peer; both count as PS3.8 Annex D.1 does, without the PDU's header.
-
-            began, ended      Unix seconds
-            seconds           between them
-            stored, refused   instances
-            statuses          {"0000": n, …}: instances by status
-            bytes             of the data sets of those stored
-            mb_per_second     bytes / 1e6 / seconds
-            pdu_bytes         largest_pdu
-            max_pdu_bytes     max_pdu
-            waits             {"peer", "between", "packer", "disk"}: seconds. `between` is the part
-                              of `peer` between two messages
-            p50_ms, p99_ms    of the responses; None where no packer gave a status
         """
         seconds = max(now - self._began, 0.0)
         waited = self._waited.copy()
@@ -169,7 +190,7 @@ class Measures:
         return counts | {f"{status:04X}": n for status, n in sorted(self._refusals.items())}
 
 
-def log_pairs(facts: Mapping[str, Any]) -> dict[str, Any]:
+def log_pairs(facts: Facts) -> dict[str, object]:
     """Returns the facts as the pairs of a log line: no tables, and nothing twice."""
     waits = facts["waits"]
     return {

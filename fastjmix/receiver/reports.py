@@ -8,10 +8,11 @@ of its kind has the number of those left out before it, as `left_out`.
 from __future__ import annotations
 
 import time
-from typing import Any, Final
+from typing import Final
 
 from fastjmix.ipc.events import Events
 from fastjmix.receiver.connection import Association, Connection
+from fastjmix.receiver.measures import Facts
 
 EVENTS_A_SECOND: Final = 50
 """Rejections, refusals, and associations without an instance, of one receiver; as many as
@@ -31,7 +32,7 @@ class _Bounded:
         self._left = EVENTS_A_SECOND
         self._left_out = 0
 
-    def send(self, **facts: Any) -> None:
+    def send(self, **facts: object) -> None:
         now = time.monotonic()
         if now - self._since >= 1.0:
             self._since, self._left = now, EVENTS_A_SECOND
@@ -53,15 +54,13 @@ class Reports:
         self._rejections = _Bounded(events, "rejection")
         self._refusals = _Bounded(events, "refusal")
 
-    def association_ended(
-        self, association: Association, how: str, measured: dict[str, Any]
-    ) -> None:
+    def association_ended(self, association: Association, how: str, measured: Facts) -> None:
         """Reports an association that has ended; `measured` is Association.facts()."""
-        facts = association.origin.as_json() | measured
+        facts = {**measured, **association.origin.as_json(), "how": how}
         if measured["stored"] or measured["refused"]:
-            self._events.send("association", **facts, how=how)
+            self._events.send("association", **facts)
         else:
-            self._empty.send(**facts, how=how)
+            self._empty.send(**facts)
 
     def rejection(
         self, connection: Connection, why: str, calling_ae: str = "", called_ae: str = ""

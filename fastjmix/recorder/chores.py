@@ -28,7 +28,7 @@ REST: Final = 4.0
 
 
 class Chores:
-    """What is due, and what is under way. `behind` counts envelopes that are still to be read."""
+    """The chores of the ledger, each at its time. `behind` counts envelopes still to be read."""
 
     def __init__(self, store: Store, settings: LedgerSettings) -> None:
         self._store = store

@@ -17,7 +17,6 @@ import signal
 import time
 from collections import deque
 from itertools import islice
-from pathlib import Path
 from typing import Final
 
 from fastjmix import log
@@ -29,6 +28,7 @@ from fastjmix.recorder.chores import Chores
 from fastjmix.recorder.counters import Counters
 from fastjmix.recorder.report import Report
 from fastjmix.recorder.store import Store, StoreFailed
+from fastjmix.spool.root import Root
 
 NICE: Final = 10
 
@@ -41,6 +41,9 @@ BATCH_MAX: Final = 2000
 EVENTS_MAX: Final = 20_000
 """Events that wait for a ledger that cannot be written: some 40 MB of 400 bytes each."""
 
+CHILD_DIED: Final = "child_died"
+"""The supervisor's error for a process that ended: it may not have told all that it did."""
+
 RETRY_SECS: Final = 2.0
 RETRY_MAX_SECS: Final = 60.0
 """The pause after a failure doubles from RETRY_SECS to RETRY_MAX_SECS."""
@@ -50,13 +53,13 @@ class Recorder:
     """The process, between its descriptors and its file."""
 
     def __init__(
-        self, storage: Path, settings: LedgerSettings, channels: Channels, events: int
+        self, root: Root, settings: LedgerSettings, channels: Channels, events: int
     ) -> None:
         """`events` is the reading end of the pipe."""
         self._channels = channels
         self._reader = EventReader(events)
         self._waiting: deque[Event] = deque()
-        self._store = Store(storage, settings)
+        self._store = Store(root, settings)
         self._chores = Chores(self._store, settings)
         self._counters = Counters()
         self._report = Report(channels.board, self._counters)
@@ -104,6 +107,8 @@ class Recorder:
     def _read(self) -> None:
         while found := self._reader.read():
             for event in found:
+                if event.get("event") == CHILD_DIED:
+                    self._chores.compare_soon()
                 self._counters.count(event)
                 self._waiting.append(event)
             if len(self._waiting) >= EVENTS_MAX:
@@ -143,12 +148,12 @@ class Recorder:
                 self._read()
 
 
-def run(config: Config, channels: Channels, events: int) -> None:
+def run(config: Config, root: Root, channels: Channels, events: int) -> None:
     """Runs the forked child; returns when the drain is over. Logging is set up by the caller.
 
-    `events` is the reading end of the events' pipe. SIGINT, which a terminal sends to the whole
-    group, is left to the supervisor.
+    `root` was claimed by the supervisor. `events` is the reading end of the events' pipe. SIGINT,
+    which a terminal sends to the whole group, is left to the supervisor.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(NICE)
-    Recorder(config.storage_dir, config.ledger, channels, events).serve()
+    Recorder(root, config.ledger, channels, events).serve()

@@ -10,10 +10,9 @@ from __future__ import annotations
 from typing import Final
 
 from fastjmix import log
+from fastjmix.ipc.board_rows import LEDGER
 from fastjmix.ipc.state_board import StateBoard
 from fastjmix.recorder.counters import Counters
-
-ROW: Final = "ledger"
 
 BEHIND_MIN: Final = 2000
 """Events that wait after a batch was written; fewer are no news."""
@@ -48,8 +47,8 @@ class Report:
         if self._why:
             state, why = "failing", self._why
         elif envelopes:
-            state, why = "behind", f"{envelopes} envelopes are read from the disk"
+            state, why = "behind", f"envelopes still to be read from the disk: {envelopes}"
         elif events >= BEHIND_MIN:
             state, why = "behind", f"{events} events wait"
         row = {"state": state, "why": why, "events_behind": events, "bytes": size}
-        self._board.publish(ROW, {**row, **self._counters.rows()})
+        self._board.publish(LEDGER, {**row, **self._counters.rows()})

@@ -16,10 +16,11 @@ from pathlib import Path
 from fastjmix import log
 from fastjmix.config import LedgerSettings
 from fastjmix.errors import FastjmixError
-from fastjmix.ledger import database
+from fastjmix.ledger import database, privacy
 from fastjmix.ledger.database import LedgerDamaged
 from fastjmix.ledger.kinds import Event
 from fastjmix.ledger.writer import Writer
+from fastjmix.spool.root import Root
 
 
 class StoreFailed(Exception):
@@ -32,8 +33,9 @@ class Store:
     `opened` counts how often it was: after each, it may be another file.
     """
 
-    def __init__(self, storage: Path, settings: LedgerSettings) -> None:
-        self._storage = storage
+    def __init__(self, root: Root, settings: LedgerSettings) -> None:
+        self._root = root
+        self._storage = root.path
         self._settings = settings
         self._held = contextlib.ExitStack()
         self._writer: Writer | None = None
@@ -84,6 +86,7 @@ class Store:
 
     def _open(self) -> Writer:
         held = self._held
+        self._root.require_file_system()
         try:
             held.enter_context(database.write_lock(self._storage))
             connection = database.open_for_writing(self._storage)
@@ -94,6 +97,7 @@ class Store:
         self._identity = _identity(self._storage)
         self.opened += 1
         patient_data = self._settings.patient_data
+        privacy.begin(connection, patient_data=patient_data)
         self._writer = Writer(connection, self._storage, patient_data=patient_data)
         return self._writer
 

@@ -1,4 +1,4 @@
-"""The facts of an association that its lane, the journal and the provenance keep.
+"""Keeps the facts of an association that its lane, the journal and the provenance keep.
 
 Guaranteed: `dump` gives at most FACTS_BYTES_MAX bytes of JSON, whatever a peer calls itself; the
 peer's texts are shortened for that. `load` reads what `dump` writes, and no other text.
@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 import orjson
+
+from fastjmix.spool.ticket import is_moment
 
 FACTS_BYTES_MAX: Final = 512
 """Bytes of the facts: a lane's control block has this much space for them."""
@@ -27,11 +29,6 @@ def _text(value: object) -> bool:
     return isinstance(value, str) and len(value) <= TEXT_MAX
 
 
-def _moment(value: object) -> bool:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and 0 <= value < 1 << 40  # type: ignore[operator]
-
-
 CHECKS: Final[Mapping[str, Callable[[object], bool]]] = {
     "id": _text,
     "calling_ae": _text,
@@ -39,7 +36,7 @@ CHECKS: Final[Mapping[str, Callable[[object], bool]]] = {
     "peer": _text,
     "implementation_uid": _text,
     "implementation_version": _text,
-    "began": _moment,
+    "began": is_moment,
 }
 """Checks of the fields: True for a value that fastjmix writes."""
 
@@ -73,7 +70,7 @@ class AssociationFacts:
             text = orjson.dumps(asdict(shorter))
         return text
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """Returns the facts as an object for JSON."""
         return asdict(self)
 

@@ -24,11 +24,14 @@ class Directories:
 
     `durable=False` (durability = "page-cache") leaves out every fsync. `create=False`: `root` is
     never made. `unproved`: the storage could not be tried at the start (prepare.py). `owner` is the
-    process in whose name files are made.
+    process in whose name files are made. `patient_data=False`: provenance names no patient.
     """
 
-    def __init__(self, root: Path, *, durable: bool = True, create: bool = True) -> None:
+    def __init__(
+        self, root: Path, *, durable: bool = True, create: bool = True, patient_data: bool = True
+    ) -> None:
         self.root = root
+        self.patient_data = patient_data
         self.durable = durable
         self.create = create
         self.building = root / "building"

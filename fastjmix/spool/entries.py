@@ -14,9 +14,9 @@ from fastjmix.errors import DamagedTicket
 from fastjmix.jmix.ids import is_id
 from fastjmix.spool import names
 from fastjmix.spool.recipe import Recipe
-from fastjmix.spool.standing import SEARCHED, Directory, moment
+from fastjmix.spool.standing import SEARCHED, Directory
 from fastjmix.spool.states import Spool
-from fastjmix.spool.ticket import Ticket
+from fastjmix.spool.ticket import Ticket, moment
 
 
 class Entry(NamedTuple):

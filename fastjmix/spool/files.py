@@ -60,6 +60,23 @@ def write_new(path: Path, data: bytes, owner: str, *, durable: bool) -> None:
     It is written under another name and then renamed. The successor of the process `owner` deletes
     what a kill leaves of it. Raises FileExistsError, OSError.
     """
+    with _written(path, data, owner, durable=durable) as temporary:
+        rename_synced(temporary, path, durable=durable)
+
+
+def write_again(path: Path, data: bytes, owner: str, *, durable: bool) -> None:
+    """Writes a whole file in place of an earlier one, or where none is: readers see the one or the
+    other. For files that fastjmix can do without. Raises OSError."""
+    with _written(path, data, owner, durable=durable) as temporary:
+        temporary.replace(path)
+        reach("spool.renamed")
+        if durable:
+            sync_directory(path.parent)
+
+
+@contextlib.contextmanager
+def _written(path: Path, data: bytes, owner: str, *, durable: bool) -> Iterator[Path]:
+    """Yields a new file beside `path`; deletes it after an error."""
     temporary = path.parent / f"{owner}-{uuid.uuid4()}.new"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
@@ -69,7 +86,7 @@ def write_new(path: Path, data: bytes, owner: str, *, durable: bool) -> None:
                 os.fdatasync(descriptor)
         finally:
             os.close(descriptor)
-        rename_synced(temporary, path, durable=durable)
+        yield temporary
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -112,13 +112,26 @@ class Measured(NamedTuple):
 
 
 class Margin(NamedTuple):
-    """What is free of a resource, how much of it seals will take, and the marks: the soft one is
-    compared with what is free, the hard one with what of that is not reserved."""
+    """Free bytes or inodes, how many of them seals will take, and the marks. The soft mark is
+    compared with `free`, the hard mark with `free` less `reserved`."""
 
     free: int
     reserved: int
     soft: int
     hard: int
+
+
+class _Low:
+    """Whether a resource is low: below its mark, and then until RESUME times the mark is free."""
+
+    __slots__ = ("_low",)
+
+    def __init__(self) -> None:
+        self._low = False
+
+    def look(self, free: int, mark: int) -> bool:
+        self._low = free < (mark * RESUME if self._low else mark)
+        return self._low
 
 
 class FreeSpace:
@@ -148,7 +161,7 @@ class FreeSpace:
         self._made = 0
         self._reserved = 0
         self._spent = 0
-        self._waiting = [False, False]
+        self._space_low, self._inodes_low = _Low(), _Low()
         self.lacking = "space"
         """The resource of which there was too little at the last question: space or inodes."""
 
@@ -219,32 +232,24 @@ class FreeSpace:
         """Returns whether free space is below a soft mark: accept no new associations. Raises
         OSError."""
         free, inodes, marks = self._bytes(), self._files(), self._inode_marks
-        few = marks is not None and self._is_low(1, inodes, marks.soft)
-        little = self._is_low(0, free, self._marks.soft)
+        few = marks is not None and self._inodes_low.look(inodes, marks.soft)
+        little = self._space_low.look(free, self._marks.soft)
         self.lacking = "space" if little else "inodes"
         return little or few
-
-    def _is_low(self, which: int, free: int, mark: int) -> bool:
-        low = free < (mark * RESUME if self._waiting[which] else mark)
-        self._waiting[which] = low
-        return low
 
     def exhausted(self, need: int = 0) -> bool:
         """Returns whether `need` more bytes pass the hard mark: accept no instances. Raises
         OSError."""
-        return not self._above(need)
-
-    def _above(self, need: int) -> bool:
         self._measure()
         spare = self._free - self._reserved - self._spent - need - self._marks.hard
         if spare > FAR_BYTES:
-            return True
+            return False
         self.lacking = "space"
-        return self._bytes() - need - sum(self._count("bytes_reserved")) >= self._marks.hard
+        return self._bytes() - need - sum(self._count("bytes_reserved")) < self._marks.hard
 
     def fits(self, size: int, inodes: int = 0) -> bool:
         """Returns whether this much more can be written above both hard marks. Raises OSError."""
-        if not self._above(size):
+        if self.exhausted(size):
             return False
         if not inodes or self._inode_marks is None:
             return True

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -21,8 +22,13 @@ from fastjmix.spool import names
 from fastjmix.spool.directories import Directories
 from fastjmix.spool.files import sync_directory, write_new
 from fastjmix.spool.reading import read_small
+from fastjmix.spool.ticket import moment
 
-BYTES_MAX: Final = 1 << 14
+HOLD: Final = ".hold"
+"""Ending of the file beside an archive in outbox/ that keeps it from its upstream."""
+
+BYTES_MAX: Final = 1 << 16
+"""Bytes read of a hold: a time, a name and a sentence."""
 
 TEXT_MAX: Final = 1000
 """Characters of a reason, and of a name, that are kept."""
@@ -30,14 +36,12 @@ TEXT_MAX: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """A hold: since when (Unix seconds), by whom, and why. For people."""
+    """A hold: since when (Unix seconds), by whom, and why. The texts are for people, "" where they
+    are not known."""
 
     since: float
     by: str
     why: str
-
-
-UNKNOWN: Final = Hold(0.0, "", "its .hold cannot be read")
 
 
 class Holds:
@@ -58,14 +62,28 @@ class Holds:
         sync_directory(self._spool.outbox)
 
     def get(self, envelope_id: str) -> Hold | None:
-        """Returns the hold of an envelope; None when there is none. Raises OSError."""
+        """Returns the hold of an envelope; None when there is none, or a file of another kind.
+
+        The time of a hold that cannot be read is that of its file. Raises OSError.
+        """
+        path = self._path(envelope_id)
         try:
-            found = orjson.loads(read_small(self._path(envelope_id), BYTES_MAX))
-            return Hold(float(found["since"]), str(found["by"]), str(found["why"]))
+            found = path.lstat()
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError):
-            return UNKNOWN
+        if not stat.S_ISREG(found.st_mode):
+            return None
+        try:
+            told = orjson.loads(read_small(path, BYTES_MAX))
+        except FileNotFoundError:
+            return None  # released just now
+        except (OSError, orjson.JSONDecodeError):
+            told = None
+        if not isinstance(told, dict):
+            told = {}
+        since = moment(told.get("since"))
+        by, why = str(told.get("by") or ""), str(told.get("why") or "")
+        return Hold(found.st_mtime if since is None else since, by, why)
 
     def among(self, ids: Iterable[str]) -> set[str]:
         """Returns those of these envelopes that are on hold."""
@@ -85,4 +103,4 @@ class Holds:
                     self._path(envelope_id).unlink()
 
     def _path(self, envelope_id: str) -> Path:
-        return self._spool.outbox / f"{envelope_id}.hold"
+        return self._spool.outbox / f"{envelope_id}{HOLD}"

@@ -69,8 +69,8 @@ _ORIGIN_PADDING: Final = bytes(-_origin.size % RECORD.size)
 _noted = Struct("<QI4s")
 
 READ_MAX: Final = 1 << 25
-"""Bytes read of a journal: half a million members; 180,000 if each is hard to read. What is behind
-them in the archive is found by the walk alone, and its origins are unknown."""
+"""Bytes read of a journal: half a million members; 180,000 if each is hard to read. Members of
+later records are found by the walk alone, and their origins are unknown."""
 
 
 class Origin(NamedTuple):

@@ -50,6 +50,12 @@ class Root:
         if self._lock is not None and not leads_to(self.path / LOCK, identity(self._lock)):
             raise StorageGone("the storage directory is gone, or another one")
 
+    def require_file_system(self) -> None:
+        """Raises StorageGone when the path leads to another file system than at the claim, if there
+        was one: nothing is made there. Raises OSError when it leads nowhere."""
+        if self._device and self.path.stat().st_dev != self._device:
+            raise StorageGone("the storage directory is on another file system now", errno.EXDEV)
+
     def reclaim(self) -> None:
         """Claims the directory that the path leads to now. Raises OSError, SpoolError."""
         device = self.path.stat().st_dev

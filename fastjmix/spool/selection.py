@@ -8,11 +8,12 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final, TypedDict
 
 from fastjmix.errors import UsageError
 from fastjmix.jmix.ids import canonical_id
 from fastjmix.spool.entries import Entry
+from fastjmix.spool.holds import Holds
 from fastjmix.spool.standing import Directory, Standpoint, standing
 from fastjmix.spool.states import Spool
 
@@ -21,6 +22,20 @@ STATES: Final[tuple[Standpoint, ...]] = ("rejected", "held", "building", "outbox
 
 HERE: Final = STATES[:-1]
 """All but sent: what has not arrived."""
+
+
+class EnvelopeFacts(TypedDict):
+    """An envelope on the disk, as JSON. `instances` is None for one that is being packed."""
+
+    id: str
+    state: Standpoint
+    study: str
+    calling_ae: str
+    upstream: str
+    instances: int | None
+    bytes: int
+    age_secs: int | None
+    reason: str
 
 
 ELIGIBLE: Final[Mapping[str, tuple[Standpoint, ...]]] = {
@@ -85,7 +100,7 @@ class Row:
     reason: str
     at: float
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> EnvelopeFacts:
         """Returns the row of status and lists."""
         return {
             "id": self.id,
@@ -123,14 +138,14 @@ def select(
     spool: Spool,
     entries: Iterable[Entry],
     selection: Selection,
-    held: Collection[str],
     after: tuple[float, str] | None = None,
 ) -> Iterator[Row]:
     """Yields the selected envelopes, the oldest first, those behind `after` (`at`, id).
 
-    `held` has the ids on hold, so that most envelopes of another state need no look. Raises
+    The ids on hold are listed first, so that most envelopes of another state need no look. Raises
     OSError.
     """
+    held = Holds(spool).ids() if "outbox" in selection.places else ()
     for entry in sorted(filter(selection.takes, entries), key=position):
         if after is not None and position(entry) <= after:
             continue
@@ -153,7 +168,10 @@ def canonical_ids(words: Iterable[str]) -> frozenset[str]:
     found = {word: canonical_id(word) for word in words}
     for word, envelope_id in found.items():
         if envelope_id is None:
-            raise UsageError(f"no id of an envelope: {word[:80]!r}", "An id is a UUID.")
+            raise UsageError(
+                f"no id of an envelope: {word[:80]!r}",
+                "Give a whole id, as fastjmix outbox list has it.",
+            )
     return frozenset(one for one in found.values() if one is not None)
 
 

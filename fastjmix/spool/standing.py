@@ -17,12 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-import orjson
-
 from fastjmix.errors import DamagedTicket, reason
-from fastjmix.spool.reading import read_small
+from fastjmix.spool.holds import Hold, Holds
 from fastjmix.spool.states import Spool
-from fastjmix.spool.ticket import Ticket, is_moment
+from fastjmix.spool.ticket import Ticket, moment
 
 Standpoint = Literal["building", "outbox", "held", "rejected", "sent"]
 """A state as a caller sees it: an envelope in outbox/ with a hold beside it is held."""
@@ -32,12 +30,6 @@ Directory = Literal["building", "outbox", "rejected", "sent"]
 SEARCHED: Final[tuple[Directory, ...]] = ("building", "rejected", "outbox", "sent", "rejected")
 """In the direction in which envelopes move. rejected/ comes twice: a person may move an envelope
 from there back to outbox/, and an upstream may refuse one meanwhile."""
-
-HOLD: Final = ".hold"
-"""Ending of the file beside an archive in outbox/ that keeps it from its upstream."""
-
-HOLD_BYTES_MAX: Final = 1 << 16
-"""Bytes read of a hold: a time, a name and a sentence."""
 
 REASON_CHARS_MAX: Final = 500
 """Characters of a reason that are given: the record beside the archive has all."""
@@ -80,8 +72,8 @@ def standing_in(spool: Spool, directory: Directory, envelope_id: str) -> Standin
     record = _regular(archive.with_suffix(".json"))
     since, size = (record or found).st_mtime, found.st_size
     match directory:
-        case "outbox" if (held := _hold(archive.with_suffix(HOLD))) is not None:
-            return Standing("held", held[0], size, held[1])
+        case "outbox" if (hold := Holds(spool).get(envelope_id)) is not None:
+            return Standing("held", hold.since, size, _why_held(hold))
         case "rejected":
             return _rejected(spool, envelope_id, since, size)
         case _:
@@ -101,26 +93,9 @@ def _draft(spool: Spool, envelope_id: str) -> Standing | None:
     return Standing("building", since, leftover.size)
 
 
-def _hold(path: Path) -> tuple[float, str] | None:
-    """Returns since when an envelope is held, and why; None without a hold.
-
-    A hold that cannot be read is one all the same.
-    """
-    found = _regular(path)
-    if found is None:
-        return None
-    since, by, why = found.st_mtime, "", ""
-    try:
-        told = orjson.loads(read_small(path, HOLD_BYTES_MAX))
-    except FileNotFoundError:
-        return None  # released just now
-    except (OSError, orjson.JSONDecodeError):
-        told = None
-    if isinstance(told, dict):
-        by, why = str(told.get("by") or ""), str(told.get("why") or "")
-        since = moment(told.get("since")) or since
-    words = f"held by {by}" if by else "held"
-    return since, _short(f"{words}: {why}" if why else words)
+def _why_held(hold: Hold) -> str:
+    words = f"held by {hold.by}" if hold.by else "held"
+    return _short(f"{words}: {hold.why}" if hold.why else words)
 
 
 def _rejected(spool: Spool, envelope_id: str, since: float, size: int) -> Standing:
@@ -137,6 +112,8 @@ def refusal_of(ticket: Ticket) -> str:
     """Returns why an envelope was rejected, in words; "" when its record does not say."""
     refusal = ticket.refusal or {}
     words = str(refusal.get("why") or refusal.get("reason") or "")
+    if refusal.get("said"):
+        words += f"; it said: {refusal['said']}"
     status = refusal.get("status")
     if type(status) is int:
         words = f"HTTP {status}: {words}" if words else f"HTTP {status}"
@@ -151,11 +128,6 @@ def _damage(ticket: Ticket, why: str, size: int) -> str:
     if size != ticket.size_bytes:
         return f"it has {size} bytes, and its record says {ticket.size_bytes}"
     return ""
-
-
-def moment(value: object) -> float | None:
-    """Returns a time of a file, in Unix seconds; None for a value that is none."""
-    return float(value) if is_moment(value) else None  # type: ignore[arg-type]
 
 
 def _regular(path: Path) -> os.stat_result | None:

@@ -39,8 +39,10 @@ class Spool(Directories):
     `drafts` are those in building/, `outbox_listing` lists what waits in outbox/.
     """
 
-    def __init__(self, root: Path, *, durable: bool = True, create: bool = True) -> None:
-        super().__init__(root, durable=durable, create=create)
+    def __init__(
+        self, root: Path, *, durable: bool = True, create: bool = True, patient_data: bool = True
+    ) -> None:
+        super().__init__(root, durable=durable, create=create, patient_data=patient_data)
         self.drafts = Drafts(self)
         self.outbox_listing = OutboxListing(self.outbox)
 
@@ -71,7 +73,12 @@ class Spool(Directories):
 
     def inherited(self) -> Spool:
         """Returns a spool for a forked process, which shares the lock."""
-        child = Spool(self.root, durable=self.durable, create=self.create)
+        child = Spool(
+            self.root,
+            durable=self.durable,
+            create=self.create,
+            patient_data=self.patient_data,
+        )
         child.claimed = self.claimed
         child.unproved = self.unproved
         return child

@@ -15,12 +15,13 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypedDict
 
 from fastjmix.jmix.ids import is_id
 from fastjmix.spool import names, recipe
 from fastjmix.spool.directories import Directories, State
-from fastjmix.spool.standing import HOLD, Standpoint
+from fastjmix.spool.holds import HOLD
+from fastjmix.spool.standing import Standpoint
 
 LOOK_SECS: Final = 5.0
 """How long numbers are known without another look."""
@@ -32,6 +33,17 @@ ID_CHARS: Final = 36
 """Characters of an id."""
 
 _Stats = dict[str, os.stat_result]
+
+
+class StateSum(TypedDict):
+    """The envelopes in one state, as JSON; None for a number that is not known."""
+
+    count: int | None
+    bytes: int | None
+    oldest_secs: int | None
+
+
+UNKNOWN: Final[StateSum] = {"count": None, "bytes": None, "oldest_secs": None}
 
 
 @dataclass(slots=True)
@@ -52,12 +64,22 @@ class Count:
         self.size_bytes = (self.size_bytes or 0) + size
         self.since = since if self.since is None else min(self.since, since)
 
+    def as_json(self) -> StateSum:
+        """Returns the number, the bytes and the oldest's age."""
+        oldest = None if self.since is None else int(self.age())
+        return {"count": self.count, "bytes": self.size_bytes, "oldest_secs": oldest}
+
     def age(self) -> float:
         """Returns for how many seconds the oldest is there; 0 for none."""
         return 0.0 if self.since is None else max(0.0, time.time() - self.since)
 
 
 Counts = Mapping[Standpoint, Count]
+
+
+def sums_json(counts: Counts) -> dict[Standpoint, StateSum]:
+    """Returns the sums of all states, as JSON."""
+    return {state: one.as_json() for state, one in counts.items()}
 
 
 class Tally:

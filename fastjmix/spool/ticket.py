@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 import orjson
 
@@ -41,10 +41,16 @@ def _count(value: object) -> bool:
     return type(value) is int and 0 <= value < NUMBER_MAX
 
 
-def is_moment(value: object) -> bool:
+def is_moment(value: object) -> TypeGuard[float]:
     """Returns True for a time in Unix seconds that fastjmix may write."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and math.isfinite(value) and 0 <= value <= SECONDS_MAX  # type: ignore[arg-type,operator]
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return math.isfinite(value) and 0 <= value <= SECONDS_MAX
+
+
+def moment(value: object) -> float | None:
+    """Returns a time of a file, in Unix seconds; None for a value that is none."""
+    return float(value) if is_moment(value) else None
 
 
 def _answer(value: object) -> bool:

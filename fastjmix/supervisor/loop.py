@@ -244,15 +244,15 @@ def run(path: Path, ready: Ready | None = None) -> int:
     save_address_space()
     config, secrets = read(path)
     # Before the log file is made: its directory may be, or be below, the storage's.
-    create = storage_path.require(
-        config.storage_dir,
-        config.create_storage,
-        config.source,
-        require_mount=config.require_mount,
-    )
+    create = storage_path.require_of(config)
     _begin_log(config)
     _raise_descriptor_limit()
-    spool = Spool(config.storage_dir, durable=_any_durable(config), create=create)
+    spool = Spool(
+        config.storage_dir,
+        durable=_any_durable(config),
+        create=create,
+        patient_data=config.ledger.patient_data,
+    )
     return Supervisor(config, secrets, spool).run(ready)
 
 

@@ -212,7 +212,7 @@ class Shared:
             self._keep(events=True)
             self._spool.release()  # it moves nothing there
             channels = self._channels(Stage.RECORD, row, {})
-            recorder.run(self._config, channels, self._events[0])
+            recorder.run(self._config, self._spool.claimed, channels, self._events[0])
 
         return start
 

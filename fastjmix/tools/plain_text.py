@@ -19,6 +19,11 @@ UNITS: Final = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w"
 """Units in which a person writes an age."""
 
 
+def many(count: object, thing: str) -> str:
+    """Returns a number with its noun: "1 envelope", "2 envelopes"."""
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+
+
 def size(count: float | None) -> str:
     """Returns a number of bytes in its largest unit."""
     if count is None:
@@ -27,6 +32,11 @@ def size(count: float | None) -> str:
         if count >= least:
             return f"{count / least:.1f} {unit}"
     return f"{int(count)} B"
+
+
+def speed(count: float, secs: float) -> str:
+    """Returns bytes in so many seconds as megabytes a second."""
+    return f"{count / 1e6 / max(secs, 1e-3):.1f} MB/s"
 
 
 def age(secs: float | None) -> str:

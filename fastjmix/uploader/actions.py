@@ -90,6 +90,9 @@ class Actions:
                 results[envelope_id] = await action(envelope_id, request) if known else "no id"
             except (OSError, DamagedTicket) as problem:
                 results[envelope_id] = reason(problem)
+            except Exception as problem:  # ours: it concerns this envelope
+                log.get().error("action_failed", envelope=envelope_id, exc_info=problem)
+                results[envelope_id] = "a fault of fastjmix: see its log"
         self._expedite()
         self._note(request, results)
         self._wake()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Any, Final
+from typing import Final
 
 from fastjmix import log
 from fastjmix.spool import FreeSpace
@@ -48,7 +48,7 @@ class DiskWatch:
 def log_crossing(crossing: Crossing) -> None:
     """Logs a crossing: an error at the hard mark, a warning at the soft one, else information."""
     suffix = "bytes" if crossing.resource == "space" else "inodes"
-    pairs: dict[str, Any] = {
+    pairs: dict[str, object] = {
         "mark": _MARKS[crossing.now],
         "was_below": _MARKS[crossing.before],
         "resource": crossing.resource,

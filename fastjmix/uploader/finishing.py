@@ -88,29 +88,23 @@ class Finishing:
     ) -> None:
         """Finishes an attempt that took `secs`. `ticket` is None where it was not read."""
         size = ticket.size_bytes if ticket is not None else 0
-        about = {
-            "envelope": item.id,
-            "upstream": target.upstream.name,
-            "status": outcome.status,
-            "attempt": item.attempts,
-            "secs": f"{secs:.3f}",
-        }
-        study = log.get().studies(ticket.studies) if ticket is not None else None
+        study = log.get().study(*ticket.studies) if ticket is not None else None
+        about = _about(target, item, outcome, secs)
         why = {"reason": outcome.reason, **target.log_pairs(outcome), "study": study}
-        url, now = target.upstream.url, time.time()
         self._history.attempted(target, item, outcome, secs, size)
+        url, now = target.upstream.url, time.time()
         match outcome.disposition:
             case Disposition.DELIVERED:
                 other = outcome.remote_id if outcome.remote_id != item.id else None
-                log.get().info(
-                    "envelope_uploaded", **about, bytes=size, remote_id=other, study=study
-                )
+                pairs = {**about, "bytes": size, "remote_id": other, "study": study}
+                log.get().info("envelope_uploaded", **pairs)
                 kept = receipts.receipt(outcome, url=url, attempts=item.attempts, at=now)
                 move = partial(self._spool.deliver, item.id, kept)
                 await self._move(item, outcome, move, partial(self._count_delivered, item, ticket))
             case Disposition.REFUSED:
                 log.get().error("envelope_rejected", **about, **why)
-                kept = receipts.refusal(outcome, url=url, attempts=item.attempts, at=now)
+                said = target.words_of(outcome)
+                kept = receipts.refusal(outcome, url=url, attempts=item.attempts, at=now, said=said)
                 move = partial(self._spool.reject, item.id, kept)
                 counted = partial(self._count_rejected, item, outcome)
                 await self._move(item, outcome, move, counted)
@@ -230,3 +224,14 @@ def log_once(item: Waiting, event: str, problem: OSError | DamagedTicket) -> Non
     if item.problem != why:
         item.problem = why
         log.get().error(event, envelope=item.id, problem=why)
+
+
+def _about(target: Target, item: Waiting, outcome: Outcome, secs: float) -> dict[str, object]:
+    """Returns the pairs that each line about an attempt begins with."""
+    return {
+        "envelope": item.id,
+        "upstream": target.upstream.name,
+        "status": outcome.status,
+        "attempt": item.attempts,
+        "secs": f"{secs:.3f}",
+    }

@@ -21,7 +21,6 @@ class History:
         self, target: Target, item: Waiting, outcome: Outcome, secs: float, size: int
     ) -> None:
         """Notes an attempt that is over: it took `secs`, and the archive has `size` bytes."""
-        answer = outcome.answer.excerpt if outcome.answer is not None else ""
         self._events.send(
             "attempt",
             envelope=item.id,
@@ -32,7 +31,7 @@ class History:
             outcome=outcome.disposition.value,
             status=outcome.status,
             reason=outcome.reason[:DETAIL_CHARS_MAX],
-            answer=answer[:DETAIL_CHARS_MAX],
+            answer=target.words_of(outcome)[:DETAIL_CHARS_MAX],
         )
 
     def moved(self, envelope_id: str, state: str, reason: str) -> None:

@@ -132,6 +132,7 @@ class Uploader:
                 chore.add_done_callback(self._chore_ended)
             while not self._stopping:
                 self._changed.clear()
+                self._states.note_change()
                 times = [self._deliveries.start(target) for target in self._targets]
                 wake_at = min((when for when in times if when is not None), default=None)
                 with contextlib.suppress(TimeoutError):

@@ -13,8 +13,9 @@ import contextlib
 import heapq
 import uuid
 from collections import deque
-from collections.abc import Set
+from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
+from itertools import count
 
 from fastjmix.uploader.retry import Backoff
 
@@ -103,7 +104,7 @@ class Queue:
     awaited: list[tuple[int, Waiting]] = field(default_factory=list)
     again: list[tuple[int, Waiting]] = field(default_factory=list)
     later: list[tuple[float, int, Waiting]] = field(default_factory=list)
-    _orders: int = 0
+    _orders: Iterator[int] = field(default_factory=lambda: count(1))
 
     def add(self, key: Key, origin: str | None, *, maybe_stored: bool) -> None:
         """Adds an envelope that was not known, younger than those before it."""
@@ -111,7 +112,7 @@ class Queue:
             self.found += maybe_stored
             self.fresh.append(key)
         else:
-            self.put(Waiting(key, self._next_order(), maybe_stored, origin))
+            self.put(Waiting(key, next(self._orders), maybe_stored, origin))
 
     def put(self, item: Waiting) -> None:
         """Adds an envelope that may go now."""
@@ -191,7 +192,7 @@ class Queue:
 
     def put_back(self, key: Key) -> None:
         """Adds an envelope that was taken out. It may have been tried before."""
-        self.put(Waiting(key, self._next_order(), maybe_stored=True))
+        self.put(Waiting(key, next(self._orders), maybe_stored=True))
 
     def __len__(self) -> int:
         """Returns how many envelopes wait here; some of them may have left outbox/."""
@@ -210,10 +211,6 @@ class Queue:
     def _pop_fresh(self) -> Waiting | None:
         if not self.fresh:
             return None
-        item = Waiting(self.fresh.popleft(), self._next_order(), self.found > 0)
+        item = Waiting(self.fresh.popleft(), next(self._orders), self.found > 0)
         self.found = max(0, self.found - 1)
         return item
-
-    def _next_order(self) -> int:
-        self._orders += 1
-        return self._orders

@@ -35,8 +35,11 @@ def receipt(outcome: Outcome, *, url: str, attempts: int, at: float) -> dict[str
     }
 
 
-def refusal(outcome: Outcome, *, url: str, attempts: int, at: float) -> dict[str, object]:
-    """Returns the record of a refusal, for a person to read. `at` is Unix seconds."""
+def refusal(
+    outcome: Outcome, *, url: str, attempts: int, at: float, said: str = ""
+) -> dict[str, object]:
+    """Returns the record of a refusal, for a person to read. `at` is Unix seconds, `said` the
+    beginning of the answer in one line."""
     answer = outcome.answer
     headers = answer.headers if answer else {}
     kept = {name: headers[name][:HEADER_CHARS_MAX] for name in KEPT_HEADERS if name in headers}
@@ -46,6 +49,7 @@ def refusal(outcome: Outcome, *, url: str, attempts: int, at: float) -> dict[str
         "at": at,
         "attempts": attempts,
         "url": url,
+        "said": said,
         "headers": kept,
         "body": answer.excerpt if answer else "",
     }

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Final, Literal
 
 import orjson
 
+from fastjmix.ipc.board_rows import UPLOADER, UpstreamRow
 from fastjmix.ipc.events import Events
 from fastjmix.ipc.state_board import StateBoard
 from fastjmix.uploader.backlog import Backlog
@@ -20,7 +21,7 @@ EVERY_SECS: Final = 0.5
 UPSTREAMS_MAX: Final = 50
 """Upstreams in the row. Each takes 1,100 bytes at most, of STATE_MAX (ipc/state_board.py)."""
 
-TEXT_MAX: Final = 200
+TEXT_MAX: Final = 160
 """Bytes of each text in JSON: an upstream's answer may have characters of six bytes there."""
 
 
@@ -34,26 +35,36 @@ class UpstreamStates:
         self._events = events
         self._targets = targets
         self._backlog = backlog
+        self._changed = asyncio.Event()
+
+    def note_change(self) -> None:
+        """Notes that something may have changed: it is published soon."""
+        self._changed.set()
 
     async def run(self) -> None:
-        """Publishes until it is cancelled, and sends events for which the pipe had no space."""
+        """Publishes what changes, until it is cancelled. An idle uploader sleeps.
+
+        Also sends events for which the pipe had no space.
+        """
         while True:
+            self._changed.clear()
             self.publish()
-            self._events.flush()
             await asyncio.sleep(EVERY_SECS)
+            if not self._events.flush():
+                continue
+            await self._changed.wait()
 
     def publish(self) -> None:
         """Writes the row."""
         some = [target for _, target in zip(range(UPSTREAMS_MAX), self._targets, strict=False)]
-        self._board.publish("uploader", {"upstreams": [self._state(one) for one in some]})
+        self._board.publish(UPLOADER, {"upstreams": [self._state(one) for one in some]})
 
-    def _state(self, target: Target) -> dict[str, Any]:
+    def _state(self, target: Target) -> UpstreamRow:
         availability, answer = target.availability, target.last_answer
         now = time.time()
         ahead = availability.until - asyncio.get_running_loop().time()
-        if availability.available:
-            state = "available"
-        else:
+        state: Literal["available", "paused", "held"] = "available"
+        if not availability.available:
             state = "paused" if availability.held is None else "held"
         shown = target.trouble if state != "available" else None
         return {
@@ -65,7 +76,12 @@ class UpstreamStates:
             "next_try": now + max(0.0, ahead) if state != "available" else None,
             "last_answer": None
             if answer is None
-            else {"at": answer.at, "status": answer.status, "reason": _short(answer.reason)},
+            else {
+                "at": answer.at,
+                "status": answer.status,
+                "reason": _short(answer.reason),
+                "answer": _short(answer.answer),
+            },
             "waiting": len(target.queue),
             "held": sum(one is target for one in self._backlog.held.values()),
             "running": len(target.running),

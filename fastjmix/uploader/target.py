@@ -34,11 +34,13 @@ the upstream by themselves: one is chance."""
 
 
 class Answered(NamedTuple):
-    """When an attempt ended (Unix seconds), its HTTP status if there was one, and what it means."""
+    """When an attempt ended (Unix seconds), its HTTP status if there was one, what it means, and
+    what the upstream said where it did not take the envelope."""
 
     at: float
     status: int | None
     reason: str
+    answer: str
 
 
 @dataclass(slots=True)
@@ -68,9 +70,16 @@ class Target:
         there was no answer, else the beginning of the answer."""
         if outcome.answer is None:
             return {"host": self.client.host if outcome.shared else None}
+        return {"answer": self.words_of(outcome) or None}
+
+    def words_of(self, outcome: Outcome) -> str:
+        """Returns the beginning of the answer for a person, in one line and without our
+        credentials; "" where there was none."""
+        if outcome.answer is None:
+            return ""
         credentials = self.upstream.credentials
         secrets = credentials.repeatable() if credentials is not None else ()
-        return {"answer": in_one_line(outcome.answer, secrets)}
+        return in_one_line(outcome.answer, secrets) or ""
 
     def next_item(self) -> Waiting | None:
         """Takes the envelope that goes next, beside those for which a process waits."""
@@ -180,7 +189,8 @@ class Targets:
         state = target.availability
         was_available, was_held = state.available, state.held is not None
         state.record(outcome, started, now, random.random())
-        answered = Answered(time.time(), outcome.status, outcome.reason)
+        said = "" if outcome.disposition is Disposition.DELIVERED else target.words_of(outcome)
+        answered = Answered(time.time(), outcome.status, outcome.reason, said)
         if outcome.status is not None:
             target.last_answer = answered
         if not state.available:

@@ -309,6 +309,8 @@ def test_several_listeners_and_prefixes(tmp_path: Path) -> None:
         for number, path in enumerate((BASE, "/api/jmix", "/a/b/api/jmix")):
             assert gateway.ask("GET", f"{path}/{ID}", listener=number).status == 200
             assert gateway.ask("GET", "/healthz", listener=number).status == 200
+            page = gateway.ask("GET", "/", listener=number)
+            assert f'data-collection="{path}"' in page.body.decode()
         assert gateway.ask("GET", f"{BASE}/{ID}", listener=1).status == 404
 
 

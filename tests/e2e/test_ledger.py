@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
+import re
+import signal
 import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fastjmix.ledger.database import LedgerUnavailable
+from fastjmix.ledger.database import LedgerUnavailable, reading
 from fastjmix.ledger.places import Places
 from fastjmix.ledger.queries import Ledger, Search
+from fastjmix.ledger.reading import provenance
 from fastjmix.ledger.rows import EnvelopeRow
-from fastjmix.spool import Ticket
+from fastjmix.spool import Provenance, Ticket
+from fastjmix.spool.directories import Directories
+from tests.support.disks import Memory
 from tests.support.gateway import Gateway, Gateways, Store, get, until
 from tests.support.ledger import Ledger as Sent
 from tests.support.ledger import Modality, drain, instances
@@ -29,19 +37,25 @@ def gateway_defaults(store: Store) -> dict[str, Any]:
     return {"upstream": store.port, "builder": QUICK}
 
 
-def on_disk(spool: Path) -> dict[str, tuple[str, int | None]]:
-    """Returns the state of each envelope, and the number of its instances once it is sealed."""
-    found: dict[str, tuple[str, int | None]] = {}
-    for envelope_id, state in Places(spool).listed().items():
+Told = tuple[str, int | None, Provenance | None]
+"""The state of an envelope; once it is sealed, the number of its instances and its provenance."""
+
+
+def on_disk(spool: Path) -> dict[str, Told]:
+    """Returns what the directories say of each envelope."""
+    found: dict[str, Told] = {}
+    places = Places(Directories(spool))
+    for envelope_id, state in places.listed().items():
+        if state == "building":
+            found[envelope_id] = state, None, None
+            continue
         directory = "outbox" if state == "held" else state
-        ticket = None
-        if state != "building":
-            ticket = Ticket.read(spool / directory / f"{envelope_id}.json", envelope_id)
-        found[envelope_id] = state, ticket.instances if ticket else None
+        ticket = Ticket.read(spool / directory / f"{envelope_id}.json", envelope_id)
+        found[envelope_id] = state, ticket.instances, places.provenance(envelope_id)
     return found
 
 
-def in_ledger(spool: Path) -> dict[str, tuple[str, int | None]]:
+def in_ledger(spool: Path) -> dict[str, Told]:
     """Returns the same as the ledger has it."""
     rows: list[EnvelopeRow] = []
     cursor = None
@@ -50,11 +64,14 @@ def in_ledger(spool: Path) -> dict[str, tuple[str, int | None]]:
         rows += page.envelopes
         if (cursor := page.cursor) is None:
             break
-    return {
-        one.id: (one.state, None if one.state == "building" else one.instances)
-        for one in rows
-        if one.state != "gone"
-    }
+    with reading(spool) as connection:
+        return {
+            one.id: (one.state, None, None)
+            if one.state == "building"
+            else (one.state, one.instances, provenance(connection, one.number))
+            for one in rows
+            if one.state != "gone"
+        }
 
 
 def agrees(spool: Path) -> bool:
@@ -85,15 +102,15 @@ def kill(own: Gateway) -> None:
     own.child.wait()
 
 
-@pytest.mark.fault("F133")
-def test_after_kills_of_the_node_the_ledger_agrees_with_the_disk(
-    start: Gateways, store: Store
-) -> None:
-    sent, rng = Sent(), random.Random(133)
-    own = start()
-    ports = [own.dicom_port]
+def is_new(own: Gateway, name: str, before: int) -> bool:
+    return own.children().get(name, before) != before
+
+
+@contextmanager
+def sending(ports: list[int], sent: Sent, rng: random.Random) -> Iterator[None]:
+    """Sends a study after the other to the last of `ports`; what fails is sent again."""
     stop = threading.Event()
-    modality = Modality(lambda: ports[0], sent, timeout=5)
+    modality = Modality(lambda: ports[-1], sent, timeout=5)
 
     def send() -> None:
         for number in itertools.takewhile(lambda _: not stop.is_set(), itertools.count(1)):
@@ -103,23 +120,76 @@ def test_after_kills_of_the_node_the_ledger_agrees_with_the_disk(
     thread = threading.Thread(target=send)
     thread.start()
     try:
-        for _ in range(by_form(4, 30)):
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def assert_whole(own: Gateway, sent: Sent) -> None:
+    """Every study is told to its end: each instance by its association, the upstream's answer."""
+    drain(own)
+    until_agrees(own.spool)
+    for study in {uid.rpartition(".")[0] for uid in sent.acknowledged}:
+        found = Ledger(own.spool).trace(study)
+        assert found.kind == "study"
+        assert all(one.envelope.state == "sent" for one in found.envelopes)
+        assert all(one.attempts[-1].outcome == "delivered" for one in found.envelopes)
+        known = {one.id: one for one in found.associations}
+        for part in (part for one in found.envelopes for part in one.instances):
+            if part.association:  # else the journal had not reached the disk
+                assert known[part.association].calling_ae == "MODALITY"
+                assert known[part.association].peer.startswith("127.0.0.1:")
+                assert part.arrived is not None
+
+
+@pytest.mark.fault("F133")
+def test_after_kills_of_the_node_the_ledger_agrees_with_the_disk(
+    start: Gateways, store: Store
+) -> None:
+    sent, rng = Sent(), random.Random(133)
+    own = start()
+    ports = [own.dicom_port]
+    with sending(ports, sent, rng):
+        for _ in range(by_form(3, 30)):
             more = len(sent.acknowledged) + rng.randrange(4, 20)
             until(partial(acknowledged, sent, more), "it takes instances")
             kill(own)
             own = start()
-            ports[0] = own.dicom_port
+            ports.append(own.dicom_port)
             until_agrees(own.spool)
-    finally:
-        stop.set()
-        thread.join()
-    drain(own)
-    until_agrees(own.spool)
-    for uid in sent.acknowledged:
-        found = Ledger(own.spool).trace(uid.rpartition(".")[0])
-        assert found.kind == "study"
-        assert all(one.envelope.state == "sent" for one in found.envelopes)
-        assert all(one.attempts[-1].outcome == "delivered" for one in found.envelopes)
+    assert_whole(own, sent)
+
+
+@pytest.mark.fault("F133")
+def test_after_kills_of_any_process_the_ledger_agrees_with_the_disk(
+    start: Gateways, store: Store
+) -> None:
+    sent, rng = Sent(), random.Random(134)
+    own = start()
+    with sending([own.dicom_port], sent, rng):
+        for number in range(by_form(6, 60)):
+            more = len(sent.acknowledged) + rng.randrange(4, 20)
+            until(partial(acknowledged, sent, more), "it takes instances")
+            children = own.children()
+            name = "ledger" if number % 3 == 0 else rng.choice(sorted(children))
+            os.kill(children[name], signal.SIGKILL)
+            until(partial(is_new, own, name, children[name]), f"{name} is there again")
+    assert_whole(own, sent)
+
+
+@pytest.mark.fault("F133")
+@pytest.mark.parametrize("nth", [1, 2, 4, 7])
+def test_a_kill_in_a_transaction_undoes_all_of_it(start: Gateways, store: Store, nth: int) -> None:
+    own = start(at=f"ledger.written:kill:{nth}")
+    sent = Sent()
+    modality = Modality(lambda: own.dicom_port, sent)
+    while "point=ledger.written" not in own.log():
+        modality.send(instances(f"1.2.826.135.{len(sent.sent)}", 4))
+    own.wait_for("child_restarted child=ledger")
+    modality.send(instances("1.2.826.136", 4))
+    assert_whole(own, sent)
+    assert own.stop() == 0
 
 
 @pytest.mark.fault("F131")
@@ -144,6 +214,31 @@ def test_a_full_ledger_stops_nothing(start: Gateways, store: Store) -> None:
     found = Ledger(own.spool).envelope(archive.stem)
     assert found is not None
     assert own.stop() == 0
+
+
+@pytest.mark.fault("F131")
+def test_a_full_disk_under_the_ledger_stops_nothing(
+    start: Gateways, store: Store, tmp_path: Path
+) -> None:
+    with closing(Memory(tmp_path / "own" / "spool" / "ledger", 1 << 20)) as disk:
+        own = start()
+        until_agrees(own.spool)
+        filler = disk.fill(0)
+        sent = Sent()
+        modality = Modality(lambda: own.dicom_port, sent)
+        while "ledger_failing" not in own.log():
+            modality.send(instances(f"1.2.826.137.{len(sent.sent)}", 40))
+        modality.send(instances("1.2.826.138", 40))
+        drain(own)
+        status, _, body = get(f"{own.http}/readyz")
+        assert (status, b"ledger" in body) == (200, True)
+        assert re.search(r"ledger_failing .*why=.*full", own.log())
+        assert not agrees(own.spool)
+        filler.unlink()
+        own.wait_for("ledger_writes_again")
+        assert_whole(own, sent)
+        until(lambda: b"ledger" not in get(f"{own.http}/readyz")[2], "the warning is over")
+        assert own.stop() == 0
 
 
 def test_retention_leaves_the_story(start: Gateways, store: Store) -> None:

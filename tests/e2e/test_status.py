@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from fastjmix.control.client import ControlClient, NodeAway
 from tests.support import wire
-from tests.support.gateway import Gateway, Peer, Process, Store, running, until
+from tests.support.gateway import Gateway, Peer, Process, Store, run_to_end, running, until
 
 STATUS = "/api/node/status"
 
@@ -125,3 +126,26 @@ def _answers(own: Gateway) -> bool:
     except NodeAway:
         return False
     return True
+
+
+STRANGER = """
+import os, socket, sys
+os.chdir(sys.argv[1])
+os.setgroups([])
+os.setuid(65534)
+with socket.socket(socket.AF_UNIX) as made:
+    made.connect("control.sock")
+    made.sendall(b"GET /api/node/status HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
+    print(made.recv(65536).decode())
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_another_user_is_refused_even_where_the_file_lets_him_in(tmp_path: Path) -> None:
+    with running(Gateway(tmp_path, 9)) as own:
+        status(own)
+        own.spool.chmod(0o711)
+        (own.spool / "control.sock").chmod(0o666)
+        done = run_to_end(sys.executable, "-c", STRANGER, own.spool)
+        assert done.stdout.startswith("HTTP/1.1 403 "), done
+        assert "for root" in done.stdout

@@ -251,12 +251,12 @@ def test_a_peer_that_runs_ahead_costs_no_processor(start: Gateways, silent: int)
 
 
 def test_an_idle_node_sleeps(start: Gateways) -> None:
-    """No process of it wakes in three seconds (the uploader looks at outbox/ once a minute)."""
+    """Two things happen in five seconds: the free space is looked at, and the rates are noted."""
     own = start()
     own.wait_for("http_listening")
     pids = [own.child.pid, *own.children().values()]
-    quietest = min(wakings_in(3.0, pids) for _ in range(2))
-    assert quietest == 0
+    quietest = min(wakings_in(5.0, pids) for _ in range(3))
+    assert quietest <= 4
 
 
 def wakings_in(seconds: float, pids: list[int]) -> int:
@@ -275,7 +275,7 @@ def wakings(pids: list[int]) -> int:
 def test_systemd_signals_everyone(start: Gateways) -> None:
     """By default systemd sends SIGTERM to each process of the group. Only the supervisor stops."""
     own = start()
-    names = {"receiver-0", "packer-0", "uploader", "api"}
+    names = {"receiver-0", "packer-0", "uploader", "api", "ledger"}
     until(lambda: set(own.children()) == names, "the children have their names")
     own.wait_for("http_listening")
     before = own.children()

@@ -18,7 +18,7 @@ import pytest
 
 from fastjmix import log
 from fastjmix.errors import SpoolError
-from fastjmix.spool import FreeSpace, Spool
+from fastjmix.spool import POST_INODES, FreeSpace, Spool
 from fastjmix.spool.recipe import UNKNOWN
 from fastjmix.uploader.maintenance import StorageLimits
 from tests.support import wire
@@ -379,14 +379,15 @@ def test_what_is_open_can_be_sealed_and_delivered(
 def test_a_posted_envelope_is_refused_for_inodes(
     disk_on: Callable[..., Disk], tmp_path: Path
 ) -> None:
-    """Its archive, ticket and receipt: three more than the hard mark."""
+    """Its archive, ticket, receipt and provenance: so many more than the hard mark."""
     disk = disk_on("-N", "96", size=16 << 20)
     configured = replace(LISTENER, upstream=UPSTREAM)
     with api_running(disk.at, configured) as gateway:
-        take_inodes(disk, 8 + 2)
+        until((gateway.spool.root / "control.sock").exists, "the api has its socket")
+        taken = take_inodes(disk, 8 + POST_INODES - 1)
         answer = gateway.post(envelope(ID))
         assert (answer.status, "inodes" in answer.json["error"]) == (507, True)
-        next(disk.at.glob("inode-*")).unlink()
+        taken.pop().unlink()
         until(lambda: gateway.post(b"no archive").status == 400, "bodies are read again")
 
 

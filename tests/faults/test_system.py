@@ -312,7 +312,7 @@ def test_a_hangup_with_a_broken_configuration_changes_nothing(start: Gateways) -
     """There is no reload: SIGHUP says so, ends nothing, and the old configuration goes on."""
     own = start(builder=QUICK)
     own.wait_for("http_listening")
-    names = {"receiver-0", "packer-0", "uploader", "api"}
+    names = {"receiver-0", "packer-0", "uploader", "api", "ledger"}
     until(lambda: set(own.children()) == names, "the children have their names")
     children = own.children()
     config = own.spool.parent / "config.toml"
@@ -585,7 +585,8 @@ def test_the_token_is_only_where_it_is_used(start: Gateways, source: str) -> Non
     environments = [Path(f"/proc/{p}/environ").read_bytes() for p in processes.values()]
     assert not any(SECRET.encode() in one for one in environments)
     assert found.pop("uploader")
-    assert found == {"receiver-0": False, "packer-0": False, "api": False, "supervisor": False}
+    others = ("receiver-0", "packer-0", "api", "ledger", "supervisor")
+    assert found == dict.fromkeys(others, False)
     assert "CANARY" not in own.log()
 
 
@@ -617,7 +618,7 @@ def test_children_keep_what_they_need(start: Gateways) -> None:
     own = start(fastjmix="packers = 2")
     own.wait_for("http_listening")
     modality(own).send(instances("1.2.826.28.1", 1))
-    names = {"receiver-0", "packer-0", "packer-1", "uploader", "api"}
+    names = {"receiver-0", "packer-0", "packer-1", "uploader", "api", "ledger"}
     until(lambda: set(own.children()) == names, "the children have their names")
     listening = {
         line.split()[9]
@@ -632,7 +633,7 @@ def test_children_keep_what_they_need(start: Gateways) -> None:
         lanes = [one for one in opened if "memfd:fastjmix-lanes" in one]
         assert bool(lanes) == name.startswith(("receiver", "packer")), name
         lock = [one for one in opened if one.endswith("/.lock")]
-        assert bool(lock) == (not name.startswith("receiver")), name
+        assert bool(lock) == (not name.startswith(("receiver", "ledger"))), name
         status = Path(f"/proc/{pid}/status").read_text()
         assert re.search(r"NoNewPrivs:\s+1", status), name
 

@@ -8,6 +8,7 @@ from fastjmix.ledger.places import Places
 from fastjmix.ledger.queries import Search
 from fastjmix.ledger.reconcile import FOUND, LOST, reconcile
 from fastjmix.ledger.rows import EnvelopeRow
+from fastjmix.spool.directories import Directories
 from tests.support.storages import MORNING, Storage, event
 
 RECEIPT = {"status": 201, "at": MORNING + 50, "attempts": 4, "url": "u", "body": '{"id": "x"}'}
@@ -40,7 +41,9 @@ def test_an_empty_ledger_is_made_from_the_files(tmp_path: Path) -> None:
     (tmp_path / "sent" / "notes.txt").write_text("a person's")
     reconciled(storage)
     expected = {held: "held", sent: "sent", refused: "rejected", draft: "building"}
-    assert states(storage) == expected | {waiting: "outbox"} == Places(tmp_path).listed()
+    assert (
+        states(storage) == expected | {waiting: "outbox"} == Places(Directories(tmp_path)).listed()
+    )
     (story,) = storage.ledger.trace(sent).envelopes
     (attempt,) = story.attempts
     assert (attempt.outcome, attempt.status, attempt.began) == ("delivered", 201, MORNING + 50)
@@ -103,17 +106,6 @@ def test_an_unreadable_ticket_is_read_later(tmp_path: Path) -> None:
     assert row(storage, one).sealed_at == MORNING + 10
 
 
-def test_no_patient_data_where_none_is_wanted(tmp_path: Path) -> None:
-    storage = Storage(tmp_path)
-    one = storage.envelope("1.2")
-    reconciled(storage, patient_data=False)
-    found = row(storage, one)
-    assert found.patient_name == found.patient_id == found.patient_birth_date == ""
-    assert found.accession_number == "A-2201"
-    assert storage.ledger.trace("yamada").kind == ""
-    assert b"Yamada" not in (tmp_path / "ledger" / "ledger.sqlite").read_bytes()
-
-
 def test_it_goes_in_steps(tmp_path: Path) -> None:
     storage = Storage(tmp_path)
     for number in range(30):
@@ -123,4 +115,4 @@ def test_it_goes_in_steps(tmp_path: Path) -> None:
         left = next(steps)
         assert storage.ledger.counts_by_state()["outbox"].count == 30 - left
         list(steps)
-    assert states(storage) == Places(tmp_path).listed()
+    assert states(storage) == Places(Directories(tmp_path)).listed()

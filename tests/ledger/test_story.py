@@ -9,7 +9,7 @@ import pytest
 
 from fastjmix.ledger import story
 from fastjmix.ledger.reconcile import reconcile
-from fastjmix.ledger.story import TRACE_MAX
+from fastjmix.ledger.story import PEER_MAX, TRACE_MAX
 from tests.support.storages import MORNING, Storage, association, event
 
 
@@ -157,3 +157,28 @@ def test_refusals_of_a_story(storage: Storage, monkeypatch: pytest.MonkeyPatch) 
     assert len(storage.ledger.trace("P-77").refusals) == 10
     monkeypatch.setattr(story, "REFUSALS_MAX", 4)
     assert len(storage.ledger.trace("P-77").refusals) == 4
+
+
+def test_a_peer_is_known_by_its_latest_associations_and_rejections(tmp_path: Path) -> None:
+    """By its title, by the one that it called in vain, and by its address."""
+    own = Storage(tmp_path)
+    said = {"calling_ae": "CT1", "called_ae": "OLD", "peer": "10.0.0.7:40001"}
+    with own.writer() as writer:
+        for number in range(PEER_MAX + 1):
+            at = MORNING + 60 * number
+            writer.apply([association(number, at), event("rejection", at, why=f"{number}", **said)])
+        writer.apply([association(99, peer="10.0.0.70:40000", calling_ae="CT10")])
+    for word, kind, made in (("CT1", "ae", 20), ("OLD", "ae", 0), ("10.0.0.7", "peer", 20)):
+        found = own.ledger.trace(word)
+        assert (found.kind, len(found.associations), found.envelopes) == (kind, made, ())
+        assert [one.why for one in found.rejections] == [str(n) for n in range(1, PEER_MAX + 1)]
+        assert [one.at for one in found.steps] == sorted(one.at for one in found.steps)
+    assert own.ledger.trace("10.0.0").kind == ""
+
+
+def test_a_study_has_the_refusals_whose_study_was_not_read(storage: Storage) -> None:
+    unread = event("refusal", MORNING + 3, association="run-1", status="C002", why="cut off")
+    other = {**unread, "study_instance_uid": "1.9"}
+    with storage.writer() as writer:
+        writer.apply([unread, other])
+    assert [one.status for one in storage.ledger.trace("1.2.3").refusals] == ["A700", "C002"]

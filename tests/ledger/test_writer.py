@@ -81,12 +81,36 @@ def test_what_comes_again_is_counted_in_one_row(tmp_path: Path) -> None:
             writer.apply([event("rejection", MORNING + second, peer=peer, **said)])
             error = {"process": "uploader", "event": "upstream_held", "text": "401"}
             writer.apply([event("error", MORNING + second, **error)])
-        writer.apply([event("rejection", MORNING + 5000, peer="10.0.0.9:7", **said)])
+        again = event("rejection", MORNING + 5000, peer="10.0.0.9:7", left_out=6, **said)
+        writer.apply([again])
     later, first = storage.ledger.recent_rejections()
     assert (first.times, first.at, first.last) == (3, MORNING, MORNING + 2)
-    assert (later.times, later.at) == (1, MORNING + 5000)
+    assert (later.times, later.at) == (7, MORNING + 5000)
     (found,) = storage.ledger.recent_errors()
     assert (found.event, found.times) == ("upstream_held", 3)
+
+
+def test_an_association_without_an_end_has_its_facts(tmp_path: Path) -> None:
+    """The receiver died: only the packer told of it, and the provenance knows the rest."""
+    storage = Storage(tmp_path)
+    one = storage.envelope()
+    with storage.writer() as writer:
+        opened: dict[str, Any] = {
+            "envelope": one, "study_instance_uid": "1.2.3", "association": "run-1"
+        }  # fmt: skip
+        writer.apply([event("opened", calling_ae="CT1", **opened)])
+        bare = storage.ledger.association("run-1")
+        assert bare is not None
+        assert (bare.calling_ae, bare.peer) == ("CT1", "")
+        writer.apply([event("sealed", envelope=one)])
+        found = storage.ledger.association("run-1")
+        assert found is not None
+        assert (found.peer, found.called_ae) == ("10.0.0.7:40000", "FASTJMIX")
+        assert (found.began, found.ended) == (MORNING - 5, None)
+        writer.apply([association(1), event("sealed", envelope=one)])
+    ended = storage.ledger.association("run-1")
+    assert ended is not None
+    assert ended.ended == MORNING
 
 
 def test_refusals_of_one_association_are_bounded(tmp_path: Path) -> None:
@@ -144,6 +168,38 @@ def test_an_action_is_in_the_story_of_its_envelopes(tmp_path: Path) -> None:
     assert [(a.actor, a.action, a.more) for a in story.actions] == [("uid 1000 anna", "requeue", 2)]
     assert story.envelope.state == "outbox"
     assert story.moves[-1].reason == "requeue by uid 1000 anna"
+
+
+def test_an_envelope_that_was_refused_again_is_rejected_by_the_upstream(tmp_path: Path) -> None:
+    """The event of the action comes when the envelope is back in rejected/ already."""
+    storage = Storage(tmp_path)
+    one = storage.envelope(state="rejected")
+    action = event("action", actor="uid 0", action="requeue", envelopes=[one], result="done")
+    again = event("moved", MORNING + 1, envelope=one, state="rejected", reason="HTTP 400")
+    with storage.writer() as writer:
+        writer.apply([event("sealed", envelope=one), action, again])
+    (story,) = storage.ledger.trace(one).envelopes
+    moves = [(move.state, move.reason) for move in story.moves[-2:]]
+    assert moves == [("outbox", "requeue by uid 0"), ("rejected", "HTTP 400")]
+
+
+@pytest.mark.parametrize("patient_data", [True, False])
+def test_an_envelope_is_found_by_its_patient_while_it_is_packed(
+    tmp_path: Path, patient_data: bool
+) -> None:
+    """What its first instance says counts until the seal: then its documents do."""
+    storage = Storage(tmp_path)
+    one = storage.envelope("1.2.3")
+    said = {"accession_number": "A-9", "patient_id": "P-9", "patient_name": "First^Name"}
+    opened = event("opened", MORNING - 1, envelope=one, study_instance_uid="1.2.3", study=said)
+    with storage.writer(patient_data=patient_data) as writer:
+        writer.apply([opened])
+        for word in ("A-9", "P-9", "first"):
+            found = storage.ledger.trace(word).envelopes
+            assert [row.envelope.state for row in found] == ["building"] * patient_data
+        writer.apply([event("sealed", envelope=one)])
+    assert storage.ledger.trace("first").kind == ""
+    assert (storage.ledger.trace("yamada").kind == "patient_name") is patient_data
 
 
 ODD: list[dict[str, Any]] = [

@@ -7,7 +7,7 @@ import shutil
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,9 @@ from fastjmix.ipc.events import Events, make_pipe
 from fastjmix.ipc.metrics import MetricsPage
 from fastjmix.ipc.state_board import StateBoard
 from fastjmix.ledger.database import LedgerUnavailable, path_in
-from fastjmix.recorder import loop
+from fastjmix.recorder import chores, loop
 from fastjmix.recorder.loop import Recorder
+from fastjmix.spool.root import Root
 from tests.support.gateway import until
 from tests.support.storages import Storage, association
 
@@ -36,7 +37,7 @@ class Running:
         self.events = Events(self._writing, self.metrics)
         self._stop = os.eventfd(0, os.EFD_NONBLOCK)
         channels = Channels(self._stop, -1, {}, self.metrics, self.events, self.board)
-        self._recorder = Recorder(storage.root, LedgerSettings(), channels, self._reading)
+        self._recorder = Recorder(Root(storage.root), LedgerSettings(), channels, self._reading)
         self._thread = threading.Thread(target=self._recorder.serve)
 
     def send(self, *events: dict[str, Any]) -> None:
@@ -160,6 +161,25 @@ def test_a_ledger_that_cannot_be_written_waits_and_catches_up(
         own.wait_state("ok")
     lines = capfd.readouterr().err
     assert lines.count("ledger_failing") == lines.count("ledger_writes_again") == 1
+
+
+@pytest.mark.fault("F133")
+def test_the_end_of_a_process_makes_a_comparison_due(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chores, "SOON_SECS", 1e6)
+    with running(storage) as own:
+        own.wait_state("ok")
+        until(lambda: path_in(storage.root).exists() and compared(storage), "it was compared once")
+        made = storage.envelope()  # no event says so
+        own.send({"kind": "error", "process": "supervisor", "event": "child_died", "text": ""})
+        until(lambda: storage.ledger.envelope(made), "the envelope is known")
+
+
+def compared(storage: Storage) -> bool:
+    with suppress(LedgerUnavailable):
+        return storage.ledger.info().compared_at is not None
+    return False
 
 
 @pytest.mark.fault("F132")

@@ -118,6 +118,19 @@ def posted(spool: Spool) -> str:
     return envelope_id
 
 
+def test_it_names_no_patient_where_none_is_wanted(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool", durable=False, patient_data=False)
+    spool.prepare()
+    child = spool.inherited()
+    spool.release()
+    study = StudyFacts("1.2", "A-1", "P-1", "Doe^Jane", "1970", "F", "2026", "of Jane", ("CT",))
+    one = Provenance(str(uuid.uuid4()), "dicom", (), study)
+    provenance.write(child, one)
+    found = Provenance.read(child, one.id)
+    assert found.study == StudyFacts("1.2", study_date="2026", modalities=("CT",))
+    assert found.without_patient() is found
+
+
 def recorded(spool: Spool) -> list[str]:
     return sorted(path.name for path in spool.provenance.iterdir())
 

@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pydicom
+import pydicom.config
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 
 def write_study(
-    directory: Path, patient: str, count: int = 2, *, rows: int = 64, **elements: str
+    directory: Path,
+    patient: str,
+    count: int = 2,
+    *,
+    rows: int = 64,
+    elements: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
-    """Writes a study of `count` slices. `elements` are by keyword, as AccessionNumber="A1".
+    """Writes a study of `count` slices. `elements` are by keyword, as "AccessionNumber": "A1".
 
     Returns its Study Instance UID.
     """
     directory.mkdir(parents=True, exist_ok=True)
+    with pydicom.config.disable_value_validation():  # some are hostile
+        return _write_study(directory, patient, count, rows, elements)
+
+
+def _write_study(
+    directory: Path, patient: str, count: int, rows: int, elements: Mapping[str, str]
+) -> str:
     study, series = str(generate_uid()), str(generate_uid())
     for number in range(1, count + 1):
         slice_of = _slice(study, series, number, rows)

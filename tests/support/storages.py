@@ -6,20 +6,20 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from fastjmix.ledger.database import open_for_writing, write_lock
-from fastjmix.ledger.provenance import DIRECTORY, InstanceFacts, Provenance
 from fastjmix.ledger.queries import Ledger
 from fastjmix.ledger.writer import Writer
-from fastjmix.spool import Recipe, Ticket
+from fastjmix.spool import AssociationFacts, Provenance, Recipe, Ticket
+from fastjmix.spool.provenance import ArrivedInstance, StudyFacts
 from fastjmix.spool.recipe import UNKNOWN
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 EXPLICIT = "1.2.840.10008.1.2.1"
 MORNING = 1_750_000_000.0
 
-PATIENT = {
+PATIENT: Final[Mapping[str, Any]] = {
     "accession_number": "A-2201",
     "patient_id": "P-77",
     "patient_name": "Yamada^Tarou=山田^太郎=やまだ^たろう",
@@ -27,7 +27,7 @@ PATIENT = {
     "patient_sex": "M",
     "study_date": "20260101",
     "study_description": "Thorax",
-    "modalities": ["CT"],
+    "modalities": ("CT",),
 }
 
 
@@ -36,7 +36,7 @@ class Storage:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        for name in ("building", "outbox", "sent", "rejected", DIRECTORY):
+        for name in ("building", "outbox", "sent", "rejected", "provenance"):
             (root / name).mkdir(parents=True, exist_ok=True)
         self.ledger = Ledger(root)
 
@@ -73,24 +73,18 @@ class Storage:
     ) -> str:
         """Makes a sealed envelope of `count` instances; returns its id. `said` is of its ticket."""
         envelope_id = str(uuid.uuid4())
-        facts = {
-            "id": "run-1",
-            "calling_ae": "CT1",
-            "called_ae": "FASTJMIX",
-            "peer": "10.0.0.7:40000",
-            "implementation_uid": "1.2.276",
-            "implementation_version": "OFFIS",
-            "began": at - 5,
-        }
-        found: list[InstanceFacts] = [
-            (f"{study}.1.{n}", 0, 0, 0, 0, at + n / 1000, 512 + n, "0000", 1) for n in range(count)
-        ]
-        values: dict[str, Any] = {"study_instance_uid": study, **about}
+        facts = AssociationFacts(
+            "run-1", "CT1", "FASTJMIX", "10.0.0.7:40000", "1.2.276", "OFFIS", at - 5
+        )
+        found = tuple(
+            ArrivedInstance(f"{study}.1.{n}", 0, 0, 0, 0, at + n / 1000, 512 + n)
+            for n in range(count)
+        )
         origin = Provenance(
-            envelope_id, "dicom", (facts,), values, (f"{study}.1",), (CT,), (EXPLICIT,),
-            tuple(found),
+            envelope_id, "dicom", (facts,), StudyFacts(study, **about), (f"{study}.1",), (CT,),
+            (EXPLICIT,), found,
         )  # fmt: skip
-        (self.root / DIRECTORY / f"{envelope_id}.json").write_bytes(origin.dump())
+        (self.root / "provenance" / f"{envelope_id}.json").write_bytes(origin.dump())
         ticket = Ticket(
             **{
                 "id": envelope_id, "pipeline": "p", "upstream": "up", "ack": "stored",
@@ -110,7 +104,7 @@ class Storage:
 
     def delete(self, envelope_id: str, state: str) -> None:
         """Deletes an envelope and what is known of it."""
-        for directory, ending in ((state, "json"), (state, "zip"), (DIRECTORY, "json")):
+        for directory, ending in ((state, "json"), (state, "zip"), ("provenance", "json")):
             (self.root / directory / f"{envelope_id}.{ending}").unlink(missing_ok=True)
 
     def hold(self, envelope_id: str) -> None:

@@ -350,7 +350,7 @@ def test_the_example_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.Monkey
     (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     monkeypatch.chdir(tmp_path)
     exec(compile(example, "docs/envelopes.md", "exec"), {})
-    assert verify(tmp_path / "study.zip").instances == 1
+    assert verify(tmp_path / "made.zip").instances == 1
 
 
 def test_sigterm_leaves_nothing(tmp_path: Path, scans: Path) -> None:

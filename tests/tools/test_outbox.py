@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -109,7 +111,7 @@ def test_hold_release_and_dry_runs(tmp_path: Path) -> None:
         assert row["reason"].endswith(": a complaint")
         told = outbox(tmp_path, "retry", first)
         assert (told.returncode, "it is on hold: release it" in told.stderr) == (1, True)
-        assert outbox(tmp_path, "release", "--all").stdout == "release: 1 envelopes\n"
+        assert outbox(tmp_path, "release", "--all").stdout == "release: 1 envelope\n"
         assert outbox(tmp_path, "release", "--all").returncode == 1
         own.child.kill()
         own.child.wait()
@@ -236,3 +238,18 @@ def test_an_age_has_a_unit() -> None:
     for wrong in ("", "h", "1y", "nan", "inf", "-1s", "1e99"):
         with pytest.raises(UsageError):
             Choice(older=wrong).selection(("outbox",))
+
+
+def test_an_uploader_that_is_away_and_one_that_is_back(tmp_path: Path) -> None:
+    write_config(tmp_path, 9)
+    (envelope_id,) = fill(tmp_path / "spool", 1)
+    sooner = "import fastjmix.api.admin.uploader as u; u.ANSWER_SECS = 0.5"
+    with running(Gateway(tmp_path, 9, first=sooner)) as own:
+        own.wait_for("upload_retry")
+        os.kill(own.children()["uploader"], signal.SIGSTOP)
+        told = as_json(tmp_path, "retry", envelope_id)
+        assert told["exit_code"] == 1
+        assert told["error"] == "the uploader did not answer in time; it may still do it"
+        os.kill(own.children()["uploader"], signal.SIGKILL)
+        own.wait_for("child_restarted child=uploader")
+        until(lambda: outbox(tmp_path, "retry", envelope_id).returncode == 0, "it is back")

@@ -61,6 +61,7 @@ def test_watch_prints_each_second_until_the_node_ends(tmp_path: Path) -> None:
 def test_watch_and_json_are_two_things(tmp_path: Path) -> None:
     write_config(tmp_path, 9)
     assert status(tmp_path, "--watch", "--json").returncode == 2
+    (tmp_path / "spool").mkdir()
     assert status(tmp_path, "--watch").returncode == 3
 
 
@@ -76,7 +77,7 @@ def test_every_part_has_its_lines(tmp_path: Path) -> None:
     row = {"state": "outbox", "study": "1.2", "calling_ae": evil, "upstream": "up", "id": "i",
            "instances": None, "bytes": 5, "age_secs": 200, "reason": ""}  # fmt: skip
     count = {"count": 1, "bytes": 5e9, "oldest_secs": 7300}
-    told: dict[str, Any] = {
+    told: Any = {
         "node": {"name": evil, "version": "1", "pid": 1, "started": 0.0, "now": 1e9,
                  "state": "not ready", "reasons": ["full"], "warnings": [evil]},
         "associations": [{"calling_ae": evil, "peer": "p", "mb_per_second": 1.25, "bytes": 10,
@@ -84,12 +85,15 @@ def test_every_part_has_its_lines(tmp_path: Path) -> None:
         "lanes": {"leased": 1, "total": 64, "stalled": 0},
         "rates": {"step_secs": 5, "received_mb": [10, 20], "received_instances": [1, 2],
                   "delivered_mb": [], "delivered_envelopes": []},
-        "envelopes": {"outbox": count, "listed": [row]},
+        "envelopes": {**dict.fromkeys(("building", "outbox", "held", "rejected", "sent"), count),
+                      "listed": [row]},
         "upstreams": [{"name": "up", "state": "held", "since": 1e9, "waiting": 5, "running": 0,
                        "held": 1, "next_try": 1e9 + 30,
                        "last_answer": {"at": 1e9, "status": 401, "reason": evil}}],
         "disk": None,
         "ledger": {},
+        "rejections": [{"at": 1e9, "last": 1e9, "times": 2, "calling_ae": evil, "called_ae": "B",
+                        "peer": "p", "why": "w"}],
         "errors": [{"last": 1e9, "process": "packer-0", "text": evil, "times": 3,
                     "what_to_do": "look"}],
     }  # fmt: skip

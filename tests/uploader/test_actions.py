@@ -172,6 +172,31 @@ def test_a_datagram_that_is_no_request_is_logged_and_passed_over(tmp_path: Path)
     run(test)
 
 
+def test_a_fault_of_ours_concerns_one_envelope(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test() -> None:
+        async with (
+            Upstream(script(400, 400)).open() as store,
+            node(tmp_path, to(store.url)) as one,
+        ):
+            first, second = one.seal(), one.seal()
+            await one.left(2)
+            real = one.spool.requeue
+
+            def faulty(envelope_id: str) -> None:
+                if envelope_id == first:
+                    raise RuntimeError("a fault")
+                real(envelope_id)
+
+            monkeypatch.setattr(one.spool, "requeue", faulty)
+            found = await one.ask(Kind.REQUEUE, first, second)
+            assert found == {first: "a fault of fastjmix: see its log", second: DONE}
+            assert (await one.left(3))[2] == ("sent", second)
+
+    run(test)
+
+
 @pytest.mark.parametrize("text", [b"", b"[]", b"{}", b"\xff", b'{"since": "x"}'])
 def test_a_damaged_hold_is_a_hold(tmp_path: Path, text: bytes) -> None:
     async def test() -> None:

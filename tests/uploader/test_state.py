@@ -18,7 +18,7 @@ from fastjmix.uploader.state import TEXT_MAX, UPSTREAMS_MAX, UpstreamStates
 @pytest.mark.parametrize("letter", ["x", "\x01", "\\", "\xe9", "\u533b", "\U0001f4a5", "\ud800"])
 def test_bytes_of_the_texts_of_an_upstream(letter: str) -> None:
     text = letter * 2 * TEXT_MAX
-    answer = SimpleNamespace(at=1.0e9, status=500, reason=text)
+    answer = SimpleNamespace(at=1.0e9, status=500, reason=text, answer=text)
     held = SimpleNamespace(available=False, held="401", until=0.0)
     target: Any = SimpleNamespace(
         upstream=SimpleNamespace(name=text, url=text), availability=held, last_answer=answer,
@@ -33,5 +33,7 @@ def test_bytes_of_the_texts_of_an_upstream(letter: str) -> None:
     asyncio.run(publish())
     rows = board.read("uploader")["upstreams"]
     assert len(rows) == UPSTREAMS_MAX
-    for name in ("name", "url", "reason"):
-        assert TEXT_MAX - 12 <= len(orjson.dumps(rows[0][name])) - 2 <= TEXT_MAX
+    texts = [rows[0][name] for name in ("name", "url", "reason")]
+    texts += [rows[0]["last_answer"][name] for name in ("reason", "answer")]
+    for shown in texts:
+        assert TEXT_MAX - 12 <= len(orjson.dumps(shown)) - 2 <= TEXT_MAX

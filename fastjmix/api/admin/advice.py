@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from fastjmix.control.node_status import AdvisedError
+from fastjmix.ledger.rows import ErrorRow
+
 ADVICE: Final[Mapping[str, str]] = {
     # The storage.
     "append_failed": "look at the disk and its kernel messages (dmesg); what was promised is safe",
@@ -14,6 +17,7 @@ ADVICE: Final[Mapping[str, str]] = {
     "instance_lost": "send that study again from the modality or the PACS, and look at the disk",
     "intake_stopped": "look at the disk: reception begins again by itself when it is well",
     "intake_still_stopped": "look at the disk: reception begins again by itself when it is well",
+    "action_failed": "report it with the lines behind it: the envelope is as it was",
     "leftovers_unreadable": "look at the rights and the disk under building/, then restart",
     "outbox_unreadable": "look at the rights and the disk under outbox/: nothing is delivered",
     "provenance_failed": "look at the rights and the disk under provenance/; the images are safe",
@@ -69,6 +73,19 @@ ADVICE: Final[Mapping[str, str]] = {
 }
 
 OTHERWISE: Final = "see the log of fastjmix"
+
+
+def advised(row: ErrorRow) -> AdvisedError:
+    """Returns an error of the ledger as JSON, with what to do about it."""
+    return {
+        "at": row.at,
+        "last": row.last,
+        "times": row.times,
+        "process": row.process,
+        "event": row.event,
+        "text": row.text,
+        "what_to_do": advice(row.event),
+    }
 
 
 def advice(event: str) -> str:

@@ -6,13 +6,12 @@ The speed is that since a look at least SPAN_SECS ago; at the first look that si
 from __future__ import annotations
 
 import time
-from typing import Any, Final
+from typing import Final
 
+from fastjmix.control.node_status import AssociationRow, LaneCounts
 from fastjmix.ipc.live_lanes import LiveAssociation, LiveLanes
 
 SPAN_SECS: Final = 2.0
-
-FACTS: Final = ("calling_ae", "called_ae", "peer")
 
 Sample = tuple[float, int]
 """A time of the monotonic clock, and the bytes that had arrived."""
@@ -25,14 +24,14 @@ class Associations:
         self._live = live
         self._samples: dict[int, tuple[Sample, Sample]] = {}
 
-    def as_json(self) -> list[dict[str, Any]]:
+    def as_json(self) -> list[AssociationRow]:
         """Returns a row for each."""
         found = self._live.associations()
         now = time.monotonic()
         self._samples = {one.number: self._sampled(one, now) for one in found}
         return [self._row(one, now) for one in found]
 
-    def lanes_json(self) -> dict[str, int]:
+    def lanes_json(self) -> LaneCounts:
         """Returns how many lanes are in use, there, and full."""
         live = self._live
         return {"leased": live.leased, "total": live.total, "stalled": live.stalled}
@@ -43,13 +42,14 @@ class Associations:
         older, newer = self._samples.get(one.number, (latest, latest))
         return (newer, latest) if now - newer[0] >= SPAN_SECS else (older, newer)
 
-    def _row(self, one: LiveAssociation, now: float) -> dict[str, Any]:
+    def _row(self, one: LiveAssociation, now: float) -> AssociationRow:
         began = one.facts.get("began")
-        facts = {name: str(one.facts.get(name, "")) for name in FACTS}
         return {
             "id": str(one.facts.get("id", "")),
             "number": one.number,
-            **facts,
+            "calling_ae": str(one.facts.get("calling_ae", "")),
+            "called_ae": str(one.facts.get("called_ae", "")),
+            "peer": str(one.facts.get("peer", "")),
             "began": began,
             "bytes": one.bytes,
             "instances": one.instances,

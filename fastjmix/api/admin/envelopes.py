@@ -1,22 +1,19 @@
 """Tells the envelopes by state: how many, and rows of those that have not arrived.
 
-What waits for the disk goes to a thread.
+The directories are read on a thread.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
 from itertools import islice
-from typing import Any, Final
+from typing import Final
 
 from fastjmix.api.study_index import StudyIndex
 from fastjmix.spool import Spool
-from fastjmix.spool.holds import Holds
-from fastjmix.spool.selection import HERE, Row, Selection, position, select
+from fastjmix.spool.selection import HERE, EnvelopeFacts, Row, Selection, position, select
 from fastjmix.spool.standing import Standpoint
-from fastjmix.spool.tally import Counts
 
 LISTED_MAX: Final = 100
 """Rows of the status; the list pages through all."""
@@ -39,7 +36,7 @@ class Envelopes:
         self._rows: list[Row] = []
         self._due = 0.0
 
-    async def listed(self) -> list[dict[str, Any]]:
+    async def listed(self) -> list[EnvelopeFacts]:
         """Returns LISTED_MAX rows at most of what has not arrived; they may be some seconds old
         where there are very many envelopes. Raises OSError."""
         began = time.monotonic()
@@ -61,8 +58,7 @@ class Envelopes:
         entries = await self._index.in_places(selection.places)
 
         def read() -> list[Row]:
-            held = Holds(self._spool).ids() if "outbox" in selection.places else ()
-            found = select(self._spool, entries, selection, held, after)
+            found = select(self._spool, entries, selection, after)
             return list(islice(found, limit + 1))
 
         rows = await asyncio.to_thread(read)
@@ -79,21 +75,3 @@ def _shared_out(by_state: list[list[Row]]) -> list[Row]:
         kept[index] = kept[index] + more
         left -= len(more)
     return [row for rows in kept for row in rows]
-
-
-def counts_json(counts: Counts) -> dict[str, dict[str, Any]]:
-    """Returns number, bytes and the oldest's age of each state; null where nobody counts them."""
-    return {
-        state: {
-            "count": one.count,
-            "bytes": one.size_bytes,
-            "oldest_secs": None if one.since is None else int(one.age()),
-        }
-        for state, one in counts.items()
-    }
-
-
-def unreadable(states: Iterable[Standpoint]) -> dict[str, dict[str, Any]]:
-    """Returns the same where the directories cannot be read."""
-    nothing = {"count": None, "bytes": None, "oldest_secs": None}
-    return {state: dict(nothing) for state in states}

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Final
 
 import orjson
 from aiohttp import web
 
 from fastjmix import log
+from fastjmix.control.node_status import NodeStatus
 from fastjmix.httpd import limits
 from fastjmix.httpd.sending import connection_errors
 from fastjmix.httpd.slots import Slots
@@ -44,7 +45,7 @@ class Feed:
     """The listeners of one process. `status` makes the object that they get."""
 
     def __init__(
-        self, status: Callable[[], Awaitable[dict[str, Any]]], stopping: asyncio.Event
+        self, status: Callable[[], Awaitable[NodeStatus]], stopping: asyncio.Event
     ) -> None:
         self._status = status
         self._stopping = stopping

@@ -7,7 +7,6 @@ other listener waits for it.
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import Final
 
 from fastjmix import log
@@ -15,16 +14,17 @@ from fastjmix.api.admin.callers import LocalCallers
 from fastjmix.api.admin.routes import Node, node_routes
 from fastjmix.control.listening import ControlSocket
 from fastjmix.httpd.server import Runner, make_runner
+from fastjmix.spool.root import Root
 
-LOOK_SECS: Final = 5.0
+LOOK_SECS: Final = 60.0
 """Seconds between two looks whether the path still leads to the socket."""
 
 
 class LocalListener:
     """The local socket of one node. `grace_secs` is what requests in flight have at the end."""
 
-    def __init__(self, storage: Path, node: Node, grace_secs: float) -> None:
-        self._storage = storage
+    def __init__(self, root: Root, node: Node, grace_secs: float) -> None:
+        self._root = root
         callers = LocalCallers()
         routes = node_routes(node, callers)
         self._runner: Runner = make_runner(routes, callers, shutdown_secs=grace_secs)
@@ -54,7 +54,8 @@ class LocalListener:
             await site.stop()
         self._listening = None
         try:
-            made = ControlSocket(self._storage)
+            self._root.require_file_system()
+            made = ControlSocket(self._root.path)
         except OSError as problem:
             why = problem.strerror or str(problem)
             if why != self._why:

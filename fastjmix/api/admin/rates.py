@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import Any, Final
+from typing import Final
 
+from fastjmix.control.node_status import RateSeries
 from fastjmix.ipc.metrics import Metrics
 
 STEP_SECS: Final = 5.0
@@ -51,9 +52,15 @@ class Rates:
             self._series[name].append(round(grown, 3))
         self._before = now
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> RateSeries:
         """Returns the amount within each step of STEP_SECS, the latest last."""
-        return {"step_secs": STEP_SECS, **{name: list(one) for name, one in self._series.items()}}
+        return {
+            "step_secs": STEP_SECS,
+            "received_mb": list(self._series["received_mb"]),
+            "received_instances": list(self._series["received_instances"]),
+            "delivered_mb": list(self._series["delivered_mb"]),
+            "delivered_envelopes": list(self._series["delivered_envelopes"]),
+        }
 
     def _totals(self) -> dict[str, int]:
         return {name: self._metrics.total(counter) for name, (counter, _) in SOURCES.items()}

@@ -1,8 +1,8 @@
 """Tells how the node is, as one object: what the page and `fastjmix status` show.
 
 Guaranteed: a part that cannot be read is null or empty, and does not keep the others away. It holds
-no patient's data but Study Instance UIDs. Errors come from the ledger, and are read again when one
-may have come: every LOOK_SECS.
+no patient's data but Study Instance UIDs. Errors and rejections come from the ledger, and are read
+again when one may have come: every LOOK_SECS.
 """
 
 from __future__ import annotations
@@ -11,23 +11,35 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from fastjmix._version import __version__
-from fastjmix.api.admin.advice import advice
+from fastjmix.api.admin.advice import advised
 from fastjmix.api.admin.associations import Associations
-from fastjmix.api.admin.envelopes import Envelopes, counts_json, unreadable
+from fastjmix.api.admin.envelopes import Envelopes
 from fastjmix.api.admin.rates import Rates
 from fastjmix.api.shared import Shared
+from fastjmix.control.node_status import (
+    DiskFacts,
+    LedgerFacts,
+    NodeFacts,
+    NodeStatus,
+    Recent,
+    RejectionFacts,
+    envelope_parts,
+)
 from fastjmix.errors import FastjmixError
+from fastjmix.ipc.board_rows import LedgerRow, ledger_row, upstream_rows
 from fastjmix.ledger.queries import Ledger
+from fastjmix.ledger.rows import Rejection
 from fastjmix.spool import FreeSpace
-from fastjmix.spool.selection import STATES
+from fastjmix.spool.selection import STATES, EnvelopeFacts
+from fastjmix.spool.tally import UNKNOWN, sums_json
 
-ERRORS_MAX: Final = 20
+RECENT_MAX: Final = 20
+"""Errors, and rejections, that are shown."""
+
 LOOK_SECS: Final = 2.0
-
-LEDGER_FACTS: Final = ("state", "why", "events_behind", "bytes")
 
 _T = TypeVar("_T")
 
@@ -45,37 +57,38 @@ class Status:
         self._rates = rates
         self._associations = Associations(shared.channels.live)
         self._started = _started(shared.channels.run)
-        self._errors: list[dict[str, Any]] = []
-        self._errors_due = 0.0
+        self._latest: Recent = {"errors": [], "rejections": []}
+        self._latest_due = 0.0
 
-    async def as_json(self) -> dict[str, Any]:
-        """Returns the status now. What waits for the disk is in a thread."""
+    async def as_json(self) -> NodeStatus:
+        """Returns the status now. Files are read on a thread."""
         listed = await self._listed()
         return await asyncio.to_thread(self._assembled, listed)
 
-    async def _listed(self) -> list[dict[str, Any]]:
+    async def _listed(self) -> list[EnvelopeFacts]:
         try:
             return await self._envelopes.listed()
         except OSError:
             return []
 
-    def _assembled(self, listed: list[dict[str, Any]]) -> dict[str, Any]:
+    def _assembled(self, listed: list[EnvelopeFacts]) -> NodeStatus:
         shared, board = self._shared, self._shared.channels.board
-        counts = _or(lambda: counts_json(shared.tally.counts()), unreadable(STATES))
-        ledger = board.read("ledger")
+        sums = _or(lambda: sums_json(shared.tally.counts()), dict.fromkeys(STATES, UNKNOWN))
+        recent = self._recent()
         return {
             "node": self._node(),
             "associations": self._associations.as_json(),
             "lanes": self._associations.lanes_json(),
             "rates": self._rates.as_json(),
-            "envelopes": {**counts, "listed": listed},
-            "upstreams": board.read("uploader").get("upstreams", []),
+            "envelopes": envelope_parts(sums, listed),
+            "upstreams": upstream_rows(board),
             "disk": _or(lambda: disk_json(shared.room), None),
-            "ledger": {name: ledger[name] for name in LEDGER_FACTS if name in ledger},
-            "errors": self._recent_errors(),
+            "ledger": _ledger_facts(ledger_row(board)),
+            "errors": recent["errors"],
+            "rejections": recent["rejections"],
         }
 
-    def _node(self) -> dict[str, Any]:
+    def _node(self) -> NodeFacts:
         reasons = self._shared.state.not_ready_reasons()
         stopping = self._shared.stopping.is_set()
         state = "stopping" if stopping else "not ready" if reasons else "ready"
@@ -90,23 +103,51 @@ class Status:
             "warnings": self._shared.warnings.all(),
         }
 
-    def _recent_errors(self) -> list[dict[str, Any]]:
-        if time.monotonic() >= self._errors_due:
-            self._errors_due = time.monotonic() + LOOK_SECS
-            self._errors = errors_json(self._ledger)
-        return self._errors
+    def _recent(self) -> Recent:
+        if time.monotonic() >= self._latest_due:
+            self._latest_due = time.monotonic() + LOOK_SECS
+            self._latest = recent_json(self._ledger)
+        return self._latest
 
 
-def errors_json(ledger: Ledger) -> list[dict[str, Any]]:
-    """Returns the latest errors, each with what to do; [] where the ledger cannot be read."""
+def recent_json(ledger: Ledger) -> Recent:
+    """Returns the latest errors, each with what to do, and the latest rejected associations; none
+    where the ledger cannot be read."""
     try:
-        found = ledger.recent_errors(ERRORS_MAX)
+        errors, rejections = ledger.recent_errors(RECENT_MAX), ledger.recent_rejections(RECENT_MAX)
     except FastjmixError:
-        return []
-    return [{**one.as_json(), "what_to_do": advice(one.event)} for one in found]
+        return {"errors": [], "rejections": []}
+    return {
+        "errors": [advised(one) for one in errors],
+        "rejections": [_rejection(one) for one in rejections],
+    }
 
 
-def disk_json(room: FreeSpace) -> dict[str, Any]:
+def _rejection(row: Rejection) -> RejectionFacts:
+    return {
+        "at": row.at,
+        "last": row.last,
+        "times": row.times,
+        "calling_ae": row.calling_ae,
+        "called_ae": row.called_ae,
+        "peer": row.peer,
+        "why": row.why,
+    }
+
+
+def _ledger_facts(row: LedgerRow | None) -> LedgerFacts:
+    """Returns the row without its counts for /metrics."""
+    if row is None:
+        return {}
+    return {
+        "state": row["state"],
+        "why": row["why"],
+        "events_behind": row["events_behind"],
+        "bytes": row["bytes"],
+    }
+
+
+def disk_json(room: FreeSpace) -> DiskFacts:
     """Returns what is free, and the marks. Raises OSError."""
     found = room.measured()
     inodes = found.inode_marks

@@ -1,9 +1,9 @@
 """Finds out which conditions began and which ended, since the last look or the last run.
 
 Guaranteed: a condition is reported once when it begins. It is over when it was missing at
-LOOKS_TO_END looks in a row, so that one which comes and goes is one alert. What goes on is kept in
-alerts.json in the storage directory: a restart reports nothing twice, and the end of what it
-healed.
+LOOKS_TO_END looks in a row, so that one which comes and goes is one alert. Alerts that have not
+ended are kept in alerts.json in the storage directory: a restart reports none of them twice, and
+reports the end of those that it has put right.
 """
 
 from __future__ import annotations

@@ -43,8 +43,8 @@ def command(
 ) -> None:
     """Make an envelope of DICOM files, as the pipeline would; each file is kept byte for byte.
 
-    Whatever is met and cannot be taken (not DICOM, unreadable, truncated, a link to a folder) is
-    named, and nothing is written, unless --leave-out is given. A DICOMDIR stands for its files. -o
+    A file that cannot be taken (not DICOM, unreadable, truncated, a link to a folder) is named, and
+    nothing is written, unless --leave-out is given. A DICOMDIR stands for its files. -o
     names the envelope, or a directory (one that exists, or PATH/): then each study gets an envelope
     of its own there, <id>.zip. An envelope of profile jmix-1.0 holds one study.
     """

@@ -45,8 +45,8 @@ def command(
     It gets a new id: an id stands for bytes that never change, and a server that has the original
     would take this one for it. The documents are made anew from the data sets; parties are taken
     from an envelope of profile jmix-1.0 unless they are given. Signatures and the audit trail stay
-    with the original. Every hash of the original is compared first. Whatever cannot be converted
-    is named, and nothing is written, unless --leave-out is given.
+    with the original. Every hash of the original is compared first. An instance that cannot be
+    converted is named, and nothing is written, unless --leave-out is given.
     """
     with named_errors(source), counted_skips(), progress_of("converting") as bar:
         from fastjmix.tools.envelope.converting import convert

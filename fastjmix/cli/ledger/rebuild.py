@@ -16,17 +16,18 @@ from fastjmix.cli.output import print_result
 def command(config: Path, as_json: bool) -> None:
     """Make the ledger from the envelopes on the disk, while no node runs.
 
-    What the ledger knows of envelopes that are gone from the disk stays, unless its file is
-    damaged: then that is moved away. A running node does all this by itself, when its ledger is
-    missing or damaged; the command ends with exit code 1 then.
+    The ledger keeps its rows of envelopes that are gone from the disk. A damaged ledger is moved
+    away, and its rows with it. A running node rebuilds a missing or damaged ledger by itself; this
+    command ends with exit code 1 while the node runs.
     """
     from fastjmix.config import load
     from fastjmix.ledger.rebuild import rebuild
+    from fastjmix.tools.plain_text import many
 
     loaded = load(config)
     done = rebuild(loaded.storage_dir, patient_data=loaded.ledger.patient_data)
     damaged = str(done.damaged) if done.damaged is not None else None
-    line = f"{done.envelopes} envelopes read from {loaded.storage_dir}"
+    line = f"{many(done.envelopes, 'envelope')} read from {loaded.storage_dir}"
     if damaged is not None:
         line += f"; the damaged ledger is {damaged}"
     print_result({"envelopes": done.envelopes, "damaged": damaged}, line, as_json)

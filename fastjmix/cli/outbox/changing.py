@@ -13,6 +13,7 @@ from fastjmix.cli.output import print_json
 from fastjmix.cli.storage import storage_directory, storage_options
 from fastjmix.errors import printable
 from fastjmix.ipc.actions import DONE, Kind
+from fastjmix.tools.plain_text import many
 
 CODES: Final = """
 
@@ -56,6 +57,10 @@ def _run(kind: Kind, ids: tuple[str, ...], options: dict[str, Any]) -> int:
         print_json(acted.as_json())
     else:
         print_results(kind.value, acted.results)
+        if not acted.results:
+            click.echo("no envelope is there that it is for: see fastjmix outbox list", err=True)
+        elif kind is not Kind.HOLD and acted.done:
+            click.echo("fastjmix outbox list shows which have not arrived yet", err=True)
     return acted.exit_code
 
 
@@ -66,7 +71,7 @@ def _print_plan(kind: Kind, ids: Sequence[str], as_json: bool) -> int:
         return code
     for envelope_id in ids:
         click.echo(envelope_id)
-    click.echo(f"{kind.value}: {len(ids)} envelopes; nothing was changed", err=True)
+    click.echo(f"{kind.value}: {many(len(ids), 'envelope')}; nothing was changed", err=True)
     return code
 
 
@@ -76,4 +81,4 @@ def print_results(action: str, results: dict[str, str]) -> None:
     for envelope_id, why in failures.items():
         click.echo(f"{envelope_id}: {printable(why)}", err=True)
     left = f", {len(failures)} not" if failures else ""
-    click.echo(f"{action}: {len(results) - len(failures)} envelopes{left}")
+    click.echo(f"{action}: {many(len(results) - len(failures), 'envelope')}{left}")

@@ -27,6 +27,7 @@ def command(
     run. Exit 1: there is none."""
     from fastjmix.spool.selection import HERE
     from fastjmix.tools.outbox.choosing import chosen
+    from fastjmix.tools.plain_text import many
     from fastjmix.tools.status.show import envelope_table
 
     rows = chosen(storage_directory(config, storage), choice_of(options), HERE)
@@ -37,5 +38,5 @@ def command(
     else:
         for line in envelope_table(shown):
             click.echo(line)
-        click.echo(f"{len(shown)} envelopes", err=True)
+        click.echo(many(len(shown), "envelope"), err=True)
     context.exit(code)

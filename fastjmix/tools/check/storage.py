@@ -33,9 +33,7 @@ def storage(config: Config) -> Iterator[Finding]:
     to try."""
     root, where = config.storage_dir, str(config.storage_dir)
     try:
-        storage_path.require(
-            root, config.create_storage, config.source, require_mount=config.require_mount
-        )
+        storage_path.require_of(config)
     except SpoolError as problem:
         yield of_error(WHAT, where, problem)
         return

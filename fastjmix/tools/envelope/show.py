@@ -17,6 +17,7 @@ from rich.tree import Tree
 from fastjmix.errors import printable
 from fastjmix.jmix.faults import escaped
 from fastjmix.jmix.read.report import Finding, Report
+from fastjmix.tools.plain_text import many
 
 
 def size(count: int) -> str:
@@ -36,9 +37,9 @@ def tree(summary: Mapping[str, Any], console: Console) -> None:
     where = f"in the top folder {container['top_folder']}" if container["top_folder"] else ""
     top.add(_line("profile", f"{summary['profile']}, version {summary['version']}"))
     top.add(_line(container["kind"], f"{size(container['size_bytes'])} {where}".rstrip()))
-    members = _many(summary["members"], "member")
+    members = many(summary["members"], "member")
     if summary["encryption"] is None:
-        count = f"{members}, {_many(summary['instances'], 'instance')}"
+        count = f"{members}, {many(summary['instances'], 'instance')}"
         top.add(_line("payload", f"{size(summary['payload_bytes'])}; {count}"))
     else:
         top.add(_line("payload", f"encrypted; {members}"))
@@ -61,10 +62,6 @@ def tree(summary: Mapping[str, Any], console: Console) -> None:
     for problem in summary["problems"]:
         top.add(Text(printable(problem), style="red"))
     console.print(top)
-
-
-def _many(count: object, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _line(label: str, value: object) -> Text:
@@ -107,7 +104,7 @@ def _study(top: Tree, study: Mapping[str, Any]) -> None:
     branch = top.add(_line("study", ", ".join([str(study["study_uid"]), *shown])))
     for series in study["series"]:
         more = [str(series[key]) for key in ("body_part", "description") if key in series]
-        count = "" if series["instances"] is None else _many(series["instances"], "instance")
+        count = "" if series["instances"] is None else many(series["instances"], "instance")
         held = size(series["size_bytes"]) if "size_bytes" in series else ""
         number = f"series {series['series_number']}" if "series_number" in series else "series"
         parts = [str(series.get("series_uid", "")), str(series.get("modality", "")), *more]
@@ -132,11 +129,11 @@ def verdict(report: Report, name: str, console: Console) -> None:
         if fault.hint:
             console.print(f"       {fault.hint}", markup=False)
     if report.more_faults:
-        console.print(f"and {_many(report.more_faults, 'more fault')}", style="red", markup=False)
+        console.print(f"and {many(report.more_faults, 'more fault')}", style="red", markup=False)
     for remark in report.remarks:
         console.print(_finding("remark", remark), markup=False)
     if report.more_remarks:
-        console.print(f"and {_many(report.more_remarks, 'more remark')}", markup=False)
+        console.print(f"and {many(report.more_remarks, 'more remark')}", markup=False)
     for one in report.signatures:
         if one.ok:
             until = f", until {one.expires_at}" if one.expires_at else ""
@@ -145,7 +142,7 @@ def verdict(report: Report, name: str, console: Console) -> None:
     if report.ok:
         console.print(printable(f"{name}: {_proved(report)}"), style="green", markup=False)
     else:
-        line = f"{name}: not valid: {_many(len(report.faults) + report.more_faults, 'fault')}"
+        line = f"{name}: not valid: {many(len(report.faults) + report.more_faults, 'fault')}"
         console.print(printable(line), style="bold red", markup=False)
 
 
@@ -156,12 +153,12 @@ def _finding(kind: str, found: Finding) -> str:
 def _proved(report: Report) -> str:
     parts = [
         f"valid: {report.profile} {report.id}",
-        _many(report.members, "member"),
+        many(report.members, "member"),
         f"payload hash {report.payload_hash}",
     ]
     if not report.encrypted or report.decrypted:
         listed = f"{report.hashes} listed hash{'es' if report.hashes != 1 else ''} right"
-        parts[2:2] = [_many(report.instances, "instance"), listed]
+        parts[2:2] = [many(report.instances, "instance"), listed]
     if report.encrypted:
         parts.append("decrypted" if report.decrypted else "encrypted, not looked into")
     return ", ".join(parts)

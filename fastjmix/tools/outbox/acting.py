@@ -17,7 +17,7 @@ disk."""
 
 @dataclass(frozen=True, slots=True)
 class Acted:
-    """What came of an action: for each envelope "done", or the reason why not."""
+    """The results of an action: for each envelope "done", or the reason why not."""
 
     kind: Kind
     results: dict[str, str]

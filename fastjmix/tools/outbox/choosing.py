@@ -5,18 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastjmix.errors import SpoolError, UsageError
-from fastjmix.spool import Spool
+from fastjmix.errors import UsageError
 from fastjmix.spool.entries import read_entries
-from fastjmix.spool.holds import Holds
 from fastjmix.spool.selection import Row, Selection, canonical_ids, select
 from fastjmix.spool.standing import Standpoint
+from fastjmix.tools.node_storage import opened
 from fastjmix.tools.plain_text import seconds_of
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What a person has typed: ids, or conditions. `older` is an age such as 15m."""
+    """The ids or conditions that a person has typed. `older` is an age such as 15m."""
 
     ids: tuple[str, ...] = ()
     study: str | None = None
@@ -66,13 +65,6 @@ class Choice:
 def chosen(storage: Path, choice: Choice, states: tuple[Standpoint, ...]) -> list[Row]:
     """Returns the envelopes of a choice, the oldest first. Raises UsageError, SpoolError."""
     selection = choice.selection(states)
-    spool = Spool(storage, create=False)
-    try:
-        held = Holds(spool).ids() if "outbox" in selection.places else ()
+    with opened(storage) as spool:
         entries = read_entries(spool, selection.places)
-        return list(select(spool, entries, selection, held))
-    except OSError as problem:
-        raise SpoolError(
-            f"{storage}: no storage of a fastjmix can be read there: {problem.strerror}",
-            "Check -c or --storage, and run as the user of the node, or as root.",
-        ) from problem
+        return list(select(spool, entries, selection))

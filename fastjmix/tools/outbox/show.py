@@ -12,7 +12,7 @@ from fastjmix.errors import DamagedTicket, FastjmixError, printable, reason
 from fastjmix.ledger.queries import Ledger
 from fastjmix.spool import Spool
 from fastjmix.spool.selection import Row
-from fastjmix.tools.plain_text import age, moment, size
+from fastjmix.tools.plain_text import age, many, moment, size
 
 
 def about(storage: Path, row: Row) -> dict[str, Any]:
@@ -63,5 +63,7 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
             yield printable(f"  {part} {name}: {value}")
     for attempt in (found["ledger"] or {}).get("attempts", ()):
         status = f"HTTP {attempt['status']}" if attempt["status"] else "no answer"
-        told = f"{attempt['outcome']}, {status}, {attempt['times']} times: {attempt['reason']}"
+        told = (
+            f"{attempt['outcome']}, {status}, {many(attempt['times'], 'time')}: {attempt['reason']}"
+        )
         yield printable(f"  {moment(attempt['last'])} {told}")

@@ -1,7 +1,7 @@
 """Reads the status of a node: from itself while it runs, from its files otherwise.
 
-Guaranteed: the object is that of GET /api/node/status (api/admin/status.py), with the same keys. Of
-a stopped node it has what files say: envelopes, disk, ledger, errors.
+Guaranteed: the object is that of GET /api/node/status (api/admin/status.py), with the same keys.
+For a stopped node it has the parts that are files: envelopes, disk, ledger, errors.
 """
 
 from __future__ import annotations
@@ -11,66 +11,53 @@ import time
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, cast
 
 from fastjmix._version import __version__
-from fastjmix.api.admin.advice import advice
+from fastjmix.api.admin.status import recent_json
 from fastjmix.control.client import ControlClient, NodeAway
-from fastjmix.errors import FastjmixError, SpoolError
+from fastjmix.control.node_status import LedgerFacts, NodeStatus, Recent, envelope_parts
+from fastjmix.errors import FastjmixError
 from fastjmix.ledger.queries import Ledger
-from fastjmix.spool import Spool
 from fastjmix.spool.entries import read_entries
-from fastjmix.spool.holds import Holds
 from fastjmix.spool.selection import STATES, Selection, select
-from fastjmix.spool.tally import Tally
+from fastjmix.spool.tally import Tally, sums_json
+from fastjmix.tools.node_storage import opened
 
 STATUS: Final = "/api/node/status"
 EVENTS: Final = "/api/node/events"
 
 LISTED_MAX: Final = 100
-ERRORS_MAX: Final = 20
 
 STOPPED: Final = "stopped"
 
 
-def read(storage: Path) -> dict[str, Any]:
+def read(storage: Path) -> NodeStatus:
     """Returns the status. Raises SpoolError where there is no storage, FastjmixError where the node
     does not answer as it should."""
     try:
-        return ControlClient(storage).get(STATUS)
+        return cast("NodeStatus", ControlClient(storage).get(STATUS))
     except NodeAway as away:
         return _of_files(storage, away.message)
 
 
-def watch(storage: Path) -> Iterator[dict[str, Any]]:
+def watch(storage: Path) -> Iterator[NodeStatus]:
     """Yields the status of a running node each second. Raises NodeAway, also when it ends."""
-    yield from ControlClient(storage).events(EVENTS)
+    for event in ControlClient(storage).events(EVENTS):
+        yield cast("NodeStatus", event)
     raise NodeAway(f"the fastjmix of {storage} has ended")
 
 
-def _of_files(storage: Path, why: str) -> dict[str, Any]:
-    spool = Spool(storage, create=False)
-    try:
-        counts = Tally(spool).counts()
+def _of_files(storage: Path, why: str) -> NodeStatus:
+    with opened(storage) as spool:
+        sums = sums_json(Tally(spool).counts())
         selection = Selection()
         entries = read_entries(spool, selection.places)
-        rows = list(islice(select(spool, entries, selection, Holds(spool).ids()), LISTED_MAX))
+        rows = list(islice(select(spool, entries, selection), LISTED_MAX))
         found = os.statvfs(storage)
-    except OSError as problem:
-        raise SpoolError(
-            f"{storage}: no storage of a fastjmix can be read there: {problem.strerror}",
-            "Check -c or --storage, and run as the user of the node, or as root.",
-        ) from problem
     order = {state: at for at, state in enumerate(STATES)}
     rows.sort(key=lambda row: order[row.state])
-    envelopes: dict[str, Any] = {
-        state: {
-            "count": one.count,
-            "bytes": one.size_bytes,
-            "oldest_secs": None if one.since is None else int(one.age()),
-        }
-        for state, one in counts.items()
-    }
+    ledger, recent = _of_ledger(storage)
     return {
         "node": {
             "name": "", "version": __version__, "pid": None, "started": None, "now": time.time(),
@@ -79,21 +66,22 @@ def _of_files(storage: Path, why: str) -> dict[str, Any]:
         "associations": [],
         "lanes": {"leased": 0, "total": 0, "stalled": 0},
         "rates": None,
-        "envelopes": {**envelopes, "listed": [row.as_json() for row in rows]},
+        "envelopes": envelope_parts(sums, [row.as_json() for row in rows]),
         "upstreams": [],
         "disk": {
             "free_bytes": found.f_bavail * found.f_frsize,
             "total_bytes": found.f_blocks * found.f_frsize,
         },
-        **_of_ledger(storage),
+        "ledger": ledger,
+        "errors": recent["errors"],
+        "rejections": recent["rejections"],
     }  # fmt: skip
 
 
-def _of_ledger(storage: Path) -> dict[str, Any]:
+def _of_ledger(storage: Path) -> tuple[LedgerFacts, Recent]:
     ledger = Ledger(storage)
     try:
-        size, errors = ledger.info().file_bytes, ledger.recent_errors(ERRORS_MAX)
+        known: LedgerFacts = {"state": STOPPED, "why": "", "bytes": ledger.info().file_bytes}
     except FastjmixError as problem:
-        return {"ledger": {"state": "unavailable", "why": problem.message}, "errors": []}
-    shown = [{**one.as_json(), "what_to_do": advice(one.event)} for one in errors]
-    return {"ledger": {"state": STOPPED, "why": "", "bytes": size}, "errors": shown}
+        known = {"state": "unavailable", "why": problem.message}
+    return known, recent_json(ledger)

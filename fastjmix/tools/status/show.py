@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Sequence
 
+from fastjmix.control.node_status import (
+    AdvisedError,
+    DiskFacts,
+    EnvelopeParts,
+    LedgerFacts,
+    NodeFacts,
+    NodeStatus,
+    RateSeries,
+    RejectionFacts,
+)
 from fastjmix.errors import printable
-from fastjmix.tools.plain_text import age, moment, size, table
+from fastjmix.ipc.board_rows import UpstreamRow
+from fastjmix.spool.selection import EnvelopeFacts
+from fastjmix.tools.plain_text import age, many, moment, size, table
 
-Status = Mapping[str, Any]
 
-
-def lines(status: Status) -> Iterator[str]:
+def lines(status: NodeStatus) -> Iterator[str]:
     """Yields the lines of a status: what is wrong first."""
     yield from _node(status["node"])
     yield from _envelopes(status["envelopes"])
@@ -20,12 +29,13 @@ def lines(status: Status) -> Iterator[str]:
     yield from _rates(status["rates"])
     yield from _disk(status["disk"])
     yield from _ledger(status["ledger"])
+    yield from _rejections(status["rejections"])
     yield from _errors(status["errors"])
 
 
-def _node(node: Status) -> Iterator[str]:
+def _node(node: NodeFacts) -> Iterator[str]:
     about = f"fastjmix {node['version']}"
-    if node["pid"] is not None:
+    if node["pid"] is not None and node["started"] is not None:
         about += f", pid {node['pid']}, up {age(node['now'] - node['started'])}"
     yield printable(f"{node['name'] or 'node'}: {node['state']} ({about}, {moment(node['now'])})")
     for kind in ("reasons", "warnings"):
@@ -33,10 +43,15 @@ def _node(node: Status) -> Iterator[str]:
             yield printable(f"  {'!' if kind == 'reasons' else 'warning:'} {text}")
 
 
-def _envelopes(envelopes: Status) -> Iterator[str]:
+def _envelopes(envelopes: EnvelopeParts) -> Iterator[str]:
     yield "envelopes"
-    states = ("building", "outbox", "held", "rejected", "sent")
-    found = [(state, envelopes[state]) for state in states if state in envelopes]
+    found = [
+        ("building", envelopes["building"]),
+        ("outbox", envelopes["outbox"]),
+        ("held", envelopes["held"]),
+        ("rejected", envelopes["rejected"]),
+        ("sent", envelopes["sent"]),
+    ]
     yield from table(
         [
             (f"  {state}", _or(one["count"]), size(one["bytes"]), age(one["oldest_secs"]))
@@ -47,7 +62,7 @@ def _envelopes(envelopes: Status) -> Iterator[str]:
     yield from (f"  {line}" for line in envelope_table(envelopes["listed"]))
 
 
-def envelope_table(rows: list[dict[str, Any]]) -> Iterator[str]:
+def envelope_table(rows: Sequence[EnvelopeFacts]) -> Iterator[str]:
     """Yields the lines of a table of envelopes; none without any."""
     head = ("id", "state", "age", "instances", "size", "from", "to", "study", "reason")
     yield from table(
@@ -69,22 +84,27 @@ def envelope_table(rows: list[dict[str, Any]]) -> Iterator[str]:
     )
 
 
-def _upstreams(upstreams: list[dict[str, Any]], now: float) -> Iterator[str]:
+def _upstreams(upstreams: Sequence[UpstreamRow], now: float) -> Iterator[str]:
     if upstreams:
         yield "upstreams"
     for one in upstreams:
         about = f"  {one['name']}: {one['state']} since {moment(one['since'])}"
-        about += f", {one['waiting']} wait, {one['running']} go, {one['held']} on hold"
+        about += (
+            f", {many(one['waiting'], 'envelope')} waiting, {one['running']} being sent,"
+            f" {one['held']} held by a person"
+        )
         if one["next_try"]:
             about += f", next try in {age(max(0.0, one['next_try'] - now))}"
         yield printable(about)
         answer = one["last_answer"]
         if answer is not None:
             status = f"HTTP {answer['status']}" if answer["status"] else "no answer"
-            yield printable(f"    {moment(answer['at'])} {status} {answer['reason']}".rstrip())
+            said = f"; it said: {answer['answer']}" if answer.get("answer") else ""
+            told = f"    {moment(answer['at'])} {status} {answer['reason']}".rstrip()
+            yield printable(told + said)
 
 
-def _associations(status: Status) -> Iterator[str]:
+def _associations(status: NodeStatus) -> Iterator[str]:
     lanes = status["lanes"]
     if not lanes["total"]:
         return
@@ -106,24 +126,25 @@ def _associations(status: Status) -> Iterator[str]:
     )
 
 
-def _rates(rates: Status | None) -> Iterator[str]:
+def _rates(rates: RateSeries | None) -> Iterator[str]:
     if rates is None:
         return
-    step = rates["step_secs"]
-    for name, unit, count in (
-        ("received", "received_mb", "received_instances"),
-        ("delivered", "delivered_mb", "delivered_envelopes"),
-    ):
-        latest = rates[unit][-12:]
-        speed = sum(latest) / (step * len(latest)) if latest else 0.0
-        what = count.partition("_")[2]
-        yield (
-            f"{name}: {speed:.1f} MB/s in the last minute; in the last hour"
-            f" {size(sum(rates[unit]) * 1e6)}, {int(sum(rates[count]))} {what}"
-        )
+    secs = rates["step_secs"]
+    instances, envelopes = sum(rates["received_instances"]), sum(rates["delivered_envelopes"])
+    yield _rate("received", rates["received_mb"], secs, many(int(instances), "instance"))
+    yield _rate("delivered", rates["delivered_mb"], secs, many(int(envelopes), "envelope"))
 
 
-def _disk(disk: Status | None) -> Iterator[str]:
+def _rate(name: str, megabytes: Sequence[float], step_secs: float, number: str) -> str:
+    latest = megabytes[-12:]
+    speed = sum(latest) / (step_secs * len(latest)) if latest else 0.0
+    return (
+        f"{name}: {speed:.1f} MB/s in the last minute; in the last hour"
+        f" {size(sum(megabytes) * 1e6)}, {number}"
+    )
+
+
+def _disk(disk: DiskFacts | None) -> Iterator[str]:
     if disk is None:
         yield "disk: cannot be read"
         return
@@ -133,12 +154,23 @@ def _disk(disk: Status | None) -> Iterator[str]:
     yield text
 
 
-def _ledger(ledger: Status) -> Iterator[str]:
+def _ledger(ledger: LedgerFacts) -> Iterator[str]:
     why = f": {ledger['why']}" if ledger.get("why") else ""
     yield printable(f"ledger: {ledger.get('state', 'begins')}, {size(ledger.get('bytes'))}{why}")
 
 
-def _errors(errors: list[dict[str, Any]]) -> Iterator[str]:
+def _rejections(rejections: Sequence[RejectionFacts]) -> Iterator[str]:
+    if rejections:
+        yield "associations that were rejected, the latest first"
+    rows = [
+        (f"  {moment(r['last'])}", many(r["times"], "time"), r["calling_ae"], r["peer"],
+         r["called_ae"], r["why"])
+        for r in rejections
+    ]  # fmt: skip
+    yield from table(rows, ("  last", "how often", "calling AE", "peer", "called AE", "why"))
+
+
+def _errors(errors: Sequence[AdvisedError]) -> Iterator[str]:
     if errors:
         yield "errors"
     for one in errors:

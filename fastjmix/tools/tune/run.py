@@ -81,12 +81,7 @@ def tune(path: Path, options: Options, progress: Progress, started: float | None
 
     with ExitStack() as stack:
         stack.enter_context(_sigterm_raises())
-        storage_path.require(
-            config.storage_dir,
-            config.create_storage,
-            config.source,
-            require_mount=config.require_mount,
-        )
+        storage_path.require_of(config)
         directory = stack.enter_context(workplace(config.storage_dir, sent.size))
         try:
             gateways = _Gateways(config, directory)

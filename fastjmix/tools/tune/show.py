@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from fastjmix.tools.plain_text import many
 from fastjmix.tools.tune.effects import Effect, Figures, percent
 from fastjmix.tools.tune.plan import CONFIGURED, CONTROL
 from fastjmix.tools.tune.report import COMBINED, Report
@@ -22,7 +23,7 @@ def show(report: Report, console: Console) -> None:
     """Prints the report for a person."""
     sent = report.material
     what = f"{sent.name}: {len(sent.items)} instances, {sent.size / 1e6:.1f} MB in each round"
-    how = f"over {_many(report.associations, 'association')}"
+    how = f"over {many(report.associations, 'association')}"
     where = f"storage below {report.storage}; the upstream is held"
     console.print(_plain(f"{what}, {how}; {where}"), markup=False)
     console.print()
@@ -148,10 +149,6 @@ def _numbers(one: Figures) -> dict[str, Any]:
         "latency_p50_ms": round(one.latency(0.5) * 1e3, 4),
         "latency_p99_ms": round(one.latency(0.99) * 1e3, 4),
     }
-
-
-def _many(count: int, what: str) -> str:
-    return f"{count} {what}" + ("s" if count != 1 else "")
 
 
 def _plain(text: str, keep: str = "") -> str:

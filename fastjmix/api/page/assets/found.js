@@ -7,12 +7,14 @@ import { download, get, page } from "./node.js";
 const SHOWN = 50; // results of one page
 const PARTS = 500; // instances of an envelope that are listed
 const UID = /^[0-9]+(\.[0-9]+)+$/;
-const FIELDS = ["accession", "patient_id", "patient_name", "ae", "envelope", "upstream"];
 
-/** Returns where a word that may be anything is looked for, in order. */
+/** Returns where a word that may be anything is looked for: whole words first, then beginnings. */
 function fields(word) {
+  if (!word) return [""];
   if (UID.test(word)) return ["study", "series", "instance", "accession", "patient_id", "peer"];
-  return word ? FIELDS : [""];
+  const name = /[\p{L}\p{N}]/u.test(word) ? ["patient_name"] : [];
+  const id = /^[0-9a-f-]{4,36}$/i.test(word) ? ["envelope"] : [];
+  return ["accession", "patient_id", "ae", ...id, ...name, "upstream", "peer"];
 }
 
 /** Returns the first page of results. `field` is then the field that had them. */
@@ -187,7 +189,7 @@ async function showStory(into, word, say) {
   const found = await get("trace", { word });
   const heading = el("h2", { tabindex: "-1" }, `${KINDS[found.kind] ?? "Nothing is known of"} `, peer(word, 80));
   if (!found.kind) {
-    into.replaceChildren(heading, el("p", {}, "The ledger has no envelope, association or refusal of it. Has the modality sent it to this node? A rejected association is among the last errors and in the log."));
+    into.replaceChildren(heading, el("p", {}, "The ledger has no envelope, association or refusal of it. Has the modality sent it to this node? Rejected associations are in the log (association_rejected), with the reason."));
     return;
   }
   const envelopes = found.envelopes ?? [];

@@ -1,0 +1,66 @@
+"""Names the rows of the state board, and types their fields.
+
+A row that no process has published yet has no fields: its readers get none, or None.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal, NotRequired, TypedDict
+
+from fastjmix.ipc.state_board import StateBoard
+
+UPLOADER: Final = "uploader"
+LEDGER: Final = "ledger"
+
+Labelled = list[list[str | int]]
+"""Counts by labels: [label, …, count]."""
+
+
+class LastAnswer(TypedDict):
+    """The latest answer of an upstream. `at` is Unix seconds, `status` HTTP's; None: none came.
+    `answer` is an excerpt of its body."""
+
+    at: float
+    status: int | None
+    reason: str
+    answer: NotRequired[str]
+
+
+class UpstreamRow(TypedDict):
+    """An upstream. `since` and `next_try` are Unix seconds, `next_try` None while it is available.
+    The last three count envelopes."""
+
+    name: str
+    url: str
+    state: Literal["available", "paused", "held"]
+    since: float
+    reason: str
+    next_try: float | None
+    last_answer: LastAnswer | None
+    waiting: int
+    held: int
+    running: int
+
+
+class LedgerRow(TypedDict):
+    """The ledger: events that wait, bytes of its file, and the families of recorder/counters.py."""
+
+    state: Literal["ok", "behind", "failing"]
+    why: str
+    events_behind: int
+    bytes: int
+    associations: NotRequired[Labelled]
+    instances: NotRequired[Labelled]
+    attempts: NotRequired[Labelled]
+
+
+def upstream_rows(board: StateBoard) -> list[UpstreamRow]:
+    """Returns the upstreams of this node; [] while the uploader has said nothing."""
+    rows: list[UpstreamRow] = board.read(UPLOADER).get("upstreams", [])
+    return rows
+
+
+def ledger_row(board: StateBoard) -> LedgerRow | None:
+    """Returns the ledger's row; None while there is none."""
+    row: LedgerRow | None = board.read(LEDGER) or None  # type: ignore[assignment]
+    return row

@@ -81,7 +81,7 @@ class StudyIndex:
     def _refresh(self) -> None:
         came, went = self._listings.refresh()
         retry = bool(self._unreadable) and time.monotonic() >= self._retry_at
-        if not came and not went and not retry:
+        if not came and not went and not retry and not self._absent:
             return
         sealed = {one for one in came & self._drafts if self._listings.place_of(one) != "building"}
         for envelope_id in (went & self._entries.keys()) | sealed:

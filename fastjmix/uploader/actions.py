@@ -29,6 +29,11 @@ from fastjmix.uploader.target import Target, Targets
 SHOWN: Final = 50
 """Ids in one event of the ledger; the others are counted."""
 
+BUSY_SECS: Final = 1.0
+"""How long an action waits for an attempt that is under way: most last less."""
+
+LOOK_SECS: Final = 0.02
+
 BUSY: Final = "it is being sent now: see what comes of it"
 ABSENT: Final = "it is not in outbox/"
 NOT_HELD: Final = "it is not on hold"
@@ -107,11 +112,19 @@ class Actions:
                 target.availability.lift()
                 target.queue.expedite(keys)
 
+    async def _is_busy(self, key: Key) -> bool:
+        """Returns whether an envelope is sent or moved for longer than BUSY_SECS from now."""
+        now = asyncio.get_running_loop().time
+        until = now() + BUSY_SECS
+        while self._deliveries.is_busy(key) and now() < until:
+            await asyncio.sleep(LOOK_SECS)
+        return self._deliveries.is_busy(key)
+
     async def _retry(self, envelope_id: str, _: ActionRequest) -> str:
         key = key_of(envelope_id)
         if key in self._backlog.held:
             return "it is on hold: release it"
-        if self._deliveries.is_busy(key):
+        if await self._is_busy(key):
             return BUSY
         if key not in self._backlog.known:
             return ABSENT
@@ -123,7 +136,7 @@ class Actions:
 
     async def _hold(self, envelope_id: str, request: ActionRequest) -> str:
         key = key_of(envelope_id)
-        if self._deliveries.is_busy(key):
+        if await self._is_busy(key):
             return BUSY
         if key not in self._backlog.known:
             return ABSENT

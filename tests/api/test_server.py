@@ -108,7 +108,6 @@ def test_the_manifest_is_the_archives_own(gateway: Gateway) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "/",
         "/jmix",
         "/jmix/api",
         "/api/jmix",
@@ -278,7 +277,7 @@ def test_credentials(
     listener = replace(LISTENER, credentials=credentials, upstream=UPSTREAM)
     with running(tmp_path, listener) as gateway:
         gateway.put(envelope(ID))
-        paths = (f"{BASE}/{ID}", f"{BASE}/{ID}/manifest", "/metrics", "/", "/no/where", BASE)
+        paths = (f"{BASE}/{ID}", f"{BASE}/{ID}/manifest", "/metrics", "/no/where", BASE)
         for path in paths:
             for headers in ({}, wrong):
                 for method in ("GET", "POST", "OPTIONS"):

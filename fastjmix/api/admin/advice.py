@@ -20,6 +20,8 @@ ADVICE: Final[Mapping[str, str]] = {
     "action_failed": "report it with the lines behind it: the envelope is as it was",
     "leftovers_unreadable": "look at the rights and the disk under building/, then restart",
     "outbox_unreadable": "look at the rights and the disk under outbox/: nothing is delivered",
+    "provenance_names_patient": "delete the file that the line names, if nothing of the patient may"
+    " stay; its envelope does not need it",
     "provenance_failed": "look at the rights and the disk under provenance/; the images are safe",
     "recovery_failed": "look at building/ and the disk; it is tried again by itself",
     "scrub_failed": "look at the disk: an envelope that waits cannot be read back",

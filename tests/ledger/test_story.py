@@ -130,7 +130,7 @@ def test_instances_of_a_story(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, m
     assert [one.left_out for one in found.envelopes] == [max(more, 0), 0, 0]
     arrived = [step.facts["instances"] for step in found.steps if step.kind == "arrived"]
     assert arrived == [4 + more, 4, 4], "the story itself tells of all"
-    assert found.as_json()["envelopes"][0]["parts_left_out"] == max(more, 0)
+    assert found.envelopes[0].as_json()["parts_left_out"] == max(more, 0)
     assert len(own.ledger.trace("1.2.9").envelopes[0].instances) == 4 + more
 
 

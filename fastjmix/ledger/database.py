@@ -46,6 +46,13 @@ PAGE_BYTES: Final = 4096
 CACHE_KIB: Final = 16 << 10
 """The writer's page cache: the inner pages of `uids`, and those that new instances change."""
 
+QUESTION_SECS: Final = 20.0
+"""Seconds that SQLite may search for one question. A word that leads to millions of rows must not
+keep a thread of the api, and the log from being cut."""
+
+QUESTION_STEPS: Final = 10_000
+"""Steps of SQLite's machine between two looks at the clock during a question: some 0.1 ms."""
+
 DAMAGED: Final = ("malformed", "not a database", "disk image", "encrypted")
 """Words of SQLite's errors for a file that is damaged (SQLITE_CORRUPT, SQLITE_NOTADB)."""
 
@@ -174,15 +181,23 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
 def reading(storage: Path) -> Iterator[sqlite3.Connection]:
     """Opens the file read-only, for one question. Raises LedgerUnavailable.
 
-    An error of SQLite inside becomes LedgerUnavailable, too.
+    An error of SQLite inside becomes LedgerUnavailable, too, and so does a statement that still
+    searches after QUESTION_SECS.
     """
     path = path_in(storage)
+    deadline = time.monotonic() + QUESTION_SECS
     connection = None
     try:
         connection = _open_read_only(path)
+        connection.set_progress_handler(lambda: time.monotonic() > deadline, QUESTION_STEPS)
         connection.execute("BEGIN")  # all answers are of one moment
         yield connection
     except sqlite3.Error as problem:
+        if "interrupted" in str(problem):
+            raise LedgerUnavailable(
+                f"the ledger has searched for {QUESTION_SECS:g} s, and was stopped",
+                "Ask for fewer envelopes: a longer word, or a span of time.",
+            ) from problem
         hint = (
             "A running node makes a damaged ledger anew. While none runs: fastjmix ledger rebuild."
         )

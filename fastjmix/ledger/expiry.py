@@ -22,7 +22,8 @@ STEP_ENVELOPES: Final = 50
 STEP_ROWS: Final = 2000
 
 ROWS_MAX: Final = 100_000
-"""Rows of rejections, and of errors: a peer or a fault can make any number."""
+"""Rows of rejections, of associations that brought nothing, and of errors: a peer or a fault can
+make any number, which must not push envelopes out of a ledger that has a size."""
 
 REFUSALS_MAX: Final = 1_000_000
 """Rows of instances that were refused."""
@@ -48,6 +49,7 @@ def expire(writer: Writer, limits: Limits, now: float) -> bool:
             deleted = _delete_before(connection, now - limits.max_age_secs)
         for table, most in _bounds():
             deleted += _cut(connection, table, most)
+        deleted += _cut_empty(connection)
         full = limits.max_bytes is not None and used_bytes(connection) > limits.max_bytes
         if not deleted and full:
             deleted = _delete_oldest(connection)
@@ -141,3 +143,14 @@ def _cut(connection: sqlite3.Connection, table: str, most: int) -> int:
         return 0
     until = min(first + STEP_ROWS, last - most + 1)
     return connection.execute(f"DELETE FROM {table} WHERE number < ?", (until,)).rowcount
+
+
+def _cut_empty(connection: sqlite3.Connection) -> int:
+    """Deletes the first associations that brought nothing, where there are more than ROWS_MAX."""
+    asked = (
+        "DELETE FROM associations WHERE number IN (SELECT number FROM associations AS one"
+        " WHERE stored = 0 AND ended IS NOT NULL AND NOT EXISTS (SELECT 1"
+        " FROM envelope_associations WHERE association = one.number)"
+        f" ORDER BY number DESC LIMIT {STEP_ROWS} OFFSET {ROWS_MAX})"
+    )
+    return connection.execute(asked).rowcount

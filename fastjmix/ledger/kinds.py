@@ -7,7 +7,8 @@ Every event has `kind`, and `at` in Unix seconds; other times are Unix seconds, 
                  implementation_version, began, ended, how, stored, refused (instances), bytes,
                  seconds (of data transfer), pdu_bytes (the largest PDU sent to us), waits (seconds
                  by cause: peer, packer, disk), p50_ms and p99_ms (of responses), statuses (how many
-                 responses had each status, as "0000")
+                 responses had each status, as "0000"), left_out (how many that brought no instance
+                 were not told of since the one before)
     rejection    an association was rejected. calling_ae, called_ae, peer, why, left_out (how many
                  were not told of since the one before)
     refusal      an instance got a failure. association, sop_instance_uid, sop_class_uid,

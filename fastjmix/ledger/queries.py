@@ -10,6 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Final
 
@@ -34,6 +35,9 @@ STATES: Final = ("building", "outbox", "held", "rejected", "sent", "gone")
 
 LIMIT_MAX: Final = 1000
 """Envelopes of one page."""
+
+NUMBER_END: Final = 1 << 63
+"""SQLite's integers have 64 bits, with a sign."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,9 +216,10 @@ def _position(cursor: str) -> tuple[float, int]:
     """Returns the time and the number of a cursor. Raises UsageError."""
     at, _, number = cursor.partition("_")
     try:
-        if not number.isdecimal():
+        position = float.fromhex(at), int(number)
+        if not (number.isdecimal() and position[1] < NUMBER_END and isfinite(position[0])):
             raise ValueError
-        return float.fromhex(at), int(number)
+        return position
     except (ValueError, OverflowError):
         raise UsageError(
             f"no cursor of a page: {cursor!r}", "Use that of the page before."

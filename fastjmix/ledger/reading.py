@@ -83,13 +83,21 @@ def _action(row: Sequence[Any]) -> Action:
     return Action(*values)
 
 
-def associations_of(connection: sqlite3.Connection, number: int) -> tuple[Association, ...]:
-    """Returns the associations that brought an envelope, in order."""
+def associations_of(
+    connection: sqlite3.Connection, number: int, limit: int
+) -> tuple[Association, ...]:
+    """Returns the first associations that brought an envelope, in order."""
     asked = (
         f"SELECT {ASSOCIATION} FROM associations WHERE number IN"
-        " (SELECT association FROM envelope_associations WHERE envelope = ?) ORDER BY began"
+        " (SELECT association FROM envelope_associations WHERE envelope = ?) ORDER BY began LIMIT ?"
     )
-    return tuple(association(row) for row in connection.execute(asked, (number,)))
+    return tuple(association(row) for row in connection.execute(asked, (number, limit)))
+
+
+def count_associations_of(connection: sqlite3.Connection, number: int) -> int:
+    """Returns how many associations brought an envelope."""
+    asked = "SELECT count(*) FROM envelope_associations WHERE envelope = ?"
+    return int(connection.execute(asked, (number,)).fetchone()[0])
 
 
 def refusals(connection: sqlite3.Connection, where: str, *values: object) -> tuple[Refusal, ...]:

@@ -251,7 +251,8 @@ class Step(Row):
 @dataclass(frozen=True, slots=True)
 class EnvelopeStory(Row):
     """An envelope with all that is known of it. `instances` are those that the word asked for: all
-    of the envelope, of the series, or the one. `associations` are ids."""
+    of the envelope, of the series, or the one; `left_out` counts those of them that are not in it
+    (story.PARTS_MAX). `associations` are ids."""
 
     envelope: EnvelopeRow
     associations: tuple[str, ...]
@@ -259,6 +260,7 @@ class EnvelopeStory(Row):
     attempts: tuple[Attempt, ...]
     moves: tuple[Move, ...]
     actions: tuple[Action, ...]
+    left_out: int = 0
 
     def as_json(self, *, patient: bool = True) -> dict[str, object]:
         """Returns the envelope's fields, and the lists beside them."""
@@ -266,6 +268,7 @@ class EnvelopeStory(Row):
             **self.envelope.as_json(patient=patient),
             "associations": list(self.associations),
             "parts": [one.as_json() for one in self.instances],
+            "parts_left_out": self.left_out,
             "attempts": [one.as_json() for one in self.attempts],
             "moves": [one.as_json() for one in self.moves],
             "actions": [one.as_json() for one in self.actions],
@@ -279,7 +282,8 @@ class Trace(Row):
 
     `envelopes` are the newest, TRACE_MAX (story.py) at most; `more` is True when there are further
     ones. An AE title or an address (`ae`, `peer`) has its newest associations and rejections
-    instead, PEER_MAX of each. `steps` has everything in order of time.
+    instead, PEER_MAX of each. `left_out` counts associations that are not in it, for each envelope
+    that they brought (story.ASSOCIATIONS_MAX). `steps` has everything in order of time.
     """
 
     word: str
@@ -290,6 +294,7 @@ class Trace(Row):
     rejections: tuple[Rejection, ...] = ()
     steps: tuple[Step, ...] = field(default=())
     more: bool = False
+    left_out: int = 0
 
     def as_json(self, *, patient: bool = True) -> dict[str, object]:
         """Returns the lists by name."""
@@ -302,4 +307,5 @@ class Trace(Row):
             "rejections": [one.as_json() for one in self.rejections],
             "steps": [one.as_json() for one in self.steps],
             "more": self.more,
+            "associations_left_out": self.left_out,
         }

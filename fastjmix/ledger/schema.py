@@ -82,6 +82,7 @@ CREATE TABLE associations (
     statuses TEXT NOT NULL DEFAULT '{}'
 );
 CREATE INDEX associations_began ON associations (began);
+CREATE INDEX associations_empty ON associations (number) WHERE stored = 0 AND ended IS NOT NULL;
 CREATE TABLE envelope_associations (
     envelope INTEGER NOT NULL, association INTEGER NOT NULL, PRIMARY KEY (envelope, association)
 ) WITHOUT ROWID;

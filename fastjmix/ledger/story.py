@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
 from typing import Final, NamedTuple
 
 from fastjmix.jmix.ids import canonical_id
@@ -26,6 +28,18 @@ from fastjmix.ledger.terms import TOP, fold, host, is_uid, uid_key
 
 TRACE_MAX: Final = 100
 """Envelopes of one story, the newest; a search pages through more."""
+
+PARTS_MAX: Final = 50_000
+"""Instances that one story lists, of the newest envelopes: a peer can give any number of envelopes
+the same patient, each with max_envelope_instances. The others are counted, and a study, series or
+instance is asked for by its UID."""
+
+ASSOCIATIONS_MAX: Final = 2000
+"""Associations of one story: a modality may send each instance in its own. The others are
+counted."""
+
+REFUSALS_MAX: Final = 2000
+"""Refused instances of one story: the first ones."""
 
 PEER_MAX: Final = 20
 """Associations, and rejections, of an AE title or an address: the newest."""
@@ -50,18 +64,30 @@ def trace(connection: sqlite3.Connection, word: str) -> Trace:
         return Trace(word, "")
     if isinstance(found, Trace):
         return found
-    kept = found.envelopes[:TRACE_MAX]
-    stories = tuple(_story(connection, row, found.uid) for row in reversed(kept))
     associations = {one.id: one for one in _named(connection, found.kind, word)}
-    for row in kept:
-        associations.update(
-            (one.id, one) for one in reading.associations_of(connection, row.number)
-        )
+    stories: list[EnvelopeStory] = []
+    steps: list[Step] = []
+    parts_left, left_out = PARTS_MAX, 0
+    for row in found.envelopes[:TRACE_MAX]:
+        space = max(0, ASSOCIATIONS_MAX - len(associations))
+        brought = reading.associations_of(connection, row.number, space)
+        left_out += reading.count_associations_of(connection, row.number) - len(brought)
+        associations.update((one.id, one) for one in brought)
+        whole = _story(connection, row, found.uid, brought)
+        steps[:0] = _steps(whole)
+        stories.insert(0, _cut(whole, parts_left))
+        parts_left -= len(stories[0].instances)
     refused = _refused(connection, found.kind, word, associations)
     ordered = tuple(sorted(associations.values(), key=lambda one: one.began))
-    steps = _in_order(ordered, refused, (), stories)
+    told = _in_order(ordered, refused, (), steps)
     more = len(found.envelopes) > TRACE_MAX
-    return Trace(word, found.kind, ordered, stories, refused, (), steps, more)
+    return Trace(word, found.kind, ordered, tuple(stories), refused, (), told, more, left_out)
+
+
+def _cut(story: EnvelopeStory, most: int) -> EnvelopeStory:
+    """Returns the story with `most` instances at most; its steps were made from all of them."""
+    kept = story.instances[:most]
+    return replace(story, instances=kept, left_out=len(story.instances) - len(kept))
 
 
 # -- what a word is --------------------------------------------------------------------------------
@@ -174,28 +200,32 @@ def _refused(
         found = reading.refusals(connection, "study_key = ?", uid_key(word))
         of_study = tuple(one for one in found if one.study_instance_uid == word)
         others = _refused(connection, "", word, associations)
-        return of_study + tuple(one for one in others if not one.study_instance_uid)
+        unread = tuple(one for one in others if not one.study_instance_uid)
+        return (of_study + unread)[:REFUSALS_MAX]
     if kind == "instance":
         found = reading.refusals(connection, "instance_key = ?", uid_key(word))
         return tuple(one for one in found if one.sop_instance_uid == word)
     if kind == "association":
         return reading.refusals(connection, "association = ?", word)
-    return tuple(
+    every = (
         one
         for association in associations
         for one in reading.refusals(connection, "association = ?", association)
     )
+    return tuple(islice(every, REFUSALS_MAX))
 
 
 # -- the story -------------------------------------------------------------------------------------
 
 
-def _story(connection: sqlite3.Connection, row: EnvelopeRow, uid: str) -> EnvelopeStory:
+def _story(
+    connection: sqlite3.Connection, row: EnvelopeRow, uid: str, brought: Iterable[Association]
+) -> EnvelopeStory:
     origin = reading.provenance(connection, row.number)
     asked = "" if uid in row.studies else uid
     return EnvelopeStory(
         row,
-        tuple(one.id for one in reading.associations_of(connection, row.number)),
+        tuple(one.id for one in brought),
         tuple(reading.instances(origin, asked)) if origin is not None else (),
         reading.attempts(connection, row.number),
         reading.moves(connection, row.number),
@@ -207,14 +237,14 @@ def _in_order(
     associations: Iterable[Association],
     refused: Iterable[Refusal],
     rejections: Iterable[Rejection],
-    stories: Iterable[EnvelopeStory] = (),
+    of_envelopes: Iterable[Step] = (),
 ) -> tuple[Step, ...]:
     """Returns the steps of all of these in the order of time."""
     steps = [
         *_steps_of_associations(associations),
         *(Step(one.at, "refusal", "", one.association, one.as_json()) for one in refused),
         *(Step(one.last, "rejection", "", "", one.as_json()) for one in rejections),
-        *(step for one in stories for step in _steps(one)),
+        *of_envelopes,
     ]
     return tuple(sorted(steps, key=lambda step: step.at))
 

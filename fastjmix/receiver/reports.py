@@ -1,8 +1,8 @@
 """Reports to the ledger what became of associations, and of instances that were refused.
 
-Guaranteed: nothing waits here (ipc/events.py). A peer that is rejected or refused ever again makes
-EVENTS_A_SECOND events a second at most; the next event of its kind has the number of those left out
-before it, as `left_out`.
+Guaranteed: nothing waits here (ipc/events.py). A peer that is rejected or refused ever again, or
+that associates and sends no instance, makes EVENTS_A_SECOND events a second at most; the next event
+of its kind has the number of those left out before it, as `left_out`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from fastjmix.receiver.connection import Association, Connection
 from fastjmix.receiver.measures import Facts
 
 EVENTS_A_SECOND: Final = 50
-"""Rejections, and refusals, of one receiver; as many as peer_log.py has lines."""
+"""Rejections, refusals, and associations without an instance, of one receiver; as many as
+peer_log.py has lines."""
 
 WHY_MAX: Final = 300
 """Characters of a reason: an Error Comment has 64, the words of a rejection some 100."""
@@ -49,12 +50,17 @@ class Reports:
 
     def __init__(self, events: Events) -> None:
         self._events = events
+        self._empty = _Bounded(events, "association")
         self._rejections = _Bounded(events, "rejection")
         self._refusals = _Bounded(events, "refusal")
 
     def association_ended(self, association: Association, how: str, measured: Facts) -> None:
         """Reports an association that has ended; `measured` is Association.facts()."""
-        self._events.send("association", **{**measured, **association.origin.as_json()}, how=how)
+        facts = {**measured, **association.origin.as_json(), "how": how}
+        if measured["stored"] or measured["refused"]:
+            self._events.send("association", **facts)
+        else:
+            self._empty.send(**facts)
 
     def rejection(
         self, connection: Connection, why: str, calling_ae: str = "", called_ae: str = ""

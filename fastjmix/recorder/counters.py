@@ -53,6 +53,8 @@ class Counters:
                 self._add("associations", calling_ae, _RESULTS.get(how, OTHER))
                 for status, number in counts(event, "statuses", int).items():
                     self._add("instances", calling_ae, status, number=int(number))
+                if left_out := count(event, "left_out"):
+                    self._add("associations", OTHER, OTHER, number=left_out)
             case "rejection":
                 calling_ae = text(event, "calling_ae")
                 known = calling_ae in self._accepted

@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterable
 from typing import Final, Literal
 
+import orjson
+
 from fastjmix.ipc.board_rows import UPLOADER, UpstreamRow
 from fastjmix.ipc.events import Events
 from fastjmix.ipc.state_board import StateBoard
@@ -17,9 +19,10 @@ EVERY_SECS: Final = 0.5
 """How often the row is written: what a person looks at is a second old at most."""
 
 UPSTREAMS_MAX: Final = 50
-"""Upstreams in the row. Each takes 1,100 bytes at most, if no text in it is other than ASCII."""
+"""Upstreams in the row. Each takes 1,100 bytes at most, of STATE_MAX (ipc/state_board.py)."""
 
-TEXT_MAX: Final = 200
+TEXT_MAX: Final = 160
+"""Bytes of each text in JSON: an upstream's answer may have characters of six bytes there."""
 
 
 class UpstreamStates:
@@ -65,21 +68,29 @@ class UpstreamStates:
             state = "paused" if availability.held is None else "held"
         shown = target.trouble if state != "available" else None
         return {
-            "name": target.upstream.name[:TEXT_MAX],
-            "url": target.upstream.url[:TEXT_MAX],
+            "name": _short(target.upstream.name),
+            "url": _short(target.upstream.url),
             "state": state,
             "since": target.since,
-            "reason": shown.reason[:TEXT_MAX] if shown is not None else "",
+            "reason": _short(shown.reason) if shown is not None else "",
             "next_try": now + max(0.0, ahead) if state != "available" else None,
             "last_answer": None
             if answer is None
             else {
                 "at": answer.at,
                 "status": answer.status,
-                "reason": answer.reason[:TEXT_MAX],
-                "answer": answer.answer[:TEXT_MAX],
+                "reason": _short(answer.reason),
+                "answer": _short(answer.answer),
             },
             "waiting": len(target.queue),
             "held": sum(one is target for one in self._backlog.held.values()),
             "running": len(target.running),
         }
+
+
+def _short(text: str) -> str:
+    """Returns the beginning of a text that has TEXT_MAX bytes in JSON at most."""
+    kept = text[:TEXT_MAX].encode("utf-8", "replace").decode("utf-8")
+    while (over := len(orjson.dumps(kept)) - 2 - TEXT_MAX) > 0:
+        kept = kept[: -max(1, over // 6)]
+    return kept

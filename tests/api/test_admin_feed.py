@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from fastjmix.api.admin import feed
+from fastjmix.api.admin.status import Status
+from fastjmix.control.client import ControlClient
 from tests.support.apis import Gateway, running
 from tests.support.gateway import until
 
@@ -71,3 +73,29 @@ def test_head_is_no_stream(tmp_path: Path) -> None:
     with running(tmp_path) as one:
         assert one.ask("HEAD", PATH).status == 405
         assert one.ask("OPTIONS", PATH).headers["Allow"] == "GET, OPTIONS"
+
+
+@pytest.mark.fault("S36")
+def test_listeners_of_the_network_take_no_place_of_the_local_socket(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "LISTENERS_MAX", 1)
+    with running(tmp_path) as one, listening(one) as first:
+        event(first)
+        assert one.get(PATH).status == 503
+        assert next(ControlClient(one.spool.root).events(PATH)).keys() >= {"node"}
+
+
+@pytest.mark.fault("S36")
+def test_a_status_that_cannot_be_made_ends_the_stream(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A listener that nobody will send anything must not wait for ever."""
+    with running(tmp_path) as one, listening(one) as first:
+        event(first)
+        with monkeypatch.context() as broken:
+            broken.setattr(Status, "_assembled", None)
+            while first.readline():
+                pass
+        with listening(one) as again:
+            event(again)

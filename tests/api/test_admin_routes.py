@@ -232,7 +232,16 @@ def test_the_list_has_every_state_and_pages(tmp_path: Path) -> None:
         row = rows[waiting[0]]
         told = (row["study"], row["calling_ae"], row["upstream"], row["instances"])
         assert told == ("1.2.3", "CT1", "up", 3)
-        for wrong in ("limit=0", "limit=1001", "limit=x", "cursor=x", "older=x", "state=x", "s=1"):
+        for wrong in (
+            "limit=0",
+            "limit=1001",
+            "limit=x",
+            "cursor=x",
+            "cursor=nan_x",
+            "older=x",
+            "state=x",
+            "s=1",
+        ):
             assert one.get(f"{NODE}/envelopes?{wrong}").status == 400, wrong
 
 
@@ -260,7 +269,8 @@ def test_a_ledger_that_is_not_there_is_503_or_a_question_that_is_none_400(tmp_pa
         assert one.get(f"{NODE}/trace?word=1.2.3").status == 503
         assert one.get(f"{NODE}/search?study=1.2.3").headers["Retry-After"] == "5"
         for wrong in ("trace", "trace?word=%20", "trace?word=x&y=1", "search?since=later",
-                      "search?name=x", f"trace?word={'x' * 2000}"):  # fmt: skip
+                      "search?since=nan", "search?until=1e999", "search?name=x",
+                      f"trace?word={'x' * 2000}"):  # fmt: skip
             assert one.get(f"{NODE}/{wrong}").status == 400, wrong
 
 

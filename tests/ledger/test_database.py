@@ -10,6 +10,7 @@ import pytest
 
 from fastjmix.ledger import database, schema
 from fastjmix.ledger.database import LedgerDamaged, LedgerUnavailable
+from fastjmix.ledger.queries import Search
 from fastjmix.ledger.reconcile import reconcile
 from tests.support.storages import Storage
 
@@ -82,3 +83,17 @@ def test_a_damaged_file_is_moved_away_and_one_is_kept(storage: Storage) -> None:
         path.write_bytes(b"again")
         database.move_away(storage.root, 2000.0)
     assert [one.name for one in path.parent.glob("*damaged*")] == ["ledger.sqlite.damaged-2000"]
+
+
+@pytest.mark.fault("S36")
+def test_seconds_of_a_question(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = Storage(tmp_path)
+    with storage.writer() as writer:
+        words = ((f"a{n:06}", n) for n in range(20_000))
+        writer.connection.executemany("INSERT INTO names (word, envelope) VALUES (?, ?)", words)
+    assert storage.ledger.search(Search(patient_name="a")).envelopes == ()
+    monkeypatch.setattr(database, "QUESTION_SECS", 0.0)
+    with pytest.raises(LedgerUnavailable, match="was stopped") as stopped:
+        storage.ledger.search(Search(patient_name="a"))
+    assert "longer word" in stopped.value.hint
+    assert storage.ledger.search(Search(study="1.2")).envelopes == (), "that is found at once"

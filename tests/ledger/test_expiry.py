@@ -97,3 +97,25 @@ def test_tables_that_peers_fill_are_cut(tmp_path: Path, monkeypatch: pytest.Monk
             pass
     found = storage.ledger.recent_rejections(100)
     assert sorted(int(one.calling_ae) for one in found) == list(range(30, 80))
+
+
+@pytest.mark.fault("S35")
+def test_associations_without_an_instance_push_no_envelope_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(expiry, "ROWS_MAX", 20)
+    monkeypatch.setattr(expiry, "STEP_ROWS", 7)
+    storage = Storage(tmp_path)
+    with storage.writer() as writer:
+        made = filled(storage, writer, 3)
+        before = used_bytes(writer.connection)
+        flood = (association(n, at=MORNING + 9 * DAY + n, stored=0) for n in range(100, 3100))
+        writer.apply(flood)
+        limits = Limits(max_bytes=before + 100_000)
+        assert used_bytes(writer.connection) > before + 100_000
+        while expire(writer, limits, MORNING):
+            pass
+        assert known(storage) == set(made)
+        assert storage.ledger.association("run-1") is not None, "it brought them"
+        kept = {one.id for one in storage.ledger.recent_associations(99)}
+        assert kept == {"run-1", *(f"run-{n}" for n in range(3080, 3100))}

@@ -7,6 +7,7 @@ from pathlib import Path
 import orjson
 import pytest
 
+from fastjmix.ledger import story
 from fastjmix.ledger.reconcile import reconcile
 from fastjmix.ledger.story import PEER_MAX, TRACE_MAX
 from tests.support.storages import MORNING, Storage, association, event
@@ -102,6 +103,60 @@ def test_a_long_story_is_cut_and_says_so(tmp_path: Path) -> None:
     found = own.ledger.trace("P-77")
     assert (len(found.envelopes), found.more) == (TRACE_MAX, True)
     assert found.envelopes[0].envelope.study_instance_uid == "1.3.1"
+
+
+def crowd(own: Storage, instances: int, envelopes: int, associations: int) -> None:
+    """Makes envelopes of one patient, the newest brought by so many associations."""
+    made = [own.envelope(f"1.2.{n}", at=MORNING + n, count=instances) for n in range(envelopes)]
+    with own.writer() as writer:
+        list(reconcile(writer))
+        writer.apply(
+            event("opened", MORNING + n, envelope=made[-1], association=f"run-{n}")
+            for n in range(2, associations + 1)
+        )
+
+
+@pytest.mark.fault("S36")
+@pytest.mark.parametrize("more", [-1, 0, 1])
+def test_instances_of_a_story(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: int) -> None:
+    monkeypatch.setattr(story, "PARTS_MAX", 12)
+    own = Storage(tmp_path)
+    crowd(own, instances=12 // 3, envelopes=2, associations=1)
+    own.envelope("1.2.9", at=MORNING - 9, count=4 + more)
+    with own.writer() as writer:
+        list(reconcile(writer))
+    found = own.ledger.trace("P-77")
+    assert [len(one.instances) for one in found.envelopes] == [4 + min(more, 0), 4, 4]
+    assert [one.left_out for one in found.envelopes] == [max(more, 0), 0, 0]
+    arrived = [step.facts["instances"] for step in found.steps if step.kind == "arrived"]
+    assert arrived == [4 + more, 4, 4], "the story itself tells of all"
+    assert found.envelopes[0].as_json()["parts_left_out"] == max(more, 0)
+    assert len(own.ledger.trace("1.2.9").envelopes[0].instances) == 4 + more
+
+
+@pytest.mark.fault("S36")
+@pytest.mark.parametrize("more", [-1, 0, 1])
+def test_associations_of_a_story(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: int
+) -> None:
+    monkeypatch.setattr(story, "ASSOCIATIONS_MAX", 5)
+    own = Storage(tmp_path)
+    crowd(own, instances=1, envelopes=1, associations=5 + more)
+    found = own.ledger.trace("1.2.0")
+    assert len(found.associations) == min(5 + more, 5)
+    assert found.left_out == found.as_json()["associations_left_out"] == max(more, 0)
+
+
+@pytest.mark.fault("S36")
+def test_refusals_of_a_story(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    with storage.writer() as writer:
+        writer.apply(
+            event("refusal", MORNING, association="run-1", status="A700", why=str(n))
+            for n in range(9)
+        )
+    assert len(storage.ledger.trace("P-77").refusals) == 10
+    monkeypatch.setattr(story, "REFUSALS_MAX", 4)
+    assert len(storage.ledger.trace("P-77").refusals) == 4
 
 
 def test_a_peer_is_known_by_its_latest_associations_and_rejections(tmp_path: Path) -> None:

@@ -8,9 +8,12 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from fastjmix.ipc.events import EventReader, Events, make_pipe
 from fastjmix.ledger.database import LedgerUnavailable
 from fastjmix.ledger.queries import Ledger
+from fastjmix.receiver.measures import Measures
 from fastjmix.receiver.reports import EVENTS_A_SECOND, Reports
 from fastjmix.spool import AssociationFacts, Provenance, Spool
 from tests.support import wire
@@ -34,6 +37,26 @@ def test_rejections_and_refusals_are_bounded_each() -> None:
     assert found[0]["why"] == "x" * 300
     time.sleep(max(0.0, began + 1.05 - time.monotonic()))
     reports.rejection(connection, "again")
+    (last,) = reader.read()
+    assert last["left_out"] == 7
+
+
+@pytest.mark.fault("S35")
+def test_associations_without_an_instance_are_bounded() -> None:
+    reading, writing = make_pipe()
+    reports, reader = Reports(Events(writing)), EventReader(reading)
+    association: Any = SimpleNamespace(origin=AssociationFacts("1-1"))
+    nothing = Measures().facts(time.monotonic(), 0, 0)
+    began = time.monotonic()
+    for _ in range(EVENTS_A_SECOND + 7):
+        reports.association_ended(association, "released", nothing)
+    reports.association_ended(association, "lost", {**nothing, "stored": 1})
+    reports.association_ended(association, "lost", {**nothing, "refused": 1})
+    assert time.monotonic() - began < 1, "too slow to be told"
+    ways = [one["how"] for one in reader.read()]
+    assert ways == ["released"] * EVENTS_A_SECOND + ["lost"] * 2
+    time.sleep(max(0.0, began + 1.05 - time.monotonic()))
+    reports.association_ended(association, "released", nothing)
     (last,) = reader.read()
     assert last["left_out"] == 7
 

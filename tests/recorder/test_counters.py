@@ -43,3 +43,9 @@ def test_a_peer_that_invents_names_is_counted_as_other() -> None:
     assert sum(int(row[-1]) for row in rows["associations"]) == 6 * LABELS_MAX
     assert [OTHER, REJECTED, 3 * LABELS_MAX] in rows["associations"]
     assert len(orjson.dumps(rows)) < STATE_MAX - 1000
+
+
+def test_associations_that_were_left_out_are_counted() -> None:
+    counters = Counters()
+    counters.count(association(statuses={}, left_out=40))
+    assert counters.rows()["associations"] == [["CT1", "released", 1], [OTHER, OTHER, 40]]

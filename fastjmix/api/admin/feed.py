@@ -1,9 +1,10 @@
 """Sends the status each second to those who listen, as server-sent events (HTML §9.2).
 
-Guaranteed: the status is made once a second for all listeners, and not at all without one. There
-are LISTENERS_MAX listeners at most, further ones get 503. One that takes an event slowly gets the
-latest when it has, and none in between; one that takes nothing for WRITE_STALL_SECS is ended. The
-end of the process ends all.
+Guaranteed: the status is made once a second for all listeners, and not at all without one. A
+listening socket has LISTENERS_MAX listeners at most, further ones get 503: those of the network
+take no place of the local socket's. One that takes an event slowly gets the latest when it has, and
+none in between; one that takes nothing for WRITE_STALL_SECS is ended. A status that cannot be made
+ends all, and they come again. The end of the process ends all.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Final
 import orjson
 from aiohttp import web
 
+from fastjmix import log
 from fastjmix.control.node_status import NodeStatus
 from fastjmix.httpd import limits
 from fastjmix.httpd.sending import connection_errors
@@ -34,6 +36,11 @@ RETRY: Final = b"retry: 2000\n\n"
 """How long a browser waits before it connects again, in milliseconds."""
 
 
+def listeners() -> Slots:
+    """Returns the places of one listening socket."""
+    return Slots(LISTENERS_MAX, "listeners")
+
+
 class Feed:
     """The listeners of one process. `status` makes the object that they get."""
 
@@ -42,16 +49,15 @@ class Feed:
     ) -> None:
         self._status = status
         self._stopping = stopping
-        self._slots = Slots(LISTENERS_MAX, "listeners")
         self._changed = asyncio.Condition()
         self._number = 0
         self._latest = b""
         self._listeners = 0
         self._work: asyncio.Task[None] | None = None
 
-    async def serve(self, request: web.Request) -> web.StreamResponse:
+    async def serve(self, request: web.Request, slots: Slots) -> web.StreamResponse:
         """Sends events until the client goes, or the process ends. Raises HttpError 503."""
-        with self._slots.take():
+        with slots.take():
             response = web.StreamResponse(headers=HEADERS)
             self._join()
             try:
@@ -73,8 +79,12 @@ class Feed:
     async def _after(self, seen: int) -> tuple[int, bytes] | None:
         """Returns the latest event and its number, when it is another; None: there is no more."""
         async with self._changed:
-            await self._changed.wait_for(lambda: self._number > seen or self._stopping.is_set())
-            return None if self._stopping.is_set() else (self._number, self._latest)
+            await self._changed.wait_for(lambda: self._number > seen or self._over)
+            return None if self._over else (self._number, self._latest)
+
+    @property
+    def _over(self) -> bool:
+        return self._work is None or self._stopping.is_set()
 
     def _join(self) -> None:
         self._listeners += 1
@@ -91,6 +101,8 @@ class Feed:
                 text = orjson.dumps(await self._status())
                 await self._publish(b"event: status\ndata: " + text + b"\n\n")
                 await _at_most(self._stopping.wait(), EVERY_SECS)
+        except Exception as problem:
+            log.get().error("http_handler_failed", exc_info=problem)
         finally:
             self._work = None
             async with self._changed:

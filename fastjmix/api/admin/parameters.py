@@ -92,9 +92,12 @@ def cursor_of(given: Given) -> tuple[float, str] | None:
         return None
     at, _, envelope_id = given["cursor"].partition("_")
     try:
-        return float(at), envelope_id
+        found = float(at)
     except ValueError:
-        raise UsageError("no cursor of a page before") from None
+        found = math.nan
+    if not math.isfinite(found):
+        raise UsageError("no cursor of a page before")
+    return found, envelope_id
 
 
 def cursor_text(cursor: tuple[float, str] | None) -> str | None:
@@ -160,11 +163,18 @@ def _seconds(word: str) -> float:
 def _moment(word: str) -> float:
     """Returns a time in Unix seconds, or of ISO 8601, in UTC where it names no other zone."""
     try:
-        return float(word)
+        secs = float(word)
     except ValueError:
-        pass
+        secs = _date(word)
+    if not math.isfinite(secs):
+        raise UsageError(f"no time: {word[:80]!r}", "2026-05-31T14:00, or Unix seconds.")
+    return secs
+
+
+def _date(word: str) -> float:
+    """Returns a time of ISO 8601 in Unix seconds; NaN for another text."""
     try:
         found = datetime.fromisoformat(word)
         return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
-        raise UsageError(f"no time: {word[:80]!r}", "2026-05-31T14:00, or Unix seconds.") from None
+        return math.nan

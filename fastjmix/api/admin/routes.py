@@ -27,7 +27,7 @@ from aiohttp import web
 from fastjmix.api.admin import parameters
 from fastjmix.api.admin.callers import Callers
 from fastjmix.api.admin.envelopes import Envelopes
-from fastjmix.api.admin.feed import Feed
+from fastjmix.api.admin.feed import Feed, listeners
 from fastjmix.api.admin.rates import Rates
 from fastjmix.api.admin.status import Status
 from fastjmix.api.admin.uploader import UploaderLink
@@ -70,7 +70,7 @@ def node_routes(node: Node, callers: Callers) -> Sequence[web.RouteDef]:
         "search": handlers.search,
     }
     found = [web.get(f"{BASE}/{name}", handler) for name, handler in reading.items()]
-    found.append(web.get(f"{BASE}/events", node.feed.serve, allow_head=False))
+    found.append(web.get(f"{BASE}/events", handlers.events, allow_head=False))
     found += [
         web.options(f"{BASE}/{name}", allow("GET", "OPTIONS")) for name in (*reading, "events")
     ]
@@ -85,6 +85,10 @@ class _Handlers:
     def __init__(self, node: Node, callers: Callers) -> None:
         self._node = node
         self._callers = callers
+        self._listeners = listeners()
+
+    async def events(self, request: web.Request) -> web.StreamResponse:
+        return await self._node.feed.serve(request, self._listeners)
 
     async def status(self, _: web.Request) -> web.StreamResponse:
         return json_response(await self._node.status.as_json())

@@ -39,11 +39,16 @@ def lines(trace: Trace, *, instances: bool = False) -> Iterator[str]:
         yield printable(f"{trace.word}: nothing is known of it; {UNKNOWN}")
         return
     more = ", the newest of more" if trace.more else ""
+    if trace.left_out:
+        more += f", {many(trace.left_out, 'further association')}"
     yield printable(f"{KINDS.get(trace.kind, trace.kind)} {trace.word}: {_counts(trace)}{more}")
     for story in trace.envelopes:
         yield from _envelope(story)
         if instances:
             yield from _instances(story)
+            if story.left_out:
+                left_out = many(story.left_out, "further instance")
+                yield f"  {left_out}: trace a UID of the envelope"
     yield from table(
         [
             (f"  {moment(step.at)}", step.envelope[:8], step.kind, _told(step))

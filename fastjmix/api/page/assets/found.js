@@ -170,8 +170,9 @@ function instances(one) {
   const series = new Set(parts.map((part) => part.series_instance_uid)).size;
   const row = (part) => [peer(part.sop_instance_uid, 80), peer(part.series_instance_uid, 80), peer(part.sop_class_uid, 80), moment(part.arrived), size(part.bytes), `0x${plain(part.status)}${part.kept ? "" : ", a repetition"}`];
   const listed = table("Instances", ["SOP Instance UID", "Series Instance UID", "SOP class", "Arrived", "Size", "Status"], parts.slice(0, PARTS).map(row), "Not known");
-  const left = parts.length > PARTS ? [el("p", {}, `The first ${PARTS} of ${parts.length}`)] : [];
-  return el("details", {}, el("summary", {}, `Envelope ${plain(one.id).slice(0, 8)}: ${count(parts.length, "instance")} in ${series} series`), listed, ...left);
+  const all = parts.length + (one.parts_left_out ?? 0);
+  const left = all > PARTS ? [el("p", {}, `The first ${Math.min(PARTS, parts.length)} of ${all}`)] : [];
+  return el("details", {}, el("summary", {}, `Envelope ${plain(one.id).slice(0, 8)}: ${count(all, "instance")}${all > parts.length ? "" : ` in ${series} series`}`), listed, ...left);
 }
 
 function associationRow(one) {
@@ -193,6 +194,7 @@ async function showStory(into, word, say) {
   }
   const envelopes = found.envelopes ?? [];
   const more = found.more ? [el("p", {}, `Only the newest ${envelopes.length} envelopes are shown: search for the others.`)] : [];
+  if (found.associations_left_out) more.push(el("p", {}, `${count(found.associations_left_out, "further association")}: not shown.`));
   const parts = table("Parts", ["Envelope", "State", "Why", "Since", "Instances", "Size", "Upstream", "Actions"], envelopes.map((one) => envelopeRow(one, say)), "No envelope");
   const steps = table("Story", ["Time", "Step", "Details", "Envelope"], (found.steps ?? []).map(stepRow), "Nothing");
   const links = table("Associations", ASSOCIATION, (found.associations ?? []).map(associationRow), "Not known");

@@ -223,8 +223,12 @@ def test_the_list_has_every_state_and_pages(tmp_path: Path) -> None:
                     return found
                 cursor = f"&cursor={page['cursor']}"
 
+        # The index may have been read while these files were being made.
+        def complete() -> bool:
+            return {row["id"] for row in listed("limit=2")} == {*waiting, draft, broken}
+
+        until(complete, "all are listed", 30)
         rows = {row["id"]: row for row in listed("limit=2")}
-        assert rows.keys() == {*waiting, draft, broken}
         assert rows[draft]["state"] == "building"
         assert "cannot be read" in rows[broken]["reason"]
         assert [row["id"] for row in listed("state=outbox&limit=2")] == waiting

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -166,8 +167,11 @@ def opened_by(file: Path, *pids: int) -> None:
     """Waits until each of these processes has the file open."""
 
     def opened(pid: int) -> bool:
-        found = [one for one in Path(f"/proc/{pid}/fd").iterdir() if one.is_symlink()]
-        return str(file) in [str(one.readlink()) for one in found]
+        for one in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # it was closed meanwhile
+                if str(one.readlink()) == str(file):
+                    return True
+        return False
 
     until(lambda: all(map(opened, pids)), "each process has opened it")
 

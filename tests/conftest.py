@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from fastjmix.config.file_system import memory_under
+from fastjmix.spool import Spool
 from tests.faults.table import Recorder
 from tests.support import published_rules
 from tests.support.gateway import Gateways, Store, running
@@ -102,6 +103,15 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     """A JMIX store that checks every digest before it answers 201, for a module's gateways."""
     with running(Store(tmp_path_factory.mktemp("upstream"), "--verify-hashes")) as one:
         yield one
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Iterator[Spool]:
+    """A spool of this test, with its lock; nothing in it is synced."""
+    one = Spool(tmp_path / "spool", durable=False)
+    one.prepare()
+    yield one
+    one.release()
 
 
 @pytest.fixture

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from fastjmix.cli.options import json_option
+
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
@@ -46,6 +48,37 @@ class _Commands(MutableMapping[str, click.Command]):
 
     def __len__(self) -> int:
         return len(self.deferred)
+
+
+def command_group(
+    name: str,
+    deferred: dict[str, Deferred],
+    summary: str,
+    epilog: str = "Each says more with --help.",
+) -> LazyGroup:
+    """Returns a group of commands. Alone it prints its help; --json stands behind its command."""
+
+    @click.group(
+        name,
+        cls=LazyGroup,
+        deferred=deferred,
+        help=summary,
+        epilog=epilog,
+        invoke_without_command=True,
+    )
+    @json_option()
+    @click.pass_context
+    def command(context: click.Context, as_json: bool) -> None:
+        chosen = context.invoked_subcommand
+        if chosen is None and as_json:
+            raise click.UsageError("Missing command.")
+        if as_json:
+            raise click.BadParameter(f"say it after the command: fastjmix {name} {chosen} --json")
+        if chosen is None:
+            click.echo(context.get_help())
+            context.exit(2)
+
+    return command
 
 
 class LazyGroup(click.Group):

@@ -203,8 +203,8 @@ class Fastjmix(Table):
         le=31_536_000,
         allow_inf_nan=False,
     )
-    retention: Part[Retention] = added(Retention, "What is kept in sent/")
-    ledger: Part[Ledger] = added(Ledger, "What is remembered of envelopes, in ledger/")
+    retention: Part[Retention] = added(Retention, "The envelopes that are kept in sent/")
+    ledger: Part[Ledger] = added(Ledger, "The records of envelopes, in ledger/")
 
 
 class Provider(Table):

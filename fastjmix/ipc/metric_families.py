@@ -14,7 +14,7 @@ COUNTERS: Final[Mapping[str, str]] = {
     "associations_accepted_total": "Associations accepted.",
     "connections_turned_away_total": "Connections closed because max_half_open were reached.",
     "associations_rejected_total": "Associations rejected (A-ASSOCIATE-RJ).",
-    "associations_rejected_full_total": "Of those: every place for an association was taken.",
+    "associations_rejected_full_total": "Rejections: every place for an association was taken.",
     "associations_displaced_total": "Associations ended, storing nothing, for peers that waited.",
     "associations_aborted_total": "Associations that ended with A-ABORT or a lost connection.",
     "echoes_total": "C-ECHO requests answered.",

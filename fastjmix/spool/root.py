@@ -58,9 +58,8 @@ class Root:
 
     def reclaim(self) -> None:
         """Claims the directory that the path leads to now. Raises OSError, SpoolError."""
+        self.require_file_system()
         device = self.path.stat().st_dev
-        if self._lock is not None and device != self._device:
-            raise StorageGone("the storage directory is on another file system now", errno.EXDEV)
         if self._lock is None or not leads_to(self.path / LOCK, identity(self._lock)):
             joined = join(self.path, self._run)
             self.release()

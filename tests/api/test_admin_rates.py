@@ -1,4 +1,4 @@
-"""What was received and delivered in each step."""
+"""The rates of the status: received and delivered in each step."""
 
 from __future__ import annotations
 

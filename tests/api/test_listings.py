@@ -20,14 +20,6 @@ WAY = ("building", "outbox", "rejected", "outbox", "sent")
 """The longest way: refused, put back by a person, delivered."""
 
 
-@pytest.fixture
-def spool(tmp_path: Path) -> Iterator[Spool]:
-    one = Spool(tmp_path / "spool", durable=False)
-    one.prepare()
-    yield one
-    one.release()
-
-
 def place(spool: Spool, state: str) -> Path:
     return spool.root / state / (ID if state == "building" else f"{ID}.zip")
 

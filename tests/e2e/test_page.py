@@ -1,7 +1,7 @@
 """The page in a real browser, over a running gateway.
 
-Each test has a browser context of its own. What the page writes to the console, and every breach of
-its policy, fails the test: but for the requests that a test means to be refused.
+Each test has a browser context of its own. Each line that the page writes to the console, and every
+breach of its policy, fails the test: but for the requests that a test means to be refused.
 """
 
 from __future__ import annotations

@@ -198,10 +198,10 @@ def test_a_body_stops_where_space_for_sealing_begins(
     with running(tmp_path, replace(LISTENER, upstream=UPSTREAM)) as gateway:
         asked = 0
 
-        def exhausted(_: object) -> bool:
+        def exhausted(_: object, need: int = 0) -> bool:
             nonlocal asked
             asked += 1
-            return asked > 2
+            return asked > 3
 
         monkeypatch.setattr(FreeSpace, "exhausted", exhausted)
         answer = gateway.post(envelope(ID, image=bytes(8 << 20)))

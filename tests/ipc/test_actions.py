@@ -1,4 +1,4 @@
-"""What is decoded is what was encoded, and nothing else is decoded."""
+"""A datagram is decoded to what was encoded, and no other datagram is decoded."""
 
 from __future__ import annotations
 

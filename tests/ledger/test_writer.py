@@ -187,7 +187,7 @@ def test_an_envelope_that_was_refused_again_is_rejected_by_the_upstream(tmp_path
 def test_an_envelope_is_found_by_its_patient_while_it_is_packed(
     tmp_path: Path, patient_data: bool
 ) -> None:
-    """What its first instance says counts until the seal: then its documents do."""
+    """The facts of its first instance count until the seal, and its documents from then on."""
     storage = Storage(tmp_path)
     one = storage.envelope("1.2.3")
     said = {"accession_number": "A-9", "patient_id": "P-9", "patient_name": "First^Name"}

@@ -9,7 +9,6 @@ import os
 import random
 import zlib
 from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -47,13 +46,6 @@ class Envelope:
         offset = self.draft.append([local_header(one.name, crc, len(data)), data])
         self.open.members.append(Member(one.name, crc, len(data), offset))
         return one
-
-
-@pytest.fixture
-def spool(tmp_path: Path) -> Spool:
-    one = Spool(tmp_path / "spool", durable=False)
-    one.prepare()
-    return one
 
 
 def waiting(spool: Spool, *data: bytes, digest: str = "sha256") -> tuple[Digests, Envelope]:

@@ -366,14 +366,6 @@ def test_a_file_that_is_not_ours_costs_no_instance(tmp_path: Path, content: str 
 # -- what is remembered --------------------------------------------------------------------------
 
 
-@pytest.fixture
-def spool(tmp_path: Path) -> Iterator[Spool]:
-    one = Spool(tmp_path / "spool", durable=False)
-    one.prepare()
-    yield one
-    one.release()
-
-
 @pytest.mark.parametrize("over", [-1, 0, 1])
 def test_calling_ae_titles_that_are_remembered(spool: Spool, over: int) -> None:
     """They fit, however they are escaped; the one that returned first is forgotten."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -95,14 +94,6 @@ def test_an_instance_that_names_nothing_is_refused(place: int, wrong: object) ->
 
 
 # -- on the disk ----------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def spool(tmp_path: Path) -> Iterator[Spool]:
-    one = Spool(tmp_path / "spool", durable=False)
-    one.prepare()
-    yield one
-    one.release()
 
 
 def posted(spool: Spool) -> str:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,14 +15,6 @@ from fastjmix.spool.recipe import UNKNOWN
 from fastjmix.spool.standing import REASON_CHARS_MAX, Standing, standing
 
 ID = "550e8400-e29b-41d4-a716-446655440000"
-
-
-@pytest.fixture
-def spool(tmp_path: Path) -> Iterator[Spool]:
-    one = Spool(tmp_path / "spool", durable=False)
-    one.prepare()
-    yield one
-    one.release()
 
 
 def put(spool: Spool, **changes: Any) -> None:

@@ -396,7 +396,7 @@ class SpoolMachine(RuleBasedStateMachine):
                 found = Provenance.read(self.spool, archive.stem)
                 kept = [one for one in found.instances if one.kept]
                 assert len(kept) == self.spool.ticket(state, archive.stem).instances
-                # What was never committed is not in the journal: it comes from nobody known.
+                # An instance that was never committed is not in the journal: its origin is unknown.
                 assert {one.association for one in kept} <= {0, -1}
                 assert {one.id for one in found.associations} <= {"1-1"}
 

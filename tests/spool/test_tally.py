@@ -5,22 +5,12 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from fastjmix.spool import Spool, Ticket, tally
 from fastjmix.spool.recipe import UNKNOWN
 from fastjmix.spool.tally import Count, Tally
-
-
-@pytest.fixture
-def spool(tmp_path: Path) -> Iterator[Spool]:
-    one = Spool(tmp_path / "spool", durable=False)
-    one.prepare()
-    yield one
-    one.release()
 
 
 def put(spool: Spool, since: float) -> str:

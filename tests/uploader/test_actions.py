@@ -1,4 +1,4 @@
-"""What a person asks the uploader for, while it runs."""
+"""Actions that a person asks a running uploader for."""
 
 from __future__ import annotations
 

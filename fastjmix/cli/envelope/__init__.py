@@ -8,10 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-import click
-
-from fastjmix.cli.lazy import Deferred, LazyGroup
-from fastjmix.cli.options import json_option
+from fastjmix.cli.lazy import Deferred, command_group
 
 COMMANDS: Final = {
     "inspect": Deferred(
@@ -45,24 +42,10 @@ COMMANDS: Final = {
 }
 
 
-@click.group(
+command = command_group(
     "envelope",
-    cls=LazyGroup,
-    deferred=COMMANDS,
-    help="Build, inspect, verify, extract, decrypt and convert JMIX envelopes; make keys.",
-    epilog="Each reads a ZIP or a folder, of either profile, with or without a top folder. "
+    COMMANDS,
+    "Build, inspect, verify, extract, decrypt and convert JMIX envelopes; make keys.",
+    "Each reads a ZIP or a folder, of either profile, with or without a top folder. "
     "Each says more with --help.",
-    invoke_without_command=True,
 )
-@json_option()
-@click.pass_context
-def command(context: click.Context, as_json: bool) -> None:
-    """Prints the help when no command is given; else checks that --json stands behind it."""
-    if as_json and context.invoked_subcommand is None:
-        raise click.UsageError("Missing command.")
-    if as_json:
-        message = f"say it after the command: fastjmix envelope {context.invoked_subcommand} --json"
-        raise click.BadParameter(message)
-    if context.invoked_subcommand is None:
-        click.echo(context.get_help())
-        context.exit(2)

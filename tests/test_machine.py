@@ -49,6 +49,10 @@ def test_children_have_the_defaults_of_ignored_signals(tmp_path: Path, name: str
 # -- .ci/packages ----------------------------------------------------------------------------------
 
 
+WITHOUT_ASSIGNMENTS = 'while [ "${1#*=}" != "$1" ]; do shift; done; exec "$@"'
+"""An env(1) that passes over the variables."""
+
+
 def packages(at: Path, *arguments: str, user: str = "0", **more: str) -> tuple[int, str, str]:
     """Runs .ci/packages where only the programs in `at` exist; whom `id` names is `user`."""
     for name, text in {"id": f"echo {user}", "cat": 'exec /bin/cat "$@"'}.items():
@@ -71,7 +75,7 @@ def program(at: Path, name: str, text: str) -> None:
 
 def test_needed_packages_are_installed_once_by_root(tmp_path: Path) -> None:
     at = tmp_path / "bin"
-    program(at, "env", 'shift; exec "$@"')
+    program(at, "env", WITHOUT_ASSIGNMENTS)
     program(
         at,
         "apt-get",
@@ -106,7 +110,7 @@ def test_needed_packages_are_named_where_they_cannot_be_installed(
 
 def test_a_package_that_does_not_bring_its_command_is_named(tmp_path: Path) -> None:
     at = tmp_path / "bin"
-    program(at, "env", 'shift; exec "$@"')
+    program(at, "env", WITHOUT_ASSIGNMENTS)
     program(at, "apt-get", "exit 0")
     code, _, reported = packages(at, "peers")
     assert code == 1

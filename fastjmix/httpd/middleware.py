@@ -111,9 +111,10 @@ async def reject_ambiguous(request: web.Request, handler: Handler) -> web.Stream
 
 
 async def add_headers(_: web.Request, response: web.StreamResponse) -> None:
-    """Adds the headers of every response that it does not have already, before it is sent."""
-    for name, value in HEADERS.items():
-        response.headers.setdefault(name, value)
+    """Adds the headers of every response, before it is sent. One that may be cached says so itself;
+    the others are ours, whatever aiohttp put there (its Server names versions)."""
+    cached = response.headers.get("Cache-Control", HEADERS["Cache-Control"])
+    response.headers.update({**HEADERS, "Cache-Control": cached})
 
 
 def shown_query(query: Mapping[str, str], shown: Callable[[str], str | None]) -> str | None:

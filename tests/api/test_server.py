@@ -291,6 +291,11 @@ def test_credentials(
             assert gateway.ask("GET", path, headers=right).status == 200
 
 
+@pytest.mark.parametrize("path", ["/", "/page/page.css", "/healthz", "/metrics", "/no/where"])
+def test_no_response_names_the_versions_of_its_server(gateway: Gateway, path: str) -> None:
+    assert gateway.get(path).headers["Server"] == "fastjmix"
+
+
 @pytest.mark.fault("S14")
 def test_a_public_listener_wants_credentials(tmp_path: Path) -> None:
     public = replace(LISTENER, host="0.0.0.0")

@@ -102,7 +102,8 @@ def write_lock(storage: Path) -> Iterator[None]:
     """Holds the lock of the one writer. Raises LedgerUnavailable when another has it; OSError."""
     directory = storage / DIRECTORY
     directory.mkdir(mode=0o700, exist_ok=True)
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    # Not open for writing: a quiet node's file system can be remounted read-only.
+    flags = os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     descriptor = os.open(directory / LOCK, flags, 0o600)
     try:
         try:

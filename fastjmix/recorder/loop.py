@@ -44,6 +44,9 @@ EVENTS_MAX: Final = 20_000
 CHILD_DIED: Final = "child_died"
 """The supervisor's error for a process that ended: it may not have told all that it did."""
 
+REST_SECS: Final = 5.0
+"""After so long without an event or a chore the ledger's file is closed."""
+
 RETRY_SECS: Final = 2.0
 RETRY_MAX_SECS: Final = 60.0
 """The pause after a failure doubles from RETRY_SECS to RETRY_MAX_SECS."""
@@ -65,6 +68,7 @@ class Recorder:
         self._report = Report(channels.board, self._counters)
         self._pause = RETRY_SECS
         self._retry_at = 0.0
+        self._worked_at = 0.0
 
     def serve(self) -> None:
         """Runs until `Channels.stop` is readable, and then until the pipe is empty."""
@@ -87,15 +91,23 @@ class Recorder:
         now = time.monotonic()
         if now < self._retry_at:
             return (self._retry_at - now) * 1000 + 1
-        return 0.0 if self._waiting else self._chores.wait_secs * 1000 + 1
+        if self._waiting:
+            return 0.0
+        secs = self._chores.wait_secs
+        if self._store.is_open:
+            secs = min(secs, max(0.0, self._worked_at + REST_SECS - now))
+        return secs * 1000 + 1
 
     def _work(self) -> None:
         """Reads what the pipe holds, writes a batch, takes a step of the chores, publishes."""
         self._read()
         if time.monotonic() >= self._retry_at:
             try:
-                self._write()
-                self._chores.step()
+                worked = self._write()
+                if self._chores.step() or worked:
+                    self._worked_at = time.monotonic()
+                elif time.monotonic() >= self._worked_at + REST_SECS:
+                    self._store.rest()
             except StoreFailed as problem:
                 self._failed(str(problem))
             else:
@@ -117,11 +129,12 @@ class Recorder:
             self._waiting.popleft()
             self._channels.metrics.add(LOST)
 
-    def _write(self) -> None:
-        """Writes a batch of what waits. Raises StoreFailed; the batch then waits on."""
+    def _write(self) -> bool:
+        """Writes a batch of what waits. Returns False when nothing does. Raises StoreFailed; the
+        batch then waits on."""
         batch = list(islice(self._waiting, BATCH_MAX))
         if not batch:
-            return
+            return False
         try:
             self._store.apply(batch)
         except StoreFailed:
@@ -132,6 +145,7 @@ class Recorder:
             self._channels.metrics.add(LOST, len(batch))
         for _ in batch:
             self._waiting.popleft()
+        return True
 
     def _failed(self, why: str) -> None:
         self._report.failed(why)

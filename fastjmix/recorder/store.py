@@ -1,7 +1,9 @@
 """The open ledger of the process that writes it.
 
 Guaranteed: a damaged file is moved away and made anew; a file that somebody deleted or replaced is
-noticed with the next batch. Each failure is raised as StoreFailed, with what a person can act on.
+noticed with the next batch. While nothing happens the file is closed (`rest`): SQLite's memory goes
+back, and the file system of a quiet node can be remounted. The lock is kept. Each failure is raised
+as StoreFailed, with what a person can act on.
 """
 
 from __future__ import annotations
@@ -37,22 +39,36 @@ class Store:
         self._root = root
         self._storage = root.path
         self._settings = settings
-        self._held = contextlib.ExitStack()
+        self._lock = contextlib.ExitStack()
+        self._locked = False
+        self._file = contextlib.ExitStack()
         self._writer: Writer | None = None
         self.opened = 0
         self._identity: tuple[int, int] | None = None
 
     def close(self) -> None:
         """Closes the file, and gives the lock back."""
-        self._writer = self._identity = None
+        self.rest()
+        self._identity = None
+        self._locked = False
+        self._lock.close()
+
+    def rest(self) -> None:
+        """Closes the file until it is needed again."""
+        self._writer = None
         with contextlib.suppress(sqlite3.Error):  # of a disk that fails: the file is as it is
-            self._held.close()
+            self._file.close()
+
+    @property
+    def is_open(self) -> bool:
+        """True while the file is open."""
+        return self._writer is not None
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[Writer]:
         """Yields the writer of the open file. Raises StoreFailed; the file is then closed."""
         try:
-            if self._writer is not None and self._identity != _identity(self._storage):
+            if self._locked and self._identity != _identity(self._storage):
                 self.close()
             yield self._writer if self._writer is not None else self._open()
         except LedgerDamaged as problem:
@@ -85,17 +101,19 @@ class Store:
         return found
 
     def _open(self) -> Writer:
-        held = self._held
         self._root.require_file_system()
+        if not self._locked:
+            self._lock.enter_context(database.write_lock(self._storage))
+            self._locked = True
         try:
-            held.enter_context(database.write_lock(self._storage))
             connection = database.open_for_writing(self._storage)
         except LedgerDamaged as problem:
             self._move_away(problem.message)
             connection = database.open_for_writing(self._storage)
-        held.callback(connection.close)
-        self._identity = _identity(self._storage)
-        self.opened += 1
+        self._file.callback(connection.close)
+        found = _identity(self._storage)
+        self.opened += found != self._identity  # else it has rested
+        self._identity = found
         patient_data = self._settings.patient_data
         privacy.begin(connection, patient_data=patient_data)
         self._writer = Writer(connection, self._storage, patient_data=patient_data)

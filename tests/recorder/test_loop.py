@@ -18,7 +18,7 @@ from fastjmix.ipc.channels import BOARD, Channels
 from fastjmix.ipc.events import Events, make_pipe
 from fastjmix.ipc.metrics import MetricsPage
 from fastjmix.ipc.state_board import StateBoard
-from fastjmix.ledger.database import LedgerUnavailable, path_in
+from fastjmix.ledger.database import LedgerUnavailable, path_in, write_lock
 from fastjmix.recorder import chores, loop
 from fastjmix.recorder.loop import Recorder
 from fastjmix.spool.root import Root
@@ -233,6 +233,30 @@ def test_a_deleted_ledger_is_made_anew_while_the_node_runs(storage: Storage) -> 
 
 
 @pytest.mark.fault("F131")
+def test_a_file_at_rest_is_closed_and_the_lock_is_kept(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A quiet node has no file of the ledger open for writing; the next event opens it again."""
+    monkeypatch.setattr(loop, "REST_SECS", 0.05)
+
+    def open_files() -> list[str]:
+        found = []
+        for one in Path("/proc/self/fd").iterdir():
+            with suppress(FileNotFoundError):
+                found.append(Path(one.readlink()).name)
+        return found
+
+    with running(storage) as own:
+        own.send(association(1))
+        own.wait_association("run-1")
+        until(lambda: not [one for one in open_files() if "sqlite" in one], "the file is closed")
+        with pytest.raises(LedgerUnavailable), write_lock(storage.root):
+            pass
+        own.send(association(2))
+        own.wait_association("run-2")
+        assert own.row()["state"] == "ok"
+
+
 def test_events_that_wait_are_bounded(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "EVENTS_MAX", 100)
     path_in(storage.root).parent.write_text("in the way")

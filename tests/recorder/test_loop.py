@@ -232,7 +232,6 @@ def test_a_deleted_ledger_is_made_anew_while_the_node_runs(storage: Storage) -> 
         until(lambda: storage.ledger.envelope(made), "the envelope is known again")
 
 
-@pytest.mark.fault("F131")
 def test_a_file_at_rest_is_closed_and_the_lock_is_kept(
     storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -257,6 +256,7 @@ def test_a_file_at_rest_is_closed_and_the_lock_is_kept(
         assert own.row()["state"] == "ok"
 
 
+@pytest.mark.fault("F131")
 def test_events_that_wait_are_bounded(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "EVENTS_MAX", 100)
     path_in(storage.root).parent.write_text("in the way")

@@ -86,6 +86,9 @@ SPARE_KB = {"ledger": 8192}
 """KB that a process may have more than before, where 512 are too few: an arena more is no leak, and
 SQLite keeps pages of its file in memory."""
 
+FIRST_CROWD_KB = 4096
+"""KB that a process may keep of the first crowd: some arenas of Python, 1 MB each."""
+
 
 def back_to(own: Gateway, base: dict[str, Use], shared_kb: int, seconds: float = 30.0) -> None:
     """Waits until everything that `base` counts is in use again as it was, within 2 %."""

@@ -56,7 +56,7 @@ class Backlog:
                 origin = ticket.origin if ticket.awaited else None
                 target.queue.add(key, origin, maybe_stored=maybe_stored)
             else:
-                unknown.setdefault(ticket.upstream, []).append(envelope_id)
+                unknown.setdefault(ticket.upstream_names, []).append(envelope_id)
         for upstream, ids in unknown.items():
             log.get().error(
                 "upstream_unknown",

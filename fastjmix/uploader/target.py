@@ -22,10 +22,11 @@ from fastjmix.spool import Ticket
 from fastjmix.uploader import policy
 from fastjmix.uploader.answers import in_one_line
 from fastjmix.uploader.availability import Availability
-from fastjmix.uploader.client import UpstreamClient
 from fastjmix.uploader.outcome import Disposition, Outcome
 from fastjmix.uploader.pace import Pace
 from fastjmix.uploader.queue import Key, Queue, Waiting
+from fastjmix.uploader.targets.contract import Client
+from fastjmix.uploader.targets.opening import client_of
 from fastjmix.uploader.upstream_facts import UpstreamFacts
 
 OWN_FAILURES_MIN: Final = 2
@@ -54,7 +55,7 @@ class Target:
     """
 
     upstream: Upstream
-    client: UpstreamClient
+    client: Client
     availability: Availability
     facts: UpstreamFacts
     queue: Queue = field(default_factory=Queue)
@@ -157,12 +158,9 @@ class Targets:
         pace: Pace,
         known_facts: Callable[[str], Mapping[str, object] | None],
     ) -> Target:
-        target = Target(
-            upstream,
-            UpstreamClient(upstream, pace.time_limits, pace.at_once),
-            Availability(pace.backoff, pace.hold_secs),
-            UpstreamFacts(upstream.transfer_encoding, known_facts(upstream.url)),
-        )
+        facts = UpstreamFacts(upstream.transfer_encoding, known_facts(upstream.url))
+        client = client_of(upstream, facts, pace)
+        target = Target(upstream, client, Availability(pace.backoff, pace.hold_secs), facts)
         self._each.append(target)
         return target
 

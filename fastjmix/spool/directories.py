@@ -7,6 +7,7 @@ import uuid
 from pathlib import Path
 from typing import Final, Literal
 
+from fastjmix.config import Config
 from fastjmix.errors import DamagedTicket
 from fastjmix.spool.root import Root
 from fastjmix.spool.ticket import Ticket
@@ -42,6 +43,11 @@ class Directories:
         self.claimed = Root(root)
         self.owner = SUPERVISOR
         self.unproved = False
+
+    def adopt(self, config: Config) -> None:
+        """Takes over what another configuration says of files that are made from now on."""
+        self.durable = any(one.builder.durability == "fsync" for one in config.dicom)
+        self.patient_data = config.ledger.patient_data
 
     def draft_name(self) -> Path:
         """Returns a path for a draft that does not count yet, or no longer; see take_over."""

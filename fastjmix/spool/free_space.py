@@ -171,6 +171,12 @@ class FreeSpace:
         soft, hard = config.soft_reserve_bytes, config.hard_reserve_bytes
         return cls(config.storage_dir, soft, hard, counters)
 
+    def adopt(self, config: Config) -> None:
+        """Takes over the marks of another configuration. A measurement that another thread makes
+        now may keep the old ones for MEASURE_SECS."""
+        self._given = config.soft_reserve_bytes, config.hard_reserve_bytes
+        self._measured_at = 0.0
+
     # -- what is free ----------------------------------------------------------------------------
 
     def _measure(self) -> None:

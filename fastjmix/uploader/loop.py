@@ -20,7 +20,6 @@ import contextlib
 import os
 import signal
 from collections.abc import Coroutine, Mapping
-from typing import Final
 
 import uvloop
 
@@ -29,6 +28,7 @@ from fastjmix.config import Config, Upstream
 from fastjmix.ipc.channels import Channels
 from fastjmix.spool import FreeSpace, Spool
 from fastjmix.uploader.actions import Actions
+from fastjmix.uploader.adoption import Adoption
 from fastjmix.uploader.backlog import Backlog
 from fastjmix.uploader.deliveries import Deliveries
 from fastjmix.uploader.disk_watch import DiskWatch
@@ -42,9 +42,6 @@ from fastjmix.uploader.scrub import Scrub
 from fastjmix.uploader.state import UpstreamStates
 from fastjmix.uploader.target import Targets, upstreams_of
 from fastjmix.uploader.upstream_memory import UpstreamMemory
-
-SPARED_SECS: Final = 2.0
-"""Seconds for which a delivered envelope is kept at the least: the ledger reads what it was."""
 
 
 class Uploader:
@@ -64,6 +61,7 @@ class Uploader:
         It is longer than other functions: every part is here, after all that it calls.
         """
         pace = pace or Pace()
+        self._spool = spool
         self._channels = channels
         self._changed = asyncio.Event()
         self._stopping = False
@@ -105,6 +103,9 @@ class Uploader:
         )
         self._watcher = OutboxWatcher(spool, backlog, self._deliveries.is_busy, pace.rescan_secs)
         self._states = UpstreamStates(channels.board, channels.events, self._targets, backlog)
+        self._adoption = Adoption(
+            self._targets, backlog, wake=self._changed.set, list_anew=self._watcher.wake
+        )
         self._actions = Actions(
             spool,
             self._targets,
@@ -114,6 +115,12 @@ class Uploader:
             wake=self._changed.set,
             list_anew=self._watcher.wake,
         )
+
+    def adopt(self, config: Config) -> None:
+        """Works by this configuration from now on. Uploads under way end as they began."""
+        self._spool.adopt(config)
+        self._adoption.adopt(upstreams_of(config))
+        self._maintenance.adopt(config)
 
     def stop(self) -> None:
         """Begins the drain: no new upload starts."""
@@ -146,6 +153,7 @@ class Uploader:
             for chore in chores:
                 chore.cancel()
             await asyncio.gather(*chores, return_exceptions=True)
+            await self._adoption.stop()
             await self._deliveries.stop()
             await self._memory.save(self._targets)
             self._channels.events.flush()
@@ -199,13 +207,7 @@ def log_loop_problem(_: asyncio.AbstractEventLoop, context: Mapping[str, object]
 
 async def _main(config: Config, spool: Spool, channels: Channels) -> None:
     asyncio.get_running_loop().set_exception_handler(log_loop_problem)
-    limits = StorageLimits(
-        config.runtime.retention_secs,
-        config.runtime.retention_bytes,
-        FreeSpace.of(config, channels.metrics),
-        config.runtime.queue_alarm_secs,
-        SPARED_SECS,
-    )
+    limits = StorageLimits.of(config, FreeSpace.of(config, channels.metrics))
     uploader = Uploader(upstreams_of(config), spool, channels, limits=limits)
     if signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, uploader.stop)

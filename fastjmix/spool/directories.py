@@ -44,9 +44,10 @@ class Directories:
         self.owner = SUPERVISOR
         self.unproved = False
 
-    def adopt(self, config: Config) -> None:
-        """Takes over what another configuration says of files that are made from now on."""
-        self.durable = any(one.builder.durability == "fsync" for one in config.dicom)
+    def configure(self, config: Config) -> None:
+        """Goes by another configuration from now on. A spool that calls fsync goes on to do so:
+        what was promised before is in it."""
+        self.durable = self.durable or config.any_durable
         self.patient_data = config.ledger.patient_data
 
     def draft_name(self) -> Path:

@@ -171,9 +171,8 @@ class FreeSpace:
         soft, hard = config.soft_reserve_bytes, config.hard_reserve_bytes
         return cls(config.storage_dir, soft, hard, counters)
 
-    def adopt(self, config: Config) -> None:
-        """Takes over the marks of another configuration. A measurement that another thread makes
-        now may keep the old ones for MEASURE_SECS."""
+    def configure(self, config: Config) -> None:
+        """Goes by the marks of another configuration from now on."""
         self._given = config.soft_reserve_bytes, config.hard_reserve_bytes
         self._measured_at = 0.0
 

@@ -26,6 +26,7 @@ import uvloop
 from fastjmix import log
 from fastjmix.config import Config, Upstream
 from fastjmix.ipc.channels import Channels
+from fastjmix.ipc.configuration import Inbox
 from fastjmix.spool import FreeSpace, Spool
 from fastjmix.uploader.actions import Actions
 from fastjmix.uploader.adoption import Adoption
@@ -63,6 +64,7 @@ class Uploader:
         pace = pace or Pace()
         self._spool = spool
         self._channels = channels
+        self._inbox = channels.configuration
         self._changed = asyncio.Event()
         self._stopping = False
         self._fault: BaseException | None = None
@@ -118,7 +120,7 @@ class Uploader:
 
     def adopt(self, config: Config) -> None:
         """Works by this configuration from now on. Uploads under way end as they began."""
-        self._spool.adopt(config)
+        self._spool.configure(config)
         self._adoption.adopt(upstreams_of(config))
         self._maintenance.adopt(config)
 
@@ -133,6 +135,8 @@ class Uploader:
         os.set_blocking(self._channels.outbox_wake, False)
         loop.add_reader(self._channels.outbox_wake, self._outbox_changed)
         loop.add_reader(self._channels.stop, self.stop)
+        if self._inbox is not None:
+            loop.add_reader(self._inbox.descriptor, self._configuration_came, self._inbox)
         chores = [asyncio.create_task(chore) for chore in self._chores()]
         try:
             for chore in chores:
@@ -150,6 +154,8 @@ class Uploader:
         finally:
             loop.remove_reader(self._channels.outbox_wake)
             loop.remove_reader(self._channels.stop)
+            if self._inbox is not None:
+                loop.remove_reader(self._inbox.descriptor)
             for chore in chores:
                 chore.cancel()
             await asyncio.gather(*chores, return_exceptions=True)
@@ -179,6 +185,15 @@ class Uploader:
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._channels.outbox_wake)
         self._watcher.wake()
+
+    def _configuration_came(self, inbox: Inbox) -> None:
+        try:
+            while (new := inbox.take()) is not None:
+                self.adopt(new.config)
+                inbox.adopted(new.generation)
+        except Exception as problem:  # ours: the successor begins with the new configuration
+            self._fault = problem
+            self._changed.set()
 
     def _envelopes_came(self) -> None:
         self._changed.set()

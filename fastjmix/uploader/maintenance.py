@@ -92,7 +92,7 @@ class Maintenance:
         room = self._limits.room
         self._limits = StorageLimits.of(config, room)
         if room is not None:
-            room.adopt(config)
+            room.configure(config)
         self._due = 0.0
         self._changed.set()
 

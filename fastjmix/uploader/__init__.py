@@ -5,6 +5,7 @@ pace.py             its bounds and intervals
 outbox_watcher.py   finds new envelopes in outbox/
 backlog.py          the envelopes that are known, each put into a queue
 target.py           one upstream, with what is under way there
+adoption.py         takes over another configuration while uploads run
 queue.py            envelopes that wait for an upstream, oldest first
 deliveries.py       uploads under way
 attempt.py          one attempt to deliver an envelope

@@ -143,6 +143,8 @@ class Actions:
         ticket = await asyncio.to_thread(read_ticket, self._spool, envelope_id)
         if ticket.awaited:
             return "its sender waits for the answer of the upstream"
+        if self._deliveries.is_busy(key):  # an attempt began while its ticket was read
+            return BUSY
         # Noted before it is durable, so that no upload begins meanwhile.
         if not self._backlog.hold(key, ticket):
             return "it is on hold already, or its upstream is not configured"

@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 
 from pydantic import Field
 
-from fastjmix.config.declare import REQUIRED, Part, Table, key, label, port
+from fastjmix.config.declare import REQUIRED, Part, Table, key, label, port, secret_file
 from fastjmix.config.strings import (
     FILE_ALLOWED,
     HOST_ALLOWED,
@@ -159,17 +159,22 @@ class Target(Table):
 # -- credentials -----------------------------------------------------------------------------------
 
 
-def _secret(meaning: str, allowed: str) -> Any:
-    return key(
-        None, meaning, unset="required by its method", min_length=1, allowed=allowed, secret=True
-    )
+def _secret(name: str, meaning: str, allowed: str) -> Any:
+    unset = f"`{name}_file`; its method requires one of them"
+    return key(None, meaning, unset=unset, min_length=1, allowed=allowed, secret=True)
 
 
 class AuthenticationOptions(Table):
-    token: HeaderValue | None = _secret("bearer: the token", "a string of printable ASCII")
-    username: UserName | None = _secret("basic: the user", "a string without a colon")
-    password: Password | None = _secret("basic: the password", "a string on one line")
-    api_key: HeaderValue | None = _secret("api_key: the key", "a string of printable ASCII")
+    token: HeaderValue | None = _secret("token", "bearer: the token", "a string of printable ASCII")
+    token_file: str | None = secret_file("token")
+    username: UserName | None = _secret("username", "basic: the user", "a string without a colon")
+    username_file: str | None = secret_file("username")
+    password: Password | None = _secret("password", "basic: the password", "a string on one line")
+    password_file: str | None = secret_file("password")
+    api_key: HeaderValue | None = _secret(
+        "api_key", "api_key: the key", "a string of printable ASCII"
+    )
+    api_key_file: str | None = secret_file("api_key")
     header_name: HeaderName | None = key(
         None,
         "api_key: the header field that carries it",
@@ -177,7 +182,7 @@ class AuthenticationOptions(Table):
         min_length=1,
         allowed="the name of an HTTP header field",
     )
-    IGNORED = ("credentials_path",)  # credentials are given here, or by `${VAR}`
+    IGNORED = ("credentials_path",)  # credentials are given here, by `${VAR}`, or in files
 
 
 class Authentication(Table):

@@ -16,7 +16,7 @@ from fastjmix import log
 from fastjmix.errors import DamagedTicket, reason
 from fastjmix.ipc.metrics import Metrics
 from fastjmix.spool import Spool
-from fastjmix.uploader.attempt import Attempt
+from fastjmix.uploader.attempt import attempt
 from fastjmix.uploader.backlog import Backlog
 from fastjmix.uploader.finishing import Finishing, log_once
 from fastjmix.uploader.outbox_watcher import read_ticket
@@ -142,11 +142,11 @@ class Deliveries:
     async def _upload(self, target: Target, item: Waiting) -> None:
         now = asyncio.get_running_loop().time
         started, taken_before = now(), target.taken
-        attempt = Attempt(target, item, self._spool.path("outbox", item.id), self._pace.backoff.cap)
+        archive = self._spool.path("outbox", item.id)
         ticket = None
         try:
             ticket = await asyncio.to_thread(read_ticket, self._spool, item.id)
-            outcome = await attempt.run(ticket)
+            outcome = await attempt(target.client, item, archive, ticket)
         except FileNotFoundError:
             log.get().warning("envelope_gone", envelope=item.id)
             self._backlog.forget(item.key)

@@ -22,10 +22,11 @@ from fastjmix.spool import Ticket
 from fastjmix.uploader import policy
 from fastjmix.uploader.answers import in_one_line
 from fastjmix.uploader.availability import Availability
-from fastjmix.uploader.client import UpstreamClient
 from fastjmix.uploader.outcome import Disposition, Outcome
 from fastjmix.uploader.pace import Pace
 from fastjmix.uploader.queue import Key, Queue, Waiting
+from fastjmix.uploader.targets.contract import Client
+from fastjmix.uploader.targets.opening import client_of
 from fastjmix.uploader.upstream_facts import UpstreamFacts
 
 OWN_FAILURES_MIN: Final = 2
@@ -54,7 +55,7 @@ class Target:
     """
 
     upstream: Upstream
-    client: UpstreamClient
+    client: Client
     availability: Availability
     facts: UpstreamFacts
     queue: Queue = field(default_factory=Queue)
@@ -198,15 +199,13 @@ class Targets:
         return next((one for one in self._each if one.upstream == upstream), None)
 
     def _add(self, upstream: Upstream, before: Target | None = None) -> Target:
-        facts = self._known_facts(upstream.url)
+        known = self._known_facts(upstream.url)
         if before is not None and before.upstream.url == upstream.url:
-            facts = before.facts.dump()
-        target = Target(
-            upstream,
-            UpstreamClient(upstream, self._pace.time_limits, self._pace.at_once),
-            Availability(self._pace.backoff, self._pace.hold_secs),
-            UpstreamFacts(upstream.transfer_encoding, facts),
-        )
+            known = before.facts.dump()
+        facts = UpstreamFacts(upstream.transfer_encoding, known)
+        client = client_of(upstream, facts, self._pace)
+        available = Availability(self._pace.backoff, self._pace.hold_secs)
+        target = Target(upstream, client, available, facts)
         if before is not None:
             target.queue = before.queue
             target.queue.renew()

@@ -32,10 +32,11 @@ CREDENTIALS: Final = {
     "bearer": ("token",),
     "basic": ("username", "password"),
     "api_key": ("api_key", "header_name"),
+    "s3": ("access_key_id", "secret_access_key", "session_token"),
 }
 """The keys of each method."""
 
-REFERRING: Final = ("authentication", "authentication_ref")
+REFERRING: Final = ("authentication", "authentication_ref", "proxy_authentication")
 """Keys that name an [authentications.*]; a value that names none may be the credential itself."""
 
 BESIDE_THE_FILE: Final = ("key_file", "recipient_key_file", "decryption_key_file")

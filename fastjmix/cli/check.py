@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -39,6 +40,7 @@ def command(
     storage directory."""
     if probe_chunked and not live:
         raise UsageError("--probe-chunked needs --live")
+    gc.disable()  # the models that are imported now stay: to look through them takes 15 ms of 270
     from fastjmix.config import effective
 
     loaded, text = effective(config)

@@ -5,6 +5,7 @@
     reading.py      files → raw tables: TOML, ${VAR}, several files as one configuration
     bounds.py       limits of a file's size and nesting, checked before it is parsed
     secrets.py      which values no text may show, and their removal
+    secret_files.py secrets that stand in files: `token_file` beside `token`
     table_checks.py raw tables → models; pydantic's errors → faults
     declare.py      how a table and its keys are declared
     strings.py      strings with rules of their own: AE titles, hosts, URLs

@@ -44,7 +44,8 @@ def credentials(
     options = entry.value.options
     for needed in _REQUIRED[method]:
         if getattr(options, needed) is None:
-            allowed = f'a string: method "{method}" needs {" and ".join(_REQUIRED[method])}'
+            needs = " and ".join(_REQUIRED[method])
+            allowed = f'a string: method "{method}" needs {needs}, here or in files: {needed}_file'
             references.fault(entry, f"options.{needed}", "nothing", allowed)
     return _credentials(method, options)
 

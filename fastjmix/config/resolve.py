@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from fastjmix.config import node, tree
+from fastjmix.config import node, secret_files, tree
 from fastjmix.config.addresses import Addresses
 from fastjmix.config.builders import Builders
 from fastjmix.config.dicom_listeners import DicomListeners
@@ -42,7 +42,7 @@ def _resolved(path: Path, environment: Mapping[str, str]) -> tuple[tree.Config, 
     if sources.files:
         found = check(sources, findings)
         if sources.complete:  # else what is not found may stand in the file we could not read
-            config = _tree(path, References(found, findings))
+            config = _tree(path, References(secret_files.fill(found, findings), findings))
     if findings.faults or config is None or found is None:
         raise ConfigError(findings.faults.values())
     return config, sources, found

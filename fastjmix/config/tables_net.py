@@ -8,7 +8,16 @@ from typing import Any, Final, Literal
 from pydantic import Field
 
 from fastjmix.config import tree
-from fastjmix.config.declare import REQUIRED, Part, Table, added, key, label, port
+from fastjmix.config.declare import (
+    REQUIRED,
+    Part,
+    Table,
+    added,
+    key,
+    label,
+    port,
+    secret_file,
+)
 from fastjmix.config.strings import (
     ABSOLUTE_ALLOWED,
     BUCKET_ALLOWED,
@@ -279,17 +288,16 @@ class S3Target(_AnyTarget):
 # -- credentials -----------------------------------------------------------------------------------
 
 
-def _secret(meaning: str, allowed: str) -> Any:
-    return key(
-        None, meaning, unset="required by its method", min_length=1, allowed=allowed, secret=True
-    )
+def _secret(name: str, meaning: str, allowed: str) -> Any:
+    unset = f"`{name}_file`; its method requires one of them"
+    return key(None, meaning, unset=unset, min_length=1, allowed=allowed, secret=True)
 
 
-def _s3(meaning: str) -> Any:
+def _s3(name: str, meaning: str) -> Any:
     return added(
         None,
         meaning,
-        unset="required by its method",
+        unset=f"`{name}_file`; its method requires one of them",
         min_length=1,
         allowed="a string of printable ASCII",
         secret=True,
@@ -297,10 +305,16 @@ def _s3(meaning: str) -> Any:
 
 
 class AuthenticationOptions(Table):
-    token: HeaderValue | None = _secret("bearer: the token", "a string of printable ASCII")
-    username: UserName | None = _secret("basic: the user", "a string without a colon")
-    password: Password | None = _secret("basic: the password", "a string on one line")
-    api_key: HeaderValue | None = _secret("api_key: the key", "a string of printable ASCII")
+    token: HeaderValue | None = _secret("token", "bearer: the token", "a string of printable ASCII")
+    token_file: str | None = secret_file("token")
+    username: UserName | None = _secret("username", "basic: the user", "a string without a colon")
+    username_file: str | None = secret_file("username")
+    password: Password | None = _secret("password", "basic: the password", "a string on one line")
+    password_file: str | None = secret_file("password")
+    api_key: HeaderValue | None = _secret(
+        "api_key", "api_key: the key", "a string of printable ASCII"
+    )
+    api_key_file: str | None = secret_file("api_key")
     header_name: HeaderName | None = key(
         None,
         "api_key: the header field that carries it",
@@ -308,17 +322,20 @@ class AuthenticationOptions(Table):
         min_length=1,
         allowed="the name of an HTTP header field",
     )
-    access_key_id: HeaderValue | None = _s3("s3: the id of the access key")
-    secret_access_key: HeaderValue | None = _s3("s3: the secret access key")
+    access_key_id: HeaderValue | None = _s3("access_key_id", "s3: the id of the access key")
+    access_key_id_file: str | None = secret_file("access_key_id")
+    secret_access_key: HeaderValue | None = _s3("secret_access_key", "s3: the secret access key")
+    secret_access_key_file: str | None = secret_file("secret_access_key")
     session_token: HeaderValue | None = added(
         None,
         "s3: the session token of temporary keys",
-        unset="none",
+        unset="`session_token_file`, or none",
         min_length=1,
         allowed="a string of printable ASCII",
         secret=True,
     )
-    IGNORED = ("credentials_path",)  # credentials are given here, or by `${VAR}`
+    session_token_file: str | None = secret_file("session_token")
+    IGNORED = ("credentials_path",)  # credentials are given here, by `${VAR}`, or in files
 
 
 class Authentication(Table):

@@ -85,10 +85,14 @@ class Limit:
         """
         if self.each:
             return self.size - ADDRESS_BYTES
-        runtime = config.runtime
-        children = runtime.receivers + runtime.packers + 2  # the uploader, the api
-        cache = max(CACHE_BYTES, self.size // CACHE_SHARE)
-        return self.size - SUPERVISOR_BYTES - children * CHILD_BYTES - cache
+        return self.size - _processes_bytes(config) - max(CACHE_BYTES, self.size // CACHE_SHARE)
+
+    def needed_for_lanes(self, config: Config, size: int) -> int:
+        """Returns how high the limit must be for `size` bytes of lanes."""
+        if self.each:
+            return size + ADDRESS_BYTES
+        held = size + _processes_bytes(config)
+        return max(held + CACHE_BYTES, -(-held * CACHE_SHARE // (CACHE_SHARE - 1)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,13 +151,20 @@ def plan(config: Config, limits: Iterable[Limit] | None = None) -> Plan:
         size = min(max(share, least_bytes), wanted_bytes)
     lanes = min(left // (size + ASSOCIATION_BYTES), wanted)
     if lanes < 1:
-        needed = limit.size - left + least_bytes + ASSOCIATION_BYTES
+        needed = limit.needed_for_lanes(config, least_bytes + ASSOCIATION_BYTES)
         raise PlatformError(
             f"memory limit {limit}: too little for one association; with this configuration"
             f" {_mib(needed)} or more are needed",
             "Raise the limit, or run fewer receivers and packers.",
         )
     return Plan(lanes, size, wanted, wanted_bytes, limit)
+
+
+def _processes_bytes(config: Config) -> int:
+    """Returns the bytes of all processes, without lanes."""
+    runtime = config.runtime
+    children = runtime.receivers + runtime.packers + 3  # the uploader, the api, the ledger
+    return SUPERVISOR_BYTES + children * CHILD_BYTES
 
 
 def _pages(size: int) -> int:

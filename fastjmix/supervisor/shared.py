@@ -126,7 +126,7 @@ class Shared:
             self._board,
             self._run,
             actions,
-            live or LiveLanes(),
+            live=live or LiveLanes(),
         )
 
     def _keep(

@@ -121,6 +121,7 @@ class Runtime:
     packers: int
     lane_bytes: int
     grace_secs: float
+    drain_secs: float
     retention_secs: float | None
     retention_bytes: int | None
     queue_alarm_secs: float

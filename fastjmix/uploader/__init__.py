@@ -19,6 +19,7 @@ retry.py            when to try again; availability.py: whether an upstream may 
 upstream_facts.py   what an upstream's answers have proved; upstream_memory.py: over restarts
 integrity.py        checks an archive against what was sealed
 finishing.py        moves an envelope to sent/ or rejected/; receipts.py: the records kept there
+draining.py         says when nothing more can be delivered now
 history.py          sends what happened to the ledger
 reports.py          sends an outcome to the process that waits for it
 maintenance.py      retention, the queue's age

@@ -5,6 +5,7 @@
     reading.py      files → raw tables: TOML, ${VAR}, several files as one configuration
     bounds.py       limits of a file's size and nesting, checked before it is parsed
     secrets.py      which values no text may show, and their removal
+    secret_files.py secrets that stand in files: `token_file` beside `token`
     table_checks.py raw tables → models; pydantic's errors → faults
     declare.py      how a table and its keys are declared
     strings.py      strings with rules of their own: AE titles, hosts, URLs
@@ -22,7 +23,10 @@
     builders.py     jmix_builders: the settings of envelopes
     published.py    the parties of published envelopes
     addresses.py, binding.py  the address and port of a listener
-    upstreams.py    the URL, time limits and credentials of an upstream
+    upstreams.py    the URL and time limits of a target that is a JMIX server
+    places.py       targets that are directories or buckets
+    credentials.py, transports.py, allowances.py  what targets present, how they are reached, and
+                    how much they get
     certificates.py, key_files.py  certificates and keys, read as they will be used
     storage_path.py may a missing storage directory be made? file_system.py: a disk, or memory?
     ignored.py      keys that mean nothing here

@@ -157,6 +157,20 @@ def added(default: Any, meaning: str, **more: Any) -> Any:
     return key(default, meaning, reference=False, **more)
 
 
+def secret_file(secret: str, **more: Any) -> Any:
+    """Declares the key that names the file of a secret: `token_file` for `token`."""
+    return key(
+        None,
+        f"The file that holds `{secret}`, relative to this configuration file; a newline at its end"
+        " does not count",
+        unset=f"`{secret}`",
+        reference=False,
+        min_length=1,
+        allowed="a file's name",
+        **more,
+    )
+
+
 # -- what a field is -------------------------------------------------------------------------------
 
 

@@ -29,16 +29,24 @@ IN_THIS_FILE: Final = "none-all-pipelines-are-in-this-file"
 """Printed as pipelines_path: there is no such directory, so that no other file is read."""
 
 CREDENTIALS: Final = {
-    "bearer": ("token",),
-    "basic": ("username", "password"),
-    "api_key": ("api_key", "header_name"),
+    "bearer": ("token", "token_file"),
+    "basic": ("username", "username_file", "password", "password_file"),
+    "api_key": ("api_key", "api_key_file", "header_name"),
+    "s3": (
+        *("access_key_id", "access_key_id_file", "secret_access_key", "secret_access_key_file"),
+        *("session_token", "session_token_file"),
+    ),
 }
 """The keys of each method."""
 
-REFERRING: Final = ("authentication", "authentication_ref")
+REFERRING: Final = ("authentication", "authentication_ref", "proxy_authentication")
 """Keys that name an [authentications.*]; a value that names none may be the credential itself."""
 
-BESIDE_THE_FILE: Final = ("key_file", "recipient_key_file", "decryption_key_file")
+BESIDE_THE_FILE: Final = (
+    *("key_file", "recipient_key_file", "decryption_key_file", "webhook_url_file"),
+    *("token_file", "username_file", "password_file", "api_key_file"),
+    *("access_key_id_file", "secret_access_key_file", "session_token_file"),
+)
 """Paths that are relative to the file that names them: the whole path is printed."""
 
 _REFERENCE: Final = re.compile(r"(?<!\$)\$\{")
@@ -89,7 +97,7 @@ def _outcome(config: Config) -> tuple[str, ...]:
     listeners: list[DicomListener | HttpListener] = [*config.dicom, *config.http]
     for one in listeners:
         service = f"DICOM, {one.ae_title}" if isinstance(one, DicomListener) else _where(one)
-        to = "nothing" if one.upstream is None else f"{one.upstream.url} ({one.upstream.name})"
+        to = ", ".join(f"{up.url} ({up.name})" for up in one.upstreams) or "nothing"
         endpoint = dotted("endpoints", one.endpoint)
         found.append(f"{endpoint}: {service} at {one.host}:{one.port}; to {to}")
     return tuple(found)
@@ -177,11 +185,19 @@ class _Writer:
         elif path[-1] in REFERRING and value.removeprefix("authentications.") not in self._named:
             yield f"# {name}: names no [authentications.*]; not shown, and not used"
         elif path[-1] in BESIDE_THE_FILE:
-            yield f"{name} = {_literal((Path(self._entry.file).parent / value).absolute())}"
+            yield f"{name} = {self._beside(value, written)}"
         elif isinstance(written, str) and _REFERENCE.search(written):
             yield f"{name} = {quoted(written)}"
         else:
             yield f"{name} = {_literal(value)}"
+
+    def _beside(self, value: str, written: Any) -> str:
+        """Returns a path that is relative to its file as a whole one, with its variables."""
+        parent = Path(self._entry.file).parent.absolute()
+        if not isinstance(written, str) or not _REFERENCE.search(written):
+            return _literal(parent / value)
+        before = "" if Path(value).is_absolute() else f"{parent}/".replace("${", "$${")
+        return quoted(before + written)
 
     def _written(self, path: tuple[str | int, ...]) -> Any:
         """Returns the value as it stands in the file; None where it is not there."""

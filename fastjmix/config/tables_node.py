@@ -6,7 +6,7 @@ One model a table, one line of meaning a key: see tables.py.
 from typing import Final, Literal
 
 from fastjmix.config import tree
-from fastjmix.config.declare import Part, Table, added, key, label
+from fastjmix.config.declare import Part, Table, added, key, label, secret_file
 from fastjmix.config.strings import FILE_ALLOWED, Limit, WebUrl
 
 KIB: Final = 1024
@@ -136,6 +136,7 @@ class Alerts(Table):
         allowed="a URL of http or https",
         secret=True,
     )
+    webhook_url_file: str | None = secret_file("webhook_url")
     format: tree.AlertFormat = added(
         "json",
         "The form of a post: our own object, Slack's message, or the list of Alertmanager's"

@@ -144,9 +144,9 @@ class Shared:
             self._board,
             self._run,
             actions,
-            live or LiveLanes(),
-            self.drain,
-            self._inherited.addresses,
+            live=live or LiveLanes(),
+            drain=self.drain,
+            outliving=self._inherited.addresses,
         )
 
     def _keep(

@@ -47,7 +47,7 @@ LISTENER = HttpListener(
     credentials=None,
     allow_unauthenticated=False,
     allowed_hosts=(),
-    upstream=None,
+    upstreams=(),
 )
 
 
@@ -105,7 +105,7 @@ class Gateway:
         usual: dict[str, Any] = {
             "id": ID,
             "pipeline": "dicom_to_jmix",
-            "upstream": "upstream_jmix",
+            "upstreams": ("upstream_jmix",),
             "ack": "stored",
             "studies": (STUDY,),
             "calling_ae": "MODALITY",

@@ -64,7 +64,7 @@ def whole_config(root: Path, upstream: config.Upstream) -> config.Config:
         limits=config.PeerLimits(30, 60, 300, 1000, 512),
         calling=None,
         builder=builder,
-        upstream=upstream,
+        upstreams=(upstream,),
     )
     return config.Config(
         name="test",

@@ -77,7 +77,7 @@ def _empty(directory: Path) -> None:
 
 def _token(config: Config, directory: Path) -> Path | None:
     """Writes the bearer token that the gateway will present to a file, for the store to require."""
-    credentials = config.dicom[0].upstream.credentials
+    credentials = config.dicom[0].upstreams[0].credentials
     if credentials is None or credentials.method != "bearer":
         return None
     path = directory / "token"

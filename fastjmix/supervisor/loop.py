@@ -38,7 +38,7 @@ from fastjmix.supervisor import memory
 from fastjmix.supervisor.address_space import save_address_space
 from fastjmix.supervisor.children import Children, Stage
 from fastjmix.supervisor.configuration import SecretConfigs, read
-from fastjmix.supervisor.drain import Drain
+from fastjmix.supervisor.drain import Drain, Phase
 from fastjmix.supervisor.shared import Shared
 from fastjmix.supervisor.signals import Signals
 from fastjmix.supervisor.systemd import InheritedSockets, Notifier
@@ -189,9 +189,14 @@ class Supervisor:
 
     def _status(self) -> str:
         """Returns the line that the service manager shows."""
-        phase = self._drain.phase
-        if phase is not None:
-            return f"Drains: {phase.value}"
+        total = self._shared.own.total
+        match self._drain.phase:
+            case Phase.CLOSING:
+                return f"Drains: {total('associations_open')} associations are open"
+            case Phase.SEALING:
+                return f"Drains: {total('envelopes_building')} envelopes to seal"
+            case Phase.DELIVERING:
+                return f"Drains: {total('outbox_envelopes')} envelopes to deliver"
         return f"Serves {len(self._shared.dicom)} DICOM and {len(self._shared.http)} HTTP listeners"
 
     def _terminated(self) -> None:

@@ -64,7 +64,7 @@ where. Where two places differ, a warning says which one won.
 
 The URL that envelopes are posted to is base + `path_prefix` + `/jmix`, and `/api/jmix` where
 `path_prefix` is empty; a path that already ends in `/jmix` is used as it is. A `jmix` pipeline
-without backends passes a POST on to the upstream of the first DICOM pipeline.
+without backends passes a POST on to the upstreams of the first DICOM pipeline.
 
 ## Refused configurations
 

@@ -28,11 +28,11 @@ TLS_PAIR: Final = (
 
 
 class HttpListeners:
-    """Resolves the jmix endpoints of pipelines. `first` is the upstream of those whose pipeline has
-    no backend."""
+    """Resolves the jmix endpoints of pipelines. `first` are the upstreams of those whose pipeline
+    has no backend."""
 
     def __init__(
-        self, references: References, addresses: Addresses, first: tree.Upstream | None
+        self, references: References, addresses: Addresses, first: tuple[tree.Upstream, ...]
     ) -> None:
         self._references = references
         self._addresses = addresses
@@ -43,7 +43,7 @@ class HttpListeners:
         for entry in pipeline.endpoints:
             if entry is None or not isinstance(entry.value, JmixEndpoint):
                 continue
-            to = pipeline.upstream(self._references) if pipeline.backends else self._first
+            to = pipeline.upstreams(self._references) if pipeline.backends else self._first
             for address in self._addresses.of(pipeline, entry, HTTP_DEFAULT):
                 yield self._listener(pipeline, entry, entry.value, address, to)
 
@@ -53,7 +53,7 @@ class HttpListeners:
         entry: Entry,
         endpoint: JmixEndpoint,
         address: Address,
-        to: tree.Upstream | None,
+        to: tuple[tree.Upstream, ...],
     ) -> tree.HttpListener:
         options = endpoint.options
         certificate, private_key = _tls(self._references, address.network)
@@ -71,7 +71,7 @@ class HttpListeners:
             credentials=required,
             allow_unauthenticated=options.allow_unauthenticated,
             allowed_hosts=tuple(options.allowed_hosts),
-            upstream=to,
+            upstreams=to,
             decryption_key_file=recipient_key(
                 self._references, entry, "options.decryption_key_file", options.decryption_key_file
             ),

@@ -97,7 +97,7 @@ def _outcome(config: Config) -> tuple[str, ...]:
     listeners: list[DicomListener | HttpListener] = [*config.dicom, *config.http]
     for one in listeners:
         service = f"DICOM, {one.ae_title}" if isinstance(one, DicomListener) else _where(one)
-        to = "nothing" if one.upstream is None else f"{one.upstream.url} ({one.upstream.name})"
+        to = ", ".join(f"{up.url} ({up.name})" for up in one.upstreams) or "nothing"
         endpoint = dotted("endpoints", one.endpoint)
         found.append(f"{endpoint}: {service} at {one.host}:{one.port}; to {to}")
     return tuple(found)

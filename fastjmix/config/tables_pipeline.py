@@ -40,6 +40,7 @@ MOST_MAX_PDU: Final = MIB  # beyond it nothing gets faster
 LEAST_PDUS_A_LANE: Final = 4  # else receiver and packer take turns instead of working side by side
 USUAL_MAX_PDU: Final = range(16_384, 131_072 + 1)  # what the reference allows
 MOST_HALF_OPEN: Final = 4096  # each may hold an A-ASSOCIATE-RQ that is not whole: 1 GiB in all
+BACKENDS_MAX: Final = 16  # of a pipeline: a site has a PACS, an archive, a research store
 MOST_ASSOCIATIONS: Final = _core.LANES_MAX  # of one listener, and of all of them together
 
 
@@ -65,7 +66,11 @@ class Pipeline(Table):
         "Its [middleware.*]; a DICOM pipeline needs the jmix_builder",
         allowed="an array of names, or a table { left = […], right = […] }",
     )
-    backends: list[str] = key([], "Its [backends.*]; the first is used, a DICOM pipeline needs one")
+    backends: list[str] = key(
+        [],
+        "Its [backends.*]: each envelope goes to all of them; a DICOM pipeline needs one",
+        max_length=BACKENDS_MAX,
+    )
 
 
 class Caller(Table):

@@ -27,6 +27,7 @@ LogStudyUids = Literal["plain", "hashed", "off"]
 IpVersion = Literal["any", "4", "6"]
 Method = Literal["bearer", "basic", "api_key", "s3"]
 PayloadHash = Literal["tree", "stream"]
+Priority = Literal["stat", "normal", "bulk"]
 ProfileName = Literal["harmony", "jmix-1.0"]
 ScheduleFor = Literal["bulk", "all"]
 TargetKind = Literal["jmix", "directory", "s3"]
@@ -120,6 +121,7 @@ class Runtime:
     packers: int
     lane_bytes: int
     grace_secs: float
+    drain_secs: float
     retention_secs: float | None
     retention_bytes: int | None
     queue_alarm_secs: float
@@ -302,7 +304,7 @@ class PeerLimits:
 @dataclass(frozen=True, slots=True)
 class DicomListener:
     """A Storage SCP on one address. `port` 0: the system chooses. `calling` None: any calling AE
-    title; else by AE title."""
+    title; else by AE title. Each envelope goes to all of `upstreams`; there is one at the least."""
 
     pipeline: str
     endpoint: str
@@ -320,15 +322,15 @@ class DicomListener:
     limits: PeerLimits
     calling: Mapping[str, CallingAe] | None
     builder: Builder
-    upstream: Upstream
+    upstreams: tuple[Upstream, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class HttpListener:
     """The query API on one address. Callers must present `credentials`; without any, they must name
     one of `allowed_hosts`, or this machine, in Host. `path_prefix` is "" or begins with a slash and
-    ends with none. `upstream` None: nothing can be posted. `decryption_key_file` None: the payload
-    of encrypted envelopes that are posted is not checked."""
+    ends with none. Without `upstreams` nothing can be posted. `decryption_key_file` None: the
+    payload of encrypted envelopes that are posted is not checked."""
 
     pipeline: str
     endpoint: str
@@ -340,7 +342,7 @@ class HttpListener:
     credentials: Credentials | None
     allow_unauthenticated: bool
     allowed_hosts: tuple[str, ...]
-    upstream: Upstream | None
+    upstreams: tuple[Upstream, ...]
     decryption_key_file: Path | None = None
 
 
@@ -367,6 +369,16 @@ class Config:
     ledger: LedgerSettings = LedgerSettings()
     alerts: AlertSettings = AlertSettings()
 
+    @property
+    def listeners(self) -> tuple[DicomListener | HttpListener, ...]:
+        """All listeners, those of DICOM first."""
+        return (*self.dicom, *self.http)
+
+    @property
+    def any_durable(self) -> bool:
+        """True when a listener promises that instances are durable."""
+        return any(listener.builder.durability == "fsync" for listener in self.dicom)
+
     def without_secrets(self) -> Config:
         """Returns the same tree with every Secret blanked, for processes that need none."""
         return _blank(self)
@@ -375,7 +387,7 @@ class Config:
         """Returns the same tree with only those Secrets that the API needs: what its callers must
         present, and the webhook of alerts."""
         listeners = (
-            dataclasses.replace(listener, upstream=_blank(listener.upstream))
+            dataclasses.replace(listener, upstreams=_blank(listener.upstreams))
             for listener in self.http
         )
         return dataclasses.replace(_blank(self), http=tuple(listeners), alerts=self.alerts)

@@ -272,6 +272,11 @@ class Config:
     ledger: LedgerSettings = LedgerSettings()
     alerts: AlertSettings = AlertSettings()
 
+    @property
+    def any_durable(self) -> bool:
+        """True when a listener promises that instances are durable."""
+        return any(listener.builder.durability == "fsync" for listener in self.dicom)
+
     def without_secrets(self) -> Config:
         """Returns the same tree with every Secret blanked, for processes that need none."""
         return _blank(self)

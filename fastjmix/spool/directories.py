@@ -46,8 +46,7 @@ class Directories:
 
     def configure(self, config: Config) -> None:
         """Goes by another configuration from now on. A spool that calls fsync goes on to do so:
-        what
-        was promised before is in it."""
+        what was promised before is in it."""
         self.durable = self.durable or config.any_durable
         self.patient_data = config.ledger.patient_data
 

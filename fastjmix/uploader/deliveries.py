@@ -103,7 +103,8 @@ class Deliveries:
 
     async def stop(self) -> None:
         """Gives uploads under way a little time, and withdraws envelopes that are waited for."""
-        running = {t: item for target in self._targets for t, item in target.running.items()}
+        targets = self._targets.with_retired()
+        running = {t: item for target in targets for t, item in target.running.items()}
         waiting = [item for target in self._targets for _, item in target.queue.awaited]
         await self._finishing.stop()
         if running:
@@ -115,7 +116,7 @@ class Deliveries:
         for item in (*running.values(), *waiting):
             if item.awaited and not item.reported:
                 await self._finishing.withdraw(item, stopped)
-        for target in self._targets:
+        for target in targets:
             await target.client.close()
 
     def _may_start(self, target: Target, now: float) -> bool:

@@ -2,7 +2,7 @@
 
 Guaranteed: a connection that cannot be accepted (no descriptors, no memory, a peer that is gone)
 costs only itself. Where none can be accepted, the sockets are not watched until the next tick, so
-that nothing spins.
+that nothing spins. A new configuration takes effect between two turns of the loop.
 """
 
 from __future__ import annotations
@@ -11,23 +11,26 @@ import contextlib
 import errno
 import select
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from fastjmix import log
-from fastjmix.config import Config
+from fastjmix.ipc.ingest_rules import ListenerRules
 from fastjmix.receiver.listener import ACCEPT_BURST, Listener, listener_for
 
 
 class Listeners:
-    """The listening sockets, which `epoll` watches. `resting` is True while it does not."""
+    """The listening sockets, which `epoll` watches. `resting` is True while it does not.
+
+    `sockets` are in the order of `rules`.
+    """
 
     def __init__(
-        self, config: Config, sockets: Sequence[socket.socket], epoll: select.epoll
+        self,
+        rules: Sequence[ListenerRules],
+        sockets: Sequence[socket.socket],
+        epoll: select.epoll,
     ) -> None:
-        self._listeners = {
-            one.fileno(): listener_for(index, one, config.dicom[index])
-            for index, one in enumerate(sockets)
-        }
+        self._listeners = _by_descriptor(rules, sockets)
         self._epoll = epoll
         self._log = log.get()
         self.resting = False
@@ -58,6 +61,24 @@ class Listeners:
         if self.resting:
             self.listen()
 
+    def replace(self, rules: Sequence[ListenerRules], sockets: Sequence[socket.socket]) -> None:
+        """Listens at these sockets instead, by these rules. A connection that waits to be accepted
+        is lost only where its address is not among them: the others are the same sockets again.
+        """
+        before, resting = self._listeners, self.resting
+        self._rest()
+        self._listeners = _by_descriptor(rules, sockets)
+        self.resting = resting
+        if not resting:
+            self.listen()
+        for listener in before.values():
+            listener.socket.close()
+
+    @property
+    def by_number(self) -> Mapping[int, Listener]:
+        """The listeners, by their numbers."""
+        return {listener.number: listener for listener in self._listeners.values()}
+
     def close(self) -> None:
         """Ends the sockets: from now on nobody can connect. Closing alone would not do: a process
         that was forked a moment ago may have yet to close its copies."""
@@ -85,3 +106,12 @@ class Listeners:
                 self._rest()
                 return
             yield listener, accepted, address
+
+
+def _by_descriptor(
+    rules: Sequence[ListenerRules], sockets: Sequence[socket.socket]
+) -> dict[int, Listener]:
+    return {
+        listening.fileno(): listener_for(own, listening)
+        for own, listening in zip(rules, sockets, strict=True)
+    }

@@ -1,14 +1,13 @@
 """Runs the parent process: starts, watches and restarts the children, and ends them in order.
 
-Wanted: little happens here. It touches no image and no token.
-Guaranteed: every child is forked from this single-threaded process and dies with it
-(PR_SET_PDEATHSIG). A child that dies, or could not be forked, is started again, with a pause that
-grows (children.py). No error of a log, a fork, a counter or a clock ends this loop. SIGTERM or
-SIGINT drains receivers, then packers, then the rest, and exits 0; a second SIGINT ends everything
-at once, and the next start recovers what was promised. There are as many lanes as the memory limit
-has room for (memory.py).
-SIGUSR1 and SIGHUP open the log file again, in every process.
-Still wrong: the configuration is read once; a change needs a restart (SIGHUP says so in the log).
+Wanted: little happens here. It touches no image and no token. Guaranteed: every child is forked
+from this single-threaded process and dies with it (PR_SET_PDEATHSIG). A child that dies, or could
+not be forked, is started again, with a pause that grows (children.py). No error of a log, a fork, a
+counter or a clock ends this loop. SIGTERM or SIGINT drains receivers, then packers, then the rest,
+and exits 0; a second SIGINT ends everything at once, and the next start recovers what was promised.
+There are as many lanes as the memory limit has room for (memory.py). SIGUSR1 and SIGHUP open the
+log file again, in every process. SIGHUP, and a person's request, read the configuration again
+(reload.py).
 """
 
 from __future__ import annotations
@@ -31,14 +30,22 @@ from fastjmix import failpoints, log
 from fastjmix._version import __version__
 from fastjmix.config import Config, storage_path
 from fastjmix.errors import PlatformError
+from fastjmix.ipc.configuration import change_log
+from fastjmix.ipc.requests import Do, NodeAnswer
 from fastjmix.spool import Spool
 from fastjmix.spool.conditions import storage_warnings
 from fastjmix.supervisor import memory
 from fastjmix.supervisor.address_space import save_address_space
+from fastjmix.supervisor.asked import Asked
+from fastjmix.supervisor.board_row import BoardRow
 from fastjmix.supervisor.children import Children, Stage
-from fastjmix.supervisor.configuration import SecretConfigs, read
+from fastjmix.supervisor.configuration import read
+from fastjmix.supervisor.generations import Generation
+from fastjmix.supervisor.memory_files import MemoryFiles
+from fastjmix.supervisor.reload import Reload
 from fastjmix.supervisor.shared import Shared
 from fastjmix.supervisor.signals import Signals
+from fastjmix.supervisor.sockets import log_listening
 
 SEAL_SECS: Final = 60.0
 """Seconds that packers may take to seal while draining; else recovery does it at the next start."""
@@ -64,14 +71,13 @@ Ready = Callable[[Mapping[str, Any]], None]
 class Supervisor:
     """One running fastjmix. `run()` returns the exit code."""
 
-    def __init__(self, config: Config, secrets: SecretConfigs, spool: Spool) -> None:
-        self._config = config
+    def __init__(self, path: Path, config: Config, files: MemoryFiles, spool: Spool) -> None:
         self._log = log.get()
         self._signals = Signals()
         self._plan = memory.plan(config)
         self._spool = spool
         self._spool.prepare()
-        self._shared = Shared(config, secrets, spool, self._plan)
+        self._shared = shared = Shared(config, files, spool, self._plan)
         self._children = Children(
             self._shared.children(),
             config.log,
@@ -79,6 +85,21 @@ class Supervisor:
             self._shared.wake_all,
             self._signals.pipe,
         )
+        self._asked = Asked(shared.requests)
+        self._reload = Reload(
+            path,
+            self._plan,
+            shared.generations,
+            shared.links,
+            self._children,
+            BoardRow(shared.board, shared.generations.newest),
+            answer=self._asked.answer,
+            applied=self._configure,
+        )
+
+    @property
+    def _config(self) -> Config:
+        return self._shared.generations.newest.config
 
     def run(self, ready: Ready | None = None) -> int:
         """Runs until SIGTERM or SIGINT; returns the exit code. `ready` is called once with the
@@ -88,7 +109,8 @@ class Supervisor:
         if ready is not None:
             ready(self._whereabouts())
         poll = select.poll()
-        poll.register(self._signals.descriptor, select.POLLIN)
+        for end in (self._signals, self._asked, *self._shared.links):
+            poll.register(end.descriptor, select.POLLIN)
         gc.freeze()  # else each child's first collection copies what it shares with this process
         for child in self._children:
             if child.stage in (Stage.SERVE, Stage.UPLOAD):
@@ -96,8 +118,9 @@ class Supervisor:
             self._children.start(child)
         while not self._signals.stop:
             self._children.start_due()
-            self._attend(poll, self._children.wait_secs())
+            self._attend(poll, _earlier(self._children.wait_secs(), self._reload.wait_secs))
             self._answer_signals()
+            self._answer_requests()
         self._log.info("stopping", grace_secs=self._config.runtime.grace_secs)
         return self._drain_in_order(poll)
 
@@ -136,12 +159,7 @@ class Supervisor:
             self._log.warning("configuration_warning", what=warning)
         if failpoints.ARMED:
             self._log.warning("failpoints_armed", points=failpoints.ARMED)
-        for d, bound in zip(config.dicom, self._shared.dicom, strict=True):
-            host, port = bound.getsockname()[:2]
-            self._log.info("listening", what="dicom", ae_title=d.ae_title, address=f"{host}:{port}")
-        for h, bound in zip(config.http, self._shared.http, strict=True):
-            host, port = bound.getsockname()[:2]
-            self._log.info("listening", what="http", prefix=h.path_prefix, address=f"{host}:{port}")
+        log_listening(self._log, config, self._shared.generations.newest.sockets)
         self._plan.announce(self._log)
         self._log.info(
             "started", version=__version__, name=config.name, storage=str(config.storage_dir)
@@ -149,14 +167,14 @@ class Supervisor:
 
     def _whereabouts(self) -> dict[str, Any]:
         """Returns what `run --json` prints: as the log says it."""
-        config = self._config
+        config, sockets = self._config, self._shared.generations.newest.sockets
         listening: list[dict[str, Any]] = [
             {"what": "dicom", "ae_title": d.ae_title, **_address(bound)}
-            for d, bound in zip(config.dicom, self._shared.dicom, strict=True)
+            for d, bound in zip(config.dicom, sockets.dicom, strict=True)
         ]
         listening += [
             {"what": "http", "prefix": h.path_prefix, **_address(bound)}
-            for h, bound in zip(config.http, self._shared.http, strict=True)
+            for h, bound in zip(config.http, sockets.http, strict=True)
         ]
         return {
             "name": config.name,
@@ -167,18 +185,36 @@ class Supervisor:
         }
 
     def _answer_signals(self) -> None:
-        """Opens the log file again after SIGUSR1 or SIGHUP, in every process. Logs that SIGHUP
-        changes nothing else. Administrators send it by habit, and a closed terminal does.
+        """Opens the log file again after SIGUSR1 or SIGHUP, in every process. SIGHUP reads the
+        configuration again, too.
         """
-        rotate = self._signals.take_rotation()
-        hangups = 0
-        while self._signals.take_hangup():
-            hangups += 1
-        if rotate or hangups:
+        rotate, hangup = self._signals.take_rotation(), self._signals.take_hangup()
+        if rotate or hangup:
             self._reopen_log()
-        for _ in range(hangups):
-            hint = "the configuration is read at the start only: restart fastjmix to apply it"
-            self._log.warning("not_reloaded", hint=hint)
+        if hangup:
+            self._reload.ask(None, "SIGHUP")
+
+    def _answer_requests(self) -> None:
+        """Does what a person asks for, and the next step of a reload. A fault of ours ends
+        nothing."""
+        try:
+            for request in self._asked.take():
+                if request.do is Do.RELOAD:
+                    self._reload.ask(request, request.by)
+                else:
+                    number = self._shared.generations.newest.number
+                    why = (f"{request.do.value} is not possible here",)
+                    self._asked.answer(NodeAnswer(request.id, False, number, why))
+            self._reload.step()
+        except Exception:
+            self._log.exception("supervisor_failed")
+            time.sleep(FAULT_SECS)
+
+    def _configure(self, generation: Generation) -> None:
+        """Goes by a new configuration, before the children do."""
+        change_log(generation.config.log)
+        self._children.configure(generation.config.log)
+        self._spool.configure(generation.config)
 
     def _reopen_log(self) -> None:
         file = self._config.log.file
@@ -194,7 +230,7 @@ class Supervisor:
     def _drain_in_order(self, poll: select.poll) -> int:
         """Ends the children, one stage after the other; returns the exit code."""
         grace = self._config.runtime.grace_secs + 2.0
-        self._shared.stop_listening()
+        self._shared.generations.stop_listening()
         for stage in Stage:
             self._shared.stop(stage)
             deadline = time.monotonic() + (SEAL_SECS if stage is Stage.PACK else grace)
@@ -209,13 +245,14 @@ class Supervisor:
         return 130 if at_once else 0
 
 
+def _earlier(one: float | None, other: float | None) -> float | None:
+    """Returns the shorter of two waits; None: without end."""
+    return min((secs for secs in (one, other) if secs is not None), default=None)
+
+
 def _address(listening: socket.socket) -> dict[str, Any]:
     host, port = listening.getsockname()[:2]
     return {"host": host, "port": port}
-
-
-def _any_durable(config: Config) -> bool:
-    return any(listener.builder.durability == "fsync" for listener in config.dicom)
 
 
 def _raise_descriptor_limit() -> None:
@@ -242,18 +279,18 @@ def run(path: Path, ready: Ready | None = None) -> int:
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # logrotate may send it at any moment
     os.umask(0o077)  # patients' images, whichever process makes the file
     save_address_space()
-    config, secrets = read(path)
+    config, files = read(path)
     # Before the log file is made: its directory may be, or be below, the storage's.
     create = storage_path.require_of(config)
     _begin_log(config)
     _raise_descriptor_limit()
     spool = Spool(
         config.storage_dir,
-        durable=_any_durable(config),
+        durable=config.any_durable,
         create=create,
         patient_data=config.ledger.patient_data,
     )
-    return Supervisor(config, secrets, spool).run(ready)
+    return Supervisor(path, config, files, spool).run(ready)
 
 
 def _begin_log(config: Config) -> None:

@@ -48,8 +48,8 @@ Source = Callable[[], Iterator[Notice]]
 class Warnings:
     """The warnings of one node.
 
-    `certificates` are those that were read at the start: the processes use these until they are
-    started again.
+    `certificates` are those that were read at the start, or with the latest configuration: the
+    processes use these until they get another.
     """
 
     def __init__(
@@ -63,6 +63,11 @@ class Warnings:
         self._channels = channels
         self._free_space = free_space
         self._tally = tally
+        self._alarm_secs = alarm_secs
+        self._certificates = certificates
+
+    def configure(self, alarm_secs: float, certificates: Sequence[Certificate]) -> None:
+        """Goes by another configuration from now on."""
         self._alarm_secs = alarm_secs
         self._certificates = certificates
 
@@ -153,7 +158,7 @@ class Warnings:
     def _certificate_ends(self) -> Iterator[Notice]:
         for path, expiry in self._certificates:
             if expiry.soon():
-                words = f"{path}: {expiry.words()}: replace it, and restart fastjmix"
+                words = f"{path}: {expiry.words()}: replace it, then fastjmix reload"
                 yield Notice("certificate", str(path), words)
 
     def _configuration(self) -> Iterator[Notice]:

@@ -29,7 +29,7 @@ from aiohttp import web
 from fastjmix.api.admin import parameters
 from fastjmix.api.admin.callers import Callers
 from fastjmix.api.admin.envelopes import Envelopes
-from fastjmix.api.admin.feed import Feed, listeners
+from fastjmix.api.admin.feed import Feed, Places
 from fastjmix.api.admin.rates import Rates
 from fastjmix.api.admin.status import Status
 from fastjmix.api.admin.supervisor import SupervisorLink
@@ -72,10 +72,14 @@ class Node:
         self.uploader.close()
         self.supervisor.close()
 
+    def configure(self, config: Config) -> None:
+        """Goes by another configuration from now on."""
+        self.status.name = config.name
 
-def node_routes(node: Node, callers: Callers) -> Sequence[web.RouteDef]:
-    """Returns the routes of one listener."""
-    handlers = _Handlers(node, callers)
+
+def node_routes(node: Node, callers: Callers, places: Places) -> Sequence[web.RouteDef]:
+    """Returns the routes of one listening socket."""
+    handlers = _Handlers(node, callers, places)
     reading: dict[str, Handler] = {
         "status": handlers.status,
         "envelopes": handlers.envelopes,
@@ -100,13 +104,13 @@ def node_routes(node: Node, callers: Callers) -> Sequence[web.RouteDef]:
 class _Handlers:
     """The handlers of one listener."""
 
-    def __init__(self, node: Node, callers: Callers) -> None:
+    def __init__(self, node: Node, callers: Callers, places: Places) -> None:
         self._node = node
         self._callers = callers
-        self._listeners = listeners()
+        self._places = places
 
     async def events(self, request: web.Request) -> web.StreamResponse:
-        return await self._node.feed.serve(request, self._listeners)
+        return await self._node.feed.serve(request, self._places)
 
     async def status(self, _: web.Request) -> web.StreamResponse:
         return json_response(await self._node.status.as_json())

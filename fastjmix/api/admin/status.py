@@ -45,12 +45,12 @@ _T = TypeVar("_T")
 
 
 class Status:
-    """The status of one node."""
+    """The status of one node of that name."""
 
     def __init__(
         self, name: str, shared: Shared, envelopes: Envelopes, ledger: Ledger, rates: Rates
     ) -> None:
-        self._name = name
+        self.name = name
         self._shared = shared
         self._envelopes = envelopes
         self._ledger = ledger
@@ -93,7 +93,7 @@ class Status:
         stopping = self._shared.stopping.is_set()
         state = "stopping" if stopping else "not ready" if reasons else "ready"
         return {
-            "name": self._name,
+            "name": self.name,
             "version": __version__,
             "pid": os.getppid(),
             "started": self._started,

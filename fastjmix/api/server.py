@@ -124,7 +124,7 @@ async def _listen(
     open_paths = (*OPEN_PATHS, *PAGE_PATHS)
     runner = make_runner(served, access, open_paths=open_paths, shutdown_secs=grace_secs)
     await runner.setup()
-    url = await runner.listen(listening, tls)
+    url = await runner.listen(listening, tls, settings.proxies)
     log.get().info("http_listening", endpoint=settings.endpoint, url=url)
     return runner
 

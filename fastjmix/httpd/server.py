@@ -28,6 +28,7 @@ from fastjmix.httpd.middleware import (
     respond_to_errors,
 )
 from fastjmix.httpd.responses import Handler
+from fastjmix.transport.proxy_header import Network
 
 
 class Runner(web.AppRunner):
@@ -39,9 +40,15 @@ class Runner(web.AppRunner):
         del self._options["shutdown_timeout"]  # an option of the runner, not of a connection
         self._limit = app[CONNECTION_LIMIT]
 
-    async def listen(self, listening: socket, tls: ssl.SSLContext | None = None) -> str:
-        """Serves a bound socket, which is closed in the end. Returns its URL."""
-        site = LimitedSite(self, self._limit, self._options, listening, tls)
+    async def listen(
+        self,
+        listening: socket,
+        tls: ssl.SSLContext | None = None,
+        proxies: Collection[Network] = (),
+    ) -> str:
+        """Serves a bound socket, which is closed in the end; from `proxies` a PROXY protocol header
+        comes first. Returns its URL."""
+        site = LimitedSite(self, self._limit, self._options, listening, tls, proxies)
         await site.start()
         return site.name
 

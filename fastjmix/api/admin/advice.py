@@ -63,6 +63,8 @@ ADVICE: Final[Mapping[str, str]] = {
     "child_not_started": "raise the limit of processes or memory; it is tried again by itself",
     "connection_failed": "report it: it is a fault of ours; that association was aborted",
     "control_unavailable": "look at control.sock in the storage directory: commands need it",
+    "proxy_header_refused": "turn the PROXY protocol on for this port at the proxy, or take its"
+    " address out of proxy_protocol_from",
     "http_handler_failed": "report it: it is a fault of ours; other requests go on",
     "log_file_failed": "correct the path and the rights of the log file; lines go to stderr",
     "supervisor_failed": "report it: it is a fault of ours; reception and delivery go on",

@@ -65,7 +65,7 @@ where. Where two places differ, a warning says which one won.
 
 The URL that envelopes are posted to is base + `path_prefix` + `/jmix`, and `/api/jmix` where
 `path_prefix` is empty; a path that already ends in `/jmix` is used as it is. A `jmix` pipeline
-without backends passes a POST on to the upstream of the first DICOM pipeline.
+without backends passes a POST on to the upstreams of the first DICOM pipeline.
 
 ## Refused configurations
 
@@ -99,7 +99,9 @@ _SECTIONS: Final[tuple[tuple[str, str, type[Table]], ...]] = (
     ("alerts", "", tables_node.Alerts),
     ("network.<name>", "", tables_net.Network),
     ("peers.<name>", "", tables_net.Peer),
-    ("targets.<name>", "", tables_net.Target),
+    ("targets.<name>", "a JMIX server", tables_net.Target),
+    ("targets.<name>", 'type = "directory"', tables_net.DirectoryTarget),
+    ("targets.<name>", 'type = "s3"', tables_net.S3Target),
     ("authentications.<name>", "", tables_net.Authentication),
     ("pipelines.<name>", "", tables_pipeline.Pipeline),
     ("endpoints.<name>", 'service = "dicom_scp"', tables_pipeline.DicomEndpoint),

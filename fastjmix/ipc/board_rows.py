@@ -11,6 +11,7 @@ from fastjmix.ipc.state_board import StateBoard
 
 UPLOADER: Final = "uploader"
 LEDGER: Final = "ledger"
+SUPERVISOR: Final = "supervisor"
 
 Labelled = list[list[str | int]]
 """Counts by labels: [label, …, count]."""
@@ -54,6 +55,34 @@ class LedgerRow(TypedDict):
     attempts: NotRequired[Labelled]
 
 
+class Refused(TypedDict):
+    """A configuration that was refused: when, in Unix seconds, and each of its faults."""
+
+    at: float
+    faults: list[str]
+
+
+class Draining(TypedDict):
+    """A drain: since when, and when it ends at the latest, in Unix seconds."""
+
+    since: float
+    until: float
+
+
+class SupervisorRow(TypedDict):
+    """The configuration by which the node goes: its `generation`, since when, in Unix seconds, and
+    the keys in it that have no effect before the next start. `refused` is the file as it is now,
+    where that was refused; `late` names processes that have not taken the configuration yet.
+    `draining` None: no drain."""
+
+    generation: int
+    configured_at: float
+    refused: Refused | None
+    needs_restart: list[str]
+    late: list[str]
+    draining: Draining | None
+
+
 def upstream_rows(board: StateBoard) -> list[UpstreamRow]:
     """Returns the upstreams of this node; [] while the uploader has said nothing."""
     rows: list[UpstreamRow] = board.read(UPLOADER).get("upstreams", [])
@@ -63,4 +92,10 @@ def upstream_rows(board: StateBoard) -> list[UpstreamRow]:
 def ledger_row(board: StateBoard) -> LedgerRow | None:
     """Returns the ledger's row; None while there is none."""
     row: LedgerRow | None = board.read(LEDGER) or None  # type: ignore[assignment]
+    return row
+
+
+def supervisor_row(board: StateBoard) -> SupervisorRow | None:
+    """Returns the supervisor's row; None while there is none."""
+    row: SupervisorRow | None = board.read(SUPERVISOR) or None  # type: ignore[assignment]
     return row

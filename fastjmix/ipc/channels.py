@@ -12,13 +12,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from fastjmix.ipc.board_rows import LEDGER, UPLOADER
+from fastjmix.ipc.board_rows import LEDGER, SUPERVISOR, UPLOADER
+from fastjmix.ipc.configuration import Inbox
+from fastjmix.ipc.drain import DrainPage
 from fastjmix.ipc.events import Events
 from fastjmix.ipc.live_lanes import LiveLanes
 from fastjmix.ipc.metrics import Metrics
 from fastjmix.ipc.state_board import StateBoard
 
-BOARD: Final = (UPLOADER, LEDGER)
+BOARD: Final = (UPLOADER, LEDGER, SUPERVISOR)
 """The processes with a row on the board."""
 
 
@@ -34,8 +36,10 @@ class Channels:
     of themselves. `run` names this run of the supervisor: an association is `<run>-<number>`
     wherever it must be told from those of other runs (`association_id`). `actions` is the api's or
     the uploader's end of the passage for what a person asks for (actions.py); None in the other
-    processes. `live` shows the associations that are open; only the api has it, for every other
-    process it is empty.
+    processes. `asking` is the api's end of the passage for what a person asks of the node itself
+    (requests.py); None in the other processes. `configuration` is where a new configuration comes
+    (configuration.py); None in a process that keeps the one it has. `live` shows the associations
+    that are open; only the api has it, for every other process it is empty.
     """
 
     stop: int
@@ -46,7 +50,11 @@ class Channels:
     board: StateBoard = field(default_factory=lambda: StateBoard(BOARD))
     run: str = ""
     actions: socket.socket | None = None
+    asking: socket.socket | None = None
+    configuration: Inbox | None = None
     live: LiveLanes = field(default_factory=LiveLanes)
+    drain: DrainPage = field(default_factory=DrainPage)
+    outliving: frozenset[tuple[str, int]] = frozenset()
 
     def association_id(self, number: int) -> str:
         """Returns the id of an association of this run, which no other run gives."""
@@ -56,3 +64,9 @@ class Channels:
         """Wakes the uploader: an envelope is waiting in outbox/."""
         with contextlib.suppress(BlockingIOError):  # it can count no further
             os.eventfd_write(self.outbox_wake, 1)
+
+
+def address_of(listening: socket.socket) -> tuple[str, int]:
+    """Returns the address and the port at which a socket listens."""
+    host, port = listening.getsockname()[:2]
+    return host, port

@@ -43,7 +43,10 @@ class Establishment:
         transfer: DataTransfer,
         lanes: Lanes,
         channels: Channels,
+        rejects: Callable[[Listener], bool],
     ) -> None:
+        """`rejects(listener)`: the intake there has ended, or pauses."""
+        self._rejects = rejects
         self._upper_layer = upper_layer
         self._requests = requests
         self._transfer = transfer
@@ -86,7 +89,8 @@ class Establishment:
             data = self._take_header(connection, data)
             if not data:
                 return
-        answer = self._requests.receive(connection, data, draining=upper.draining)
+        draining = self._rejects(connection.listener)
+        answer = self._requests.receive(connection, data, draining=draining)
         if answer is None:
             return
         if isinstance(answer, Invalid):

@@ -194,8 +194,9 @@ class UpperLayer:
         """Waits for the status of an instance that a packer has."""
         secs = GRANT_SECS
         if association.listener.ack == "uploaded":
+            size = association.scanner.data_bytes
             # An upload of the envelope (one instance and its documents), and a 409 to verify.
-            secs += association.listener.upstream.attempt_secs(association.scanner.data_bytes)
+            secs += max(to.attempt_secs(size) for to in association.listener.upstreams)
         connection.deadline = time.monotonic() + secs
         self.awaiting_status[connection] = association.scanner
 

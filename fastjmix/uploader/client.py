@@ -60,7 +60,8 @@ class UpstreamClient:
     def __init__(self, upstream: Upstream, limits: TimeLimits, connections: int) -> None:
         self._upstream = upstream
         parts = urlsplit(upstream.url)  # its netloc may hold a password
-        self.host = parts.hostname if parts.port is None else f"{parts.hostname}:{parts.port}"
+        name = parts.hostname or ""
+        self.host = name if parts.port is None else f"{name}:{parts.port}"
         self._limits = limits
         self._bodies_max = connections + 2
         self._connections = Connections(upstream, limits, connections)

@@ -16,7 +16,7 @@ from fastjmix import log
 from fastjmix.errors import DamagedTicket, reason
 from fastjmix.ipc.metrics import Metrics
 from fastjmix.spool import Spool
-from fastjmix.uploader.attempt import Attempt
+from fastjmix.uploader.attempt import attempt
 from fastjmix.uploader.backlog import Backlog
 from fastjmix.uploader.finishing import Finishing, log_once
 from fastjmix.uploader.outbox_watcher import read_ticket
@@ -103,7 +103,8 @@ class Deliveries:
 
     async def stop(self) -> None:
         """Gives uploads under way a little time, and withdraws envelopes that are waited for."""
-        running = {t: item for target in self._targets for t, item in target.running.items()}
+        targets = self._targets.with_retired()
+        running = {t: item for target in targets for t, item in target.running.items()}
         waiting = [item for target in self._targets for _, item in target.queue.awaited]
         await self._finishing.stop()
         if running:
@@ -115,7 +116,7 @@ class Deliveries:
         for item in (*running.values(), *waiting):
             if item.awaited and not item.reported:
                 await self._finishing.withdraw(item, stopped)
-        for target in self._targets:
+        for target in targets:
             await target.client.close()
 
     def _may_start(self, target: Target, now: float) -> bool:
@@ -141,11 +142,11 @@ class Deliveries:
     async def _upload(self, target: Target, item: Waiting) -> None:
         now = asyncio.get_running_loop().time
         started, taken_before = now(), target.taken
-        attempt = Attempt(target, item, self._spool.path("outbox", item.id), self._pace.backoff.cap)
+        archive = self._spool.path("outbox", item.id)
         ticket = None
         try:
             ticket = await asyncio.to_thread(read_ticket, self._spool, item.id)
-            outcome = await attempt.run(ticket)
+            outcome = await attempt(target.client, item, archive, ticket)
         except FileNotFoundError:
             log.get().warning("envelope_gone", envelope=item.id)
             self._backlog.forget(item.key)

@@ -17,13 +17,13 @@ from aiohttp import web
 
 from fastjmix.uploader.answers import Answer
 from fastjmix.uploader.availability import Availability
-from fastjmix.uploader.client import UpstreamClient
 from fastjmix.uploader.outcome import Disposition
 from fastjmix.uploader.pace import Pace
 from fastjmix.uploader.policy import assess_status
 from fastjmix.uploader.queue import Waiting, key_of, name_of
 from fastjmix.uploader.retry import Backoff
 from fastjmix.uploader.target import Target
+from fastjmix.uploader.targets.jmix import JmixClient
 from fastjmix.uploader.upstream_facts import UpstreamFacts
 from tests.support.nodes import FAST, Node, node, run, to, until
 from tests.support.sealed import sealed_envelope
@@ -316,7 +316,7 @@ def test_each_finding_needs_an_acceptance_of_its_own() -> None:
     alternate.
     """
     upstream = to("http://127.0.0.1:1")
-    client = UpstreamClient(upstream, FAST.time_limits, 1)
+    client = JmixClient(upstream, UpstreamFacts("auto"), FAST)
     availability = Availability(Backoff(), 60)
     target = Target(upstream, client, availability, UpstreamFacts("auto"))
     items = [Waiting(n, n, maybe_stored=True) for n in range(100)]

@@ -61,6 +61,8 @@ ADVICE: Final[Mapping[str, str]] = {
     " it",
     "child_not_handled": "report it: it is a fault of ours; reception and delivery go on",
     "child_not_started": "raise the limit of processes or memory; it is tried again by itself",
+    "configuration_not_taken": "raise LimitNOFILE= of the service: the new configuration is sent to"
+    " that process again",
     "connection_failed": "report it: it is a fault of ours; that association was aborted",
     "control_unavailable": "look at control.sock in the storage directory: commands need it",
     "proxy_header_refused": "turn the PROXY protocol on for this port at the proxy, or take its"

@@ -1,4 +1,4 @@
-"""uploader/attempt.py: how much of a manifest is compared after a 409."""
+"""uploader/targets/jmix.py: how much of a manifest is compared after a 409."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from fastjmix.uploader.attempt import MANIFEST_SLACK
+from fastjmix.uploader.targets.jmix import MANIFEST_SLACK
 from tests.support.nodes import node, run, to
 from tests.support.sealed import sealed_envelope
 from tests.support.upstreams import Seen, Upstream, answer

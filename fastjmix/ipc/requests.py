@@ -1,0 +1,97 @@
+"""Passage api → supervisor and back: what a person asks of the node itself, and what came of it.
+
+Guaranteed: this module alone encodes and decodes both datagrams. Every text in them is for people,
+and bounded, so that an answer fits in a datagram.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+import orjson
+
+DATAGRAM_BYTES_MAX: Final = 1 << 17
+"""Linux takes datagrams up to net.core.wmem_default, 212992 bytes as a rule."""
+
+TEXTS_MAX: Final = 100
+"""Faults, warnings or keys of an answer; a configuration has no more faults (config/bounds.py)."""
+
+TEXT_CHARS_MAX: Final = 400
+"""Characters of each. With all of them at their bounds an answer of ASCII text has 120 KB."""
+
+
+class Do(StrEnum):
+    """What a person can ask for. The values are those of the datagram, the commands and the API."""
+
+    RELOAD = "reload"
+    """Read the configuration again and go by it."""
+
+    DRAIN = "drain"
+    """Take no new association, end those that run, deliver, and exit."""
+
+    UNDRAIN = "undrain"
+    """End a drain: take associations again."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRequest:
+    """A request. `id` is for its answer, `by` says who asks."""
+
+    id: int
+    do: Do
+    by: str
+
+    def encode(self) -> bytes:
+        """Returns the datagram."""
+        return orjson.dumps({"id": self.id, "do": self.do.value, "by": self.by})
+
+    @classmethod
+    def decode(cls, datagram: bytes) -> NodeRequest:
+        """Returns the request that `encode` made a datagram of. Raises ValueError, KeyError."""
+        found = orjson.loads(datagram)
+        return cls(found["id"], Do(found["do"]), found["by"])
+
+
+@dataclass(frozen=True, slots=True)
+class NodeAnswer:
+    """The answer. `ok` False: nothing was done, and `faults` say why. `generation` is that of the
+    configuration by which the node goes now. `needs_restart` names keys that were changed and have
+    no effect before the next start."""
+
+    id: int
+    ok: bool
+    generation: int
+    faults: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    needs_restart: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns the answer for a program, without its id. Texts past the bounds are cut."""
+        return {
+            "ok": self.ok,
+            "generation": self.generation,
+            "faults": bounded(self.faults),
+            "warnings": bounded(self.warnings),
+            "needs_restart": bounded(self.needs_restart),
+        }
+
+    def encode(self) -> bytes:
+        """Returns the datagram."""
+        return orjson.dumps({"id": self.id, **self.as_json()})
+
+    @classmethod
+    def decode(cls, datagram: bytes) -> NodeAnswer:
+        """Returns the answer that `encode` made a datagram of. Raises ValueError, KeyError."""
+        found = orjson.loads(datagram)
+        texts = (tuple(found[name]) for name in ("faults", "warnings", "needs_restart"))
+        return cls(found["id"], found["ok"], found["generation"], *texts)
+
+
+def bounded(texts: tuple[str, ...]) -> list[str]:
+    """Returns the first TEXTS_MAX of these texts, each with TEXT_CHARS_MAX characters at most."""
+    return [
+        text if len(text) <= TEXT_CHARS_MAX else text[: TEXT_CHARS_MAX - 1] + "…"
+        for text in texts[:TEXTS_MAX]
+    ]

@@ -28,7 +28,7 @@ LAYERS = (
     ("httpd", "ledger", "control"),
     ("ipc", "spool"),
     ("config",),
-    ("dicom", "jmix"),
+    ("dicom", "jmix", "routing"),
     ("_core",),
     ("log", "failpoints"),
     ("errors",),

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, cast
 
 from fastjmix.jmix.write.parties import Published
+from fastjmix.routing import rules
 
 _T = TypeVar("_T")
 
@@ -26,7 +27,7 @@ LogLevel = Literal["trace", "debug", "info", "warn", "error"]
 LogStudyUids = Literal["plain", "hashed", "off"]
 Method = Literal["bearer", "basic", "api_key"]
 PayloadHash = Literal["tree", "stream"]
-Priority = Literal["stat", "normal", "bulk"]
+Priority = rules.Priority
 ProfileName = Literal["harmony", "jmix-1.0"]
 TransferEncoding = Literal["auto", "chunked", "content-length"]
 
@@ -183,8 +184,8 @@ class Upstream:
 class CallingAe:
     """An entry of aet_table: a calling AE title that is accepted, and its settings.
 
-    `builder` is complete: the listener's, with this entry's overrides in it. `host` and `port` have
-    no effect.
+    `builder` is complete: the listener's, with this entry's overrides in it; so is `other_profile`.
+    `host` and `port` have no effect.
     """
 
     ae_title: str
@@ -192,6 +193,7 @@ class CallingAe:
     port: int | None
     max_associations: int | None
     builder: Builder
+    other_profile: Builder | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +210,9 @@ class PeerLimits:
 @dataclass(frozen=True, slots=True)
 class DicomListener:
     """A Storage SCP on one address. `port` 0: the system chooses. `calling` None: any calling AE
-    title; else by AE title. Each envelope goes to all of `upstreams`; there is one at the least."""
+    title; else by AE title. Each envelope goes to all of `upstreams`, of which there is one at the
+    least, unless a rule of `route` says otherwise: `routed` are those that only rules name.
+    `other_profile` is `builder` with the other profile, where a rule asks for it."""
 
     pipeline: str
     endpoint: str
@@ -227,6 +231,14 @@ class DicomListener:
     calling: Mapping[str, CallingAe] | None
     builder: Builder
     upstreams: tuple[Upstream, ...]
+    other_profile: Builder | None = None
+    route: rules.Route | None = None
+    routed: tuple[Upstream, ...] = ()
+
+    @property
+    def every_upstream(self) -> tuple[Upstream, ...]:
+        """All upstreams that envelopes of this listener may go to."""
+        return self.upstreams + self.routed
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +260,11 @@ class HttpListener:
     allowed_hosts: tuple[str, ...]
     upstreams: tuple[Upstream, ...]
     decryption_key_file: Path | None = None
+
+    @property
+    def every_upstream(self) -> tuple[Upstream, ...]:
+        """All upstreams that envelopes of this listener may go to."""
+        return self.upstreams
 
 
 @dataclass(frozen=True, slots=True)

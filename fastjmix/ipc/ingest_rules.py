@@ -10,15 +10,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fastjmix.config import Builder, Config, DicomListener
+from fastjmix.routing.router import RouteClass
 
 
 @dataclass(frozen=True, slots=True)
 class IngestRules:
-    """The rules for the instances of one calling AE title (or any) at one listener."""
+    """The rules for the instances of one calling AE title (or any) at one listener.
+
+    `other_profile` is `builder` with the other profile, where the listener's route needs it. A
+    packer sets `route_class` when it knows an instance (packer/routes.py).
+    """
 
     listener: DicomListener
     builder: Builder
     max_associations: int | None
+    other_profile: Builder | None = None
+    route_class: RouteClass | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +48,9 @@ def tabulate(config: Config) -> IngestRulesTable:
     calling: dict[tuple[int, str], int] = {}
     for index, listener in enumerate(config.dicom):
         default.append(len(rows))
-        rows.append(IngestRules(listener, listener.builder, None))
+        rows.append(IngestRules(listener, listener.builder, None, listener.other_profile))
         for title, entry in (listener.calling or {}).items():
             calling[index, title] = len(rows)
-            rows.append(IngestRules(listener, entry.builder, entry.max_associations))
+            limits = entry.max_associations
+            rows.append(IngestRules(listener, entry.builder, limits, entry.other_profile))
     return IngestRulesTable(tuple(rows), tuple(default), calling)

@@ -175,7 +175,7 @@ PIPELINE = """
 [pipelines.dicom_to_jmix]
 networks = ["dicom_net"]
 endpoints = ["dicom_receiver"]
-middleware = ["jmix_builder"]
+middleware = [{middleware}]
 backends = ["jmix_upstream"]
 
 [endpoints.dicom_receiver]
@@ -223,9 +223,11 @@ TABLES = ("storage", "fastjmix", "endpoint", "builder", "backend", "http")
 def write_config(directory: Path, upstream: int, **parts: str) -> Path:
     """config.toml and its pipeline; `parts` add keys: see `TABLES`.
 
-    `posts_to`: the backend, in quotes, that envelopes POSTed to the gateway go to.
+    `posts_to`: the backend, in quotes, that envelopes POSTed to the gateway go to. `middleware`:
+    that of the DICOM pipeline, in quotes.
     """
     filled = {key: parts.get(key, "") for key in (*TABLES, "posts_to")}
+    filled["middleware"] = parts.get("middleware", '"jmix_builder"')
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "pipelines").mkdir(exist_ok=True)
     (directory / "config.toml").write_text(CONFIG.format(upstream=upstream, **filled))

@@ -349,6 +349,12 @@ class RouteMiddleware(_Middleware):
     options: Part[RouteOptions] = key(REQUIRED, "The rules")
 
 
+SCHEDULE_ALLOWED: Final = (
+    'an array of windows: "Mon-Fri 19:00-06:00", "Sat,Sun" or "22:00-05:00"; one that ends earlier'
+    " than it starts goes on into the next day"
+)
+
+
 class BackendOptions(Table):
     path_prefix: PathPrefix = key(
         "",
@@ -378,6 +384,33 @@ class BackendOptions(Table):
     require_matching_id: bool = added(
         False, "A 2xx that names another envelope id counts as not delivered"
     )
+    max_concurrent: int | None = added(
+        None, "Deliveries to it at the same time", unset="4", ge=1, le=64
+    )
+    max_bytes_per_sec: int | None = added(
+        None,
+        "Bytes a second to it, of all deliveries together",
+        unset="any",
+        ge=1024,
+        le=1 << 40,
+    )
+    schedule: list[str] | None = added(
+        None,
+        "When envelopes of `schedule_for` may go to it",
+        unset="at any time",
+        min_length=1,
+        max_length=32,
+        allowed=SCHEDULE_ALLOWED,
+    )
+    schedule_for: tree.ScheduleFor = added(
+        "bulk", "The envelopes that keep to the schedule: those of priority bulk, or all"
+    )
+    schedule_zone: str | None = added(
+        None,
+        "The schedule's time zone, such as Europe/Berlin",
+        unset="the system's",
+        min_length=1,
+    )
 
 
 class Backend(Table):
@@ -385,7 +418,9 @@ class Backend(Table):
     description: str | None = label("A label")
     service: str = key(REQUIRED, "The service that is sent to", allowed='"jmix_backend"')
     target_ref: str | None = key(
-        None, "The [targets.*] that is the upstream", unset="`connection` or `base_url`"
+        None,
+        "The [targets.*] that is the upstream, of whatever type",
+        unset="`connection` or `base_url`",
     )
     IGNORED = ("targets",)  # `target_ref` names the one that is used
     connection: Part[Connection] = key(Connection, "Overrides the target's, key by key")

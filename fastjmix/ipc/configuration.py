@@ -25,7 +25,7 @@ from typing import Final
 import orjson
 
 from fastjmix import log
-from fastjmix.config import Config
+from fastjmix.config import Config, LogSettings
 
 MESSAGE_BYTES_MAX: Final = 4096
 
@@ -104,7 +104,8 @@ class Inbox:
         return self._link.fileno()
 
     def take(self) -> NewConfiguration | None:
-        """Returns a configuration that has come and is new here; None when there is none.
+        """Returns a configuration that has come and is new here; None when there is none. From then
+        on this process logs as it says.
 
         One for which this process has no descriptor left is passed over, with an error in the log:
         the supervisor sends it again.
@@ -141,6 +142,7 @@ class Inbox:
         for one in sockets:
             one.setblocking(False)
         self._generation = generation
+        _change_log(config.log)
         return NewConfiguration(generation, config, tuple(sockets[:dicom]), tuple(sockets[dicom:]))
 
     def adopted(self, generation: int) -> None:
@@ -151,6 +153,14 @@ class Inbox:
     def close(self) -> None:
         """Closes this end in this process."""
         self._link.close()
+
+
+def _change_log(own: LogSettings) -> None:
+    """Has this process log by its new configuration; as before where the file cannot be opened."""
+    try:
+        log.change(own.level, own.file, own.format, own.study_uids)
+    except OSError as problem:
+        log.get().error("log_file_failed", file=own.file, why=problem.strerror)
 
 
 def make_pair() -> tuple[socket.socket, socket.socket]:

@@ -67,9 +67,18 @@ class Logger:
         before, self._outlets = self._outlets, outlets
         for outlet in before or ():
             outlet.close()
-        self._least, self._process, self._form = least, process, form
-        self._study_uids = study_uids
+        self._process = process
         self._rates = Rates(self._left_out)
+        self.choose(least, form, study_uids)
+
+    def choose(self, least: int, form: Form, study_uids: StudyUids) -> None:
+        """Logs events of this level and above, in this form, from now on."""
+        self._least, self._form, self._study_uids = least, form, study_uids
+
+    @property
+    def process(self) -> str:
+        """The name of this process in its lines."""
+        return self._process
 
     def reopen(self) -> bool:
         """Opens the log file by its name again, at once or before the next line. Returns False
@@ -146,6 +155,9 @@ class Logger:
 
 _logger: Final = Logger()
 
+_file: Path | None = None
+"""The log file that is configured."""
+
 
 def setup(
     level: str,
@@ -160,13 +172,39 @@ def setup(
     Raises OSError when the file cannot be opened. Events can be logged even then: stderr has them,
     and the file is tried again after outlets.REOPEN_SECS.
     """
-    outlets = [stderr()]
+    global _file
+    _file = file
     held = None if file is None else LogFile(file)
-    if held is not None:
-        outlets.append(Outlet(held.write, held.close, held.reopen))
+    outlets = _outlets(held)
     _logger.direct(LEVELS[level], process, _form(format), outlets, study_uids)
     if held is not None:
         held.open()
+
+
+def change(
+    level: str, file: Path | None, format: Format = "text", study_uids: StudyUids = "plain"
+) -> None:
+    """Changes how this process logs. Every event is in the file before, or in the one after.
+
+    Raises OSError when another file cannot be opened: then nothing has changed.
+    """
+    global _file
+    if file == _file:
+        _logger.choose(LEVELS[level], _form(format), study_uids)
+        return
+    held = None if file is None else LogFile(file)
+    if held is not None:
+        held.open()
+    _file = file
+    outlets = _outlets(held)
+    _logger.direct(LEVELS[level], _logger.process, _form(format), outlets, study_uids)
+
+
+def _outlets(file: LogFile | None) -> list[Outlet]:
+    found = [stderr()]
+    if file is not None:
+        found.append(Outlet(file.write, file.close, file.reopen))
+    return found
 
 
 def _form(format: Format) -> Form:

@@ -22,6 +22,7 @@ from fastjmix.packer.arrivals import Arrivals
 from fastjmix.packer.awaiting_upstream import AwaitingUpstream
 from fastjmix.packer.background_digests import BackgroundDigests
 from fastjmix.packer.digests import Digests, hasher_for
+from fastjmix.packer.draining import Draining
 from fastjmix.packer.envelope_choice import EnvelopeChoice
 from fastjmix.packer.failed_envelopes import FailedEnvelopes
 from fastjmix.packer.group_commit import GroupCommit
@@ -66,6 +67,7 @@ class Parts:
     reservation: Reservation
     health: StorageHealth
     takeover: Takeover
+    draining: Draining
 
 
 def connect(
@@ -137,4 +139,5 @@ def connect(
         reservation=reservation,
         health=health,
         takeover=takeover,
+        draining=Draining(channels.drain, process, schedule, envelopes, awaiting, (sealing, joins)),
     )

@@ -42,7 +42,10 @@ class Establishment:
         transfer: DataTransfer,
         lanes: Lanes,
         channels: Channels,
+        rejects: Callable[[Listener], bool],
     ) -> None:
+        """`rejects(listener)`: the intake there has ended, or pauses."""
+        self._rejects = rejects
         self._upper_layer = upper_layer
         self._requests = requests
         self._transfer = transfer
@@ -81,7 +84,8 @@ class Establishment:
         if not data:
             upper.lost(connection, "closed before an A-ASSOCIATE-RQ")
             return
-        answer = self._requests.receive(connection, data, draining=upper.draining)
+        draining = self._rejects(connection.listener)
+        answer = self._requests.receive(connection, data, draining=draining)
         if answer is None:
             return
         if isinstance(answer, Invalid):

@@ -43,16 +43,20 @@ def set_options(accepted: socket.socket) -> None:
 class Listener:
     """A listening socket, its part of the configuration, and the acceptor of its associations.
 
-    `index` is its number in the configuration.
+    `index` is its number in the configuration. `outlives`: the socket outlives this process, as
+    the one that started fastjmix holds it, too.
     """
 
     index: int
     socket: socket.socket
     config: DicomListener
     acceptor: Acceptor
+    outlives: bool = False
 
 
-def listener_for(index: int, listening: socket.socket, config: DicomListener) -> Listener:
+def listener_for(
+    index: int, listening: socket.socket, config: DicomListener, *, outlives: bool = False
+) -> Listener:
     """Returns the listener for a socket that listens already."""
     policy = Policy(
         ae_title=config.ae_title,
@@ -62,4 +66,4 @@ def listener_for(index: int, listening: socket.socket, config: DicomListener) ->
         enable_store=config.enable_store,
         enable_echo=config.enable_echo,
     )
-    return Listener(index, listening, config, Acceptor(policy))
+    return Listener(index, listening, config, Acceptor(policy), outlives)

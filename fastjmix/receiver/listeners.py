@@ -2,7 +2,8 @@
 
 Guaranteed: a connection that cannot be accepted (no descriptors, no memory, a peer that is gone)
 costs only itself. Where none can be accepted, the sockets are not watched until the next tick, so
-that nothing spins.
+that nothing spins. A socket that outlives this process is never shut down: its peers wait in its
+backlog for the next process.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ import contextlib
 import errno
 import select
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 
 from fastjmix import log
 from fastjmix.config import Config
+from fastjmix.ipc.channels import address_of
 from fastjmix.receiver.listener import ACCEPT_BURST, Listener, listener_for
 
 
@@ -22,13 +24,21 @@ class Listeners:
     """The listening sockets, which `epoll` watches. `resting` is True while it does not."""
 
     def __init__(
-        self, config: Config, sockets: Sequence[socket.socket], epoll: select.epoll
+        self,
+        config: Config,
+        sockets: Sequence[socket.socket],
+        epoll: select.epoll,
+        outliving: Container[tuple[str, int]] = (),
     ) -> None:
+        """`outliving` are the addresses of the sockets that outlive this process."""
         self._listeners = {
-            one.fileno(): listener_for(index, one, config.dicom[index])
+            one.fileno(): listener_for(
+                index, one, config.dicom[index], outlives=address_of(one) in outliving
+            )
             for index, one in enumerate(sockets)
         }
         self._epoll = epoll
+        self._waiting = False
         self._log = log.get()
         self.resting = False
 
@@ -39,8 +49,9 @@ class Listeners:
         """Watches the sockets (again); rests until the next tick where that fails."""
         self.resting = False
         try:
-            for descriptor in self._listeners:
-                self._epoll.register(descriptor, select.EPOLLIN)
+            for descriptor, listener in self._listeners.items():
+                if not (self._waiting and listener.outlives):
+                    self._epoll.register(descriptor, select.EPOLLIN)
         except OSError:
             self._rest()
 
@@ -53,6 +64,15 @@ class Listeners:
             with contextlib.suppress(OSError):
                 self._epoll.unregister(descriptor)
 
+    def wait(self, waiting: bool) -> None:
+        """Leaves the peers of sockets that outlive this process in their backlogs, or accepts them
+        again.
+        """
+        if waiting is not self._waiting:
+            self._waiting = waiting
+            self._rest()
+            self.listen()
+
     def tick(self) -> None:
         """Ends a rest."""
         if self.resting:
@@ -60,12 +80,14 @@ class Listeners:
 
     def close(self) -> None:
         """Ends the sockets: from now on nobody can connect. Closing alone would not do: a process
-        that was forked a moment ago may have yet to close its copies."""
+        that was forked a moment ago may have yet to close its copies. One that outlives this
+        process is only closed."""
         self._rest()
         self.resting = False
         for listener in self._listeners.values():
-            with contextlib.suppress(OSError):  # another receiver has done so
-                listener.socket.shutdown(socket.SHUT_RDWR)
+            if not listener.outlives:
+                with contextlib.suppress(OSError):  # another receiver has done so
+                    listener.socket.shutdown(socket.SHUT_RDWR)
             listener.socket.close()
         self._listeners = {}
 

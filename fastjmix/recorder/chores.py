@@ -32,7 +32,7 @@ class Chores:
 
     def __init__(self, store: Store, settings: LedgerSettings) -> None:
         self._store = store
-        self._limits = Limits(settings.max_age_secs, settings.max_bytes)
+        self._settings = settings
         self._comparing: Iterator[int] | None = None
         self._opened = 0
         self._began = 0.0
@@ -40,6 +40,13 @@ class Chores:
         self._expire_at = 0.0
         self._pause = SOON_SECS
         self.behind = 0
+
+    def adopt(self, settings: LedgerSettings) -> None:
+        """Takes over other settings, and deletes soon what they no longer keep."""
+        if settings.patient_data != self._settings.patient_data:
+            self.compare_soon()
+        self._settings = settings
+        self._expire_at = 0.0
 
     def compare_soon(self) -> None:
         """Makes a comparison due: something was missed."""
@@ -67,9 +74,12 @@ class Chores:
                 self._comparing, self._began = reconcile(writer), now
             if self._comparing is not None:
                 self._compare()
-            elif not expire(writer, self._limits, time.time()):
+            elif not expire(writer, self._limits(), time.time()):
                 self._expire_at = now + EXPIRY_SECS
         return True
+
+    def _limits(self) -> Limits:
+        return Limits(self._settings.max_age_secs, self._settings.max_bytes)
 
     def _compare(self) -> None:
         assert self._comparing is not None

@@ -60,6 +60,7 @@ class Recorder:
     ) -> None:
         """`events` is the reading end of the pipe."""
         self._channels = channels
+        self._inbox = channels.configuration
         self._reader = EventReader(events)
         self._waiting: deque[Event] = deque()
         self._store = Store(root, settings)
@@ -70,11 +71,18 @@ class Recorder:
         self._retry_at = 0.0
         self._worked_at = 0.0
 
+    def adopt(self, settings: LedgerSettings) -> None:
+        """Takes over other settings; what they no longer keep is deleted soon."""
+        self._store.adopt(settings)
+        self._chores.adopt(settings)
+
     def serve(self) -> None:
         """Runs until `Channels.stop` is readable, and then until the pipe is empty."""
         poll = select.poll()
         poll.register(self._reader.descriptor, select.POLLIN)
         poll.register(self._channels.stop, select.POLLIN)
+        if self._inbox is not None:
+            poll.register(self._inbox.descriptor, select.POLLIN)
         stop = select.poll()
         stop.register(self._channels.stop, select.POLLIN)
         stopping = False
@@ -84,8 +92,14 @@ class Recorder:
             if self._reader.descriptor in ready and self._channels.stop not in ready:
                 ready |= {number for number, _ in stop.poll(GATHER_SECS * 1000)}
             stopping = self._channels.stop in ready
+            self._take_configuration()
         self._take_the_rest()
         self._store.close()
+
+    def _take_configuration(self) -> None:
+        while self._inbox is not None and (new := self._inbox.take()) is not None:
+            self.adopt(new.config.ledger)
+            self._inbox.adopted(new.generation)
 
     def _wait_ms(self) -> float:
         now = time.monotonic()

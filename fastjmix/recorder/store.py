@@ -46,6 +46,13 @@ class Store:
         self.opened = 0
         self._identity: tuple[int, int] | None = None
 
+    def adopt(self, settings: LedgerSettings) -> None:
+        """Takes over other settings. Where patients' data is to be kept no longer, the file is
+        opened again, which deletes it."""
+        if settings.patient_data != self._settings.patient_data:
+            self.rest()
+        self._settings = settings
+
     def close(self) -> None:
         """Closes the file, and gives the lock back."""
         self.rest()

@@ -7,6 +7,7 @@ import uuid
 from pathlib import Path
 from typing import Final, Literal
 
+from fastjmix.config import Config
 from fastjmix.errors import DamagedTicket
 from fastjmix.spool.root import Root
 from fastjmix.spool.ticket import Ticket
@@ -42,6 +43,12 @@ class Directories:
         self.claimed = Root(root)
         self.owner = SUPERVISOR
         self.unproved = False
+
+    def configure(self, config: Config) -> None:
+        """Goes by another configuration from now on. A spool that calls fsync goes on to do so:
+        what was promised before is in it."""
+        self.durable = self.durable or config.any_durable
+        self.patient_data = config.ledger.patient_data
 
     def draft_name(self) -> Path:
         """Returns a path for a draft that does not count yet, or no longer; see take_over."""

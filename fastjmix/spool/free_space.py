@@ -171,6 +171,11 @@ class FreeSpace:
         soft, hard = config.soft_reserve_bytes, config.hard_reserve_bytes
         return cls(config.storage_dir, soft, hard, counters)
 
+    def configure(self, config: Config) -> None:
+        """Goes by the marks of another configuration from now on."""
+        self._given = config.soft_reserve_bytes, config.hard_reserve_bytes
+        self._measured_at = 0.0
+
     # -- what is free ----------------------------------------------------------------------------
 
     def _measure(self) -> None:

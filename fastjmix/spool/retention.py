@@ -85,6 +85,10 @@ class Retention:
         self._stuck: dict[str, float] = {}
         self._logged = False
 
+    def set_bounds(self, max_age_secs: float | None, max_bytes: int | None) -> None:
+        """Replaces the bounds."""
+        self._max_age_secs, self._max_bytes = max_age_secs, max_bytes
+
     def delivered(self, envelope_id: str) -> None:
         """Notes that an envelope has arrived in sent/. May be called from any thread."""
         self._arrived.append(envelope_id)

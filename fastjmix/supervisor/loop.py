@@ -3,10 +3,11 @@
 Wanted: little happens here. It touches no image and no token.
 Guaranteed: every child is forked from this single-threaded process and dies with it
 (PR_SET_PDEATHSIG). A child that dies, or could not be forked, is started again, with a pause that
-grows (children.py). No error of a log, a fork, a counter or a clock ends this loop. SIGTERM or
-SIGINT drains receivers, then packers, then the rest, and exits 0; a second SIGINT ends everything
-at once, and the next start recovers what was promised. There are as many lanes as the memory limit
-has room for (memory.py).
+grows (children.py). No error of a log, a fork, a counter or a clock ends this loop. SIGTERM drains
+(drain.py) and then stops; SIGINT, or a second SIGTERM, stops: receivers within grace_secs, then
+packers, then the rest, and exits 0. A second SIGINT ends everything at once, and the next start
+recovers what was promised. There are as many lanes as the memory limit has room for (memory.py).
+A service manager is told what happens (systemd.py).
 SIGUSR1 and SIGHUP open the log file again, in every process.
 Still wrong: the configuration is read once; a change needs a restart (SIGHUP says so in the log).
 """
@@ -37,8 +38,10 @@ from fastjmix.supervisor import memory
 from fastjmix.supervisor.address_space import save_address_space
 from fastjmix.supervisor.children import Children, Stage
 from fastjmix.supervisor.configuration import SecretConfigs, read
+from fastjmix.supervisor.drain import Drain, Phase
 from fastjmix.supervisor.shared import Shared
 from fastjmix.supervisor.signals import Signals
+from fastjmix.supervisor.systemd import InheritedSockets, Notifier
 
 SEAL_SECS: Final = 60.0
 """Seconds that packers may take to seal while draining; else recovery does it at the next start."""
@@ -71,18 +74,22 @@ class Supervisor:
         self._plan = memory.plan(config)
         self._spool = spool
         self._spool.prepare()
-        self._shared = Shared(config, secrets, spool, self._plan)
+        inherited = InheritedSockets(os.environ)
+        self._shared = Shared(config, secrets, spool, self._plan, inherited)
+        self._inherited = inherited
+        self._notifier = Notifier(os.environ)
+        self._drain = Drain(self._shared.drain, config.runtime.drain_secs, self._shared.wake_all)
         self._children = Children(
             self._shared.children(),
             config.log,
             self._shared.own,
             self._shared.wake_all,
-            self._signals.pipe,
+            (*self._signals.pipe, *self._notifier.descriptors),
         )
 
     def run(self, ready: Ready | None = None) -> int:
-        """Runs until SIGTERM or SIGINT; returns the exit code. `ready` is called once with the
-        addresses it listens on."""
+        """Runs until a drain is over, or SIGINT; returns the exit code. `ready` is called once with
+        the addresses it listens on."""
         self._signals.watch()
         self._announce()
         if ready is not None:
@@ -94,12 +101,21 @@ class Supervisor:
             if child.stage in (Stage.SERVE, Stage.UPLOAD):
                 self._load_web()
             self._children.start(child)
-        while not self._signals.stop:
+        self._notifier.ready(self._status())
+        while not self._ending:
             self._children.start_due()
-            self._attend(poll, self._children.wait_secs())
+            self._attend(poll, _soonest(self._children.wait_secs(), self._drain.wait_secs))
             self._answer_signals()
+            self._drain.step()
+            self._notifier.status(self._status())
+        self._notifier.stopping()
         self._log.info("stopping", grace_secs=self._config.runtime.grace_secs)
-        return self._drain_in_order(poll)
+        return self._stop_in_order(poll)
+
+    @property
+    def _ending(self) -> bool:
+        """True when the children are to end."""
+        return self._signals.stop or self._drain.over
 
     def _attend(self, poll: select.poll, secs: float | None) -> None:
         """Waits for a signal or a child's end, `secs` at most; collects the children that ended.
@@ -107,9 +123,11 @@ class Supervisor:
         A fault of the supervisor's own ends nothing: reception and delivery are the children's.
         """
         try:
+            self._notifier.keep_alive()
+            secs = _soonest(secs, self._notifier.wait_secs)
             poll.poll(None if secs is None else max(secs, 0) * 1000 + 1)
             self._signals.take()
-            self._children.collect(stopping=self._signals.stop)
+            self._children.collect(stopping=self._ending)
         except Exception:
             self._log.exception("supervisor_failed")
             time.sleep(FAULT_SECS)
@@ -142,6 +160,9 @@ class Supervisor:
         for h, bound in zip(config.http, self._shared.http, strict=True):
             host, port = bound.getsockname()[:2]
             self._log.info("listening", what="http", prefix=h.path_prefix, address=f"{host}:{port}")
+        if unwanted := self._inherited.unwanted:
+            hint = "no listener has this address: ListenStream= must name bind_address and port"
+            self._log.warning("inherited_socket_unused", sockets=", ".join(unwanted), hint=hint)
         self._plan.announce(self._log)
         self._log.info(
             "started", version=__version__, name=config.name, storage=str(config.storage_dir)
@@ -166,10 +187,33 @@ class Supervisor:
             "listening": listening,
         }
 
+    def _status(self) -> str:
+        """Returns the line that the service manager shows."""
+        total = self._shared.own.total
+        match self._drain.phase:
+            case Phase.CLOSING:
+                return f"Drains: {total('associations_open')} associations are open"
+            case Phase.SEALING:
+                return f"Drains: {total('envelopes_building')} envelopes to seal"
+            case Phase.DELIVERING:
+                return f"Drains: {total('outbox_envelopes')} envelopes to deliver"
+        return f"Serves {len(self._shared.dicom)} DICOM and {len(self._shared.http)} HTTP listeners"
+
+    def _terminated(self) -> None:
+        """Handles a SIGTERM: the first drains, the second ends the drain."""
+        if self._drain.hastened:
+            self._drain.cut()
+            return
+        self._notifier.stopping()
+        self._drain.begin("SIGTERM", restart=True, waits=bool(self._inherited.addresses))
+
     def _answer_signals(self) -> None:
-        """Opens the log file again after SIGUSR1 or SIGHUP, in every process. Logs that SIGHUP
-        changes nothing else. Administrators send it by habit, and a closed terminal does.
+        """Drains after SIGTERM. Opens the log file again after SIGUSR1 or SIGHUP, in every process.
+        Logs that SIGHUP changes nothing else. Administrators send it by habit, and a closed
+        terminal does.
         """
+        while self._signals.take_termination():
+            self._terminated()
         rotate = self._signals.take_rotation()
         hangups = 0
         while self._signals.take_hangup():
@@ -191,7 +235,7 @@ class Supervisor:
             hint = "the renamed file takes the lines until this one can be opened"
             self._log.error("log_file_failed", file=file, hint=hint)
 
-    def _drain_in_order(self, poll: select.poll) -> int:
+    def _stop_in_order(self, poll: select.poll) -> int:
         """Ends the children, one stage after the other; returns the exit code."""
         grace = self._config.runtime.grace_secs + 2.0
         self._shared.stop_listening()
@@ -206,7 +250,13 @@ class Supervisor:
         self._spool.release()
         at_once = self._signals.stop_at_once
         self._log.info("stopped", at_once=at_once or None)
+        self._notifier.close()
         return 130 if at_once else 0
+
+
+def _soonest(*times: float | None) -> float | None:
+    """Returns the least of these times in seconds; None when all of them are None."""
+    return min((one for one in times if one is not None), default=None)
 
 
 def _address(listening: socket.socket) -> dict[str, Any]:

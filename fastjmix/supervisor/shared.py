@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from fastjmix.config import Config
 from fastjmix.ipc.actions import make_pair
 from fastjmix.ipc.channels import BOARD, Channels
+from fastjmix.ipc.drain import DrainPage
 from fastjmix.ipc.events import Events, make_pipe
 from fastjmix.ipc.lane import Passage
 from fastjmix.ipc.live_lanes import LiveLanes
@@ -30,6 +31,7 @@ from fastjmix.supervisor.children import Child, Stage, protect_memory
 from fastjmix.supervisor.configuration import SecretConfigs
 from fastjmix.supervisor.memory import Plan
 from fastjmix.supervisor.sockets import listen
+from fastjmix.supervisor.systemd import InheritedSockets
 
 
 class Shared:
@@ -38,13 +40,29 @@ class Shared:
     `own` is the supervisor's row of counters. Raises PlatformError where one of them cannot be had.
     """
 
-    def __init__(self, config: Config, secrets: SecretConfigs, spool: Spool, plan: Plan) -> None:
+    def __init__(
+        self,
+        config: Config,
+        secrets: SecretConfigs,
+        spool: Spool,
+        plan: Plan,
+        inherited: InheritedSockets,
+    ) -> None:
+        """`inherited` serve the listeners with their addresses; the others are opened."""
         runtime = config.runtime
         self._config = config
         self._secrets = secrets
         self._spool = spool
-        self.dicom = [listen(d.host, d.port, f"DICOM endpoint {d.endpoint}") for d in config.dicom]
-        self.http = [listen(h.host, h.port, f"HTTP endpoint {h.endpoint}") for h in config.http]
+        self._inherited = inherited
+        self.dicom = [
+            inherited.take(d.host, d.port) or listen(d.host, d.port, f"DICOM endpoint {d.endpoint}")
+            for d in config.dicom
+        ]
+        self.http = [
+            inherited.take(h.host, h.port) or listen(h.host, h.port, f"HTTP endpoint {h.endpoint}")
+            for h in config.http
+        ]
+        self.drain = DrainPage(runtime.receivers, runtime.packers)
         processes = runtime.receivers + runtime.packers
         self._shared_lanes = SharedLanes(
             passage=Passage(plan.lanes, plan.lane_bytes, processes),
@@ -127,6 +145,8 @@ class Shared:
             self._run,
             actions,
             live=live or LiveLanes(),
+            drain=self.drain,
+            outliving=self._inherited.addresses,
         )
 
     def _keep(
@@ -147,7 +167,7 @@ class Shared:
         for end in self._actions:
             if end is not actions:
                 end.close()
-        for listening in (*self.dicom, *self.http):
+        for listening in (*self._inherited, *self.dicom, *self.http):
             if listening not in sockets:
                 listening.close()
         for name, (receiving, sending) in self._outcomes.items():

@@ -136,13 +136,15 @@ class Actions:
 
     async def _hold(self, envelope_id: str, request: ActionRequest) -> str:
         key = key_of(envelope_id)
-        if await self._is_busy(key):
-            return BUSY
         if key not in self._backlog.known:
             return ABSENT
         ticket = await asyncio.to_thread(read_ticket, self._spool, envelope_id)
         if ticket.awaited:
             return "its sender waits for the answer of the upstream"
+        if await self._is_busy(key):  # an attempt may have begun while its ticket was read
+            return BUSY
+        if key not in self._backlog.known:
+            return ABSENT
         # Noted before it is durable, so that no upload begins meanwhile.
         if not self._backlog.hold(key, ticket):
             return "it is on hold already, or its upstream is not configured"

@@ -1,7 +1,9 @@
 """Knows the envelopes of outbox/, and puts each into the queue of its upstream.
 
-Guaranteed: an envelope is put into a queue once, until it is forgotten. One whose upstream is not
-configured stays in outbox/, and is logged. The gauge outbox_envelopes is what is known here.
+Guaranteed: an envelope is put into a queue once, until it is forgotten, or its upstream is removed
+from the configuration. One whose upstream is not configured stays in outbox/, and is logged; a
+configuration that has the upstream again takes it. The gauge outbox_envelopes is what is known
+here.
 """
 
 from __future__ import annotations
@@ -19,9 +21,9 @@ class Backlog:
     """The envelopes of outbox/.
 
     `known` are those whose tickets were read, and `held` those of them that a person has put on
-    hold, with their targets; `unreadable` are the others, which wait until a
-    person has corrected their tickets. `added` is called when envelopes came, `left` when some
-    left.
+    hold, with their targets; `unrouted` are those of them whose upstream is not configured, and
+    `unreadable` are the others, which wait until a person has corrected their tickets. `added` is
+    called when envelopes came, `left` when some left.
     """
 
     def __init__(
@@ -38,7 +40,9 @@ class Backlog:
         self._left = left
         self.known: set[Key] = set()
         self.held: dict[Key, Target] = {}
+        self.unrouted: set[Key] = set()
         self.unreadable: set[Key] = set()
+        self._tried: set[Key] = set()
 
     def add(
         self, found: Sequence[tuple[str, Ticket]], held: Set[str], *, maybe_stored: bool
@@ -49,13 +53,16 @@ class Backlog:
         for envelope_id, ticket in found:
             key = key_of(envelope_id)
             self.known.add(key)
+            tried = key in self._tried
+            self._tried.discard(key)
             target = self._targets.of(ticket)
             if target is not None and envelope_id in held:
                 self.held[key] = target
             elif target is not None:
                 origin = ticket.origin if ticket.awaited else None
-                target.queue.add(key, origin, maybe_stored=maybe_stored)
+                target.queue.add(key, origin, maybe_stored=maybe_stored or tried)
             else:
+                self.unrouted.add(key)
                 unknown.setdefault(ticket.upstream_names, []).append(envelope_id)
         for upstream, ids in unknown.items():
             log.get().error(
@@ -86,9 +93,26 @@ class Backlog:
             target.queue.put_back(key)
             self._added()
 
+    def replace(self, old: Target, new: Target) -> None:
+        """Puts the envelopes on hold that went to one target to another."""
+        self.held = {key: new if one is old else one for key, one in self.held.items()}
+
+    def reroute(self, *targets: Target) -> None:
+        """Forgets where the envelopes of removed targets go, and those without an upstream. The
+        next listing of outbox/ reads their tickets again."""
+        keys = {key for target in targets for key in target.queue.take_all()}
+        keys |= {key for key, target in self.held.items() if target in targets}
+        for key in keys:
+            self.held.pop(key, None)
+        self._tried |= keys
+        self.known -= keys | self.unrouted
+        self._tried |= self.unrouted
+        self.unrouted.clear()
+
     def forget(self, *keys: Key) -> None:
         """Forgets envelopes that have left. Their places in a queue are passed over."""
         self.known.difference_update(keys)
+        self.unrouted.difference_update(keys)
         for key in keys:
             self.held.pop(key, None)
         self._count()

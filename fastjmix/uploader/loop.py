@@ -19,19 +19,22 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Coroutine, Mapping
-from typing import Final
+import time
+from collections.abc import Callable, Coroutine, Mapping
 
 import uvloop
 
 from fastjmix import log
 from fastjmix.config import Config, Upstream
 from fastjmix.ipc.channels import Channels
+from fastjmix.ipc.configuration import Inbox
 from fastjmix.spool import FreeSpace, Spool
 from fastjmix.uploader.actions import Actions
+from fastjmix.uploader.adoption import Adoption
 from fastjmix.uploader.backlog import Backlog
 from fastjmix.uploader.deliveries import Deliveries
 from fastjmix.uploader.disk_watch import DiskWatch
+from fastjmix.uploader.draining import Draining
 from fastjmix.uploader.finishing import Finishing
 from fastjmix.uploader.history import History
 from fastjmix.uploader.maintenance import Maintenance, StorageLimits
@@ -42,9 +45,6 @@ from fastjmix.uploader.scrub import Scrub
 from fastjmix.uploader.state import UpstreamStates
 from fastjmix.uploader.target import Targets, upstreams_of
 from fastjmix.uploader.upstream_memory import UpstreamMemory
-
-SPARED_SECS: Final = 2.0
-"""Seconds for which a delivered envelope is kept at the least: the ledger reads what it was."""
 
 
 class Uploader:
@@ -58,13 +58,17 @@ class Uploader:
         *,
         pace: Pace | None = None,
         limits: StorageLimits | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        """Sets up every part. `upstreams` is by (pipeline, upstream's name), as in tickets.
+        """Sets up every part. `upstreams` is by (pipeline, upstream's name), as in tickets; `clock`
+        returns Unix seconds, for schedules.
 
         It is longer than other functions: every part is here, after all that it calls.
         """
         pace = pace or Pace()
+        self._spool = spool
         self._channels = channels
+        self._inbox = channels.configuration
         self._changed = asyncio.Event()
         self._stopping = False
         self._fault: BaseException | None = None
@@ -102,9 +106,16 @@ class Uploader:
             pace,
             wake=self._changed.set,
             learned=self._memory.learned.set,
+            clock=clock,
         )
-        self._watcher = OutboxWatcher(spool, backlog, self._deliveries.is_busy, pace.rescan_secs)
+        self._draining = Draining(channels.drain, self._targets, wake=self._changed.set)
+        self._watcher = OutboxWatcher(
+            spool, backlog, self._deliveries.is_busy, pace.rescan_secs, self._draining
+        )
         self._states = UpstreamStates(channels.board, channels.events, self._targets, backlog)
+        self._adoption = Adoption(
+            self._targets, backlog, wake=self._changed.set, list_anew=self._watcher.wake
+        )
         self._actions = Actions(
             spool,
             self._targets,
@@ -114,6 +125,12 @@ class Uploader:
             wake=self._changed.set,
             list_anew=self._watcher.wake,
         )
+
+    def adopt(self, config: Config) -> None:
+        """Works by this configuration from now on. Uploads under way end as they began."""
+        self._spool.configure(config)
+        self._adoption.adopt(upstreams_of(config))
+        self._maintenance.adopt(config)
 
     def stop(self) -> None:
         """Begins the drain: no new upload starts."""
@@ -126,6 +143,8 @@ class Uploader:
         os.set_blocking(self._channels.outbox_wake, False)
         loop.add_reader(self._channels.outbox_wake, self._outbox_changed)
         loop.add_reader(self._channels.stop, self.stop)
+        if self._inbox is not None:
+            loop.add_reader(self._inbox.descriptor, self._configuration_came, self._inbox)
         chores = [asyncio.create_task(chore) for chore in self._chores()]
         try:
             for chore in chores:
@@ -134,6 +153,7 @@ class Uploader:
                 self._changed.clear()
                 self._states.note_change()
                 times = [self._deliveries.start(target) for target in self._targets]
+                self._draining.look()
                 wake_at = min((when for when in times if when is not None), default=None)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout_at(wake_at):
@@ -143,9 +163,12 @@ class Uploader:
         finally:
             loop.remove_reader(self._channels.outbox_wake)
             loop.remove_reader(self._channels.stop)
+            if self._inbox is not None:
+                loop.remove_reader(self._inbox.descriptor)
             for chore in chores:
                 chore.cancel()
             await asyncio.gather(*chores, return_exceptions=True)
+            await self._adoption.stop()
             await self._deliveries.stop()
             await self._memory.save(self._targets)
             self._channels.events.flush()
@@ -171,6 +194,15 @@ class Uploader:
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._channels.outbox_wake)
         self._watcher.wake()
+
+    def _configuration_came(self, inbox: Inbox) -> None:
+        try:
+            while (new := inbox.take()) is not None:
+                self.adopt(new.config)
+                inbox.adopted(new.generation)
+        except Exception as problem:  # ours: the successor begins with the new configuration
+            self._fault = problem
+            self._changed.set()
 
     def _envelopes_came(self) -> None:
         self._changed.set()
@@ -199,13 +231,7 @@ def log_loop_problem(_: asyncio.AbstractEventLoop, context: Mapping[str, object]
 
 async def _main(config: Config, spool: Spool, channels: Channels) -> None:
     asyncio.get_running_loop().set_exception_handler(log_loop_problem)
-    limits = StorageLimits(
-        config.runtime.retention_secs,
-        config.runtime.retention_bytes,
-        FreeSpace.of(config, channels.metrics),
-        config.runtime.queue_alarm_secs,
-        SPARED_SECS,
-    )
+    limits = StorageLimits.of(config, FreeSpace.of(config, channels.metrics))
     uploader = Uploader(upstreams_of(config), spool, channels, limits=limits)
     if signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, uploader.stop)

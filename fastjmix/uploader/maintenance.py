@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from fastjmix import log
+from fastjmix.config import Config
 from fastjmix.spool import SENT_INODES, FreeSpace, Retention, Spool
 
 REST: Final = 4.0
@@ -26,6 +27,9 @@ ALARM_SECS: Final = 3600.0
 
 RETENTION: Final = "retention"
 FOR_ROOM: Final = "deleted for room on the disk"
+
+SPARED_SECS: Final = 2.0
+"""Seconds for which a delivered envelope is kept at the least: the ledger reads what it was."""
 
 EXPIRY_SECS_MIN: Final = 0.1
 """Seconds between two looks for envelopes that have become too old."""
@@ -45,6 +49,12 @@ class StorageLimits:
     room: FreeSpace | None = None
     alarm_secs: float = ALARM_SECS
     spared_secs: float = 0.0
+
+    @classmethod
+    def of(cls, config: Config, room: FreeSpace | None) -> StorageLimits:
+        """Returns the bounds of a configuration."""
+        own = config.runtime
+        return cls(own.retention_secs, own.retention_bytes, room, own.queue_alarm_secs, SPARED_SECS)
 
 
 class Maintenance:
@@ -70,10 +80,20 @@ class Maintenance:
         self._aged = aged
         self._expired = expired
         self._changed = asyncio.Event()
+        self._due = 0.0
         self._late = False
 
     def wake(self) -> None:
         """Looks at the disk soon: an envelope came or went, and it may be fuller than it was."""
+        self._changed.set()
+
+    def adopt(self, config: Config) -> None:
+        """Takes over the bounds of another configuration, and looks at everything soon."""
+        room = self._limits.room
+        self._limits = StorageLimits.of(config, room)
+        if room is not None:
+            room.configure(config)
+        self._due = 0.0
         self._changed.set()
 
     def delivered(self, envelope_id: str) -> None:
@@ -85,18 +105,18 @@ class Maintenance:
         something changed.
         """
         now = asyncio.get_running_loop().time
-        due = now()
         while True:
             began = now()
             self._changed.clear()
-            if began >= due:
-                due = began + self._look_secs
+            self._retention.set_bounds(self._limits.secs, self._limits.size)  # no thread uses it
+            if began >= self._due:
+                self._due = began + self._look_secs
                 await self._try(self._check_age())
                 await self._try(self._survey())
             await self._try(self._trim())
             await asyncio.sleep((now() - began) * REST)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(min(due, now() + self._expiry_secs())):
+                async with asyncio.timeout_at(min(self._due, now() + self._expiry_secs())):
                     await self._changed.wait()
 
     async def _try(self, work: Awaitable[None]) -> None:

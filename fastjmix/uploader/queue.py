@@ -86,6 +86,12 @@ class Waiting:
         """True when a process waits for the outcome, and nothing has been promised."""
         return self.origin is not None
 
+    def forget_failures(self) -> None:
+        """Forgets how earlier attempts ended: they were made at another upstream, or with other
+        credentials. The envelope may have been stored by one of them all the same."""
+        self.failures = self.probes = self.own_failures = 0
+        self.taken_at_failure = self.taken_at_hold = None
+
 
 @dataclass(slots=True)
 class Queue:
@@ -189,6 +195,23 @@ class Queue:
         self.later = [entry for entry in self.later if entry[-1].key != key]
         heapq.heapify(self.again)
         heapq.heapify(self.later)
+
+    def renew(self) -> None:
+        """Makes due what was put off, and forgets how it failed: the upstream is another one."""
+        tried = [item for _, item in self.again] + [item for _, _, item in self.later]
+        self.again, self.later = [], []
+        for item in tried:
+            item.forget_failures()
+            self.put(item)
+
+    def take_all(self) -> list[Key]:
+        """Takes out all envelopes, those for which a process waits, too."""
+        tried = [entry[-1].key for heap in (self.awaited, self.again, self.later) for entry in heap]
+        keys = [*tried, *self.fresh]
+        self.fresh.clear()
+        self.found = 0
+        self.awaited, self.again, self.later = [], [], []
+        return keys
 
     def put_back(self, key: Key) -> None:
         """Adds an envelope that was taken out. It may have been tried before."""

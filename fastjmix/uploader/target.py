@@ -44,7 +44,7 @@ class Answered(NamedTuple):
     answer: str
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Target:
     """One upstream.
 
@@ -133,39 +133,95 @@ class Target:
         return found
 
 
+Place = tuple[str, str]
+"""Pipeline and upstream's name, as a ticket has them."""
+
+
+class Changes(NamedTuple):
+    """The targets that a new configuration has changed: new ones, pairs of an old one and its
+    successor, and those without a successor."""
+
+    added: list[Target]
+    replaced: list[tuple[Target, Target]]
+    removed: list[Target]
+
+
 class Targets:
-    """The targets of this process, by what tickets say: (pipeline, upstream's name)."""
+    """The targets of this process, by what tickets say."""
 
     def __init__(
         self,
-        upstreams: Mapping[tuple[str, str], Upstream],
+        upstreams: Mapping[Place, Upstream],
         metrics: Metrics,
         pace: Pace,
         known_facts: Callable[[str], Mapping[str, object] | None],
     ) -> None:
         """Makes the targets. `known_facts(url)` are those of an earlier run."""
         self._metrics = metrics
-        self._backoff = pace.backoff
+        self._pace = pace
+        self._known_facts = known_facts
         self._each: list[Target] = []
-        self._by_ticket: dict[tuple[str, str], Target] = {}
-        for key, upstream in upstreams.items():
-            same = (one for one in self._each if one.upstream == upstream)
-            self._by_ticket[key] = next(same, None) or self._add(upstream, pace, known_facts)
+        self._retired: list[Target] = []
+        self._by_ticket: dict[Place, Target] = {}
+        self.adopt(upstreams)
 
-    def _add(
-        self,
-        upstream: Upstream,
-        pace: Pace,
-        known_facts: Callable[[str], Mapping[str, object] | None],
-    ) -> Target:
-        facts = UpstreamFacts(upstream.transfer_encoding, known_facts(upstream.url))
-        client = client_of(upstream, facts, pace)
-        target = Target(upstream, client, Availability(pace.backoff, pace.hold_secs), facts)
+    def adopt(self, upstreams: Mapping[Place, Upstream]) -> Changes:
+        """Makes these the upstreams from now on. Returns the targets that it changed.
+
+        The uploads of a target that is replaced or removed go on: the caller calls `end` when they
+        are over. A replaced target's successor has its queue, and is available.
+        """
+        changes = Changes([], [], [])
+        successors = chosen_successors(self._by_ticket, upstreams)
+        before, self._each = self._each, []
+        for target in before:
+            upstream = successors[target]
+            if upstream is None:
+                changes.removed.append(target)
+            elif upstream == target.upstream:
+                self._each.append(target)
+            else:
+                changes.replaced.append((target, self._add(upstream, target)))
+        for upstream in upstreams.values():
+            if self._with(upstream) is None:
+                changes.added.append(self._add(upstream))
+        self._retired += [*changes.removed, *(old for old, _ in changes.replaced)]
+        found = {place: self._with(upstream) for place, upstream in upstreams.items()}
+        self._by_ticket = {place: target for place, target in found.items() if target is not None}
+        self._count_held()
+        return changes
+
+    def end(self, target: Target) -> None:
+        """Forgets a target that is replaced or removed, and has no upload under way."""
+        self._retired.remove(target)
+
+    def _with(self, upstream: Upstream) -> Target | None:
+        return next((one for one in self._each if one.upstream == upstream), None)
+
+    def _add(self, upstream: Upstream, before: Target | None = None) -> Target:
+        known = self._known_facts(upstream.url)
+        if before is not None and before.upstream.url == upstream.url:
+            known = before.facts.dump()
+        facts = UpstreamFacts(upstream.transfer_encoding, known)
+        client = client_of(upstream, facts, self._pace)
+        available = Availability(self._pace.backoff, self._pace.hold_secs)
+        target = Target(upstream, client, available, facts)
+        if before is not None:
+            target.queue = before.queue
+            target.queue.renew()
         self._each.append(target)
         return target
 
     def __iter__(self) -> Iterator[Target]:
         return iter(self._each)
+
+    def with_retired(self) -> list[Target]:
+        """Returns the targets, and those that are replaced or removed and whose uploads go on."""
+        return [*self._each, *self._retired]
+
+    def at(self, place: Place) -> Target:
+        """Returns the target of a place that is configured. Raises KeyError."""
+        return self._by_ticket[place]
 
     def of(self, ticket: Ticket) -> Target | None:
         """Returns the target of a ticket; None when its upstream is not configured."""
@@ -176,14 +232,16 @@ class Targets:
 
     def is_uploading(self, key: Key) -> bool:
         """Returns whether an upload of the envelope is under way."""
-        return any(item.key == key for target in self._each for item in target.running.values())
+        targets = self.with_retired()
+        return any(item.key == key for target in targets for item in target.running.values())
 
     def record(self, target: Target, outcome: Outcome, started: float, now: float) -> None:
         """Records an outcome, and logs when it changes whether the upstream may be tried.
 
-        A damaged archive of ours is no fault of the upstream.
+        A damaged archive of ours is no fault of the upstream. An outcome at a target that was
+        replaced says nothing about its successor.
         """
-        if outcome.damaged:
+        if outcome.damaged or target in self._retired:
             return
         state = target.availability
         was_available, was_held = state.available, state.held is not None
@@ -208,12 +266,35 @@ class Targets:
             )
         elif state.available and not was_available:
             log.get().info("upstream_resumed", upstream=target.upstream.name)
-            target.queue.make_due(self._backoff)
+            target.queue.make_due(self._pace.backoff)
+        self._count_held()
+
+    def _count_held(self) -> None:
         held = sum(one.availability.held is not None for one in self._each)
         self._metrics.set("upstreams_held", held)
 
 
-def upstreams_of(config: Config) -> dict[tuple[str, str], Upstream]:
+def chosen_successors(
+    targets: Mapping[Place, Target], upstreams: Mapping[Place, Upstream]
+) -> dict[Target, Upstream | None]:
+    """Returns for each target the upstream that takes over all of its envelopes.
+
+    None: there is no such upstream, or the tickets must be read to say which envelope goes where.
+    Two targets have no common successor, since a queue has one target.
+    """
+    chosen: dict[Target, Upstream | None] = {}
+    kept = set(upstreams.values())
+    for target in sorted(dict.fromkeys(targets.values()), key=lambda one: one.upstream not in kept):
+        name = target.upstream.name
+        wanted = [upstreams.get(place) for place, one in targets.items() if one is target]
+        # A ticket of a pipeline that was not configured went to the upstream of the same name.
+        new = [one for place, one in upstreams.items() if place[1] == name and place not in targets]
+        same = all(one == wanted[0] for one in (*wanted, *new))
+        chosen[target] = wanted[0] if same and wanted[0] not in chosen.values() else None
+    return chosen
+
+
+def upstreams_of(config: Config) -> dict[Place, Upstream]:
     """Returns every upstream of the configuration by (pipeline, upstream's name)."""
     found: dict[tuple[str, str], Upstream] = {}
     for listener in config.listeners:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -51,6 +52,45 @@ def test_a_line_goes_to_the_file_of_the_name(tmp_path: Path) -> None:
         str(one.readlink()) for one in Path("/proc/self/fd").iterdir() if one.is_symlink()
     ]
     assert str(before) not in open_files
+    log.setup("info", None, "tested")
+
+
+def events(file: Path) -> list[str]:
+    return [line.split()[3] for line in file.read_text().splitlines()]
+
+
+def test_the_level_the_form_and_the_file_change_while_lines_are_written(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    log.setup("info", first, "tested")
+    held = first.stat().st_ino
+    log.get().debug("left_out")
+    log.change("debug", first)
+    log.get().debug("one")
+    log.change("warn", first)
+    log.get().info("left_out")
+    log.change("info", second)
+    log.get().info("two")
+    log.change("info", second, "json", "off")
+    log.get().info("three", study=log.get().study("1.2.3"))
+    log.change("info", None)
+    log.get().info("nowhere")
+    assert first.stat().st_ino == held
+    assert events(first) == ["one"]
+    text, in_json = second.read_text().splitlines()
+    assert text.split()[2:] == ["tested", "two"]
+    found = json.loads(in_json)
+    assert (found["process"], found["event"]) == ("tested", "three")
+    assert "study" not in found
+
+
+def test_a_file_that_cannot_be_opened_leaves_the_log_as_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "log"
+    file.touch()
+    log.setup("info", file, "tested")
+    with pytest.raises(OSError):
+        log.change("error", file / "below", "json")
+    log.get().info("one")
+    assert events(file) == ["one"]
     log.setup("info", None, "tested")
 
 

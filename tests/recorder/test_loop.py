@@ -6,8 +6,10 @@ import os
 import shutil
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ from fastjmix.ledger.database import LedgerUnavailable, path_in, write_lock
 from fastjmix.recorder import chores, loop
 from fastjmix.recorder.loop import Recorder
 from fastjmix.spool.root import Root
+from tests.support.adopting import Supervisor
+from tests.support.apis import settings as configured
 from tests.support.gateway import until
 from tests.support.storages import Storage, association
 
@@ -36,9 +40,17 @@ class Running:
         self._reading, self._writing = make_pipe()
         self.events = Events(self._writing, self.metrics)
         self._stop = os.eventfd(0, os.EFD_NONBLOCK)
-        channels = Channels(self._stop, -1, {}, self.metrics, self.events, self.board)
+        self._supervisor = Supervisor()
+        inbox = self._supervisor.inbox
+        channels = Channels(
+            self._stop, -1, {}, self.metrics, self.events, self.board, configuration=inbox
+        )
         self._recorder = Recorder(Root(storage.root), LedgerSettings(), channels, self._reading)
         self._thread = threading.Thread(target=self._recorder.serve)
+
+    def adopt(self, settings: LedgerSettings) -> None:
+        """Gives the process other settings, and waits until it has adopted them."""
+        self._supervisor.configure(replace(configured(self.storage.root, (), 1), ledger=settings))
 
     def send(self, *events: dict[str, Any]) -> None:
         """Sends events, each by its kind."""
@@ -69,6 +81,7 @@ class Running:
         os.eventfd_write(self._stop, 1)
         self._thread.join(30)
         assert not self._thread.is_alive()
+        self._supervisor.close()
         for descriptor in (self._reading, self._writing, self._stop):
             os.close(descriptor)
 
@@ -268,3 +281,34 @@ def test_events_that_wait_are_bounded(storage: Storage, monkeypatch: pytest.Monk
         path_in(storage.root).parent.unlink()
         own.wait_association("run-299")
     assert storage.ledger.association("run-0") is None
+
+
+# -- other settings --------------------------------------------------------------------------------
+
+
+def test_a_shorter_age_deletes_at_once(storage: Storage) -> None:
+    """The next look at old rows would come in an hour."""
+    with running(storage) as own:
+        own.send(association(1, at=time.time()), association(2))
+        own.wait_association("run-2")
+        own.wait_state("ok")
+        own.adopt(LedgerSettings(max_age_secs=86_400.0))
+        until(lambda: storage.ledger.association("run-2") is None, "the old one is deleted")
+        assert storage.ledger.association("run-1") is not None
+
+
+def test_patients_that_are_to_be_kept_no_longer_are_deleted(storage: Storage) -> None:
+    made = storage.envelope()
+
+    def name() -> str:
+        found = storage.ledger.envelope(made)
+        return found.patient_name if found is not None else ""
+
+    with running(storage) as own:
+        own.wait_state("ok")
+        until(name, "the patient is known")
+        own.adopt(LedgerSettings(patient_data=False))
+        until(lambda: not name(), "the patient is deleted")
+        own.send(association(3))
+        own.wait_association("run-3")
+        assert own.row()["state"] == "ok"

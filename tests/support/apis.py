@@ -194,6 +194,7 @@ def settings(root: Path, listeners: tuple[HttpListener, ...], grace_secs: float)
             packers=1,
             lane_bytes=1 << 20,
             grace_secs=grace_secs,
+            drain_secs=900.0,
             retention_secs=None,
             retention_bytes=None,
             queue_alarm_secs=3600.0,

@@ -113,10 +113,16 @@ class Upstream(Ledger):
         self.script = script
         self.manifest = manifest or (lambda _, __: answer(404))
         self.url = ""
+        self._server: web.Server | None = None
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        return len(self._server.connections) if self._server is not None else 0
 
     @contextlib.asynccontextmanager
     async def open(self, tls: ssl.SSLContext | None = None) -> AsyncIterator[Upstream]:
-        server = web.Server(self._handle)
+        self._server = server = web.Server(self._handle)
         runner = web.ServerRunner(server, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)

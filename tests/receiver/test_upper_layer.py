@@ -41,7 +41,7 @@ class Side:
     """An upper layer, and its peers."""
 
     def __init__(self) -> None:
-        part: Any = SimpleNamespace(limits=LIMITS, endpoint="dicom_receiver")
+        part: Any = SimpleNamespace(limits=LIMITS, endpoint="dicom_receiver", proxies=())
         config: Any = SimpleNamespace(dicom=[part])
         pool: Any = Pool()
         self.pool: Pool = pool

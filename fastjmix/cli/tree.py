@@ -41,6 +41,10 @@ COMMANDS: Final = {
         "fastjmix.cli.check",
         "Validate a configuration and print it as it takes effect, without secrets, to be pasted.",
     ),
+    "reload": Deferred(
+        "fastjmix.cli.reload",
+        "Have the running node go by its configuration as it is now, without ending anything.",
+    ),
     "status": Deferred(
         "fastjmix.cli.status",
         "Show how the node is: envelopes by state, upstreams, associations, rates, disk, errors.",
@@ -48,6 +52,10 @@ COMMANDS: Final = {
     "trace": Deferred(
         "fastjmix.cli.trace",
         "Tell the story of each WORD, from the association to each answer of the upstream.",
+    ),
+    "route": Deferred(
+        "fastjmix.cli.route",
+        "Look at the rules of a configuration.",
     ),
     "outbox": Deferred(
         "fastjmix.cli.outbox",

@@ -11,7 +11,8 @@
     strings.py      strings with rules of their own: AE titles, hosts, URLs
     in_words.py     the values that a key allows, in words
     tables.py       which tables there are. Their models, one line of meaning a key, are in
-                    tables_node.py, tables_net.py, tables_pipeline.py and tables_jmix.py
+                    tables_node.py, tables_net.py, tables_pipeline.py, tables_jmix.py and
+                    tables_route.py
     faults.py       a fault as a value; ConfigError, which names all of them at once
 
     resolve.py      models → tree, by the modules below
@@ -20,10 +21,14 @@
     pipelines.py    pipelines, with the names in them looked up
     dicom_listeners.py, http_listeners.py  endpoints → listeners
     calling.py      a DICOM listener's aet_table
+    routes.py       a pipeline's route (routing/), with its backends looked up
     builders.py     jmix_builders: the settings of envelopes
     published.py    the parties of published envelopes
     addresses.py, binding.py  the address and port of a listener
-    upstreams.py    the URL, time limits and credentials of an upstream
+    upstreams.py    the URL and time limits of a target that is a JMIX server
+    places.py       targets that are directories or buckets
+    credentials.py, transports.py, allowances.py  what targets present, how they are reached, and
+                    how much they get
     certificates.py, key_files.py  certificates and keys, read as they will be used
     storage_path.py may a missing storage directory be made? file_system.py: a disk, or memory?
     ignored.py      keys that mean nothing here

@@ -13,6 +13,7 @@ from typing import Final
 from fastjmix.config import tree
 from fastjmix.config.addresses import Addresses
 from fastjmix.config.binding import HTTP_DEFAULT, Address, bind_table, is_loopback, peer
+from fastjmix.config.credentials import credentials
 from fastjmix.config.faults import shown
 from fastjmix.config.pipelines import Pipeline
 from fastjmix.config.published import recipient_key
@@ -20,7 +21,6 @@ from fastjmix.config.references import References
 from fastjmix.config.table_checks import Entry
 from fastjmix.config.tables_net import Network
 from fastjmix.config.tables_pipeline import JmixEndpoint
-from fastjmix.config.upstreams import credentials
 
 TLS_PAIR: Final = (
     "a certificate chain in PEM, the server's first, and that one's private key without a password"
@@ -75,6 +75,7 @@ class HttpListeners:
             decryption_key_file=recipient_key(
                 self._references, entry, "options.decryption_key_file", options.decryption_key_file
             ),
+            proxies=self._addresses.proxies(entry, options.proxy_protocol_from),
         )
 
     def _check_open(self, entry: Entry, endpoint: JmixEndpoint, address: Address) -> None:
@@ -123,9 +124,9 @@ def _tls(references: References, network: Entry) -> tuple[Path | None, Path | No
     private_key = references.file(network, f"{name}.key_path", bind.key_path)
     if certificate is not None and private_key is not None:
         # ssl: only for TLS listeners
-        from fastjmix.config.certificates import chain_warning, server_fault
+        from fastjmix.config.certificates import chain_warning, pair_fault
 
-        key, found = server_fault(certificate, private_key)
+        key, found = pair_fault(certificate, private_key)
         if found:
             given = bind.cert_path if key == "cert_path" else bind.key_path
             references.fault(network, f"{name}.{key}", f"{shown(given)}: {found}", TLS_PAIR)

@@ -4,6 +4,7 @@ An instance goes through these parts:
 
     arrives     spill_writer.py        larger than its lane: its pieces go to a file
     is whole    arrivals.py            refused, joined, or appended at once
+                routes.py              rejected or discarded by a rule, or which rules it goes by
                 envelope_choice.py     the envelope of its study, or a new one; free space for it
     appended    appender.py            then counted; its digest is to be made, its status to come
                 joiner.py              larger than its lane: from its file, on a thread
@@ -18,6 +19,7 @@ An instance goes through these parts:
     loop.py                runs the parts in their order; parts.py makes them
     open_envelopes.py      those of one packer: by study, by association, and which is due next
     seal_timers.py         when an envelope is due
+    draining.py            seals early while the supervisor drains
     senders.py             which associations send to which studies
     duplicates.py          instances whose bytes are there already
     origins.py             whence the instances of an envelope came: its provenance
@@ -34,5 +36,6 @@ An instance goes through these parts:
     storage_health.py      stops the intake while the storage fails
     free_space.py          refuses what there is no space for
     reservation.py         bytes and inodes that are still to be taken
+    adoption.py            a new configuration
     worker.py              a thread beside the loop
 """

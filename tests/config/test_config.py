@@ -106,6 +106,7 @@ def test_our_own_files_write_out_the_defaults(tmp_path: Path) -> None:
         packers=ours.runtime.packers,
         lane_bytes=8 << 20,
         grace_secs=10.0,
+        drain_secs=900.0,
         retention_secs=30 * 86400.0,
         retention_bytes=50 << 30,
         queue_alarm_secs=3600.0,
@@ -490,10 +491,13 @@ def test_runtime_and_retention(tmp_path: Path) -> None:
         packers = 3
         lane_bytes = 1048576
         grace_secs = 0.5
+        drain_secs = 7.5
         queue_alarm_secs = 60
         retention = { max_age_days = 0.5, max_bytes = 0 }
     """
-    assert loaded(tmp_path, changes).runtime == config.Runtime(2, 3, 1 << 20, 0.5, 43200.0, 0, 60)
+    assert loaded(tmp_path, changes).runtime == config.Runtime(
+        2, 3, 1 << 20, 0.5, 7.5, 43200.0, 0, 60
+    )
     changes = 'fastjmix.retention = { max_age_days = "unlimited", max_bytes = "unlimited" }'
     runtime = loaded(tmp_path, changes).runtime
     assert (runtime.retention_secs, runtime.retention_bytes) == (None, None)

@@ -71,7 +71,7 @@ def whole_config(root: Path, upstream: config.Upstream) -> config.Config:
         source=root / "config.toml",
         storage_dir=root,
         log=config.LogSettings("info", None),
-        runtime=config.Runtime(1, 1, 1 << 20, 1, None, None, 3600),
+        runtime=config.Runtime(1, 1, 1 << 20, 1, 900, None, None, 3600),
         dicom=(listener,),
         http=(),
     )

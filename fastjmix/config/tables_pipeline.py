@@ -17,6 +17,7 @@ from fastjmix.config.strings import (
     AeTitle,
     BaseUrl,
     Host,
+    Network,
     PathPrefix,
 )
 from fastjmix.config.tables_jmix import (
@@ -32,6 +33,7 @@ from fastjmix.config.tables_jmix import (
 )
 from fastjmix.config.tables_net import Connection, Listening, retries, timeout
 from fastjmix.config.tables_node import GIB, MIB
+from fastjmix.config.tables_route import RouteOptions
 from fastjmix.jmix.write import parties
 
 DEFAULT_MAX_PDU: Final = 131_072  # the largest DCMTK sends; fewer headers for the same data
@@ -218,6 +220,12 @@ class DicomOptions(Table):
         ge=1,
         le=MOST_HALF_OPEN,
     )
+    proxy_protocol_from: list[Network] = added(
+        [],
+        "Addresses of proxies: what connects from there must begin with a header of the PROXY"
+        " protocol, and counts as the client that the header names; no other's is read",
+        allowed='an array of networks: "10.0.0.0/8", or one address',
+    )
     IGNORED = (
         "storage_dir",  # all states of an envelope are under `storage.options.path`
         "aet",  # `local_aet` says it
@@ -242,6 +250,12 @@ class JmixOptions(Table):
         [],
         "Without credentials: names in a request's Host beside localhost, addresses of loopback and"
         " the listener's own, as a proxy on this machine may send them",
+    )
+    proxy_protocol_from: list[Network] = added(
+        [],
+        "Addresses of proxies: what connects from there must begin with a header of the PROXY"
+        " protocol, and counts as the client that the header names; no other's is read",
+        allowed='an array of networks: "10.0.0.0/8", or one address',
     )
     decryption_key_file: str | None = added(
         None,
@@ -329,7 +343,7 @@ class BuilderOptions(Parties, _Packing):
 class _Middleware(Table):
     id: str | None = label("A label")
     description: str | None = label("A label")
-    type: str = key(REQUIRED, "The middleware", allowed='"jmix_builder" or "passthru"')
+    type: str = key(REQUIRED, "The middleware", allowed='"jmix_builder", "passthru" or "route"')
 
 
 class BuilderMiddleware(_Middleware):
@@ -342,6 +356,10 @@ class PassthruOptions(Table):
 
 class PassthruMiddleware(_Middleware):
     options: Part[PassthruOptions] = key(PassthruOptions, "None")
+
+
+class RouteMiddleware(_Middleware):
+    options: Part[RouteOptions] = key(REQUIRED, "The rules")
 
 
 SCHEDULE_ALLOWED: Final = (

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, cast
 
 from fastjmix.jmix.write.parties import Published
+from fastjmix.routing import rules
+from fastjmix.transport.proxy_header import Network
 
 _T = TypeVar("_T")
 
@@ -27,7 +29,7 @@ LogStudyUids = Literal["plain", "hashed", "off"]
 IpVersion = Literal["any", "4", "6"]
 Method = Literal["bearer", "basic", "api_key", "s3"]
 PayloadHash = Literal["tree", "stream"]
-Priority = Literal["stat", "normal", "bulk"]
+Priority = rules.Priority
 ProfileName = Literal["harmony", "jmix-1.0"]
 ScheduleFor = Literal["bulk", "all"]
 TargetKind = Literal["jmix", "directory", "s3"]
@@ -220,7 +222,7 @@ class Allowance:
 class DirectoryPlace:
     """A directory, or a share that is mounted there, into which envelopes are written.
 
-    `require_mount`: only while a file system is mounted at `path`, or above it but for /.
+    `require_mount`: only while a file system is mounted at `path` or its parent; / does not count.
     `file_mode` are the permissions of an envelope's file.
     """
 
@@ -279,8 +281,8 @@ class Upstream:
 class CallingAe:
     """An entry of aet_table: a calling AE title that is accepted, and its settings.
 
-    `builder` is complete: the listener's, with this entry's overrides in it. `host` and `port` have
-    no effect.
+    `builder` is complete: the listener's, with this entry's overrides in it; so is `other_profile`.
+    `host` and `port` have no effect.
     """
 
     ae_title: str
@@ -288,6 +290,7 @@ class CallingAe:
     port: int | None
     max_associations: int | None
     builder: Builder
+    other_profile: Builder | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,7 +307,10 @@ class PeerLimits:
 @dataclass(frozen=True, slots=True)
 class DicomListener:
     """A Storage SCP on one address. `port` 0: the system chooses. `calling` None: any calling AE
-    title; else by AE title. Each envelope goes to all of `upstreams`; there is one at the least."""
+    title; else by AE title. Each envelope goes to all of `upstreams`, of which there is one at the
+    least, unless a rule of `route` says otherwise: `routed` are those that only rules name.
+    `other_profile` is `builder` with the other profile, where a rule asks for it. From `proxies`
+    comes a PROXY protocol header first."""
 
     pipeline: str
     endpoint: str
@@ -323,6 +329,15 @@ class DicomListener:
     calling: Mapping[str, CallingAe] | None
     builder: Builder
     upstreams: tuple[Upstream, ...]
+    proxies: tuple[Network, ...] = ()
+    other_profile: Builder | None = None
+    route: rules.Route | None = None
+    routed: tuple[Upstream, ...] = ()
+
+    @property
+    def every_upstream(self) -> tuple[Upstream, ...]:
+        """All upstreams that envelopes of this listener may go to."""
+        return self.upstreams + self.routed
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,7 +345,8 @@ class HttpListener:
     """The query API on one address. Callers must present `credentials`; without any, they must name
     one of `allowed_hosts`, or this machine, in Host. `path_prefix` is "" or begins with a slash and
     ends with none. Without `upstreams` nothing can be posted. `decryption_key_file` None: the
-    payload of encrypted envelopes that are posted is not checked."""
+    payload of encrypted envelopes that are posted is not checked. From `proxies` comes a PROXY
+    protocol header first."""
 
     pipeline: str
     endpoint: str
@@ -344,6 +360,12 @@ class HttpListener:
     allowed_hosts: tuple[str, ...]
     upstreams: tuple[Upstream, ...]
     decryption_key_file: Path | None = None
+    proxies: tuple[Network, ...] = ()
+
+    @property
+    def every_upstream(self) -> tuple[Upstream, ...]:
+        """All upstreams that envelopes of this listener may go to."""
+        return self.upstreams
 
 
 @dataclass(frozen=True, slots=True)

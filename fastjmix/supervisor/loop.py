@@ -37,7 +37,7 @@ from fastjmix.supervisor.asked import Asked
 from fastjmix.supervisor.board_row import BoardRow
 from fastjmix.supervisor.children import Children, Stage
 from fastjmix.supervisor.configuration import read
-from fastjmix.supervisor.drain import Drain
+from fastjmix.supervisor.drain import Drain, Phase
 from fastjmix.supervisor.generations import Generation
 from fastjmix.supervisor.memory_files import MemoryFiles
 from fastjmix.supervisor.own_process import begin_log, raise_descriptor_limit
@@ -192,9 +192,14 @@ class Supervisor:
 
     def _status(self) -> str:
         """Returns the line that the service manager shows."""
-        phase = self._drain.phase
-        if phase is not None:
-            return f"Drains: {phase.value}"
+        total = self._shared.own.total
+        match self._drain.phase:
+            case Phase.CLOSING:
+                return f"Drains: {total('associations_open')} associations are open"
+            case Phase.SEALING:
+                return f"Drains: {total('envelopes_building')} envelopes to seal"
+            case Phase.DELIVERING:
+                return f"Drains: {total('outbox_envelopes')} envelopes to deliver"
         config = self._config
         return f"Serves {len(config.dicom)} DICOM and {len(config.http)} HTTP listeners"
 

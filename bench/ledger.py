@@ -97,7 +97,7 @@ class Envelopes:
             ("1.2.840.10008.1.2.1",), rows,
         )  # fmt: skip
         ticket = Ticket(
-            envelope_id, "p", f"upstream{device % 3}", "stored", (stem,), f"CT{device}",
+            envelope_id, "p", (f"upstream{device % 3}",), "stored", (stem,), f"CT{device}",
             PER_ENVELOPE, 525_000 * PER_ENVELOPE, at + 12, "packer-0",
         )  # fmt: skip
         return origin, ticket
@@ -119,7 +119,10 @@ class Envelopes:
 
 def events_of(origin: Provenance, ticket: Ticket) -> Iterator[dict[str, Any]]:
     """Yields the events of an envelope from its opening to its delivery."""
-    facts, about = origin.associations[0], {"envelope": ticket.id, "upstream": ticket.upstream}
+    facts, about = (
+        origin.associations[0],
+        {"envelope": ticket.id, "upstream": ticket.upstream_names},
+    )
     at = ticket.sealed_at
     opened = {"study_instance_uid": ticket.studies[0], "pipeline": "p", "association": facts.id}
     yield {

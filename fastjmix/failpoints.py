@@ -66,6 +66,7 @@ POINTS: Final[Mapping[str, str]] = {
     # recovery: one draft
     "recovery.walked": "its members were read; nothing was written",
     "recovery.sealed": "the envelope is in outbox/; the uploader was not woken",
+    "elsewhere.written": "a target's directory has every byte, durably, under a name with a dot",
     # uploader: one envelope
     "uploader.listed": "outbox/ was listed; nothing was begun",
     "uploader.body": "some of the body was handed to the connection",

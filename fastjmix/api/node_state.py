@@ -7,10 +7,13 @@ import os
 from typing import Final
 
 from fastjmix.api.warnings import TO_DO, space
+from fastjmix.ipc.drain import DrainPage
 from fastjmix.ipc.metrics import Metrics
 from fastjmix.spool import FreeSpace, Spool
 
 INTAKE_STOPPED: Final = "the storage has failed twice: nothing is taken until it is well again"
+
+DRAINING: Final = "fastjmix drains: no new association is accepted"
 
 
 class NodeState:
@@ -21,11 +24,13 @@ class NodeState:
         spool: Spool,
         metrics: Metrics,
         room: FreeSpace,
+        drain: DrainPage,
         stopping: asyncio.Event,
     ) -> None:
         self._spool = spool
         self._metrics = metrics
         self._room = room
+        self._drain = drain
         self._stopping = stopping
 
     def not_ready_reasons(self) -> list[str]:
@@ -35,6 +40,8 @@ class NodeState:
     def reasons(self) -> list[tuple[str, str]]:
         """Returns the same, each with a name that does not change while it lasts."""
         found = [("stopping", "fastjmix is stopping")] if self._stopping.is_set() else []
+        if self._drain.draining and not found:
+            found.append(("draining", DRAINING))
         totals = self._metrics.totals()
         if totals["receivers_down"]:
             found.append(("receiver", "a receiver died and is being restarted"))

@@ -54,8 +54,8 @@ class Posting:
 
     async def post(self, request: web.Request) -> web.StreamResponse:
         """Receives an envelope, queues it, and responds when its outcome is known."""
-        upstream = self._settings.upstream
-        if upstream is None:
+        upstreams = self._settings.upstreams
+        if not upstreams:
             reason = (
                 "no upstream is configured here: name a jmix_backend in the pipeline's backends"
             )
@@ -63,8 +63,9 @@ class Posting:
         require_zip(request)
         require_size(request, MAX_BODY_BYTES)  # before 507: that one may be sent again later
         self._require_room(request)
+        upstream = upstreams[0]
         with contextlib.ExitStack() as waiting:
-            size, future = await self._take_in(request, upstream, waiting)
+            size, future = await self._take_in(request, waiting)
             try:
                 async with asyncio.timeout(upstream.attempt_secs(size) + OUTCOME_SLACK_SECS):
                     outcome = await future
@@ -83,7 +84,7 @@ class Posting:
             raise HttpError(507, "the storage has failed: nothing is accepted")
 
     async def _take_in(
-        self, request: web.Request, upstream: Upstream, waiting: contextlib.ExitStack
+        self, request: web.Request, waiting: contextlib.ExitStack
     ) -> tuple[int, asyncio.Future[EnvelopeOutcome]]:
         """Writes the body to building/, checks it, and moves it to outbox/.
 
@@ -98,7 +99,7 @@ class Posting:
             received = await receive(request, file, MAX_BODY_BYTES, shared.room.take)
             summary = await shared.checks.check(file, key=self._key, unopened=self._key is None)
             future = waiting.enter_context(shared.outcomes.expect(summary.id))
-            ticket = self._ticket(summary, upstream, received)
+            ticket = self._ticket(summary, received)
             provenance = _provenance(ticket, request.remote or "", began)
             reach("api.received")
             try:
@@ -117,16 +118,16 @@ class Posting:
             bytes=received.size,
             origin=ORIGIN,
             study=log.get().study(*summary.studies),
-            upstream=upstream.name,
+            upstream=ticket.upstream_names,
             peer=request.remote,
         )
         return received.size, future
 
-    def _ticket(self, summary: EnvelopeSummary, upstream: Upstream, received: Received) -> Ticket:
+    def _ticket(self, summary: EnvelopeSummary, received: Received) -> Ticket:
         return Ticket(
             id=summary.id,
             pipeline=self._settings.pipeline,
-            upstream=upstream.name,
+            upstreams=tuple(one.name for one in self._settings.upstreams),
             ack="uploaded",
             studies=summary.studies,
             calling_ae="",

@@ -68,7 +68,7 @@ async def _serve(
         for task in beside:
             task.cancel()
         await asyncio.gather(local.close(), listeners.close())
-        node.uploader.close()
+        node.close()
         shared.outcomes.close()  # last: requests in flight may be waiting for one
 
 

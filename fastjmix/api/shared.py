@@ -39,7 +39,7 @@ class Shared:
         self.checks = Checks()
         self.stopping = asyncio.Event()
         self.tally = Tally(spool)
-        self.state = NodeState(spool, channels.metrics, self.room, self.stopping)
+        self.state = NodeState(spool, channels.metrics, self.room, channels.drain, self.stopping)
         self.alarm_secs = config.runtime.queue_alarm_secs
         self.certificates: Sequence[Certificate] = certificates_of(config)
         self.warnings = Warnings(

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 from fastjmix.config import Config
 from fastjmix.config.certificates import Expiry, expiries
 from fastjmix.errors import printable
-from fastjmix.ipc.board_rows import UpstreamRow, ledger_row, upstream_rows
+from fastjmix.ipc.board_rows import UpstreamRow, ledger_row, supervisor_row, upstream_rows
 from fastjmix.ipc.channels import Channels
 from fastjmix.spool import FreeSpace
 from fastjmix.spool.free_space import Marks
@@ -86,6 +86,7 @@ class Warnings:
             self._disk,
             self._certificate_ends,
             self._ledger,
+            self._configuration,
         )
         for source in sources:
             with contextlib.suppress(OSError):
@@ -160,6 +161,24 @@ class Warnings:
                 words = f"{path}: {expiry.words()}: replace it, then fastjmix reload"
                 yield Notice("certificate", str(path), words)
 
+    def _configuration(self) -> Iterator[Notice]:
+        row = supervisor_row(self._channels.board)
+        if row is None:
+            return
+        if row["refused"] is not None:
+            faults = "; ".join(row["refused"]["faults"])
+            kept = f"that of generation {row['generation']} stays in force"
+            to_do = "put that right, then fastjmix reload"
+            text = f"the configuration was refused, {kept}: {printable(faults)}; {to_do}"
+            yield Notice("configuration_refused", "", text)
+        if row["needs_restart"]:
+            keys = ", ".join(row["needs_restart"])
+            text = f"changed, and without effect before a restart: {keys}"
+            yield Notice("needs_restart", "", text)
+        if row["late"]:
+            text = f"not by the new configuration yet: {', '.join(row['late'])}"
+            yield Notice("configuration_late", "", text)
+
     def _ledger(self) -> Iterator[Notice]:
         row = ledger_row(self._channels.board)
         if row is not None and row["state"] != "ok":
@@ -222,8 +241,7 @@ def certificates_of(config: Config) -> list[Certificate]:
     """Returns the certificates of a configuration: of each HTTP listener its own or the one of its
     chain that expires first, of each upstream the authority that expires last."""
     listeners = dict.fromkeys(one.cert_file for one in config.http)
-    posting = [one.upstream for one in config.http if one.upstream is not None]
-    upstreams = [*(one.upstream for one in config.dicom), *posting]
+    upstreams = [to for one in config.listeners for to in one.upstreams]
     authorities = dict.fromkeys(one.ca_file for one in upstreams)
     own = [(path, one) for path in listeners if path for one in expiries(path)[:1]]
     return own + [(path, one) for path in authorities if path for one in expiries(path)[-1:]]

@@ -23,7 +23,10 @@
     builders.py     jmix_builders: the settings of envelopes
     published.py    the parties of published envelopes
     addresses.py, binding.py  the address and port of a listener
-    upstreams.py    the URL, time limits and credentials of an upstream
+    upstreams.py    the URL and time limits of a target that is a JMIX server
+    places.py       targets that are directories or buckets
+    credentials.py, transports.py, allowances.py  what targets present, how they are reached, and
+                    how much they get
     certificates.py, key_files.py  certificates and keys, read as they will be used
     storage_path.py may a missing storage directory be made? file_system.py: a disk, or memory?
     ignored.py      keys that mean nothing here

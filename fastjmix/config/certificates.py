@@ -10,14 +10,19 @@ would stop the reception of images for it.
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import ssl
 import time
+from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 NEEDS_PASSWORD: Final = "a key that needs a password, which nobody can type in here"
 NO_CERTIFICATE: Final = "no certificate in PEM is in it"
+NOT_PINNED: Final = -1
+"""The verify_code of a certificate that is trusted, and whose key is not a pinned one."""
 
 
 EXPIRES_SOON_DAYS: Final = 30
@@ -78,15 +83,59 @@ def _warning(path: Path, found: list[Expiry]) -> str | None:
     return next((f"{path}: {one.words()}" for one in found if one.soon()), None)
 
 
-def client_context(ca_file: Path | None) -> ssl.SSLContext:
+def client_context(
+    ca_file: Path | None,
+    certificate: Path | None = None,
+    key: Path | None = None,
+    pins: Collection[str] = (),
+) -> ssl.SSLContext:
     """Returns a client's context, for TLS 1.2 or later: of the authorities in `ca_file` and no
-    other, or of the system's. Raises ssl.SSLError, which names the file."""
+    other, or of the system's. With `certificate` and its `key` the client presents that; with
+    `pins` (Transport.pins) the server's key must be one of them. Raises ssl.SSLError, which names
+    the file."""
     try:
         context = ssl.create_default_context(cafile=ca_file)
     except OSError as problem:
         raise ssl.SSLError(f"ca_file {ca_file}: {problem.strerror}") from problem
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if certificate is not None and key is not None:
+        try:
+            context.load_cert_chain(certificate, key, password=_refuse)
+        except _NeedsPassword:
+            raise ssl.SSLError(f"client_key_path {key}: {NEEDS_PASSWORD}") from None
+        except OSError as problem:
+            words = problem.strerror or str(problem)
+            raise ssl.SSLError(f"client_cert_path {certificate}: {words}") from problem
+    if pins:
+        context.sslobject_class = _pinned(frozenset(pins))
     return context
+
+
+def public_key_pin(certificate: bytes) -> str:
+    """Returns the SHA-256 of a certificate's SubjectPublicKeyInfo in base64 (RFC 7469 §2.4).
+    `certificate` is in DER. Raises ValueError."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    key = x509.load_der_x509_certificate(certificate).public_key()
+    info = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return base64.b64encode(hashlib.sha256(info).digest()).decode()
+
+
+def _pinned(pins: frozenset[str]) -> type[ssl.SSLObject]:
+    """Returns a TLS object whose handshake fails for a server of another key, before a byte of
+    ours goes."""
+
+    class Pinned(ssl.SSLObject):
+        def do_handshake(self) -> None:
+            super().do_handshake()
+            found = public_key_pin(self.getpeercert(binary_form=True) or b"")
+            if found not in pins:
+                problem = ssl.SSLCertVerificationError(f"its public key is {found}, and not pinned")
+                problem.verify_code, problem.verify_message = NOT_PINNED, str(problem.args[0])
+                raise problem
+
+    return Pinned
 
 
 class _NeedsPassword(Exception):
@@ -108,7 +157,7 @@ def _refuse() -> bytes:
     raise _NeedsPassword
 
 
-def server_fault(certificate: Path, key: Path) -> tuple[Literal["cert_path", "key_path"], str]:
+def pair_fault(certificate: Path, key: Path) -> tuple[Literal["cert_path", "key_path"], str]:
     """Returns which of the two files is wrong, and how; "" for how when neither is."""
     try:
         server_context(certificate, key)

@@ -40,7 +40,7 @@ class DicomListeners:
             if entry is None or not isinstance(entry.value, DicomEndpoint):
                 continue
             rules = self._builders.rules(pipeline)
-            to = pipeline.upstream(self._references)
+            to = pipeline.upstreams(self._references)
             if not pipeline.backends:
                 allowed = 'the name of a [backends.*] with service = "jmix_backend"'
                 self._references.fault(pipeline.entry, "backends", "none", allowed)
@@ -48,11 +48,13 @@ class DicomListeners:
             addresses = self._addresses.of(pipeline, entry, DICOM_DEFAULT)
             most = entry.value.options.max_associations
             self._associations += [(entry, most)] * len(addresses)
+            proxies = self._addresses.proxies(entry, entry.value.options.proxy_protocol_from)
             calling = calling_aes(self._references, entry, entry.value.options, rules)
             for address in addresses:
-                if rules is not None and to is not None:
+                if rules is not None and to:
                     self._check_max_pdu(entry, entry.value.options.max_pdu)
-                    yield _listener(pipeline, entry, address, rules.builder, to, calling)
+                    made = _listener(pipeline, entry, address, rules.builder, to, calling)
+                    yield dataclasses.replace(made, proxies=proxies)
 
     def check_associations(self) -> None:
         """Notes a fault for more associations than lanes can be numbered, at the endpoint with
@@ -100,7 +102,7 @@ def _listener(
     entry: Entry,
     address: Address,
     builder: tree.Builder,
-    to: tree.Upstream,
+    to: tuple[tree.Upstream, ...],
     calling: dict[str, tree.CallingAe] | None,
 ) -> tree.DicomListener:
     assert isinstance(entry.value, DicomEndpoint)
@@ -122,7 +124,7 @@ def _listener(
         limits=_limits(options),
         calling=calling,
         builder=builder,
-        upstream=to,
+        upstreams=to,
     )
 
 

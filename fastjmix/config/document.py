@@ -37,8 +37,9 @@ secrets: it can be pasted.
 - `${NAME}` inside a string is replaced by that environment variable, which must be set; `$${`
   stands for a plain `${`. Where a number or a truth value belongs, `"${NAME}"`
   is read as one. Keys are taken as they are.
-- `pipelines_path` is relative to the main file, a `key_file`, `recipient_key_file` or
-  `decryption_key_file` to the file that names it; every other path to the working directory.
+- `pipelines_path` is relative to the main file; a `key_file`, `recipient_key_file` or
+  `decryption_key_file`, and the file of a secret (`token_file` …), to the file that names it; every
+  other path to the working directory.
 - A name may be written alone (`jmix_auth`) or with its family (`authentications.jmix_auth`).
 
 ## Precedence
@@ -64,7 +65,7 @@ where. Where two places differ, a warning says which one won.
 
 The URL that envelopes are posted to is base + `path_prefix` + `/jmix`, and `/api/jmix` where
 `path_prefix` is empty; a path that already ends in `/jmix` is used as it is. A `jmix` pipeline
-without backends passes a POST on to the upstream of the first DICOM pipeline.
+without backends passes a POST on to the upstreams of the first DICOM pipeline.
 
 ## Refused configurations
 
@@ -98,7 +99,9 @@ _SECTIONS: Final[tuple[tuple[str, str, type[Table]], ...]] = (
     ("alerts", "", tables_node.Alerts),
     ("network.<name>", "", tables_net.Network),
     ("peers.<name>", "", tables_net.Peer),
-    ("targets.<name>", "", tables_net.Target),
+    ("targets.<name>", "a JMIX server", tables_net.Target),
+    ("targets.<name>", 'type = "directory"', tables_net.DirectoryTarget),
+    ("targets.<name>", 'type = "s3"', tables_net.S3Target),
     ("authentications.<name>", "", tables_net.Authentication),
     ("pipelines.<name>", "", tables_pipeline.Pipeline),
     ("endpoints.<name>", 'service = "dicom_scp"', tables_pipeline.DicomEndpoint),

@@ -13,6 +13,7 @@ from typing import Final
 from fastjmix.config import tree
 from fastjmix.config.addresses import Addresses
 from fastjmix.config.binding import HTTP_DEFAULT, Address, bind_table, is_loopback, peer
+from fastjmix.config.credentials import credentials
 from fastjmix.config.faults import shown
 from fastjmix.config.pipelines import Pipeline
 from fastjmix.config.published import recipient_key
@@ -20,7 +21,6 @@ from fastjmix.config.references import References
 from fastjmix.config.table_checks import Entry
 from fastjmix.config.tables_net import Network
 from fastjmix.config.tables_pipeline import JmixEndpoint
-from fastjmix.config.upstreams import credentials
 
 TLS_PAIR: Final = (
     "a certificate chain in PEM, the server's first, and that one's private key without a password"
@@ -28,11 +28,11 @@ TLS_PAIR: Final = (
 
 
 class HttpListeners:
-    """Resolves the jmix endpoints of pipelines. `first` is the upstream of those whose pipeline has
-    no backend."""
+    """Resolves the jmix endpoints of pipelines. `first` are the upstreams of those whose pipeline
+    has no backend."""
 
     def __init__(
-        self, references: References, addresses: Addresses, first: tree.Upstream | None
+        self, references: References, addresses: Addresses, first: tuple[tree.Upstream, ...]
     ) -> None:
         self._references = references
         self._addresses = addresses
@@ -43,7 +43,7 @@ class HttpListeners:
         for entry in pipeline.endpoints:
             if entry is None or not isinstance(entry.value, JmixEndpoint):
                 continue
-            to = pipeline.upstream(self._references) if pipeline.backends else self._first
+            to = pipeline.upstreams(self._references) if pipeline.backends else self._first
             for address in self._addresses.of(pipeline, entry, HTTP_DEFAULT):
                 yield self._listener(pipeline, entry, entry.value, address, to)
 
@@ -53,7 +53,7 @@ class HttpListeners:
         entry: Entry,
         endpoint: JmixEndpoint,
         address: Address,
-        to: tree.Upstream | None,
+        to: tuple[tree.Upstream, ...],
     ) -> tree.HttpListener:
         options = endpoint.options
         certificate, private_key = _tls(self._references, address.network)
@@ -71,10 +71,11 @@ class HttpListeners:
             credentials=required,
             allow_unauthenticated=options.allow_unauthenticated,
             allowed_hosts=tuple(options.allowed_hosts),
-            upstream=to,
+            upstreams=to,
             decryption_key_file=recipient_key(
                 self._references, entry, "options.decryption_key_file", options.decryption_key_file
             ),
+            proxies=self._addresses.proxies(entry, options.proxy_protocol_from),
         )
 
     def _check_open(self, entry: Entry, endpoint: JmixEndpoint, address: Address) -> None:
@@ -123,9 +124,9 @@ def _tls(references: References, network: Entry) -> tuple[Path | None, Path | No
     private_key = references.file(network, f"{name}.key_path", bind.key_path)
     if certificate is not None and private_key is not None:
         # ssl: only for TLS listeners
-        from fastjmix.config.certificates import chain_warning, server_fault
+        from fastjmix.config.certificates import chain_warning, pair_fault
 
-        key, found = server_fault(certificate, private_key)
+        key, found = pair_fault(certificate, private_key)
         if found:
             given = bind.cert_path if key == "cert_path" else bind.key_path
             references.fault(network, f"{name}.{key}", f"{shown(given)}: {found}", TLS_PAIR)

@@ -86,6 +86,7 @@ def runtime(references: References) -> tree.Runtime:
         packers=given.packers or max(1, _processors() // 2),
         lane_bytes=given.lane_bytes,
         grace_secs=float(given.grace_secs),
+        drain_secs=float(given.drain_secs),
         retention_secs=None if math.isinf(age) else float(age * _SECS_A_DAY),
         retention_bytes=None if math.isinf(size) else int(size),
         queue_alarm_secs=given.queue_alarm_secs,

@@ -23,13 +23,13 @@ class Pipeline:
     middleware: list[Entry | None]
     backends: list[Entry | None]
 
-    def upstream(self, references: References) -> tree.Upstream | None:
-        """Returns the upstream of the first backend; None where there is none, or (with a fault)
-        none that can be used."""
+    def upstreams(self, references: References) -> tuple[tree.Upstream, ...]:
+        """Returns the upstreams of the backends, in their order; without those that, with a fault,
+        cannot be used."""
         if len(self.backends) > 1:
             references.findings.warn(f"{self.entry.path}.backends: only the first is used")
-        first = self.backends[0] if self.backends else None
-        return upstream(references, first) if first is not None else None
+        found = (upstream(references, one) for one in self.backends if one is not None)
+        return tuple(one for one in found if one is not None)
 
 
 def pipelines(references: References) -> list[Pipeline]:
@@ -45,6 +45,10 @@ def _pipeline(references: References, entry: Entry) -> Pipeline | None:
     table = entry.value
     if not isinstance(table, PipelineTable):
         return None
+    for index, name in enumerate(table.backends):
+        if name in table.backends[:index]:
+            allowed = "each name once: an envelope goes to each of them once"
+            references.fault(entry, f"backends[{index}]", f'"{name}" a second time', allowed)
     chain = table.middleware
     left = "middleware.left" if "right" in chain.model_fields_set else "middleware"
     return Pipeline(

@@ -27,7 +27,10 @@ _TWICE: Final = re.compile(r"Cannot (?:declare|redefine|mutate|overwrite) .*", r
 _KEYS: Final = re.compile(r"'[^']{2,}'")  # tomllib names keys: they may be values, misplaced
 _REFERENCE: Final = re.compile(r"\$\$\{|\$\{([^}]*)(\}?)")
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_SECRETS: Final = ("token", "username", "password", "api_key")
+_SECRETS: Final = (
+    *("token", "username", "password", "api_key"),
+    *("access_key_id", "secret_access_key", "session_token"),
+)
 
 # Tables that mean nothing here: a variable that only they need is no fault.
 _LEFT_ALONE: Final = ("provider", "runbeam", "management")
@@ -246,7 +249,7 @@ def _held(match: re.Match[str], environment: Mapping[str, str]) -> str:
     return "${" if match[1] is None else environment.get(match[1], match[0])
 
 
-_NAMES_OF_SECRETS: Final = ("authentication", "authentication_ref")
+_NAMES_OF_SECRETS: Final = ("authentication", "authentication_ref", "proxy_authentication")
 
 
 def _is_near_secrets(path: tuple[str | int, ...]) -> bool:

@@ -32,15 +32,20 @@ CREDENTIALS: Final = {
     "bearer": ("token", "token_file"),
     "basic": ("username", "username_file", "password", "password_file"),
     "api_key": ("api_key", "api_key_file", "header_name"),
+    "s3": (
+        *("access_key_id", "access_key_id_file", "secret_access_key", "secret_access_key_file"),
+        *("session_token", "session_token_file"),
+    ),
 }
 """The keys of each method."""
 
-REFERRING: Final = ("authentication", "authentication_ref")
+REFERRING: Final = ("authentication", "authentication_ref", "proxy_authentication")
 """Keys that name an [authentications.*]; a value that names none may be the credential itself."""
 
 BESIDE_THE_FILE: Final = (
     *("key_file", "recipient_key_file", "decryption_key_file", "webhook_url_file"),
     *("token_file", "username_file", "password_file", "api_key_file"),
+    *("access_key_id_file", "secret_access_key_file", "session_token_file"),
 )
 """Paths that are relative to the file that names them: the whole path is printed."""
 
@@ -92,7 +97,7 @@ def _outcome(config: Config) -> tuple[str, ...]:
     listeners: list[DicomListener | HttpListener] = [*config.dicom, *config.http]
     for one in listeners:
         service = f"DICOM, {one.ae_title}" if isinstance(one, DicomListener) else _where(one)
-        to = "nothing" if one.upstream is None else f"{one.upstream.url} ({one.upstream.name})"
+        to = ", ".join(f"{up.url} ({up.name})" for up in one.upstreams) or "nothing"
         endpoint = dotted("endpoints", one.endpoint)
         found.append(f"{endpoint}: {service} at {one.host}:{one.port}; to {to}")
     return tuple(found)

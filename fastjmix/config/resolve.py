@@ -2,7 +2,6 @@
 
 Guaranteed: `load` gives a whole tree or every fault, and decides nothing without a warning. No
 listener lacks an upstream, a builder or an address of its own.
-Still wrong: several backends of one pipeline are not a choice or a copy: the first is used.
 """
 
 from __future__ import annotations
@@ -52,14 +51,14 @@ def _tree(source: Path, references: References) -> tree.Config:
     """Returns the tree. It is of use only where no fault was noted on the way."""
     found = pipelines(references)
     for pipeline in found:
-        pipeline.upstream(references)  # its faults count, whatever is wrong with the endpoints
+        pipeline.upstreams(references)  # its faults count, whatever is wrong with the endpoints
     builders, addresses = Builders(references), Addresses(references)
     runtime = node.runtime(references)
     listeners = DicomListeners(references, builders, addresses, runtime.lane_bytes)
     dicom = tuple(listener for pipeline in found for listener in listeners.of(pipeline))
     listeners.check_associations()
     builders.check_parties()
-    first = dicom[0].upstream if dicom else None
+    first = dicom[0].upstreams if dicom else ()
     http_of = HttpListeners(references, addresses, first).of
     http = tuple(listener for pipeline in found for listener in http_of(pipeline))
     storage = node.storage(references)

@@ -6,6 +6,8 @@ operator stand beside it or at the key.
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import ipaddress
 import math
 import re
@@ -46,6 +48,11 @@ def _looks_numeric(text: str) -> bool:
     return last.isdigit() or re.fullmatch(r"0[xX][0-9A-Fa-f]*", last) is not None
 
 
+def _network(text: str) -> str:
+    """Returns a network in CIDR notation, or one address. Refuses bits behind the prefix."""
+    return str(ipaddress.ip_network(text))
+
+
 def _path_prefix(text: str) -> str:
     """Returns "" or /a/b, without a slash at the end."""
     steps = [step for step in text.split("/") if step]
@@ -64,6 +71,45 @@ def _base_url(text: str) -> str:
     if parts.port == 0:  # .port itself raises ValueError beyond 65535
         raise ValueError("no port")
     return text
+
+
+def _proxy_url(text: str) -> str:
+    parts = urlsplit(_base_url(text))
+    if parts.scheme != "http" or parts.port is None or parts.path.strip("/"):
+        raise ValueError("not the URL of a proxy")
+    return f"http://{parts.netloc}"
+
+
+def _pin(text: str) -> str:
+    if len(base64.b64decode(text, validate=True)) != hashlib.sha256().digest_size:
+        raise ValueError("no SHA-256")
+    return text
+
+
+def _absolute(text: str) -> str:
+    if not text.startswith("/") or ".." in text.split("/") or not text.isprintable():
+        raise ValueError("no absolute path")
+    return text
+
+
+def _file_mode(text: str) -> str:
+    if not re.fullmatch(r"0?[0-7]{3}", text) or not int(text, 8) & 0o400:
+        raise ValueError("no permissions of a file that we can read")
+    return text
+
+
+def _bucket(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]", text) or ".." in text:
+        raise ValueError("no bucket")
+    return text
+
+
+def _object_prefix(text: str) -> str:
+    """Returns "", or a prefix that ends with a slash. Raises ValueError."""
+    steps = [step for step in text.split("/") if step]
+    if len(text) > 512 or not re.fullmatch(r"[A-Za-z0-9._/-]*", text) or {".", ".."} & set(steps):
+        raise ValueError("no prefix")
+    return "".join(f"{step}/" for step in steps)
 
 
 def _web_url(text: str) -> str:
@@ -106,8 +152,15 @@ def _limit(value: Any) -> Any:
 
 AeTitle = Annotated[str, AfterValidator(ae_title)]
 Host = Annotated[str, AfterValidator(_host)]
+Network = Annotated[str, AfterValidator(_network)]
 PathPrefix = Annotated[str, AfterValidator(_path_prefix)]
+AbsolutePath = Annotated[str, AfterValidator(_absolute)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
+Bucket = Annotated[str, AfterValidator(_bucket)]
+FileMode = Annotated[str, AfterValidator(_file_mode)]
+ObjectPrefix = Annotated[str, AfterValidator(_object_prefix)]
+Pin = Annotated[str, AfterValidator(_pin)]
+ProxyUrl = Annotated[str, AfterValidator(_proxy_url)]
 WebUrl = Annotated[str, AfterValidator(_web_url)]
 HeaderName = Annotated[str, AfterValidator(_header_name)]
 HeaderValue = Annotated[str, AfterValidator(_header_value)]
@@ -122,3 +175,8 @@ AE_TITLE_ALLOWED: Final = (
 HOST_ALLOWED: Final = "a host name, or an IPv4 or IPv6 address in its usual form"
 FILE_ALLOWED: Final = "a path"
 PATH_ALLOWED: Final = 'a URL path such as "/api": no query, no fragment, no ".."'
+ABSOLUTE_ALLOWED: Final = "an absolute path"
+BUCKET_ALLOWED: Final = "the name of a bucket"
+PIN_ALLOWED: Final = "an array of SHA-256 values in base64: 44 characters each"
+PREFIX_ALLOWED: Final = 'letters, digits and ". _ - /", such as "radiology/"'
+PROXY_ALLOWED: Final = "http://host:port, without user"

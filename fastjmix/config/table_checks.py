@@ -118,9 +118,9 @@ def _model(family: str, name: str, raw: Any, file: str, findings: Findings) -> t
         return tables.NAMED[family]
     chooser, models = tables.CHOSEN[family]
     choice = raw.get(chooser) if isinstance(raw, dict) and chooser else None
-    if isinstance(choice, str) and choice in models:
+    if isinstance(choice, str) and choice and choice in models:
         return models[choice]
-    if not chooser or not isinstance(raw, dict):
+    if not chooser or not isinstance(raw, dict) or (chooser not in raw and "" in models):
         return next(iter(models.values()))
     close = nearest(choice, models) if isinstance(choice, str) else ""
     hides = family == "authentications" and not close  # it may be the credential itself
@@ -130,7 +130,7 @@ def _model(family: str, name: str, raw: Any, file: str, findings: Findings) -> t
 
 
 def _choices(family: str, models: Mapping[str, type[Table]]) -> str:
-    words = listed(f'"{choice}"' for choice in models)
+    words = listed(f'"{choice}"' for choice in models if choice)
     if family == "middleware":
         return f"{words}; to leave out another one, which may guard something, would be unsafe"
     return words

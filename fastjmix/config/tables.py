@@ -8,7 +8,7 @@ Guaranteed: a table or key that is not declared is a fault. Rules that span seve
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, get_args
 
 from fastjmix.config import tables_net, tables_node, tables_pipeline
 from fastjmix.config.declare import Table
@@ -30,7 +30,6 @@ NAMED: Final[dict[str, type[Table]]] = {
     "services": tables_node.Registration,
     "middleware_types": tables_node.Registration,
     "peers": tables_net.Peer,
-    "targets": tables_net.Target,
 }
 """[family.<name>] with one model; they may stand in any file, each name once."""
 
@@ -41,10 +40,20 @@ CHOSEN: Final[dict[str, tuple[str, dict[str, type[Table]]]]] = {
             "bearer": tables_net.Authentication,
             "basic": tables_net.Authentication,
             "api_key": tables_net.Authentication,
+            "s3": tables_net.Authentication,
             "none": tables_net.Authentication,
             "jwt": tables_net.ForeignAuthentication,
             "mutual_tls": tables_net.ForeignAuthentication,
             "custom": tables_net.ForeignAuthentication,
+        },
+    ),
+    "targets": (
+        "type",
+        {
+            "": tables_net.Target,
+            "directory": tables_net.DirectoryTarget,
+            "s3": tables_net.S3Target,
+            **dict.fromkeys(get_args(tables_net.Protocol), tables_net.Target),
         },
     ),
     "pipelines": ("", {"": tables_pipeline.Pipeline}),
@@ -61,7 +70,7 @@ CHOSEN: Final[dict[str, tuple[str, dict[str, type[Table]]]]] = {
     ),
     "backends": ("service", {"jmix_backend": tables_pipeline.Backend}),
 }
-"""[family.<name>] whose model is chosen by the value of one of its keys."""
+"""[family.<name>] whose model is chosen by the value of one of its keys; "": without that key."""
 
 IGNORED: Final = ("provider", "runbeam", "management", "services", "middleware_types")
 """Tables that are checked for unknown keys, and mean nothing here."""

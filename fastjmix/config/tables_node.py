@@ -191,9 +191,17 @@ class Fastjmix(Table):
     )
     grace_secs: float = added(
         10.0,
-        "After SIGTERM: how long instances in flight may take to arrive",
+        "After SIGINT, or at the end of a drain: how long instances in flight may take to arrive",
         ge=0,
         le=3600,
+        allow_inf_nan=False,
+    )
+    drain_secs: float = added(
+        900.0,
+        "After SIGTERM: how long open associations may go on, and what they"
+        " brought may take to be delivered; 0: no drain",
+        ge=0,
+        le=86_400,
         allow_inf_nan=False,
     )
     queue_alarm_secs: float = added(

@@ -17,6 +17,7 @@ from fastjmix.config.strings import (
     AeTitle,
     BaseUrl,
     Host,
+    Network,
     PathPrefix,
 )
 from fastjmix.config.tables_jmix import (
@@ -40,6 +41,7 @@ MOST_MAX_PDU: Final = MIB  # beyond it nothing gets faster
 LEAST_PDUS_A_LANE: Final = 4  # else receiver and packer take turns instead of working side by side
 USUAL_MAX_PDU: Final = range(16_384, 131_072 + 1)  # what the reference allows
 MOST_HALF_OPEN: Final = 4096  # each may hold an A-ASSOCIATE-RQ that is not whole: 1 GiB in all
+BACKENDS_MAX: Final = 16  # of a pipeline: a site has a PACS, an archive, a research store
 MOST_ASSOCIATIONS: Final = _core.LANES_MAX  # of one listener, and of all of them together
 
 
@@ -65,7 +67,11 @@ class Pipeline(Table):
         "Its [middleware.*]; a DICOM pipeline needs the jmix_builder",
         allowed="an array of names, or a table { left = […], right = […] }",
     )
-    backends: list[str] = key([], "Its [backends.*]; the first is used, a DICOM pipeline needs one")
+    backends: list[str] = key(
+        [],
+        "Its [backends.*]: each envelope goes to all of them; a DICOM pipeline needs one",
+        max_length=BACKENDS_MAX,
+    )
 
 
 class Caller(Table):
@@ -213,6 +219,12 @@ class DicomOptions(Table):
         ge=1,
         le=MOST_HALF_OPEN,
     )
+    proxy_protocol_from: list[Network] = added(
+        [],
+        "Addresses of proxies: what connects from there must begin with a header of the PROXY"
+        " protocol, and counts as the client that the header names; no other's is read",
+        allowed='an array of networks: "10.0.0.0/8", or one address',
+    )
     IGNORED = (
         "storage_dir",  # all states of an envelope are under `storage.options.path`
         "aet",  # `local_aet` says it
@@ -237,6 +249,12 @@ class JmixOptions(Table):
         [],
         "Without credentials: names in a request's Host beside localhost, addresses of loopback and"
         " the listener's own, as a proxy on this machine may send them",
+    )
+    proxy_protocol_from: list[Network] = added(
+        [],
+        "Addresses of proxies: what connects from there must begin with a header of the PROXY"
+        " protocol, and counts as the client that the header names; no other's is read",
+        allowed='an array of networks: "10.0.0.0/8", or one address',
     )
     decryption_key_file: str | None = added(
         None,
@@ -339,6 +357,12 @@ class PassthruMiddleware(_Middleware):
     options: Part[PassthruOptions] = key(PassthruOptions, "None")
 
 
+SCHEDULE_ALLOWED: Final = (
+    'an array of windows: "Mon-Fri 19:00-06:00", "Sat,Sun" or "22:00-05:00"; one that ends earlier'
+    " than it starts goes on into the next day"
+)
+
+
 class BackendOptions(Table):
     path_prefix: PathPrefix = key(
         "",
@@ -368,6 +392,33 @@ class BackendOptions(Table):
     require_matching_id: bool = added(
         False, "A 2xx that names another envelope id counts as not delivered"
     )
+    max_concurrent: int | None = added(
+        None, "Deliveries to it at the same time", unset="4", ge=1, le=64
+    )
+    max_bytes_per_sec: int | None = added(
+        None,
+        "Bytes a second to it, of all deliveries together",
+        unset="any",
+        ge=1024,
+        le=1 << 40,
+    )
+    schedule: list[str] | None = added(
+        None,
+        "When envelopes of `schedule_for` may go to it",
+        unset="at any time",
+        min_length=1,
+        max_length=32,
+        allowed=SCHEDULE_ALLOWED,
+    )
+    schedule_for: tree.ScheduleFor = added(
+        "bulk", "The envelopes that keep to the schedule: those of priority bulk, or all"
+    )
+    schedule_zone: str | None = added(
+        None,
+        "The schedule's time zone, such as Europe/Berlin",
+        unset="the system's",
+        min_length=1,
+    )
 
 
 class Backend(Table):
@@ -375,7 +426,9 @@ class Backend(Table):
     description: str | None = label("A label")
     service: str = key(REQUIRED, "The service that is sent to", allowed='"jmix_backend"')
     target_ref: str | None = key(
-        None, "The [targets.*] that is the upstream", unset="`connection` or `base_url`"
+        None,
+        "The [targets.*] that is the upstream, of whatever type",
+        unset="`connection` or `base_url`",
     )
     IGNORED = ("targets",)  # `target_ref` names the one that is used
     connection: Part[Connection] = key(Connection, "Overrides the target's, key by key")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, cast
 
 from fastjmix.jmix.write.parties import Published
+from fastjmix.transport.proxy_header import Network
 
 _T = TypeVar("_T")
 
@@ -24,9 +25,13 @@ Durability = Literal["fsync", "page-cache"]
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["trace", "debug", "info", "warn", "error"]
 LogStudyUids = Literal["plain", "hashed", "off"]
-Method = Literal["bearer", "basic", "api_key"]
+IpVersion = Literal["any", "4", "6"]
+Method = Literal["bearer", "basic", "api_key", "s3"]
 PayloadHash = Literal["tree", "stream"]
+Priority = Literal["stat", "normal", "bulk"]
 ProfileName = Literal["harmony", "jmix-1.0"]
+ScheduleFor = Literal["bulk", "all"]
+TargetKind = Literal["jmix", "directory", "s3"]
 TransferEncoding = Literal["auto", "chunked", "content-length"]
 
 REDACTED: Final = "(redacted)"
@@ -68,7 +73,11 @@ NO_SECRET: Final = Secret()
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """The credentials that an upstream gets, or a caller must present, in one header field."""
+    """The credentials that an upstream gets, or a caller must present, in one header field.
+
+    Method "s3" has no header field of its own: `username` is the access key's id, `password` the
+    secret access key that signs each request, `token` the session token.
+    """
 
     method: Method
     token: Secret = NO_SECRET
@@ -113,6 +122,7 @@ class Runtime:
     packers: int
     lane_bytes: int
     grace_secs: float
+    drain_secs: float
     retention_secs: float | None
     retention_bytes: int | None
     queue_alarm_secs: float
@@ -160,8 +170,85 @@ class Builder:
 
 
 @dataclass(frozen=True, slots=True)
+class Transport:
+    """How connections to a target are made.
+
+    Attributes:
+        proxy: "http://host:port" of an HTTP proxy; None: none.
+        proxy_credentials: for that proxy (method "basic").
+        use_environment_proxy: the proxy is that of HTTPS_PROXY, HTTP_PROXY and NO_PROXY.
+        cert_file: our certificate for TLS, with key_file.
+        pins: SHA-256 of public keys (SubjectPublicKeyInfo) in base64; the server's certificate
+            has one of these, beside being trusted. (): any.
+        ip: the addresses of a name that are used.
+    """
+
+    proxy: str | None = None
+    proxy_credentials: Credentials | None = None
+    use_environment_proxy: bool = False
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    pins: tuple[str, ...] = ()
+    ip: IpVersion = "any"
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A part of the week. `days` are those on which it begins (0: Monday); `start` and `end` are
+    minutes since midnight. It goes on into the next day where `end` is not after `start`."""
+
+    days: tuple[int, ...]
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """How much a target gets, and when. None: the uploader's own bound, or none.
+
+    `windows` are the times at which envelopes of `windows_for` may go, in the time zone `zone`
+    (None: this machine's); (): at any time.
+    """
+
+    max_concurrent: int | None = None
+    max_bytes_per_sec: int | None = None
+    windows: tuple[Window, ...] = ()
+    windows_for: ScheduleFor = "bulk"
+    zone: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DirectoryPlace:
+    """A directory, or a share that is mounted there, into which envelopes are written.
+
+    `require_mount`: only while a file system is mounted at `path` or its parent; / does not count.
+    `file_mode` are the permissions of an envelope's file.
+    """
+
+    path: Path
+    require_mount: bool
+    file_mode: int
+
+
+@dataclass(frozen=True, slots=True)
+class BucketPlace:
+    """A bucket of an S3 service. `endpoint` None: that of AWS in `region`. `prefix` is "", or ends
+    with a slash."""
+
+    bucket: str
+    prefix: str
+    region: str
+    endpoint: str | None
+    path_style: bool
+    conditional: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Upstream:
-    """Where envelopes are posted. `url` is the full URL; a response may take `timeout_secs`."""
+    """A target: where envelopes go. `url` is the full URL; a response may take `timeout_secs`.
+
+    `place` is None for a JMIX server, to which envelopes are posted.
+    """
 
     name: str
     url: str
@@ -171,11 +258,22 @@ class Upstream:
     transfer_encoding: TransferEncoding
     require_matching_id: bool
     credentials: Credentials | None
+    transport: Transport = Transport()
+    allowance: Allowance = Allowance()
+    place: DirectoryPlace | BucketPlace | None = None
+
+    @property
+    def kind(self) -> TargetKind:
+        """Returns what kind of target it is."""
+        if self.place is None:
+            return "jmix"
+        return "directory" if isinstance(self.place, DirectoryPlace) else "s3"
 
     def attempt_secs(self, size: int) -> float:
         """Returns about how long an attempt with `size` bytes may take: the body, its response,
         and a query whether the upstream has it."""
-        return 2 * self.timeout_secs + size / UPLOAD_RATE_MIN
+        own = self.allowance.max_bytes_per_sec
+        return 2 * self.timeout_secs + size / min(UPLOAD_RATE_MIN, own or UPLOAD_RATE_MIN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +305,8 @@ class PeerLimits:
 @dataclass(frozen=True, slots=True)
 class DicomListener:
     """A Storage SCP on one address. `port` 0: the system chooses. `calling` None: any calling AE
-    title; else by AE title."""
+    title; else by AE title. Each envelope goes to all of `upstreams`; there is one at the least.
+    From `proxies` comes a PROXY protocol header first."""
 
     pipeline: str
     endpoint: str
@@ -225,15 +324,17 @@ class DicomListener:
     limits: PeerLimits
     calling: Mapping[str, CallingAe] | None
     builder: Builder
-    upstream: Upstream
+    upstreams: tuple[Upstream, ...]
+    proxies: tuple[Network, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class HttpListener:
     """The query API on one address. Callers must present `credentials`; without any, they must name
     one of `allowed_hosts`, or this machine, in Host. `path_prefix` is "" or begins with a slash and
-    ends with none. `upstream` None: nothing can be posted. `decryption_key_file` None: the payload
-    of encrypted envelopes that are posted is not checked."""
+    ends with none. Without `upstreams` nothing can be posted. `decryption_key_file` None: the
+    payload of encrypted envelopes that are posted is not checked. From `proxies` comes a PROXY
+    protocol header first."""
 
     pipeline: str
     endpoint: str
@@ -245,8 +346,9 @@ class HttpListener:
     credentials: Credentials | None
     allow_unauthenticated: bool
     allowed_hosts: tuple[str, ...]
-    upstream: Upstream | None
+    upstreams: tuple[Upstream, ...]
     decryption_key_file: Path | None = None
+    proxies: tuple[Network, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,6 +375,11 @@ class Config:
     alerts: AlertSettings = AlertSettings()
 
     @property
+    def listeners(self) -> tuple[DicomListener | HttpListener, ...]:
+        """All listeners, those of DICOM first."""
+        return (*self.dicom, *self.http)
+
+    @property
     def any_durable(self) -> bool:
         """True when a listener promises that instances are durable."""
         return any(listener.builder.durability == "fsync" for listener in self.dicom)
@@ -285,7 +392,7 @@ class Config:
         """Returns the same tree with only those Secrets that the API needs: what its callers must
         present, and the webhook of alerts."""
         listeners = (
-            dataclasses.replace(listener, upstream=_blank(listener.upstream))
+            dataclasses.replace(listener, upstreams=_blank(listener.upstreams))
             for listener in self.http
         )
         return dataclasses.replace(_blank(self), http=tuple(listeners), alerts=self.alerts)

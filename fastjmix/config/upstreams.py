@@ -11,24 +11,23 @@ from pathlib import Path
 from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
+from fastjmix.config.allowances import allowance
 from fastjmix.config.binding import is_loopback
+from fastjmix.config.credentials import credentials
 from fastjmix.config.faults import shown
+from fastjmix.config.places import stored
 from fastjmix.config.references import References
 from fastjmix.config.table_checks import Entry
-from fastjmix.config.tables_net import Authentication, AuthenticationOptions, Target
+from fastjmix.config.tables_net import DirectoryTarget, S3Target, Target
 from fastjmix.config.tables_pipeline import Backend
-from fastjmix.config.tree import Credentials, Method, Secret, Upstream
+from fastjmix.config.transports import transport
+from fastjmix.config.tree import Credentials, Upstream
 
 _T = TypeVar("_T")
 
 _PORTS: Final = {"http": 80, "https": 443}
 _DEFAULT_TIMEOUT_SECS: Final = 30.0
 _DEFAULT_RETRIES: Final = 3
-_REQUIRED: Final[dict[Method, tuple[str, ...]]] = {
-    "bearer": ("token",),
-    "basic": ("username", "password"),
-    "api_key": ("api_key",),
-}
 
 
 def upstream(references: References, entry: Entry) -> Upstream | None:
@@ -42,27 +41,49 @@ def upstream(references: References, entry: Entry) -> Upstream | None:
         if target_entry is None:
             return None
     target = target_entry.value if target_entry is not None else Target()
-    assert isinstance(target, Target)
+    assert isinstance(target, Target | DirectoryTarget | S3Target)
     if not target.enabled:
         found = f'"{backend.target_ref}", which has enabled = false'
         references.fault(entry, "target_ref", found, "a target that is enabled")
+    limits = (
+        float(_either(backend.timeout_secs, target.timeout_secs, _DEFAULT_TIMEOUT_SECS)),
+        _either(backend.max_retries, target.max_retries, _DEFAULT_RETRIES),
+    )
+    if not isinstance(target, Target):
+        assert target_entry is not None
+        return stored(references, entry, backend, target_entry, target, limits)
+    return _server(references, entry, backend, target_entry, target, limits)
+
+
+def _server(
+    references: References,
+    entry: Entry,
+    backend: Backend,
+    target_entry: Entry | None,
+    target: Target,
+    limits: tuple[float, int],
+) -> Upstream | None:
+    """Returns a JMIX server as the target of a backend; None where it has no URL (a fault)."""
     url = _url(references, entry, backend, target_entry, target)
     presented = _presented(references, entry, backend, target_entry, target)
     authority = _authority(references, entry, backend, target_entry, target)
+    of_target = None if target_entry is None else (target_entry, target.connection)
+    reached = transport(references, (entry, backend.connection), of_target)
+    allowed = allowance(references, entry, backend.options)
     if url is None:
         return None
     _warn_of_clear_text(references, entry, url, presented is not None)
     return Upstream(
         name=entry.name,
         url=url,
-        timeout_secs=float(
-            _either(backend.timeout_secs, target.timeout_secs, _DEFAULT_TIMEOUT_SECS)
-        ),
-        max_retries=_either(backend.max_retries, target.max_retries, _DEFAULT_RETRIES),
+        timeout_secs=limits[0],
+        max_retries=limits[1],
         ca_file=authority,
         transfer_encoding=backend.options.transfer_encoding,
         require_matching_id=backend.options.require_matching_id,
         credentials=presented,
+        transport=reached,
+        allowance=allowed,
     )
 
 
@@ -192,41 +213,3 @@ def _presented(
     if target_entry is not None and target.authentication is not None:
         return credentials(references, target_entry, "authentication", target.authentication)
     return None
-
-
-def credentials(references: References, by: Entry, key: str, name: str) -> Credentials | None:
-    """Returns the credentials of the [authentications.*] that `key` of `by` names; None for method
-    "none", and (with a fault) for one that cannot be used."""
-    entry = references.find(by, key, "authentications", name)
-    if entry is None or not isinstance(entry.value, Authentication):
-        return None
-    method = entry.value.method
-    if method == "none":
-        return None
-    if method == "jwt" or method == "mutual_tls" or method == "custom":
-        allowed = 'one whose method is "bearer", "basic", "api_key" or "none"'
-        references.fault(by, key, f'"{name}", whose method is "{method}"', allowed)
-        return None
-    options = entry.value.options
-    for needed in _REQUIRED[method]:
-        if getattr(options, needed) is None:
-            needs = " and ".join(_REQUIRED[method])
-            allowed = f'a string: method "{method}" needs {needs}, here or in files: {needed}_file'
-            references.fault(entry, f"options.{needed}", "nothing", allowed)
-    return _credentials(method, options)
-
-
-def _credentials(method: Method, options: AuthenticationOptions) -> Credentials:
-    if method == "bearer":
-        return Credentials(method, token=Secret(options.token or ""))
-    if method == "basic":
-        return Credentials(
-            method,
-            username=Secret(options.username or ""),
-            password=Secret(options.password or ""),
-        )
-    return Credentials(
-        method,
-        api_key=Secret(options.api_key or ""),
-        header_name=options.header_name or "X-API-Key",
-    )

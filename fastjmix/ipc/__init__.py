@@ -7,6 +7,7 @@ actions.py       api → uploader and back: what a person asks for
 requests.py      api → supervisor and back: what a person asks of the node itself
 configuration.py  supervisor → each child: a configuration that replaces the one before
 channels.py      descriptors that the supervisor hands to each child
+drain.py         what the supervisor asks of the others while it drains
 events.py        every process → the ledger: what happened, in one pipe
 state_board.py   the latest state of a process, for the others to read
 metrics.py       counters, gauges, histograms: one page, one row for each process

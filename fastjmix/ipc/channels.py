@@ -14,6 +14,7 @@ from typing import Final
 
 from fastjmix.ipc.board_rows import LEDGER, SUPERVISOR, UPLOADER
 from fastjmix.ipc.configuration import Inbox
+from fastjmix.ipc.drain import DrainPage
 from fastjmix.ipc.events import Events
 from fastjmix.ipc.live_lanes import LiveLanes
 from fastjmix.ipc.metrics import Metrics
@@ -52,6 +53,8 @@ class Channels:
     asking: socket.socket | None = None
     configuration: Inbox | None = None
     live: LiveLanes = field(default_factory=LiveLanes)
+    drain: DrainPage = field(default_factory=DrainPage)
+    outliving: frozenset[tuple[str, int]] = frozenset()
 
     def association_id(self, number: int) -> str:
         """Returns the id of an association of this run, which no other run gives."""
@@ -61,3 +64,9 @@ class Channels:
         """Wakes the uploader: an envelope is waiting in outbox/."""
         with contextlib.suppress(BlockingIOError):  # it can count no further
             os.eventfd_write(self.outbox_wake, 1)
+
+
+def address_of(listening: socket.socket) -> tuple[str, int]:
+    """Returns the address and the port at which a socket listens."""
+    host, port = listening.getsockname()[:2]
+    return host, port

@@ -22,6 +22,10 @@ TEXT_CHARS_MAX: Final = 400
 """Characters of each. With all of them at their bounds an answer of ASCII text has 120 KB."""
 
 
+NOBODY: Final = 0
+"""The id of a request that nobody waits for. Others have a later one."""
+
+
 class Do(StrEnum):
     """What a person can ask for. The values are those of the datagram, the commands and the API."""
 

@@ -85,7 +85,7 @@ class Importer:
             recording.index_uids(self._connection, known.number, [recipe.study])
             values = {
                 "pipeline": recipe.pipeline,
-                "upstream": recipe.upstream,
+                "upstream": recipe.upstream_names,
                 "calling_ae": recipe.calling_ae,
                 "studies": _json(distinct([recipe.study])),
             }
@@ -102,7 +102,7 @@ class Importer:
                 recording.add_attempt(self._connection, number, attempt)
         return {
             "pipeline": ticket.pipeline,
-            "upstream": ticket.upstream,
+            "upstream": ticket.upstream_names,
             "calling_ae": ticket.calling_ae,
             "sealed_at": ticket.sealed_at,
             "instances": ticket.instances,
@@ -150,7 +150,7 @@ def _attempt(ticket: Ticket, outcome: str, end: Mapping[str, Any]) -> Attempt:
         began=at,
         last=at,
         times=1,
-        upstream=ticket.upstream,
+        upstream=ticket.upstream_names,
         seconds=0.0,
         bytes=ticket.size_bytes,
         outcome=outcome,

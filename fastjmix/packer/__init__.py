@@ -18,6 +18,7 @@ An instance goes through these parts:
     loop.py                runs the parts in their order; parts.py makes them
     open_envelopes.py      those of one packer: by study, by association, and which is due next
     seal_timers.py         when an envelope is due
+    draining.py            seals early while the supervisor drains
     senders.py             which associations send to which studies
     duplicates.py          instances whose bytes are there already
     origins.py             whence the instances of an envelope came: its provenance

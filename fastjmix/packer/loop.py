@@ -81,7 +81,7 @@ class Packer:
             self._run_timers()
             if self._finished():
                 break
-            if parts.digests.oldest is None:
+            if parts.digests.oldest is None and not parts.draining.step():
                 self._sleep()
         parts.schedule.seal_all()
         parts.recoveries.finish()

@@ -50,7 +50,7 @@ def recipe(settings: IngestRules, packer: int, study: str, calling_ae: str) -> R
     return Recipe(
         packer=packer,
         pipeline=settings.listener.pipeline,
-        upstream=settings.listener.upstream.name,
+        upstreams=tuple(one.name for one in settings.listener.upstreams),
         ack=settings.listener.ack,
         profile=builder.profile,
         digest=builder.digest,

@@ -23,6 +23,7 @@ from fastjmix.packer.arrivals import Arrivals
 from fastjmix.packer.awaiting_upstream import AwaitingUpstream
 from fastjmix.packer.background_digests import BackgroundDigests
 from fastjmix.packer.digests import Digests
+from fastjmix.packer.draining import Draining
 from fastjmix.packer.envelope_choice import EnvelopeChoice
 from fastjmix.packer.failed_envelopes import FailedEnvelopes
 from fastjmix.packer.group_commit import GroupCommit
@@ -67,6 +68,7 @@ class Parts:
     health: StorageHealth
     takeover: Takeover
     adoption: Adoption
+    draining: Draining
 
 
 def connect(
@@ -144,4 +146,5 @@ def connect(
         health=health,
         takeover=takeover,
         adoption=adoption,
+        draining=Draining(channels.drain, process, schedule, envelopes, awaiting, (sealing, joins)),
     )

@@ -69,6 +69,14 @@ class SealSchedule:
         if largest is not None:
             self._seal_early(largest, "too many instances are held")
 
+    def seal_left(self) -> None:
+        """Seals the envelopes to which no association sends any more, whatever their timers say."""
+        if len(self._open):
+            self._senders.note_inside()
+        for envelope in self._sealable():
+            if not envelope.timers.associations:
+                self._sealer.seal(envelope, "draining")
+
     def seal_all(self) -> None:
         """Seals all open envelopes, at the end of the process."""
         for envelope in self._open:

@@ -21,6 +21,7 @@ looked at.
     listener.py       one listening socket
     listeners.py      all of them: accepts, within bounds
     half_open.py      bounds the connections that have no association yet
+    draining.py       ends the intake while the supervisor drains
     displacement.py   which association ends for a newcomer when all places are taken
     lane_pool.py      the lanes that the receiver holds
     poller.py         waits for sockets and packers: spins for a moment, then sleeps

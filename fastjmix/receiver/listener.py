@@ -45,12 +45,14 @@ class Listener:
     """A listening socket, its part of the configuration, and the acceptor of its associations.
 
     `rules` are the numbers of its rules, and its own. The acceptor remembers answers: they are
-    dropped with it when the configuration is replaced.
+    dropped with it when the configuration is replaced. `outlives`: the socket outlives this
+    process, as the one that started fastjmix holds it, too.
     """
 
     socket: socket.socket
     rules: ListenerRules
     acceptor: Acceptor
+    outlives: bool = False
 
     @property
     def config(self) -> DicomListener:
@@ -63,7 +65,9 @@ class Listener:
         return self.rules.number
 
 
-def listener_for(rules: ListenerRules, listening: socket.socket) -> Listener:
+def listener_for(
+    rules: ListenerRules, listening: socket.socket, *, outlives: bool = False
+) -> Listener:
     """Returns the listener for a socket that listens already."""
     config = rules.listener
     policy = Policy(
@@ -74,4 +78,4 @@ def listener_for(rules: ListenerRules, listening: socket.socket) -> Listener:
         enable_store=config.enable_store,
         enable_echo=config.enable_echo,
     )
-    return Listener(listening, rules, Acceptor(policy))
+    return Listener(listening, rules, Acceptor(policy), outlives)

@@ -2,7 +2,8 @@
 
 Guaranteed: a connection that cannot be accepted (no descriptors, no memory, a peer that is gone)
 costs only itself. Where none can be accepted, the sockets are not watched until the next tick, so
-that nothing spins. A new configuration takes effect between two turns of the loop.
+that nothing spins. A socket that outlives this process is never shut down: its peers wait in its
+backlog for the next process. A new configuration takes effect between two turns of the loop.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import contextlib
 import errno
 import select
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 
 from fastjmix import log
+from fastjmix.ipc.channels import address_of
 from fastjmix.ipc.ingest_rules import ListenerRules
 from fastjmix.receiver.listener import ACCEPT_BURST, Listener, listener_for
 
@@ -29,9 +31,13 @@ class Listeners:
         rules: Sequence[ListenerRules],
         sockets: Sequence[socket.socket],
         epoll: select.epoll,
+        outliving: Container[tuple[str, int]] = (),
     ) -> None:
-        self._listeners = _by_descriptor(rules, sockets)
+        """`outliving` are the addresses of the sockets that outlive this process."""
+        self._outliving = outliving
+        self._listeners = self._by_descriptor(rules, sockets)
         self._epoll = epoll
+        self._waiting = False
         self._log = log.get()
         self.resting = False
 
@@ -42,8 +48,9 @@ class Listeners:
         """Watches the sockets (again); rests until the next tick where that fails."""
         self.resting = False
         try:
-            for descriptor in self._listeners:
-                self._epoll.register(descriptor, select.EPOLLIN)
+            for descriptor, listener in self._listeners.items():
+                if not (self._waiting and listener.outlives):
+                    self._epoll.register(descriptor, select.EPOLLIN)
         except OSError:
             self._rest()
 
@@ -56,6 +63,15 @@ class Listeners:
             with contextlib.suppress(OSError):
                 self._epoll.unregister(descriptor)
 
+    def wait(self, waiting: bool) -> None:
+        """Leaves the peers of sockets that outlive this process in their backlogs, or accepts them
+        again.
+        """
+        if waiting is not self._waiting:
+            self._waiting = waiting
+            self._rest()
+            self.listen()
+
     def tick(self) -> None:
         """Ends a rest."""
         if self.resting:
@@ -67,7 +83,7 @@ class Listeners:
         """
         before, resting = self._listeners, self.resting
         self._rest()
-        self._listeners = _by_descriptor(rules, sockets)
+        self._listeners = self._by_descriptor(rules, sockets)
         self.resting = resting
         if not resting:
             self.listen()
@@ -81,12 +97,14 @@ class Listeners:
 
     def close(self) -> None:
         """Ends the sockets: from now on nobody can connect. Closing alone would not do: a process
-        that was forked a moment ago may have yet to close its copies."""
+        that was forked a moment ago may have yet to close its copies. One that outlives this
+        process is only closed."""
         self._rest()
         self.resting = False
         for listener in self._listeners.values():
-            with contextlib.suppress(OSError):  # another receiver has done so
-                listener.socket.shutdown(socket.SHUT_RDWR)
+            if not listener.outlives:
+                with contextlib.suppress(OSError):  # another receiver has done so
+                    listener.socket.shutdown(socket.SHUT_RDWR)
             listener.socket.close()
         self._listeners = {}
 
@@ -107,11 +125,10 @@ class Listeners:
                 return
             yield listener, accepted, address
 
-
-def _by_descriptor(
-    rules: Sequence[ListenerRules], sockets: Sequence[socket.socket]
-) -> dict[int, Listener]:
-    return {
-        listening.fileno(): listener_for(own, listening)
-        for own, listening in zip(rules, sockets, strict=True)
-    }
+    def _by_descriptor(
+        self, rules: Sequence[ListenerRules], sockets: Sequence[socket.socket]
+    ) -> dict[int, Listener]:
+        return {
+            one.fileno(): listener_for(own, one, outlives=address_of(one) in self._outliving)
+            for own, one in zip(rules, sockets, strict=True)
+        }

@@ -28,6 +28,7 @@ from fastjmix.receiver.associate import AssociateRequests
 from fastjmix.receiver.connection import Association, Connection
 from fastjmix.receiver.data_transfer import DataTransfer
 from fastjmix.receiver.displacement import FullRejections
+from fastjmix.receiver.draining import Draining
 from fastjmix.receiver.establishment import Establishment
 from fastjmix.receiver.lane_pool import LanePool
 from fastjmix.receiver.listeners import Listeners
@@ -67,7 +68,7 @@ class Receiver:
         self._next_tick = 0.0
         self._poller = Poller(shared_lanes.passage.lanes, number)
         self._epoll = self._poller.epoll
-        self._listeners = Listeners(rules.listeners, sockets, self._epoll)
+        self._listeners = Listeners(rules.listeners, sockets, self._epoll, channels.outliving)
         self._peer_log = PeerLog()
         self._room = FreeSpace.of(config, channels.metrics)
         self._reports = Reports(channels.events)
@@ -81,6 +82,7 @@ class Receiver:
             self._peer_log,
             self._reports,
         )
+        self._draining = Draining(channels.drain, number, self._listeners, self._upper_layer)
         self._transfer = DataTransfer(
             self._upper_layer,
             Messages(shared_lanes, channels.metrics, self._reports),
@@ -103,6 +105,7 @@ class Receiver:
             self._transfer,
             shared_lanes.passage.lanes,
             channels,
+            self._draining.rejects,
         )
 
     # -- the loop ----------------------------------------------------------------------------
@@ -115,6 +118,7 @@ class Receiver:
             if descriptor >= 0:
                 self._epoll.register(descriptor, select.EPOLLIN)
         self._listeners.listen()
+        self._draining.look()
         connections = self._upper_layer.connections
         while self._drained_by is None or connections or self._pool.retiring:
             for descriptor, events in self._wait():
@@ -131,6 +135,7 @@ class Receiver:
                     for accepted in self._listeners.accept(descriptor):
                         self._establishment.connect(*accepted)
             self._serve_granted()
+            self._draining.look()
             now = time.monotonic()
             if now >= self._next_tick:
                 self._tick(now)

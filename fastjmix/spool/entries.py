@@ -47,14 +47,14 @@ class Entry(NamedTuple):
         """Returns the entry of a draft."""
         studies = (recipe.study,) if recipe.study else ()
         begun = moment(recipe.created) or 0.0
-        about = recipe.calling_ae, recipe.upstream, recipe.replaces
+        about = recipe.calling_ae, recipe.upstream_names, recipe.replaces
         return cls(envelope_id, studies, None, 0, begun, "building", *about)
 
     @classmethod
     def of_ticket(cls, ticket: Ticket, place: Directory) -> Entry:
         """Returns the entry of a sealed envelope."""
         held = (ticket.studies, ticket.instances, ticket.size_bytes, ticket.sealed_at)
-        about = sys.intern(ticket.calling_ae), sys.intern(ticket.upstream)  # there are few
+        about = sys.intern(ticket.calling_ae), sys.intern(ticket.upstream_names)  # there are few
         return cls(ticket.id, *held, place, *about)
 
     @classmethod

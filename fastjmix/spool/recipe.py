@@ -14,11 +14,18 @@ from typing import Any, Final
 
 import orjson
 
-from fastjmix.config.tree import Digest, PayloadHash
+from fastjmix.config.tree import Digest, PayloadHash, Priority
 from fastjmix.jmix.ids import is_id
 from fastjmix.spool.lock import FORMAT
 from fastjmix.spool.reading import read_small
-from fastjmix.spool.ticket import Ticket
+from fastjmix.spool.ticket import (
+    Ticket,
+    are_upstreams,
+    is_priority,
+    is_texts,
+    with_lists,
+    without_lists,
+)
 
 NAME: Final = "draft.json"
 
@@ -41,7 +48,7 @@ CHECKS: Final[Mapping[str, Callable[[object], bool]]] = {
     "format": lambda value: type(value) is int and value == FORMAT,
     "packer": lambda value: type(value) is int and 0 <= value < PACKERS_MAX,
     "pipeline": _text,
-    "upstream": _text,
+    "upstreams": are_upstreams,
     "ack": lambda value: value in ("stored", "uploaded"),
     "profile": _text,
     "digest": _text,
@@ -50,6 +57,9 @@ CHECKS: Final[Mapping[str, Callable[[object], bool]]] = {
     "calling_ae": _text,
     "replaces": lambda value: value is None or (isinstance(value, str) and is_id(value)),
     "published": lambda value: value is None or isinstance(value, dict),
+    "priority": is_priority,
+    "tags": is_texts,
+    "rule": _text,
 }
 """Checks of the keys that recovery needs: True for a value that fastjmix writes."""
 
@@ -62,12 +72,13 @@ class Recipe:
     knows: then the seal fails, and not the start. `study` is the Study Instance UID, "" in a file
     of an earlier version. `created` is Unix seconds; only people read it. `published` is
     Published.dump() for profile jmix-1.0. `replaces` is the id of the draft of which this one is a
-    copy. `unknown` has the keys of draft.json that this version does not know.
+    copy. `upstreams`, `priority`, `tags` and `rule` are the ticket's. `unknown` has the keys of
+    draft.json that this version does not know.
     """
 
     packer: int
     pipeline: str
-    upstream: str
+    upstreams: tuple[str, ...]
     ack: str
     profile: str
     digest: Digest
@@ -79,7 +90,15 @@ class Recipe:
     created: float | None = None
     published: Mapping[str, Any] | None = None
     replaces: str | None = None
+    priority: Priority = "normal"
+    tags: tuple[str, ...] = ()
+    rule: str = ""
     unknown: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def upstream_names(self) -> str:
+        """The names of its upstreams, for people."""
+        return ", ".join(self.upstreams)
 
     @property
     def encrypts(self) -> bool:
@@ -92,7 +111,8 @@ class Recipe:
         for name in ("created", "replaces"):
             if known[name] is None:
                 del known[name]
-        return orjson.dumps({"format": FORMAT, **known, **self.unknown})
+        shown = without_lists({**known, "tags": list(self.tags)})
+        return orjson.dumps({"format": FORMAT, **shown, **self.unknown})
 
     @classmethod
     def load(cls, text: bytes) -> Recipe | None:
@@ -104,9 +124,11 @@ class Recipe:
         if not isinstance(found, dict):
             return None
         found.setdefault("format", FORMAT)
+        with_lists(found)
         if not all(check(found.get(key)) for key, check in CHECKS.items()):
             return None
         checked: dict[str, Any] = {key: found.get(key) for key in CHECKS if key != "format"}
+        checked |= {name: tuple(found[name]) for name in ("upstreams", "tags")}
         created = found.get("created")
         return cls(
             **checked,
@@ -137,7 +159,10 @@ class Recipe:
         return Ticket(
             id=envelope_id,
             pipeline=self.pipeline,
-            upstream=self.upstream,
+            upstreams=self.upstreams,
+            priority=self.priority,
+            tags=self.tags,
+            rule=self.rule,
             ack=self.ack,
             studies=studies,
             calling_ae=self.calling_ae,
@@ -154,7 +179,7 @@ _NAMES: Final = tuple(one.name for one in fields(Recipe) if one.name != "unknown
 UNKNOWN: Final = Recipe(
     packer=0,
     pipeline="",
-    upstream="",
+    upstreams=("",),
     ack="stored",
     profile="",
     digest="sha256",

@@ -10,10 +10,11 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Final, TypeGuard
+from typing import Any, Final, TypeGuard, get_args
 
 import orjson
 
+from fastjmix.config.tree import Priority
 from fastjmix.errors import DamagedTicket
 from fastjmix.jmix.ids import is_id
 from fastjmix.spool.lock import FORMAT
@@ -57,12 +58,55 @@ def _answer(value: object) -> bool:
     return value is None or isinstance(value, dict)
 
 
+def is_texts(value: object) -> bool:
+    """Returns True for a list of texts."""
+    return isinstance(value, list) and all(map(_text, value))
+
+
+def are_upstreams(value: object) -> bool:
+    """Returns True for the names of upstreams: one at the least, and none twice."""
+    return is_texts(value) and isinstance(value, list) and 0 < len(set(value)) == len(value)
+
+
+def is_priority(value: object) -> bool:
+    """Returns True for a priority's name."""
+    return value in get_args(Priority)
+
+
+def with_lists(found: dict[str, Any]) -> dict[str, Any]:
+    """Returns the keys of a ticket or of a recipe as this version names them, in place.
+
+    An envelope for one upstream has "upstream", as in the files of earlier versions, which can read
+    it therefore; one for several has "upstreams". A usual route is left out.
+    """
+    if "upstream" in found:
+        found["upstreams"] = [found.pop("upstream")]
+    for name, usual in USUAL_ROUTE.items():
+        found.setdefault(name, usual)
+    return found
+
+
+def without_lists(held: dict[str, Any]) -> dict[str, Any]:
+    """Returns the same as it is written: the reverse of `with_lists`."""
+    written = {}
+    for name, value in held.items():
+        if name == "upstreams" and len(value) == 1:
+            written["upstream"] = value[0]
+        elif name not in USUAL_ROUTE or value != USUAL_ROUTE[name]:
+            written[name] = value
+    return written
+
+
+USUAL_ROUTE: Final[Mapping[str, Any]] = {"priority": "normal", "tags": [], "rule": ""}
+"""Keys of an envelope that no rule has routed."""
+
+
 CHECKS: Final[Mapping[str, Callable[[object], bool]]] = {
     "id": lambda value: isinstance(value, str) and is_id(value),
     "pipeline": _text,
-    "upstream": _text,
+    "upstreams": are_upstreams,
     "ack": lambda value: value in ("stored", "uploaded"),
-    "studies": lambda value: isinstance(value, list) and all(map(_text, value)),
+    "studies": is_texts,
     "calling_ae": _text,
     "instances": _count,
     "size_bytes": _count,
@@ -71,6 +115,9 @@ CHECKS: Final[Mapping[str, Callable[[object], bool]]] = {
     "crc32": lambda value: value is None or (type(value) is int and 0 <= value < 1 << 32),
     "receipt": _answer,
     "refusal": _answer,
+    "priority": is_priority,
+    "tags": is_texts,
+    "rule": _text,
 }
 """Checks of the fields: True for a value that fastjmix writes. Readers rely on them."""
 
@@ -81,12 +128,14 @@ class Ticket:
 
     `size_bytes` is the archive's; `sealed_at` is Unix seconds; `origin` names the process that
     waits for the outcome when `ack` is "uploaded"; `crc32` is that of the whole archive, for one
-    that was received and not sealed here.
+    that was received and not sealed here. The envelope goes to each of `upstreams`, of which there
+    is one at the least. `priority`, `tags` and `rule` come from the rule that routed it, if one
+    did.
     """
 
     id: str
     pipeline: str
-    upstream: str
+    upstreams: tuple[str, ...]
     ack: str
     studies: tuple[str, ...]
     calling_ae: str
@@ -97,6 +146,14 @@ class Ticket:
     crc32: int | None = None
     receipt: Mapping[str, Any] | None = None
     refusal: Mapping[str, Any] | None = None
+    priority: Priority = "normal"
+    tags: tuple[str, ...] = ()
+    rule: str = ""
+
+    @property
+    def upstream_names(self) -> str:
+        """The names of its upstreams, for people."""
+        return ", ".join(self.upstreams)
 
     @property
     def awaited(self) -> bool:
@@ -108,7 +165,8 @@ class Ticket:
 
     def dump(self) -> bytes:
         """Returns the ticket as JSON text."""
-        shown = {key: value for key, value in asdict(self).items() if value is not None}
+        known = {key: value for key, value in asdict(self).items() if value is not None}
+        shown = without_lists({**known, "tags": list(self.tags)})
         return orjson.dumps({"format": FORMAT, **shown}, option=orjson.OPT_APPEND_NEWLINE)
 
     @classmethod
@@ -116,13 +174,14 @@ class Ticket:
         """Returns the ticket that `dump` wrote. Raises DamagedTicket, with `where`, for any other
         text."""
         try:
-            found = orjson.loads(text)
+            found = with_lists(orjson.loads(text))
             if (number := found.pop("format")) != FORMAT:
                 raise TypeError(f"its format is {number}, this version knows {FORMAT}")
             for field in fields(cls):
                 if not CHECKS[field.name](found.get(field.name)):
                     raise TypeError(f"its {field.name!r} is not what fastjmix writes")
-            found["studies"] = tuple(found["studies"])
+            for name in ("studies", "upstreams", "tags"):
+                found[name] = tuple(found[name])
             ticket = cls(**found)
             if ticket.receipt or ticket.refusal:
                 ticket.dump()  # fails for nesting that can be read and not be written

@@ -44,9 +44,10 @@ class BoardRow:
         self._publish()
 
     def draining(self, draining: Draining | None) -> None:
-        """Says that a drain has begun, or has ended."""
-        self._row["draining"] = draining
-        self._publish()
+        """Says that a drain goes on, or (None) that there is none."""
+        if draining != self._row["draining"]:
+            self._row["draining"] = draining
+            self._publish()
 
     def _publish(self) -> None:
         self._board.publish(SUPERVISOR, self._row)

@@ -1,13 +1,15 @@
 """Runs the parent process: starts, watches and restarts the children, and ends them in order.
 
-Wanted: little happens here. It touches no image and no token. Guaranteed: every child is forked
-from this single-threaded process and dies with it (PR_SET_PDEATHSIG). A child that dies, or could
-not be forked, is started again, with a pause that grows (children.py). No error of a log, a fork, a
-counter or a clock ends this loop. SIGTERM or SIGINT drains receivers, then packers, then the rest,
-and exits 0; a second SIGINT ends everything at once, and the next start recovers what was promised.
-There are as many lanes as the memory limit has room for (memory.py). SIGUSR1 and SIGHUP open the
-log file again, in every process. SIGHUP, and a person's request, read the configuration again
-(reload.py).
+Wanted: little happens here. It touches no image and no token.
+Guaranteed: every child is forked from this single-threaded process and dies with it
+(PR_SET_PDEATHSIG). A child that dies, or could not be forked, is started again, with a pause that
+grows (children.py). No error of a log, a fork, a counter or a clock ends this loop. SIGTERM drains
+(drain.py) and then stops; SIGINT, or a second SIGTERM, stops: receivers within grace_secs, then
+packers, then the rest, and exits 0. A second SIGINT ends everything at once, and the next start
+recovers what was promised. There are as many lanes as the memory limit has room for (memory.py).
+A service manager is told what happens (systemd.py).
+SIGUSR1 and SIGHUP open the log file again, in every process. SIGHUP, and a person's request, have
+the configuration read again (reload.py).
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from fastjmix._version import __version__
 from fastjmix.config import Config, storage_path
 from fastjmix.errors import PlatformError
 from fastjmix.ipc.configuration import change_log
-from fastjmix.ipc.requests import Do, NodeAnswer
+from fastjmix.ipc.requests import NOBODY, Do, NodeAnswer, NodeRequest
 from fastjmix.spool import Spool
 from fastjmix.spool.conditions import storage_warnings
 from fastjmix.supervisor import memory
@@ -40,12 +42,14 @@ from fastjmix.supervisor.asked import Asked
 from fastjmix.supervisor.board_row import BoardRow
 from fastjmix.supervisor.children import Children, Stage
 from fastjmix.supervisor.configuration import read
+from fastjmix.supervisor.drain import Drain, Phase
 from fastjmix.supervisor.generations import Generation
 from fastjmix.supervisor.memory_files import MemoryFiles
 from fastjmix.supervisor.reload import Reload
 from fastjmix.supervisor.shared import Shared
 from fastjmix.supervisor.signals import Signals
 from fastjmix.supervisor.sockets import log_listening
+from fastjmix.supervisor.systemd import InheritedSockets, Notifier
 
 SEAL_SECS: Final = 60.0
 """Seconds that packers may take to seal while draining; else recovery does it at the next start."""
@@ -77,33 +81,43 @@ class Supervisor:
         self._plan = memory.plan(config)
         self._spool = spool
         self._spool.prepare()
-        self._shared = shared = Shared(config, files, spool, self._plan)
+        inherited = InheritedSockets(os.environ)
+        self._shared = shared = Shared(config, files, spool, self._plan, inherited)
+        self._notifier = Notifier(os.environ)
+        self._drain = Drain(self._shared.drain, config.runtime.drain_secs, self._shared.wake_all)
         self._children = Children(
             self._shared.children(),
             config.log,
             self._shared.own,
             self._shared.wake_all,
-            self._signals.pipe,
+            (*self._signals.pipe, *self._notifier.descriptors),
         )
+        self._row = BoardRow(shared.board, shared.generations.newest)
         self._asked = Asked(shared.requests)
         self._reload = Reload(
             path,
             self._plan,
-            shared.generations,
-            shared.links,
+            shared,
             self._children,
-            BoardRow(shared.board, shared.generations.newest),
+            self._row,
             answer=self._asked.answer,
+            began=self._notifier.reloading,
             applied=self._configure,
+            ended=lambda: self._notifier.ready(self._status()),
         )
+        self._asked.handlers = {
+            Do.RELOAD: self._reload.ask,
+            Do.DRAIN: self._drain_asked,
+            Do.UNDRAIN: self._undrain_asked,
+        }
 
     @property
     def _config(self) -> Config:
         return self._shared.generations.newest.config
 
     def run(self, ready: Ready | None = None) -> int:
-        """Runs until SIGTERM or SIGINT; returns the exit code. `ready` is called once with the
-        addresses it listens on."""
+        """Runs until a drain is over, or SIGINT; returns the exit code. `ready` is called once with
+        the addresses it listens on."""
         self._signals.watch()
         self._announce()
         if ready is not None:
@@ -116,13 +130,22 @@ class Supervisor:
             if child.stage in (Stage.SERVE, Stage.UPLOAD):
                 self._load_web()
             self._children.start(child)
-        while not self._signals.stop:
+        self._notifier.ready(self._status())
+        while not self._ending:
             self._children.start_due()
-            self._attend(poll, _earlier(self._children.wait_secs(), self._reload.wait_secs))
+            times = self._children.wait_secs(), self._drain.wait_secs, self._reload.wait_secs
+            self._attend(poll, _soonest(*times))
             self._answer_signals()
             self._answer_requests()
+            self._drain.step()
+            self._notifier.status(self._status())
         self._log.info("stopping", grace_secs=self._config.runtime.grace_secs)
-        return self._drain_in_order(poll)
+        return self._stop_in_order(poll)
+
+    @property
+    def _ending(self) -> bool:
+        """True when the children are to end."""
+        return self._signals.stop or self._drain.over
 
     def _attend(self, poll: select.poll, secs: float | None) -> None:
         """Waits for a signal or a child's end, `secs` at most; collects the children that ended.
@@ -130,9 +153,11 @@ class Supervisor:
         A fault of the supervisor's own ends nothing: reception and delivery are the children's.
         """
         try:
+            self._notifier.keep_alive()
+            secs = _soonest(secs, self._notifier.wait_secs)
             poll.poll(None if secs is None else max(secs, 0) * 1000 + 1)
             self._signals.take()
-            self._children.collect(stopping=self._signals.stop)
+            self._children.collect(stopping=self._ending)
         except Exception:
             self._log.exception("supervisor_failed")
             time.sleep(FAULT_SECS)
@@ -160,6 +185,9 @@ class Supervisor:
         if failpoints.ARMED:
             self._log.warning("failpoints_armed", points=failpoints.ARMED)
         log_listening(self._log, config, self._shared.generations.newest.sockets)
+        if unwanted := self._shared.inherited.unwanted:
+            hint = "no listener has this address: ListenStream= must name bind_address and port"
+            self._log.warning("inherited_socket_unused", sockets=", ".join(unwanted), hint=hint)
         self._plan.announce(self._log)
         self._log.info(
             "started", version=__version__, name=config.name, storage=str(config.storage_dir)
@@ -184,37 +212,67 @@ class Supervisor:
             "listening": listening,
         }
 
+    def _status(self) -> str:
+        """Returns the line that the service manager shows."""
+        total = self._shared.own.total
+        match self._drain.phase:
+            case Phase.CLOSING:
+                return f"Drains: {total('associations_open')} associations are open"
+            case Phase.SEALING:
+                return f"Drains: {total('envelopes_building')} envelopes to seal"
+            case Phase.DELIVERING:
+                return f"Drains: {total('outbox_envelopes')} envelopes to deliver"
+        config = self._config
+        return f"Serves {len(config.dicom)} DICOM and {len(config.http)} HTTP listeners"
+
+    def _terminated(self) -> None:
+        """Handles a SIGTERM: the first drains, the second ends the drain."""
+        if self._drain.hastened:
+            self._drain.cut()
+            return
+        self._notifier.stopping()
+        self._drain.begin("SIGTERM", restart=True, waits=bool(self._shared.inherited.addresses))
+
     def _answer_signals(self) -> None:
-        """Opens the log file again after SIGUSR1 or SIGHUP, in every process. SIGHUP reads the
-        configuration again, too.
+        """Drains after SIGTERM. Opens the log file again after SIGUSR1 or SIGHUP, in every process.
+        SIGHUP has the configuration read again, too.
         """
+        while self._signals.take_termination():
+            self._terminated()
         rotate, hangup = self._signals.take_rotation(), self._signals.take_hangup()
         if rotate or hangup:
             self._reopen_log()
         if hangup:
-            self._reload.ask(None, "SIGHUP")
+            self._reload.ask(NodeRequest(NOBODY, Do.RELOAD, "SIGHUP"))
 
     def _answer_requests(self) -> None:
         """Does what a person asks for, and the next step of a reload. A fault of ours ends
         nothing."""
         try:
-            for request in self._asked.take():
-                if request.do is Do.RELOAD:
-                    self._reload.ask(request, request.by)
-                else:
-                    number = self._shared.generations.newest.number
-                    why = (f"{request.do.value} is not possible here",)
-                    self._asked.answer(NodeAnswer(request.id, False, number, why))
+            self._asked.serve()
             self._reload.step()
+            self._row.draining(self._drain.as_json())
         except Exception:
             self._log.exception("supervisor_failed")
             time.sleep(FAULT_SECS)
 
+    def _drain_asked(self, request: NodeRequest) -> None:
+        self._drain.begin(request.by)
+        self._asked.answer(NodeAnswer(request.id, True, self._shared.generations.newest.number))
+
+    def _undrain_asked(self, request: NodeRequest) -> None:
+        undone = self._drain.undo()
+        faults = () if undone else ("no drain lasts",)
+        number = self._shared.generations.newest.number
+        self._asked.answer(NodeAnswer(request.id, undone, number, faults))
+
     def _configure(self, generation: Generation) -> None:
         """Goes by a new configuration, before the children do."""
-        change_log(generation.config.log)
-        self._children.configure(generation.config.log)
-        self._spool.configure(generation.config)
+        config = generation.config
+        change_log(config.log)
+        self._children.configure(config.log)
+        self._spool.configure(config)
+        self._drain.drain_secs = config.runtime.drain_secs
 
     def _reopen_log(self) -> None:
         file = self._config.log.file
@@ -227,7 +285,7 @@ class Supervisor:
             hint = "the renamed file takes the lines until this one can be opened"
             self._log.error("log_file_failed", file=file, hint=hint)
 
-    def _drain_in_order(self, poll: select.poll) -> int:
+    def _stop_in_order(self, poll: select.poll) -> int:
         """Ends the children, one stage after the other; returns the exit code."""
         grace = self._config.runtime.grace_secs + 2.0
         self._shared.generations.stop_listening()
@@ -242,12 +300,13 @@ class Supervisor:
         self._spool.release()
         at_once = self._signals.stop_at_once
         self._log.info("stopped", at_once=at_once or None)
+        self._notifier.close()
         return 130 if at_once else 0
 
 
-def _earlier(one: float | None, other: float | None) -> float | None:
-    """Returns the shorter of two waits; None: without end."""
-    return min((secs for secs in (one, other) if secs is not None), default=None)
+def _soonest(*times: float | None) -> float | None:
+    """Returns the least of these times in seconds; None when all of them are None."""
+    return min((one for one in times if one is not None), default=None)
 
 
 def _address(listening: socket.socket) -> dict[str, Any]:

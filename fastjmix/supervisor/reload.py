@@ -23,15 +23,17 @@ from typing import Final
 
 from fastjmix import log
 from fastjmix.errors import ConfigError, FastjmixError, PlatformError
+from fastjmix.ipc.channels import address_of
 from fastjmix.ipc.configuration import SOCKETS_MAX
 from fastjmix.ipc.requests import NodeAnswer, NodeRequest
-from fastjmix.supervisor.announcements import Announcement, Links
+from fastjmix.supervisor.announcements import Announcement
 from fastjmix.supervisor.board_row import BoardRow
 from fastjmix.supervisor.children import Child
-from fastjmix.supervisor.generations import Generation, Generations
+from fastjmix.supervisor.generations import Generation
 from fastjmix.supervisor.memory import Plan
 from fastjmix.supervisor.memory_files import MemoryFiles
 from fastjmix.supervisor.reading import Found, Reading, Running
+from fastjmix.supervisor.shared import Shared
 from fastjmix.supervisor.sockets import Sockets, end, listen_at, log_listening
 
 READ_SECS: Final = 20.0
@@ -44,44 +46,46 @@ ADOPT_SECS: Final = 2.0
 class Reload:
     """The reloads of one node.
 
-    `answer` sends an answer to who asked. `applied` is called with a configuration before the
-    children get it.
+    `answer` sends an answer to who asked. `began` and `ended` are called at the begin of each and
+    with its answer, `applied` with a configuration before the children get it.
     """
 
     def __init__(
         self,
         path: Path,
         plan: Plan,
-        generations: Generations,
-        links: Links,
+        shared: Shared,
         children: Iterable[Child],
         row: BoardRow,
         *,
         answer: Callable[[NodeAnswer], None],
+        began: Callable[[], None],
         applied: Callable[[Generation], None],
+        ended: Callable[[], None],
     ) -> None:
         self._path = path
         self._plan = plan
-        self._generations = generations
-        self._links = links
+        self._generations = shared.generations
+        self._links = shared.links
+        self._inherited = shared.inherited
         self._children = tuple(children)
         self._row = row
         self._answer = answer
-        self._applied = applied
-        self._next: list[NodeRequest | None] = []
-        self._served: list[NodeRequest | None] = []
+        self._began, self._applied, self._ended = began, applied, ended
+        self._next: list[NodeRequest] = []
+        self._served: list[NodeRequest] = []
         self._reading: Reading | None = None
-        self._files = generations.newest.files
+        self._files = shared.generations.newest.files
         self._announcement: Announcement | None = None
         self._warnings: tuple[str, ...] = ()
-        self._began = 0.0
+        self._asked_at = 0.0
         self._due = math.inf
         self._log = log.get()
 
-    def ask(self, request: NodeRequest | None, by: str) -> None:
-        """Asks for a reload; `request` None: nobody waits for the answer. One that is asked for
-        while another goes on begins behind it: the files may have changed since."""
-        self._log.info("reload_asked", by=by)
+    def ask(self, request: NodeRequest) -> None:
+        """Asks for a reload. One that is asked for while another goes on begins behind it: the
+        files may have changed since."""
+        self._log.info("reload_asked", by=request.by)
         self._next.append(request)
 
     @property
@@ -104,8 +108,9 @@ class Reload:
 
     def _begin(self) -> None:
         self._served, self._next = self._next, []
-        self._began = time.monotonic()
-        self._due = self._began + READ_SECS
+        self._began()
+        self._asked_at = time.monotonic()
+        self._due = self._asked_at + READ_SECS
         newest = self._generations.newest
         try:
             self._files = MemoryFiles.new()
@@ -150,7 +155,7 @@ class Reload:
             )
         rules = before.rules.extended(config)
         self._files.fill_for_others(config, rules)
-        sockets = _opened(found, before)
+        sockets = self._opened(found, before)
         log_listening(self._log, config, sockets, but=before.sockets)
         exposed = f"in the environment of each process until the next start: {found.exposed}"
         self._warnings = config.warnings + ((exposed,) if found.exposed else ())
@@ -158,6 +163,18 @@ class Reload:
             self._log.warning("configuration_warning", what=warning)
         number = before.number + 1
         return Generation(number, config, self._files, rules, sockets, found.needs_restart)
+
+    def _opened(self, found: Found, before: Generation) -> Sockets:
+        """Returns the sockets of a configuration. Raises PlatformError; says so where the port is
+        taken by a listener of this node that is to go."""
+        try:
+            return listen_at(found.config, self._inherited, (before.config, before.sockets))
+        except PlatformError as problem:
+            own = {address_of(one)[1] for one in before.sockets.all}
+            if own.isdisjoint(one.port for one in found.config.listeners):
+                raise
+            hint = " A listener that is to go may have it: reload once without either."
+            raise PlatformError(problem.message, problem.hint + hint) from problem
 
     def _refuse(self, problem: Exception) -> None:
         """Answers that nothing was done, and why."""
@@ -178,12 +195,12 @@ class Reload:
             self._settle()
         if done or now >= self._due:
             self._due = math.inf
-            self._conclude(announcement, round(now - self._began, 3))
+            self._conclude(announcement, round(now - self._asked_at, 3))
 
     def _settle(self) -> None:
         self._announcement = None
         for listening in self._generations.settle():
-            self._log.info("listening_ended", address=end(listening))
+            self._log.info("listening_ended", address=end(listening, self._inherited))
 
     def _conclude(self, announcement: Announcement, secs: float) -> None:
         generation, late = announcement.generation, announcement.late
@@ -200,20 +217,6 @@ class Reload:
 
     def _answer_all(self, answer: NodeAnswer) -> None:
         for request in self._served:
-            if request is not None:
-                self._answer(answer.to(request))
+            self._answer(answer.to(request))
         self._served = []
-
-
-def _opened(found: Found, before: Generation) -> Sockets:
-    """Returns the sockets of a configuration. Raises PlatformError; says so where the port is taken
-    by a listener of this node that is to go."""
-    try:
-        return listen_at(found.config, (before.config, before.sockets))
-    except PlatformError as problem:
-        own = {one.getsockname()[1] for one in before.sockets.all}
-        asked = {one.port for one in found.config.dicom} | {one.port for one in found.config.http}
-        if not own & asked:
-            raise
-        hint = " A listener that is to go may have it: reload once without either."
-        raise PlatformError(problem.message, problem.hint + hint) from problem
+        self._ended()

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from fastjmix.config import Config
 from fastjmix.ipc.actions import make_pair
 from fastjmix.ipc.channels import BOARD, Channels
+from fastjmix.ipc.drain import DrainPage
 from fastjmix.ipc.events import Events, make_pipe
 from fastjmix.ipc.ingest_rules import tabulate
 from fastjmix.ipc.lane import Passage
@@ -34,6 +35,7 @@ from fastjmix.supervisor.generations import Generation, Generations
 from fastjmix.supervisor.memory import Plan
 from fastjmix.supervisor.memory_files import MemoryFiles
 from fastjmix.supervisor.sockets import listen_at
+from fastjmix.supervisor.systemd import InheritedSockets
 
 
 class Shared:
@@ -44,11 +46,21 @@ class Shared:
     them cannot be had.
     """
 
-    def __init__(self, config: Config, files: MemoryFiles, spool: Spool, plan: Plan) -> None:
+    def __init__(
+        self,
+        config: Config,
+        files: MemoryFiles,
+        spool: Spool,
+        plan: Plan,
+        inherited: InheritedSockets,
+    ) -> None:
+        """`inherited` serve the listeners with their addresses; the others are opened."""
         self._runtime = runtime = config.runtime
         self._spool = spool
-        first = Generation(1, config, files, tabulate(config), listen_at(config))
-        self.generations = Generations(first)
+        self.inherited = inherited
+        sockets = listen_at(config, inherited)
+        self.generations = Generations(Generation(1, config, files, tabulate(config), sockets))
+        self.drain = DrainPage(runtime.receivers, runtime.packers)
         processes = runtime.receivers + runtime.packers
         self._shared_lanes = SharedLanes(
             passage=Passage(plan.lanes, plan.lane_bytes, processes),
@@ -135,6 +147,8 @@ class Shared:
             asking,
             self.links.inbox(name, self.generations.of(stage).number),
             live or LiveLanes(),
+            self.drain,
+            self.inherited.addresses,
         )
 
     def _keep(
@@ -159,6 +173,8 @@ class Shared:
         for end in (*self._actions, *self._asking):
             if end not in (actions, asking):
                 end.close()
+        for inherited in self.inherited:
+            inherited.close()
         for name, (receiving, sending) in self._outcomes.items():
             if not senders:
                 sending.close()

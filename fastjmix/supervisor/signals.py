@@ -1,5 +1,5 @@
-"""The signals that the supervisor acts on: SIGTERM and SIGINT end fastjmix, SIGUSR1 and SIGHUP open
-the log file again, and SIGHUP has the configuration read again."""
+"""The signals that the supervisor acts on: SIGTERM drains, a second one or SIGINT ends fastjmix,
+SIGUSR1 and SIGHUP open the log file again, and SIGHUP has the configuration read again."""
 
 from __future__ import annotations
 
@@ -17,19 +17,26 @@ class Signals:
     def __init__(self) -> None:
         self.pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self.descriptor = self.pipe[0]
-        self._ending: list[int] = []
+        self._interrupts = 0
+        self._terminations = 0
         self._hangups = 0
         self._rotations = 0
 
     def watch(self) -> None:
         """Installs the handlers."""
         signal.set_wakeup_fd(self.pipe[1], warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda number, _: self._ending.append(number))
+        signal.signal(signal.SIGTERM, self._terminate)
+        signal.signal(signal.SIGINT, self._interrupt)
         signal.signal(signal.SIGHUP, self._hang_up)
         signal.signal(signal.SIGUSR1, self._rotate)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+
+    def _terminate(self, *_: object) -> None:
+        self._terminations += 1
+
+    def _interrupt(self, *_: object) -> None:
+        self._interrupts += 1
 
     def _hang_up(self, *_: object) -> None:
         self._hangups += 1
@@ -50,6 +57,13 @@ class Signals:
         arrived, self._hangups = self._hangups, 0
         return arrived > 0
 
+    def take_termination(self) -> bool:
+        """Returns True once for each SIGTERM."""
+        if not self._terminations:
+            return False
+        self._terminations -= 1
+        return True
+
     def take_rotation(self) -> bool:
         """Returns True once for all SIGUSR1 that have arrived."""
         arrived, self._rotations = self._rotations, 0
@@ -57,10 +71,10 @@ class Signals:
 
     @property
     def stop(self) -> bool:
-        """True after SIGTERM or SIGINT."""
-        return bool(self._ending)
+        """True after SIGINT."""
+        return self._interrupts > 0
 
     @property
     def stop_at_once(self) -> bool:
         """True after a second SIGINT."""
-        return self._ending.count(signal.SIGINT) > 1
+        return self._interrupts > 1

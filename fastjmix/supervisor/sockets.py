@@ -10,9 +10,11 @@ import socket
 from dataclasses import dataclass
 from typing import Final
 
-from fastjmix.config import Config, DicomListener, HttpListener
+from fastjmix.config import Config, DicomListener
 from fastjmix.errors import PlatformError
+from fastjmix.ipc.channels import address_of
 from fastjmix.log import Logger
+from fastjmix.supervisor.systemd import InheritedSockets
 
 BACKLOG: Final = 1024
 """Connections that may wait to be accepted: a department's modalities after a power failure."""
@@ -36,19 +38,22 @@ class Sockets:
         return (*self.dicom, *self.http)
 
 
-def listen_at(config: Config, before: tuple[Config, Sockets] | None = None) -> Sockets:
+def listen_at(
+    config: Config, inherited: InheritedSockets, before: tuple[Config, Sockets] | None = None
+) -> Sockets:
     """Returns the sockets of a configuration. A socket of the configuration before that has the
-    same address is taken from there. Raises PlatformError that names the first obstacle; no socket
-    was opened then."""
+    same address is taken from there, and one that was inherited before another is opened. Raises
+    PlatformError that names the first obstacle; no socket was opened then."""
     had = {} if before is None else dict(zip(_places(before[0]), before[1].all, strict=True))
     opened: list[socket.socket] = []
     found: list[socket.socket] = []
     try:
-        for listener, place in zip(_listeners(config), _places(config), strict=True):
+        for listener, place in zip(config.listeners, _places(config), strict=True):
             if place not in had:
                 kind = "DICOM" if isinstance(listener, DicomListener) else "HTTP"
                 what = f"{kind} endpoint {listener.endpoint}"
-                had[place] = listen(listener.host, listener.port, what)
+                host, port = listener.host, listener.port
+                had[place] = inherited.take(host, port) or listen(host, port, what)
                 opened.append(had[place])
             found.append(had[place])
     except PlatformError:
@@ -62,12 +67,8 @@ def listen_at(config: Config, before: tuple[Config, Sockets] | None = None) -> S
 def _places(config: Config) -> list[Place]:
     return [
         (one.host, one.port) if one.port else (one.host, 0, one.pipeline, one.endpoint)
-        for one in _listeners(config)
+        for one in config.listeners
     ]
-
-
-def _listeners(config: Config) -> list[DicomListener | HttpListener]:
-    return [*config.dicom, *config.http]
 
 
 def log_listening(
@@ -77,27 +78,24 @@ def log_listening(
     had = () if but is None else but.all
     for dicom, listening in zip(config.dicom, sockets.dicom, strict=True):
         if listening not in had:
-            log.info(
-                "listening", what="dicom", ae_title=dicom.ae_title, address=address_of(listening)
-            )
+            log.info("listening", what="dicom", ae_title=dicom.ae_title, address=_text(listening))
     for http, listening in zip(config.http, sockets.http, strict=True):
         if listening not in had:
-            log.info(
-                "listening", what="http", prefix=http.path_prefix, address=address_of(listening)
-            )
+            log.info("listening", what="http", prefix=http.path_prefix, address=_text(listening))
 
 
-def address_of(listening: socket.socket) -> str:
-    """Returns host:port of a socket."""
-    host, port = listening.getsockname()[:2]
+def _text(listening: socket.socket) -> str:
+    host, port = address_of(listening)
     return f"{host}:{port}"
 
 
-def end(listening: socket.socket) -> str:
-    """Ends a listening socket for all processes that have it. Returns where it listened."""
-    address = address_of(listening)
-    with contextlib.suppress(OSError):
-        listening.shutdown(socket.SHUT_RDWR)
+def end(listening: socket.socket, inherited: InheritedSockets) -> str:
+    """Ends a listening socket for all processes that have it, unless it was inherited: then it is
+    closed only. Returns where it listened."""
+    address = _text(listening)
+    if address_of(listening) not in inherited.addresses:
+        with contextlib.suppress(OSError):
+            listening.shutdown(socket.SHUT_RDWR)
     listening.close()
     return address
 

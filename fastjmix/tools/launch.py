@@ -111,8 +111,10 @@ class Program:
         return None if found is None else int(found)
 
     def stop(self, secs: float) -> int:
-        """Sends SIGTERM; returns the exit status. After `secs` the program is killed."""
-        self._process.terminate()
+        """Sends SIGINT, which stops a gateway without a drain; returns the exit status. After
+        `secs` the program is killed.
+        """
+        self._process.send_signal(signal.SIGINT)
         try:
             return self._process.wait(secs)
         except subprocess.TimeoutExpired:

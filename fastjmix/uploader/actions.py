@@ -130,7 +130,7 @@ class Actions:
             return ABSENT
         ticket = await asyncio.to_thread(read_ticket, self._spool, envelope_id)
         if (target := self._targets.of(ticket)) is None:
-            return f"its upstream {ticket.upstream!r} is not configured"
+            return f"its upstream {ticket.upstream_names!r} is not configured"
         self._due.append((target, key))
         return DONE
 

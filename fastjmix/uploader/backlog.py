@@ -63,7 +63,7 @@ class Backlog:
                 target.queue.add(key, origin, maybe_stored=maybe_stored or tried)
             else:
                 self.unrouted.add(key)
-                unknown.setdefault(ticket.upstream, []).append(envelope_id)
+                unknown.setdefault(ticket.upstream_names, []).append(envelope_id)
         for upstream, ids in unknown.items():
             log.get().error(
                 "upstream_unknown",

@@ -19,7 +19,8 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Coroutine, Mapping
+import time
+from collections.abc import Callable, Coroutine, Mapping
 
 import uvloop
 
@@ -33,6 +34,7 @@ from fastjmix.uploader.adoption import Adoption
 from fastjmix.uploader.backlog import Backlog
 from fastjmix.uploader.deliveries import Deliveries
 from fastjmix.uploader.disk_watch import DiskWatch
+from fastjmix.uploader.draining import Draining
 from fastjmix.uploader.finishing import Finishing
 from fastjmix.uploader.history import History
 from fastjmix.uploader.maintenance import Maintenance, StorageLimits
@@ -56,8 +58,10 @@ class Uploader:
         *,
         pace: Pace | None = None,
         limits: StorageLimits | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        """Sets up every part. `upstreams` is by (pipeline, upstream's name), as in tickets.
+        """Sets up every part. `upstreams` is by (pipeline, upstream's name), as in tickets; `clock`
+        returns Unix seconds, for schedules.
 
         It is longer than other functions: every part is here, after all that it calls.
         """
@@ -102,8 +106,12 @@ class Uploader:
             pace,
             wake=self._changed.set,
             learned=self._memory.learned.set,
+            clock=clock,
         )
-        self._watcher = OutboxWatcher(spool, backlog, self._deliveries.is_busy, pace.rescan_secs)
+        self._draining = Draining(channels.drain, self._targets, wake=self._changed.set)
+        self._watcher = OutboxWatcher(
+            spool, backlog, self._deliveries.is_busy, pace.rescan_secs, self._draining
+        )
         self._states = UpstreamStates(channels.board, channels.events, self._targets, backlog)
         self._adoption = Adoption(
             self._targets, backlog, wake=self._changed.set, list_anew=self._watcher.wake
@@ -145,6 +153,7 @@ class Uploader:
                 self._changed.clear()
                 self._states.note_change()
                 times = [self._deliveries.start(target) for target in self._targets]
+                self._draining.look()
                 wake_at = min((when for when in times if when is not None), default=None)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout_at(wake_at):

@@ -25,6 +25,7 @@ from fastjmix.failpoints import reach
 from fastjmix.spool import Spool, Ticket
 from fastjmix.spool.holds import Holds
 from fastjmix.uploader.backlog import Backlog
+from fastjmix.uploader.draining import Draining
 from fastjmix.uploader.queue import Key, key_of
 
 SCAN_REST: Final = 4.0
@@ -49,8 +50,14 @@ class OutboxWatcher:
     """Lists outbox/ and adds to the backlog. `is_busy(key)`: is that envelope under way?"""
 
     def __init__(
-        self, spool: Spool, backlog: Backlog, is_busy: Callable[[Key], bool], rescan_secs: float
+        self,
+        spool: Spool,
+        backlog: Backlog,
+        is_busy: Callable[[Key], bool],
+        rescan_secs: float,
+        draining: Draining,
     ) -> None:
+        self._draining = draining
         self._spool = spool
         self._backlog = backlog
         self._holds = Holds(spool)
@@ -70,10 +77,11 @@ class OutboxWatcher:
         now = asyncio.get_running_loop().time
         woken = False
         while True:
-            began = now()
+            began, demand = now(), self._draining.number
             self._woken.clear()
             try:
                 await self._list(exact=not woken)
+                self._draining.note_listing(demand)
             except OSError as problem:
                 log.get().error("outbox_unreadable", problem=problem.strerror)
             await asyncio.sleep((now() - began) * SCAN_REST)

@@ -225,8 +225,9 @@ class Targets:
 
     def of(self, ticket: Ticket) -> Target | None:
         """Returns the target of a ticket; None when its upstream is not configured."""
-        exact = self._by_ticket.get((ticket.pipeline, ticket.upstream))
-        named = (t for (_, name), t in self._by_ticket.items() if name == ticket.upstream)
+        name = ticket.upstreams[0]
+        exact = self._by_ticket.get((ticket.pipeline, name))
+        named = (t for (_, other), t in self._by_ticket.items() if other == name)
         return exact or next(named, None)
 
     def is_uploading(self, key: Key) -> bool:
@@ -295,8 +296,8 @@ def chosen_successors(
 
 def upstreams_of(config: Config) -> dict[Place, Upstream]:
     """Returns every upstream of the configuration by (pipeline, upstream's name)."""
-    found = {(one.pipeline, one.upstream.name): one.upstream for one in config.dicom}
-    for listener in config.http:
-        if listener.upstream is not None:
-            found.setdefault((listener.pipeline, listener.upstream.name), listener.upstream)
+    found: dict[tuple[str, str], Upstream] = {}
+    for listener in config.listeners:
+        for upstream in listener.upstreams:
+            found.setdefault((listener.pipeline, upstream.name), upstream)
     return found

@@ -107,7 +107,7 @@ def test_another_path_and_an_upstream_for_posts(tmp_path: Path) -> None:
     with running(tmp_path, LISTENER) as gateway, connected(gateway) as connection:
         assert asked(connection, f"{BASE}/{ID}") == 404
         assert gateway.post(envelope()).status == 501
-        gateway.configure({0: replace(LISTENER, path_prefix="/other", upstream=UPSTREAM)})
+        gateway.configure({0: replace(LISTENER, path_prefix="/other", upstreams=(UPSTREAM,))})
         gateway.put(envelope())
         assert asked(connection, f"/other/api/jmix/{ID}") == 200
         assert asked(connection, f"{BASE}/{ID}") == 404
@@ -117,7 +117,7 @@ def test_another_path_and_an_upstream_for_posts(tmp_path: Path) -> None:
 def test_a_post_under_way_ends_as_it_began(tmp_path: Path) -> None:
     """The first half of its body comes before the change; the upstream is removed by it."""
     body = envelope(ID)
-    with running(tmp_path, replace(LISTENER, upstream=UPSTREAM)) as gateway:
+    with running(tmp_path, replace(LISTENER, upstreams=(UPSTREAM,))) as gateway:
         with connected(gateway) as connection:
             connection.putrequest("POST", BASE)
             connection.putheader("Content-Type", "application/zip")

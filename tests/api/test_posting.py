@@ -45,7 +45,7 @@ def gateway(tmp_path: Path) -> Iterator[Gateway]:
 @pytest.fixture
 def passing_on(tmp_path: Path) -> Iterator[Gateway]:
     """Makes a gateway whose listener has an upstream; the test acts as the uploader."""
-    with running(tmp_path, replace(LISTENER, upstream=UPSTREAM)) as found:
+    with running(tmp_path, replace(LISTENER, upstreams=(UPSTREAM,))) as found:
         yield found
 
 
@@ -67,7 +67,7 @@ def test_post_end_to_end(tmp_path: Path) -> None:
     with in_thread(serve_store):
         try:
             upstream = replace(UPSTREAM, url=ready.get(timeout=20))
-            with running(tmp_path, replace(LISTENER, upstream=upstream)) as gateway:
+            with running(tmp_path, replace(LISTENER, upstreams=(upstream,))) as gateway:
                 outward = replace(gateway.channels, outcomes={"api": gateway.uploader_end})
                 key = (LISTENER.pipeline, upstream.name)
 
@@ -110,14 +110,14 @@ def test_outcomes(
         assert word in answer.json["error"]
     ticket = passing_on.spool.ticket("outbox", ID)
     assert (ticket.ack, ticket.origin, ticket.instances) == ("uploaded", "api", 1)
-    assert (ticket.pipeline, ticket.upstream) == ("jmix_query", "upstream_jmix")
+    assert (ticket.pipeline, ticket.upstreams) == ("jmix_query", ("upstream_jmix",))
     assert list(passing_on.spool.building.iterdir()) == []
 
 
 def test_no_outcome_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(posting, "OUTCOME_SLACK_SECS", 0.05)
     upstream = replace(UPSTREAM, timeout_secs=0.05)
-    with running(tmp_path, replace(LISTENER, upstream=upstream)) as gateway:
+    with running(tmp_path, replace(LISTENER, upstreams=(upstream,))) as gateway:
         answer = gateway.post(envelope(ID))
         assert answer.status == 504
         assert "stays queued" in answer.json["error"]
@@ -223,7 +223,7 @@ def test_a_sender_that_vanishes(passing_on: Gateway) -> None:
 
 def test_a_drain_ends_what_is_in_flight(tmp_path: Path) -> None:
     answers: list[Answer] = []
-    listener = replace(LISTENER, upstream=UPSTREAM)
+    listener = replace(LISTENER, upstreams=(UPSTREAM,))
     with (
         running(tmp_path, listener) as gateway,
         in_thread(lambda: answers.append(gateway.post(envelope(ID)))),

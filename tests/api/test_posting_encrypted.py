@@ -28,7 +28,7 @@ from tests.support.sealed import sealed
 @pytest.fixture
 def gateway(tmp_path: Path) -> Iterator[Gateway]:
     """Makes a gateway without a key."""
-    with running(tmp_path, replace(LISTENER, upstream=UPSTREAM)) as found:
+    with running(tmp_path, replace(LISTENER, upstreams=(UPSTREAM,))) as found:
         yield found
 
 
@@ -36,7 +36,7 @@ def gateway(tmp_path: Path) -> Iterator[Gateway]:
 def with_key(tmp_path: Path) -> Iterator[Gateway]:
     file = tmp_path / "key.pem"
     file.write_bytes(RECIPIENT.pem())
-    listener = replace(LISTENER, upstream=UPSTREAM, decryption_key_file=file)
+    listener = replace(LISTENER, upstreams=(UPSTREAM,), decryption_key_file=file)
     with running(tmp_path, listener) as found:
         yield found
 
@@ -161,7 +161,7 @@ def test_with_the_key_it_is_strict(
 def test_an_envelope_for_another_receiver_is_refused_with_a_key(tmp_path: Path) -> None:
     file = tmp_path / "key.pem"
     file.write_bytes(STRANGER.pem())
-    listener = replace(LISTENER, upstream=UPSTREAM, decryption_key_file=file)
+    listener = replace(LISTENER, upstreams=(UPSTREAM,), decryption_key_file=file)
     with running(tmp_path, listener) as gateway:
         answer = gateway.post(encrypted_envelope())
         assert answer.status == 400

@@ -274,7 +274,7 @@ BASIC = "Basic " + base64.b64encode(b"user:pass:word").decode()
 def test_credentials(
     tmp_path: Path, credentials: Credentials, right: dict[str, str], wrong: dict[str, str]
 ) -> None:
-    listener = replace(LISTENER, credentials=credentials, upstream=UPSTREAM)
+    listener = replace(LISTENER, credentials=credentials, upstreams=(UPSTREAM,))
     with running(tmp_path, listener) as gateway:
         gateway.put(envelope(ID))
         paths = (f"{BASE}/{ID}", f"{BASE}/{ID}/manifest", "/metrics", "/no/where", BASE)

@@ -213,7 +213,7 @@ def test_a_listeners_certificate(tmp_path: Path, days: int, words: str | None) -
 
 def test_an_upstreams_authority(tmp_path: Path) -> None:
     ca_file, _ = authority(tmp_path)  # it is valid for a day
-    listener = replace(LISTENER, upstream=replace(UPSTREAM, ca_file=ca_file))
+    listener = replace(LISTENER, upstreams=(replace(UPSTREAM, ca_file=ca_file),))
     with running(tmp_path, listener) as gateway:
         (text,) = warned(gateway)
         assert str(ca_file) in text

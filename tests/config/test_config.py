@@ -40,7 +40,7 @@ def test_a_harmony_instances_files_load_unmodified(monkeypatch: pytest.MonkeyPat
     assert (dicom.calling, dicom.max_associations, dicom.ack) == (None, 64, "stored")
     assert not dicom.accept_any_called_aet
     assert (dicom.builder.skip_hashing, dicom.builder.skip_listing) == (True, False)
-    assert dicom.upstream == config.Upstream(
+    assert dicom.upstreams[0] == config.Upstream(
         name="jmix_upstream",
         url="https://jmix.example.com:443/api/jmix",
         timeout_secs=300,
@@ -54,7 +54,7 @@ def test_a_harmony_instances_files_load_unmodified(monkeypatch: pytest.MonkeyPat
     assert (http.pipeline, http.endpoint) == ("jmix_query", "jmix_http")
     assert (http.host, http.port, http.path_prefix) == ("127.0.0.1", 8086, "/jmix")
     assert (http.cert_file, http.key_file, http.credentials) == (None, None, None)
-    assert http.upstream == dicom.upstream
+    assert http.upstreams == dicom.upstreams
     assert not http.allow_unauthenticated
     assert found.warnings == ()
     assert found.ignored == (
@@ -106,6 +106,7 @@ def test_our_own_files_write_out_the_defaults(tmp_path: Path) -> None:
         packers=ours.runtime.packers,
         lane_bytes=8 << 20,
         grace_secs=10.0,
+        drain_secs=900.0,
         retention_secs=30 * 86400.0,
         retention_bytes=50 << 30,
         queue_alarm_secs=3600.0,
@@ -148,8 +149,8 @@ class TestReferenceSnippets:
             timeout_secs = 300
         """
         (dicom,) = loaded(tmp_path, snippet, base=base).dicom
-        assert dicom.upstream.url == "https://your-jmix-server.example.com:443/api/jmix"
-        assert dicom.upstream.timeout_secs == 300
+        assert dicom.upstreams[0].url == "https://your-jmix-server.example.com:443/api/jmix"
+        assert dicom.upstreams[0].timeout_secs == 300
 
     def test_performance_flags(self, tmp_path: Path, base: Path) -> None:
         snippet = """
@@ -176,7 +177,7 @@ class TestReferenceSnippets:
             authentication_ref = "jmix_auth"
         """
         (dicom,) = loaded(tmp_path, snippet, base=base).dicom
-        assert header(dicom.upstream.credentials) == ("Authorization", "Bearer your-api-token")
+        assert header(dicom.upstreams[0].credentials) == ("Authorization", "Bearer your-api-token")
 
     def test_aet_table(self, tmp_path: Path, base: Path) -> None:
         snippet = """
@@ -360,7 +361,7 @@ def test_several_pipelines_of_each_kind(tmp_path: Path) -> None:
         ("a_receiver", 11200),
         ("dicom_receiver", 11113),
     ]
-    urls = {one.endpoint: one.upstream.url for one in found.http if one.upstream is not None}
+    urls = {one.endpoint: one.upstreams[0].url for one in found.http}
     assert urls == {
         "a_http": "https://other.example.com:443/api/jmix",
         # without backends of its own: the upstream of the first DICOM pipeline
@@ -371,7 +372,7 @@ def test_several_pipelines_of_each_kind(tmp_path: Path) -> None:
 def test_query_api_alone_has_no_upstream(tmp_path: Path) -> None:
     without = "pipelines.dicom_to_jmix endpoints.dicom_receiver backends.jmix_upstream"
     found = loaded(tmp_path, without=without)
-    assert (found.dicom, found.http[0].upstream) == ((), None)
+    assert (found.dicom, found.http[0].upstreams) == ((), ())
 
 
 # -- rows: DICOM -----------------------------------------------------------------------------------
@@ -490,10 +491,13 @@ def test_runtime_and_retention(tmp_path: Path) -> None:
         packers = 3
         lane_bytes = 1048576
         grace_secs = 0.5
+        drain_secs = 7.5
         queue_alarm_secs = 60
         retention = { max_age_days = 0.5, max_bytes = 0 }
     """
-    assert loaded(tmp_path, changes).runtime == config.Runtime(2, 3, 1 << 20, 0.5, 43200.0, 0, 60)
+    assert loaded(tmp_path, changes).runtime == config.Runtime(
+        2, 3, 1 << 20, 0.5, 7.5, 43200.0, 0, 60
+    )
     changes = 'fastjmix.retention = { max_age_days = "unlimited", max_bytes = "unlimited" }'
     runtime = loaded(tmp_path, changes).runtime
     assert (runtime.retention_secs, runtime.retention_bytes) == (None, None)
@@ -604,11 +608,17 @@ def test_wireguard_is_warned_of(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("base", [HARMONY, ROOT], ids=["harmony", "ours"])
-def test_only_the_first_backend_is_used(tmp_path: Path, base: Path) -> None:
+def test_an_envelope_goes_to_each_backend_in_order(tmp_path: Path, base: Path) -> None:
     changes = """
         backends.second = {service = "jmix_backend", connection = {host = "x", protocol = "https"}}
         pipelines.dicom_to_jmix.backends = ["jmix_upstream", "second"]
     """
     found = loaded(tmp_path, changes, base=base)
-    assert found.dicom[0].upstream.name == "jmix_upstream"
+    assert [one.name for one in found.dicom[0].upstreams] == ["jmix_upstream", "second"]
     assert any("only the first" in warning for warning in found.warnings)
+
+
+def test_a_backend_stands_once_in_its_pipeline(tmp_path: Path) -> None:
+    twice = 'pipelines.dicom_to_jmix.backends = ["jmix_upstream", "jmix_upstream"]'
+    with pytest.raises(config.ConfigError, match="a second time"):
+        loaded(tmp_path, twice)

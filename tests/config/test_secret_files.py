@@ -20,7 +20,7 @@ backends.jmix_upstream.options.authentication_ref = "up"
 
 def presented(at: Path, changes: str = BEARER) -> tuple[str, str]:
     """Returns the header field that the upstream of this configuration gets."""
-    held = loaded(at, changes).dicom[0].upstream.credentials
+    held = loaded(at, changes).dicom[0].upstreams[0].credentials
     assert held is not None
     return held.header()
 
@@ -66,7 +66,7 @@ def test_systemds_directory_of_credentials(set_of: Path, monkeypatch: pytest.Mon
 def test_a_file_is_read_again_with_the_configuration(set_of: Path) -> None:
     main = written(set_of, BEARER)
     (set_of.parent / "token").write_text("another-token")
-    held = config.load(main).dicom[0].upstream.credentials
+    held = config.load(main).dicom[0].upstreams[0].credentials
     assert held is not None
     assert held.token.reveal() == "another-token"
 
@@ -79,7 +79,7 @@ def test_the_effective_configuration_names_the_file_and_can_be_used(set_of: Path
     }
     (set_of.parent / "again.toml").write_text(text)
     again = config.load(set_of.parent / "again.toml")
-    assert again.dicom[0].upstream == first.dicom[0].upstream
+    assert again.dicom[0].upstreams[0] == first.dicom[0].upstreams[0]
 
 
 @pytest.mark.fault("S34")

@@ -85,17 +85,17 @@ BACKEND = "backends.jmix_upstream"
     ],
 )  # fmt: skip
 def test_upstream_url(tmp_path: Path, changes: str, without: str, url: str) -> None:
-    assert loaded(tmp_path, changes, without).dicom[0].upstream.url == url
+    assert loaded(tmp_path, changes, without).dicom[0].upstreams[0].url == url
 
 
 def test_limits_of_target_and_backend(tmp_path: Path) -> None:
-    upstream = loaded(tmp_path, without=f"{TARGET}.timeout_secs").dicom[0].upstream
+    upstream = loaded(tmp_path, without=f"{TARGET}.timeout_secs").dicom[0].upstreams[0]
     assert (upstream.timeout_secs, upstream.max_retries) == (30.0, 3)
     said = f"{TARGET}.timeout_secs = 7\n{TARGET}.max_retries = 0\n"
-    upstream = loaded(tmp_path, said).dicom[0].upstream
+    upstream = loaded(tmp_path, said).dicom[0].upstreams[0]
     assert (upstream.timeout_secs, upstream.max_retries) == (7.0, 0)
     said += f"{BACKEND}.timeout_secs = 8.5\n{BACKEND}.max_retries = 10\n"
-    upstream = loaded(tmp_path, said).dicom[0].upstream
+    upstream = loaded(tmp_path, said).dicom[0].upstreams[0]
     assert (upstream.timeout_secs, upstream.max_retries) == (8.5, 10)
 
 
@@ -106,7 +106,7 @@ def test_backend_options(tmp_path: Path, encoding: str) -> None:
         transfer_encoding = "{encoding}"
         require_matching_id = true
     """
-    upstream = loaded(tmp_path, changes).dicom[0].upstream
+    upstream = loaded(tmp_path, changes).dicom[0].upstreams[0]
     assert (upstream.transfer_encoding, upstream.require_matching_id) == (encoding, True)
 
 
@@ -115,9 +115,9 @@ def test_private_authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     authority(tmp_path)
     shutil.copy("ca.pem", "other.pem")
     said = f'{TARGET}.connection.ca_cert_path = "ca.pem"\n'
-    assert loaded(tmp_path, said).dicom[0].upstream.ca_file == tmp_path / "ca.pem"
+    assert loaded(tmp_path, said).dicom[0].upstreams[0].ca_file == tmp_path / "ca.pem"
     said += f'{BACKEND}.connection.ca_cert_path = "{tmp_path}/other.pem"\n'
-    assert loaded(tmp_path, said).dicom[0].upstream.ca_file == tmp_path / "other.pem"
+    assert loaded(tmp_path, said).dicom[0].upstreams[0].ca_file == tmp_path / "other.pem"
 
 
 def test_clear_text_to_another_machine_is_warned_of(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_methods(tmp_path: Path) -> None:
             authentications.a.options = {options}
             backends.jmix_upstream.options.authentication_ref = "a"
         """
-        return loaded(tmp_path, said).dicom[0].upstream.credentials
+        return loaded(tmp_path, said).dicom[0].upstreams[0].credentials
 
     assert header(sent("bearer", '{token = "a$b"}')) == ("Authorization", "Bearer a$b")
     basic = base64.b64encode("nurse:pä:ss".encode()).decode()
@@ -165,13 +165,13 @@ def test_methods(tmp_path: Path) -> None:
 def test_references_to_credentials(tmp_path: Path, key: str, form: str) -> None:
     said = AUTH + f'authentications.jmix_auth.id = "by-its-id"\n{key} = "{form}"'
     said = said.replace('authentications.jmix_auth.id = "jmix_auth"\n', "")
-    credentials = loaded(tmp_path, said).dicom[0].upstream.credentials
+    credentials = loaded(tmp_path, said).dicom[0].upstreams[0].credentials
     assert header(credentials) == ("Authorization", "Bearer your-api-token")
 
 
 def test_precedence_of_references_to_credentials(tmp_path: Path) -> None:
     def token(said: str) -> str:
-        credentials = loaded(tmp_path, said).dicom[0].upstream.credentials
+        credentials = loaded(tmp_path, said).dicom[0].upstreams[0].credentials
         return header(credentials)[1].removeprefix("Bearer ")
 
     said = "".join(
@@ -234,7 +234,9 @@ def test_environment_in_string_values(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("JMIX_TOKEN", "from ${the} environment")
     said = AUTH.replace("your-api-token", "x-${JMIX_TOKEN}-$HOME-$${JMIX_TOKEN}-$$") + TO_IT
     upstream = (
-        loaded(tmp_path, said + f'{TARGET}.connection.host = "${{JMIX_HOST}}"').dicom[0].upstream
+        loaded(tmp_path, said + f'{TARGET}.connection.host = "${{JMIX_HOST}}"')
+        .dicom[0]
+        .upstreams[0]
     )
     assert upstream.url == "https://env.example.com:443/api/jmix"
     token = header(upstream.credentials)[1]
@@ -279,12 +281,14 @@ def test_without_secrets(tmp_path: Path) -> None:
     found = loaded(tmp_path, AUTH + TO_IT + 'endpoints.jmix_http.authentication = "jmix_auth"')
     blank = found.without_secrets()
     assert b"your-api-token" not in pickle.dumps(blank)
-    assert blank.dicom[0].upstream.url == found.dicom[0].upstream.url
-    assert blank.dicom[0].upstream.credentials == Credentials("bearer")
+    assert blank.dicom[0].upstreams[0].url == found.dicom[0].upstreams[0].url
+    assert blank.dicom[0].upstreams[0].credentials == Credentials("bearer")
     half = found.without_upstream_secrets()
     assert half.http[0].credentials == found.http[0].credentials
-    assert half.http[0].upstream == half.dicom[0].upstream == blank.dicom[0].upstream
-    assert found.dicom[0].upstream.credentials == Credentials("bearer", Secret("your-api-token"))
+    assert half.http[0].upstreams == half.dicom[0].upstreams == blank.dicom[0].upstreams
+    assert found.dicom[0].upstreams[0].credentials == Credentials(
+        "bearer", Secret("your-api-token")
+    )
 
 
 # -- the tree and its text -------------------------------------------------------------------------
@@ -316,7 +320,7 @@ def test_rendered_text_is_toml_and_complete(tmp_path: Path) -> None:
     caller = read["endpoints"]["dicom_receiver"]["options"]["aet_table"]["CT 1"]
     assert (caller["quiet_secs"], caller["port"]) == (60, 104)
     assert read["authentications"]["jmix_auth"]["options"]["token"] == "${JMIX_AUTH_TOKEN}"
-    assert found.dicom[0].upstream.url in text
+    assert found.dicom[0].upstreams[0].url in text
     for word in (*found.ignored, *found.warnings):
         assert f"#   {word}\n" in text
     assert found.warnings == ("nothing refers to peers.p: without effect",)

@@ -7,13 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+from fastjmix.config import load
 from tests.support import wire
 from tests.support.gateway import Gateway, Peer, get, running, until
 
-UNIT = Path(__file__).parents[2] / "contrib" / "fastjmix.service"
+ROOT = Path(__file__).parents[2]
+UNIT = ROOT / "contrib" / "fastjmix.service"
 
 NEEDED = {
-    "User=fastjmix", "UMask=0077", "KillMode=mixed", "TimeoutStopSec=120", "Restart=on-failure",
+    "User=fastjmix", "UMask=0077", "KillMode=mixed", "TimeoutStopSec=1020", "Type=notify",
+    "WatchdogSec=30", "Restart=on-failure",
     "RestartPreventExitStatus=2", "LimitNOFILE=65536", "MemoryDenyWriteExecute=yes",
     "OOMPolicy=continue",
 }  # fmt: skip
@@ -38,15 +41,29 @@ def test_the_unit_says_what_the_program_relies_on() -> None:
     )
 
 
-def test_systemd_can_read_the_unit(tmp_path: Path) -> None:
-    """Where systemd is; elsewhere the test above has looked at the form."""
+def test_the_sockets_are_those_of_the_configuration() -> None:
+    """systemd's addresses are the ones that config.toml has; the stop takes longer than a drain."""
+    found = load(ROOT / "config.toml")
+    addresses = [f"{one.host}:{one.port}" for one in found.dicom]
+    addresses += [f"{one.host}:{one.port}" for one in found.http]
+    lines = UNIT.with_suffix(".socket").read_text().splitlines()
+    assert [line for line in lines if line.startswith("ListenStream=")] == [
+        f"ListenStream={one}" for one in addresses
+    ]
+    secs = found.runtime.drain_secs + 3 * found.runtime.grace_secs + 70
+    assert f"TimeoutStopSec={secs + 20:.0f}" in UNIT.read_text()
+
+
+def test_systemd_can_read_the_units(tmp_path: Path) -> None:
+    """Where systemd is; elsewhere the tests above have looked at the form."""
     analyze = shutil.which("systemd-analyze")
     text = UNIT.read_text().replace("/opt/fastjmix/bin/fastjmix", sys.executable)
-    unit = tmp_path / "fastjmix.service"
+    unit, sockets = tmp_path / "fastjmix.service", tmp_path / "fastjmix.socket"
     unit.write_text(text.replace("User=fastjmix", "User=root"))
+    sockets.write_text(UNIT.with_suffix(".socket").read_text())
     if analyze:
         done = subprocess.run(
-            [analyze, "verify", unit], capture_output=True, text=True, check=False
+            [analyze, "verify", unit, sockets], capture_output=True, text=True, check=False
         )
         assert (done.returncode, done.stderr) == (0, "")
 

@@ -18,7 +18,7 @@ import pytest
 from fastjmix.failpoints import VARIABLE
 from tests.support import wire
 from tests.support.dicom_peers import is_let_in
-from tests.support.gateway import Gateway, Gateways, Peer, get, images, until
+from tests.support.gateway import PATIENCE, Gateway, Gateways, Peer, get, images, until
 from tests.support.hazards import delete_whole
 
 
@@ -146,9 +146,9 @@ def test_a_drain_waits_for_what_is_being_recovered(start: Gateways) -> None:
     again = start(first=WAITS, builder="release_grace_secs = 30")
     works(again)
     again.child.send_signal(signal.SIGTERM)
-    again.wait_for("envelope_sealed .*shutting down")
+    again.wait_for("envelope_sealed .*draining")
     pipe.write_bytes(b"go on")
-    assert again.stop() == 0
+    assert again.child.wait(PATIENCE) == 0
     assert "envelope_recovered" in again.log()
     assert len(again.envelopes("outbox")) == 2
 

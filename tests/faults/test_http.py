@@ -100,7 +100,7 @@ def test_the_store_never_answers_twice(tmp_path: Path, monkeypatch: pytest.Monke
 def test_the_api_never_answers_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On uvloop, as the process runs; with an upstream, so that POST is read."""
     monkeypatch.setattr(limits, "KEEPALIVE_SECS", 0.2)
-    with running(tmp_path, replace(LISTENER, upstream=UPSTREAM)) as gateway:
+    with running(tmp_path, replace(LISTENER, upstreams=(UPSTREAM,))) as gateway:
         never_two(gateway.ports[0], BASE)
         assert gateway.get("/healthz").json == {"status": "live"}
 
@@ -138,7 +138,7 @@ def test_no_body_is_inflated(tmp_path: Path, coding: str) -> None:
         assert "Content-Encoding" in refusal["error"]
 
     with_store(tmp_path, test)
-    with running(tmp_path, replace(LISTENER, upstream=UPSTREAM)) as gateway:
+    with running(tmp_path, replace(LISTENER, upstreams=(UPSTREAM,))) as gateway:
         assert gateway.post(envelope(), **{"Content-Encoding": coding}).status == 415
 
 
@@ -160,7 +160,7 @@ def test_a_length_over_the_limit_is_refused_before_a_byte_is_read(
             assert b"1000000 bytes" in answer
 
     with_store(tmp_path, test, max_body_bytes=10**6)
-    with running(tmp_path, replace(LISTENER, upstream=UPSTREAM)) as gateway:
+    with running(tmp_path, replace(LISTENER, upstreams=(UPSTREAM,))) as gateway:
         for length in (posting.MAX_BODY_BYTES + 1, 10**18):  # no disk has space for the second
             assert statuses(ask(gateway.ports[0], BASE, length)) == [413]
         assert not list(gateway.spool.building.iterdir())
@@ -171,7 +171,7 @@ def test_a_length_over_the_limit_is_refused_before_a_byte_is_read(
 def test_the_limit_of_a_body(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, over: int) -> None:
     data = envelope(ID)
     monkeypatch.setattr(posting, "MAX_BODY_BYTES", len(data) - over)
-    with running(tmp_path, replace(LISTENER, upstream=UPSTREAM)) as gateway:
+    with running(tmp_path, replace(LISTENER, upstreams=(UPSTREAM,))) as gateway:
         head = POST.format(BASE) + "Connection: close\r\n"
         ways = [
             f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data,
@@ -195,7 +195,7 @@ def test_a_body_stops_where_space_for_sealing_begins(
 ) -> None:
     """The hard mark is checked while the body comes, not only before it."""
     monkeypatch.setattr(limits, "LINGER_SECS", 0.5)
-    with running(tmp_path, replace(LISTENER, upstream=UPSTREAM)) as gateway:
+    with running(tmp_path, replace(LISTENER, upstreams=(UPSTREAM,))) as gateway:
         asked = 0
 
         def exhausted(_: object, need: int = 0) -> bool:
@@ -255,7 +255,7 @@ def test_what_peers_wrote_comes_back_as_json_only(tmp_path: Path) -> None:
     content["payload/metadata.json"] = json.dumps(metadata).encode()
     manifest = json.loads(content["manifest.json"])
     content["manifest.json"] = json.dumps({**manifest, "note": script}).encode()
-    with running(tmp_path, replace(LISTENER, upstream=UPSTREAM)) as gateway:
+    with running(tmp_path, replace(LISTENER, upstreams=(UPSTREAM,))) as gateway:
         gateway.put(zipped(content))
         html = {"Accept": "text/html, */*;q=0.1"}
         asked = [

@@ -36,7 +36,9 @@ QUICK = "release_grace_secs = 0.1"
 
 
 def ticket(envelope_id: str, **changes: object) -> Ticket:
-    one = Ticket(envelope_id, "dicom_to_jmix", "u", "stored", ("1.2",), "CT", 1, 1, 5.0, "packer-0")
+    one = Ticket(
+        envelope_id, "dicom_to_jmix", ("u",), "stored", ("1.2",), "CT", 1, 1, 5.0, "packer-0"
+    )
     return replace(one, **changes)  # type: ignore[arg-type]
 
 
@@ -240,7 +242,7 @@ HERE: dict[str, tuple[str, ...]] = {
 @pytest.mark.fault("S29")
 @pytest.mark.parametrize("here", HERE)
 def test_a_post_changes_nothing_that_has_its_id(tmp_path: Path, here: str) -> None:
-    listener = replace(apis.LISTENER, upstream=apis.UPSTREAM)
+    listener = replace(apis.LISTENER, upstreams=(apis.UPSTREAM,))
     with apis.running(tmp_path, listener) as gateway:
         for name in HERE[here]:
             path = gateway.spool.root / name

@@ -381,7 +381,7 @@ def test_a_posted_envelope_is_refused_for_inodes(
 ) -> None:
     """Its archive, ticket, receipt and provenance: so many more than the hard mark."""
     disk = disk_on("-N", "96", size=16 << 20)
-    configured = replace(LISTENER, upstream=UPSTREAM)
+    configured = replace(LISTENER, upstreams=(UPSTREAM,))
     with api_running(disk.at, configured) as gateway:
         until((gateway.spool.root / "control.sock").exists, "the api has its socket")
         taken = take_inodes(disk, 8 + POST_INODES - 1)

@@ -196,7 +196,7 @@ def test_an_upgrade_under_load_loses_nothing(start: Gateways, store: Store) -> N
         until(
             partial(lambda least: len(ledger.acknowledged) > least, enough), "some are acknowledged"
         )
-        assert own[0].stop() == 0
+        assert own[0].stop(signal.SIGTERM) == 0
         own[0] = start(store.port, builder=PATIENT)
     ended.set()
     for thread in threads:

@@ -191,7 +191,7 @@ def test_every_bit_of_an_archive_is_watched(tmp_path: Path, origin: str) -> None
     data = sealed_envelope() if origin == "sealed here" else envelope()
     archive = tmp_path / "envelope.zip"
     archive.write_bytes(data)
-    ticket = Ticket("", "", "", "stored", (), "", 1, len(data), 0.0, "")
+    ticket = Ticket("", "", ("",), "stored", (), "", 1, len(data), 0.0, "")
     if origin == "received":
         ticket = replace(ticket, crc32=zlib.crc32(data))
 
@@ -221,7 +221,7 @@ def test_what_goes_on_behind_its_end_is_damaged(tmp_path: Path) -> None:
     data = sealed_envelope()
     archive = tmp_path / "envelope.zip"
     archive.write_bytes(data)
-    ticket = Ticket("", "", "", "stored", (), "", 1, len(data), 0.0, "")
+    ticket = Ticket("", "", ("",), "stored", (), "", 1, len(data), 0.0, "")
     check = BodyCheck(examine(archive, ticket))
     with pytest.raises(Damaged, match="goes on"):
         check.update(data + b"x")

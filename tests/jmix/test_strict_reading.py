@@ -42,7 +42,7 @@ GOOD = envelope(ID)
 
 @pytest.fixture
 def gateway(tmp_path: Path) -> Iterator[Gateway]:
-    with running(tmp_path, replace(LISTENER, upstream=UPSTREAM)) as found:
+    with running(tmp_path, replace(LISTENER, upstreams=(UPSTREAM,))) as found:
         yield found
 
 

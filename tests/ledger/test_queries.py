@@ -32,7 +32,7 @@ def storage(tmp_path: Path) -> Storage:
     """A ledger with two envelopes: one of Yamada in outbox/, one of Müller, later, in sent/."""
     own = Storage(tmp_path)
     own.envelope("1.2.3")
-    own.envelope("1.2.4", "sent", at=MORNING + 100, about=OTHER, calling_ae="MR1", upstream="b")
+    own.envelope("1.2.4", "sent", at=MORNING + 100, about=OTHER, calling_ae="MR1", upstreams=("b",))
     with own.writer() as writer:
         list(reconcile(writer))
     return own

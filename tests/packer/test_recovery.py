@@ -474,7 +474,7 @@ def left_draft(root: Path, members: list[bytes], promised: bytes) -> Spool:
     """Makes a spool with one draft of these bytes and this journal."""
     spool = Spool(root, durable=False)
     spool.prepare()
-    recipe = replace(UNKNOWN, pipeline="p", upstream="u", profile="harmony", calling_ae="PEER")
+    recipe = replace(UNKNOWN, pipeline="p", upstreams=("u",), profile="harmony", calling_ae="PEER")
     draft = spool.drafts.new(recipe)
     draft.append(members)
     draft.close()

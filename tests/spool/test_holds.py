@@ -24,7 +24,7 @@ def in_outbox(spool: Spool, *, ack: str = "stored") -> str:
     made = spool.new_upload()
     made.write_bytes(sealed_envelope(envelope_id))
     size = made.stat().st_size
-    ticket = Ticket(envelope_id, "p", "store", ack, ("1.2.3",), "CT1", 1, size, 1.0, "api")
+    ticket = Ticket(envelope_id, "p", ("store",), ack, ("1.2.3",), "CT1", 1, size, 1.0, "api")
     spool.admit(made, ticket)
     return envelope_id
 

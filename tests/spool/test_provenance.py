@@ -102,7 +102,7 @@ def posted(spool: Spool) -> str:
     upload = spool.new_upload()
     upload.write_bytes(sealed_envelope(envelope_id))
     ticket = Ticket(
-        envelope_id, "p", "up", "uploaded", (), "", 1, upload.stat().st_size, time.time(), "api"
+        envelope_id, "p", ("up",), "uploaded", (), "", 1, upload.stat().st_size, time.time(), "api"
     )
     of = Provenance(envelope_id, "post", (AssociationFacts("", peer="::1"),), StudyFacts(""))
     assert spool.admit(upload, ticket, of)
@@ -183,7 +183,7 @@ def test_one_that_cannot_be_written_stops_nothing(
     envelope_id = str(uuid.uuid4())
     upload = spool.new_upload()
     upload.write_bytes(sealed_envelope(envelope_id))
-    ticket = Ticket(envelope_id, "p", "up", "uploaded", (), "", 1, 1, time.time(), "api")
+    ticket = Ticket(envelope_id, "p", ("up",), "uploaded", (), "", 1, 1, time.time(), "api")
     of = Provenance(envelope_id, "post", (), StudyFacts(""))
     assert not spool.admit(upload, ticket, of)
     assert spool.path("outbox", envelope_id).exists()

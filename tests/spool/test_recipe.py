@@ -45,6 +45,22 @@ def test_a_recipe_is_written_as_it_was_read(changed: dict[str, Any]) -> None:
     assert recipe.encrypts is ("published" not in changed)
 
 
+def test_a_route_is_kept() -> None:
+    recipe = Recipe.load(text())
+    assert recipe is not None
+    assert (recipe.upstreams, recipe.priority, recipe.tags, recipe.rule) == (
+        ("u",),
+        "normal",
+        (),
+        "",
+    )
+    routed = replace(recipe, upstreams=("a", "b"), priority="stat", tags=("t",), rule="night")
+    assert Recipe.load(routed.dump()) == routed
+    sealed = routed.ticket("x", size_bytes=1, sealed_at=1.0, origin="packer-0")
+    assert sealed.upstreams == ("a", "b")
+    assert (sealed.priority, sealed.tags, sealed.rule) == ("stat", ("t",), "night")
+
+
 def test_a_copy_names_its_original_last() -> None:
     recipe = Recipe.load(text())
     assert recipe is not None
@@ -94,6 +110,6 @@ def test_a_key_that_recovery_needs_must_be_there(key: str) -> None:
 
 def test_the_ticket_of_an_unknown_recipe_names_nobody() -> None:
     ticket = UNKNOWN.ticket("i", size_bytes=9, sealed_at=1.0, origin="recovery")
-    assert (ticket.pipeline, ticket.upstream, ticket.calling_ae) == ("", "", "")
+    assert (ticket.pipeline, ticket.upstream_names, ticket.calling_ae) == ("", "", "")
     assert (ticket.ack, ticket.studies, ticket.instances) == ("stored", (), 0)
     assert Recipe.load(UNKNOWN.dump()) == UNKNOWN

@@ -32,7 +32,7 @@ def ticket(envelope_id: str, **changes: Any) -> Ticket:
     values: dict[str, Any] = {
         "id": envelope_id,
         "pipeline": "p",
-        "upstream": "u",
+        "upstreams": ("u",),
         "ack": "stored",
         "studies": ("1.2.3",),
         "calling_ae": "CT",
@@ -121,7 +121,7 @@ def start_again(spool: Spool) -> None:
 
 
 def recipe(packer: int) -> Recipe:
-    return replace(UNKNOWN, packer=packer, pipeline="p", upstream="u", calling_ae="CT")
+    return replace(UNKNOWN, packer=packer, pipeline="p", upstreams=("u",), calling_ae="CT")
 
 
 def test_leftovers_of_a_crash(spool: Spool) -> None:
@@ -201,6 +201,24 @@ def test_tickets() -> None:
             Ticket.load(bad, "where.json")
 
 
+def test_a_ticket_for_one_upstream_is_that_of_earlier_versions() -> None:
+    one = ticket(str(uuid.uuid4()))
+    written = json.loads(one.dump())
+    assert written["upstream"] == "u"
+    assert not {"upstreams", "priority", "tags", "rule"} & written.keys()
+    several = ticket(one.id, upstreams=("a", "b"), priority="bulk", tags=("t",), rule="night")
+    assert Ticket.load(several.dump(), "x") == several
+    faulty: tuple[dict[str, Any], ...] = (
+        {"upstreams": []},
+        {"upstreams": ["a", "a"]},
+        {"priority": "now"},
+        {"tags": [1]},
+    )
+    for bad in faulty:
+        with pytest.raises(DamagedTicket):
+            Ticket.load(json.dumps({**json.loads(several.dump()), **bad}).encode(), "x")
+
+
 def test_the_lock(spool: Spool) -> None:
     code = (
         "import sys; from pathlib import Path; from fastjmix.spool import Spool;"
@@ -264,7 +282,7 @@ def test_page_cache_never_syncs(tmp_path: Path) -> None:
         "from fastjmix.spool.recipe import UNKNOWN;"
         "s = Spool(Path(sys.argv[1]), durable=sys.argv[2] == 'True'); s.prepare();"
         "d = s.drafts.new(UNKNOWN); d.append([b'x']); d.commit();"
-        "d.seal([b'y'], Ticket(d.id, '', '', 'stored', (), '', 1, 0, 0.0, ''));"
+        "d.seal([b'y'], Ticket(d.id, '', ('',), 'stored', (), '', 1, 0, 0.0, ''));"
         "s.deliver(d.id, {})"
     )
     counts = {}

@@ -20,7 +20,7 @@ ID = "550e8400-e29b-41d4-a716-446655440000"
 def put(spool: Spool, **changes: Any) -> None:
     archive = spool.new_upload()
     archive.write_bytes(b"archive")
-    usual = Ticket(ID, "p", "u", "stored", ("1.2",), "CT", 1, 7, 1.5, "packer-0")
+    usual = Ticket(ID, "p", ("u",), "stored", ("1.2",), "CT", 1, 7, 1.5, "packer-0")
     spool.admit(archive, replace(usual, **changes))
 
 

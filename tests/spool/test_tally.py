@@ -17,7 +17,7 @@ def put(spool: Spool, since: float) -> str:
     archive = spool.new_upload()
     archive.write_bytes(b"archive")
     one = str(uuid.uuid4())
-    spool.admit(archive, Ticket(one, "p", "u", "stored", ("1.2",), "CT", 1, 7, 1.5, "packer-0"))
+    spool.admit(archive, Ticket(one, "p", ("u",), "stored", ("1.2",), "CT", 1, 7, 1.5, "packer-0"))
     os.utime(spool.path("outbox", one), (since, since))
     return one
 

@@ -48,7 +48,7 @@ LISTENER = HttpListener(
     credentials=None,
     allow_unauthenticated=False,
     allowed_hosts=(),
-    upstream=None,
+    upstreams=(),
 )
 
 
@@ -121,7 +121,7 @@ class Gateway:
         usual: dict[str, Any] = {
             "id": ID,
             "pipeline": "dicom_to_jmix",
-            "upstream": "upstream_jmix",
+            "upstreams": ("upstream_jmix",),
             "ack": "stored",
             "studies": (STUDY,),
             "calling_ae": "MODALITY",
@@ -220,6 +220,7 @@ def settings(root: Path, listeners: tuple[HttpListener, ...], grace_secs: float)
             packers=1,
             lane_bytes=1 << 20,
             grace_secs=grace_secs,
+            drain_secs=900.0,
             retention_secs=None,
             retention_bytes=None,
             queue_alarm_secs=3600.0,

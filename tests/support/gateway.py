@@ -14,7 +14,7 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from email.message import Message
 from pathlib import Path
@@ -72,9 +72,10 @@ class Process:
         env: Mapping[str, str] | None = None,
         first: str = "",
         python: str = sys.executable,
+        descriptors: Sequence[int] = (),
     ) -> None:
         """`first` is Python that runs before the program: it shortens what would last minutes.
-        `python` is whose fastjmix runs."""
+        `python` is whose fastjmix runs. `descriptors` are open in it under their numbers."""
         self.lines: list[str] = []
         program = f"{first}\nfrom fastjmix.cli import main\nmain()"
         self._changed = threading.Condition()
@@ -87,6 +88,7 @@ class Process:
             text=True,
             errors="replace",
             env={**os.environ, **(env or {})},
+            pass_fds=tuple(descriptors),
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -126,8 +128,12 @@ class Process:
         assert self.child.stdout is not None
         self.child.stdout.close()
 
-    def stop(self, number: int = signal.SIGTERM, seconds: float = PATIENCE) -> int:
-        """Sends a signal (unless it has ended) and returns the exit code."""
+    def stop(self, number: int = signal.SIGINT, seconds: float = PATIENCE) -> int:
+        """Sends a signal (unless it has ended) and returns the exit code.
+
+        SIGINT ends a gateway within grace_secs; SIGTERM would wait for associations that a test
+        leaves open, and for an upstream that answers slowly.
+        """
         if self.child.poll() is None:
             self.child.send_signal(number)
         try:
@@ -147,11 +153,11 @@ pipelines_path = "pipelines"
 
 [network.dicom_net.tcp_config]
 bind_address = "127.0.0.1"
-bind_port = 0
+bind_port = {dicom_port}
 
 [network.http_net.http]
 bind_address = "127.0.0.1"
-bind_port = 0
+bind_port = {http_port}
 
 [storage]
 backend = "filesystem"
@@ -223,9 +229,11 @@ TABLES = ("storage", "fastjmix", "endpoint", "builder", "backend", "http")
 def write_config(directory: Path, upstream: int, **parts: str) -> Path:
     """config.toml and its pipeline; `parts` add keys: see `TABLES`.
 
+    `dicom_port`, `http_port`: where to listen, if not at ports of the system's choosing.
     `posts_to`: the backend, in quotes, that envelopes POSTed to the gateway go to.
     """
     filled = {key: parts.get(key, "") for key in (*TABLES, "posts_to")}
+    filled |= {key: parts.get(key, "0") for key in ("dicom_port", "http_port")}
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "pipelines").mkdir(exist_ok=True)
     (directory / "config.toml").write_text(CONFIG.format(upstream=upstream, **filled))
@@ -243,11 +251,17 @@ class Gateway(Process):
         env: Mapping[str, str] | None = None,
         first: str = "",
         python: str = sys.executable,
+        descriptors: Sequence[int] = (),
         **parts: str,
     ) -> None:
         write_config(directory, upstream, **parts)
         super().__init__(
-            "run", "-c", "config.toml", cwd=directory, env=env, first=first, python=python
+            *("run", "-c", "config.toml"),
+            cwd=directory,
+            env=env,
+            first=first,
+            python=python,
+            descriptors=descriptors,
         )
         self.spool = directory / "spool"
         self._forked = False

@@ -112,7 +112,7 @@ class Node:
         ticket = Ticket(
             id=envelope_id,
             pipeline="dicom_to_jmix",
-            upstream="store",
+            upstreams=("store",),
             ack=ack,
             studies=("1.2.3",),
             calling_ae="CT1",

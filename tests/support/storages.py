@@ -56,7 +56,7 @@ class Storage:
         directory = self.root / "building" / envelope_id
         directory.mkdir()
         values = {name: getattr(UNKNOWN, name) for name in Recipe.__slots__}
-        given = {"study": study, "calling_ae": "CT1", "upstream": "up", "created": MORNING}
+        given = {"study": study, "calling_ae": "CT1", "upstreams": ("up",), "created": MORNING}
         recipe = Recipe(**{**values, **given, "pipeline": "p"})
         (directory / "draft.json").write_bytes(recipe.dump())
         return envelope_id
@@ -87,7 +87,7 @@ class Storage:
         (self.root / "provenance" / f"{envelope_id}.json").write_bytes(origin.dump())
         ticket = Ticket(
             **{
-                "id": envelope_id, "pipeline": "p", "upstream": "up", "ack": "stored",
+                "id": envelope_id, "pipeline": "p", "upstreams": ("up",), "ack": "stored",
                 "studies": (study,), "calling_ae": "CT1", "instances": count,
                 "size_bytes": 1000 * count, "sealed_at": at + 10, "origin": "packer-0", **said,
             }

@@ -394,7 +394,9 @@ def test_an_upstream_that_waits_for_the_end_of_a_body(monkeypatch: pytest.Monkey
 
 def test_each_upstream_is_tried_once(config: Config) -> None:
     (dicom,) = config.dicom
-    other = replace(dicom, pipeline="second", upstream=replace(dicom.upstream, name="other"))
+    other = replace(
+        dicom, pipeline="second", upstreams=(replace(dicom.upstreams[0], name="other"),)
+    )
     found = run(replace(config, dicom=(dicom, replace(dicom, pipeline="third"), other)))
     named = [one.found for one in about(found, "upstream")]
     assert [one.split(", ")[0] for one in named] == [
@@ -408,7 +410,7 @@ def test_each_upstream_is_tried_once(config: Config) -> None:
 def test_a_url_with_a_password_is_shown_without_it(config: Config) -> None:
     url = f"http://user:top-secret@127.0.0.1:{NOBODY}/api/jmix"
     (dicom,) = config.dicom
-    found = run(replace(config, dicom=(replace(dicom, upstream=to(url)),), http=()))
+    found = run(replace(config, dicom=(replace(dicom, upstreams=(to(url),)),), http=()))
     assert "top-secret" not in " ".join(one.line() for one in found)
 
 

@@ -172,7 +172,7 @@ def test_the_repositorys_configuration_can_be_derived(tmp_path: Path) -> None:
     demo.derive(ROOT / "config.toml", tmp_path, "http://127.0.0.1:4711/api/jmix")
     before = config.load(ROOT / "config.toml")
     after = config.load(tmp_path / "config.toml")
-    assert {d.upstream.url for d in after.dicom} == {"http://127.0.0.1:4711/api/jmix"}
+    assert {d.upstreams[0].url for d in after.dicom} == {"http://127.0.0.1:4711/api/jmix"}
     assert [(d.host, d.port) for d in after.dicom] == [("127.0.0.1", 0)] * len(before.dicom)
     assert [(h.host, h.port) for h in after.http] == [("127.0.0.1", 0)] * len(before.http)
     for one, other in zip(before.dicom, after.dicom, strict=True):

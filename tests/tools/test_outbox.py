@@ -60,7 +60,7 @@ def _uuid(number: int) -> str:
 
 def ticket(envelope_id: str, made: Path, study: str, calling_ae: str) -> Ticket:
     return Ticket(
-        id=envelope_id, pipeline="dicom_to_jmix", upstream="jmix_upstream", ack="stored",
+        id=envelope_id, pipeline="dicom_to_jmix", upstreams=("jmix_upstream",), ack="stored",
         studies=(study,), calling_ae=calling_ae, instances=1, size_bytes=made.stat().st_size,
         sealed_at=time.time(), origin="packer-0",
     )  # fmt: skip

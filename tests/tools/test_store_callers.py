@@ -78,7 +78,7 @@ def test_a_store_refuses_a_member_that_contradicts_its_crc(tmp_path: Path, case:
 @pytest.fixture
 def passing_on(tmp_path: Path) -> Iterator[Gateway]:
     """A gateway whose listener has an upstream."""
-    with api_running(tmp_path, replace(LISTENER, upstream=UPSTREAM)) as found:
+    with api_running(tmp_path, replace(LISTENER, upstreams=(UPSTREAM,))) as found:
         yield found
 
 

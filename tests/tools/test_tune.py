@@ -500,7 +500,7 @@ def test_a_trials_configuration(tmp_path: Path, setting: Setting) -> None:
     assert loaded.storage_dir == storage
     (listener,) = loaded.dicom
     assert (listener.host, listener.port, listener.max_associations) == ("127.0.0.1", 0, 5)
-    assert listener.upstream.url.startswith("http://127.0.0.1:4711/")
+    assert listener.upstreams[0].url.startswith("http://127.0.0.1:4711/")
     assert listener.builder.release_grace_secs == 0
     assert loaded.http == ()
 

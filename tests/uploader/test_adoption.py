@@ -59,7 +59,7 @@ def configured(one: Node, upstreams: dict[Place, config.Upstream]) -> config.Con
     """A configuration with these upstreams, and a listener of each pipeline."""
     whole = whole_config(one.spool.root, to(ELSEWHERE))
     listeners = (
-        replace(whole.dicom[0], pipeline=pipeline, upstream=upstream)
+        replace(whole.dicom[0], pipeline=pipeline, upstreams=(upstream,))
         for (pipeline, _), upstream in upstreams.items()
     )
     return replace(whole, dicom=tuple(listeners))

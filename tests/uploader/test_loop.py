@@ -603,7 +603,7 @@ def test_deliveries_that_the_disk_does_not_record_are_bounded(
 def test_an_envelope_for_an_upstream_that_is_not_configured_stays(tmp_path: Path) -> None:
     async def test() -> None:
         async with Upstream().open() as store, node(tmp_path, to(store.url)) as one:
-            strange = one.seal(upstream="elsewhere")
+            strange = one.seal(upstreams=("elsewhere",))
             known = one.seal(pipeline="another pipeline with the same upstream")
             assert await one.left() == [("sent", known)]
             await one.logged("upstream_unknown")

@@ -72,7 +72,7 @@ def test_retention_takes_what_was_sent_and_nothing_else(tmp_path: Path) -> None:
             options = {"limits": StorageLimits(1000.0, 0)}
             async with node(tmp_path, to(store.url), pace, start=False, **options) as one:
                 draft = one.spool.drafts.new(UNKNOWN)
-                waiting = one.seal(upstream="nobody configured it")
+                waiting = one.seal(upstreams=("nobody configured it",))
                 rejected = one.seal(sealed_envelope(image=bytes(4000)), crc32=None)
                 for path in (one.spool.path("outbox", waiting), one.spool.path("outbox", rejected)):
                     os.utime(path, (1, 1))

@@ -64,14 +64,14 @@ def whole_config(root: Path, upstream: config.Upstream) -> config.Config:
         limits=config.PeerLimits(30, 60, 300, 1000, 512),
         calling=None,
         builder=builder,
-        upstream=upstream,
+        upstreams=(upstream,),
     )
     return config.Config(
         name="test",
         source=root / "config.toml",
         storage_dir=root,
         log=config.LogSettings("info", None),
-        runtime=config.Runtime(1, 1, 1 << 20, 1, None, None, 3600),
+        runtime=config.Runtime(1, 1, 1 << 20, 1, 900, None, None, 3600),
         dicom=(listener,),
         http=(),
     )

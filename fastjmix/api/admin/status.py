@@ -29,7 +29,7 @@ from fastjmix.control.node_status import (
     envelope_parts,
 )
 from fastjmix.errors import FastjmixError
-from fastjmix.ipc.board_rows import LedgerRow, ledger_row, upstream_rows
+from fastjmix.ipc.board_rows import LedgerRow, ledger_row, supervisor_row, upstream_rows
 from fastjmix.ledger.queries import Ledger
 from fastjmix.ledger.rows import Rejection
 from fastjmix.spool import FreeSpace
@@ -101,6 +101,7 @@ class Status:
             "state": state,
             "reasons": reasons,
             "warnings": self._shared.warnings.all(),
+            "configuration": supervisor_row(self._shared.channels.board),
         }
 
     def _recent(self) -> Recent:

@@ -14,8 +14,8 @@ Severity = Literal["error", "warning"]
 
 NOT_READY: Final = "not_ready"
 
-STOPPING: Final = "stopping"
-"""The reason that is no alert: a person has asked for it."""
+ASKED_FOR: Final = ("stopping", "draining")
+"""The reasons that are no alerts: a person has asked for them."""
 
 
 class Condition(NamedTuple):
@@ -34,7 +34,7 @@ class Condition(NamedTuple):
 
 def conditions(state: NodeState, warnings: Warnings) -> list[Condition]:
     """Returns what is wrong now. May wait for the disk: it belongs in a thread."""
-    reasons = (one for one in state.reasons() if one[0] != STOPPING)
+    reasons = (one for one in state.reasons() if one[0] not in ASKED_FOR)
     found = [Condition(NOT_READY, name, "error", text) for name, text in reasons]
     found += [Condition(one.name, one.subject, "warning", one.text) for one in warnings.each()]
     return found

@@ -36,8 +36,8 @@ def _listeners(config: Config) -> Iterator[Finding]:
 
 
 def _authorities(config: Config) -> Iterator[Finding]:
-    upstreams = [*(d.upstream for d in config.dicom), *(h.upstream for h in config.http)]
-    for file in sorted({one.ca_file for one in upstreams if one is not None and one.ca_file}):
+    upstreams = [to for one in config.listeners for to in one.upstreams]
+    for file in sorted({one.ca_file for one in upstreams if one.ca_file}):
         yield _expiring("authorities", file, expiries(file)[-1:])
 
 

@@ -101,12 +101,10 @@ async def _upstream(
 def _ways(config: Config) -> dict[Upstream, list[str]]:
     """Returns each upstream once, with the pipelines that lead to it."""
     found: dict[Upstream, list[str]] = {}
-    for pipeline, one in (
-        *((listener.pipeline, listener.upstream) for listener in config.dicom),
-        *((listener.pipeline, listener.upstream) for listener in config.http),
-    ):
-        if one is not None and pipeline not in found.setdefault(one, []):
-            found[one].append(pipeline)
+    for listener in config.listeners:
+        for one in listener.upstreams:
+            if listener.pipeline not in found.setdefault(one, []):
+                found[one].append(listener.pipeline)
     return found
 
 

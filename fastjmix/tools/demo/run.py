@@ -30,7 +30,7 @@ DELIVERY_SECS: Final = 60.0
 """From the last C-STORE-RSP until the store has everything."""
 
 STOP_SECS: Final = 30.0
-"""From SIGTERM to the end of a process."""
+"""From SIGINT to the end of a process."""
 
 POLL_SECS: Final = 0.05
 
@@ -77,7 +77,7 @@ def _empty(directory: Path) -> None:
 
 def _token(config: Config, directory: Path) -> Path | None:
     """Writes the bearer token that the gateway will present to a file, for the store to require."""
-    credentials = config.dicom[0].upstream.credentials
+    credentials = config.dicom[0].upstreams[0].credentials
     if credentials is None or credentials.method != "bearer":
         return None
     path = directory / "token"
@@ -88,7 +88,7 @@ def _token(config: Config, directory: Path) -> Path | None:
 
 @contextmanager
 def _running(log: Path, *arguments: str, directory: Path | None = None) -> Iterator[Program]:
-    """Runs `fastjmix …` until the block ends; then SIGTERM. Raises DemoError if that ends badly."""
+    """Runs `fastjmix …` until the block ends; then SIGINT. Raises DemoError if that ends badly."""
     program = Program(*arguments, log=log, directory=directory)
     try:
         yield program

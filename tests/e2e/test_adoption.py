@@ -8,9 +8,9 @@ import signal
 import socket
 import ssl
 import time
-from datetime import datetime
 import uuid
 from collections.abc import Mapping
+from datetime import datetime
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, Final
@@ -87,7 +87,7 @@ def outbox(directory: Path, count: int) -> None:
         ticket = Ticket(
             id=envelope_id,
             pipeline="dicom_to_jmix",
-            upstream="jmix_upstream",
+            upstreams=("jmix_upstream",),
             ack="stored",
             studies=("1.2.3",),
             calling_ae="CT1",

@@ -21,6 +21,7 @@ from fastjmix.spool import Spool, Ticket
 from tests.api.test_alerts import Webhook
 from tests.support import wire
 from tests.support.gateway import Gateway, Peer, Store, get, running, until, write_config
+from tests.support.nightly import by_form
 from tests.support.sealed import sealed_envelope
 from tests.support.upstreams import authority
 
@@ -47,6 +48,9 @@ backends = []
 service = "jmix"
 options.path_prefix = "/second"
 """
+
+BUSY: Final = 4
+"""Times as long as alone may a thing last beside other tests."""
 
 SOON: Final = "release_grace_secs = 0.1"
 
@@ -102,6 +106,7 @@ def outbox(directory: Path, count: int) -> None:
 
 @pytest.mark.fault("F30")
 def test_500_envelopes_that_waited_for_a_token_are_delivered_within_5_s(tmp_path: Path) -> None:
+    """Without the reload the next probe would come after a minute."""
     token_file = tmp_path / "token"
     token_file.write_text("right")
     outbox(tmp_path / "node", 500)
@@ -118,7 +123,7 @@ def test_500_envelopes_that_waited_for_a_token_are_delivered_within_5_s(tmp_path
             came = node.wait_for(r"^(\S+) .* upstream_changed")[1]
             last = node.wait_for(r"^(\S+) .* envelope_uploaded", 500)[1]
             took = datetime.fromisoformat(last) - datetime.fromisoformat(came)
-            assert took.total_seconds() < 5
+            assert took.total_seconds() < by_form(5 * BUSY, 5)
             assert "wrong" not in node.log()
 
 

@@ -15,6 +15,7 @@ from fastjmix.ipc.actions import Kind
 from fastjmix.ipc.metrics import MetricsPage
 from fastjmix.uploader.maintenance import StorageLimits
 from fastjmix.uploader.target import Place, Targets, chosen_successors
+from tests.support.nightly import by_form
 from tests.support.nodes import FAST, TOKEN, Node, node, run, to, until
 from tests.support.upstreams import Seen, Upstream, answer, taken
 from tests.uploader.test_process import whole_config
@@ -91,7 +92,7 @@ def test_a_new_token_delivers_at_once_what_waited_for_it(tmp_path: Path) -> None
                 began = time.monotonic()
                 adopt(one, {PLACE: replace(refused, credentials=bearing(TOKEN))})
                 await one.left(500)
-                assert time.monotonic() - began < 5
+                assert time.monotonic() - began < by_form(20, 5)
                 assert one.page.totals()["upstreams_held"] == 0
                 (line,) = one.lines("upstream_changed")
                 assert " keys=credentials" in line

@@ -96,6 +96,7 @@ class Uploader:
             pace.backoff,
             delivered=self._maintenance.delivered,
             wake=self._changed.set,
+            is_uploading=self._targets.is_uploading,
         )
         self._deliveries = Deliveries(
             spool,

@@ -27,6 +27,8 @@ from fastjmix.uploader.queue import Key, Waiting, key_of
 from fastjmix.uploader.schedule import open_to, secs_to_look_again
 from fastjmix.uploader.target import Target, Targets
 
+NOT_CONFIGURED: Final = "its upstream was removed from the configuration: send it again"
+
 WIND_UP_SECS: Final = 0.01
 """An envelope may be due again before the task of its last attempt is over."""
 
@@ -60,6 +62,7 @@ class Deliveries:
         self._pace = pace
         self._wake = wake
         self._learned = learned
+        self._refusing: set[asyncio.Task[None]] = set()
 
     def start(self, target: Target) -> float | None:
         """Starts what may start; returns when to try again if nothing happens before."""
@@ -87,6 +90,20 @@ class Deliveries:
         if not open_to_all and queue.has_promised:
             return now + secs_to_look_again(self._clock())
         return target.next_time(now)
+
+    def refuse_orphans(self) -> None:
+        """Answers the processes that wait for an upstream which is not configured any more. Nothing
+        was promised of these envelopes."""
+        orphans, self._backlog.orphans = self._backlog.orphans, []
+        for item in orphans:
+            task = asyncio.create_task(self._refuse(item))
+            self._refusing.add(task)
+            task.add_done_callback(self._refusing.discard)
+
+    async def _refuse(self, item: Waiting) -> None:
+        log.get().warning("envelope_withdrawn", envelope=item.id, reason=NOT_CONFIGURED)
+        await self._finishing.withdraw(item, Outcome(Disposition.RETRY, NOT_CONFIGURED))
+        self._backlog.forget(item.key)
 
     def is_busy(self, key: Key, name: str | None = None) -> bool:
         """Returns whether an envelope is uploaded or moved now; with `name` because of the upstream

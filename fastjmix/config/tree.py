@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, cast
 
 from fastjmix.jmix.write.parties import Published
+from fastjmix.transport.proxy_header import Network
 
 _T = TypeVar("_T")
 
@@ -304,7 +305,8 @@ class PeerLimits:
 @dataclass(frozen=True, slots=True)
 class DicomListener:
     """A Storage SCP on one address. `port` 0: the system chooses. `calling` None: any calling AE
-    title; else by AE title. Each envelope goes to all of `upstreams`; there is one at the least."""
+    title; else by AE title. Each envelope goes to all of `upstreams`; there is one at the least.
+    From `proxies` comes a PROXY protocol header first."""
 
     pipeline: str
     endpoint: str
@@ -323,6 +325,7 @@ class DicomListener:
     calling: Mapping[str, CallingAe] | None
     builder: Builder
     upstreams: tuple[Upstream, ...]
+    proxies: tuple[Network, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,7 +333,8 @@ class HttpListener:
     """The query API on one address. Callers must present `credentials`; without any, they must name
     one of `allowed_hosts`, or this machine, in Host. `path_prefix` is "" or begins with a slash and
     ends with none. Without `upstreams` nothing can be posted. `decryption_key_file` None: the
-    payload of encrypted envelopes that are posted is not checked."""
+    payload of encrypted envelopes that are posted is not checked. From `proxies` comes a PROXY
+    protocol header first."""
 
     pipeline: str
     endpoint: str
@@ -344,6 +348,7 @@ class HttpListener:
     allowed_hosts: tuple[str, ...]
     upstreams: tuple[Upstream, ...]
     decryption_key_file: Path | None = None
+    proxies: tuple[Network, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

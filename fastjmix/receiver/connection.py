@@ -64,13 +64,14 @@ class Pace:
 class Association:
     """One association (Sta6), and the message that is at hand.
 
-    `rules` is the number of its rules (ipc/ingest_rules.py), `origin` what is kept of it. `packer`
-    has the instance at hand, or had the last one. `request` is the request whose response is due;
-    `refusal` is its status, Error Comment and Offending Element where the request is refused;
-    `prepared` is its response if the packer gives Success. `head` is that of its data set, where it
-    is known. `response` is the response to be sent, `violation` the reason (PS3.8 Table 9-26) and
-    the words for an A-ABORT. `stored_at` is when it stored its last instance, or began. `answered`
-    counts the messages answered or passed over in this turn.
+    `listener` has the settings by which it began: a later configuration does not change them.
+    `rules` is the number of its rules and `at` of its listener (ipc/ingest_rules.py), `origin` what
+    is kept of it. `packer` has the instance at hand, or had the last one. `request` is the request
+    whose response is due; `refusal` is its status, Error Comment and Offending Element where the
+    request is refused; `prepared` is its response if the packer gives Success. `head` is that of
+    its data set, where it is known. `response` is the response to be sent, `violation` the reason
+    (PS3.8 Table 9-26) and the words for an A-ABORT. `stored_at` is when it stored its last
+    instance, or began. `answered` counts the messages answered or passed over in this turn.
     """
 
     number: int
@@ -80,6 +81,7 @@ class Association:
     scanner: PdvScanner
     rules: int = 0
     origin: AssociationFacts = NO_FACTS
+    at: int = 0
     packer: int = -1
     request: Command | None = None
     refusal: tuple[int, bytes, int | None] | None = None
@@ -109,8 +111,9 @@ class Connection:
     """One peer's connection.
 
     `deadline` is when the wait that the state implies is over. `received` holds the first bytes of
-    an A-ASSOCIATE-RQ (Sta2), `outgoing` what the kernel has not taken yet. `about` has what the log
-    says of a peer that is ended before it has an association.
+    an A-ASSOCIATE-RQ (Sta2), or (`awaits_header`) of the PROXY header that a proxy sends before it;
+    until then `host` and `peer` are the proxy's. `outgoing` holds what the kernel has not taken
+    yet. `about` has what the log says of a peer that is ended before it has an association.
     """
 
     socket: socket.socket
@@ -124,3 +127,4 @@ class Connection:
     received: bytearray = field(default_factory=bytearray)
     outgoing: bytearray = field(default_factory=bytearray)
     about: dict[str, str | None] = field(default_factory=dict)
+    awaits_header: bool = False

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 from tests.support.gateway import until
+
+
+NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin") or "nginx"
 
 
 def free_port() -> int:
@@ -89,7 +93,7 @@ def nginx(directory: Path, server: str) -> Iterator[int]:
         """
         (directory / "conf").write_text(text)
         child = subprocess.Popen(
-            ["nginx", "-p", directory, "-e", directory / "error", "-c", directory / "conf"],
+            [NGINX, "-p", directory, "-e", directory / "error", "-c", directory / "conf"],
             pass_fds=[listening.fileno()],
             env={**os.environ, "NGINX": f"{listening.fileno()};"},  # the socket that it inherits
         )

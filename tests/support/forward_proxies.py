@@ -12,7 +12,6 @@ from pathlib import Path
 
 from tests.support.gateway import until
 
-
 NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin") or "nginx"
 
 

@@ -119,6 +119,18 @@ class S3Client:
         reason = "the bucket has this very envelope"
         return Outcome(Disposition.DELIVERED, reason, status=200, verified=True)
 
+    async def look_up(self) -> Outcome | None:
+        """Asks for a page of names; nothing is changed. Returns why that failed; else None."""
+        try:
+            async with asyncio.timeout(self._upstream.timeout_secs):
+                async for _ in obstore.list(self._store, chunk_size=1):
+                    break
+        except TimeoutError:
+            return assess_failure(silent(self.host))
+        except Exception as problem:
+            return assess_error(problem, self.host)
+        return None
+
     async def close(self) -> None:
         """Does nothing: the library's connections go with the client."""
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from fastjmix.uploader.outcome import Disposition
 from fastjmix.uploader.targets.etag import PartDigests
-from fastjmix.uploader.targets.s3 import PART_BYTES_MIN
+from fastjmix.uploader.targets.s3 import PART_BYTES_MIN, PARTS_MAX, part_bytes
 from fastjmix.uploader.targets.s3_errors import answer_in, assess_error
 from tests.support.nodes import MEGABYTE, node, run, until
 from tests.support.places import KEYS, S3Service, to_bucket
@@ -195,6 +195,12 @@ def test_the_etag_is_that_of_the_bytes_however_they_come(
     joined = f"{hashlib.md5(b''.join(parts)).hexdigest()}-{len(parts)}"
     assert digests.etags() == {hashlib.md5(data).hexdigest(), joined}
     assert digests.size == len(data)
+
+
+@pytest.mark.parametrize("size", [0, 1, *(PART_BYTES_MIN * PARTS_MAX + off for off in (-1, 0, 1))])
+def test_so_many_parts_are_enough(size: int) -> None:
+    assert -(-size // part_bytes(size)) <= PARTS_MAX
+    assert part_bytes(size) == PART_BYTES_MIN + (size > PART_BYTES_MIN * PARTS_MAX)
 
 
 def test_an_answer_is_found_in_the_text_of_an_error() -> None:

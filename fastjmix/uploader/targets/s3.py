@@ -85,7 +85,7 @@ class S3Client:
         another. Raises Damaged, FileNotFoundError, OSError."""
         body = self._body(sealed, self._throttle)
         name = _name(sealed)
-        digests = PartDigests(_part_bytes(body.size))
+        digests = PartDigests(part_bytes(body.size))
         try:
             unconditional = body.size > PART_BYTES_MIN or not self._place.conditional
             if unconditional and await self._find(name) is not None:
@@ -163,7 +163,7 @@ class S3Client:
                 name,
                 pieces,
                 use_multipart=True,
-                chunk_size=_part_bytes(body.size),
+                chunk_size=part_bytes(body.size),
                 max_concurrency=1,
             )
         try:
@@ -177,7 +177,7 @@ class S3Client:
         body = self._body(sealed, Throttle(None))
         if found["size"] != body.size:
             return False
-        digests = PartDigests(_part_bytes(body.size))
+        digests = PartDigests(part_bytes(body.size))
         async for _ in _digested(body, digests):
             pass
         return _is_proved(found, digests) or await self._is_read_back(sealed)
@@ -259,7 +259,7 @@ def _name(sealed: Sealed) -> str:
     return f"{sealed.item.id}.zip"
 
 
-def _part_bytes(size: int) -> int:
+def part_bytes(size: int) -> int:
     """Returns how many bytes each part of an object of so many has."""
     return max(PART_BYTES_MIN, -(-size // PARTS_MAX))
 

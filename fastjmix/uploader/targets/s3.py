@@ -6,7 +6,7 @@ object is replaced: a small one goes with If-None-Match: *, before a larger one,
 parts, the name is looked up. An object that is there already is the envelope when its ETag is that
 of our bytes, or the bytes are equal.
 Still wrong: between the look-up and the end of a larger object another writer may take its name.
-A killed process leaves parts that are no object, which a life-cycle rule of the bucket removes.
+A process that ends meanwhile leaves parts, which a life-cycle rule of the bucket removes.
 """
 
 from __future__ import annotations

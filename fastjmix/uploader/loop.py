@@ -113,7 +113,9 @@ class Uploader:
         self._watcher = OutboxWatcher(
             spool, backlog, self._deliveries.is_busy, pace.rescan_secs, self._draining
         )
-        self._states = UpstreamStates(channels.board, channels.events, self._targets, backlog)
+        self._states = UpstreamStates(
+            channels.board, channels.events, self._targets, backlog, clock
+        )
         self._adoption = Adoption(
             self._targets, backlog, wake=self._changed.set, list_anew=self._watcher.wake
         )

@@ -28,7 +28,7 @@ LAYERS = (
     ("httpd", "ledger", "control"),
     ("ipc", "spool"),
     ("config",),
-    ("dicom", "jmix", "routing"),
+    ("dicom", "jmix", "routing", "transport"),
     ("_core",),
     ("log", "failpoints"),
     ("errors",),
@@ -136,9 +136,11 @@ def test_importing_the_package_imports_the_version_only() -> None:
     assert done.stdout.split() == ["fastjmix._version"]
 
 
-@pytest.mark.parametrize("path", [p for p in modules() if package(name_of(p)) in {"dicom", "jmix"}],
-                         ids=name_of)  # fmt: skip
-def test_dicom_and_jmix_open_no_file_and_no_socket(path: Path) -> None:
+SANS_IO = [p for p in modules() if package(name_of(p)) in {"dicom", "jmix", "transport"}]
+
+
+@pytest.mark.parametrize("path", SANS_IO, ids=name_of)
+def test_dicom_jmix_and_transport_open_no_file_and_no_socket(path: Path) -> None:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Call):
             called = node.func

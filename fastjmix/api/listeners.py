@@ -66,7 +66,7 @@ class Listeners:
         service = Service(*self._service_of(settings, places), (*OPEN_PATHS, *PAGE_PATHS))
         runner = make_runner(service, shutdown_secs=self._grace_secs)
         await runner.setup()
-        url = await runner.listen(listening, tls)
+        url = await runner.listen(listening, tls, settings.proxies)
         made = _Listener(settings, runner, service, places)
         self._serving[listening.getsockname()] = made
         log.get().info("http_listening", endpoint=settings.endpoint, url=url)
@@ -113,7 +113,7 @@ class Listeners:
         same = settings.credentials == known.settings.credentials
         places = known.places if same else Places()
         known.service.replace(*self._service_of(settings, places))
-        known.runner.use_tls(tls)
+        known.runner.configure(tls, settings.proxies)
         if not same:
             known.places.end()
         known.places = places

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ipaddress
+
 from fastjmix.config.binding import Address, addresses
 from fastjmix.config.pipelines import Pipeline
 from fastjmix.config.references import References
 from fastjmix.config.table_checks import Entry
+from fastjmix.transport.proxy_header import Network
 
 
 class Addresses:
@@ -31,4 +34,15 @@ class Addresses:
                         " pipeline",
                     )
             self._taken.append((address, by))
+        return found
+
+    def proxies(self, endpoint: Entry, networks: list[str]) -> tuple[Network, ...]:
+        """Returns the networks of an endpoint's proxies. Warns of one that has every address."""
+        found = tuple(ipaddress.ip_network(network) for network in networks)
+        for network in found:
+            if network.prefixlen == 0:
+                self._references.findings.warn(
+                    f"{endpoint.path}.options.proxy_protocol_from: {network} lets every peer say"
+                    " that it is another"
+                )
         return found

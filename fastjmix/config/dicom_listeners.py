@@ -63,12 +63,15 @@ class DicomListeners:
             addresses = self._addresses.of(pipeline, entry, DICOM_DEFAULT)
             most = entry.value.options.max_associations
             self._associations += [(entry, most)] * len(addresses)
+            proxies = self._addresses.proxies(entry, entry.value.options.proxy_protocol_from)
             calling = calling_aes(self._references, entry, entry.value.options, rules)
             for address in addresses:
                 if rules is not None and to:
                     self._check_max_pdu(entry, entry.value.options.max_pdu)
                     made = _listener(pipeline, entry, address, rules.builder, to, calling)
-                    yield dataclasses.replace(made, other_profile=rules.other_profile)
+                    yield dataclasses.replace(
+                        made, proxies=proxies, other_profile=rules.other_profile
+                    )
 
     def check_associations(self) -> None:
         """Notes a fault for more associations than lanes can be numbered, at the endpoint with

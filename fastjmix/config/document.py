@@ -37,8 +37,9 @@ secrets: it can be pasted.
 - `${NAME}` inside a string is replaced by that environment variable, which must be set; `$${`
   stands for a plain `${`. Where a number or a truth value belongs, `"${NAME}"`
   is read as one. Keys are taken as they are.
-- `pipelines_path` is relative to the main file, a `key_file`, `recipient_key_file` or
-  `decryption_key_file` to the file that names it; every other path to the working directory.
+- `pipelines_path` is relative to the main file; a `key_file`, `recipient_key_file` or
+  `decryption_key_file`, and the file of a secret (`token_file` …), to the file that names it; every
+  other path to the working directory.
 - A name may be written alone (`jmix_auth`) or with its family (`authentications.jmix_auth`).
 
 ## Precedence

@@ -75,6 +75,7 @@ class HttpListeners:
             decryption_key_file=recipient_key(
                 self._references, entry, "options.decryption_key_file", options.decryption_key_file
             ),
+            proxies=self._addresses.proxies(entry, options.proxy_protocol_from),
         )
 
     def _check_open(self, entry: Entry, endpoint: JmixEndpoint, address: Address) -> None:

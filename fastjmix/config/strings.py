@@ -48,6 +48,11 @@ def _looks_numeric(text: str) -> bool:
     return last.isdigit() or re.fullmatch(r"0[xX][0-9A-Fa-f]*", last) is not None
 
 
+def _network(text: str) -> str:
+    """Returns a network in CIDR notation, or one address. Refuses bits behind the prefix."""
+    return str(ipaddress.ip_network(text))
+
+
 def _path_prefix(text: str) -> str:
     """Returns "" or /a/b, without a slash at the end."""
     steps = [step for step in text.split("/") if step]
@@ -147,6 +152,7 @@ def _limit(value: Any) -> Any:
 
 AeTitle = Annotated[str, AfterValidator(ae_title)]
 Host = Annotated[str, AfterValidator(_host)]
+Network = Annotated[str, AfterValidator(_network)]
 PathPrefix = Annotated[str, AfterValidator(_path_prefix)]
 AbsolutePath = Annotated[str, AfterValidator(_absolute)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]

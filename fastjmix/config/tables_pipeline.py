@@ -17,6 +17,7 @@ from fastjmix.config.strings import (
     AeTitle,
     BaseUrl,
     Host,
+    Network,
     PathPrefix,
 )
 from fastjmix.config.tables_jmix import (
@@ -219,6 +220,12 @@ class DicomOptions(Table):
         ge=1,
         le=MOST_HALF_OPEN,
     )
+    proxy_protocol_from: list[Network] = added(
+        [],
+        "Addresses of proxies: what connects from there must begin with a header of the PROXY"
+        " protocol, and counts as the client that the header names; no other's is read",
+        allowed='an array of networks: "10.0.0.0/8", or one address',
+    )
     IGNORED = (
         "storage_dir",  # all states of an envelope are under `storage.options.path`
         "aet",  # `local_aet` says it
@@ -243,6 +250,12 @@ class JmixOptions(Table):
         [],
         "Without credentials: names in a request's Host beside localhost, addresses of loopback and"
         " the listener's own, as a proxy on this machine may send them",
+    )
+    proxy_protocol_from: list[Network] = added(
+        [],
+        "Addresses of proxies: what connects from there must begin with a header of the PROXY"
+        " protocol, and counts as the client that the header names; no other's is read",
+        allowed='an array of networks: "10.0.0.0/8", or one address',
     )
     decryption_key_file: str | None = added(
         None,

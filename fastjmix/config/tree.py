@@ -16,6 +16,7 @@ from typing import Any, Final, Literal, TypeVar, cast
 
 from fastjmix.jmix.write.parties import Published
 from fastjmix.routing import rules
+from fastjmix.transport.proxy_header import Network
 
 _T = TypeVar("_T")
 
@@ -308,7 +309,8 @@ class DicomListener:
     """A Storage SCP on one address. `port` 0: the system chooses. `calling` None: any calling AE
     title; else by AE title. Each envelope goes to all of `upstreams`, of which there is one at the
     least, unless a rule of `route` says otherwise: `routed` are those that only rules name.
-    `other_profile` is `builder` with the other profile, where a rule asks for it."""
+    `other_profile` is `builder` with the other profile, where a rule asks for it. From `proxies`
+    comes a PROXY protocol header first."""
 
     pipeline: str
     endpoint: str
@@ -327,6 +329,7 @@ class DicomListener:
     calling: Mapping[str, CallingAe] | None
     builder: Builder
     upstreams: tuple[Upstream, ...]
+    proxies: tuple[Network, ...] = ()
     other_profile: Builder | None = None
     route: rules.Route | None = None
     routed: tuple[Upstream, ...] = ()
@@ -342,7 +345,8 @@ class HttpListener:
     """The query API on one address. Callers must present `credentials`; without any, they must name
     one of `allowed_hosts`, or this machine, in Host. `path_prefix` is "" or begins with a slash and
     ends with none. Without `upstreams` nothing can be posted. `decryption_key_file` None: the
-    payload of encrypted envelopes that are posted is not checked."""
+    payload of encrypted envelopes that are posted is not checked. From `proxies` comes a PROXY
+    protocol header first."""
 
     pipeline: str
     endpoint: str
@@ -356,6 +360,7 @@ class HttpListener:
     allowed_hosts: tuple[str, ...]
     upstreams: tuple[Upstream, ...]
     decryption_key_file: Path | None = None
+    proxies: tuple[Network, ...] = ()
 
     @property
     def every_upstream(self) -> tuple[Upstream, ...]:

@@ -20,7 +20,8 @@ _HTTP: Final = re.compile(rb"(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS|CONNECT|TRA
 _TLS_RECORDS: Final = frozenset(range(0x14, 0x19))  # RFC 8446 §5.1: type, then major version 3
 _PROXY: Final = Foreign(
     "a PROXY protocol header, as load balancers send it: this port speaks DICOM",
-    "turn the PROXY protocol off for this port at the load balancer",
+    "turn the PROXY protocol off for this port at the load balancer, or name its address in"
+    " proxy_protocol_from",
 )
 _HL7: Final = Foreign(
     "an HL7 message: this port speaks DICOM", "send HL7 to the interface engine and not here"

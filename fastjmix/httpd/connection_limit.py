@@ -7,7 +7,8 @@ HANDSHAKE_SECS. One whose peer takes nothing ends, however little is left to sen
 not HTTP get a reply in JSON, with the headers of every other response, and none of them is
 repeated.
 
-Still wrong: peers behind one proxy count as one address.
+A peer behind a proxy counts with its own address where the proxy names it (proxy_protocol_from);
+behind any other all count as one.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import http
 import socket
 import ssl
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 import orjson
@@ -26,6 +27,8 @@ from aiohttp import web
 
 from fastjmix import log
 from fastjmix.httpd.responses import HEADERS
+from fastjmix.transport import proxy_header
+from fastjmix.transport.proxy_header import HEADER_SECS, InvalidHeader, Network, is_trusted
 
 TOLD_SECS: Final = 10.0
 """Between two log lines about refused connections: a flood of them must not fill the log."""
@@ -59,16 +62,27 @@ class ConnectionLimit:
         """Returns how many connections are open."""
         return self._open.total()
 
-    def add(self, accepted: socket.socket, address: str) -> bool:
-        """Counts a connection. Returns False when there are too many. Raises OSError (it is gone,
-        and counted).
+    def add(self, accepted: socket.socket, address: str, *, is_proxy: bool = False) -> bool:
+        """Counts a connection. Returns False when there are too many; a proxy's own address may
+        have as many as all. Raises OSError (it is gone, and counted).
         """
-        if self._open.total() >= self._most or self._open[address] >= self._most_each:
+        most_each = self._most if is_proxy else self._most_each
+        if self._open.total() >= self._most or self._open[address] >= most_each:
             self._log_refused(address)
             return False
         self._open[address] += 1
         if accepted.family != socket.AF_UNIX:
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, self._stall_millis)
+        return True
+
+    def rename(self, address: str, client: str) -> bool:
+        """Counts a proxy's connection as one of its client. Returns False when that has too many:
+        then it counts for the proxy as before."""
+        if client != address and self._open[client] >= self._most_each:
+            self._log_refused(client)
+            return False
+        self.remove(address)
+        self._open[client] += 1
         return True
 
     def remove(self, address: str) -> None:
@@ -90,7 +104,8 @@ class LimitedSite(web.BaseSite):
     """A listening socket whose connections are counted from their accept on.
 
     aiohttp's own sites know of a connection only once its handshake is over. `options` are
-    aiohttp's for a connection.
+    aiohttp's for a connection. `proxies` are the networks whose connections begin with a header of
+    the PROXY protocol.
     """
 
     def __init__(
@@ -100,8 +115,10 @@ class LimitedSite(web.BaseSite):
         options: Mapping[str, Any],
         listening: socket.socket,
         tls: ssl.SSLContext | None = None,
+        proxies: Collection[Network] = (),
     ) -> None:
         super().__init__(runner, ssl_context=tls)
+        self._proxies = proxies
         self._limit = limit
         self._options = options
         self._listening = listening
@@ -118,9 +135,10 @@ class LimitedSite(web.BaseSite):
         shown = f"[{host}]" if ":" in host else host
         return f"{'https' if self._tls else 'http'}://{shown}:{port}"
 
-    def use_tls(self, tls: ssl.SSLContext | None) -> None:
-        """Makes TLS connections with this certificate, or none, from the next one on."""
-        self._tls = tls
+    def configure(self, tls: ssl.SSLContext | None, proxies: Collection[Network]) -> None:
+        """Makes connections with this certificate, or without TLS, from the next one on, and
+        expects a header of the PROXY protocol from these networks."""
+        self._tls, self._proxies = tls, proxies
 
     async def start(self) -> None:
         """Accepts connections from now on."""
@@ -150,26 +168,47 @@ class LimitedSite(web.BaseSite):
                 continue  # else it was gone before it was accepted
             host = str(address[0]) if address else ""
             try:
-                counted = self._limit.add(accepted, host)
+                is_proxy = is_trusted(host, self._proxies)
+                counted = self._limit.add(accepted, host, is_proxy=is_proxy)
             except OSError:  # it is gone already
                 self._limit.remove(host)
                 counted = False
             if not counted:
                 accepted.close()
                 continue
-            task = asyncio.create_task(self._connect(accepted, host))
+            task = asyncio.create_task(
+                self._connect_client(accepted, host) if is_proxy else self._connect(accepted, host)
+            )
             self._connecting.add(task)
             task.add_done_callback(self._connecting.discard)
 
-    async def _connect(self, accepted: socket.socket, host: str) -> None:
-        """Makes an accepted socket a connection of the server, or closes it."""
+    async def _connect_client(self, accepted: socket.socket, proxy: str) -> None:
+        """Does the same for a proxy's connection, whose header names the client."""
+        client, connected = None, False
+        try:
+            client = await _client(accepted)
+            connected = client is None or self._limit.rename(proxy, client)
+        except InvalidHeader as problem:
+            log.get().warning("proxy_header_refused", peer=proxy, why=str(problem))
+        except OSError as problem:  # TimeoutError is one
+            log.get().debug("http_not_connected", peer=proxy, why=str(problem))
+        finally:
+            if not connected:
+                self._limit.remove(proxy)
+                accepted.close()
+        if connected:
+            await self._connect(accepted, client or proxy, client)
+
+    async def _connect(self, accepted: socket.socket, host: str, client: str | None = None) -> None:
+        """Makes an accepted socket a connection of the server, or closes it. `host` is the address
+        for which it counts, `client` the one that a proxy named."""
         loop = asyncio.get_running_loop()
         server = self._runner.server
         if server is None:  # the runner is being cleaned up
             self._limit.remove(host)
             accepted.close()
             return
-        connection = _Connection(self._limit, host, server, loop=loop, **self._options)
+        connection = _Connection(self._limit, host, client, server, loop=loop, **self._options)
         tls = self._tls
         timeout = HANDSHAKE_SECS if tls else None
         try:
@@ -182,18 +221,44 @@ class LimitedSite(web.BaseSite):
             connection.handshake_ended()
 
 
+async def _client(accepted: socket.socket) -> str | None:
+    """Reads the header of a proxy's connection, and no byte behind it. Returns the client's
+    address; None where the proxy names none. Raises InvalidHeader, OSError.
+    """
+    loop = asyncio.get_running_loop()
+    header = b""
+    async with asyncio.timeout(HEADER_SECS):
+        while count := proxy_header.missing(header):
+            data = await loop.sock_recv(accepted, count)
+            if not data:
+                raise ConnectionError("closed within its header")
+            header += data
+    return proxy_header.parse(header).host
+
+
 class _Connection(web.RequestHandler):
     """aiohttp's protocol of a connection that is counted."""
 
-    __slots__ = ("_address", "_limit", "_made")
+    __slots__ = ("_address", "_client", "_limit", "_made")
 
     def __init__(
-        self, limit: ConnectionLimit, address: str, server: web.Server, **options: Any
+        self,
+        limit: ConnectionLimit,
+        address: str,
+        client: str | None,
+        server: web.Server,
+        **options: Any,
     ) -> None:
         super().__init__(server, **options)
+        self._client = client
         self._limit = limit
         self._address: str | None = address
         self._made = False
+
+    @property
+    def peername(self) -> Any:
+        """Returns the peer's address, as aiohttp asks for it: that of the client behind a proxy."""
+        return self._client or super().peername
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Notes that the handshake was complete."""

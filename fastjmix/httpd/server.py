@@ -29,6 +29,7 @@ from fastjmix.httpd.middleware import (
     respond_to_errors,
 )
 from fastjmix.httpd.responses import Handler
+from fastjmix.transport.proxy_header import Network
 
 
 class Service:
@@ -67,17 +68,23 @@ class Runner(web.AppRunner):
         del self._options["shutdown_timeout"]  # an option of the runner, not of a connection
         self._limit = app[CONNECTION_LIMIT]
 
-    async def listen(self, listening: socket, tls: ssl.SSLContext | None = None) -> str:
-        """Serves a bound socket, which is closed in the end. Returns its URL."""
-        site = LimitedSite(self, self._limit, self._options, listening, tls)
+    async def listen(
+        self,
+        listening: socket,
+        tls: ssl.SSLContext | None = None,
+        proxies: Collection[Network] = (),
+    ) -> str:
+        """Serves a bound socket, which is closed in the end; from `proxies` a PROXY protocol header
+        comes first. Returns its URL."""
+        site = LimitedSite(self, self._limit, self._options, listening, tls, proxies)
         await site.start()
         self._limited = [*(one for one in self._limited if one in self.sites), site]
         return site.name
 
-    def use_tls(self, tls: ssl.SSLContext | None) -> None:
-        """Makes connections with this certificate, or without TLS, from the next one on."""
+    def configure(self, tls: ssl.SSLContext | None, proxies: Collection[Network]) -> None:
+        """Changes how connections begin, from the next one on (see LimitedSite)."""
         for site in self._limited:
-            site.use_tls(tls)
+            site.configure(tls, proxies)
 
 
 def make_runner(service: Service, *, shutdown_secs: float) -> Runner:

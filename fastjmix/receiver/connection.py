@@ -111,8 +111,9 @@ class Connection:
     """One peer's connection.
 
     `deadline` is when the wait that the state implies is over. `received` holds the first bytes of
-    an A-ASSOCIATE-RQ (Sta2), `outgoing` what the kernel has not taken yet. `about` has what the log
-    says of a peer that is ended before it has an association.
+    an A-ASSOCIATE-RQ (Sta2), or (`awaits_header`) of the PROXY header that a proxy sends before it;
+    until then `host` and `peer` are the proxy's. `outgoing` holds what the kernel has not taken
+    yet. `about` has what the log says of a peer that is ended before it has an association.
     """
 
     socket: socket.socket
@@ -126,3 +127,4 @@ class Connection:
     received: bytearray = field(default_factory=bytearray)
     outgoing: bytearray = field(default_factory=bytearray)
     about: dict[str, str | None] = field(default_factory=dict)
+    awaits_header: bool = False

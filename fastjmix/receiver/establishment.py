@@ -30,6 +30,7 @@ from fastjmix.receiver.listener import Listener
 from fastjmix.receiver.states import Event
 from fastjmix.receiver.upper_layer import PROVIDER, USER, UpperLayer, guarded
 from fastjmix.spool import AssociationFacts
+from fastjmix.transport import proxy_header
 
 
 class Establishment:
@@ -84,6 +85,10 @@ class Establishment:
         if not data:
             upper.lost(connection, "closed before an A-ASSOCIATE-RQ")
             return
+        if connection.awaits_header:
+            data = self._take_header(connection, data)
+            if not data:
+                return
         draining = self._rejects(connection.listener)
         answer = self._requests.receive(connection, data, draining=draining)
         if answer is None:
@@ -98,6 +103,27 @@ class Establishment:
             upper.send_last(connection, Event.REJECT, answer.pdu)
         else:
             self._open(connection, answer)
+
+    def _take_header(self, connection: Connection, data: bytes) -> bytes:
+        """Takes the next bytes of a PROXY header. Returns what follows it, if anything has come."""
+        buffer = connection.received
+        buffer += data
+        try:
+            if proxy_header.missing(buffer):
+                return b""
+            header = proxy_header.parse(buffer)
+        except proxy_header.InvalidHeader as problem:
+            why = f"{problem}, which proxy_protocol_from wants from this address"
+            self._upper_layer.abort(connection, PROVIDER, 1, why, Event.INVALID_PDU)
+            return b""
+        rest = bytes(buffer[header.length :])
+        buffer.clear()
+        connection.awaits_header = False
+        connection.deadline = time.monotonic() + connection.limits.acse_timeout_secs
+        if header.host is not None:
+            self._upper_layer.half_open[connection.listener.number].rename(connection, header.host)
+            connection.peer = f"{header.host}:{header.port}"
+        return rest
 
     def _displace_or_reject(self, connection: Connection, asked: NoPlace) -> Opening | Rejection:
         if self.displace(connection.host, asked.among):

@@ -4,7 +4,8 @@ Guaranteed: there are no more than max_half_open. When there are that many, a ne
 place of the oldest connection of the address with most of them, if its own address has fewer; else
 the newcomer is closed. So an address that connects and sends nothing costs little, and keeps no
 other address out.
-Still wrong: behind stunnel or NAT all peers have one address, and share its part.
+Still wrong: behind NAT all peers have one address, and share its part; behind a proxy too, unless
+it names them (proxy_protocol_from).
 """
 
 from __future__ import annotations
@@ -37,6 +38,14 @@ class HalfOpen:
         self._by_host[connection.host] -= 1
         if not self._by_host[connection.host]:
             del self._by_host[connection.host]
+
+    def rename(self, connection: Connection, host: str) -> None:
+        """Gives a connection the address of the client that its proxy has named."""
+        self._by_host[connection.host] -= 1
+        if not self._by_host[connection.host]:
+            del self._by_host[connection.host]
+        connection.host = host
+        self._by_host[host] += 1
 
     @property
     def is_full(self) -> bool:

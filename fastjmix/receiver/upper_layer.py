@@ -27,6 +27,7 @@ from fastjmix.receiver.measures import log_pairs
 from fastjmix.receiver.peer_log import PeerLog
 from fastjmix.receiver.reports import Reports
 from fastjmix.receiver.states import TRANSITIONS, Event, State
+from fastjmix.transport.proxy_header import HEADER_SECS, is_trusted
 
 USER, PROVIDER = 0, 2
 """PS3.8 Table 9-26: sources of an A-ABORT, the service user and the service provider."""
@@ -100,6 +101,9 @@ class UpperLayer:
         limits = listener.config.limits
         deadline = time.monotonic() + limits.acse_timeout_secs
         connection = Connection(accepted, host, f"{host}:{port}", listener, limits, deadline)
+        if is_trusted(host, listener.config.proxies):
+            connection.awaits_header = True
+            connection.deadline = min(deadline, time.monotonic() + HEADER_SECS)
         self.half_open[listener.number].add(connection)
         self.connections[accepted.fileno()] = connection
 

@@ -65,6 +65,8 @@ ADVICE: Final[Mapping[str, str]] = {
     " that process again",
     "connection_failed": "report it: it is a fault of ours; that association was aborted",
     "control_unavailable": "look at control.sock in the storage directory: commands need it",
+    "proxy_header_refused": "turn the PROXY protocol on for this port at the proxy, or take its"
+    " address out of proxy_protocol_from",
     "http_handler_failed": "report it: it is a fault of ours; other requests go on",
     "http_listener_failed": "correct its certificate, its key or its authentication, then fastjmix"
     " reload; until then it goes on as before, or is not served where it is new",

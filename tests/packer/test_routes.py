@@ -19,7 +19,18 @@ from fastjmix.packer.routes import EVENTS_A_SECOND
 from fastjmix.spool import Ticket
 from tests.support import wire
 from tests.support.dicom_peers import archives, new_uid
-from tests.support.gateway import Gateway, Gateways, Peer, get, images, members, until
+from tests.support.gateway import (
+    NOT_LISTENING,
+    Gateway,
+    Gateways,
+    Peer,
+    get,
+    images,
+    members,
+    run_command,
+    until,
+    write_config,
+)
 from tests.support.made_up import write_study
 from tests.support.routes import refused, with_rules
 
@@ -289,6 +300,45 @@ def test_a_draft_goes_by_the_rules_that_it_began_with(start: Gateways, tmp_path:
     again.wait_for("envelope_recovered .*rule=head")
     (ticket,) = tickets(again, study, 1)
     assert (ticket.rule, ticket.priority) == ("head", "stat")
+
+
+# -- a new configuration ---------------------------------------------------------------------------
+
+
+def reload(own: Gateway, **parts: Any) -> None:
+    write_config(own.spool.parent, NOT_LISTENING, **parts)
+    done = run_command("reload", "-c", "config.toml", cwd=own.spool.parent)
+    assert done.returncode == 0, done.stderr
+
+
+def test_new_rules_are_for_associations_that_begin_after_them(start: Gateways) -> None:
+    own = start(**with_rules(SCREEN_SHOTS))
+    study, (first, second, third) = new_uid(), [new_uid() for _ in range(3)]
+    with Peer(own.dicom_port) as before:
+        assert before.associate(*CONTEXTS)[0] == 2
+        assert before.store(data_of(study, first, SC), first, number=3, sop_class=SC) == 0
+        reload(own, **with_rules('name = "shots"\npriority = "bulk"'))
+        assert before.store(data_of(study, second, SC), second, number=3, sop_class=SC) == 0
+        assert send(own, study, SC)[0] == 0
+        assert before.store(data_of(study, third), third) == 0
+        before.release()
+    plain, of_new = tickets(own, study, 2)
+    assert (plain.rule, of_new.rule, of_new.priority) == ("", "shots", "bulk")
+    held = {one.stem: list(images(one)) for one in archives(own, study)}
+    assert held[plain.id] == [third]
+    assert len(held[of_new.id]) == 1
+    assert len(refused(own, study, 2)) == 2
+
+
+def test_new_backends_are_for_associations_that_begin_after_them(start: Gateways) -> None:
+    """Also of a study whose envelope is still open."""
+    own = start(builder="quiet_secs = 3600\nrelease_grace_secs = 2")
+    study = new_uid()
+    assert send(own, study)[0] == 0
+    reload(own, **with_rules('name = "none"\nmodality = "US"', backends='"second"'))
+    assert send(own, study)[0] == 0
+    both = tickets(own, study, 2)
+    assert sorted(one.upstreams for one in both) == [("jmix_upstream",), ("second",)]
 
 
 # -- other people's senders ------------------------------------------------------------------------

@@ -245,7 +245,7 @@ def test_a_rule_chooses_the_profile(start: Gateways) -> None:
 # -- a packer dies ---------------------------------------------------------------------------------
 
 
-@pytest.mark.fault("F01")
+@pytest.mark.fault("F160")
 @pytest.mark.parametrize("point", ["packer.synced", "seal.written", "seal.published"])
 def test_a_packer_that_dies_between_append_and_seal_decides_alike(
     start: Gateways, point: str
@@ -271,7 +271,7 @@ def test_a_packer_that_dies_between_append_and_seal_decides_alike(
     assert list(images(archives(own, study)[0])) == [uid]
 
 
-@pytest.mark.fault("F01", "F78")
+@pytest.mark.fault("F161")
 @pytest.mark.parametrize(("fault", "statuses"), [("kill", (0, 0xA700)), ("raise", (0xC0FF,))])
 def test_a_packer_that_fails_after_its_decision_decides_again(
     start: Gateways, fault: str, statuses: tuple[int, ...]
@@ -285,6 +285,7 @@ def test_a_packer_that_fails_after_its_decision_decides_again(
     assert archives(own, study) == []
 
 
+@pytest.mark.fault("F160")
 def test_a_draft_goes_by_the_rules_that_it_began_with(start: Gateways, tmp_path: Path) -> None:
     """A node that is killed, and starts again with other rules."""
     own = start(

@@ -201,6 +201,8 @@ def test_instances_of_a_study_under_different_rules_are_different_envelopes(
     assert held[of_a.id] == [uids[1]]
     assert held[of_b.id] == [uids[2]]
     own.wait_for("envelope_sealed .*rule=a ")
+    shown = run_command("outbox", "show", of_a.id, "-c", "config.toml", cwd=own.spool.parent)
+    assert "  rule: a\n" in shown.stdout
 
 
 def test_the_envelope_decides_at_the_seal(start: Gateways) -> None:

@@ -24,10 +24,12 @@ from tests.support.gateway import (
     Gateway,
     Gateways,
     Peer,
+    Store,
     get,
     images,
     members,
     run_command,
+    running,
     until,
     write_config,
 )
@@ -203,6 +205,22 @@ def test_instances_of_a_study_under_different_rules_are_different_envelopes(
     own.wait_for("envelope_sealed .*rule=a ")
     shown = run_command("outbox", "show", of_a.id, "-c", "config.toml", cwd=own.spool.parent)
     assert "  rule: a\n" in shown.stdout
+
+
+def test_an_envelope_is_delivered_to_the_backend_of_its_rule_alone(
+    start: Gateways, upstream: Store, tmp_path: Path
+) -> None:
+    with running(Store(tmp_path / "second")) as other:
+        rule = 'name = "away"\ncalling_ae = "AWAY"\nbackends = "second"'
+        own = start(upstream.port, **with_rules(rule, second=other.port))
+        usual, away = new_uid(), new_uid()
+        send(own, usual)
+        send(own, away, calling="AWAY")
+        own.wait_sent(2)
+        for store, study, elsewhere in ((upstream, usual, away), (other, away, usual)):
+            base = f"http://127.0.0.1:{store.port}/api/jmix?studyInstanceUid="
+            assert get(base + study)[0] == 200
+            assert get(base + elsewhere)[0] == 404
 
 
 def test_the_envelope_decides_at_the_seal(start: Gateways) -> None:

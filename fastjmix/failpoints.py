@@ -66,10 +66,13 @@ POINTS: Final[Mapping[str, str]] = {
     # recovery: one draft
     "recovery.walked": "its members were read; nothing was written",
     "recovery.sealed": "the envelope is in outbox/; the uploader was not woken",
+    "elsewhere.written": "a target's directory has every byte, durably, under a name with a dot",
     # uploader: one envelope
     "uploader.listed": "outbox/ was listed; nothing was begun",
     "uploader.body": "some of the body was handed to the connection",
     "uploader.answered": "the upstream has answered; nothing was written here",
+    # a reload
+    "reload.read": "the configuration was read; the supervisor does not know of it",
     # api: one POST
     "api.received": "the body is in building/*.upload, and is a valid envelope; not admitted",
     "api.admitted": "in outbox/; the uploader was not woken, the caller was not answered",

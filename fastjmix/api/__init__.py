@@ -1,6 +1,8 @@
 """Process: HTTP listeners. They serve envelopes, health and metrics; POST passes one on.
 
-server.py       the process: sets up the listeners, ends them
+server.py       the process: sets up its parts, ends them
+listeners.py    the HTTP listeners: they come, go, and change while they serve
+adoption.py     takes over another configuration
 routes.py       the routes of one listener
 serving.py      GET: envelopes of a study, an archive, a manifest
 lookup.py       one envelope by its id, in any state

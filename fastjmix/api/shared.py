@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Final
 
 from fastjmix.api.node_state import NodeState
 from fastjmix.api.outcomes import PendingOutcomes
 from fastjmix.api.study_index import StudyIndex
-from fastjmix.api.warnings import Warnings, certificates_of
+from fastjmix.api.warnings import Certificate, Warnings, certificates_of
 from fastjmix.config import Config
 from fastjmix.httpd import limits
 from fastjmix.httpd.archive_checks import Checks
@@ -40,7 +41,15 @@ class Shared:
         self.tally = Tally(spool)
         self.state = NodeState(spool, channels.metrics, self.room, channels.drain, self.stopping)
         self.alarm_secs = config.runtime.queue_alarm_secs
-        self.certificates = certificates_of(config)
+        self.certificates: Sequence[Certificate] = certificates_of(config)
         self.warnings = Warnings(
             channels, self.room, self.tally, self.alarm_secs, self.certificates
         )
+
+    def configure(self, config: Config, certificates: Sequence[Certificate]) -> None:
+        """Goes by another configuration from now on. `certificates` are those of its files now."""
+        self.spool.configure(config)
+        self.room.configure(config)
+        self.alarm_secs = config.runtime.queue_alarm_secs
+        self.certificates = certificates
+        self.warnings.configure(self.alarm_secs, certificates)

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 from fastjmix.config import Config
 from fastjmix.config.certificates import Expiry, expiries
 from fastjmix.errors import printable
-from fastjmix.ipc.board_rows import UpstreamRow, ledger_row, upstream_rows
+from fastjmix.ipc.board_rows import UpstreamRow, ledger_row, supervisor_row, upstream_rows
 from fastjmix.ipc.channels import Channels
 from fastjmix.spool import FreeSpace
 from fastjmix.spool.free_space import Marks
@@ -48,8 +48,8 @@ Source = Callable[[], Iterator[Notice]]
 class Warnings:
     """The warnings of one node.
 
-    `certificates` are those that were read at the start: the processes use these until they are
-    started again.
+    `certificates` are those that were read at the start, or with the latest configuration: the
+    processes use these until they get another.
     """
 
     def __init__(
@@ -63,6 +63,11 @@ class Warnings:
         self._channels = channels
         self._free_space = free_space
         self._tally = tally
+        self._alarm_secs = alarm_secs
+        self._certificates = certificates
+
+    def configure(self, alarm_secs: float, certificates: Sequence[Certificate]) -> None:
+        """Goes by another configuration from now on."""
         self._alarm_secs = alarm_secs
         self._certificates = certificates
 
@@ -81,6 +86,7 @@ class Warnings:
             self._disk,
             self._certificate_ends,
             self._ledger,
+            self._configuration,
         )
         for source in sources:
             with contextlib.suppress(OSError):
@@ -152,8 +158,26 @@ class Warnings:
     def _certificate_ends(self) -> Iterator[Notice]:
         for path, expiry in self._certificates:
             if expiry.soon():
-                words = f"{path}: {expiry.words()}: replace it, and restart fastjmix"
+                words = f"{path}: {expiry.words()}: replace it, then fastjmix reload"
                 yield Notice("certificate", str(path), words)
+
+    def _configuration(self) -> Iterator[Notice]:
+        row = supervisor_row(self._channels.board)
+        if row is None:
+            return
+        if row["refused"] is not None:
+            faults = "; ".join(row["refused"]["faults"])
+            kept = f"that of generation {row['generation']} stays in force"
+            to_do = "put that right, then fastjmix reload"
+            text = f"the configuration was refused, {kept}: {printable(faults)}; {to_do}"
+            yield Notice("configuration_refused", "", text)
+        if row["needs_restart"]:
+            keys = ", ".join(row["needs_restart"])
+            text = f"changed, and without effect before a restart: {keys}"
+            yield Notice("needs_restart", "", text)
+        if row["late"]:
+            text = f"not by the new configuration yet: {', '.join(row['late'])}"
+            yield Notice("configuration_late", "", text)
 
     def _ledger(self) -> Iterator[Notice]:
         row = ledger_row(self._channels.board)

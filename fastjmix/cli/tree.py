@@ -41,6 +41,10 @@ COMMANDS: Final = {
         "fastjmix.cli.check",
         "Validate a configuration and print it as it takes effect, without secrets, to be pasted.",
     ),
+    "reload": Deferred(
+        "fastjmix.cli.reload",
+        "Have the running node go by its configuration as it is now, without ending anything.",
+    ),
     "status": Deferred(
         "fastjmix.cli.status",
         "Show how the node is: envelopes by state, upstreams, associations, rates, disk, errors.",

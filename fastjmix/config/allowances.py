@@ -65,9 +65,9 @@ def _days(text: str) -> tuple[int, ...]:
     """Returns the days of "mon-fri" or "sat,sun", as numbers. Raises ValueError."""
     found: set[int] = set()
     for part in text.split(","):
-        first, _, last = part.partition("-")
+        first, dash, last = part.partition("-")
         start = DAYS.index(first)
-        count = (DAYS.index(last or first) - start) % len(DAYS) + 1
+        count = (DAYS.index(last if dash else first) - start) % len(DAYS) + 1
         found.update((start + step) % len(DAYS) for step in range(count))
     return tuple(sorted(found))
 

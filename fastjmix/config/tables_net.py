@@ -239,7 +239,8 @@ class DirectoryTarget(_AnyTarget):
         allowed=ABSOLUTE_ALLOWED,
     )
     require_mount: bool = added(
-        False, "Writes only while a file system is mounted at the path, or above it but for /"
+        False,
+        "Writes only while a file system (not that of /) is mounted at the path, or its parent",
     )
     file_mode: FileMode = added(
         "0640", "The permissions of an envelope's file", allowed='octal digits such as "0640"'

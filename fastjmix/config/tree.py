@@ -221,7 +221,7 @@ class Allowance:
 class DirectoryPlace:
     """A directory, or a share that is mounted there, into which envelopes are written.
 
-    `require_mount`: only while a file system is mounted at `path`, or above it but for /.
+    `require_mount`: only while a file system is mounted at `path` or its parent; / does not count.
     `file_mode` are the permissions of an envelope's file.
     """
 

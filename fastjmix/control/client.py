@@ -30,11 +30,12 @@ class NodeAway(FastjmixError):
 
 
 class NodeRefused(FastjmixError):
-    """The node has answered, and not done it. `status` is HTTP's."""
+    """The node has answered, and not done it. `status` is HTTP's, `answer` the object that came."""
 
-    def __init__(self, message: str, status: int) -> None:
+    def __init__(self, message: str, status: int, answer: Mapping[str, Any]) -> None:
         super().__init__(message)
         self.status = status
+        self.answer = answer
 
 
 class _Connection(http.client.HTTPConnection):
@@ -125,7 +126,7 @@ class ControlClient:
             connection.request(method, path, body, headers)
             answer = connection.getresponse()
             if answer.status >= 300:
-                raise NodeRefused(_reason(answer), answer.status)
+                raise _refusal(answer)
             yield answer
         except (OSError, http.client.HTTPException, json.JSONDecodeError) as problem:
             raise NodeAway(
@@ -136,9 +137,10 @@ class ControlClient:
             connection.close()
 
 
-def _reason(answer: http.client.HTTPResponse) -> str:
-    """Returns why the node has not done it: {"error": …} of its answer."""
-    try:
-        return str(json.loads(answer.read())["error"])
-    except (ValueError, KeyError, TypeError):
-        return f"the node answers with HTTP {answer.status}"
+def _refusal(answer: http.client.HTTPResponse) -> NodeRefused:
+    """Returns the error for an answer that is no success: {"error": …} says why."""
+    why, found = f"the node answers with HTTP {answer.status}", None
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        found = json.loads(answer.read())
+        why = str(found["error"])
+    return NodeRefused(why, answer.status, found if isinstance(found, dict) else {})

@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NotRequired, TypedDict
 
-from fastjmix.ipc.board_rows import UpstreamRow
+from fastjmix.ipc.board_rows import SupervisorRow, UpstreamRow
 from fastjmix.spool.selection import EnvelopeFacts
 from fastjmix.spool.standing import Standpoint
 from fastjmix.spool.tally import StateSum
 
 
 class NodeFacts(TypedDict):
-    """The node itself. `reasons` say why it is not ready. A stopped node has no pid."""
+    """The node itself. `reasons` say why it is not ready. A stopped node has no pid and no
+    `configuration`, which is the supervisor's row of the board."""
 
     name: str
     version: str
@@ -26,6 +27,7 @@ class NodeFacts(TypedDict):
     state: str
     reasons: list[str]
     warnings: list[str]
+    configuration: SupervisorRow | None
 
 
 class AssociationRow(TypedDict):

@@ -1,6 +1,7 @@
 """The parts of an HTTP server that the API's listeners and the embedded store share. No routes.
 
 server.py            the application around the routes, and its runner
+current_routes.py    the routes of a server, which can be replaced
 middleware.py        errors, bounds, one log line a request
 connection_limit.py  limits connections where they are accepted
 limits.py            every bound, as a named number

@@ -135,6 +135,11 @@ class LimitedSite(web.BaseSite):
         shown = f"[{host}]" if ":" in host else host
         return f"{'https' if self._tls else 'http'}://{shown}:{port}"
 
+    def configure(self, tls: ssl.SSLContext | None, proxies: Collection[Network]) -> None:
+        """Makes connections with this certificate, or without TLS, from the next one on, and
+        expects a header of the PROXY protocol from these networks."""
+        self._tls, self._proxies = tls, proxies
+
     async def start(self) -> None:
         """Accepts connections from now on."""
         await super().start()
@@ -204,10 +209,11 @@ class LimitedSite(web.BaseSite):
             accepted.close()
             return
         connection = _Connection(self._limit, host, client, server, loop=loop, **self._options)
-        timeout = HANDSHAKE_SECS if self._tls else None
+        tls = self._tls
+        timeout = HANDSHAKE_SECS if tls else None
         try:
             await loop.connect_accepted_socket(
-                lambda: connection, accepted, ssl=self._tls, ssl_handshake_timeout=timeout
+                lambda: connection, accepted, ssl=tls, ssl_handshake_timeout=timeout
             )
         except OSError as problem:  # ssl.SSLError is one, and so is a timeout
             log.get().debug("http_not_connected", peer=host, why=str(problem))

@@ -63,10 +63,13 @@ class Refused(TypedDict):
 
 
 class Draining(TypedDict):
-    """A drain: since when, and when it ends at the latest, in Unix seconds."""
+    """A drain: since when, and when it ends at the latest, in Unix seconds; who began it, and what
+    it waits for (supervisor/drain.py)."""
 
     since: float
     until: float
+    by: str
+    phase: str
 
 
 class SupervisorRow(TypedDict):

@@ -19,13 +19,14 @@ import os
 import pickle
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import orjson
 
 from fastjmix import log
 from fastjmix.config import Config, LogSettings
+from fastjmix.ipc.ingest_rules import IngestRulesTable
 
 MESSAGE_BYTES_MAX: Final = 4096
 
@@ -37,7 +38,8 @@ SOCKETS_MAX: Final = 250
 class NewConfiguration:
     """A configuration, as a child gets it.
 
-    `generation` counts from 1, the start, with each configuration that was applied. `dicom` and
+    `generation` counts from 1, the start, with each configuration that was applied. `rules` numbers
+    the rules of instances; only receivers and packers get more than an empty table. `dicom` and
     `http` are listening sockets of the child's own, in the order of `config.dicom` and
     `config.http`: those that listened before are among them, as copies. A child that does not
     listen has none.
@@ -45,6 +47,7 @@ class NewConfiguration:
 
     generation: int
     config: Config
+    rules: IngestRulesTable = field(default_factory=IngestRulesTable)
     dicom: tuple[socket.socket, ...] = ()
     http: tuple[socket.socket, ...] = ()
 
@@ -68,7 +71,7 @@ class Announcer:
         dicom: Sequence[socket.socket] = (),
         http: Sequence[socket.socket] = (),
     ) -> None:
-        """Sends a configuration, which is pickled in the memory file with that descriptor. The
+        """Sends a configuration, which is in the memory file with that descriptor (`write`). The
         child gets copies of all descriptors.
 
         Raises OSError: the child has not read what was sent before, or the kernel has no memory or
@@ -135,15 +138,16 @@ class Inbox:
     def _opened(self, generation: int, dicom: int, descriptors: list[int]) -> NewConfiguration:
         file, *listening = descriptors
         try:
-            config: Config = pickle.loads(os.pread(file, os.fstat(file).st_size, 0))
+            config, rules = read(file)
         finally:
             os.close(file)
         sockets = [socket.socket(fileno=descriptor) for descriptor in listening]
         for one in sockets:
             one.setblocking(False)
         self._generation = generation
-        _change_log(config.log)
-        return NewConfiguration(generation, config, tuple(sockets[:dicom]), tuple(sockets[dicom:]))
+        change_log(config.log)
+        at_dicom, at_http = tuple(sockets[:dicom]), tuple(sockets[dicom:])
+        return NewConfiguration(generation, config, rules, at_dicom, at_http)
 
     def adopted(self, generation: int) -> None:
         """Says that this process goes by that configuration from now on."""
@@ -155,12 +159,23 @@ class Inbox:
         self._link.close()
 
 
-def _change_log(own: LogSettings) -> None:
+def change_log(own: LogSettings) -> None:
     """Has this process log by its new configuration; as before where the file cannot be opened."""
     try:
         log.change(own.level, own.file, own.format, own.study_uids)
     except OSError as problem:
         log.get().error("log_file_failed", file=own.file, why=problem.strerror)
+
+
+def write(file: int, config: Config, rules: IngestRulesTable | None = None) -> None:
+    """Writes a configuration, and the rules of instances, to an empty memory file."""
+    os.write(file, pickle.dumps((config, rules or IngestRulesTable())))
+
+
+def read(file: int) -> tuple[Config, IngestRulesTable]:
+    """Returns what `write` wrote."""
+    found: tuple[Config, IngestRulesTable] = pickle.loads(os.pread(file, os.fstat(file).st_size, 0))
+    return found
 
 
 def make_pair() -> tuple[socket.socket, socket.socket]:

@@ -1,15 +1,30 @@
 """Numbers the rules that instances fall under, so that a lane carries one small number.
 
-Receiver and packer number the same frozen configuration in the same way: for each DICOM listener
-first its own rules, then those of each calling AE title in its aet_table.
+Wanted: an instance goes by the rules that were in force when its association began, however often
+the configuration has been replaced since.
+Guaranteed: a number means the same rules for as long as the node runs. The supervisor numbers them,
+once for all processes: for each DICOM listener first its own rules, then those of each calling AE
+title in its aet_table. A new configuration adds rows behind those that there are (`extended`); a
+listener that is as it was, or as it was before, keeps its rows. A listener has a number of its own,
+by which its associations are counted, in whatever order the configuration has it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from fastjmix.config import Builder, Config, DicomListener
+from fastjmix.errors import FastjmixError
+
+ROWS_MAX: Final = 65_536
+"""Rows that new configurations may add up to, about 10 MB a process. With an aet_table of a
+thousand AE titles it can be changed sixty times between two starts."""
+
+
+class TooManyRules(FastjmixError):
+    """A new configuration has more rules than can be added to those that there were."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,27 +37,74 @@ class IngestRules:
 
 
 @dataclass(frozen=True, slots=True)
+class ListenerRules:
+    """The numbers of a listener and its rules: `default` is for any calling AE title that `calling`
+    does not name. `number` is the listener's own."""
+
+    listener: DicomListener
+    number: int
+    default: int
+    calling: Mapping[str, int]
+
+    def of(self, calling_ae: str) -> int:
+        """Returns the number of the rules for a calling AE title."""
+        return self.calling.get(calling_ae, self.default)
+
+
+@dataclass(frozen=True, slots=True)
 class IngestRulesTable:
-    """Every `Settings`, by number; and the number for a listener and a calling AE title."""
+    """`rows` has every `IngestRules`, by number; `listeners` those of the configuration in force,
+    in its order. `former` has the rules of all listeners that there were, those included."""
 
-    rows: tuple[IngestRules, ...]
-    _default: tuple[int, ...]
-    _calling: Mapping[tuple[int, str], int]
+    rows: tuple[IngestRules, ...] = ()
+    listeners: tuple[ListenerRules, ...] = ()
+    former: tuple[ListenerRules, ...] = ()
 
-    def number(self, listener: int, calling_ae: str) -> int:
-        """Returns the number of the rules for `calling_ae` at the listener with this index."""
-        return self._calling.get((listener, calling_ae), self._default[listener])
+    def extended(self, config: Config) -> IngestRulesTable:
+        """Returns the table for a new configuration: every number keeps its meaning. Raises
+        TooManyRules where rows are added, and are more than ROWS_MAX then."""
+        rows, former = list(self.rows), list(self.former)
+        found: list[ListenerRules] = []
+        for listener in config.dicom:
+            same = (one for one in former if one.listener == listener and one not in found)
+            rules = next(same, None)
+            if rules is None:
+                rules = _added(listener, rows, former, {one.number for one in found})
+            found.append(rules)
+        if self.rows and len(self.rows) < len(rows) > ROWS_MAX:
+            raise TooManyRules(
+                f"aet_table: the configurations since the start have {len(rows)} rules for calling"
+                f" AE titles together; at most {ROWS_MAX}",
+                "Restart fastjmix.",
+            )
+        return IngestRulesTable(tuple(rows), tuple(found), tuple(former))
 
 
 def tabulate(config: Config) -> IngestRulesTable:
-    """Numbers the rules of a configuration."""
-    rows: list[IngestRules] = []
-    default: list[int] = []
-    calling: dict[tuple[int, str], int] = {}
-    for index, listener in enumerate(config.dicom):
-        default.append(len(rows))
-        rows.append(IngestRules(listener, listener.builder, None))
-        for title, entry in (listener.calling or {}).items():
-            calling[index, title] = len(rows)
-            rows.append(IngestRules(listener, entry.builder, entry.max_associations))
-    return IngestRulesTable(tuple(rows), tuple(default), calling)
+    """Numbers the rules of the first configuration."""
+    return IngestRulesTable().extended(config)
+
+
+def _added(
+    listener: DicomListener,
+    rows: list[IngestRules],
+    former: list[ListenerRules],
+    taken: set[int],
+) -> ListenerRules:
+    """Adds the rows of a listener, and returns their numbers."""
+    known = {one.number for one in former if _place(one.listener) == _place(listener)} - taken
+    number = min(known, default=max((one.number for one in former), default=-1) + 1)
+    default = len(rows)
+    rows.append(IngestRules(listener, listener.builder, None))
+    calling: dict[str, int] = {}
+    for title, entry in (listener.calling or {}).items():
+        calling[title] = len(rows)
+        rows.append(IngestRules(listener, entry.builder, entry.max_associations))
+    rules = ListenerRules(listener, number, default, calling)
+    former.append(rules)
+    return rules
+
+
+def _place(listener: DicomListener) -> tuple[str, str, str, int]:
+    """Returns what makes it the same listener with other rules."""
+    return listener.pipeline, listener.endpoint, listener.host, listener.port

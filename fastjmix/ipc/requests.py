@@ -6,7 +6,7 @@ and bounded, so that an answer fits in a datagram.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final
 
@@ -20,6 +20,10 @@ TEXTS_MAX: Final = 100
 
 TEXT_CHARS_MAX: Final = 400
 """Characters of each. With all of them at their bounds an answer of ASCII text has 120 KB."""
+
+
+NOBODY: Final = 0
+"""The id of a request that nobody waits for. Others have a later one."""
 
 
 class Do(StrEnum):
@@ -66,6 +70,10 @@ class NodeAnswer:
     faults: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     needs_restart: tuple[str, ...] = ()
+
+    def to(self, request: NodeRequest) -> NodeAnswer:
+        """Returns the answer with the id of this request."""
+        return replace(self, id=request.id)
 
     def as_json(self) -> dict[str, Any]:
         """Returns the answer for a program, without its id. Texts past the bounds are cut."""

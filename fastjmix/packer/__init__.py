@@ -35,5 +35,6 @@ An instance goes through these parts:
     storage_health.py      stops the intake while the storage fails
     free_space.py          refuses what there is no space for
     reservation.py         bytes and inodes that are still to be taken
+    adoption.py            a new configuration
     worker.py              a thread beside the loop
 """

@@ -20,7 +20,7 @@ from fastjmix import _core, log
 from fastjmix.config import Config
 from fastjmix.dicom.dimse import Status
 from fastjmix.ipc.channels import Channels
-from fastjmix.ipc.ingest_rules import tabulate
+from fastjmix.ipc.ingest_rules import IngestRulesTable
 from fastjmix.ipc.shared_lanes import SharedLanes
 from fastjmix.packer.parts import Parts, connect
 from fastjmix.packer.seal import try_keys
@@ -29,6 +29,9 @@ from fastjmix.spool import Spool
 SPIN_TURNS: Final = 20_000
 """Looks at the lanes before sleeping, a sched_yield every 50: the measured optimum of a hand-over
 between two processes on two cores (ARCHITECTURE.md, "Waking")."""
+
+LOOK_SECS: Final = 0.1
+"""How often a packer that is never idle reads what other processes wrote to it."""
 
 NAP_SECS: Final = 1.0
 """The longest sleep while an association is live: a wake-up that was lost costs no more."""
@@ -46,8 +49,12 @@ class Packer:
         self._stop = channels.stop
         self._outcomes = channels.outcomes[f"packer-{number}"].fileno()
         self._poll = select.poll()
+        self._inbox = channels.configuration
         for descriptor in (shared_lanes.wake[self._process], self._stop, self._outcomes):
             self._poll.register(descriptor, select.POLLIN)
+        if self._inbox is not None:
+            self._poll.register(self._inbox.descriptor, select.POLLIN)
+        self._next_look = 0.0
         self._events = channels.events
         self._stopping = False
 
@@ -57,6 +64,7 @@ class Packer:
         parts.takeover.start()
         while True:
             parts.joins.settle()
+            self._look_around()
             undigested = parts.digests.oldest
             if self._take_arrival(other_work=undigested is not None or parts.commit.waiting):
                 parts.schedule.seal_largest()
@@ -131,6 +139,19 @@ class Packer:
         parts = self._parts
         return self._stopping and not parts.awaiting and not parts.joins.busy
 
+    def _look_around(self) -> None:
+        """Reads what other processes wrote, every LOOK_SECS: under load nothing else does."""
+        now = time.monotonic()
+        if now >= self._next_look:
+            self._next_look = now + LOOK_SECS
+            self._take_messages(timeout=0)
+
+    def _take_configuration(self) -> None:
+        assert self._inbox is not None
+        while (new := self._inbox.take()) is not None:
+            self._parts.adoption.adopt(new)
+            self._inbox.adopted(new.generation)
+
     # -- waiting -----------------------------------------------------------------------------
 
     def _next_due(self) -> float:
@@ -169,15 +190,21 @@ class Packer:
                 self._poll.unregister(descriptor)
             elif descriptor == self._outcomes:
                 self._parts.awaiting.take_outcomes()
+            elif self._inbox is not None and descriptor == self._inbox.descriptor:
+                self._take_configuration()
             else:
                 os.eventfd_read(descriptor)
 
 
 def run(
-    config: Config, number: int, shared_lanes: SharedLanes, channels: Channels, spool: Spool
+    config: Config,
+    rules: IngestRulesTable,
+    number: int,
+    shared_lanes: SharedLanes,
+    channels: Channels,
+    spool: Spool,
 ) -> None:
     """Runs the packer process: returns when it has sealed everything."""
-    try_keys(row.builder for row in tabulate(config).rows)
-    Packer(
-        connect(config, number, shared_lanes, channels, spool), number, shared_lanes, channels
-    ).run()
+    try_keys(row.builder for row in rules.rows)
+    parts = connect(config, rules, number, shared_lanes, channels, spool)
+    Packer(parts, number, shared_lanes, channels).run()

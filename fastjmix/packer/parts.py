@@ -15,13 +15,14 @@ from isal.isal_zlib import crc32
 from fastjmix._core import Intake
 from fastjmix.config import Config
 from fastjmix.ipc.channels import Channels
-from fastjmix.ipc.ingest_rules import tabulate
+from fastjmix.ipc.ingest_rules import IngestRulesTable
 from fastjmix.ipc.shared_lanes import SharedLanes
+from fastjmix.packer.adoption import Adoption
 from fastjmix.packer.appender import Appender
 from fastjmix.packer.arrivals import Arrivals
 from fastjmix.packer.awaiting_upstream import AwaitingUpstream
 from fastjmix.packer.background_digests import BackgroundDigests
-from fastjmix.packer.digests import Digests, hasher_for
+from fastjmix.packer.digests import Digests
 from fastjmix.packer.draining import Draining
 from fastjmix.packer.envelope_choice import EnvelopeChoice
 from fastjmix.packer.failed_envelopes import FailedEnvelopes
@@ -66,11 +67,17 @@ class Parts:
     reservation: Reservation
     health: StorageHealth
     takeover: Takeover
+    adoption: Adoption
     draining: Draining
 
 
 def connect(
-    config: Config, number: int, shared_lanes: SharedLanes, channels: Channels, spool: Spool
+    config: Config,
+    rules_table: IngestRulesTable,
+    number: int,
+    shared_lanes: SharedLanes,
+    channels: Channels,
+    spool: Spool,
 ) -> Parts:
     """Returns the connected parts of the packer `number`.
 
@@ -80,11 +87,12 @@ def connect(
     name = f"packer-{number}"
     process = shared_lanes.receivers + number
     lanes, metrics = shared_lanes.passage.lanes, channels.metrics
-    rules = tabulate(config).rows
     wake = partial(os.eventfd_write, shared_lanes.wake[process], 1)
     space = FreeSpace.of(config, metrics)
+    adoption = Adoption(rules_table.rows, spool, space)
+    rules = adoption.rules
 
-    intake = Intake(lanes, process, [hasher_for(row.builder) for row in rules], crc32)
+    intake = Intake(lanes, process, adoption.hashers, crc32)
     statuses = Statuses(intake, shared_lanes)
     awaiting = AwaitingUpstream(statuses, channels.outcomes[name].recv)
     health = StorageHealth(spool, metrics)
@@ -137,5 +145,6 @@ def connect(
         reservation=reservation,
         health=health,
         takeover=takeover,
+        adoption=adoption,
         draining=Draining(channels.drain, process, schedule, envelopes, awaiting, (sealing, joins)),
     )

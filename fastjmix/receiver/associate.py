@@ -9,18 +9,17 @@ whose end would free one (displacement.py); the loop may end that association, a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from fastjmix import log
-from fastjmix.config import Config
 from fastjmix.dicom.associate_rq import ASSOCIATE_RQ_MAX
 from fastjmix.dicom.association import CONGESTION, LOCAL_LIMIT, Accepted, Rejected, ae_titles
 from fastjmix.dicom.foreign import foreign_protocol
 from fastjmix.dicom.uid_names import names_of
 from fastjmix.errors import ProtocolError
-from fastjmix.ipc.ingest_rules import tabulate
+from fastjmix.ipc.ingest_rules import IngestRules
 from fastjmix.ipc.metric_families import OTHER
 from fastjmix.ipc.metrics import Metrics
 from fastjmix.ipc.shared_lanes import SharedLanes
@@ -83,11 +82,15 @@ Answer = Invalid | Rejection | Opening | NoPlace
 
 
 class AssociateRequests:
-    """Answers the A-ASSOCIATE-RQs at all listeners of one receiver."""
+    """Answers the A-ASSOCIATE-RQs at all listeners of one receiver.
+
+    `rows` are the rules by number, `room` the free space that it asks for.
+    """
 
     def __init__(
         self,
-        config: Config,
+        rows: Sequence[IngestRules],
+        room: FreeSpace,
         shared_lanes: SharedLanes,
         metrics: Metrics,
         pool: LanePool,
@@ -98,11 +101,15 @@ class AssociateRequests:
         self._lanes = shared_lanes.passage.lanes
         self._pool = pool
         self._rejections = rejections
-        self._room = FreeSpace.of(config, metrics)
+        self._room = room
         self._metrics = metrics
-        self._rules = tabulate(config)
+        self._rows = rows
         self._peer_log = peer_log
         self._reports = reports
+
+    def go_by(self, rows: Sequence[IngestRules]) -> None:
+        """Goes by these rules from now on: those of before, and more behind them."""
+        self._rows = rows
 
     def receive(self, connection: Connection, data: bytes, *, draining: bool) -> Answer | None:
         """Takes the next bytes of a connection in Sta2. Returns the answer to its request; None
@@ -141,7 +148,7 @@ class AssociateRequests:
         if isinstance(answer, Rejected):
             reason = _REASONS.get((answer.pdu[8], answer.pdu[9]), OTHER)
             return self._reject(connection, answer, answer.pdu, answer.why, reason)
-        rules = self._rules.number(listener.index, answer.calling_ae)
+        rules = listener.rules.of(answer.calling_ae)
         if congestion := self._congestion(draining):
             return self._reject(connection, answer, CONGESTION, *congestion)
         return self.place(connection, answer, rules, rest)
@@ -153,19 +160,19 @@ class AssociateRequests:
         listener, calling_ae = connection.listener, accepted.calling_ae
 
         def at_listener(other: Association) -> bool:
-            return other.listener is listener.config
+            return other.at == listener.number
 
         def of_caller(other: Association) -> bool:
-            return other.listener is listener.config and other.accepted.calling_ae == calling_ae
+            return at_listener(other) and other.accepted.calling_ae == calling_ae
 
         def no_place(why: str, reason: str, among: Callable[[Association], bool]) -> NoPlace:
             return NoPlace(accepted, rules, rest, why, reason, among)
 
-        if self._lanes.associations(listener.index) >= listener.config.max_associations:
+        if self._lanes.associations(listener.number) >= listener.config.max_associations:
             return no_place("max_associations of the listener", "listener_full", at_listener)
-        most = self._rules.rows[rules].max_associations
+        most = self._rows[rules].max_associations
         if most is not None:
-            of_title = self._lanes.associations(listener.index, calling_ae.encode())
+            of_title = self._lanes.associations(listener.number, calling_ae.encode())
             if of_title >= most:
                 why = "max_associations of the calling AE title"
                 return no_place(why, "calling_ae_full", of_caller)

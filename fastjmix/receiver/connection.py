@@ -64,13 +64,14 @@ class Pace:
 class Association:
     """One association (Sta6), and the message that is at hand.
 
-    `rules` is the number of its rules (ipc/ingest_rules.py), `origin` what is kept of it. `packer`
-    has the instance at hand, or had the last one. `request` is the request whose response is due;
-    `refusal` is its status, Error Comment and Offending Element where the request is refused;
-    `prepared` is its response if the packer gives Success. `head` is that of its data set, where it
-    is known. `response` is the response to be sent, `violation` the reason (PS3.8 Table 9-26) and
-    the words for an A-ABORT. `stored_at` is when it stored its last instance, or began. `answered`
-    counts the messages answered or passed over in this turn.
+    `listener` has the settings by which it began: a later configuration does not change them.
+    `rules` is the number of its rules and `at` of its listener (ipc/ingest_rules.py), `origin` what
+    is kept of it. `packer` has the instance at hand, or had the last one. `request` is the request
+    whose response is due; `refusal` is its status, Error Comment and Offending Element where the
+    request is refused; `prepared` is its response if the packer gives Success. `head` is that of
+    its data set, where it is known. `response` is the response to be sent, `violation` the reason
+    (PS3.8 Table 9-26) and the words for an A-ABORT. `stored_at` is when it stored its last
+    instance, or began. `answered` counts the messages answered or passed over in this turn.
     """
 
     number: int
@@ -80,6 +81,7 @@ class Association:
     scanner: PdvScanner
     rules: int = 0
     origin: AssociationFacts = NO_FACTS
+    at: int = 0
     packer: int = -1
     request: Command | None = None
     refusal: tuple[int, bytes, int | None] | None = None

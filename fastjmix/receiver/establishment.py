@@ -69,7 +69,7 @@ class Establishment:
 
     def _make_half_open_place(self, listener: Listener, host: str) -> bool:
         """Returns False when max_half_open are reached, and the newcomer is to be closed."""
-        half_open = self._upper_layer.half_open[listener.index]
+        half_open = self._upper_layer.half_open[listener.number]
         if not half_open.is_full:
             return True
         self._metrics.add("connections_turned_away_total")
@@ -121,9 +121,8 @@ class Establishment:
         connection.awaits_header = False
         connection.deadline = time.monotonic() + connection.limits.acse_timeout_secs
         if header.host is not None:
-            self._upper_layer.half_open[connection.listener.index].readdress(
-                connection, header.host
-            )
+            half_open = self._upper_layer.half_open[connection.listener.number]
+            half_open.readdress(connection, header.host)
             connection.peer = f"{header.host}:{header.port}"
         return rest
 
@@ -161,10 +160,17 @@ class Establishment:
             round(time.time(), 3),
         )
         calling_ae = accepted.calling_ae.encode()
-        self._lanes.open(opening.lane, number, listener.index, calling_ae, facts.dump())
+        self._lanes.open(opening.lane, number, listener.number, calling_ae, facts.dump())
         scanner = PdvScanner(self._lanes, opening.lane, listener.config.max_pdu)
         connection.association = association = Association(
-            number, connection.peer, listener.config, accepted, scanner, opening.rules, facts
+            number,
+            connection.peer,
+            listener.config,
+            accepted,
+            scanner,
+            opening.rules,
+            facts,
+            listener.number,
         )
         self._upper_layer.transition(connection, Event.ACCEPT)
         self._metrics.add("associations_accepted_total")

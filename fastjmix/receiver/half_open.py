@@ -23,6 +23,10 @@ class HalfOpen:
         self._connections: dict[Connection, None] = {}
         self._by_host: Counter[str] = Counter()
 
+    def allow(self, most: int) -> None:
+        """Changes the bound. Connections past it stay until their time is up."""
+        self._most = most
+
     def add(self, connection: Connection) -> None:
         """Adds a connection that was accepted."""
         self._connections[connection] = None

@@ -8,6 +8,7 @@ from typing import Final
 
 from fastjmix.config import DicomListener
 from fastjmix.dicom.association import Acceptor, Policy
+from fastjmix.ipc.ingest_rules import ListenerRules
 
 ACCEPT_BURST: Final = 64
 """Connections that one listening socket accepts before the others are served: no flood of them
@@ -43,21 +44,32 @@ def set_options(accepted: socket.socket) -> None:
 class Listener:
     """A listening socket, its part of the configuration, and the acceptor of its associations.
 
-    `index` is its number in the configuration. `outlives`: the socket outlives this process, as
-    the one that started fastjmix holds it, too.
+    `rules` are the numbers of its rules, and its own. The acceptor remembers answers: they are
+    dropped with it when the configuration is replaced. `outlives`: the socket outlives this
+    process, as the one that started fastjmix holds it, too.
     """
 
-    index: int
     socket: socket.socket
-    config: DicomListener
+    rules: ListenerRules
     acceptor: Acceptor
     outlives: bool = False
 
+    @property
+    def config(self) -> DicomListener:
+        """Its part of the configuration."""
+        return self.rules.listener
+
+    @property
+    def number(self) -> int:
+        """Its number, by which its connections and associations are counted."""
+        return self.rules.number
+
 
 def listener_for(
-    index: int, listening: socket.socket, config: DicomListener, *, outlives: bool = False
+    rules: ListenerRules, listening: socket.socket, *, outlives: bool = False
 ) -> Listener:
     """Returns the listener for a socket that listens already."""
+    config = rules.listener
     policy = Policy(
         ae_title=config.ae_title,
         accept_any_called_aet=config.accept_any_called_aet,
@@ -66,4 +78,4 @@ def listener_for(
         enable_store=config.enable_store,
         enable_echo=config.enable_echo,
     )
-    return Listener(index, listening, config, Acceptor(policy), outlives)
+    return Listener(listening, rules, Acceptor(policy), outlives)

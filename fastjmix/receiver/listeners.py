@@ -3,7 +3,7 @@
 Guaranteed: a connection that cannot be accepted (no descriptors, no memory, a peer that is gone)
 costs only itself. Where none can be accepted, the sockets are not watched until the next tick, so
 that nothing spins. A socket that outlives this process is never shut down: its peers wait in its
-backlog for the next process.
+backlog for the next process. A new configuration takes effect between two turns of the loop.
 """
 
 from __future__ import annotations
@@ -12,31 +12,30 @@ import contextlib
 import errno
 import select
 import socket
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 
 from fastjmix import log
-from fastjmix.config import Config
 from fastjmix.ipc.channels import address_of
+from fastjmix.ipc.ingest_rules import ListenerRules
 from fastjmix.receiver.listener import ACCEPT_BURST, Listener, listener_for
 
 
 class Listeners:
-    """The listening sockets, which `epoll` watches. `resting` is True while it does not."""
+    """The listening sockets, which `epoll` watches. `resting` is True while it does not.
+
+    `sockets` are in the order of `rules`.
+    """
 
     def __init__(
         self,
-        config: Config,
+        rules: Sequence[ListenerRules],
         sockets: Sequence[socket.socket],
         epoll: select.epoll,
         outliving: Container[tuple[str, int]] = (),
     ) -> None:
         """`outliving` are the addresses of the sockets that outlive this process."""
-        self._listeners = {
-            one.fileno(): listener_for(
-                index, one, config.dicom[index], outlives=address_of(one) in outliving
-            )
-            for index, one in enumerate(sockets)
-        }
+        self._outliving = outliving
+        self._listeners = self._by_descriptor(rules, sockets)
         self._epoll = epoll
         self._waiting = False
         self._log = log.get()
@@ -78,6 +77,24 @@ class Listeners:
         if self.resting:
             self.listen()
 
+    def replace(self, rules: Sequence[ListenerRules], sockets: Sequence[socket.socket]) -> None:
+        """Listens at these sockets instead, by these rules. A connection that waits to be accepted
+        is lost only where its address is not among them: the others are the same sockets again.
+        """
+        before, resting = self._listeners, self.resting
+        self._rest()
+        self._listeners = self._by_descriptor(rules, sockets)
+        self.resting = resting
+        if not resting:
+            self.listen()
+        for listener in before.values():
+            listener.socket.close()
+
+    @property
+    def by_number(self) -> Mapping[int, Listener]:
+        """The listeners, by their numbers."""
+        return {listener.number: listener for listener in self._listeners.values()}
+
     def close(self) -> None:
         """Ends the sockets: from now on nobody can connect. Closing alone would not do: a process
         that was forked a moment ago may have yet to close its copies. One that outlives this
@@ -107,3 +124,11 @@ class Listeners:
                 self._rest()
                 return
             yield listener, accepted, address
+
+    def _by_descriptor(
+        self, rules: Sequence[ListenerRules], sockets: Sequence[socket.socket]
+    ) -> dict[int, Listener]:
+        return {
+            one.fileno(): listener_for(own, one, outlives=address_of(one) in self._outliving)
+            for own, one in zip(rules, sockets, strict=True)
+        }

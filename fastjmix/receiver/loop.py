@@ -2,7 +2,8 @@
 
 Wanted: one thread that is never blocked by one peer.
 Guaranteed: every wait for a peer has a deadline. A fault while one connection is served ends that
-connection only. The drain ends each association between two messages.
+connection only. The drain ends each association between two messages. A new configuration is taken
+between two turns.
 
 The parts do the work: listeners.py accepts, establishment.py answers requests, data_transfer.py
 moves the data, upper_layer.py has the sockets and the states, poller.py waits.
@@ -20,6 +21,8 @@ from typing import Final
 
 from fastjmix.config import Config
 from fastjmix.ipc.channels import Channels
+from fastjmix.ipc.configuration import NewConfiguration
+from fastjmix.ipc.ingest_rules import IngestRulesTable
 from fastjmix.ipc.shared_lanes import SharedLanes
 from fastjmix.receiver.associate import AssociateRequests
 from fastjmix.receiver.connection import Association, Connection
@@ -35,6 +38,7 @@ from fastjmix.receiver.poller import Poller
 from fastjmix.receiver.reports import Reports
 from fastjmix.receiver.states import Event, State
 from fastjmix.receiver.upper_layer import PROVIDER, USER, UpperLayer, fail, guarded
+from fastjmix.spool import FreeSpace
 
 TICK_SECS: Final = 0.5
 """How often deadlines are looked at."""
@@ -46,6 +50,7 @@ class Receiver:
     def __init__(
         self,
         config: Config,
+        rules: IngestRulesTable,
         number: int,
         shared_lanes: SharedLanes,
         channels: Channels,
@@ -57,18 +62,25 @@ class Receiver:
         """
         self._wake = shared_lanes.wake[number]
         self._stop = channels.stop
+        self._inbox = channels.configuration
         self._grace = config.runtime.grace_secs
         self._drained_by: float | None = None
         self._next_tick = 0.0
         self._poller = Poller(shared_lanes.passage.lanes, number)
         self._epoll = self._poller.epoll
-        self._listeners = Listeners(config, sockets, self._epoll, channels.outliving)
+        self._listeners = Listeners(rules.listeners, sockets, self._epoll, channels.outliving)
         self._peer_log = PeerLog()
+        self._room = FreeSpace.of(config, channels.metrics)
         self._reports = Reports(channels.events)
         self._pool = LanePool(shared_lanes, number)
         self._rejections = FullRejections(channels.metrics)
         self._upper_layer = UpperLayer(
-            config, self._epoll, channels.metrics, self._pool, self._peer_log, self._reports
+            rules.listeners,
+            self._epoll,
+            channels.metrics,
+            self._pool,
+            self._peer_log,
+            self._reports,
         )
         self._draining = Draining(channels.drain, number, self._listeners, self._upper_layer)
         self._transfer = DataTransfer(
@@ -77,8 +89,9 @@ class Receiver:
             self._poller,
             channels.metrics,
         )
-        requests = AssociateRequests(
-            config,
+        self._requests = AssociateRequests(
+            rules.rows,
+            self._room,
             shared_lanes,
             channels.metrics,
             self._pool,
@@ -88,7 +101,7 @@ class Receiver:
         )
         self._establishment = Establishment(
             self._upper_layer,
-            requests,
+            self._requests,
             self._transfer,
             shared_lanes.passage.lanes,
             channels,
@@ -100,8 +113,10 @@ class Receiver:
     def run(self) -> None:
         """Serves until the stop descriptor is readable and the instances in flight are done."""
         self._pool.reclaim()
-        for descriptor in (self._wake, self._stop):
-            self._epoll.register(descriptor, select.EPOLLIN)
+        inbox = self._inbox.descriptor if self._inbox is not None else -1
+        for descriptor in (self._wake, self._stop, inbox):
+            if descriptor >= 0:
+                self._epoll.register(descriptor, select.EPOLLIN)
         self._listeners.listen()
         self._draining.look()
         connections = self._upper_layer.connections
@@ -114,6 +129,8 @@ class Receiver:
                     self._serve(connections[descriptor], events)
                 elif descriptor == self._stop:
                     self._begin_drain()
+                elif descriptor == inbox:
+                    self._take_configuration()
                 elif descriptor in self._listeners:
                     for accepted in self._listeners.accept(descriptor):
                         self._establishment.connect(*accepted)
@@ -181,6 +198,30 @@ class Receiver:
         if self._pool.retiring:
             self._pool.settle()
 
+    # -- a new configuration -----------------------------------------------------------------
+
+    def _take_configuration(self) -> None:
+        assert self._inbox is not None
+        while (new := self._inbox.take()) is not None:
+            self.adopt(new)
+            self._inbox.adopted(new.generation)
+
+    def adopt(self, new: NewConfiguration) -> None:
+        """Goes by a new configuration. Connections that have not asked for an association yet, and
+        later ones, get its settings; associations keep those with which they began, and count at
+        their listener as before.
+        """
+        if self._drained_by is not None:
+            for listening in new.dicom:
+                listening.close()
+            return
+        self._grace = new.config.runtime.grace_secs
+        self._room.configure(new.config)
+        self._requests.go_by(new.rules.rows)
+        self._upper_layer.bound(new.rules.listeners)
+        self._listeners.replace(new.rules.listeners, new.dicom)
+        self._upper_layer.renew(self._listeners.by_number)
+
     # -- timers and the drain ----------------------------------------------------------------
 
     def _tick(self, now: float) -> None:
@@ -235,10 +276,11 @@ class Receiver:
 
 def run(
     config: Config,
+    rules: IngestRulesTable,
     number: int,
     shared_lanes: SharedLanes,
     channels: Channels,
     sockets: Sequence[socket.socket],
 ) -> None:
     """Runs the receiver process; returns when it has drained."""
-    Receiver(config, number, shared_lanes, channels, sockets).run()
+    Receiver(config, rules, number, shared_lanes, channels, sockets).run()

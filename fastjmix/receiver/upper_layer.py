@@ -12,12 +12,12 @@ import contextlib
 import select
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from fastjmix import log
 from fastjmix._core import PdvScanner
-from fastjmix.config import Config
 from fastjmix.dicom.association import abort_pdu
+from fastjmix.ipc.ingest_rules import ListenerRules
 from fastjmix.ipc.metrics import Metrics
 from fastjmix.receiver.connection import GRANT_SECS, Association, Connection
 from fastjmix.receiver.half_open import HalfOpen
@@ -36,6 +36,7 @@ USER, PROVIDER = 0, 2
 class UpperLayer:
     """All connections of one receiver, by descriptor.
 
+    `half_open` bounds those of each listener that have no association yet, by its number.
     `awaiting_status` are those whose instance a packer has, `paused` those that are not read (a
     full lane, or the end of their turn), each with the scanner of its association: both hold
     connections in Sta6 only. While `draining`, an association that was rejected or aborted is
@@ -47,7 +48,7 @@ class UpperLayer:
 
     def __init__(
         self,
-        config: Config,
+        listeners: Iterable[ListenerRules],
         epoll: select.epoll,
         metrics: Metrics,
         pool: LanePool,
@@ -57,9 +58,7 @@ class UpperLayer:
         self.connections: dict[int, Connection] = {}
         self.awaiting_status: dict[Connection, PdvScanner] = {}
         self.paused: dict[Connection, PdvScanner] = {}
-        self.half_open: Sequence[HalfOpen] = [
-            HalfOpen(one.limits.max_half_open) for one in config.dicom
-        ]
+        self.half_open: dict[int, HalfOpen] = {}
         self.draining = False
         self._closing: dict[Connection, None] = {}
         self._epoll = epoll
@@ -68,6 +67,21 @@ class UpperLayer:
         self._peers = peers
         self._reports = reports
         self._log = log.get()
+        self.bound(listeners)
+
+    def bound(self, listeners: Iterable[ListenerRules]) -> None:
+        """Bounds the half-open connections of these listeners, by their numbers. Those that are
+        half open now stay counted, also at a listener that is no more."""
+        for one in listeners:
+            most = one.listener.limits.max_half_open
+            self.half_open.setdefault(one.number, HalfOpen(most)).allow(most)
+
+    def renew(self, listeners: Mapping[int, Listener]) -> None:
+        """Gives each connection that has sent no request yet the listener of the same number."""
+        for connection in self.connections.values():
+            if connection.state is State.AWAITING_RQ:
+                number = connection.listener.number
+                connection.listener = listeners.get(number, connection.listener)
 
     def each(self) -> Iterator[Connection]:
         """Yields the connections, but not one that was closed before its turn: to end one may close
@@ -90,7 +104,7 @@ class UpperLayer:
         if is_trusted(host, listener.config.proxies):
             connection.awaits_header = True
             connection.deadline = min(deadline, time.monotonic() + HEADER_SECS)
-        self.half_open[listener.index].add(connection)
+        self.half_open[listener.number].add(connection)
         self.connections[accepted.fileno()] = connection
 
     # -- the state ---------------------------------------------------------------------------
@@ -100,7 +114,7 @@ class UpperLayer:
         left, entered = connection.state, TRANSITIONS[connection.state][event]
         connection.state = entered
         if left is State.AWAITING_RQ:
-            self.half_open[connection.listener.index].remove(connection)
+            self.half_open[connection.listener.number].remove(connection)
             connection.received.clear()
         elif left is State.OPEN:
             self._end_association(connection, how)

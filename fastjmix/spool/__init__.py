@@ -83,6 +83,7 @@ HTTP and no DICOM in it.
     remembered.py   <root>/upstreams.json, <root>/calling_aes.json: hints that survive a restart
     calling_aes.py  which calling AE titles come back for a study
     free_space.py   free bytes and inodes: two marks of each
+    elsewhere.py    writes a file into a directory that is not ours
     conditions.py   what to warn of before instances come
     files.py        writes all bytes, or raises
 

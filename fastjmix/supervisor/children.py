@@ -103,6 +103,10 @@ class Children:
         self._unwanted = tuple(unwanted)
         self._log = log.get()
 
+    def configure(self, settings: LogSettings) -> None:
+        """Starts children with other settings of the log from now on."""
+        self._settings = settings
+
     def __iter__(self) -> Iterator[Child]:
         return iter(self._children)
 
@@ -212,11 +216,9 @@ def _run(child: Child, parent: int, settings: LogSettings, unwanted: Iterable[in
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGUSR1, lambda *_: log.get().reopen())
         signal.siginterrupt(signal.SIGUSR1, False)  # compiled code calls the kernel without a loop
-        _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        end_with_parent(parent)
         _LIBC.prctl(PR_SET_NAME, child.name.encode())
         _LIBC.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-        if os.getppid() != parent:
-            os._exit(1)
         for descriptor in unwanted:
             os.close(descriptor)
         _raise_oom_score(OOM_SCORES[child.stage])
@@ -243,6 +245,13 @@ def _raise_oom_score(by: int) -> None:
     file = Path("/proc/self/oom_score_adj")
     with contextlib.suppress(OSError, ValueError):
         file.write_text(str(min(int(file.read_text()) + by, 1000)))
+
+
+def end_with_parent(parent: int) -> None:
+    """Has the kernel kill this process when its parent ends. Ends it where that has happened."""
+    _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def protect_memory() -> None:

@@ -21,6 +21,7 @@ from enum import Enum
 from typing import Final
 
 from fastjmix import log
+from fastjmix.ipc.board_rows import Draining
 from fastjmix.ipc.drain import UPLOADER, DrainPage, Intake
 
 STEP_SECS: Final = 0.02
@@ -163,7 +164,7 @@ class Drain:
         """What the drain waits for; None while there is none."""
         return None if self._current is None else self._current.phase
 
-    def as_json(self) -> dict[str, float | str] | None:
+    def as_json(self) -> Draining | None:
         """Returns what the others show of the drain: `since` and `until` (Unix seconds), `by` and
         `phase`; None while there is none.
         """

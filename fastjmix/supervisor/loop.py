@@ -8,8 +8,8 @@ grows (children.py). No error of a log, a fork, a counter or a clock ends this l
 packers, then the rest, and exits 0. A second SIGINT ends everything at once, and the next start
 recovers what was promised. There are as many lanes as the memory limit has room for (memory.py).
 A service manager is told what happens (systemd.py).
-SIGUSR1 and SIGHUP open the log file again, in every process.
-Still wrong: the configuration is read once; a change needs a restart (SIGHUP says so in the log).
+SIGUSR1 and SIGHUP open the log file again, in every process. SIGHUP, and a person's request, have
+the configuration read again (reload.py).
 """
 
 from __future__ import annotations
@@ -32,15 +32,23 @@ from fastjmix import failpoints, log
 from fastjmix._version import __version__
 from fastjmix.config import Config, storage_path
 from fastjmix.errors import PlatformError
+from fastjmix.ipc.configuration import change_log
+from fastjmix.ipc.requests import NOBODY, Do, NodeAnswer, NodeRequest
 from fastjmix.spool import Spool
 from fastjmix.spool.conditions import storage_warnings
 from fastjmix.supervisor import memory
 from fastjmix.supervisor.address_space import save_address_space
+from fastjmix.supervisor.asked import Asked
+from fastjmix.supervisor.board_row import BoardRow
 from fastjmix.supervisor.children import Children, Stage
-from fastjmix.supervisor.configuration import SecretConfigs, read
-from fastjmix.supervisor.drain import Drain
+from fastjmix.supervisor.configuration import read
+from fastjmix.supervisor.drain import Drain, Phase
+from fastjmix.supervisor.generations import Generation
+from fastjmix.supervisor.memory_files import MemoryFiles
+from fastjmix.supervisor.reload import Reload
 from fastjmix.supervisor.shared import Shared
 from fastjmix.supervisor.signals import Signals
+from fastjmix.supervisor.sockets import log_listening
 from fastjmix.supervisor.systemd import InheritedSockets, Notifier
 
 SEAL_SECS: Final = 60.0
@@ -67,16 +75,14 @@ Ready = Callable[[Mapping[str, Any]], None]
 class Supervisor:
     """One running fastjmix. `run()` returns the exit code."""
 
-    def __init__(self, config: Config, secrets: SecretConfigs, spool: Spool) -> None:
-        self._config = config
+    def __init__(self, path: Path, config: Config, files: MemoryFiles, spool: Spool) -> None:
         self._log = log.get()
         self._signals = Signals()
         self._plan = memory.plan(config)
         self._spool = spool
         self._spool.prepare()
         inherited = InheritedSockets(os.environ)
-        self._shared = Shared(config, secrets, spool, self._plan, inherited)
-        self._inherited = inherited
+        self._shared = shared = Shared(config, files, spool, self._plan, inherited)
         self._notifier = Notifier(os.environ)
         self._drain = Drain(self._shared.drain, config.runtime.drain_secs, self._shared.wake_all)
         self._children = Children(
@@ -86,6 +92,28 @@ class Supervisor:
             self._shared.wake_all,
             (*self._signals.pipe, *self._notifier.descriptors),
         )
+        self._row = BoardRow(shared.board, shared.generations.newest)
+        self._asked = Asked(shared.requests)
+        self._reload = Reload(
+            path,
+            self._plan,
+            shared,
+            self._children,
+            self._row,
+            answer=self._asked.answer,
+            began=self._notifier.reloading,
+            applied=self._configure,
+            ended=lambda: self._notifier.ready(self._status()),
+        )
+        self._asked.handlers = {
+            Do.RELOAD: self._reload.ask,
+            Do.DRAIN: self._drain_asked,
+            Do.UNDRAIN: self._undrain_asked,
+        }
+
+    @property
+    def _config(self) -> Config:
+        return self._shared.generations.newest.config
 
     def run(self, ready: Ready | None = None) -> int:
         """Runs until a drain is over, or SIGINT; returns the exit code. `ready` is called once with
@@ -95,7 +123,8 @@ class Supervisor:
         if ready is not None:
             ready(self._whereabouts())
         poll = select.poll()
-        poll.register(self._signals.descriptor, select.POLLIN)
+        for end in (self._signals, self._asked, *self._shared.links):
+            poll.register(end.descriptor, select.POLLIN)
         gc.freeze()  # else each child's first collection copies what it shares with this process
         for child in self._children:
             if child.stage in (Stage.SERVE, Stage.UPLOAD):
@@ -104,11 +133,12 @@ class Supervisor:
         self._notifier.ready(self._status())
         while not self._ending:
             self._children.start_due()
-            self._attend(poll, _soonest(self._children.wait_secs(), self._drain.wait_secs))
+            times = self._children.wait_secs(), self._drain.wait_secs, self._reload.wait_secs
+            self._attend(poll, _soonest(*times))
             self._answer_signals()
+            self._answer_requests()
             self._drain.step()
             self._notifier.status(self._status())
-        self._notifier.stopping()
         self._log.info("stopping", grace_secs=self._config.runtime.grace_secs)
         return self._stop_in_order(poll)
 
@@ -154,13 +184,8 @@ class Supervisor:
             self._log.warning("configuration_warning", what=warning)
         if failpoints.ARMED:
             self._log.warning("failpoints_armed", points=failpoints.ARMED)
-        for d, bound in zip(config.dicom, self._shared.dicom, strict=True):
-            host, port = bound.getsockname()[:2]
-            self._log.info("listening", what="dicom", ae_title=d.ae_title, address=f"{host}:{port}")
-        for h, bound in zip(config.http, self._shared.http, strict=True):
-            host, port = bound.getsockname()[:2]
-            self._log.info("listening", what="http", prefix=h.path_prefix, address=f"{host}:{port}")
-        if unwanted := self._inherited.unwanted:
+        log_listening(self._log, config, self._shared.generations.newest.sockets)
+        if unwanted := self._shared.inherited.unwanted:
             hint = "no listener has this address: ListenStream= must name bind_address and port"
             self._log.warning("inherited_socket_unused", sockets=", ".join(unwanted), hint=hint)
         self._plan.announce(self._log)
@@ -170,14 +195,14 @@ class Supervisor:
 
     def _whereabouts(self) -> dict[str, Any]:
         """Returns what `run --json` prints: as the log says it."""
-        config = self._config
+        config, sockets = self._config, self._shared.generations.newest.sockets
         listening: list[dict[str, Any]] = [
             {"what": "dicom", "ae_title": d.ae_title, **_address(bound)}
-            for d, bound in zip(config.dicom, self._shared.dicom, strict=True)
+            for d, bound in zip(config.dicom, sockets.dicom, strict=True)
         ]
         listening += [
             {"what": "http", "prefix": h.path_prefix, **_address(bound)}
-            for h, bound in zip(config.http, self._shared.http, strict=True)
+            for h, bound in zip(config.http, sockets.http, strict=True)
         ]
         return {
             "name": config.name,
@@ -189,10 +214,16 @@ class Supervisor:
 
     def _status(self) -> str:
         """Returns the line that the service manager shows."""
-        phase = self._drain.phase
-        if phase is not None:
-            return f"Drains: {phase.value}"
-        return f"Serves {len(self._shared.dicom)} DICOM and {len(self._shared.http)} HTTP listeners"
+        total = self._shared.own.total
+        match self._drain.phase:
+            case Phase.CLOSING:
+                return f"Drains: {total('associations_open')} associations are open"
+            case Phase.SEALING:
+                return f"Drains: {total('envelopes_building')} envelopes to seal"
+            case Phase.DELIVERING:
+                return f"Drains: {total('outbox_envelopes')} envelopes to deliver"
+        config = self._config
+        return f"Serves {len(config.dicom)} DICOM and {len(config.http)} HTTP listeners"
 
     def _terminated(self) -> None:
         """Handles a SIGTERM: the first drains, the second ends the drain."""
@@ -200,24 +231,48 @@ class Supervisor:
             self._drain.cut()
             return
         self._notifier.stopping()
-        self._drain.begin("SIGTERM", restart=True, waits=bool(self._inherited.addresses))
+        self._drain.begin("SIGTERM", restart=True, waits=bool(self._shared.inherited.addresses))
 
     def _answer_signals(self) -> None:
         """Drains after SIGTERM. Opens the log file again after SIGUSR1 or SIGHUP, in every process.
-        Logs that SIGHUP changes nothing else. Administrators send it by habit, and a closed
-        terminal does.
+        SIGHUP has the configuration read again, too.
         """
         while self._signals.take_termination():
             self._terminated()
-        rotate = self._signals.take_rotation()
-        hangups = 0
-        while self._signals.take_hangup():
-            hangups += 1
-        if rotate or hangups:
+        rotate, hangup = self._signals.take_rotation(), self._signals.take_hangup()
+        if rotate or hangup:
             self._reopen_log()
-        for _ in range(hangups):
-            hint = "the configuration is read at the start only: restart fastjmix to apply it"
-            self._log.warning("not_reloaded", hint=hint)
+        if hangup:
+            self._reload.ask(NodeRequest(NOBODY, Do.RELOAD, "SIGHUP"))
+
+    def _answer_requests(self) -> None:
+        """Does what a person asks for, and the next step of a reload. A fault of ours ends
+        nothing."""
+        try:
+            self._asked.serve()
+            self._reload.step()
+            self._row.draining(self._drain.as_json())
+        except Exception:
+            self._log.exception("supervisor_failed")
+            time.sleep(FAULT_SECS)
+
+    def _drain_asked(self, request: NodeRequest) -> None:
+        self._drain.begin(request.by)
+        self._asked.answer(NodeAnswer(request.id, True, self._shared.generations.newest.number))
+
+    def _undrain_asked(self, request: NodeRequest) -> None:
+        undone = self._drain.undo()
+        faults = () if undone else ("no drain lasts",)
+        number = self._shared.generations.newest.number
+        self._asked.answer(NodeAnswer(request.id, undone, number, faults))
+
+    def _configure(self, generation: Generation) -> None:
+        """Goes by a new configuration, before the children do."""
+        config = generation.config
+        change_log(config.log)
+        self._children.configure(config.log)
+        self._spool.configure(config)
+        self._drain.drain_secs = config.runtime.drain_secs
 
     def _reopen_log(self) -> None:
         file = self._config.log.file
@@ -233,7 +288,7 @@ class Supervisor:
     def _stop_in_order(self, poll: select.poll) -> int:
         """Ends the children, one stage after the other; returns the exit code."""
         grace = self._config.runtime.grace_secs + 2.0
-        self._shared.stop_listening()
+        self._shared.generations.stop_listening()
         for stage in Stage:
             self._shared.stop(stage)
             deadline = time.monotonic() + (SEAL_SECS if stage is Stage.PACK else grace)
@@ -257,10 +312,6 @@ def _soonest(*times: float | None) -> float | None:
 def _address(listening: socket.socket) -> dict[str, Any]:
     host, port = listening.getsockname()[:2]
     return {"host": host, "port": port}
-
-
-def _any_durable(config: Config) -> bool:
-    return any(listener.builder.durability == "fsync" for listener in config.dicom)
 
 
 def _raise_descriptor_limit() -> None:
@@ -287,18 +338,18 @@ def run(path: Path, ready: Ready | None = None) -> int:
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # logrotate may send it at any moment
     os.umask(0o077)  # patients' images, whichever process makes the file
     save_address_space()
-    config, secrets = read(path)
+    config, files = read(path)
     # Before the log file is made: its directory may be, or be below, the storage's.
     create = storage_path.require_of(config)
     _begin_log(config)
     _raise_descriptor_limit()
     spool = Spool(
         config.storage_dir,
-        durable=_any_durable(config),
+        durable=config.any_durable,
         create=create,
         patient_data=config.ledger.patient_data,
     )
-    return Supervisor(config, secrets, spool).run(ready)
+    return Supervisor(path, config, files, spool).run(ready)
 
 
 def _begin_log(config: Config) -> None:

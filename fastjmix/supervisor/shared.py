@@ -2,8 +2,9 @@
 
 Guaranteed: everything is made before the first fork. A child keeps only the sockets and the memory
 that its work needs, and closes the rest before it serves anyone; a child without need of a secret
-never sees one (configuration.py). Those that write in the spool hold its lock with the supervisor:
-the lock is free when the last of them is gone.
+never sees one (configuration.py). What a child begins with is the latest configuration that its
+kind was sent (generations.py). Those that write in the spool hold its lock with the supervisor: the
+lock is free when the last of them is gone.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from fastjmix.ipc.actions import make_pair
 from fastjmix.ipc.channels import BOARD, Channels
 from fastjmix.ipc.drain import DrainPage
 from fastjmix.ipc.events import Events, make_pipe
+from fastjmix.ipc.ingest_rules import tabulate
 from fastjmix.ipc.lane import Passage
 from fastjmix.ipc.live_lanes import LiveLanes
 from fastjmix.ipc.metrics import MetricsPage
@@ -27,41 +29,37 @@ from fastjmix.ipc.state_board import StateBoard
 from fastjmix.packer import loop as packer
 from fastjmix.receiver import loop as receiver
 from fastjmix.spool import Spool
+from fastjmix.supervisor.announcements import Links
 from fastjmix.supervisor.children import Child, Stage, protect_memory
-from fastjmix.supervisor.configuration import SecretConfigs
+from fastjmix.supervisor.generations import Generation, Generations
 from fastjmix.supervisor.memory import Plan
-from fastjmix.supervisor.sockets import listen
+from fastjmix.supervisor.memory_files import MemoryFiles
+from fastjmix.supervisor.sockets import listen_at
 from fastjmix.supervisor.systemd import InheritedSockets
 
 
 class Shared:
-    """The listening sockets, the lanes, and the descriptors between the processes.
+    """The configurations, the lanes, and the descriptors between the processes.
 
-    `own` is the supervisor's row of counters. Raises PlatformError where one of them cannot be had.
+    `own` is the supervisor's row of counters, `requests` its end of the passage for what a person
+    asks of the node, `links` are its passages to the children. Raises PlatformError where one of
+    them cannot be had.
     """
 
     def __init__(
         self,
         config: Config,
-        secrets: SecretConfigs,
+        files: MemoryFiles,
         spool: Spool,
         plan: Plan,
         inherited: InheritedSockets,
     ) -> None:
         """`inherited` serve the listeners with their addresses; the others are opened."""
-        runtime = config.runtime
-        self._config = config
-        self._secrets = secrets
+        self._runtime = runtime = config.runtime
         self._spool = spool
-        self._inherited = inherited
-        self.dicom = [
-            inherited.take(d.host, d.port) or listen(d.host, d.port, f"DICOM endpoint {d.endpoint}")
-            for d in config.dicom
-        ]
-        self.http = [
-            inherited.take(h.host, h.port) or listen(h.host, h.port, f"HTTP endpoint {h.endpoint}")
-            for h in config.http
-        ]
+        self.inherited = inherited
+        sockets = listen_at(config, inherited)
+        self.generations = Generations(Generation(1, config, files, tabulate(config), sockets))
         self.drain = DrainPage(runtime.receivers, runtime.packers)
         processes = runtime.receivers + runtime.packers
         self._shared_lanes = SharedLanes(
@@ -77,14 +75,21 @@ class Shared:
         origins = [f"packer-{n}" for n in range(runtime.packers)] + ["api"]
         self._outcomes = {origin: _datagrams() for origin in origins}
         self._events = make_pipe()
-        self._actions = make_pair()
-        self._board = StateBoard(BOARD)
+        self._actions, self._asking = make_pair(), make_pair()
+        self.requests = self._asking[1]
+        self.board = StateBoard(BOARD)
+        self.links = Links(self._names())
         Events(self._events[1], self.own).report_errors()  # the supervisor's
         self._run = f"{time.time_ns() // 1_000_000:x}"
 
+    def _names(self) -> list[str]:
+        receivers = [f"receiver-{n}" for n in range(self._runtime.receivers)]
+        packers = [f"packer-{n}" for n in range(self._runtime.packers)]
+        return [*receivers, *packers, "ledger", "uploader", "api"]
+
     def children(self) -> list[Child]:
         """Returns the children, in the order in which they are started."""
-        runtime = self._config.runtime
+        runtime = self._runtime
         children = [
             Child(f"receiver-{n}", Stage.RECEIVE, self._receiver(n, row=n))
             for n in range(runtime.receivers)
@@ -106,13 +111,6 @@ class Shared:
         with contextlib.suppress(OSError):  # it is readable already
             os.eventfd_write(self._stops[stage], 1)
 
-    def stop_listening(self) -> None:
-        """Closes the supervisor's listening sockets. The children have theirs: when they close
-        them, nobody can connect.
-        """
-        for listening in (*self.dicom, *self.http):
-            listening.close()
-
     def wake_all(self) -> None:
         """Wakes receivers, packers and the uploader after a child has died. It may have cleared the
         flag by which a process says that it sleeps, and not have woken it; or have put an envelope
@@ -126,10 +124,12 @@ class Shared:
 
     def _channels(
         self,
+        name: str,
         stage: Stage,
         row: int,
         outcomes: Mapping[str, socket.socket],
         actions: socket.socket | None = None,
+        asking: socket.socket | None = None,
         live: LiveLanes | None = None,
     ) -> Channels:
         metrics = self._metrics.row(row)
@@ -141,35 +141,40 @@ class Shared:
             outcomes,
             metrics,
             events,
-            self._board,
+            self.board,
             self._run,
             actions,
-            live=live or LiveLanes(),
-            drain=self.drain,
-            outliving=self._inherited.addresses,
+            asking,
+            self.links.inbox(name, self.generations.of(stage).number),
+            live or LiveLanes(),
+            self.drain,
+            self.inherited.addresses,
         )
 
     def _keep(
         self,
         *,
+        own: Generation | None = None,
         sockets: Sequence[socket.socket] = (),
         outcome: str = "",
         senders: bool = False,
         lanes: bool = False,
         events: bool = False,
         actions: socket.socket | None = None,
+        asking: socket.socket | None = None,
     ) -> None:
-        """Closes what a child does not need. `outcome` is the origin whose receiving end is its
-        own; `events` is for the process that reads them, `actions` its end of that passage.
+        """Closes what a child does not need. `own` is the configuration whose memory files it
+        opens, `outcome` the origin whose receiving end is its own; `events` is for the process that
+        reads them, `actions` and `asking` its ends of these passages.
         """
+        self.generations.only(own, sockets)
         if not events:
             os.close(self._events[0])
-        for end in self._actions:
-            if end is not actions:
+        for end in (*self._actions, *self._asking):
+            if end not in (actions, asking):
                 end.close()
-        for listening in (*self._inherited, *self.dicom, *self.http):
-            if listening not in sockets:
-                listening.close()
+        for inherited in self.inherited:
+            inherited.close()
         for name, (receiving, sending) in self._outcomes.items():
             if not senders:
                 sending.close()
@@ -180,21 +185,24 @@ class Shared:
 
     def _receiver(self, number: int, row: int) -> Callable[[], None]:
         def start() -> None:
-            self._secrets.close()
-            self._keep(sockets=self.dicom, lanes=True)
+            own = self.generations.of(Stage.RECEIVE)
+            sockets = own.sockets.dicom
+            self._keep(sockets=sockets, lanes=True)
             self._spool.release()  # it writes nothing there
-            channels = self._channels(Stage.RECEIVE, row, {})
-            receiver.run(self._config, number, self._shared_lanes, channels, self.dicom)
+            channels = self._channels(f"receiver-{number}", Stage.RECEIVE, row, {})
+            lanes = self._shared_lanes
+            receiver.run(own.config, own.rules, number, lanes, channels, sockets)
 
         return start
 
     def _packer(self, number: int, row: int) -> Callable[[], None]:
         def start() -> None:
-            self._secrets.close()
+            own = self.generations.of(Stage.PACK)
             name = f"packer-{number}"
             self._keep(outcome=name, lanes=True)
-            channels = self._channels(Stage.PACK, row, {name: self._outcomes[name][0]})
-            packer.run(self._config, number, self._shared_lanes, channels, self._spool.inherited())
+            channels = self._channels(name, Stage.PACK, row, {name: self._outcomes[name][0]})
+            lanes, spool = self._shared_lanes, self._spool.inherited()
+            packer.run(own.config, own.rules, number, lanes, channels, spool)
 
         return start
 
@@ -203,11 +211,11 @@ class Shared:
             from fastjmix.uploader import loop as uploader
 
             senders = {origin: pair[1] for origin, pair in self._outcomes.items()}
-            requests = self._actions[1]
-            self._keep(senders=True, actions=requests)
+            own, requests = self.generations.of(Stage.UPLOAD), self._actions[1]
+            self._keep(own=own, senders=True, actions=requests)
             protect_memory()
-            channels = self._channels(Stage.UPLOAD, row, senders, requests)
-            uploader.run(self._secrets.open("uploader"), self._spool.inherited(), channels)
+            channels = self._channels("uploader", Stage.UPLOAD, row, senders, requests)
+            uploader.run(own.files.open("uploader"), self._spool.inherited(), channels)
 
         return start
 
@@ -215,12 +223,15 @@ class Shared:
         def start() -> None:
             from fastjmix.api import server as api
 
-            asking, outcomes = self._actions[0], {"api": self._outcomes["api"][0]}
-            self._keep(sockets=self.http, outcome="api", actions=asking, lanes=True)
+            own, outcomes = self.generations.of(Stage.SERVE), {"api": self._outcomes["api"][0]}
+            sockets, ends = own.sockets.http, (self._actions[0], self._asking[0])
+            self._keep(
+                own=own, sockets=sockets, outcome="api", actions=ends[0], asking=ends[1], lanes=True
+            )
             live = self._shared_lanes.only_look()
             protect_memory()
-            channels = self._channels(Stage.SERVE, row, outcomes, asking, live)
-            api.run(self._secrets.open("api"), self._spool.inherited(), channels, self.http)
+            channels = self._channels("api", Stage.SERVE, row, outcomes, *ends, live)
+            api.run(own.files.open("api"), self._spool.inherited(), channels, sockets)
 
         return start
 
@@ -228,11 +239,11 @@ class Shared:
         def start() -> None:
             from fastjmix.recorder import loop as recorder
 
-            self._secrets.close()
+            own = self.generations.of(Stage.RECORD)
             self._keep(events=True)
             self._spool.release()  # it moves nothing there
-            channels = self._channels(Stage.RECORD, row, {})
-            recorder.run(self._config, self._spool.claimed, channels, self._events[0])
+            channels = self._channels("ledger", Stage.RECORD, row, {})
+            recorder.run(own.config, self._spool.claimed, channels, self._events[0])
 
         return start
 

@@ -1,5 +1,5 @@
 """The signals that the supervisor acts on: SIGTERM drains, a second one or SIGINT ends fastjmix,
-SIGUSR1 and SIGHUP open the log file again."""
+SIGUSR1 and SIGHUP open the log file again, and SIGHUP has the configuration read again."""
 
 from __future__ import annotations
 
@@ -53,11 +53,9 @@ class Signals:
             pass
 
     def take_hangup(self) -> bool:
-        """Returns True once for each SIGHUP."""
-        if not self._hangups:
-            return False
-        self._hangups -= 1
-        return True
+        """Returns True once for all SIGHUP that have arrived."""
+        arrived, self._hangups = self._hangups, 0
+        return arrived > 0
 
     def take_termination(self) -> bool:
         """Returns True once for each SIGTERM."""

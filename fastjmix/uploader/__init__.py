@@ -10,6 +10,9 @@ queue.py            envelopes that wait for an upstream, oldest first
 deliveries.py       uploads under way
 attempt.py          one attempt to deliver an envelope
 targets/            the kinds of targets, behind one contract
+proxies.py          the proxy of a target
+throttle.py         bytes a second to a target; schedule.py: when it may be sent to
+steps.py            calls to a file system that may never answer
 client.py           HTTP with one upstream; connections.py, request_body.py: its parts
 content_coding.py   Content-Encoding of an answer, within a bound
 answers.py          reads an upstream's answer

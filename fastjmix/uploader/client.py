@@ -37,6 +37,7 @@ from fastjmix.uploader.integrity import BodyCheck, Damaged, Extents
 from fastjmix.uploader.outcome import Failure, Kind
 from fastjmix.uploader.pace import TimeLimits
 from fastjmix.uploader.request_body import ArchiveFile, RequestBody
+from fastjmix.uploader.throttle import Throttle
 from fastjmix.uploader.upstream_facts import Coding
 
 ANSWER_BYTES_MAX: Final = 64 * 1024
@@ -57,12 +58,19 @@ class Sent:
 class UpstreamClient:
     """HTTP with one upstream. `host` is its name, and its port where the URL has one."""
 
-    def __init__(self, upstream: Upstream, limits: TimeLimits, connections: int) -> None:
+    def __init__(
+        self,
+        upstream: Upstream,
+        limits: TimeLimits,
+        connections: int,
+        throttle: Throttle | None = None,
+    ) -> None:
         self._upstream = upstream
         parts = urlsplit(upstream.url)  # its netloc may hold a password
         name = parts.hostname or ""
         self.host = name if parts.port is None else f"{name}:{parts.port}"
         self._limits = limits
+        self._throttle = throttle or Throttle(None)
         self._bodies_max = connections + 2
         self._connections = Connections(upstream, limits, connections)
 
@@ -94,12 +102,14 @@ class UpstreamClient:
         try:
             while bodies < self._bodies_max:
                 secs = self._upstream.timeout_secs
-                body = RequestBody(file, BodyCheck(extents), self._limits, secs)
+                body = RequestBody(file, BodyCheck(extents), self._limits, secs, self._throttle)
                 bodies += 1
                 answer = await self._send(body, coding, takes, single_use=single_use)
                 if answer is not None:
                     return Sent(answer, bodies)
             failure = Failure(Kind.BROKEN, "every connection was closed before an answer")
+        except aiohttp.ClientHttpProxyError as problem:
+            return Sent(self._refused_by_proxy(problem), bodies)
         except (aiohttp.ClientError, OSError, ValueError) as problem:  # TimeoutError is an OSError
             if body is not None and isinstance(body.problem, Damaged):
                 raise body.problem from None
@@ -118,6 +128,8 @@ class UpstreamClient:
             ):
                 clock.reschedule(None)
                 return await self._answer(response, size_max, whole=True)
+        except aiohttp.ClientHttpProxyError as problem:
+            return self._refused_by_proxy(problem)
         except (aiohttp.ClientError, OSError, ValueError) as problem:
             return self._failure(problem, None)
 
@@ -208,6 +220,13 @@ class UpstreamClient:
         credentials = self._upstream.credentials
         return dict([credentials.header()]) if credentials is not None else {}
 
+    def _refused_by_proxy(self, problem: aiohttp.ClientHttpProxyError) -> Answer | Failure:
+        """Returns what a proxy's refusal of a tunnel means: 407 is about our credentials for it."""
+        if problem.status == 407:
+            return Answer(407, whole=False)
+        words = f"the proxy answers {problem.status} to CONNECT {self.host}"
+        return Failure(Kind.UNREACHABLE, words)
+
     def _failure(self, problem: Exception, body: RequestBody | None) -> Failure:
         """Returns the failure, in words that hold nothing which the upstream could have written."""
         sent = f"after {body.offset} of {body.size} bytes" if body else "before the body"
@@ -223,6 +242,8 @@ class UpstreamClient:
             case aiohttp.ConnectionTimeoutError():
                 words = f"none within {self._limits.connect:g} s to {self.host}"
                 return Failure(Kind.UNREACHABLE, words, late=True)
+            case aiohttp.ClientProxyConnectionError():
+                return Failure(Kind.UNREACHABLE, f"the proxy cannot be reached: {problem.os_error}")
             case aiohttp.ClientConnectorError():
                 words = str(problem.os_error) or "closed before it was made (in a TLS handshake?)"
                 return Failure(Kind.UNREACHABLE, f"{self.host}: {words}")

@@ -1,7 +1,8 @@
 """Opens the connections to one upstream, and decides which of them are used again.
 
-Guaranteed: TLS is always verified, 1.2 or later; redirects are the caller's to refuse; no cookie is
-kept, no proxy is taken from the environment, and an answer's head is bounded.
+Guaranteed: TLS is always verified, 1.2 or later, and a pinned key besides; redirects are the
+caller's to refuse; no cookie is kept, no proxy is taken from the environment unless the target's
+configuration says so (proxies.py), and an answer's head is bounded.
 After an answer that takes no envelope, new connections replace the old ones: a server that has left
 the body unread, or a part of it, takes that for the next request, and its answer must not be the
 answer to another body. A page with 200 is such an answer, too.
@@ -12,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Final
@@ -22,13 +23,23 @@ import aiohttp
 from fastjmix._version import __version__
 from fastjmix.config import Upstream
 from fastjmix.config.certificates import client_context
+from fastjmix.config.tree import IpVersion
 from fastjmix.uploader.pace import TimeLimits
-from fastjmix.uploader.request_body import CHUNK_BYTES, RequestBody
+from fastjmix.uploader.proxies import Proxy, proxy_of
+from fastjmix.uploader.request_body import RequestBody
+from fastjmix.uploader.throttle import PIECE_BYTES_MAX
 
 HEADER_LINE_BYTES_MAX: Final = 8190
 """Bytes of one header line; and at most HEADERS_MAX of them."""
 
 HEADERS_MAX: Final = 128
+
+FAMILIES: Final[Mapping[IpVersion, socket.AddressFamily]] = {
+    "any": socket.AF_UNSPEC,
+    "4": socket.AF_INET,
+    "6": socket.AF_INET6,
+}
+"""The addresses of a name that Transport.ip stands for."""
 
 
 @dataclass(slots=True)
@@ -82,11 +93,15 @@ class Connections:
             limit=self._count,
             force_close=single_use,
             ssl=_tls(self._upstream),
+            family=FAMILIES[self._upstream.transport.ip],
             socket_factory=self._socket,
         )
+        proxy = proxy_of(self._upstream, self._upstream.url)
         return aiohttp.ClientSession(
             connector=connector,
             auto_decompress=False,
+            proxy=proxy.url if proxy is not None else None,
+            proxy_auth=_proxy_auth(proxy),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": f"fastjmix/{__version__}", "Accept-Encoding": "identity"},
             max_line_size=HEADER_LINE_BYTES_MAX,
@@ -108,13 +123,25 @@ class Connections:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         millis = max(1, int(self._limits.stall * 1000))
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, millis)
-        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, CHUNK_BYTES)
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, PIECE_BYTES_MAX)
         return made
+
+
+def _proxy_auth(proxy: Proxy | None) -> aiohttp.BasicAuth | None:
+    if proxy is None or proxy.user is None:
+        return None
+    return aiohttp.BasicAuth(proxy.user, proxy.password, "utf-8")
 
 
 def _tls(upstream: Upstream) -> ssl.SSLContext | bool:
     """Returns the TLS settings. With a ca_file, that authority and no other is trusted."""
-    return client_context(upstream.ca_file) if upstream.url.startswith("https:") else True
+    return context_of(upstream) if upstream.url.startswith("https:") else True
+
+
+def context_of(upstream: Upstream) -> ssl.SSLContext:
+    """Returns the TLS context for an upstream. Raises ssl.SSLError, which names the file."""
+    own = upstream.transport
+    return client_context(upstream.ca_file, own.cert_file, own.key_file, own.pins)
 
 
 def _tracing() -> aiohttp.TraceConfig:

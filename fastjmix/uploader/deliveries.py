@@ -24,6 +24,7 @@ from fastjmix.uploader.outcome import Disposition, Failure, Kind, Outcome
 from fastjmix.uploader.pace import Pace
 from fastjmix.uploader.policy import assess_failure
 from fastjmix.uploader.queue import Key, Waiting, key_of
+from fastjmix.uploader.schedule import open_to, secs_to_look_again
 from fastjmix.uploader.target import Target, Targets
 
 WIND_UP_SECS: Final = 0.01
@@ -31,7 +32,10 @@ WIND_UP_SECS: Final = 0.01
 
 
 class Deliveries:
-    """The uploads under way. `wake` is called when one is over, `learned` after each outcome."""
+    """The uploads under way. `wake` is called when one is over, `learned` after each outcome.
+
+    `clock` returns Unix seconds, for the targets' schedules.
+    """
 
     def __init__(
         self,
@@ -44,7 +48,9 @@ class Deliveries:
         *,
         wake: Callable[[], None],
         learned: Callable[[], None],
+        clock: Callable[[], float],
     ) -> None:
+        self._clock = clock
         self._spool = spool
         self._metrics = metrics
         self._uploads = metrics.histogram("upload_seconds")
@@ -60,14 +66,15 @@ class Deliveries:
         now = asyncio.get_running_loop().time()
         state, queue = target.availability, target.queue
         queue.wake(now)
-        while queue.awaited and len(target.running) < self._pace.at_once:
+        while queue.awaited and len(target.running) < self._pace.at_once_to(target.upstream):
             item = queue.pop_awaited()
             held = state.held
             if held is not None and not state.allows_awaited(now, len(target.running)):
                 self._run(target, item, self._finishing.finish(target, item, held, 0.0))
             else:
                 self._run(target, item, self._upload(target, item))
-        while self._may_start(target, now):
+        open_to_all = open_to(target.upstream.allowance, bulk=False, now=self._clock())
+        while open_to_all and self._may_start(target, now):
             chosen = target.next_item()
             if chosen is None:
                 break
@@ -77,6 +84,8 @@ class Deliveries:
                 queue.put_off(chosen, now + WIND_UP_SECS)
             else:
                 self._run(target, chosen, self._upload(target, chosen))
+        if not open_to_all and queue.has_promised:
+            return now + secs_to_look_again(self._clock())
         return target.next_time(now)
 
     def is_busy(self, key: Key) -> bool:
@@ -122,7 +131,8 @@ class Deliveries:
     def _may_start(self, target: Target, now: float) -> bool:
         """Returns whether another upload may start for which no process waits."""
         running = len(target.running)
-        free = running < self._pace.at_once and not self._finishing.full
+        at_once = self._pace.at_once_to(target.upstream)
+        free = running < at_once and not self._finishing.full
         return free and target.availability.allows(now, running)
 
     def _run(self, target: Target, item: Waiting, work: Coroutine[None, None, None]) -> None:

@@ -19,7 +19,8 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Coroutine, Mapping
+import time
+from collections.abc import Callable, Coroutine, Mapping
 
 import uvloop
 
@@ -57,8 +58,10 @@ class Uploader:
         *,
         pace: Pace | None = None,
         limits: StorageLimits | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        """Sets up every part. `upstreams` is by (pipeline, upstream's name), as in tickets.
+        """Sets up every part. `upstreams` is by (pipeline, upstream's name), as in tickets; `clock`
+        returns Unix seconds, for schedules.
 
         It is longer than other functions: every part is here, after all that it calls.
         """
@@ -103,6 +106,7 @@ class Uploader:
             pace,
             wake=self._changed.set,
             learned=self._memory.learned.set,
+            clock=clock,
         )
         self._draining = Draining(channels.drain, self._targets, wake=self._changed.set)
         self._watcher = OutboxWatcher(

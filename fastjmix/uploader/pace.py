@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-from fastjmix.config.tree import UPLOAD_RATE_MIN
+from fastjmix.config.tree import UPLOAD_RATE_MIN, Upstream
 from fastjmix.uploader.retry import Backoff
 
 UPLOADS_AT_ONCE: Final = 4
@@ -36,7 +36,7 @@ class Pace:
     """Bounds and intervals in seconds. The defaults are the product's.
 
     Attributes:
-        at_once: uploads to one upstream at the same time.
+        at_once: uploads to one upstream at the same time, where its max_concurrent says nothing.
         hold_secs: between probes of an upstream that rejects our credentials.
         route_secs: for which an envelope alone gets answers about the route before it is refused.
         rescan_secs: between listings of outbox/ for files that a person put there. For those of a
@@ -55,3 +55,7 @@ class Pace:
     upkeep_secs: float = 60.0
     scrub_age_secs: float = SCRUB_AGE_SECS
     stop_secs: float = 3.0
+
+    def at_once_to(self, upstream: Upstream) -> int:
+        """Returns how many deliveries to an upstream may run at the same time."""
+        return upstream.allowance.max_concurrent or self.at_once

@@ -12,16 +12,12 @@ import errno
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Final
 
 from fastjmix.failpoints import reach
 from fastjmix.spool.reading import open_regular
 from fastjmix.uploader.integrity import BodyCheck, Damaged
 from fastjmix.uploader.pace import TimeLimits
-
-CHUNK_BYTES: Final = 256 * 1024
-"""Bytes of the archive in one read and one write: large enough that Python's share of the work is
-small (1 ms of it moves 10 MB), small enough that four uploads hold a few MB."""
+from fastjmix.uploader.throttle import Throttle
 
 
 class ArchiveFile:
@@ -58,16 +54,23 @@ class RequestBody:
     """The archive, chunk by chunk, and how far it has gone.
 
     `clock` is the time limit of the exchange. It moves on whenever a chunk has gone, and by
-    `answer_secs` when the last one has. `reused` is set when the connection had been used before.
+    `answer_secs` when the last one has. The time for which `throttle` delays a chunk does not
+    count. `reused` is set when the connection had been used before.
     """
 
     def __init__(
-        self, file: ArchiveFile, check: BodyCheck, limits: TimeLimits, answer_secs: float
+        self,
+        file: ArchiveFile,
+        check: BodyCheck,
+        limits: TimeLimits,
+        answer_secs: float,
+        throttle: Throttle,
     ) -> None:
         self._file = file
         self._check = check
         self._limits = limits
         self._answer_secs = answer_secs
+        self._throttle = throttle
         self._began: float | None = None
         self.clock: asyncio.Timeout | None = None
         self.size = file.size
@@ -96,14 +99,28 @@ class RequestBody:
         while not self.whole:
             self._extend_clock()
             try:
-                chunk = await self._next(min(CHUNK_BYTES, self.size - self.offset))
+                left = self.size - self.offset
+                chunk = await self._next(min(self._throttle.piece_bytes, left))
                 self._check.update(chunk)
             except (OSError, Damaged) as problem:
                 self.problem = problem
                 raise
+            await self._delay(len(chunk))
             self.offset += len(chunk)
             yield chunk
             reach("uploader.body")
+        self._extend_clock()
+
+    async def _delay(self, size: int) -> None:
+        """Waits until the target's limit has room for so many bytes: no fault of the target."""
+        secs = self._throttle.book(size, asyncio.get_running_loop().time())
+        if secs <= 0:
+            return
+        if self.clock is not None:
+            self.clock.reschedule(None)
+        await asyncio.sleep(secs)
+        if self._began is not None:
+            self._began += secs
         self._extend_clock()
 
     def _extend_clock(self) -> None:

@@ -22,7 +22,7 @@ from fastjmix.api.page.routes import OPEN_PATHS, page_routes
 from fastjmix.api.page.table import SHOWN, age, shown, size, status_tables
 from fastjmix.config.tree import Credentials, Secret
 from fastjmix.httpd.credentials import AccessCheck
-from fastjmix.httpd.server import make_runner
+from fastjmix.httpd.server import Service, make_runner
 from tests.support.apis import LISTENER
 from tests.support.gateway import get
 from tests.support.hostile import HOSTILE
@@ -57,7 +57,7 @@ def asked(
         settings = replace(LISTENER, credentials=credentials)
         access = AccessCheck(credentials.header() if credentials else None, ("127.0.0.1",))
         routes = page_routes(settings, "/jmix/api/jmix", access, status)
-        runner = make_runner(routes, access, open_paths=OPEN_PATHS, shutdown_secs=0.1)
+        runner = make_runner(Service(routes, access, OPEN_PATHS), shutdown_secs=0.1)
         await runner.setup()
         try:
             listening = socket.create_server(("127.0.0.1", 0))

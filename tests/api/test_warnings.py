@@ -208,7 +208,7 @@ def test_a_listeners_certificate(tmp_path: Path, days: int, words: str | None) -
     for text in found:
         assert re.search(words or "", text)
         assert str(pair) in text
-        assert text.endswith(": replace it, and restart fastjmix")
+        assert text.endswith(": replace it, then fastjmix reload")
 
 
 def test_an_upstreams_authority(tmp_path: Path) -> None:

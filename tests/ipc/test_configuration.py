@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import resource
 import select
 import socket
@@ -13,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from fastjmix.config import Config, load
-from fastjmix.ipc.configuration import Announcer, Inbox, make_pair
+from fastjmix.ipc.configuration import Announcer, Inbox, make_pair, write
+from fastjmix.ipc.ingest_rules import tabulate
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def config() -> Config:
 def file(config: Config) -> Iterator[int]:
     """A memory file that holds the configuration."""
     made = os.memfd_create("test")
-    os.write(made, pickle.dumps(config))
+    write(made, config, tabulate(config))
     yield made
     os.close(made)
 
@@ -59,7 +59,7 @@ def test_a_configuration_arrives_with_its_sockets_in_order(
     assert readable(inbox.descriptor)
     new = inbox.take()
     assert new is not None
-    assert (new.generation, new.config) == (2, config)
+    assert (new.generation, new.config, new.rules) == (2, config, tabulate(config))
     ours = [one.getsockname() for one in listening]
     assert [one.getsockname() for one in new.dicom] == ours[:1]
     assert [one.getsockname() for one in new.http] == ours[1:]

@@ -246,7 +246,7 @@ def test_without_a_file_the_signal_changes_nothing(tmp_path: Path) -> None:
         for pid in children.values():
             os.kill(pid, signal.SIGUSR1)  # as `systemctl kill` does
         own.child.send_signal(signal.SIGHUP)
-        own.wait_for("not_reloaded")
+        own.wait_for("reload_asked")
         echo(own.dicom_port)
         own.wait_for("association_ended")
         assert own.children() == children

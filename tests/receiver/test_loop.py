@@ -21,6 +21,7 @@ import pytest
 
 from fastjmix.dicom.dataset import TEMPLATES_KEPT, file_meta_prefix
 from fastjmix.ipc.channels import Channels
+from fastjmix.ipc.ingest_rules import tabulate
 from fastjmix.ipc.lane import Passage
 from fastjmix.ipc.metrics import Metrics, MetricsPage
 from fastjmix.ipc.shared_lanes import SharedLanes
@@ -53,7 +54,9 @@ class Stepped:
         self.metrics: Metrics = MetricsPage(1).row(0)
         channels = Channels(stop, outbox_wake, {}, self.metrics)
         shared_lanes = SharedLanes(self.passage, wake, 1, 1)
-        self.receiver = Receiver(config, 0, shared_lanes, channels, [self.listening])
+        self.receiver = Receiver(
+            config, tabulate(config), 0, shared_lanes, channels, [self.listening]
+        )
 
     def accept(self) -> None:
         """Takes the listening socket's turn."""

@@ -13,6 +13,7 @@ import pytest
 
 from fastjmix.config import PeerLimits
 from fastjmix.ipc.events import Events
+from fastjmix.ipc.ingest_rules import ListenerRules
 from fastjmix.ipc.metrics import MetricsPage
 from fastjmix.receiver import upper_layer
 from fastjmix.receiver.connection import Association, Connection
@@ -42,17 +43,17 @@ class Side:
 
     def __init__(self) -> None:
         part: Any = SimpleNamespace(limits=LIMITS, endpoint="dicom_receiver", proxies=())
-        config: Any = SimpleNamespace(dicom=[part])
+        rules = ListenerRules(part, 0, 0, {})
         pool: Any = Pool()
         self.pool: Pool = pool
         self.epoll = select.epoll()
         self.metrics = MetricsPage(1).row(0)
         self.layer = UpperLayer(
-            config, self.epoll, self.metrics, pool, PeerLog(), Reports(Events())
+            [rules], self.epoll, self.metrics, pool, PeerLog(), Reports(Events())
         )
         self._listening = socket.create_server(("127.0.0.1", 0))
         unused: Any = None
-        self._listener = Listener(0, self._listening, part, unused)
+        self._listener = Listener(self._listening, rules, unused)
         self._peers: list[socket.socket] = []
 
     def connect(self) -> tuple[Connection, socket.socket]:

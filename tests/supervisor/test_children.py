@@ -237,7 +237,7 @@ def test_the_supervisors_own_calls_fail(
     with failing(own, tmp_path, call, "ENOMEM", "1..2"):
         for _ in range(2):
             os.kill(own.child.pid, signal.SIGHUP)  # it has something to read
-            own.wait_for("supervisor supervisor_failed|not_reloaded")
+            own.wait_for("supervisor supervisor_failed|reload_asked")
     os.kill(api, signal.SIGKILL)
     own.wait_for("child_restarted child=api")
     sent = Sent(own)

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pynetdicom import AE
@@ -134,14 +135,15 @@ def test_sockets_that_are_not_for_this_process(environment: dict[str, str]) -> N
 
 
 def test_a_gateway_serves_what_it_inherits(tmp_path: Path, store: Store) -> None:
-    """It says when it is ready, is watched, and binds nothing itself. What fits no listener, or is
-    no listening socket, is a warning.
+    """It says when it is ready, is watched, and binds nothing itself, also where it executes itself
+    again without a variable. What fits no listener, or is no listening socket, is a warning.
     """
     unwanted = socket.create_server(("127.0.0.1", 0))
     datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     port = unwanted.getsockname()[1]
     with Manager(unwanted, datagrams, usec=200_000) as manager:
-        own = manager.start(tmp_path / "own", store.port, builder=QUICK)
+        variable: dict[str, Any] = {"endpoint": 'ack = "${ACK}"', "env": {"ACK": "stored"}}
+        own = manager.start(tmp_path / "own", store.port, builder=QUICK, **variable)
         with running(own):
             manager.wait_for("READY=1")
             manager.wait_for("WATCHDOG=1", 3)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import pickle
 import socket
 from collections.abc import Sequence
 
 from fastjmix.config import Config
-from fastjmix.ipc.configuration import Announcer, Inbox, make_pair
+from fastjmix.ipc.configuration import Announcer, Inbox, make_pair, write
 from tests.support.gateway import until
 
 
@@ -25,7 +24,7 @@ class Supervisor:
         """Sends a configuration, with the sockets of its HTTP listeners."""
         self._generation += 1
         file = os.memfd_create("test")
-        os.write(file, pickle.dumps(config))
+        write(file, config)
         self._announcer.send(self._generation, file, (), http)
         os.close(file)
 

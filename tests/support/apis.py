@@ -21,6 +21,7 @@ from fastjmix.ipc.actions import make_pair
 from fastjmix.ipc.channels import Channels
 from fastjmix.ipc.metrics import MetricsPage
 from fastjmix.spool import Spool, Ticket
+from tests.support.adopting import Supervisor
 from tests.support.envelopes import ID, STUDY
 
 BASE = "/jmix/api/jmix"
@@ -71,7 +72,22 @@ class Gateway:
     channels: Channels
     uploader_end: socket.socket
     answering: socket.socket
+    supervisor: Supervisor
+    config: Config
+    sockets: list[socket.socket]
     ports: list[int] = field(default_factory=list)
+
+    def listen(self) -> int:
+        """Makes a socket for one more listener; returns its number."""
+        self.sockets.append(made := socket.create_server(("127.0.0.1", 0)))
+        self.ports.append(made.getsockname()[1])
+        return len(self.sockets) - 1
+
+    def configure(self, listeners: Mapping[int, HttpListener], **changes: Any) -> None:
+        """Gives the api another configuration as the supervisor does, and waits until it has
+        adopted it. `listeners` are by the numbers of their sockets, `changes` of Config."""
+        self.config = replace(self.config, http=tuple(listeners.values()), **changes)
+        self.supervisor.configure(self.config, [self.sockets[number] for number in listeners])
 
     def ask(
         self,
@@ -162,11 +178,20 @@ def running(
     asking, answering = make_pair()
     answering.setblocking(True)
     metrics = MetricsPage(2).row(0)
-    channels = Channels(stop, outbox_wake, {"api": mine}, metrics, actions=asking)
+    supervisor = Supervisor()
+    channels = Channels(
+        stop,
+        outbox_wake,
+        {"api": mine},
+        metrics,
+        actions=asking,
+        configuration=supervisor.inbox,
+    )
     config = replace(settings(root, listeners or (LISTENER,), grace_secs), **changes)
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in config.http]
-    ports = [s.getsockname()[1] for s in sockets]
-    gateway = Gateway(spool, channels, theirs, answering, ports)
+    copies = [one.dup() for one in sockets]  # the supervisor's
+    ports = [one.getsockname()[1] for one in copies]
+    gateway = Gateway(spool, channels, theirs, answering, supervisor, config, copies, ports)
     try:
         with in_thread(
             lambda: api.run(config, Spool(spool.root, durable=False), channels, sockets)
@@ -179,7 +204,8 @@ def running(
         spool.release()
         for descriptor in (stop, outbox_wake):
             os.close(descriptor)
-        for one in (mine, theirs, asking, answering, *sockets):
+        supervisor.close()
+        for one in (mine, theirs, asking, answering, *sockets, *gateway.sockets):
             one.close()
 
 

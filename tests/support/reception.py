@@ -19,6 +19,7 @@ from fastjmix import _core
 from fastjmix._core import PdvScanner
 from fastjmix.dicom.association import Accepted, Acceptor, Policy
 from fastjmix.ipc.channels import Channels
+from fastjmix.ipc.ingest_rules import tabulate
 from fastjmix.ipc.lane import Passage
 from fastjmix.ipc.metrics import MetricsPage
 from fastjmix.ipc.shared_lanes import SharedLanes
@@ -52,7 +53,7 @@ class Reception:
             stop, outbox_wake, {"packer-0": self._outcomes[1]}, MetricsPage(1).row(0)
         )
         shared_lanes = SharedLanes(self.passage, wake, 1, 1)
-        self.parts = connect(config, 0, shared_lanes, channels, self.spool)
+        self.parts = connect(config, tabulate(config), 0, shared_lanes, channels, self.spool)
         self.packer = Packer(self.parts, 0, shared_lanes, channels)
         self._messages = Messages(shared_lanes, channels.metrics, Reports(channels.events))
         lanes = self.passage.lanes

@@ -22,7 +22,7 @@ from aiohttp import web
 from fastjmix.config import Credentials, Secret
 from fastjmix.uploader import client, connections
 from fastjmix.uploader.pace import TimeLimits
-from fastjmix.uploader.request_body import CHUNK_BYTES
+from fastjmix.uploader.throttle import PIECE_BYTES_MAX as CHUNK_BYTES
 from tests.faults.test_upstream import hostile
 from tests.support.envelopes import envelope
 from tests.support.nodes import FAST, MEGABYTE, TOKEN, Node, descriptors, node, run, to

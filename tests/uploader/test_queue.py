@@ -24,6 +24,7 @@ from fastjmix.uploader.queue import Waiting, key_of, name_of
 from fastjmix.uploader.retry import Backoff
 from fastjmix.uploader.target import Target
 from fastjmix.uploader.targets.jmix import JmixClient
+from fastjmix.uploader.throttle import Throttle
 from fastjmix.uploader.upstream_facts import UpstreamFacts
 from tests.support.nodes import FAST, Node, node, run, to, until
 from tests.support.sealed import sealed_envelope
@@ -316,7 +317,7 @@ def test_each_finding_needs_an_acceptance_of_its_own() -> None:
     alternate.
     """
     upstream = to("http://127.0.0.1:1")
-    client = JmixClient(upstream, UpstreamFacts("auto"), FAST)
+    client = JmixClient(upstream, UpstreamFacts("auto"), FAST, Throttle(None))
     availability = Availability(Backoff(), 60)
     target = Target(upstream, client, availability, UpstreamFacts("auto"))
     items = [Waiting(n, n, maybe_stored=True) for n in range(100)]

@@ -5,6 +5,7 @@ callers.py    who may act, and in whose name
 local.py      the local socket (control/): served while the process runs
 parameters.py the parameters of a query → a selection of envelopes, a search in the ledger
 uploader.py   actions on envelopes, passed to the uploader
+supervisor.py reload and drain, passed to the supervisor
 status.py     how the node is, as one object: its parts are
   envelopes.py    envelopes by state
   associations.py open associations, and how fast each is

@@ -68,7 +68,11 @@ ADVICE: Final[Mapping[str, str]] = {
     "proxy_header_refused": "turn the PROXY protocol on for this port at the proxy, or take its"
     " address out of proxy_protocol_from",
     "http_handler_failed": "report it: it is a fault of ours; other requests go on",
+    "http_listener_failed": "correct its certificate, its key or its authentication, then fastjmix"
+    " reload; until then it goes on as before, or is not served where it is new",
     "log_file_failed": "correct the path and the rights of the log file; lines go to stderr",
+    "not_reloaded": "fastjmix check names each fault; the configuration before it stays in force",
+    "request_unreadable": "report it: it is a fault of ours; ask for it again",
     "supervisor_failed": "report it: it is a fault of ours; reception and delivery go on",
     "upkeep_failed": "look at the disk; retention is tried again by itself",
     # The ledger.

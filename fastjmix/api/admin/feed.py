@@ -36,9 +36,16 @@ RETRY: Final = b"retry: 2000\n\n"
 """How long a browser waits before it connects again, in milliseconds."""
 
 
-def listeners() -> Slots:
-    """Returns the places of one listening socket."""
-    return Slots(LISTENERS_MAX, "listeners")
+class Places(Slots):
+    """The places for those who listen at one listening socket, until `end` is called."""
+
+    def __init__(self) -> None:
+        super().__init__(LISTENERS_MAX, "listeners")
+        self.ended = False
+
+    def end(self) -> None:
+        """Ends each of them at its next event: they come again, with new credentials."""
+        self.ended = True
 
 
 class Feed:
@@ -55,23 +62,26 @@ class Feed:
         self._listeners = 0
         self._work: asyncio.Task[None] | None = None
 
-    async def serve(self, request: web.Request, slots: Slots) -> web.StreamResponse:
-        """Sends events until the client goes, or the process ends. Raises HttpError 503."""
-        with slots.take():
+    async def serve(self, request: web.Request, places: Places) -> web.StreamResponse:
+        """Sends events until the client goes, or `places` or the process ends. Raises HttpError
+        503."""
+        with places.take():
             response = web.StreamResponse(headers=HEADERS)
             self._join()
             try:
                 with connection_errors():
-                    await self._send(request, response)
+                    await self._send(request, response, places)
             finally:
                 self._leave()
         return response
 
-    async def _send(self, request: web.Request, response: web.StreamResponse) -> None:
+    async def _send(
+        self, request: web.Request, response: web.StreamResponse, places: Places
+    ) -> None:
         await response.prepare(request)
         await response.write(RETRY)
         seen = 0
-        while (event := await self._after(seen)) is not None:
+        while (event := await self._after(seen)) is not None and not places.ended:
             seen, data = event
             async with asyncio.timeout(limits.WRITE_STALL_SECS):
                 await response.write(data)

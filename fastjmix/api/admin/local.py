@@ -11,9 +11,10 @@ from typing import Final
 
 from fastjmix import log
 from fastjmix.api.admin.callers import LocalCallers
+from fastjmix.api.admin.feed import Places
 from fastjmix.api.admin.routes import Node, node_routes
 from fastjmix.control.listening import ControlSocket
-from fastjmix.httpd.server import Runner, make_runner
+from fastjmix.httpd.server import Runner, Service, make_runner
 from fastjmix.spool.root import Root
 
 LOOK_SECS: Final = 60.0
@@ -26,8 +27,8 @@ class LocalListener:
     def __init__(self, root: Root, node: Node, grace_secs: float) -> None:
         self._root = root
         callers = LocalCallers()
-        routes = node_routes(node, callers)
-        self._runner: Runner = make_runner(routes, callers, shutdown_secs=grace_secs)
+        service = Service(node_routes(node, callers, Places()), callers)
+        self._runner: Runner = make_runner(service, shutdown_secs=grace_secs)
         self._listening: ControlSocket | None = None
         self._why = ""
 

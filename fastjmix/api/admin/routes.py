@@ -11,6 +11,8 @@
     POST  /api/node/envelopes/retry | hold | release | requeue
                                              {"ids": […]}, or {"all": true} with the conditions of
                                              the list; "dry_run": true, "why": "…"
+    POST  /api/node/reload | drain | undrain
+                                             200 when it was done, 422 with "faults" when not
 
 `older` is in seconds, `state` a list with commas.
 """
@@ -27,9 +29,10 @@ from aiohttp import web
 from fastjmix.api.admin import parameters
 from fastjmix.api.admin.callers import Callers
 from fastjmix.api.admin.envelopes import Envelopes
-from fastjmix.api.admin.feed import Feed, listeners
+from fastjmix.api.admin.feed import Feed, Places
 from fastjmix.api.admin.rates import Rates
 from fastjmix.api.admin.status import Status
+from fastjmix.api.admin.supervisor import SupervisorLink
 from fastjmix.api.admin.uploader import UploaderLink
 from fastjmix.api.shared import Shared
 from fastjmix.config import Config
@@ -37,6 +40,7 @@ from fastjmix.errors import UsageError
 from fastjmix.httpd import limits
 from fastjmix.httpd.responses import Handler, HttpError, allow, json_response
 from fastjmix.ipc.actions import DONE, Kind
+from fastjmix.ipc.requests import Do
 from fastjmix.ledger.database import LedgerUnavailable
 from fastjmix.ledger.queries import Ledger
 from fastjmix.spool.selection import ELIGIBLE
@@ -46,6 +50,9 @@ BASE: Final = "/api/node"
 ACTED_MAX: Final = 20_000
 """Envelopes of one request; a further one takes the others. The body of so many ids has 0.8 MB,
 less than aiohttp's limit of 1 MB."""
+
+SHOWN_CHARS: Final = 500
+"""Characters of the faults in "error"; "faults" has all of them."""
 
 
 class Node:
@@ -58,11 +65,21 @@ class Node:
         self.status = Status(config.name, shared, self.envelopes, self.ledger, self.rates)
         self.feed = Feed(self.status.as_json, shared.stopping)
         self.uploader = UploaderLink(shared.channels.actions)
+        self.supervisor = SupervisorLink(shared.channels.asking)
+
+    def close(self) -> None:
+        """Reads no more answers of other processes."""
+        self.uploader.close()
+        self.supervisor.close()
+
+    def configure(self, config: Config) -> None:
+        """Goes by another configuration from now on."""
+        self.status.name = config.name
 
 
-def node_routes(node: Node, callers: Callers) -> Sequence[web.RouteDef]:
-    """Returns the routes of one listener."""
-    handlers = _Handlers(node, callers)
+def node_routes(node: Node, callers: Callers, places: Places) -> Sequence[web.RouteDef]:
+    """Returns the routes of one listening socket."""
+    handlers = _Handlers(node, callers, places)
     reading: dict[str, Handler] = {
         "status": handlers.status,
         "envelopes": handlers.envelopes,
@@ -74,21 +91,26 @@ def node_routes(node: Node, callers: Callers) -> Sequence[web.RouteDef]:
     found += [
         web.options(f"{BASE}/{name}", allow("GET", "OPTIONS")) for name in (*reading, "events")
     ]
-    kinds = "|".join(Kind)
-    acting = f"{BASE}/envelopes/{{kind:{kinds}}}"
-    return [*found, web.post(acting, handlers.act), web.options(acting, allow("POST", "OPTIONS"))]
+    kinds, node_kinds = "|".join(Kind), "|".join(Do)
+    acting: dict[str, Handler] = {
+        f"{BASE}/envelopes/{{kind:{kinds}}}": handlers.act,
+        f"{BASE}/{{do:{node_kinds}}}": handlers.ask,
+    }
+    for path, handler in acting.items():
+        found += [web.post(path, handler), web.options(path, allow("POST", "OPTIONS"))]
+    return found
 
 
 class _Handlers:
     """The handlers of one listener."""
 
-    def __init__(self, node: Node, callers: Callers) -> None:
+    def __init__(self, node: Node, callers: Callers, places: Places) -> None:
         self._node = node
         self._callers = callers
-        self._listeners = listeners()
+        self._places = places
 
     async def events(self, request: web.Request) -> web.StreamResponse:
-        return await self._node.feed.serve(request, self._listeners)
+        return await self._node.feed.serve(request, self._places)
 
     async def status(self, _: web.Request) -> web.StreamResponse:
         return json_response(await self._node.status.as_json())
@@ -136,6 +158,14 @@ class _Handlers:
         done = sum(result == DONE for result in results.values())
         failed = len(results) - done
         return json_response({**told, "results": dict(results), "done": done, "failed": failed})
+
+    async def ask(self, request: web.Request) -> web.StreamResponse:
+        actor = await self._callers.actor(request)
+        answer = await self._node.supervisor.ask(Do(request.match_info["do"]), actor)
+        if answer.ok:
+            return json_response(answer.as_json())
+        error = {"error": "not done: " + "; ".join(answer.faults)[:SHOWN_CHARS]}
+        return json_response({**error, **answer.as_json()}, 422)
 
     async def _chosen(self, body: parameters.ActionBody) -> tuple[list[str], bool]:
         """Returns the ids, ACTED_MAX at most, and whether there are more. Raises HttpError 413."""

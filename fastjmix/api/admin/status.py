@@ -29,7 +29,7 @@ from fastjmix.control.node_status import (
     envelope_parts,
 )
 from fastjmix.errors import FastjmixError
-from fastjmix.ipc.board_rows import LedgerRow, ledger_row, upstream_rows
+from fastjmix.ipc.board_rows import LedgerRow, ledger_row, supervisor_row, upstream_rows
 from fastjmix.ledger.queries import Ledger
 from fastjmix.ledger.rows import Rejection
 from fastjmix.spool import FreeSpace
@@ -45,12 +45,12 @@ _T = TypeVar("_T")
 
 
 class Status:
-    """The status of one node."""
+    """The status of one node of that name."""
 
     def __init__(
         self, name: str, shared: Shared, envelopes: Envelopes, ledger: Ledger, rates: Rates
     ) -> None:
-        self._name = name
+        self.name = name
         self._shared = shared
         self._envelopes = envelopes
         self._ledger = ledger
@@ -93,7 +93,7 @@ class Status:
         stopping = self._shared.stopping.is_set()
         state = "stopping" if stopping else "not ready" if reasons else "ready"
         return {
-            "name": self._name,
+            "name": self.name,
             "version": __version__,
             "pid": os.getppid(),
             "started": self._started,
@@ -101,6 +101,7 @@ class Status:
             "state": state,
             "reasons": reasons,
             "warnings": self._shared.warnings.all(),
+            "configuration": supervisor_row(self._shared.channels.board),
         }
 
     def _recent(self) -> Recent:

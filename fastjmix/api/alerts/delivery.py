@@ -9,6 +9,7 @@ followed, and no line shows the URL beyond its host, as a webhook's path is a se
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 import time
 from collections import deque
@@ -42,21 +43,36 @@ class Alerts:
     def __init__(
         self, settings: AlertSettings, node: str, root: Path, state: NodeState, warnings: Warnings
     ) -> None:
-        self._settings = settings
         self._state = state
         self._warnings = warnings
         self._watch = Watch(node, Remembered(root / FILE))
-        self._url = settings.webhook_url.reveal()
-        self._host = urlsplit(self._url).netloc.rpartition("@")[2]
         self._pending: deque[Alert] = deque()
         self._added = asyncio.Event()
+        self._look_now, self._post_now = asyncio.Event(), asyncio.Event()
+        self._apply(settings)
+
+    def configure(self, settings: AlertSettings, node: str) -> None:
+        """Goes by other settings from now on. Alerts that wait go to the new webhook at once;
+        without one they are forgotten."""
+        self._watch.node = node
+        if settings == self._settings:
+            return
+        self._apply(settings)
+        if not self._url:
+            self._pending.clear()
+        self._look_now.set()
+        self._post_now.set()
+
+    def _apply(self, settings: AlertSettings) -> None:
+        self._settings = settings
+        self._url = settings.webhook_url.reveal()
+        self._host = urlsplit(self._url).netloc.rpartition("@")[2]
         self._failing = False
 
     async def run(self) -> None:
-        """Runs until it is cancelled."""
-        timeout = aiohttp.ClientTimeout(total=self._settings.timeout_secs)
+        """Runs until it is cancelled. Without a webhook it waits for one."""
         async with (
-            aiohttp.ClientSession(timeout=timeout, trust_env=False) as session,
+            aiohttp.ClientSession(trust_env=False) as session,
             asyncio.TaskGroup() as tasks,
         ):
             tasks.create_task(self._look())
@@ -64,15 +80,21 @@ class Alerts:
 
     async def _look(self) -> None:
         while True:
+            self._look_now.clear()
+            if not self._url:
+                await self._look_now.wait()
+                continue
             try:
                 found = await asyncio.to_thread(conditions, self._state, self._warnings)
                 for alert in await asyncio.to_thread(self._watch.look, found, time.time()):
                     self._add(alert)
             except Exception:  # ours: the next look may do better
                 log.get().exception("alerts_failed")
-            await asyncio.sleep(self._settings.every_secs)
+            await _at_most(self._look_now, self._settings.every_secs)
 
     def _add(self, alert: Alert) -> None:
+        if not self._url:
+            return  # the webhook was removed while it was looked
         if len(self._pending) >= PENDING_MAX:
             dropped = self._pending.popleft()
             log.get().warning("alert_dropped", alert=dropped.condition.key, why="too many wait")
@@ -83,23 +105,26 @@ class Alerts:
         pause = RETRY_SECS
         while True:
             self._added.clear()
+            self._post_now.clear()
             if not self._pending:
                 await self._added.wait()
+                continue
             alert = self._pending[0]
             if await self._try(session, alert):
                 pause = RETRY_SECS
                 if self._pending and self._pending[0] is alert:
                     self._pending.popleft()
             else:
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, RETRY_MAX_SECS)
+                changed = await _at_most(self._post_now, pause)
+                pause = RETRY_SECS if changed else min(2 * pause, RETRY_MAX_SECS)
 
     async def _try(self, session: aiohttp.ClientSession, alert: Alert) -> bool:
         """Returns False when the post is to be repeated."""
         body, headers = alert.body(self._settings.format), {"Content-Type": "application/json"}
+        timeout = aiohttp.ClientTimeout(total=self._settings.timeout_secs)
         try:
             async with session.post(
-                self._url, data=body, headers=headers, allow_redirects=False
+                self._url, data=body, headers=headers, allow_redirects=False, timeout=timeout
             ) as answer:
                 status = answer.status
         except (aiohttp.ClientError, OSError, TimeoutError, ssl.SSLError) as problem:
@@ -122,3 +147,11 @@ class Alerts:
         if not self._failing:
             log.get().error("webhook_failed", host=self._host, why=why)
         self._failing = True
+
+
+async def _at_most(event: asyncio.Event, secs: float) -> bool:
+    """Waits for an event, but no longer than this. Returns whether it was set."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(secs):
+            await event.wait()
+    return event.is_set()

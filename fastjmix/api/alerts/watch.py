@@ -32,10 +32,10 @@ class _Ongoing:
 
 
 class Watch:
-    """The conditions that go on."""
+    """The conditions that go on, at the node of that name."""
 
     def __init__(self, node: str, file: Remembered) -> None:
-        self._node = node
+        self.node = node
         self._file = file
         self._ongoing = {key: found for key, one in file.load().items() if (found := _load(one))}
 
@@ -48,14 +48,14 @@ class Watch:
             one.condition = current.get(key, one.condition)
             if one.missing >= LOOKS_TO_END:
                 del self._ongoing[key]
-                alerts.append(Alert(self._node, one.condition, one.began, now))
+                alerts.append(Alert(self.node, one.condition, one.began, now))
         if alerts:
             self._file.save({key: _dump(one) for key, one in self._ongoing.items()})
         return alerts
 
     def _begin(self, condition: Condition, now: float) -> Alert:
         self._ongoing[condition.key] = _Ongoing(condition, now)
-        return Alert(self._node, condition, now)
+        return Alert(self.node, condition, now)
 
 
 def _dump(one: _Ongoing) -> Mapping[str, Any]:

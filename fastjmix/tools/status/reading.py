@@ -61,7 +61,7 @@ def _of_files(storage: Path, why: str) -> NodeStatus:
     return {
         "node": {
             "name": "", "version": __version__, "pid": None, "started": None, "now": time.time(),
-            "state": STOPPED, "reasons": [why], "warnings": [],
+            "state": STOPPED, "reasons": [why], "warnings": [], "configuration": None,
         },
         "associations": [],
         "lanes": {"leased": 0, "total": 0, "stalled": 0},

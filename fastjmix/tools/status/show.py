@@ -15,7 +15,7 @@ from fastjmix.control.node_status import (
     RejectionFacts,
 )
 from fastjmix.errors import printable
-from fastjmix.ipc.board_rows import UpstreamRow
+from fastjmix.ipc.board_rows import SupervisorRow, UpstreamRow
 from fastjmix.spool.selection import EnvelopeFacts
 from fastjmix.tools.plain_text import age, many, moment, size, table
 
@@ -38,9 +38,22 @@ def _node(node: NodeFacts) -> Iterator[str]:
     if node["pid"] is not None and node["started"] is not None:
         about += f", pid {node['pid']}, up {age(node['now'] - node['started'])}"
     yield printable(f"{node['name'] or 'node'}: {node['state']} ({about}, {moment(node['now'])})")
+    yield from _configuration(node["configuration"])
     for kind in ("reasons", "warnings"):
         for text in node[kind]:
             yield printable(f"  {'!' if kind == 'reasons' else 'warning:'} {text}")
+
+
+def _configuration(row: SupervisorRow | None) -> Iterator[str]:
+    """Yields by which configuration the node goes, and every fault of the one that it refused."""
+    if row is None:
+        return
+    since = moment(row["configured_at"])
+    yield printable(f"configuration: generation {row['generation']}, since {since}")
+    refused = row["refused"]
+    if refused is not None:
+        yield printable(f"  ! refused at {moment(refused['at'])}, so the one before it stays:")
+        yield from (printable(f"    {fault}") for fault in refused["faults"])
 
 
 def _envelopes(envelopes: EnvelopeParts) -> Iterator[str]:

@@ -42,7 +42,7 @@ from fastjmix.httpd.negotiation import negotiate
 from fastjmix.httpd.parts import Part, require_few, send_parts
 from fastjmix.httpd.responses import JSON, ZIP, HttpError, allow, json_response
 from fastjmix.httpd.sending import send_archive
-from fastjmix.httpd.server import Runner, make_runner
+from fastjmix.httpd.server import Runner, Service, make_runner
 from fastjmix.httpd.slots import Slots
 from fastjmix.httpd.study_query import list_headers, study_of, wanted_type, whole_wanted
 from fastjmix.jmix.limits import Limits
@@ -208,7 +208,7 @@ async def start(
     await asyncio.to_thread(stored.open)
     access = AccessCheck(None if token is None else ("Authorization", f"Bearer {token}"))
     routes = _Store(stored, max_body_bytes, may_delete=token is not None).routes()
-    runner = make_runner(routes, access, open_paths=OPEN_PATHS, shutdown_secs=SHUTDOWN_SECS)
+    runner = make_runner(Service(routes, access, OPEN_PATHS), shutdown_secs=SHUTDOWN_SECS)
 
     async def close(_: web.Application) -> None:
         stored.close()

@@ -24,6 +24,7 @@ from fastjmix.uploader.pace import Pace
 from fastjmix.uploader.policy import ExpectedId, assess_answer, assess_failure
 from fastjmix.uploader.retry import with_retry_after
 from fastjmix.uploader.targets.contract import Sealed
+from fastjmix.uploader.throttle import Throttle
 from fastjmix.uploader.upstream_facts import Coding, UpstreamFacts
 
 MANIFEST_SLACK: Final = 64 * 1024
@@ -40,8 +41,11 @@ The proof is lost, and the next attempt, by length, comes after a pause."""
 class JmixClient:
     """A JMIX server as a target. `facts` are what its answers have proved."""
 
-    def __init__(self, upstream: Upstream, facts: UpstreamFacts, pace: Pace) -> None:
-        self._http = UpstreamClient(upstream, pace.time_limits, pace.at_once)
+    def __init__(
+        self, upstream: Upstream, facts: UpstreamFacts, pace: Pace, throttle: Throttle
+    ) -> None:
+        connections = pace.at_once_to(upstream)
+        self._http = UpstreamClient(upstream, pace.time_limits, connections, throttle)
         self._requires_id = upstream.require_matching_id
         self._facts = facts
         self._retry_after_max = pace.backoff.cap

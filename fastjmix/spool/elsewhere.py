@@ -1,0 +1,87 @@
+"""Writes a file into a directory that is not ours: another program's, or on a mounted share.
+
+Guaranteed: the file has its name when every byte of it is on stable storage, and no other file is
+replaced. Until then it has a name that begins with a dot and ends in .part. One that a killed
+process left is replaced by the next attempt at the same file. No directory is ever made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from fastjmix.config import storage_path
+from fastjmix.failpoints import reach
+from fastjmix.spool.files import Bytes, rename_synced, sync_directory, write_all
+
+UNFINISHED: Final = ".part"
+
+
+def require_mount(directory: Path) -> None:
+    """Raises OSError (ENODEV) where no file system is mounted at a directory or its parent."""
+    if storage_path.mount_of(directory) is None:
+        raise OSError(errno.ENODEV, "nothing is mounted there", str(directory))
+
+
+class NewFile:
+    """A file on its way to the name `target`. Its methods may wait for the disk, and raise OSError.
+
+    Each may be called in another thread, also while one of them waits: then it waits for that.
+    """
+
+    def __init__(self, target: Path, mode: int) -> None:
+        self._lock = threading.Lock()
+        self._descriptor = -1
+        self._target = target
+        self._unfinished = target.with_name(f".{target.stem}{UNFINISHED}")
+        self._unfinished.unlink(missing_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._descriptor = os.open(self._unfinished, flags, mode)
+        self._end = 0
+        with contextlib.suppress(PermissionError, NotImplementedError):  # a share has its own mode
+            os.fchmod(self._descriptor, mode)
+
+    def write(self, pieces: Sequence[Bytes]) -> None:
+        """Appends these bytes."""
+        with self._lock:
+            self._end = write_all(self._descriptor, pieces, self._end)
+
+    def place(self) -> None:
+        """Makes the file durable, and gives it its name. Raises FileExistsError."""
+        with self._lock:
+            os.fsync(self._descriptor)
+            self._close()  # a share may report only now what it could not write
+            reach("elsewhere.written")
+            rename_synced(self._unfinished, self._target, durable=True)
+
+    def discard(self) -> None:
+        """Deletes what has not got its name. Does nothing after `place`."""
+        with self._lock:
+            with contextlib.suppress(OSError):
+                self._close()
+            with contextlib.suppress(OSError):
+                self._unfinished.unlink(missing_ok=True)
+
+    def __del__(self) -> None:
+        with contextlib.suppress(OSError):
+            self._close()
+
+    def _close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def make_durable(path: Path) -> None:
+    """Makes a file and its name durable: whoever wrote it may not have. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    sync_directory(path.parent)

@@ -40,6 +40,7 @@ POINTS: Final[Mapping[str, str]] = {
     "receiver.granted": "it has its status; the peer was sent nothing",
     # packer: one instance
     "packer.midway": "the packer has begun it; nothing is on disk",
+    "packer.decided": "a rule rejected or discarded it; no status",
     "packer.spilled": "larger than its lane: a part is in building/*.spill, more is to come",
     "packer.joining": "larger than its lane: its header is in the draft, its bytes are not",
     "packer.appended": "written to the draft; not synced, no status",

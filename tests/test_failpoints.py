@@ -68,8 +68,10 @@ def everything(own: Gateway, ledger: Ledger) -> str:
     return posted
 
 
+ELSEWHERE = ("encrypt.", "requeue.", "packer.decided")
+
 FAULTS = [
-    *((one, "raise:1") for one in POINTS if not one.startswith(("encrypt.", "requeue."))),
+    *((one, "raise:1") for one in POINTS if not one.startswith(ELSEWHERE)),
     # F01 to F10 kill at all the others. The first listing is made at the start, of nothing.
     *((one, "kill:1") for one in POINTS if one.startswith(("recovery.", "api."))),
     ("uploader.listed", "kill:2"),
@@ -85,7 +87,7 @@ def test_a_fault_of_ours_at_every_point(
     nothing goes on half-dead: what was to be done is done in the end. A kill: the same.
 
     The points of encryption are in packer/test_seal.py, that of a requeue in spool/test_holds.py
-    and uploader/test_actions.py."""
+    and uploader/test_actions.py, that of a rule in packer/test_routes.py."""
     at = f"{point}:{what}"
     if point.startswith("recovery."):
         at = f"packer.appended:kill:2,{at}"

@@ -28,7 +28,7 @@ LAYERS = (
     ("httpd", "ledger", "control"),
     ("ipc", "spool"),
     ("config",),
-    ("dicom", "jmix", "transport"),
+    ("dicom", "jmix", "routing", "transport"),
     ("_core",),
     ("log", "failpoints"),
     ("errors",),

@@ -16,7 +16,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from fastjmix.ipc.board_rows import Labelled, LedgerRow, UpstreamRow, ledger_row, upstream_rows
 from fastjmix.ipc.state_board import StateBoard
 
-Family = Literal["associations", "instances", "attempts"]
+Family = Literal["associations", "instances", "attempts", "rule_decisions"]
 
 UPSTREAM_STATES: Final = ("available", "paused", "held")
 LEDGER_STATES: Final = ("ok", "behind", "failing")
@@ -34,6 +34,10 @@ _COUNTED: Final[Mapping[Family, tuple[str, tuple[str, ...]]]] = {
         ("calling_ae", "status"),
     ),
     "attempts": ("Attempts to deliver an envelope.", ("upstream", "outcome")),
+    "rule_decisions": (
+        "Instances that a rule rejected or discarded.",
+        ("rule", "action"),
+    ),
 }
 """The families of recorder/counters.py, with their labels."""
 

@@ -241,7 +241,7 @@ def certificates_of(config: Config) -> list[Certificate]:
     """Returns the certificates of a configuration: of each HTTP listener its own or the one of its
     chain that expires first, of each upstream the authority that expires last."""
     listeners = dict.fromkeys(one.cert_file for one in config.http)
-    upstreams = [to for one in config.listeners for to in one.upstreams]
+    upstreams = [to for one in config.listeners for to in one.every_upstream]
     authorities = dict.fromkeys(one.ca_file for one in upstreams)
     own = [(path, one) for path in listeners if path for one in expiries(path)[:1]]
     return own + [(path, one) for path in authorities if path for one in expiries(path)[-1:]]

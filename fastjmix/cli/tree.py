@@ -53,6 +53,10 @@ COMMANDS: Final = {
         "fastjmix.cli.trace",
         "Tell the story of each WORD, from the association to each answer of the upstream.",
     ),
+    "route": Deferred(
+        "fastjmix.cli.route",
+        "Look at the rules of a configuration.",
+    ),
     "outbox": Deferred(
         "fastjmix.cli.outbox",
         "List the envelopes that have not arrived; retry, hold, release, requeue, export them.",

@@ -11,7 +11,8 @@
     strings.py      strings with rules of their own: AE titles, hosts, URLs
     in_words.py     the values that a key allows, in words
     tables.py       which tables there are. Their models, one line of meaning a key, are in
-                    tables_node.py, tables_net.py, tables_pipeline.py and tables_jmix.py
+                    tables_node.py, tables_net.py, tables_pipeline.py, tables_jmix.py and
+                    tables_route.py
     faults.py       a fault as a value; ConfigError, which names all of them at once
 
     resolve.py      models → tree, by the modules below
@@ -20,6 +21,7 @@
     pipelines.py    pipelines, with the names in them looked up
     dicom_listeners.py, http_listeners.py  endpoints → listeners
     calling.py      a DICOM listener's aet_table
+    routes.py       a pipeline's route (routing/), with its backends looked up
     builders.py     jmix_builders: the settings of envelopes
     published.py    the parties of published envelopes
     addresses.py, binding.py  the address and port of a listener

@@ -8,8 +8,9 @@ from __future__ import annotations
 import dataclasses
 
 from fastjmix.config import tree
+from fastjmix.config.declare import Table
 from fastjmix.config.pipelines import Pipeline
-from fastjmix.config.published import Parties
+from fastjmix.config.published import PROFILE, Parties
 from fastjmix.config.references import References
 from fastjmix.config.table_checks import Entry
 from fastjmix.config.tables_pipeline import BuilderMiddleware, BuilderOptions
@@ -17,10 +18,16 @@ from fastjmix.config.tables_pipeline import BuilderMiddleware, BuilderOptions
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Rules:
-    """The settings of a jmix_builder, and the parties that complete those of a calling AE title."""
+    """The settings of a jmix_builder, and the parties that complete those of a calling AE title.
+
+    `other_profile` are the same settings with the other profile, where it is among `profiles`:
+    those that the rules of the pipeline's route ask for.
+    """
 
     builder: tree.Builder
     parties: Parties
+    other_profile: tree.Builder | None = None
+    profiles: frozenset[str] = frozenset()
 
 
 class Builders:
@@ -30,7 +37,7 @@ class Builders:
         self._references = references
         self._parties: dict[str, Parties] = {}
 
-    def rules(self, pipeline: Pipeline) -> Rules | None:
+    def rules(self, pipeline: Pipeline, profiles: frozenset[str] = frozenset()) -> Rules | None:
         """Returns the rules of a pipeline's jmix_builder; None, and a fault, without just one."""
         middleware = self._only_builder(pipeline)
         if middleware is None:
@@ -40,7 +47,8 @@ class Builders:
         parties = self._parties.setdefault(
             middleware.name, Parties(self._references, middleware, options)
         )
-        return Rules(parties.complete(builder(options)), parties)
+        own, other = with_other(parties, builder(options), profiles)
+        return Rules(own, parties, other, profiles)
 
     def _only_builder(self, pipeline: Pipeline) -> Entry | None:
         found = [
@@ -70,3 +78,23 @@ def builder(options: BuilderOptions | None = None) -> tree.Builder:
     given = options or BuilderOptions.empty()
     names = (field.name for field in dataclasses.fields(tree.Builder) if field.name != "published")
     return tree.Builder(**{name: getattr(given, name) for name in names})
+
+
+def with_other(
+    parties: Parties,
+    own: tree.Builder,
+    profiles: frozenset[str],
+    of: Entry | None = None,
+    key: str = "",
+    overrides: Table | None = None,
+) -> tuple[tree.Builder, tree.Builder | None]:
+    """Returns settings with their parties, and the same with the other profile, where that is among
+    `profiles`. The last three are those of Parties.complete."""
+    given = overrides or Table.empty()
+    profile: tree.ProfileName = "harmony" if own.profile == PROFILE else PROFILE
+    if profile not in profiles:
+        return parties.complete(own, of, key, given), None
+    other = dataclasses.replace(own, profile=profile)
+    if other.profile == PROFILE:
+        return own, parties.complete(other, of, key, given)
+    return parties.complete(own, of, key, given), other

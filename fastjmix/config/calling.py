@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 
 from fastjmix.config import tree
-from fastjmix.config.builders import Rules, builder
+from fastjmix.config.builders import Rules, builder, with_other
 from fastjmix.config.faults import dotted, shown
 from fastjmix.config.references import References
 from fastjmix.config.strings import AE_TITLE_ALLOWED, ae_title
@@ -35,10 +35,12 @@ def calling_aes(
         title = given.ae_title or _title(references, entry, key, name)
         if title in found:
             references.fault(entry, f"{key}.ae_title", f'"{title}" again', "each AE title once")
-        merged = _merged(given, rules.builder if rules else builder())
+        merged, other = _merged(given, rules.builder if rules else builder()), None
         if rules is not None:
-            merged = rules.parties.complete(merged, entry, key, given)
-        found[title] = tree.CallingAe(title, given.host, given.port, given.max_associations, merged)
+            merged, other = with_other(rules.parties, merged, rules.profiles, entry, key, given)
+        found[title] = tree.CallingAe(
+            title, given.host, given.port, given.max_associations, merged, other
+        )
     return found
 
 

@@ -17,6 +17,7 @@ from fastjmix.config.builders import Builders
 from fastjmix.config.calling import calling_aes
 from fastjmix.config.pipelines import Pipeline
 from fastjmix.config.references import References
+from fastjmix.config.routes import Routed, Routes, warn_of_callers
 from fastjmix.config.table_checks import Entry
 from fastjmix.config.tables_net import Network
 from fastjmix.config.tables_pipeline import DicomEndpoint
@@ -26,20 +27,34 @@ class DicomListeners:
     """Resolves the dicom_scp endpoints of pipelines."""
 
     def __init__(
-        self, references: References, builders: Builders, addresses: Addresses, lane_bytes: int
+        self,
+        references: References,
+        builders: Builders,
+        addresses: Addresses,
+        routes: Routes,
+        lane_bytes: int,
     ) -> None:
         self._references = references
         self._builders = builders
         self._addresses = addresses
+        self._routes = routes
         self._lane_bytes = lane_bytes
         self._associations: list[tuple[Entry, int]] = []  # of each listener, with faults or without
 
     def of(self, pipeline: Pipeline) -> Iterator[tree.DicomListener]:
         """Yields a listener for each endpoint and address, as far as they have no faults."""
+        routed = self._routes.of(pipeline)
+        found = [_with_route(one, routed) for one in self._of(pipeline, _profiles(routed))]
+        if routed is not None:
+            warn_of_callers(self._references, pipeline, routed.route, found)
+        yield from found
+
+    def _of(self, pipeline: Pipeline, profiles: frozenset[str]) -> Iterator[tree.DicomListener]:
+        """Yields the same without the route. `profiles`: those that its rules ask for."""
         for entry in pipeline.endpoints:
             if entry is None or not isinstance(entry.value, DicomEndpoint):
                 continue
-            rules = self._builders.rules(pipeline)
+            rules = self._builders.rules(pipeline, profiles)
             to = pipeline.upstreams(self._references)
             if not pipeline.backends:
                 allowed = 'the name of a [backends.*] with service = "jmix_backend"'
@@ -54,7 +69,9 @@ class DicomListeners:
                 if rules is not None and to:
                     self._check_max_pdu(entry, entry.value.options.max_pdu)
                     made = _listener(pipeline, entry, address, rules.builder, to, calling)
-                    yield dataclasses.replace(made, proxies=proxies)
+                    yield dataclasses.replace(
+                        made, proxies=proxies, other_profile=rules.other_profile
+                    )
 
     def check_associations(self) -> None:
         """Notes a fault for more associations than lanes can be numbered, at the endpoint with
@@ -126,6 +143,19 @@ def _listener(
         builder=builder,
         upstreams=to,
     )
+
+
+def _profiles(routed: Routed | None) -> frozenset[str]:
+    rules = routed.route.rules if routed is not None else ()
+    return frozenset(one.profile for one in rules if one.profile)
+
+
+def _with_route(listener: tree.DicomListener, routed: Routed | None) -> tree.DicomListener:
+    if routed is None:
+        return listener
+    own = {one.name for one in listener.upstreams}
+    others = tuple(one for one in routed.upstreams if one.name not in own)
+    return dataclasses.replace(listener, route=routed.route, routed=others)
 
 
 def _limits(options: tables_pipeline.DicomOptions) -> tree.PeerLimits:

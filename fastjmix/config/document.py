@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from pydantic.fields import FieldInfo
 
-from fastjmix.config import tables_net, tables_node, tables_pipeline
+from fastjmix.config import tables_net, tables_node, tables_pipeline, tables_route
 from fastjmix.config.declare import Table, is_named, option, table_of
 from fastjmix.config.faults import shown
 from fastjmix.config.in_words import allowed
@@ -71,8 +71,8 @@ without backends passes a POST on to the upstreams of the first DICOM pipeline.
 
 | configuration | why |
 |---|---|
-| a middleware other than `jmix_builder` and `passthru`; `[policies]`, `[rules]`, `[mesh]`, \
-`[transforms]` | they may protect something: to leave them out silently would be unsafe |
+| a middleware other than `jmix_builder`, `passthru` and `route`; `[policies]`, `[rules]`, \
+`[mesh]`, `[transforms]` | they may protect something: to leave them out silently would be unsafe |
 | parties, `encryption` or `signing` where no envelope has `profile = "jmix-1.0"`; that profile \
 without `sender` and `receivers`, or with `digest = "blake3"` | no document has a place for it; \
 the published schemas require it |
@@ -108,6 +108,12 @@ _SECTIONS: Final[tuple[tuple[str, str, type[Table]], ...]] = (
     ("endpoints.<name>", 'service = "jmix"', tables_pipeline.JmixEndpoint),
     ("middleware.<name>", 'type = "jmix_builder"', tables_pipeline.BuilderMiddleware),
     ("middleware.<name>", 'type = "passthru"', tables_pipeline.PassthruMiddleware),
+    ("middleware.<name>", 'type = "route"; see docs/routing.md', tables_pipeline.RouteMiddleware),
+    (
+        "middleware.<name>.options.rules",
+        "an array of tables: `[[…]]`",
+        tables_route.RouteRule,
+    ),
     ("backends.<name>", 'service = "jmix_backend"', tables_pipeline.Backend),
     ("services.<name>", "built in: no registration is needed", tables_node.Registration),
     ("middleware_types.<name>", "as services", tables_node.Registration),

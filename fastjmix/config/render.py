@@ -100,6 +100,10 @@ def _outcome(config: Config) -> tuple[str, ...]:
         to = ", ".join(f"{up.url} ({up.name})" for up in one.upstreams) or "nothing"
         endpoint = dotted("endpoints", one.endpoint)
         found.append(f"{endpoint}: {service} at {one.host}:{one.port}; to {to}")
+        if isinstance(one, DicomListener) and one.route is not None:
+            rules = f"{len(one.route.rules)} rules of {dotted('middleware', one.route.name)} first"
+            also = ", ".join(f"{up.url} ({up.name})" for up in one.routed)
+            found.append(f"{endpoint}: {rules}" + (f"; they name {also}" if also else ""))
     return tuple(found)
 
 

@@ -20,6 +20,7 @@ from fastjmix.config.pipelines import check_networks, pipelines
 from fastjmix.config.reading import Sources, read
 from fastjmix.config.references import References
 from fastjmix.config.render import render
+from fastjmix.config.routes import Routes
 from fastjmix.config.table_checks import Tables, check
 
 
@@ -54,7 +55,8 @@ def _tree(source: Path, references: References) -> tree.Config:
         pipeline.upstreams(references)  # its faults count, whatever is wrong with the endpoints
     builders, addresses = Builders(references), Addresses(references)
     runtime = node.runtime(references)
-    listeners = DicomListeners(references, builders, addresses, runtime.lane_bytes)
+    routes = Routes(references)
+    listeners = DicomListeners(references, builders, addresses, routes, runtime.lane_bytes)
     dicom = tuple(listener for pipeline in found for listener in listeners.of(pipeline))
     listeners.check_associations()
     builders.check_parties()

@@ -33,6 +33,7 @@ from fastjmix.config.tables_jmix import (
 )
 from fastjmix.config.tables_net import Connection, Listening, retries, timeout
 from fastjmix.config.tables_node import GIB, MIB
+from fastjmix.config.tables_route import RouteOptions
 from fastjmix.jmix.write import parties
 
 DEFAULT_MAX_PDU: Final = 131_072  # the largest DCMTK sends; fewer headers for the same data
@@ -342,7 +343,7 @@ class BuilderOptions(Parties, _Packing):
 class _Middleware(Table):
     id: str | None = label("A label")
     description: str | None = label("A label")
-    type: str = key(REQUIRED, "The middleware", allowed='"jmix_builder" or "passthru"')
+    type: str = key(REQUIRED, "The middleware", allowed='"jmix_builder", "passthru" or "route"')
 
 
 class BuilderMiddleware(_Middleware):
@@ -355,6 +356,10 @@ class PassthruOptions(Table):
 
 class PassthruMiddleware(_Middleware):
     options: Part[PassthruOptions] = key(PassthruOptions, "None")
+
+
+class RouteMiddleware(_Middleware):
+    options: Part[RouteOptions] = key(REQUIRED, "The rules")
 
 
 SCHEDULE_ALLOWED: Final = (

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, cast
 
 from fastjmix.jmix.write.parties import Published
+from fastjmix.routing import rules
 from fastjmix.transport.proxy_header import Network
 
 _T = TypeVar("_T")
@@ -28,7 +29,7 @@ LogStudyUids = Literal["plain", "hashed", "off"]
 IpVersion = Literal["any", "4", "6"]
 Method = Literal["bearer", "basic", "api_key", "s3"]
 PayloadHash = Literal["tree", "stream"]
-Priority = Literal["stat", "normal", "bulk"]
+Priority = rules.Priority
 ProfileName = Literal["harmony", "jmix-1.0"]
 ScheduleFor = Literal["bulk", "all"]
 TargetKind = Literal["jmix", "directory", "s3"]
@@ -280,8 +281,8 @@ class Upstream:
 class CallingAe:
     """An entry of aet_table: a calling AE title that is accepted, and its settings.
 
-    `builder` is complete: the listener's, with this entry's overrides in it. `host` and `port` have
-    no effect.
+    `builder` is complete: the listener's, with this entry's overrides in it; so is `other_profile`.
+    `host` and `port` have no effect.
     """
 
     ae_title: str
@@ -289,6 +290,7 @@ class CallingAe:
     port: int | None
     max_associations: int | None
     builder: Builder
+    other_profile: Builder | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,8 +307,10 @@ class PeerLimits:
 @dataclass(frozen=True, slots=True)
 class DicomListener:
     """A Storage SCP on one address. `port` 0: the system chooses. `calling` None: any calling AE
-    title; else by AE title. Each envelope goes to all of `upstreams`; there is one at the least.
-    From `proxies` comes a PROXY protocol header first."""
+    title; else by AE title. Each envelope goes to all of `upstreams`, of which there is one at the
+    least, unless a rule of `route` says otherwise: `routed` are those that only rules name.
+    `other_profile` is `builder` with the other profile, where a rule asks for it. From `proxies`
+    comes a PROXY protocol header first."""
 
     pipeline: str
     endpoint: str
@@ -326,6 +330,14 @@ class DicomListener:
     builder: Builder
     upstreams: tuple[Upstream, ...]
     proxies: tuple[Network, ...] = ()
+    other_profile: Builder | None = None
+    route: rules.Route | None = None
+    routed: tuple[Upstream, ...] = ()
+
+    @property
+    def every_upstream(self) -> tuple[Upstream, ...]:
+        """All upstreams that envelopes of this listener may go to."""
+        return self.upstreams + self.routed
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,6 +361,11 @@ class HttpListener:
     upstreams: tuple[Upstream, ...]
     decryption_key_file: Path | None = None
     proxies: tuple[Network, ...] = ()
+
+    @property
+    def every_upstream(self) -> tuple[Upstream, ...]:
+        """All upstreams that envelopes of this listener may go to."""
+        return self.upstreams
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,7 @@ class LedgerRow(TypedDict):
     associations: NotRequired[Labelled]
     instances: NotRequired[Labelled]
     attempts: NotRequired[Labelled]
+    rule_decisions: NotRequired[Labelled]
 
 
 class Refused(TypedDict):

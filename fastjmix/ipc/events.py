@@ -130,6 +130,34 @@ def _short(value: object) -> object:
     return value[:TEXT_MAX].encode("utf-8", "replace").decode("utf-8")
 
 
+class BoundedEvents:
+    """The events of one kind that a peer can cause: `a_second` of them at most.
+
+    The next event has the number of those that were left out before it, as `left_out`.
+    """
+
+    def __init__(self, events: Events, kind: str, a_second: int) -> None:
+        self._events = events
+        self._kind = kind
+        self._a_second = a_second
+        self._since = time.monotonic()
+        self._left = a_second
+        self._left_out = 0
+
+    def send(self, **facts: object) -> None:
+        """Sends an event, or counts it as left out."""
+        now = time.monotonic()
+        if now - self._since >= 1.0:
+            self._since, self._left = now, self._a_second
+        if not self._left:
+            self._left_out += 1
+            return
+        self._left -= 1
+        if self._left_out:
+            facts["left_out"], self._left_out = self._left_out, 0
+        self._events.send(self._kind, **facts)
+
+
 class EventReader:
     """The reading end: the ledger's."""
 

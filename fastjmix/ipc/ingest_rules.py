@@ -17,6 +17,7 @@ from typing import Final
 
 from fastjmix.config import Builder, Config, DicomListener
 from fastjmix.errors import FastjmixError
+from fastjmix.routing.router import RouteClass
 
 ROWS_MAX: Final = 65_536
 """Rows that new configurations may add up to, about 10 MB a process. With an aet_table of a
@@ -29,11 +30,17 @@ class TooManyRules(FastjmixError):
 
 @dataclass(frozen=True, slots=True)
 class IngestRules:
-    """The rules for the instances of one calling AE title (or any) at one listener."""
+    """The rules for the instances of one calling AE title (or any) at one listener.
+
+    `other_profile` is `builder` with the other profile, where the listener's route needs it. A
+    packer sets `route_class` when it knows an instance (packer/routes.py).
+    """
 
     listener: DicomListener
     builder: Builder
     max_associations: int | None
+    other_profile: Builder | None = None
+    route_class: RouteClass | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +102,12 @@ def _added(
     known = {one.number for one in former if _place(one.listener) == _place(listener)} - taken
     number = min(known, default=max((one.number for one in former), default=-1) + 1)
     default = len(rows)
-    rows.append(IngestRules(listener, listener.builder, None))
+    rows.append(IngestRules(listener, listener.builder, None, listener.other_profile))
     calling: dict[str, int] = {}
     for title, entry in (listener.calling or {}).items():
         calling[title] = len(rows)
-        rows.append(IngestRules(listener, entry.builder, entry.max_associations))
+        limits = entry.max_associations
+        rows.append(IngestRules(listener, entry.builder, limits, entry.other_profile))
     rules = ListenerRules(listener, number, default, calling)
     former.append(rules)
     return rules

@@ -23,6 +23,8 @@ COUNTERS: Final[Mapping[str, str]] = {
     "instances_duplicate_total": "Instances that an open envelope already held, byte for byte.",
     "instances_conflicting_total": "Same SOP Instance UID, other bytes: both kept.",
     "instances_of_another_patient_total": "Instances whose patient is not their study's.",
+    "instances_rejected_total": "Instances answered with the status of a rule.",
+    "instances_discarded_total": "Instances answered with 0000 and kept nowhere, by a rule.",
     "returns_total": "Associations that came back for a study which their calling AE had left.",
     "instance_bytes_total": "Data set bytes of the instances answered with status 0000.",
     "envelopes_sealed_total": "Envelopes sealed and put in outbox/.",

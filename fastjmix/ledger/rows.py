@@ -187,7 +187,8 @@ class Rejection(Row):
 
 @dataclass(frozen=True, slots=True)
 class Refusal(Row):
-    """An instance that was answered with a failure. `association` is an id."""
+    """An instance that was answered with a failure, or (status 0000) that a rule discarded.
+    `association` is an id."""
 
     at: float
     association: str

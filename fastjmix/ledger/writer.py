@@ -39,6 +39,9 @@ the envelope may be further on by now, and events of that follow."""
 REFUSALS_MAX: Final = 1000
 """Refusals of one association that are kept one by one; its row counts all of them."""
 
+DISCARDED: Final = "0000"
+"""The status of an instance that was answered with Success, and that a rule kept nowhere."""
+
 
 class Writer:
     """Events → rows. `connection` is the only one that writes."""
@@ -56,6 +59,7 @@ class Writer:
             "association": self._association,
             "rejection": self._rejection,
             "refusal": self._refusal,
+            "decision": self._decision,
             "opened": self._opened,
             "sealed": self._sealed,
             "posted": self._posted,
@@ -120,6 +124,12 @@ class Writer:
             )
             made = self.connection.execute(asked, (at, at, times, *values, peer, why)).lastrowid
             self._repeats.remember(known, made, at)
+
+    def _decision(self, event: Event, at: float) -> None:
+        """Keeps what a rule discarded; what one rejected is known by its refusal."""
+        if text(event, "action", 16) == "discard":
+            why = f"discarded by rule {text(event, 'rule', 64)}"
+            self._refusal({**event, "status": DISCARDED, "why": why}, at)
 
     def _refusal(self, event: Event, at: float) -> None:
         association = text(event, "association", 64)

@@ -4,6 +4,7 @@ An instance goes through these parts:
 
     arrives     spill_writer.py        larger than its lane: its pieces go to a file
     is whole    arrivals.py            refused, joined, or appended at once
+                routes.py              rejected or discarded by a rule, or which rules it goes by
                 envelope_choice.py     the envelope of its study, or a new one; free space for it
     appended    appender.py            then counted; its digest is to be made, its status to come
                 joiner.py              larger than its lane: from its file, on a thread

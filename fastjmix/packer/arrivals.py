@@ -16,6 +16,7 @@ from fastjmix.packer.joiner import Joiner
 from fastjmix.packer.open_envelope import encrypts, key_of
 from fastjmix.packer.open_envelopes import OpenEnvelopes
 from fastjmix.packer.refusals import Refusals
+from fastjmix.packer.routes import Routes
 from fastjmix.packer.spilled_instances import SpilledInstances
 from fastjmix.packer.storage_health import StorageHealth
 
@@ -34,6 +35,7 @@ class Arrivals:
         appender: Appender,
         joiner: Joiner,
         refusals: Refusals,
+        routes: Routes,
     ) -> None:
         self._intake = intake
         self._rules = rules
@@ -44,16 +46,21 @@ class Arrivals:
         self._appender = appender
         self._joiner = joiner
         self._refusals = refusals
+        self._routes = routes
 
     def take(self, lane: int) -> None:
         """Takes the instance in this lane, which is whole."""
         arrival = self._intake.arrival(lane)
         settings = self._rules[arrival.settings]
-        current = self._open.get(key_of(settings, arrival.study_instance_uid))
-        if current is not None and current.joining:
-            current.waiting_lanes.append(lane)
-            return
         try:
+            if settings.listener.route is not None:
+                settings = self._routes.settings_of(lane, arrival, settings)
+                if not self._routes.accepts(lane, arrival, settings):
+                    return
+            current = self._open.get(key_of(settings, arrival.study_instance_uid))
+            if current is not None and current.joining:
+                current.waiting_lanes.append(lane)
+                return
             self._health.require_running()
             if lane in self._spilled:
                 self._joiner.begin(lane, arrival, settings, current, self.take)

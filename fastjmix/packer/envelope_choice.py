@@ -93,7 +93,7 @@ class EnvelopeChoice:
             study_instance_uid=envelope.study_uid,
             calling_ae=calling_ae,
             pipeline=listener.pipeline,
-            upstream=", ".join(one.name for one in listener.upstreams),
+            upstream=envelope.draft.recipe.upstream_names,
             association=facts.id if facts is not None else "",
             study=asdict(said),
         )

@@ -33,6 +33,8 @@ from fastjmix.packer.duplicates import Duplicates
 from fastjmix.packer.instances import note_of
 from fastjmix.packer.origins import Origins
 from fastjmix.packer.seal_timers import SealTimers
+from fastjmix.routing.router import RouteClass
+from fastjmix.routing.rules import Rule
 from fastjmix.spool import Draft, Recipe, Spill, Spool
 from fastjmix.spool.journal import Origin
 
@@ -46,11 +48,12 @@ archive."""
 
 def recipe(settings: IngestRules, packer: int, study: str, calling_ae: str) -> Recipe:
     """Returns how any process can finish the envelope."""
-    builder = settings.builder
+    builder, route = settings.builder, settings.route_class or RouteClass()
+    rule = route.rule or Rule("", upstreams=tuple(one.name for one in settings.listener.upstreams))
     return Recipe(
         packer=packer,
         pipeline=settings.listener.pipeline,
-        upstreams=tuple(one.name for one in settings.listener.upstreams),
+        upstreams=rule.upstreams,
         ack=settings.listener.ack,
         profile=builder.profile,
         digest=builder.digest,
@@ -61,11 +64,16 @@ def recipe(settings: IngestRules, packer: int, study: str, calling_ae: str) -> R
         study=study,
         created=time.time(),
         published=builder.published.dump() if builder.published is not None else None,
+        priority=rule.priority,
+        tags=rule.tags,
+        rule=rule.name,
+        at_seal=route.at_seal,
     )
 
 
-Key = tuple[str, Builder, bytes]
-"""Instances of one endpoint, packing rules and Study Instance UID share an open envelope."""
+Key = tuple[str, Builder, bytes, RouteClass | None]
+"""Instances of one endpoint, packing rules, Study Instance UID and class of the endpoint's route
+share an open envelope."""
 
 
 class OpenEnvelope:
@@ -270,4 +278,5 @@ def encrypts(builder: Builder) -> bool:
 
 def key_of(settings: IngestRules, study_instance_uid: bytes) -> Key:
     """Returns the key of an envelope: instances of one study, pipeline and rules share it."""
-    return settings.listener.endpoint, settings.builder, study_instance_uid
+    endpoint = settings.listener.endpoint
+    return endpoint, settings.builder, study_instance_uid, settings.route_class

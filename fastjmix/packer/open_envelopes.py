@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from fastjmix.ipc.ingest_rules import IngestRules
 from fastjmix.ipc.metrics import Metrics
 from fastjmix.packer.open_envelope import Key, OpenEnvelope, encrypts
 from fastjmix.spool import seal_bytes
@@ -23,6 +24,7 @@ class OpenEnvelopes:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._by_key: dict[Key, OpenEnvelope] = {}
+        self._by_study: dict[bytes, set[OpenEnvelope]] = {}
         self._sent_by: dict[int, set[OpenEnvelope]] = {}
         self._plain: dict[OpenEnvelope, int] = {}
         self._plain_bytes = 0
@@ -41,15 +43,32 @@ class OpenEnvelopes:
         """Returns the open envelope of a study (open_envelope.key_of)."""
         return self._by_key.get(key)
 
+    def of_study(self, settings: IngestRules, study_instance_uid: bytes) -> list[OpenEnvelope]:
+        """Returns the open envelopes of a study with settings of this row: one, or one for each
+        class of a route."""
+        builders = settings.builder, settings.other_profile
+        return [
+            one
+            for one in self._by_study.get(study_instance_uid, ())
+            if one.settings.listener.endpoint == settings.listener.endpoint
+            and one.builder in builders
+        ]
+
     def add(self, envelope: OpenEnvelope) -> None:
         """Adds a new envelope."""
         self._by_key[envelope.key] = envelope
+        self._by_study.setdefault(envelope.study_uid.encode(), set()).add(envelope)
         self.due = min(self.due, envelope.due)
         self._metrics.set("envelopes_building", len(self._by_key))
 
     def remove(self, envelope: OpenEnvelope) -> None:
         """Removes an envelope that is to be sealed, or left to recovery."""
         self._by_key.pop(envelope.key, None)
+        study = envelope.study_uid.encode()
+        of_study = self._by_study.get(study, set())
+        of_study.discard(envelope)
+        if not of_study:
+            self._by_study.pop(study, None)
         self.instances -= len(envelope.members)
         self._plain_bytes -= self._plain.pop(envelope, 0)
         for association in envelope.timers.associations:

@@ -32,6 +32,7 @@ from fastjmix.packer.open_envelopes import OpenEnvelopes
 from fastjmix.packer.recovery_queue import RecoveryQueue
 from fastjmix.packer.refusals import Refusals
 from fastjmix.packer.reservation import Reservation
+from fastjmix.packer.routes import Routes
 from fastjmix.packer.seal_schedule import SealSchedule
 from fastjmix.packer.sealer import Sealer
 from fastjmix.packer.senders import Senders
@@ -119,10 +120,11 @@ def connect(
     joiner = Joiner(
         intake, joins, spilled, envelopes, choice, commit, appender, refusals, senders, reservation
     )
+    routes = Routes(lanes, statuses, spilled, metrics, channels.events)
     arrivals = Arrivals(
-        intake, rules, health, envelopes, spilled, choice, appender, joiner, refusals
+        intake, rules, health, envelopes, spilled, choice, appender, joiner, refusals, routes
     )
-    writer = SpillWriter(intake, rules, spilled, health, refusals, reservation, statuses)
+    writer = SpillWriter(intake, rules, spilled, health, refusals, reservation, statuses, routes)
     takeover = Takeover(
         number, shared_lanes.packers, name, spool, health, envelopes, commit, recoveries
     )

@@ -241,6 +241,7 @@ class RecoveryQueue:
                 envelope=outcome.ticket.id,
                 instances=outcome.ticket.instances,
                 bytes=outcome.ticket.size_bytes,
+                rule=outcome.ticket.rule or None,
                 study=log.get().study(*outcome.ticket.studies),
             )
             self._channels.events.send("sealed", envelope=outcome.ticket.id)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 
 from isal.isal_zlib import crc32
@@ -30,7 +31,9 @@ from fastjmix.jmix.write.encrypted import write_encrypted
 from fastjmix.jmix.write.envelope import Contents, Options
 from fastjmix.jmix.write.parties import Encryption
 from fastjmix.packer.origins import Origins
-from fastjmix.spool import Draft, Spool, Ticket, provenance
+from fastjmix.routing import at_seal
+from fastjmix.routing.rules import EnvelopeFacts, study_age_days
+from fastjmix.spool import Draft, Recipe, Spool, Ticket, provenance
 from fastjmix.spool.files import read_pieces
 
 
@@ -60,6 +63,7 @@ def seal(
         studies=tuple(contents.studies),
         instances=len(members),
     )
+    ticket = _routed(ticket, draft.recipe, contents)
     try:
         options = _options(draft, members, sealed_at)
         if options.published is not None and options.published.encryption is not None:
@@ -70,6 +74,34 @@ def seal(
         raise KeyMissing(problem.message) from problem
     _keep_provenance(spool, draft, contents, origins)
     return draft.seal(write_documents(documents, members, draft.end), ticket)
+
+
+def _routed(ticket: Ticket, recipe: Recipe, contents: Contents) -> Ticket:
+    """Returns the ticket by the first of the recipe's rules that matches the envelope.
+
+    The study's age is that on the day when the envelope was begun: a later seal decides alike.
+    """
+    if not recipe.at_seal:
+        return ticket
+    described = next(iter(contents.studies.values())).description
+    began = recipe.created if recipe.created is not None else ticket.sealed_at
+    facts = EnvelopeFacts(
+        described.study_description,
+        described.accession_number,
+        study_age_days(described.study_date, began),
+        ticket.size_bytes,
+        ticket.instances,
+    )
+    rule = at_seal.first(recipe.at_seal, facts)
+    if rule is None:
+        return ticket
+    return replace(
+        ticket,
+        upstreams=rule.upstreams,
+        priority=rule.priority,
+        tags=rule.tags,
+        rule=rule.name,
+    )
 
 
 def _keep_provenance(spool: Spool, draft: Draft, contents: Contents, origins: Origins) -> None:

@@ -103,6 +103,7 @@ class Sealer:
             instances=ticket.instances,
             bytes=ticket.size_bytes,
             why=why,
+            rule=ticket.rule or None,
             **envelope.conflicts.log_fields(),
             study=log.get().study(*ticket.studies),
         )

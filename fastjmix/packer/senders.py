@@ -30,7 +30,7 @@ from fastjmix import log
 from fastjmix._core import Arrival, Intake, Lanes
 from fastjmix.ipc.ingest_rules import IngestRules
 from fastjmix.ipc.metrics import Metrics
-from fastjmix.packer.open_envelope import OpenEnvelope, key_of
+from fastjmix.packer.open_envelope import OpenEnvelope
 from fastjmix.packer.open_envelopes import OpenEnvelopes
 from fastjmix.spool import Spool
 from fastjmix.spool.calling_aes import CallingAEs
@@ -101,8 +101,7 @@ class Senders:
         """Notes in open envelopes which associations are inside an instance of their studies."""
         now = time.monotonic()
         for association, number, study in self._intake.inside():
-            envelope = self._open.get(key_of(self._rules[number], study))
-            if envelope is not None:
+            for envelope in self._open.of_study(self._rules[number], study):
                 self._open.instance_arrived(envelope, association, now)
 
     def association_broke_off(self, lane: int) -> None:

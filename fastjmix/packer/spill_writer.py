@@ -13,6 +13,7 @@ from fastjmix.ipc.ingest_rules import IngestRules
 from fastjmix.packer.open_envelope import encrypts
 from fastjmix.packer.refusals import Refusals
 from fastjmix.packer.reservation import Reservation
+from fastjmix.packer.routes import Routes, refusing_rule
 from fastjmix.packer.spilled_instances import SpilledInstances
 from fastjmix.packer.statuses import Statuses
 from fastjmix.packer.storage_health import StorageHealth
@@ -30,6 +31,7 @@ class SpillWriter:
         refusals: Refusals,
         reservation: Reservation,
         statuses: Statuses,
+        routes: Routes,
     ) -> None:
         self._intake = intake
         self._rules = rules
@@ -38,17 +40,29 @@ class SpillWriter:
         self._refusals = refusals
         self._reservation = reservation
         self._statuses = statuses
+        self._routes = routes
 
     def write(self, lane: int) -> None:
         """Writes the bytes in a lane to the file of their instance."""
         try:
             if lane not in self._spilled:
-                settings = self._rules[self._intake.arrival(lane).settings]
-                self._spilled.add(lane, encrypts=encrypts(settings.builder))
-                self._health.require_running()
-                self._spilled.create_file(lane)
+                self._begin(lane)
             self._spilled.append(lane, self._intake.buffers(lane))
         except Exception as problem:
             self._refusals.refuse_spilled(lane, problem)
         self._reservation.publish()
         self._statuses.release(lane)
+
+    def _begin(self, lane: int) -> None:
+        """Makes a file for an instance; none where its route is known not to keep it."""
+        arrival = self._intake.arrival(lane)
+        settings = self._rules[arrival.settings]
+        known = bool(arrival.study_instance_uid)
+        if settings.listener.route is not None and known:
+            settings = self._routes.settings_of(lane, arrival, settings)
+        of_route = settings.other_profile if not known else None
+        twice = encrypts(settings.builder) or (of_route is not None and encrypts(of_route))
+        self._spilled.add(lane, encrypts=twice)
+        if refusing_rule(settings) is None:
+            self._health.require_running()
+            self._spilled.create_file(lane)

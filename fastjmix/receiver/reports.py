@@ -7,10 +7,9 @@ of its kind has the number of those left out before it, as `left_out`.
 
 from __future__ import annotations
 
-import time
 from typing import Final
 
-from fastjmix.ipc.events import Events
+from fastjmix.ipc.events import BoundedEvents, Events
 from fastjmix.receiver.connection import Association, Connection
 from fastjmix.receiver.measures import Facts
 
@@ -22,37 +21,14 @@ WHY_MAX: Final = 300
 """Characters of a reason: an Error Comment has 64, the words of a rejection some 100."""
 
 
-class _Bounded:
-    """The events of one kind, EVENTS_A_SECOND at most."""
-
-    def __init__(self, events: Events, kind: str) -> None:
-        self._events = events
-        self._kind = kind
-        self._since = time.monotonic()
-        self._left = EVENTS_A_SECOND
-        self._left_out = 0
-
-    def send(self, **facts: object) -> None:
-        now = time.monotonic()
-        if now - self._since >= 1.0:
-            self._since, self._left = now, EVENTS_A_SECOND
-        if not self._left:
-            self._left_out += 1
-            return
-        self._left -= 1
-        if self._left_out:
-            facts["left_out"], self._left_out = self._left_out, 0
-        self._events.send(self._kind, **facts)
-
-
 class Reports:
     """The reports of one receiver."""
 
     def __init__(self, events: Events) -> None:
         self._events = events
-        self._empty = _Bounded(events, "association")
-        self._rejections = _Bounded(events, "rejection")
-        self._refusals = _Bounded(events, "refusal")
+        self._empty = BoundedEvents(events, "association", EVENTS_A_SECOND)
+        self._rejections = BoundedEvents(events, "rejection", EVENTS_A_SECOND)
+        self._refusals = BoundedEvents(events, "refusal", EVENTS_A_SECOND)
 
     def association_ended(self, association: Association, how: str, measured: Facts) -> None:
         """Reports an association that has ended; `measured` is Association.facts()."""

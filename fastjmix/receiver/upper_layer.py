@@ -210,7 +210,7 @@ class UpperLayer:
         if association.listener.ack == "uploaded":
             size = association.scanner.data_bytes
             # An upload of the envelope (one instance and its documents), and a 409 to verify.
-            secs += max(to.attempt_secs(size) for to in association.listener.upstreams)
+            secs += max(to.attempt_secs(size) for to in association.listener.every_upstream)
         connection.deadline = time.monotonic() + secs
         self.awaiting_status[connection] = association.scanner
 

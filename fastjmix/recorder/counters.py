@@ -32,13 +32,15 @@ REJECTED: Final = "rejected"
 
 
 class Counters:
-    """Associations and instances by calling AE title, attempts by upstream."""
+    """Associations and instances by calling AE title, attempts by upstream, instances that were not
+    kept by rule."""
 
     def __init__(self) -> None:
         self._families: dict[str, Counter[tuple[str, ...]]] = {
             "associations": Counter(),
             "instances": Counter(),
             "attempts": Counter(),
+            "rule_decisions": Counter(),
         }
         self._accepted: set[str] = set()
 
@@ -61,6 +63,10 @@ class Counters:
                 self._add("associations", calling_ae if known else OTHER, REJECTED)
                 if left_out := count(event, "left_out"):
                     self._add("associations", OTHER, REJECTED, number=left_out)
+            case "decision":
+                self._add("rule_decisions", text(event, "rule"), text(event, "action"))
+                if left_out := count(event, "left_out"):
+                    self._add("rule_decisions", OTHER, OTHER, number=left_out)
             case "attempt":
                 self._add("attempts", text(event, "upstream"), text(event, "outcome"))
 

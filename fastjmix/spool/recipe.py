@@ -16,6 +16,8 @@ import orjson
 
 from fastjmix.config.tree import Digest, PayloadHash, Priority
 from fastjmix.jmix.ids import is_id
+from fastjmix.routing import at_seal
+from fastjmix.routing.rules import Rule
 from fastjmix.spool.lock import FORMAT
 from fastjmix.spool.reading import read_small
 from fastjmix.spool.ticket import (
@@ -70,10 +72,11 @@ class Recipe:
 
     `packer` counts packers from 0. `profile` and `digest` may be names that only another version
     knows: then the seal fails, and not the start. `study` is the Study Instance UID, "" in a file
-    of an earlier version. `created` is Unix seconds; only people read it. `published` is
+    of an earlier version. `created` is Unix seconds. `published` is
     Published.dump() for profile jmix-1.0. `replaces` is the id of the draft of which this one is a
-    copy. `upstreams`, `priority`, `tags` and `rule` are the ticket's. `unknown` has the keys of
-    draft.json that this version does not know.
+    copy. `upstreams`, `priority`, `tags` and `rule` are the ticket's, unless one of `at_seal`
+    matches the envelope when it is sealed: then the first such rule has them. `unknown` has the
+    keys of draft.json that this version does not know.
     """
 
     packer: int
@@ -93,6 +96,7 @@ class Recipe:
     priority: Priority = "normal"
     tags: tuple[str, ...] = ()
     rule: str = ""
+    at_seal: tuple[Rule, ...] = ()
     unknown: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -111,6 +115,9 @@ class Recipe:
         for name in ("created", "replaces"):
             if known[name] is None:
                 del known[name]
+        known["at_seal"] = at_seal.dump(self.at_seal)
+        if not self.at_seal:
+            del known["at_seal"]
         shown = without_lists({**known, "tags": list(self.tags)})
         return orjson.dumps({"format": FORMAT, **shown, **self.unknown})
 
@@ -129,9 +136,14 @@ class Recipe:
             return None
         checked: dict[str, Any] = {key: found.get(key) for key in CHECKS if key != "format"}
         checked |= {name: tuple(found[name]) for name in ("upstreams", "tags")}
+        try:
+            rules = at_seal.load(found.get("at_seal", []))
+        except ValueError:
+            return None
         created = found.get("created")
         return cls(
             **checked,
+            at_seal=rules,
             # Every other value has always been sealed as "stream".
             payload_hash="tree" if found.get("payload_hash", "tree") == "tree" else "stream",
             study=str(found.get("study", "")),

@@ -298,6 +298,6 @@ def upstreams_of(config: Config) -> dict[Place, Upstream]:
     """Returns every upstream of the configuration by (pipeline, upstream's name)."""
     found: dict[tuple[str, str], Upstream] = {}
     for listener in config.listeners:
-        for upstream in listener.upstreams:
+        for upstream in listener.every_upstream:
             found.setdefault((listener.pipeline, upstream.name), upstream)
     return found

@@ -32,6 +32,7 @@ LEDGER_ROW = {
     "associations": [["CT1", "released", 2], ["other", "rejected", 9]],
     "instances": [['C"T\\2', "0000", 5], ["CT1", "A700", 1]],
     "attempts": [["pacs", "held", 4]],
+    "rule_decisions": [["shots", "discard", 3]],
 }
 
 
@@ -166,6 +167,8 @@ LABELS = (
     "mark",
     "file",
     "version",
+    "rule",
+    "action",
 )
 
 

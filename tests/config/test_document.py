@@ -38,7 +38,7 @@ VARIABLES = ("JMIX_TOKEN", "PROXY_PASSWORD", "S3_KEY_ID", "S3_SECRET", "S3_TOKEN
 def uncommented(name: str) -> str:
     """Returns a shipped file with each table and each key in its comments in force."""
     text = (ROOT / name).read_text()
-    return re.sub(r"^# (?=\[[\w.]+\]|[\w.]+ = )", "", text, flags=re.MULTILINE)
+    return re.sub(r"^# (?=\[{1,2}[\w.]+\]|[\w.]+ = )", "", text, flags=re.MULTILINE)
 
 
 def test_all_that_the_comments_offer_can_be_had_at_once(tmp_path: Path) -> None:

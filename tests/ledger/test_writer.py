@@ -129,6 +129,20 @@ def test_refusals_of_one_association_are_bounded(tmp_path: Path) -> None:
     assert len(storage.ledger.trace("1.9").refusals) == REFUSALS_MAX
 
 
+def test_what_a_rule_discarded_is_found_by_its_uids(tmp_path: Path) -> None:
+    """What one rejected is known by its refusal already."""
+    storage = Storage(tmp_path)
+    said: dict[str, Any] = {"association": "run-1", "study_instance_uid": "1.9"}
+    said["sop_instance_uid"] = "1.9.1"
+    with storage.writer() as writer:
+        for action in ("discard", "reject", "other", 7):
+            writer.apply([event("decision", rule="shots", action=action, **said)])
+    for word in ("1.9", "1.9.1"):
+        (found,) = storage.ledger.trace(word).refusals
+        assert (found.status, found.why) == ("0000", "discarded by rule shots")
+        assert found.association == "run-1"
+
+
 def test_attempts_of_one_envelope_are_bounded(tmp_path: Path) -> None:
     """An upstream that changes its mind all the time, and a person who does."""
     storage = Storage(tmp_path)

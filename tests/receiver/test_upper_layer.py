@@ -42,7 +42,7 @@ class Side:
     """An upper layer, and its peers."""
 
     def __init__(self) -> None:
-        part: Any = SimpleNamespace(limits=LIMITS, endpoint="dicom_receiver", proxies=())
+        part: Any = SimpleNamespace(limits=LIMITS, proxies=(), endpoint="dicom_receiver")
         rules = ListenerRules(part, 0, 0, {})
         pool: Any = Pool()
         self.pool: Pool = pool

@@ -19,6 +19,8 @@ def test_events_are_counted_by_their_labels() -> None:
         counters.count(event("rejection", calling_ae=calling_ae, why="full"))
     counters.count(event("rejection", calling_ae="CT2", why="full", left_out=40))
     counters.count(event("attempt", upstream="up", outcome="held"))
+    for left_out in ({}, {"left_out": 7}):
+        counters.count(event("decision", rule="shots", action="discard", **left_out))
     counters.count(event("error", process="p"))
     assert counters.rows() == {
         "associations": [
@@ -29,6 +31,7 @@ def test_events_are_counted_by_their_labels() -> None:
         ],
         "instances": [["CT1", "0000", 6], ["CT1", "A700", 2]],
         "attempts": [["up", "held", 1]],
+        "rule_decisions": [["shots", "discard", 2], ["other", "other", 7]],
     }
 
 

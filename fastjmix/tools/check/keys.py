@@ -36,7 +36,7 @@ def _listeners(config: Config) -> Iterator[Finding]:
 
 
 def _authorities(config: Config) -> Iterator[Finding]:
-    upstreams = [to for one in config.listeners for to in one.upstreams]
+    upstreams = [to for one in config.listeners for to in one.every_upstream]
     for file in sorted({one.ca_file for one in upstreams if one.ca_file}):
         yield _expiring("authorities", file, expiries(file)[-1:])
 

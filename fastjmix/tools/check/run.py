@@ -102,7 +102,7 @@ def _ways(config: Config) -> dict[Upstream, list[str]]:
     """Returns each upstream once, with the pipelines that lead to it."""
     found: dict[Upstream, list[str]] = {}
     for listener in config.listeners:
-        for one in listener.upstreams:
+        for one in listener.every_upstream:
             if listener.pipeline not in found.setdefault(one, []):
                 found[one].append(listener.pipeline)
     return found

@@ -19,6 +19,7 @@ from fastjmix.spool import Spool
 from fastjmix.uploader.attempt import attempt
 from fastjmix.uploader.backlog import Backlog
 from fastjmix.uploader.finishing import Finishing, log_once
+from fastjmix.uploader.hooking import Hooking, Stopped
 from fastjmix.uploader.outbox_watcher import read_ticket
 from fastjmix.uploader.outcome import Disposition, Failure, Kind, Outcome
 from fastjmix.uploader.pace import Pace
@@ -44,6 +45,7 @@ class Deliveries:
         targets: Targets,
         backlog: Backlog,
         finishing: Finishing,
+        hooking: Hooking,
         pace: Pace,
         *,
         wake: Callable[[], None],
@@ -57,6 +59,8 @@ class Deliveries:
         self._targets = targets
         self._backlog = backlog
         self._finishing = finishing
+        self._hooking = hooking
+        self._holds = Holds(spool)
         self._pace = pace
         self._wake = wake
         self._learned = learned
@@ -116,6 +120,7 @@ class Deliveries:
         running = {t: item for target in targets for t, item in target.running.items()}
         waiting = [item for target in self._targets for _, item in target.queue.awaited]
         await self._finishing.stop()
+        await self._hooking.stop()
         if running:
             _, late = await asyncio.wait(running, timeout=self._pace.stop_secs)
             for task in late:
@@ -156,6 +161,9 @@ class Deliveries:
         ticket = None
         try:
             ticket = await asyncio.to_thread(read_ticket, self._spool, item.id)
+            if (stopped := await self._hooking.check(ticket)) is not None:
+                await self._stop(target, item, ticket, stopped)
+                return
             outcome = await attempt(target.client, item, archive, ticket)
         except FileNotFoundError:
             log.get().warning("envelope_gone", envelope=item.id)
@@ -175,6 +183,22 @@ class Deliveries:
         self._learned()
         self._uploads.observe(now() - started)
         await self._finishing.finish(target, item, outcome, now() - started, ticket)
+
+    async def _stop(self, target: Target, item: Waiting, ticket: Ticket, by: Stopped) -> None:
+        """Rejects an envelope that a hook vetoes; puts it on hold where a hook has failed. An
+        envelope for which a process waits is withdrawn then."""
+        if by.vetoed or item.awaited:
+            disposition = Disposition.REFUSED if by.vetoed else Disposition.RETRY
+            outcome = Outcome(disposition, by.reason, maybe_stored=False)
+            await self._finishing.finish(target, item, outcome, 0.0, ticket)
+        elif self._backlog.hold(item.key, ticket):
+            try:
+                await asyncio.to_thread(self._holds.put, item.id, f"hook {by.hook}", by.reason)
+            except FileExistsError:
+                pass  # a person was quicker
+            except OSError:
+                self._backlog.release(item.key)
+                raise
 
     def _skip(self, target: Target, item: Waiting, problem: OSError | DamagedTicket) -> None:
         """Leaves an envelope that cannot be read now for later, so that the others go.

@@ -14,8 +14,8 @@ from fastjmix.config.addresses import Addresses
 from fastjmix.config.builders import Builders
 from fastjmix.config.dicom_listeners import DicomListeners
 from fastjmix.config.faults import ConfigError, Findings
-from fastjmix.config.http_listeners import HttpListeners
 from fastjmix.config.hooks import hooks
+from fastjmix.config.http_listeners import HttpListeners
 from fastjmix.config.ignored import ignored
 from fastjmix.config.pipelines import check_networks, pipelines
 from fastjmix.config.reading import Sources, read

@@ -343,7 +343,9 @@ class BuilderOptions(Parties, _Packing):
 class _Middleware(Table):
     id: str | None = label("A label")
     description: str | None = label("A label")
-    type: str = key(REQUIRED, "The middleware", allowed='"jmix_builder", "passthru", "route" or "command"')
+    type: str = key(
+        REQUIRED, "The middleware", allowed='"jmix_builder", "passthru", "route" or "command"'
+    )
 
 
 class BuilderMiddleware(_Middleware):

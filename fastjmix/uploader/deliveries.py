@@ -15,7 +15,8 @@ from typing import Final
 from fastjmix import log
 from fastjmix.errors import DamagedTicket, reason
 from fastjmix.ipc.metrics import Metrics
-from fastjmix.spool import Spool
+from fastjmix.spool import Spool, Ticket
+from fastjmix.spool.holds import Holds
 from fastjmix.uploader.attempt import attempt
 from fastjmix.uploader.backlog import Backlog
 from fastjmix.uploader.finishing import Finishing, log_once
@@ -24,7 +25,7 @@ from fastjmix.uploader.outbox_watcher import read_ticket
 from fastjmix.uploader.outcome import Disposition, Failure, Kind, Outcome
 from fastjmix.uploader.pace import Pace
 from fastjmix.uploader.policy import assess_failure
-from fastjmix.uploader.queue import Key, Waiting, key_of
+from fastjmix.uploader.queue import RANKS, Key, Waiting, key_of
 from fastjmix.uploader.schedule import open_to, secs_to_look_again
 from fastjmix.uploader.target import Target, Targets
 
@@ -82,9 +83,9 @@ class Deliveries:
             chosen = target.next_item()
             if chosen is None:
                 break
-            if chosen.key not in self._backlog.known:
-                continue  # it has left outbox/
-            if self.is_busy(chosen.key):
+            if not self._backlog.waits_for(chosen.key, target):
+                continue  # it has left outbox/, or ended there
+            if self.is_busy(chosen.key, target.upstream.name):
                 queue.put_off(chosen, now + WIND_UP_SECS)
             else:
                 self._run(target, chosen, self._upload(target, chosen))
@@ -92,9 +93,10 @@ class Deliveries:
             return now + secs_to_look_again(self._clock())
         return target.next_time(now)
 
-    def is_busy(self, key: Key) -> bool:
-        """Returns whether an envelope is uploaded or moved now."""
-        return self._finishing.is_moving(key) or self._targets.is_uploading(key)
+    def is_busy(self, key: Key, name: str | None = None) -> bool:
+        """Returns whether an envelope is uploaded or moved now; with `name` because of the upstream
+        of this name."""
+        return self._finishing.is_moving(key, name) or self._targets.is_uploading(key, name)
 
     async def reject_damaged(self, envelope_id: str, why: str) -> None:
         """Rejects an envelope that the scrub has found damaged before its turn came.
@@ -106,8 +108,10 @@ class Deliveries:
             ticket = await asyncio.to_thread(read_ticket, self._spool, envelope_id)
         except (OSError, DamagedTicket):
             return  # it left, or the outbox watcher reports its ticket
-        target = self._targets.of(ticket)
-        if target is None or key not in self._backlog.known or self.is_busy(key):
+        targets = (self._targets.of(ticket.pipeline, name) for name in ticket.upstreams)
+        waiting = (one for one in targets if one and self._backlog.waits_for(key, one))
+        target = next(waiting, None)
+        if target is None or self.is_busy(key):
             return
         self._backlog.known.discard(key)
         outcome = assess_failure(Failure(Kind.DAMAGED, why))
@@ -191,14 +195,17 @@ class Deliveries:
             disposition = Disposition.REFUSED if by.vetoed else Disposition.RETRY
             outcome = Outcome(disposition, by.reason, maybe_stored=False)
             await self._finishing.finish(target, item, outcome, 0.0, ticket)
-        elif self._backlog.hold(item.key, ticket):
-            try:
-                await asyncio.to_thread(self._holds.put, item.id, f"hook {by.hook}", by.reason)
-            except FileExistsError:
-                pass  # a person was quicker
-            except OSError:
-                self._backlog.release(item.key)
-                raise
+            return
+        found = (self._targets.of(ticket.pipeline, name) for name in ticket.upstreams)
+        targets = [one for one in found if one is not None]
+        if not self._backlog.hold(item.key, targets, RANKS.index(ticket.priority)):
+            return  # the attempt at another upstream has had the same answer
+        try:
+            await asyncio.to_thread(self._holds.put, item.id, f"hook {by.hook}", by.reason)
+        except FileExistsError:
+            pass  # a person was quicker
+        except OSError as problem:  # on hold until a restart, after which the hook runs again
+            log_once(item, "spool_step_failed", problem)
 
     def _skip(self, target: Target, item: Waiting, problem: OSError | DamagedTicket) -> None:
         """Leaves an envelope that cannot be read now for later, so that the others go.

@@ -56,7 +56,9 @@ class Stopped:
 class Hooking:
     """The hooks of one uploader. `known` are the envelopes of outbox/."""
 
-    def __init__(self, spool: Spool, hooks: HooksOfPipelines, known: Callable[[], Set[Key]]) -> None:
+    def __init__(
+        self, spool: Spool, hooks: HooksOfPipelines, known: Callable[[], Set[Key]]
+    ) -> None:
         self._spool = spool
         self._known = known
         self._hooks: HooksOfPipelines = {}
@@ -64,6 +66,7 @@ class Hooking:
         self._threads: dict[Hook, ThreadPoolExecutor] = {}
         self._running: dict[Key, asyncio.Task[Stopped | None]] = {}
         self._passed: set[Key] = set()
+        self._stopping = False
         self.adopt(hooks)
 
     def adopt(self, hooks: HooksOfPipelines) -> None:
@@ -100,7 +103,8 @@ class Hooking:
         return stopped
 
     async def stop(self) -> None:
-        """Kills the commands that run."""
+        """Kills the commands that run: their envelopes stay in outbox/ as they are."""
+        self._stopping = True
         self._commands.stop()
         await asyncio.gather(*self._running.values(), return_exceptions=True)
         for threads in self._threads.values():
@@ -129,9 +133,9 @@ class Hooking:
         before = _identity(archive)
         run = self._commands.run
         loop, threads = asyncio.get_running_loop(), self._threads[hook]
-        ended = await loop.run_in_executor(
-            threads, run, hook, archive, ticket.id, ticket.pipeline
-        )
+        ended = await loop.run_in_executor(threads, run, hook, archive, ticket.id, ticket.pipeline)
+        if self._stopping:
+            raise asyncio.CancelledError  # killed by `stop`: it runs again after the next start
         if _identity(archive) != before:
             return failure("it has changed the archive")
         return verdict(ended)

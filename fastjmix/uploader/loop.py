@@ -98,6 +98,7 @@ class Uploader:
             pace.backoff,
             delivered=self._maintenance.delivered,
             wake=self._changed.set,
+            is_uploading=self._targets.is_uploading,
         )
         self._hooking = Hooking(spool, hooks, lambda: backlog.known)
         self._deliveries = Deliveries(
@@ -237,7 +238,7 @@ def log_loop_problem(_: asyncio.AbstractEventLoop, context: Mapping[str, object]
 async def _main(config: Config, spool: Spool, channels: Channels) -> None:
     asyncio.get_running_loop().set_exception_handler(log_loop_problem)
     limits = StorageLimits.of(config, FreeSpace.of(config, channels.metrics))
-    uploader = Uploader(upstreams_of(config), spool, channels, limits=limits)
+    uploader = Uploader(upstreams_of(config), spool, channels, limits=limits, hooks=config.hooks)
     if signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, uploader.stop)
     await uploader.serve()

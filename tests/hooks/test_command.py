@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from fastjmix.config.tree import Hook
+from fastjmix.hooks import command
 from fastjmix.hooks.command import ENVIRONMENT, ERR_BYTES_MAX, Commands
 from fastjmix.hooks.verdict import OUTPUT_BYTES_MAX, Ended
 from tests.support.gateway import until
@@ -92,6 +93,13 @@ def test_memory_of_a_command() -> None:
     ended = python(code.format(512 * MIB), memory=256 * MIB)
     assert ended.code == 1
     assert b"MemoryError" in ended.err
+
+
+def test_processor_time_of_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a limit of the kernel's, which holds without us."""
+    monkeypatch.setattr(command, "CPU_GRACE_SECS", 0)
+    ended = python("import resource; print(*resource.getrlimit(resource.RLIMIT_CPU))", secs=7)
+    assert ended.out == b"7 7\n"
 
 
 def test_bytes_of_stdout() -> None:

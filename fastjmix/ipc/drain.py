@@ -1,4 +1,4 @@
-"""What the supervisor asks of the others while it drains, and their answers: one shared page.
+"""The demands of the supervisor while it drains, and the others' answers: one shared page.
 
 Guaranteed: a demand is one cell, so that a process sees all of it or none. A demand has a number,
 which rises; a process answers with the number of the demand that it has met. So an answer to an
@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 
 
 class Intake(IntEnum):
-    """What happens to peers that ask for an association.
+    """How peers that ask for an association are treated.
 
     OPEN: they are served. REJECTED: each is rejected for now. WAITING: at a socket that outlives
     this process nobody accepts them, so that its successor serves them; elsewhere each is rejected.

@@ -16,8 +16,8 @@ from fastjmix.packer.worker import Worker
 
 
 class Draining:
-    """What the supervisor asks of the packer that is `process` on the page. `workers` are the
-    threads beside its loop.
+    """Answers the supervisor's demands of the packer that is `process` on the page. `workers` are
+    the threads beside its loop.
     """
 
     def __init__(

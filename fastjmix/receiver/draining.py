@@ -15,7 +15,7 @@ from fastjmix.receiver.upper_layer import UpperLayer
 
 
 class Draining:
-    """What the supervisor asks of the receiver `number`."""
+    """Answers the supervisor's demands of the receiver `number`."""
 
     def __init__(
         self, page: DrainPage, number: int, listeners: Listeners, upper_layer: UpperLayer

@@ -2,7 +2,7 @@
 
 Wanted: a new AE table, credential, rule or limit needs no restart, and no association notices.
 Guaranteed: a configuration with a fault, or with a listener that cannot be opened, is refused
-whole, and every fault is named; the one before it stays. What only a start can change is held back
+whole, and every fault is named; the one before it stays. Changes that need a start are held back
 (held_back.py), and the rest is applied. The supervisor waits for nobody meanwhile: `step` does what
 can be done now. An answer comes ADOPT_SECS after the configuration was read at the latest. A
 process that has not taken it by then is named, and takes it later; no other reload begins before.

@@ -1,9 +1,9 @@
 """Says, while the supervisor drains, when nothing more can be delivered now.
 
 Guaranteed: a demand (ipc/drain.py) is answered only after outbox/ was listed since it came, and
-when no upload to an upstream that takes envelopes is under way. What waits for an upstream that is
-paused or held, for its own next attempt, or for a person keeps nobody waiting: it is in outbox/,
-where the next start finds it.
+when no upload to an upstream that takes envelopes is under way. An envelope that waits for an
+upstream that is paused or held, for its own next attempt, or for a person keeps nobody waiting: it
+is in outbox/, where the next start finds it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from fastjmix.uploader.target import Target
 
 
 class Draining:
-    """What the supervisor asks of the uploader. `wake` has `look` called soon."""
+    """Answers the supervisor's demands of the uploader. `wake` has `look` called soon."""
 
     def __init__(
         self, page: DrainPage, targets: Iterable[Target], wake: Callable[[], None]

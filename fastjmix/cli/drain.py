@@ -34,8 +34,8 @@ def command(
     """End the node once its associations have ended and their envelopes are delivered.
 
     New associations are rejected for now, and /readyz says 503. Associations that are still open
-    after drain_secs are ended within grace_secs. The command waits for the node's end, and says what it waits for.
-    Interrupting the command interrupts no drain.
+    after drain_secs are ended within grace_secs. The command waits for the node's end, and says
+    what it waits for. Interrupting the command interrupts no drain.
 
     Exit 1: the drain was undone while the command waited, or there was none to undo. 3: the node
     does not run."""

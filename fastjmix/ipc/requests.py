@@ -25,7 +25,8 @@ NOBODY: Final = 0
 
 
 class Do(StrEnum):
-    """The requests that a person can make. The values are those of the datagram, the commands and the API."""
+    """The requests that a person can make. The values are those of the datagram, the commands and
+    the API."""
 
     RELOAD = "reload"
     """Read the configuration again and go by it."""

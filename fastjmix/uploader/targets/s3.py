@@ -52,7 +52,7 @@ READ_BACK_BYTES: Final = 1 << 20
 """Bytes of one piece of an object that is read back."""
 
 RETRIES: Final = 2
-"""Retries of a part, in the library, so that one dropped connection does not cost the parts before it."""
+"""Retries of a part, in the library: one dropped connection does not cost the parts before it."""
 
 
 class _Failed(Exception):

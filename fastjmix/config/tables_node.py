@@ -198,7 +198,7 @@ class Fastjmix(Table):
     )
     drain_secs: float = added(
         900.0,
-        "After SIGTERM: how long open associations may go on, and what they"
+        "After SIGTERM or `fastjmix drain`: how long open associations may go on, and what they"
         " brought may take to be delivered; 0: no drain",
         ge=0,
         le=86_400,

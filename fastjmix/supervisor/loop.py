@@ -54,6 +54,8 @@ FAULT_SECS: Final = 1.0
 """Seconds that the supervisor waits after a fault of its own: a lasting one costs no processor."""
 
 
+UNDO_TOO_LATE: Final = "the service manager stops this node, and would kill it after a while"
+
 Ready = Callable[[Mapping[str, Any]], None]
 """Called once with the addresses that the gateway listens on, before anything is forked."""
 
@@ -239,8 +241,9 @@ class Supervisor:
         self._asked.answer(NodeAnswer(request.id, True, self._shared.generations.newest.number))
 
     def _undrain_asked(self, request: NodeRequest) -> None:
-        undone = self._drain.undo()
-        faults = () if undone else ("no drain lasts",)
+        why = UNDO_TOO_LATE if self._notifier.is_stopping else "no drain lasts"
+        undone = not self._notifier.is_stopping and self._drain.undo()
+        faults = () if undone else (why,)
         number = self._shared.generations.newest.number
         self._asked.answer(NodeAnswer(request.id, undone, number, faults))
 
@@ -265,6 +268,7 @@ class Supervisor:
 
     def _stop_in_order(self, poll: select.poll) -> int:
         """Ends the children, one stage after the other; returns the exit code."""
+        self._notifier.stopping()
         grace = self._config.runtime.grace_secs + 2.0
         self._shared.generations.stop_listening()
         for stage in Stage:

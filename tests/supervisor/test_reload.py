@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
+import re
 import resource
 import signal
 import socket
 import subprocess
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ QUICK = "release_grace_secs = 0.1"
 
 CT, US = b"CT1", b"US1"
 ONLY_CT = "aet_table.CT1 = {}"
+TOKEN = "a-token-of-the-environment"
 ONLY_US = "aet_table.US1 = {}"
 
 
@@ -211,6 +213,22 @@ def test_the_log_level_of_every_process_changes(node: Node) -> None:
     assert "calling_ae=CT1" not in "\n".join(node.own.lines[before:])
 
 
+def test_reloads_leave_no_descriptor_behind(node: Node, free_port: int) -> None:
+    second = node.own.spool.parent / "pipelines" / "second.toml"
+
+    def reload_both_ways() -> dict[str, int]:
+        second.write_text(SECOND.format(port=free_port))
+        node.apply(endpoint=ONLY_CT)
+        second.unlink()
+        node.apply(endpoint=ONLY_US)
+        pids = {"supervisor": node.own.child.pid, **node.own.children()}
+        return {name: len(list(Path(f"/proc/{pid}/fd").iterdir())) for name, pid in pids.items()}
+
+    until(lambda: node.status()["node"]["state"] == "ready", "the node is ready")
+    first = reload_both_ways()
+    until(lambda: reload_both_ways() == first, "as many descriptors as after the first")
+
+
 # -- under load -----------------------------------------------------------------------------------
 
 
@@ -231,21 +249,18 @@ def test_reloads_under_load_lose_and_repeat_nothing(node: Node, store: Store) ->
     threads = [threading.Thread(target=send, args=(number,)) for number in range(4)]
     for thread in threads:
         thread.start()
-    took = []
     try:
         for turn in range(6):
             node.own.wait_for("association_accepted", count=4 * (turn + 1))
-            began = time.monotonic()
             node.apply(
                 endpoint=f"max_associations = {40 + turn}",
                 builder=f'{QUICK}\ndigest = "{("blake3", "sha256")[turn % 2]}"',
             )
-            took.append(time.monotonic() - began)
     finally:
         stop.set()
         for thread in threads:
             thread.join()
-    print("a reload under load, seconds:", " ".join(f"{one:.2f}" for one in took))
+    print("reloads under load, seconds:", re.findall(r" reloaded .*seconds=(\S+)", node.own.log()))
     assert [one.failures for one in modalities] == [0] * 4
     settle(node.own, store, ledger)
     assert "child_died" not in node.own.log()
@@ -408,21 +423,30 @@ def test_reloads_at_once_are_each_answered(node: Node) -> None:
 
 def test_the_api_takes_it_with_credentials_only(start: Gateways, store: Store) -> None:
     node = Node(start(), store.port)
-    status, _, answer = post(f"{node.own.http}/api/node/reload")
-    assert (status, "credentials" in json.loads(answer)["error"]) == (403, True)
+    status, answer = post(node.own)
+    assert (status, "credentials" in answer["error"]) == (403, True)
     assert "reload_asked" not in node.own.log()
+    table = f'[authentications.ops]\nmethod = "bearer"\noptions.token = "{TOKEN}"'
+    node.apply(http='authentication_ref = "ops"', fastjmix=table)
+    assert post(node.own)[0] == 401
+    status, answer = post(node.own, Authorization=f"Bearer {TOKEN}")
+    assert (status, answer["ok"], answer["generation"]) == (200, True, 3)
+    node.own.wait_for('reload_asked by="http 127.0.0.1"')
+    node.write(endpoint="wrong = 1")
+    status, answer = post(node.own, Authorization=f"Bearer {TOKEN}")
+    assert (status, answer["ok"], answer["generation"]) == (422, False, 3)
+    assert "wrong" in answer["faults"][0]
+    assert "wrong" in answer["error"]
 
 
-def post(url: str) -> tuple[int, dict[str, str], bytes]:
-    import http.client
-    from urllib.parse import urlsplit
-
-    where = urlsplit(url)
-    connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=30)
+def post(own: Gateway, **headers: str) -> tuple[int, dict[str, Any]]:
+    """Asks for a reload; status and answer."""
+    connection = http.client.HTTPConnection("127.0.0.1", own.http_port, timeout=30)
     try:
-        connection.request("POST", where.path, b"{}", {"Content-Type": "application/json"})
+        named = {"Content-Type": "application/json", **headers}
+        connection.request("POST", "/api/node/reload", b"{}", named)
         answer = connection.getresponse()
-        return answer.status, dict(answer.getheaders()), answer.read()
+        return answer.status, json.loads(answer.read())
     finally:
         connection.close()
 
@@ -433,8 +457,6 @@ def test_a_node_that_does_not_run_reloads_nothing(tmp_path: Path) -> None:
 
 
 # -- secrets --------------------------------------------------------------------------------------
-
-TOKEN = "a-token-of-the-environment"
 
 
 @pytest.fixture

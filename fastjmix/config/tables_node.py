@@ -167,7 +167,7 @@ class Ledger(Table):
         allowed='a number of bytes, 0 or more, or "unlimited"',
     )
     patient_data: bool = added(
-        True, "Whether it and provenance/ keep what names the patient; false clears it at a start"
+        True, "Whether it and provenance/ keep what names the patient; false clears it"
     )
 
 

@@ -27,6 +27,8 @@ from fastjmix.uploader.queue import Key, Waiting, key_of
 from fastjmix.uploader.schedule import open_to, secs_to_look_again
 from fastjmix.uploader.target import Target, Targets
 
+NOT_CONFIGURED: Final = "its upstream was removed from the configuration: send it again"
+
 WIND_UP_SECS: Final = 0.01
 """An envelope may be due again before the task of its last attempt is over."""
 
@@ -60,6 +62,7 @@ class Deliveries:
         self._pace = pace
         self._wake = wake
         self._learned = learned
+        self._refusing: set[asyncio.Task[None]] = set()
 
     def start(self, target: Target) -> float | None:
         """Starts what may start; returns when to try again if nothing happens before."""
@@ -78,9 +81,9 @@ class Deliveries:
             chosen = target.next_item()
             if chosen is None:
                 break
-            if chosen.key not in self._backlog.known:
-                continue  # it has left outbox/
-            if self.is_busy(chosen.key):
+            if not self._backlog.waits_for(chosen.key, target):
+                continue  # it has left outbox/, or ended there
+            if self.is_busy(chosen.key, target.upstream.name):
                 queue.put_off(chosen, now + WIND_UP_SECS)
             else:
                 self._run(target, chosen, self._upload(target, chosen))
@@ -88,9 +91,24 @@ class Deliveries:
             return now + secs_to_look_again(self._clock())
         return target.next_time(now)
 
-    def is_busy(self, key: Key) -> bool:
-        """Returns whether an envelope is uploaded or moved now."""
-        return self._finishing.is_moving(key) or self._targets.is_uploading(key)
+    def refuse_orphans(self) -> None:
+        """Answers the processes that wait for an upstream which is not configured any more. Nothing
+        was promised of these envelopes."""
+        orphans, self._backlog.orphans = self._backlog.orphans, []
+        for item in orphans:
+            task = asyncio.create_task(self._refuse(item))
+            self._refusing.add(task)
+            task.add_done_callback(self._refusing.discard)
+
+    async def _refuse(self, item: Waiting) -> None:
+        log.get().warning("envelope_withdrawn", envelope=item.id, reason=NOT_CONFIGURED)
+        await self._finishing.withdraw(item, Outcome(Disposition.RETRY, NOT_CONFIGURED))
+        self._backlog.forget(item.key)
+
+    def is_busy(self, key: Key, name: str | None = None) -> bool:
+        """Returns whether an envelope is uploaded or moved now; with `name` because of the upstream
+        of this name."""
+        return self._finishing.is_moving(key, name) or self._targets.is_uploading(key, name)
 
     async def reject_damaged(self, envelope_id: str, why: str) -> None:
         """Rejects an envelope that the scrub has found damaged before its turn came.
@@ -102,8 +120,10 @@ class Deliveries:
             ticket = await asyncio.to_thread(read_ticket, self._spool, envelope_id)
         except (OSError, DamagedTicket):
             return  # it left, or the outbox watcher reports its ticket
-        target = self._targets.of(ticket)
-        if target is None or key not in self._backlog.known or self.is_busy(key):
+        targets = (self._targets.of(ticket.pipeline, name) for name in ticket.upstreams)
+        waiting = (one for one in targets if one and self._backlog.waits_for(key, one))
+        target = next(waiting, None)
+        if target is None or self.is_busy(key):
             return
         self._backlog.known.discard(key)
         outcome = assess_failure(Failure(Kind.DAMAGED, why))

@@ -96,6 +96,7 @@ class Uploader:
             pace.backoff,
             delivered=self._maintenance.delivered,
             wake=self._changed.set,
+            is_uploading=self._targets.is_uploading,
         )
         self._deliveries = Deliveries(
             spool,
@@ -152,6 +153,7 @@ class Uploader:
             while not self._stopping:
                 self._changed.clear()
                 self._states.note_change()
+                self._deliveries.refuse_orphans()
                 times = [self._deliveries.start(target) for target in self._targets]
                 self._draining.look()
                 wake_at = min((when for when in times if when is not None), default=None)

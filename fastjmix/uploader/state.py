@@ -83,7 +83,7 @@ class UpstreamStates:
                 "answer": _short(answer.answer),
             },
             "waiting": len(target.queue),
-            "held": sum(one is target for one in self._backlog.held.values()),
+            "held": sum(target in one.targets for one in self._backlog.held.values()),
             "running": len(target.running),
         }
 

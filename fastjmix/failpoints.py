@@ -57,6 +57,9 @@ POINTS: Final[Mapping[str, str]] = {
     "spool.renamed": "a file has its new name; the directory that holds the name was not synced",
     "move.recorded": "the receipt (or refusal) is durable in its new place; archive in outbox/",
     "move.moved": "archive and receipt are in their new place; the ticket in outbox/ is left over",
+    "end.recorded": "an upstream's end is durable beside the archive; others have not ended",
+    "end.last": "the last upstream has ended; no record says so",
+    "end.moved": "archive and record are in their new place; ends are left over in outbox/",
     "requeue.published": "a rejected envelope is in outbox/; its refusal is left over",
     # spool: one envelope whose payload is encrypted; then as above, from seal.published on
     "encrypt.midway": "some of the ciphertext is in building/<id>/sealed.zip.new",

@@ -26,8 +26,6 @@ class Pipeline:
     def upstreams(self, references: References) -> tuple[tree.Upstream, ...]:
         """Returns the upstreams of the backends, in their order; without those that, with a fault,
         cannot be used."""
-        if len(self.backends) > 1:
-            references.findings.warn(f"{self.entry.path}.backends: only the first is used")
         found = (upstream(references, one) for one in self.backends if one is not None)
         return tuple(one for one in found if one is not None)
 

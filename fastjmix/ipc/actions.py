@@ -38,13 +38,15 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ActionRequest:
-    """A request. `by` says who asks, `why` is the reason for a hold; both are for people."""
+    """A request. `by` says who asks, `why` is the reason for a hold; both are for people.
+    `upstream` names the one of several that it is about, "" for all of an envelope's."""
 
     number: int
     kind: Kind
     ids: tuple[str, ...]
     by: str
     why: str = ""
+    upstream: str = ""
 
     def encode(self) -> bytes:
         """Returns the datagram."""
@@ -55,6 +57,7 @@ class ActionRequest:
                 "ids": self.ids,
                 "by": self.by,
                 "why": self.why,
+                "upstream": self.upstream,
             }
         )
 
@@ -63,7 +66,8 @@ class ActionRequest:
         """Returns the request that `encode` made a datagram of. Raises ValueError, KeyError."""
         found = orjson.loads(datagram)
         ids = tuple(found["ids"])
-        return cls(found["number"], Kind(found["action"]), ids, found["by"], found["why"])
+        kind, about = Kind(found["action"]), (found["by"], found["why"], found["upstream"])
+        return cls(found["number"], kind, ids, *about)
 
 
 @dataclass(frozen=True, slots=True)

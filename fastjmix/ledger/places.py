@@ -36,7 +36,7 @@ class Places:
             return "building"
         for directory in SEARCHED:
             if os.path.lexists(self._spool.path(directory, envelope_id)):
-                held = directory == "outbox" and self._holds.among((envelope_id,))
+                held = directory == "outbox" and self._holds.is_held(envelope_id)
                 return "held" if held else directory
         return "gone"
 

@@ -28,13 +28,20 @@ and the meaning of what a crash leaves in each:
                                alone, or with a ticket that cannot be read, waits for a person.
        outbox/<id>.hold        a person has put the envelope on hold: it is not sent until that file
                                is gone. Without its archive it is deleted at the next start.
-    S3 sent/<id>.zip           delivered; the ticket beside it holds the receipt. The receipt is
-                               durable before the archive moves: a receipt in sent/ whose archive is
-                               still in outbox/ is finished by the next uploader, without a second
-                               upload; one without any archive is left by retention, and deleted.
+       outbox/<id>.<n>.hold    the same for the n-th of several upstreams only.
+       outbox/<id>.<n>.ended   the n-th of several upstreams has taken or refused the envelope: its
+                               receipt or refusal. The archive stays until the last has. An end
+                               without its archive is deleted by the next uploader.
+    S3 sent/<id>.zip           delivered; the ticket beside it holds the receipt, or those of all
+                               upstreams. The receipt is durable before the archive moves: a receipt
+                               in sent/ whose archive is still in outbox/ is finished by the next
+                               uploader, without a second upload; one without any archive is left by
+                               retention, and deleted.
     S4 rejected/<id>.zip       refused for good, or damaged (perhaps only the damaged bytes:
-                               its .json says which). Kept for a person; never deleted here.
-                               A person may have it moved back to S2.
+                               its .json says which), by one of several upstreams at the least:
+                               its .json has the end at each. Kept for a person; never deleted here.
+                               A person may have it moved back to S2, for those that have not
+                               taken it.
                                Also an archive whose name in S3 or S4 is taken, under another id;
                                "envelope" in its refusal is its own.
     provenance/<id>.json       whence the instances of an envelope came, and when; it is durable
@@ -70,6 +77,7 @@ HTTP and no DICOM in it.
     sweep.py        the unfinished work of a process that ended: cut_off_moves.py ends its moves,
                     findings.py collects what is foreign or cannot be read
     holds.py        outbox/<id>.hold
+    ends.py         outbox/<id>.<n>.ended; ending.py: what the last of them does
     retention.py    keeps sent/ within its bounds
     draft.py        Draft, Leftover: S1; spill.py: an instance that is larger than its lane
     linked.py       does a path still lead to an open file?
@@ -93,6 +101,7 @@ Still wrong: a spool on a file system without atomic rename (some network mounts
 from fastjmix.spool.association_facts import AssociationFacts
 from fastjmix.spool.directories import State
 from fastjmix.spool.draft import Draft, Leftover
+from fastjmix.spool.ending import Ends
 from fastjmix.spool.files import sync_directory
 from fastjmix.spool.free_space import (
     DRAFT_INODES,
@@ -119,6 +128,7 @@ __all__ = [
     "SENT_INODES",
     "AssociationFacts",
     "Draft",
+    "Ends",
     "FreeSpace",
     "Leftover",
     "Promises",

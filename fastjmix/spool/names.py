@@ -13,6 +13,7 @@ from typing import Final
 from fastjmix.jmix.ids import PATTERN
 
 _sealed = re.compile(rf"({PATTERN})\.(zip|json|hold)")
+_part = re.compile(rf"({PATTERN})\.(0|[1-9][0-9]?)\.(ended|hold)")
 _unfinished = re.compile(rf"(?:([a-z]+(?:-[0-9]{{1,4}})?)-)?({PATTERN})\.(new|upload|spill|draft)")
 
 ARCHIVE: Final = "envelope.zip"
@@ -46,6 +47,13 @@ def sealed(name: str) -> tuple[str, str] | None:
     another."""
     found = _sealed.fullmatch(name)
     return (found[1], found[2]) if found else None
+
+
+def part(name: str) -> tuple[str, int, str] | None:
+    """Returns (id, number of the upstream, "ended" or "hold") of a file in outbox/ about an
+    envelope at one of several upstreams; None for another name."""
+    found = _part.fullmatch(name)
+    return (found[1], int(found[2]), found[3]) if found else None
 
 
 def unfinished(name: str) -> tuple[str | None, str, str] | None:

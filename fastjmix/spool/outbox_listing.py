@@ -27,7 +27,7 @@ def _sealed_at(entry: os.DirEntry[str]) -> tuple[float, str] | None:
 
 def _is_ours(entry: os.DirEntry[str]) -> bool:
     """Returns True for a regular file with a name of ours, or one that has just been moved."""
-    ours = names.sealed(entry.name) or names.unfinished(entry.name)
+    ours = names.sealed(entry.name) or names.part(entry.name) or names.unfinished(entry.name)
     return ours is not None and (
         entry.is_file(follow_symlinks=False) or not os.path.lexists(entry.path)
     )

@@ -12,7 +12,7 @@ import contextlib
 import errno
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,13 +24,13 @@ from fastjmix.spool import move, prepare
 from fastjmix.spool import provenance as provenances
 from fastjmix.spool.directories import SEALED_STATES, Directories, State
 from fastjmix.spool.drafts import Drafts
-from fastjmix.spool.files import sync_directory
+from fastjmix.spool.files import sync_directory, write_again
 from fastjmix.spool.outbox_listing import OutboxListing
 from fastjmix.spool.provenance import Provenance
 from fastjmix.spool.reading import is_file, open_archive, open_regular
 from fastjmix.spool.rename import rename_new
 from fastjmix.spool.sweep import Sweep
-from fastjmix.spool.ticket import Ticket
+from fastjmix.spool.ticket import End, Ticket
 
 
 class Spool(Directories):
@@ -171,14 +171,18 @@ class Spool(Directories):
             raise problem
         return None
 
-    def deliver(self, envelope_id: str, receipt: Mapping[str, Any]) -> None:
+    def deliver(
+        self, envelope_id: str, receipt: Mapping[str, Any], ends: Mapping[str, End] | None = None
+    ) -> None:
         """Moves S2 → S3, with the receipt beside it. Raises OSError, DamagedTicket.
+
+        `ends` has the receipt of each upstream, where it went to several (ends.py).
 
         Where there is no space even for the receipt, the delivered envelope is deleted instead.
         """
         ticket = self.ticket("outbox", envelope_id)
         try:
-            move.move(self, "sent", replace(ticket, receipt=receipt))
+            move.move(self, "sent", replace(ticket, receipt=receipt, ends=ends or {}))
         except OSError as problem:
             full = isinstance(storage_error(problem), StorageFull)
             if not (full and is_file(self.path("outbox", envelope_id))):
@@ -192,17 +196,21 @@ class Spool(Directories):
                 remote_id=receipt.get("remote_id"),
             )
 
-    def reject(self, envelope_id: str, refusal: Mapping[str, Any]) -> None:
+    def reject(
+        self, envelope_id: str, refusal: Mapping[str, Any], ends: Mapping[str, End] | None = None
+    ) -> None:
         """Moves S2 → S4, with the refusal beside it. Raises OSError, DamagedTicket."""
         ticket = self.ticket("outbox", envelope_id)
-        move.move(self, "rejected", replace(ticket, refusal=refusal))
+        move.move(self, "rejected", replace(ticket, refusal=refusal, ends=ends or {}))
 
-    def requeue(self, envelope_id: str) -> None:
+    def requeue(self, envelope_id: str, only: str | None = None) -> None:
         """Moves S4 → S2, without the refusal. The archive may be refused again.
 
-        Raises FileNotFoundError when it is not in rejected/ with its record, FileExistsError when
-        its name is taken in outbox/, OSError, DamagedTicket. A crash in the middle undoes it,
-        or leaves the refusal, which the next sweep deletes.
+        It goes to the upstreams that have not taken it, or to the `only` one of several, and then
+        keeps the refusals of others. Raises KeyError when that one has not refused it,
+        FileNotFoundError when it is not in rejected/ with its record, FileExistsError when its name
+        is taken in outbox/, OSError, DamagedTicket. A crash in the middle undoes it, or leaves the
+        refusal, which the next sweep deletes.
         """
         ticket = self.ticket("rejected", envelope_id)
         archive = self.path("rejected", envelope_id)
@@ -212,11 +220,18 @@ class Spool(Directories):
                 f"rejected/{envelope_id}.zip is a second archive of envelope {other}",
                 "Look at both, and delete one by hand.",
             )
-        move.publish(self, archive, ticket.requeued(), durable=self.durable)
+        move.publish(self, archive, ticket.requeued(only), durable=self.durable)
         reach("requeue.published")
         (self.rejected / f"{envelope_id}.json").unlink(missing_ok=True)
         if self.durable:
             sync_directory(self.rejected)
+
+    def tag(self, envelope_id: str, tags: Sequence[str]) -> None:
+        """Adds tags to the ticket of an envelope in outbox/. Raises OSError, DamagedTicket."""
+        ticket = self.ticket("outbox", envelope_id)
+        tagged = replace(ticket, tags=(*ticket.tags, *tags))
+        path = self.outbox / f"{envelope_id}.json"
+        write_again(path, tagged.dump(), self.owner, durable=self.durable)
 
     def withdraw(self, envelope_id: str) -> None:
         """Deletes an envelope in outbox/ that was never promised to anyone. Raises OSError."""

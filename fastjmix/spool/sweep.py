@@ -16,7 +16,7 @@ from typing import Final
 
 from fastjmix import log
 from fastjmix.jmix.ids import is_id
-from fastjmix.spool import journal, names
+from fastjmix.spool import ends, journal, names
 from fastjmix.spool.cut_off_moves import CutOffMoves
 from fastjmix.spool.directories import Directories
 from fastjmix.spool.draft import Leftover
@@ -47,6 +47,7 @@ class Sweep:
         CutOffMoves(self._spool, self._findings).end()
         with self._findings.about(self._spool.outbox):
             Holds(self._spool).remove_without_archive()
+            ends.remove_alone(self._spool)
         self._orphans()
         self._foreign_records()
         self._findings.log_foreign()
@@ -57,6 +58,9 @@ class Sweep:
         self._unfinished(owner)
         if owner in ("uploader", "api"):
             CutOffMoves(self._spool, self._findings).end()
+        if owner == "uploader":
+            with self._findings.about(self._spool.outbox):
+                ends.remove_alone(self._spool)
         self._findings.log_failures()
 
     # -- unfinished files ----------------------------------------------------------------------
@@ -161,7 +165,9 @@ class Sweep:
         spool = self._spool
         for directory in (spool.outbox, spool.sent, spool.rejected, spool.provenance):
             for entry in self._findings.entries(directory):
-                ours = names.sealed(entry.name) is not None
+                ours = names.sealed(entry.name) is not None or (
+                    directory == spool.outbox and names.part(entry.name) is not None
+                )
                 if not (ours and entry.is_file(follow_symlinks=False)) and (
                     names.unfinished(entry.name) is None
                 ):

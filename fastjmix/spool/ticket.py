@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final, TypeGuard, get_args
 
@@ -29,6 +29,12 @@ NUMBER_MAX: Final = 1 << 62
 SECONDS_MAX: Final = 253_402_300_799
 """The end of the year 9999, in Unix seconds: the last moment for which a date can be written."""
 
+
+UPSTREAMS_MAX: Final = 100
+"""Upstreams of an envelope: their numbers in the names of files have two digits."""
+
+End = Mapping[str, Mapping[str, Any]]
+"""How an envelope ended at one upstream: {"receipt": …} or {"refusal": …}."""
 
 REQUEUED: Final = "requeued-"
 """How the origin of an envelope begins that was moved back from rejected/."""
@@ -64,8 +70,22 @@ def is_texts(value: object) -> bool:
 
 
 def are_upstreams(value: object) -> bool:
-    """Returns True for the names of upstreams: one at the least, and none twice."""
-    return is_texts(value) and isinstance(value, list) and 0 < len(set(value)) == len(value)
+    """Returns True for the names of upstreams: 1 to UPSTREAMS_MAX, and none twice."""
+    if not isinstance(value, list) or not is_texts(value):
+        return False
+    return 0 < len(set(value)) == len(value) <= UPSTREAMS_MAX
+
+
+def is_end(value: object) -> bool:
+    """Returns True for an End."""
+    if not isinstance(value, dict) or len(value) != 1:
+        return False
+    ((kind, answer),) = value.items()
+    return kind in ("receipt", "refusal") and isinstance(answer, dict)
+
+
+def _are_ends(value: object) -> bool:
+    return isinstance(value, dict) and all(map(is_end, value.values()))
 
 
 def is_priority(value: object) -> bool:
@@ -118,6 +138,7 @@ CHECKS: Final[Mapping[str, Callable[[object], bool]]] = {
     "priority": is_priority,
     "tags": is_texts,
     "rule": _text,
+    "ends": _are_ends,
 }
 """Checks of the fields: True for a value that fastjmix writes. Readers rely on them."""
 
@@ -130,7 +151,8 @@ class Ticket:
     waits for the outcome when `ack` is "uploaded"; `crc32` is that of the whole archive, for one
     that was received and not sealed here. The envelope goes to each of `upstreams`, of which there
     is one at the least. `priority`, `tags` and `rule` come from the rule that routed it, if one
-    did.
+    did. `ends` has the End at each of several upstreams, by its name: in sent/ and rejected/ all of
+    them, in outbox/ those of an earlier stay. Then `receipt` or `refusal` is the first of its kind.
     """
 
     id: str
@@ -149,6 +171,7 @@ class Ticket:
     priority: Priority = "normal"
     tags: tuple[str, ...] = ()
     rule: str = ""
+    ends: Mapping[str, End] = field(default_factory=dict)
 
     @property
     def upstream_names(self) -> str:
@@ -166,6 +189,8 @@ class Ticket:
     def dump(self) -> bytes:
         """Returns the ticket as JSON text."""
         known = {key: value for key, value in asdict(self).items() if value is not None}
+        if not self.ends:
+            del known["ends"]
         shown = without_lists({**known, "tags": list(self.tags)})
         return orjson.dumps({"format": FORMAT, **shown}, option=orjson.OPT_APPEND_NEWLINE)
 
@@ -175,6 +200,7 @@ class Ticket:
         text."""
         try:
             found = with_lists(orjson.loads(text))
+            found.setdefault("ends", {})
             if (number := found.pop("format")) != FORMAT:
                 raise TypeError(f"its format is {number}, this version knows {FORMAT}")
             for field in fields(cls):
@@ -183,7 +209,7 @@ class Ticket:
             for name in ("studies", "upstreams", "tags"):
                 found[name] = tuple(found[name])
             ticket = cls(**found)
-            if ticket.receipt or ticket.refusal:
+            if ticket.receipt or ticket.refusal or ticket.ends:
                 ticket.dump()  # fails for nesting that can be read and not be written
         except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as problem:
             raise DamagedTicket(
@@ -203,14 +229,23 @@ class Ticket:
             )
         return ticket
 
-    def requeued(self) -> Ticket:
+    def requeued(self, only: str | None = None) -> Ticket:
         """Returns the ticket with which a rejected envelope goes back to outbox/.
 
-        A process that waited for the outcome has had it. `origin` is made unique, so that the
+        It goes to the upstreams that have not taken it, or to the `only` one of several; that one
+        must have refused it, else this raises KeyError. A process that waited for the outcome has
+        had it. `origin` is made unique, so that the
         refusal which this ticket replaces can be distinguished from a later one.
         """
         origin = f"{REQUEUED}{time.time_ns()}"
-        return replace(self.unended(), ack="stored", origin=origin)
+        kept = {name: end for name, end in self.ends.items() if "receipt" in end}
+        if len(kept) == len(self.upstreams):
+            kept = {}  # it was delivered, and goes to all of them once more
+        if only is not None and self.upstreams != (only,):
+            if "refusal" not in self.ends.get(only, {}):
+                raise KeyError(only)
+            kept = {name: end for name, end in self.ends.items() if name != only}
+        return replace(self.unended(), ack="stored", origin=origin, ends=kept)
 
     def requeued_after(self, record: Ticket) -> bool:
         """Returns True when the envelope was moved back after this record of its refusal."""
@@ -218,11 +253,12 @@ class Ticket:
 
     def about(self, other: Ticket) -> bool:
         """Returns True when both describe the same archive, and both have the same kind of end."""
-        ends = (self.receipt is None, self.refusal is None)
-        if ends != (other.receipt is None, other.refusal is None):
-            return False
-        return self.unended() == other.unended()
+        return self._kind_of_end() == other._kind_of_end() and self.unended() == other.unended()
+
+    def _kind_of_end(self) -> tuple[object, ...]:
+        ends = {name: tuple(end) for name, end in self.ends.items()}
+        return self.receipt is None, self.refusal is None, ends
 
     def unended(self) -> Ticket:
-        """Returns the ticket without its receipt or refusal."""
-        return replace(self, receipt=None, refusal=None)
+        """Returns the ticket without its receipts and refusals."""
+        return replace(self, receipt=None, refusal=None, ends={})

@@ -11,19 +11,19 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 from fastjmix import log
 from fastjmix.errors import DamagedTicket, reason
 from fastjmix.ipc.actions import DATAGRAM_BYTES_MAX, DONE, ActionAnswer, ActionRequest, Kind
 from fastjmix.ipc.events import Events
 from fastjmix.jmix.ids import is_id
-from fastjmix.spool import Spool
+from fastjmix.spool import Spool, Ticket, ends
 from fastjmix.spool.holds import Holds
 from fastjmix.uploader.backlog import Backlog
 from fastjmix.uploader.deliveries import Deliveries
 from fastjmix.uploader.outbox_watcher import read_ticket
-from fastjmix.uploader.queue import Key, key_of
+from fastjmix.uploader.queue import RANKS, Key, key_of
 from fastjmix.uploader.target import Target, Targets
 
 SHOWN: Final = 50
@@ -36,8 +36,37 @@ LOOK_SECS: Final = 0.02
 
 BUSY: Final = "it is being sent now: see what comes of it"
 ABSENT: Final = "it is not in outbox/"
+ENDED: Final = "it has ended there"
 NOT_HELD: Final = "it is not on hold"
 NOT_REJECTED: Final = "it is not in rejected/"
+
+
+class Impossible(Exception):
+    """A request cannot be done for an envelope. The text says why, for a person."""
+
+
+class Chosen(NamedTuple):
+    """The upstreams of an envelope that a request is about: all of them, or one of several.
+
+    `number` is the one's in the ticket, None for all; `targets` are those that have to get it.
+    `awaited`: a process waits for the outcome.
+    """
+
+    ticket: Ticket
+    names: tuple[str, ...]
+    number: int | None
+    targets: tuple[Target, ...] = ()
+    awaited: bool = False
+
+    @classmethod
+    def of(cls, ticket: Ticket, upstream: str) -> Chosen:
+        """Returns the choice of a request, "" for all. Raises Impossible."""
+        if not upstream:
+            return cls(ticket, ticket.upstreams, None)
+        if upstream not in ticket.upstreams:
+            raise Impossible(f"it does not go to {upstream!r}")
+        several = len(ticket.upstreams) > 1
+        return cls(ticket, (upstream,), ticket.upstreams.index(upstream) if several else None)
 
 
 class Actions:
@@ -93,6 +122,10 @@ class Actions:
             try:
                 known = is_id(envelope_id)
                 results[envelope_id] = await action(envelope_id, request) if known else "no id"
+            except Impossible as why:
+                results[envelope_id] = str(why)
+            except FileNotFoundError:
+                results[envelope_id] = ABSENT
             except (OSError, DamagedTicket) as problem:
                 results[envelope_id] = reason(problem)
             except Exception as problem:  # ours: it concerns this envelope
@@ -112,65 +145,106 @@ class Actions:
                 target.availability.lift()
                 target.queue.expedite(keys)
 
-    async def _is_busy(self, key: Key) -> bool:
-        """Returns whether an envelope is sent or moved for longer than BUSY_SECS from now."""
+    async def _is_busy(self, key: Key, name: str | None = None) -> bool:
+        """Returns whether an envelope is sent or moved for longer than BUSY_SECS from now; `name`:
+        for the upstream of this name."""
         now = asyncio.get_running_loop().time
         until = now() + BUSY_SECS
-        while self._deliveries.is_busy(key) and now() < until:
+        while self._deliveries.is_busy(key, name) and now() < until:
             await asyncio.sleep(LOOK_SECS)
-        return self._deliveries.is_busy(key)
+        return self._deliveries.is_busy(key, name)
 
-    async def _retry(self, envelope_id: str, _: ActionRequest) -> str:
+    async def _read(self, envelope_id: str, request: ActionRequest) -> Chosen:
+        """Returns what a request is about, when it is not under way.
+
+        Nothing begins before the caller waits. Raises Impossible, OSError, DamagedTicket.
+        """
         key = key_of(envelope_id)
-        if key in self._backlog.held:
-            return "it is on hold: release it"
-        if await self._is_busy(key):
-            return BUSY
         if key not in self._backlog.known:
-            return ABSENT
-        ticket = await asyncio.to_thread(read_ticket, self._spool, envelope_id)
-        if (target := self._targets.of(ticket)) is None:
-            return f"its upstream {ticket.upstream_names!r} is not configured"
-        self._due.append((target, key))
+            raise Impossible(ABSENT)
+        ticket, awaited = await asyncio.to_thread(self._ticket, envelope_id)
+        chosen = Chosen.of(ticket, request.upstream)
+        if await self._is_busy(key, request.upstream or None):
+            raise Impossible(BUSY)
+        if key not in self._backlog.known:
+            raise Impossible(ABSENT)
+        found = (self._targets.of(ticket.pipeline, name) for name in chosen.names)
+        targets = tuple(one for one in found if one is not None)
+        if not targets:
+            raise Impossible(f"its upstream {', '.join(chosen.names)!r} is not configured")
+        waiting = tuple(one for one in targets if self._backlog.waits_for(key, one))
+        if not waiting:
+            raise Impossible(ENDED)
+        return chosen._replace(targets=waiting, awaited=awaited)
+
+    def _ticket(self, envelope_id: str) -> tuple[Ticket, bool]:
+        """Returns a ticket, and whether a process still waits for the outcome. Raises OSError,
+        DamagedTicket."""
+        ticket = read_ticket(self._spool, envelope_id)
+        return ticket, ticket.awaited and not ends.read(self._spool, ticket)
+
+    async def _retry(self, envelope_id: str, request: ActionRequest) -> str:
+        key = key_of(envelope_id)
+        chosen = await self._read(envelope_id, request)
+        held = self._backlog.held[key].targets if key in self._backlog.held else ()
+        free = [one for one in chosen.targets if one not in held]
+        if not free:
+            return "it is on hold: release it"
+        self._due += [(target, key) for target in free]
         return DONE
 
     async def _hold(self, envelope_id: str, request: ActionRequest) -> str:
         key = key_of(envelope_id)
-        if key not in self._backlog.known:
-            return ABSENT
-        ticket = await asyncio.to_thread(read_ticket, self._spool, envelope_id)
-        if ticket.awaited:
+        chosen = await self._read(envelope_id, request)
+        if chosen.awaited:
             return "its sender waits for the answer of the upstream"
-        if await self._is_busy(key):  # an attempt may have begun while its ticket was read
-            return BUSY
-        if key not in self._backlog.known:
-            return ABSENT
         # Noted before it is durable, so that no upload begins meanwhile.
-        if not self._backlog.hold(key, ticket):
-            return "it is on hold already, or its upstream is not configured"
+        new = self._backlog.hold(key, chosen.targets, RANKS.index(chosen.ticket.priority))
         try:
-            await asyncio.to_thread(self._holds.put, envelope_id, request.by, request.why)
+            holds = self._holds.put
+            await asyncio.to_thread(holds, envelope_id, request.by, request.why, chosen.number)
         except FileExistsError:
             return "it is on hold already"
         except OSError:
-            self._backlog.release(key)
+            self._backlog.release(key, new)
             raise
         return DONE
 
-    async def _release(self, envelope_id: str, _: ActionRequest) -> str:
+    async def _release(self, envelope_id: str, request: ActionRequest) -> str:
         key = key_of(envelope_id)
         try:
-            await asyncio.to_thread(self._holds.lift, envelope_id)
+            ticket = await asyncio.to_thread(read_ticket, self._spool, envelope_id)
         except FileNotFoundError:
             return NOT_HELD
-        self._backlog.release(key)
+        chosen = Chosen.of(ticket, request.upstream)
+        lifted = await asyncio.to_thread(self._lift, chosen)
+        if not lifted:
+            return NOT_HELD
+        still = await asyncio.to_thread(self._holds.of, ticket)
+        self._backlog.keep_held(key, still)
         return DONE
 
-    async def _requeue(self, envelope_id: str, _: ActionRequest) -> str:
+    def _lift(self, chosen: Chosen) -> int:
+        """Ends the holds of an envelope, or of its upstream that was chosen; returns how many.
+        Raises OSError."""
+        numbers: list[int | None] = [chosen.number]
+        if chosen.number is None and len(chosen.ticket.upstreams) > 1:
+            numbers += range(len(chosen.ticket.upstreams))
+        lifted = 0
+        for number in numbers:
+            with contextlib.suppress(FileNotFoundError):
+                self._holds.lift(chosen.ticket.id, number)
+                lifted += 1
+        return lifted
+
+    async def _requeue(self, envelope_id: str, request: ActionRequest) -> str:
         try:
-            await asyncio.to_thread(self._spool.requeue, envelope_id)
+            only = request.upstream or None
+            await asyncio.to_thread(self._spool.requeue, envelope_id, only)
         except FileNotFoundError:
             return NOT_REJECTED
+        except KeyError:
+            return f"{request.upstream!r} has not refused it"
         except FileExistsError:
             return "outbox/ has another file of this name"
         self._list_anew()
@@ -182,6 +256,7 @@ class Actions:
             "action",
             action=request.kind.value,
             by=request.by,
+            upstream=request.upstream or None,
             done=len(done),
             failed=len(results) - len(done) or None,
         )
@@ -192,5 +267,6 @@ class Actions:
             envelopes=done[:SHOWN],
             more=max(0, len(done) - SHOWN),
             why=request.why,
+            upstream=request.upstream,
             result=next((why for why in results.values() if why != DONE), DONE),
         )

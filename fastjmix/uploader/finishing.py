@@ -2,6 +2,7 @@
 
     DELIVERED          outbox/ → sent/, with the receipt
     REFUSED            outbox/ → rejected/, with the refusal
+    the same, of several upstreams: the end is recorded; the last one moves it (spool/ending.py)
     others, awaited    deleted: nothing was promised, and its sender gets a failure
     others             back into its queue
 
@@ -16,16 +17,19 @@ import asyncio
 import itertools
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final, assert_never
 
 from fastjmix import log
 from fastjmix.errors import DamagedTicket, reason
 from fastjmix.ipc.metrics import Metrics
-from fastjmix.spool import Spool, Ticket
+from fastjmix.spool import Ends, Spool, Ticket
+from fastjmix.spool.ending import Place
+from fastjmix.spool.ends import pending
+from fastjmix.spool.ticket import End
 from fastjmix.uploader import receipts
-from fastjmix.uploader.backlog import Backlog
+from fastjmix.uploader.backlog import Backlog, Found
 from fastjmix.uploader.history import History
 from fastjmix.uploader.outcome import Disposition, Outcome
 from fastjmix.uploader.queue import Key, Waiting
@@ -39,11 +43,16 @@ spool that cannot be written would have all of outbox/ uploaded, each with a tas
 uploaded again after a restart."""
 
 
+Move = Callable[[], Place]
+Done = Callable[[Place], None]
+
+
 class Finishing:
     """Envelopes whose attempt is over.
 
     `delivered(id)` is called for each envelope that has come to sent/; `wake` when a move that was
-    tried again is over, so that another upload may start.
+    tried again is over, so that another upload may start. `is_uploading(key, name)`: is an upload
+    of that envelope to the upstream of that name under way?
     """
 
     def __init__(
@@ -57,8 +66,10 @@ class Finishing:
         *,
         delivered: Callable[[str], None],
         wake: Callable[[], None],
+        is_uploading: Callable[[Key, str], bool],
     ) -> None:
         self._spool = spool
+        self._ends = Ends(spool)
         self._metrics = metrics
         self._backlog = backlog
         self._reports = reports
@@ -66,7 +77,8 @@ class Finishing:
         self._backoff = backoff
         self._delivered = delivered
         self._wake = wake
-        self._moving: dict[Key, asyncio.Task[None]] = {}
+        self._is_uploading = is_uploading
+        self._moving: dict[tuple[Key, str], asyncio.Task[None]] = {}
         self._deliveries = metrics.histogram("delivery_seconds")
 
     @property
@@ -74,9 +86,12 @@ class Finishing:
         """True when no other upload may end here, but for those for which a process waits."""
         return len(self._moving) >= MOVES_MAX
 
-    def is_moving(self, key: Key) -> bool:
-        """Returns whether the move of an envelope is tried again."""
-        return key in self._moving
+    def is_moving(self, key: Key, name: str | None = None) -> bool:
+        """Returns whether the move of an envelope is tried again, after the end at the upstream of
+        this name."""
+        if name is not None:
+            return (key, name) in self._moving
+        return any(one == key for one, _ in self._moving)
 
     async def finish(
         self,
@@ -99,20 +114,17 @@ class Finishing:
                 pairs = {**about, "bytes": size, "remote_id": other, "study": study}
                 log.get().info("envelope_uploaded", **pairs)
                 kept = receipts.receipt(outcome, url=url, attempts=item.attempts, at=now)
-                move = partial(self._spool.deliver, item.id, kept)
-                await self._move(item, outcome, move, partial(self._count_delivered, item, ticket))
+                await self._end(target, item, outcome, ticket, {"receipt": kept})
             case Disposition.REFUSED:
                 log.get().error("envelope_rejected", **about, **why)
                 said = target.words_of(outcome)
                 kept = receipts.refusal(outcome, url=url, attempts=item.attempts, at=now, said=said)
-                move = partial(self._spool.reject, item.id, kept)
-                counted = partial(self._count_rejected, item, outcome)
-                await self._move(item, outcome, move, counted)
+                await self._end(target, item, outcome, ticket, {"refusal": kept})
             case Disposition.HELD | Disposition.RETRY | Disposition.VERIFY if item.awaited:
                 log.get().warning("envelope_withdrawn", **about, **why)
-                move = partial(self._spool.withdraw, item.id)
+                move = _step(partial(self._spool.withdraw, item.id), "gone")
                 counted = partial(self._count_withdrawn, item, outcome)
-                await self._move(item, outcome, move, counted)
+                await self._move(target, item, outcome, move, counted)
             case Disposition.HELD | Disposition.RETRY | Disposition.VERIFY:
                 again = f"{self._put_off(target, item, outcome):.1f}"
                 log.get().warning("upload_retry", **about, again_in=again, **why)
@@ -122,7 +134,7 @@ class Finishing:
 
     async def withdraw(self, item: Waiting, outcome: Outcome) -> None:
         """Deletes an envelope for which a process waits, and reports the outcome."""
-        if await self._try(item, partial(self._spool.withdraw, item.id)):
+        if await self._try(item, _step(partial(self._spool.withdraw, item.id), "gone")):
             self._history.moved(item.id, "gone", outcome.reason)
         await self._reports.send(item, outcome)
 
@@ -133,7 +145,60 @@ class Finishing:
             task.cancel()
         await asyncio.gather(*moving, return_exceptions=True)
 
-    def _count_delivered(self, item: Waiting, ticket: Ticket | None) -> None:
+    async def _end(
+        self, target: Target, item: Waiting, outcome: Outcome, ticket: Ticket | None, end: End
+    ) -> None:
+        """Moves an envelope that has ended, or records its end at one of several upstreams."""
+        if ticket is not None and len(ticket.upstreams) > 1:
+            await self._end_of_several(target, item, outcome, ticket, end)
+        elif "receipt" in end:
+            move = _step(partial(self._spool.deliver, item.id, end["receipt"]), "sent")
+            counted = partial(self._count_delivered, item, ticket)
+            await self._move(target, item, outcome, move, counted)
+        else:
+            move = _step(partial(self._spool.reject, item.id, end["refusal"]), "rejected")
+            counted = partial(self._count_rejected, item, outcome)
+            await self._move(target, item, outcome, move, counted)
+
+    async def _end_of_several(
+        self, target: Target, item: Waiting, outcome: Outcome, ticket: Ticket, end: End
+    ) -> None:
+        """Records the end. No upstream gets an archive that is damaged, or of which a process that
+        waited was told that the first upstream has refused it."""
+        names = [target.upstream.name]
+        if outcome.damaged:
+            others = self._backlog.waits_elsewhere(item.key, target)
+            names += [name for name in others if not self._is_under_way(item.key, name)]
+        ((kind, kept),) = end.items()
+        ends: dict[str, End] = {name: {kind: {"upstream": name, **kept}} for name in names}
+        last = item.awaited and kind == "refusal"
+        move = partial(self._ends.record, item.id, ends, last=last)
+        self._backlog.end(item.key, *ends)
+        done = partial(self._count_end, item, outcome, ticket, ends)
+        await self._move(target, item, outcome, move, done)
+
+    def _is_under_way(self, key: Key, name: str) -> bool:
+        return self.is_moving(key, name) or self._is_uploading(key, name)
+
+    def _count_end(
+        self,
+        item: Waiting,
+        outcome: Outcome,
+        ticket: Ticket,
+        ends: Mapping[str, End],
+        state: Place,
+    ) -> None:
+        if state == "rejected":
+            self._count_rejected(item, outcome, state)
+        elif state == "sent":
+            self._count_delivered(item, ticket, state)
+        elif state == "outbox" and outcome.disposition is Disposition.DELIVERED:
+            self._metrics.add("upload_bytes_total", ticket.size_bytes)
+            if item.awaited:  # the process that waited has its answer: the others get it now
+                left = Found(item.id, ticket, pending(ticket, ends))
+                self._backlog.add([left], maybe_stored=False)
+
+    def _count_delivered(self, item: Waiting, ticket: Ticket | None, _: Place) -> None:
         self._delivered(item.id)
         self._history.moved(item.id, "sent", "delivered")
         self._metrics.add("envelopes_uploaded_total")
@@ -141,11 +206,11 @@ class Finishing:
             self._metrics.add("upload_bytes_total", ticket.size_bytes)
             self._deliveries.observe(max(0.0, time.time() - ticket.sealed_at))
 
-    def _count_rejected(self, item: Waiting, outcome: Outcome) -> None:
+    def _count_rejected(self, item: Waiting, outcome: Outcome, _: Place) -> None:
         self._history.moved(item.id, "rejected", outcome.reason)
         self._metrics.add("envelopes_rejected_total")
 
-    def _count_withdrawn(self, item: Waiting, outcome: Outcome) -> None:
+    def _count_withdrawn(self, item: Waiting, outcome: Outcome, _: Place) -> None:
         self._history.moved(item.id, "gone", outcome.reason)
         self._metrics.add("uploads_failed_total")
 
@@ -174,48 +239,60 @@ class Finishing:
     # -- moves in the spool ----------------------------------------------------------------------
 
     async def _move(
-        self, item: Waiting, outcome: Outcome, move: Callable[[], None], done: Callable[[], None]
+        self, target: Target, item: Waiting, outcome: Outcome, move: Move, done: Done
     ) -> None:
         """Moves an envelope, and then calls `done`. The report goes out after the first try."""
-        moved = await self._try(item, move)
+        state = await self._try(item, move)
         await self._reports.send(item, outcome)
-        if moved:
-            done()
-            self._backlog.forget(item.key)
+        if state is not None:
+            self._settle(item, state, done)
             return
+        place = item.key, target.upstream.name
         task = asyncio.create_task(self._repeat(item, move, done))
-        self._moving[item.key] = task
+        self._moving[place] = task
 
         def over(_: asyncio.Task[None]) -> None:
-            del self._moving[item.key]
+            del self._moving[place]
             self._wake()
 
         task.add_done_callback(over)
 
-    async def _repeat(
-        self, item: Waiting, move: Callable[[], None], done: Callable[[], None]
-    ) -> None:
+    async def _repeat(self, item: Waiting, move: Move, done: Done) -> None:
         """Repeats a move until the disk lets it through."""
         for failures in itertools.count(1):
             await asyncio.sleep(self._backoff.delay(failures, random.random()))
-            if await self._try(item, move):
-                break
-        done()
-        self._backlog.forget(item.key)
+            if (state := await self._try(item, move)) is not None:
+                self._settle(item, state, done)
+                return
 
-    async def _try(self, item: Waiting, move: Callable[[], None]) -> bool:
-        """Returns False when the move has to be tried again."""
+    def _settle(self, item: Waiting, state: Place, done: Done) -> None:
+        done(state)
+        if state != "outbox":
+            self._backlog.forget(item.key)
+
+    async def _try(self, item: Waiting, move: Move) -> Place | None:
+        """Returns where the envelope is then; None when the move has to be tried again."""
         try:
-            await asyncio.to_thread(move)
+            return await asyncio.to_thread(move)
         except FileNotFoundError:
             log.get().warning("envelope_gone", envelope=item.id)
+            return "gone"
         except (OSError, DamagedTicket) as problem:
             log_once(item, "spool_step_failed", problem)
-            return False
+            return None
         except Exception as problem:  # ours; a process may wait for the outcome
             log.get().error("spool_step_failed", envelope=item.id, exc_info=problem)
-            return False
-        return True
+            return None
+
+
+def _step(move: Callable[[], None], state: Place) -> Move:
+    """Returns the move of an envelope for one upstream, which leads to one state."""
+
+    def moved() -> Place:
+        move()
+        return state
+
+    return moved
 
 
 def log_once(item: Waiting, event: str, problem: OSError | DamagedTicket) -> None:

@@ -22,9 +22,9 @@ from typing import Final
 from fastjmix import log
 from fastjmix.errors import DamagedTicket
 from fastjmix.failpoints import reach
-from fastjmix.spool import Spool, Ticket
+from fastjmix.spool import Spool, Ticket, ends
 from fastjmix.spool.holds import Holds
-from fastjmix.uploader.backlog import Backlog
+from fastjmix.uploader.backlog import Backlog, Found
 from fastjmix.uploader.draining import Draining
 from fastjmix.uploader.queue import Key, key_of
 
@@ -103,7 +103,7 @@ class OutboxWatcher:
             key = key_of(name)
             if key in self._backlog.known:
                 seen += 1
-                return True
+                return key not in self._backlog.stale
             return not retry and key in unreadable
 
         names = await asyncio.to_thread(self._spool.outbox_listing.ids, known, foreign.append)
@@ -119,17 +119,20 @@ class OutboxWatcher:
         for start in range(0, len(names), TICKETS_AT_ONCE):
             some = names[start : start + TICKETS_AT_ONCE]
             found, faulty = await asyncio.to_thread(self._read_tickets, some)
-            held = await asyncio.to_thread(self._holds.among, some)
             self._note_unreadable(found, faulty)
-            self._backlog.add(found, held, maybe_stored=self._first)
+            self._backlog.add(found, maybe_stored=self._first)
         self._first = False
 
     async def _release_what_is_free(self) -> None:
         """Sends on envelopes whose .hold a person has deleted."""
         if self._backlog.held:
-            held = {key_of(name) for name in await asyncio.to_thread(self._holds.ids)}
-            for key in self._backlog.held.keys() - held:
+            held = {key_of(name): name for name in await asyncio.to_thread(self._holds.any_ids)}
+            for key in self._backlog.held.keys() - held.keys():
                 self._backlog.release(key)
+            for key in [one for one in self._backlog.held if self._backlog.is_shared(one)]:
+                with contextlib.suppress(OSError, DamagedTicket):  # it is looked at once more
+                    now = (await asyncio.to_thread(self._read, held[key])).held
+                    self._backlog.keep_held(key, now)
 
     async def _forget_what_left(self) -> None:
         here = await asyncio.to_thread(
@@ -138,17 +141,15 @@ class OutboxWatcher:
         gone = self._backlog.known - here
         self._backlog.forget(*(key for key in gone if not self._is_busy(key)))
 
-    def _read_tickets(
-        self, names: Sequence[str]
-    ) -> tuple[list[tuple[str, Ticket]], list[tuple[str, str]]]:
+    def _read_tickets(self, names: Sequence[str]) -> tuple[list[Found], list[tuple[str, str]]]:
         """Returns the tickets of the envelopes that are still there, and the problems of the
         others. Runs in a thread.
         """
-        found: list[tuple[str, Ticket]] = []
+        found: list[Found] = []
         faulty: list[tuple[str, str]] = []
         for name in names:
             try:
-                found.append((name, read_ticket(self._spool, name)))
+                found.append(self._read(name))
             except FileNotFoundError:
                 continue
             except DamagedTicket as problem:
@@ -157,12 +158,17 @@ class OutboxWatcher:
                 faulty.append((name, problem.strerror or str(problem)))
         return found, faulty
 
-    def _note_unreadable(
-        self, found: Sequence[tuple[str, Ticket]], faulty: Sequence[tuple[str, str]]
-    ) -> None:
+    def _read(self, envelope_id: str) -> Found:
+        """Reads what is beside an archive. Raises FileNotFoundError, DamagedTicket, OSError."""
+        ticket = read_ticket(self._spool, envelope_id)
+        ended = ends.read(self._spool, ticket)
+        held = self._holds.of(ticket)
+        return Found(envelope_id, ticket, ends.pending(ticket, ended), held)
+
+    def _note_unreadable(self, found: Sequence[Found], faulty: Sequence[tuple[str, str]]) -> None:
         """Logs one line for all that were not unreadable before, however many they are."""
         unreadable = self._backlog.unreadable
-        unreadable -= {key_of(name) for name, _ in found}
+        unreadable -= {key_of(one.id) for one in found}
         new = [one for one in faulty if key_of(one[0]) not in unreadable]
         unreadable |= {key_of(name) for name, _ in new}
         if new:

@@ -1,10 +1,10 @@
 """Keeps the envelopes that wait for one upstream, in the order in which they are to go.
 
-Wanted: oldest first; an envelope for whose outcome a process waits before those that were promised;
-100,000 that wait in a few megabytes.
+Wanted: those of a higher priority first, of one priority the oldest; an envelope for whose outcome
+a process waits before those that were promised; 100,000 that wait in a few megabytes.
 Guaranteed: an envelope stands in one queue, or runs. One that was never tried costs its key and two
-places for it, about 100 bytes; one that was tried, about 350. Nothing here does I/O or reads a
-clock.
+places for it, about 100 bytes; one that was tried, about 350. No priority starves: SHARE. Nothing
+here does I/O or reads a clock.
 """
 
 from __future__ import annotations
@@ -16,8 +16,19 @@ from collections import deque
 from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 from itertools import count
+from typing import Final
 
+from fastjmix.config.tree import Priority
 from fastjmix.uploader.retry import Backoff
+
+RANKS: Final[tuple[Priority, ...]] = ("stat", "normal", "bulk")
+"""The priorities, the highest first. The rank of a priority is its place here."""
+
+NORMAL: Final = RANKS.index("normal")
+
+SHARE: Final = 8
+"""So many envelopes of higher priorities go before one of a lower priority that waits: bulk gets
+a ninth of the attempts or more, and a stat study waits for one of each other priority at most."""
 
 Key = int | str
 """An envelope's name as this process keeps it: a UUID as a number (48 bytes instead of 96)."""
@@ -59,6 +70,7 @@ class Waiting:
         taken_at_hold: how many others had been taken when its answer first held the upstream.
         held_since: when that was.
         problem: what the log last said about the disk and this envelope.
+        rank: that of its priority.
     """
 
     key: Key
@@ -75,6 +87,7 @@ class Waiting:
     taken_at_hold: int | None = None
     held_since: float = 0.0
     problem: str = ""
+    rank: int = NORMAL
 
     @property
     def id(self) -> str:
@@ -94,35 +107,72 @@ class Waiting:
 
 
 @dataclass(slots=True)
-class Queue:
-    """The envelopes that wait for one upstream.
+class Line:
+    """The envelopes of one priority that may go now.
 
     Attributes:
         fresh: envelopes that were never tried; they are younger than all that were.
         found: how many of `fresh`, at its beginning, were in outbox/ when this process started.
-        awaited: a heap of (order, envelope) for which a process waits.
-        again: a heap of (order, envelope) that were tried, and may go now.
-        later: a heap of (time, order, envelope) that may go at that time.
+        again: a heap of (order, envelope) that were tried.
+        passed: how many of other priorities have gone since one of these did.
     """
 
     fresh: deque[Key] = field(default_factory=deque)
     found: int = 0
-    awaited: list[tuple[int, Waiting]] = field(default_factory=list)
     again: list[tuple[int, Waiting]] = field(default_factory=list)
+    passed: int = 0
+
+    def __len__(self) -> int:
+        """Returns how many envelopes wait here."""
+        return len(self.fresh) + len(self.again)
+
+    def pop_fresh(self) -> tuple[Key, bool]:
+        """Takes the oldest that was never tried, and returns whether it was found at the start.
+        Raises IndexError for none."""
+        key, found = self.fresh.popleft(), self.found > 0
+        self.found = max(0, self.found - 1)
+        return key, found
+
+    def remove(self, key: Key) -> None:
+        """Takes out an envelope, wherever it stands."""
+        if key in self.fresh:
+            self.found -= self.fresh.index(key) < self.found
+            self.fresh.remove(key)
+        self.again = [entry for entry in self.again if entry[-1].key != key]
+        heapq.heapify(self.again)
+
+
+def _lines() -> tuple[Line, ...]:
+    return tuple(Line() for _ in RANKS)
+
+
+@dataclass(slots=True)
+class Queue:
+    """The envelopes that wait for one upstream.
+
+    Attributes:
+        lines: the envelopes that may go now, by rank.
+        awaited: a heap of (order, envelope) for which a process waits.
+        later: a heap of (time, order, envelope) that may go at that time.
+    """
+
+    lines: tuple[Line, ...] = field(default_factory=_lines)
+    awaited: list[tuple[int, Waiting]] = field(default_factory=list)
     later: list[tuple[float, int, Waiting]] = field(default_factory=list)
     _orders: Iterator[int] = field(default_factory=lambda: count(1))
 
-    def add(self, key: Key, origin: str | None, *, maybe_stored: bool) -> None:
+    def add(self, key: Key, origin: str | None, *, maybe_stored: bool, rank: int = NORMAL) -> None:
         """Adds an envelope that was not known, younger than those before it."""
         if origin is None:
-            self.found += maybe_stored
-            self.fresh.append(key)
+            self.lines[rank].found += maybe_stored
+            self.lines[rank].fresh.append(key)
         else:
-            self.put(Waiting(key, next(self._orders), maybe_stored, origin))
+            self.put(Waiting(key, next(self._orders), maybe_stored, origin, rank=rank))
 
     def put(self, item: Waiting) -> None:
         """Adds an envelope that may go now."""
-        heapq.heappush(self.awaited if item.awaited else self.again, (item.order, item))
+        again = self.lines[item.rank].again
+        heapq.heappush(self.awaited if item.awaited else again, (item.order, item))
 
     def put_off(self, item: Waiting, when: float) -> None:
         """Adds an envelope that may go at `when`."""
@@ -137,28 +187,43 @@ class Queue:
         """Takes the oldest envelope for which a process waits. Raises IndexError for none."""
         return heapq.heappop(self.awaited)[1]
 
-    def pop_oldest(self) -> Waiting | None:
-        """Takes the oldest envelope that may go now; None when there is none."""
-        if self.again:
-            return heapq.heappop(self.again)[1]
-        return self._pop_fresh()
+    def pop_next(self) -> Waiting | None:
+        """Takes the envelope that goes next of those that may; None when there is none.
+
+        It is the oldest of the highest priority, unless SHARE have passed one of a lower.
+        """
+        waiting = [rank for rank, line in enumerate(self.lines) if line]
+        if not waiting:
+            return None
+        passed = (rank for rank in reversed(waiting) if self.lines[rank].passed >= SHARE)
+        chosen = next(passed, waiting[0])
+        for rank in waiting:
+            self.lines[rank].passed += 1
+        line = self.lines[chosen]
+        line.passed = 0
+        return heapq.heappop(line.again)[1] if line.again else self._pop_fresh(chosen)
 
     def pop_probe(self) -> Waiting | None:
         """Takes the envelope that probes an unavailable upstream, whether its time has come or not.
 
-        It is the one with the fewest probes; of those the oldest. One that failed although others
-        were taken comes last: its answer may be about itself.
+        It is the one with the fewest probes; of those the one with the highest priority, and of
+        those the oldest. One that failed although others were taken comes last: its answer may be
+        about itself.
         """
-        tried = [item for _, item in self.again] + [item for _, _, item in self.later]
         chosen = min(
-            tried, key=lambda item: (item.own_failures, item.probes, item.order), default=None
+            self._tried(),
+            key=lambda item: (item.own_failures, item.probes, item.rank, item.order),
+            default=None,
         )
-        if chosen is None or ((chosen.own_failures or chosen.probes) and self.fresh):
-            return self._pop_fresh()
-        self.again = [entry for entry in self.again if entry[-1] is not chosen]
-        self.later = [entry for entry in self.later if entry[-1] is not chosen]
-        heapq.heapify(self.again)
-        heapq.heapify(self.later)
+        fresh = next((rank for rank, line in enumerate(self.lines) if line.fresh), None)
+        if fresh is not None and (chosen is None or chosen.own_failures or chosen.probes):
+            return self._pop_fresh(fresh)
+        if chosen is not None:
+            for line in self.lines:
+                line.again = [entry for entry in line.again if entry[-1] is not chosen]
+                heapq.heapify(line.again)
+            self.later = [entry for entry in self.later if entry[-1] is not chosen]
+            heapq.heapify(self.later)
         return chosen
 
     def make_due(self, backoff: Backoff) -> None:
@@ -169,12 +234,11 @@ class Queue:
         """
         later = []
         for when, order, item in self.later:
-            item.probes = 0
             rest = backoff.delay(item.own_failures, 1.0) if item.own_failures else 0.0
             later.append((min(when, item.failed_at + rest), order, item))
         heapq.heapify(later)
         self.later = later
-        for _, item in self.again:
+        for item in self._tried():
             item.probes = 0
 
     def expedite(self, keys: Set[Key]) -> None:
@@ -188,38 +252,35 @@ class Queue:
 
     def remove(self, key: Key) -> None:
         """Takes out an envelope for which no process waits, wherever it stands."""
-        if key in self.fresh:
-            self.found -= self.fresh.index(key) < self.found
-            self.fresh.remove(key)
-        self.again = [entry for entry in self.again if entry[-1].key != key]
+        for line in self.lines:
+            line.remove(key)
         self.later = [entry for entry in self.later if entry[-1].key != key]
-        heapq.heapify(self.again)
         heapq.heapify(self.later)
 
     def renew(self) -> None:
         """Makes due what was put off, and forgets how it failed: the upstream is another one."""
-        tried = [item for _, item in self.again] + [item for _, _, item in self.later]
-        self.again, self.later = [], []
+        tried = self._tried()
+        self.later = []
+        for line in self.lines:
+            line.again = []
         for item in tried:
             item.forget_failures()
             self.put(item)
 
     def take_all(self) -> list[Key]:
         """Takes out all envelopes, those for which a process waits, too."""
-        tried = [entry[-1].key for heap in (self.awaited, self.again, self.later) for entry in heap]
-        keys = [*tried, *self.fresh]
-        self.fresh.clear()
-        self.found = 0
-        self.awaited, self.again, self.later = [], [], []
+        keys = [item.key for item in (*(entry[-1] for entry in self.awaited), *self._tried())]
+        keys += [key for line in self.lines for key in line.fresh]
+        self.lines, self.awaited, self.later = _lines(), [], []
         return keys
 
-    def put_back(self, key: Key) -> None:
+    def put_back(self, key: Key, rank: int = NORMAL) -> None:
         """Adds an envelope that was taken out. It may have been tried before."""
-        self.put(Waiting(key, next(self._orders), maybe_stored=True))
+        self.put(Waiting(key, next(self._orders), maybe_stored=True, rank=rank))
 
     def __len__(self) -> int:
         """Returns how many envelopes wait here; some of them may have left outbox/."""
-        return len(self.fresh) + len(self.awaited) + len(self.again) + len(self.later)
+        return sum(map(len, self.lines)) + len(self.awaited) + len(self.later)
 
     @property
     def next_due(self) -> float | None:
@@ -229,11 +290,13 @@ class Queue:
     @property
     def has_promised(self) -> bool:
         """True when an envelope waits here, beside those for which a process waits."""
-        return bool(self.again or self.fresh or self.later)
+        return bool(self.later) or any(self.lines)
 
-    def _pop_fresh(self) -> Waiting | None:
-        if not self.fresh:
-            return None
-        item = Waiting(self.fresh.popleft(), next(self._orders), self.found > 0)
-        self.found = max(0, self.found - 1)
-        return item
+    def _tried(self) -> list[Waiting]:
+        """Returns the envelopes that were tried, beside those for which a process waits."""
+        again = [item for line in self.lines for _, item in line.again]
+        return again + [item for _, _, item in self.later]
+
+    def _pop_fresh(self, rank: int) -> Waiting:
+        key, found = self.lines[rank].pop_fresh()
+        return Waiting(key, next(self._orders), found, rank=rank)

@@ -18,7 +18,6 @@ from typing import Final, NamedTuple
 from fastjmix import log
 from fastjmix.config import Config, Upstream
 from fastjmix.ipc.metrics import Metrics
-from fastjmix.spool import Ticket
 from fastjmix.uploader import policy
 from fastjmix.uploader.answers import in_one_line
 from fastjmix.uploader.availability import Availability
@@ -86,7 +85,7 @@ class Target:
         """Takes the envelope that goes next, beside those for which a process waits."""
         if self.availability.held is not None:
             return self.queue.pop_probe()
-        found = self.queue.pop_oldest()
+        found = self.queue.pop_next()
         if found is None and not self.availability.available:
             return self.queue.pop_probe()
         return found
@@ -223,17 +222,21 @@ class Targets:
         """Returns the target of a place that is configured. Raises KeyError."""
         return self._by_ticket[place]
 
-    def of(self, ticket: Ticket) -> Target | None:
-        """Returns the target of a ticket; None when its upstream is not configured."""
-        name = ticket.upstreams[0]
-        exact = self._by_ticket.get((ticket.pipeline, name))
+    def of(self, pipeline: str, name: str) -> Target | None:
+        """Returns the target of an upstream that a ticket names; None when it is not configured."""
+        exact = self._by_ticket.get((pipeline, name))
         named = (t for (_, other), t in self._by_ticket.items() if other == name)
         return exact or next(named, None)
 
-    def is_uploading(self, key: Key) -> bool:
-        """Returns whether an upload of the envelope is under way."""
+    def is_uploading(self, key: Key, name: str | None = None) -> bool:
+        """Returns whether an upload of the envelope is under way, to the upstream of this name."""
         targets = self.with_retired()
-        return any(item.key == key for target in targets for item in target.running.values())
+        return any(
+            item.key == key
+            for target in targets
+            if name is None or target.upstream.name == name
+            for item in target.running.values()
+        )
 
     def record(self, target: Target, outcome: Outcome, started: float, now: float) -> None:
         """Records an outcome, and logs when it changes whether the upstream may be tried.

@@ -24,6 +24,7 @@ from fastjmix.ipc.channels import Channels
 from fastjmix.ipc.events import EventReader, Events, make_pipe
 from fastjmix.ipc.metrics import MetricsPage
 from fastjmix.spool import Spool, State, Ticket
+from fastjmix.spool.ticket import End
 from fastjmix.uploader.loop import Uploader
 from fastjmix.uploader.pace import Pace, TimeLimits
 from fastjmix.uploader.retry import Backoff
@@ -48,12 +49,16 @@ class BelledSpool(Spool):
         self.moves: list[tuple[str, str]] = []
         self._loop = asyncio.get_running_loop()
 
-    def deliver(self, envelope_id: str, receipt: Mapping[str, Any]) -> None:
-        super().deliver(envelope_id, receipt)
+    def deliver(
+        self, envelope_id: str, receipt: Mapping[str, Any], ends: Mapping[str, End] | None = None
+    ) -> None:
+        super().deliver(envelope_id, receipt, ends)
         self._tell("sent", envelope_id)
 
-    def reject(self, envelope_id: str, refusal: Mapping[str, Any]) -> None:
-        super().reject(envelope_id, refusal)
+    def reject(
+        self, envelope_id: str, refusal: Mapping[str, Any], ends: Mapping[str, End] | None = None
+    ) -> None:
+        super().reject(envelope_id, refusal, ends)
         self._tell("rejected", envelope_id)
 
     def withdraw(self, envelope_id: str) -> None:
@@ -72,7 +77,7 @@ class BelledSpool(Spool):
 class Node:
     """An uploader with its spool and its links, and the far ends of those."""
 
-    def __init__(self, root: Path, upstream: config.Upstream, pace: Pace, **options: Any) -> None:
+    def __init__(self, root: Path, pace: Pace, *upstreams: config.Upstream, **options: Any) -> None:
         self.spool = BelledSpool(root)
         self.spool.prepare()
         self.page = MetricsPage(1)
@@ -89,8 +94,9 @@ class Node:
             events=Events(writing),
             actions=answering,
         )
-        upstreams = {("dicom_to_jmix", upstream.name): upstream}
-        self.uploader = Uploader(upstreams, self.spool, self.channels, pace=pace, **options)
+        self.names = tuple(one.name for one in upstreams)
+        places = {("dicom_to_jmix", one.name): one for one in upstreams}
+        self.uploader = Uploader(places, self.spool, self.channels, pace=pace, **options)
         self._task: asyncio.Task[None] | None = None
         self.log = root / "log"
         log.setup("debug", self.log, "uploader")
@@ -112,7 +118,7 @@ class Node:
         ticket = Ticket(
             id=envelope_id,
             pipeline="dicom_to_jmix",
-            upstreams=("store",),
+            upstreams=self.names,
             ack=ack,
             studies=("1.2.3",),
             calling_ae="CT1",
@@ -140,10 +146,13 @@ class Node:
             found: dict[str, Any] = json.loads(await loop.sock_recv(self.outcomes, 65536))
         return found
 
-    async def ask(self, kind: Kind, *ids: str, why: str = "") -> Mapping[str, str]:
+    async def ask(
+        self, kind: Kind, *ids: str, why: str = "", upstream: str = ""
+    ) -> Mapping[str, str]:
         """Asks the uploader for an action, as the api does; returns the results."""
         loop = asyncio.get_running_loop()
-        await loop.sock_sendall(self.asking, ActionRequest(1, kind, ids, "a test", why).encode())
+        request = ActionRequest(1, kind, ids, "a test", why, upstream)
+        await loop.sock_sendall(self.asking, request.encode())
         async with asyncio.timeout(10):
             answer = ActionAnswer.decode(await loop.sock_recv(self.asking, 1 << 16))
         assert answer.number == 1
@@ -207,9 +216,16 @@ def to(url: str, **changes: Any) -> config.Upstream:
 
 @contextlib.asynccontextmanager
 async def node(
-    root: Path, upstream: config.Upstream, pace: Pace = FAST, *, start: bool = True, **options: Any
+    root: Path,
+    upstream: config.Upstream | tuple[config.Upstream, ...],
+    pace: Pace = FAST,
+    *,
+    start: bool = True,
+    **options: Any,
 ) -> AsyncIterator[Node]:
-    made = Node(root, upstream, pace, **options)
+    """A running uploader; its envelopes go to all of the upstreams."""
+    upstreams = upstream if isinstance(upstream, tuple) else (upstream,)
+    made = Node(root, pace, *upstreams, **options)
     if start:
         made.start()
     try:

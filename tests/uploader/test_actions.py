@@ -184,10 +184,10 @@ def test_a_fault_of_ours_concerns_one_envelope(
             await one.left(2)
             real = one.spool.requeue
 
-            def faulty(envelope_id: str) -> None:
+            def faulty(envelope_id: str, only: str | None) -> None:
                 if envelope_id == first:
                     raise RuntimeError("a fault")
-                real(envelope_id)
+                real(envelope_id, only)
 
             monkeypatch.setattr(one.spool, "requeue", faulty)
             found = await one.ask(Kind.REQUEUE, first, second)

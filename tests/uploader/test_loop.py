@@ -475,7 +475,7 @@ def test_what_was_left_is_delivered_after_a_restart(tmp_path: Path) -> None:
 def test_a_stop_withdraws_what_was_never_promised(tmp_path: Path) -> None:
     async def test() -> None:
         async with Raw(says_nothing_for_ever).open() as store:
-            one = Node(tmp_path, to(store.url), FAST)
+            one = Node(tmp_path, FAST, to(store.url))
             one.start()
             awaited, stored = one.seal(ack="uploaded"), one.seal()
             await until(lambda: len(store.connections) == 2)
@@ -740,7 +740,7 @@ def test_what_waits_costs_little(tmp_path: Path) -> None:
     tracemalloc.stop()
     print(f"{held / count:.0f} bytes each")
     assert held < 120 * count
-    found = [item for _ in range(count) if (item := queue.pop_oldest())]
+    found = [item for _ in range(count) if (item := queue.pop_next())]
     assert [item.id for item in found] == names
     assert all(item.maybe_stored for item in found)
 

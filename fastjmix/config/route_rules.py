@@ -147,8 +147,8 @@ class RuleReader:
 
     def _comment(self, name: str) -> str:
         if self._given.comment is None:
-            plain = "".join(c if " " <= c <= "~" and c != "\\" else "?" for c in name)
-            return f"rejected by rule {plain}"[: tables_route.COMMENT_CHARS_MAX]
+            ascii_name = "".join(c if " " <= c <= "~" and c != "\\" else "?" for c in name)
+            return f"rejected by rule {ascii_name}"[: tables_route.COMMENT_CHARS_MAX]
         plain = self._given.comment.isascii() and self._given.comment.isprintable()
         fits = 1 <= len(self._given.comment) <= tables_route.COMMENT_CHARS_MAX
         if not (plain and fits) or "\\" in self._given.comment:

@@ -175,7 +175,7 @@ def _processes_bytes(config: Config) -> int:
 
 def _buckets_bytes(config: Config) -> int:
     """Returns the bytes of deliveries to buckets; 0 where there is none."""
-    upstreams = {one for listener in config.listeners for one in listener.upstreams}
+    upstreams = {one for listener in config.listeners for one in listener.every_upstream}
     buckets = [one for one in upstreams if one.kind == "s3"]
     if not buckets:
         return 0

@@ -9,7 +9,7 @@ import pytest
 
 from fastjmix import config
 from fastjmix.config import DicomListener
-from fastjmix.config.routes import AT_SEAL_BYTES_MAX
+from fastjmix.config.route_checks import AT_SEAL_BYTES_MAX
 from fastjmix.config.tables_route import RULES_MAX, VALUE_CHARS_MAX, VALUES_MAX
 from fastjmix.routing.rules import EnvelopeConditions, InstanceConditions
 from tests.support.configs import faults, loaded, only, written
@@ -70,6 +70,16 @@ def test_defaults(tmp_path: Path) -> None:
     )
     assert (second.status, second.comment) == (0xC000, "rejected by rule routes 2")
     assert second.upstreams == ()
+
+
+def test_a_comment_is_ascii_whatever_the_middleware_is_called(tmp_path: Path) -> None:
+    text = with_rules('{ action = "reject", modality = "US" }')
+    text = text.replace("middleware.routes.", 'middleware."wegé\\\\".').replace(
+        '"routes"', '"wegé\\\\"'
+    )
+    (found,) = loaded(tmp_path, text).dicom
+    assert found.route is not None
+    assert found.route.rules[0].comment == "rejected by rule weg?? 1"
 
 
 def test_names_may_have_wildcards(tmp_path: Path) -> None:

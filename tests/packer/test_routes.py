@@ -207,20 +207,23 @@ def test_instances_of_a_study_under_different_rules_are_different_envelopes(
     assert "  rule: a\n" in shown.stdout
 
 
-def test_an_envelope_is_delivered_to_the_backend_of_its_rule_alone(
+def test_an_envelope_is_delivered_to_the_backends_of_its_rule_alone(
     start: Gateways, upstream: Store, tmp_path: Path
 ) -> None:
     with running(Store(tmp_path / "second")) as other:
         rule = 'name = "away"\ncalling_ae = "AWAY"\nbackends = "second"'
-        own = start(upstream.port, **with_rules(rule, second=other.port))
-        usual, away = new_uid(), new_uid()
+        both = 'name = "both"\ncalling_ae = "BOTH"\nbackends = ["second", "jmix_upstream"]'
+        own = start(upstream.port, **with_rules(rule, both, second=other.port))
+        usual, away, shared = new_uid(), new_uid(), new_uid()
         send(own, usual)
         send(own, away, calling="AWAY")
-        own.wait_sent(2)
+        send(own, shared, calling="BOTH")
+        own.wait_sent(3)
         for store, study, elsewhere in ((upstream, usual, away), (other, away, usual)):
             base = f"http://127.0.0.1:{store.port}/api/jmix?studyInstanceUid="
             assert get(base + study)[0] == 200
             assert get(base + elsewhere)[0] == 404
+            assert get(base + shared)[0] == 200
 
 
 def test_the_envelope_decides_at_the_seal(start: Gateways) -> None:

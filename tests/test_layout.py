@@ -25,7 +25,7 @@ LAYERS = (
     ("tools",),
     ("supervisor",),
     ("receiver", "packer", "uploader", "api", "recorder"),
-    ("httpd", "ledger", "control"),
+    ("httpd", "ledger", "control", "hooks"),
     ("ipc", "spool"),
     ("config",),
     ("dicom", "jmix", "routing", "transport"),

@@ -114,6 +114,11 @@ _SECTIONS: Final[tuple[tuple[str, str, type[Table]], ...]] = (
         "an array of tables: `[[…]]`",
         tables_route.RouteRule,
     ),
+    (
+        "middleware.<name>",
+        'type = "command"; see docs/hooks.md',
+        tables_pipeline.CommandMiddleware,
+    ),
     ("backends.<name>", 'service = "jmix_backend"', tables_pipeline.Backend),
     ("services.<name>", "built in: no registration is needed", tables_node.Registration),
     ("middleware_types.<name>", "as services", tables_node.Registration),

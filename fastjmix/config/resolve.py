@@ -14,6 +14,7 @@ from fastjmix.config.addresses import Addresses
 from fastjmix.config.builders import Builders
 from fastjmix.config.dicom_listeners import DicomListeners
 from fastjmix.config.faults import ConfigError, Findings
+from fastjmix.config.hooks import hooks
 from fastjmix.config.http_listeners import HttpListeners
 from fastjmix.config.ignored import ignored
 from fastjmix.config.pipelines import check_networks, pipelines
@@ -65,6 +66,7 @@ def _tree(source: Path, references: References) -> tree.Config:
     http = tuple(listener for pipeline in found for listener in http_of(pipeline))
     storage = node.storage(references)
     check_networks(references)
+    found_hooks = hooks(references, found)
     references.warn_of_unused()
     return tree.Config(
         name=node.name(references),
@@ -82,4 +84,5 @@ def _tree(source: Path, references: References) -> tree.Config:
         hard_reserve_bytes=storage.hard_reserve_bytes,
         create_storage=node.creates_storage(storage),
         require_mount=storage.require_mount,
+        hooks=found_hooks,
     )

@@ -21,7 +21,7 @@ from fastjmix.config.in_words import allowed
 from fastjmix.config.pipelines import Pipeline
 from fastjmix.config.references import References
 from fastjmix.config.table_checks import Entry
-from fastjmix.config.tables_pipeline import RouteMiddleware
+from fastjmix.config.tables_pipeline import DicomEndpoint, RouteMiddleware
 from fastjmix.config.tables_route import RouteRule
 from fastjmix.config.upstreams import upstream
 from fastjmix.routing import at_seal, coverage
@@ -74,6 +74,12 @@ class Routes:
             )
         if not found:
             return None
+        endpoints = [one.value for one in pipeline.endpoints if one is not None]
+        if not any(isinstance(one, DicomEndpoint) for one in endpoints):
+            self._references.findings.warn(
+                f"{pipeline.entry.path}: {found[0].path} is without effect: its rules are for"
+                " instances that come over C-STORE, and no endpoint here is a dicom_scp"
+            )
         return _Resolver(self._references, found[0], pipeline).routed()
 
 

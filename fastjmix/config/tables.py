@@ -67,6 +67,7 @@ CHOSEN: Final[dict[str, tuple[str, dict[str, type[Table]]]]] = {
             "jmix_builder": tables_pipeline.BuilderMiddleware,
             "passthru": tables_pipeline.PassthruMiddleware,
             "route": tables_pipeline.RouteMiddleware,
+            "command": tables_pipeline.CommandMiddleware,
         },
     ),
     "backends": ("service", {"jmix_backend": tables_pipeline.Backend}),

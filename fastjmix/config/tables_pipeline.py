@@ -343,7 +343,9 @@ class BuilderOptions(Parties, _Packing):
 class _Middleware(Table):
     id: str | None = label("A label")
     description: str | None = label("A label")
-    type: str = key(REQUIRED, "The middleware", allowed='"jmix_builder", "passthru" or "route"')
+    type: str = key(
+        REQUIRED, "The middleware", allowed='"jmix_builder", "passthru", "route" or "command"'
+    )
 
 
 class BuilderMiddleware(_Middleware):
@@ -360,6 +362,31 @@ class PassthruMiddleware(_Middleware):
 
 class RouteMiddleware(_Middleware):
     options: Part[RouteOptions] = key(REQUIRED, "The rules")
+
+
+class CommandOptions(Table):
+    argv: list[str] = added(
+        REQUIRED,
+        "The program and its arguments, without a shell; the archive's path is added at the end",
+        min_length=1,
+        max_length=256,
+        allowed="an array of one or more strings; the first is the program's whole path",
+    )
+    timeout_secs: float = added(
+        60.0,
+        "How long it may take; then it is killed, and the envelope is put on hold",
+        ge=0.1,
+        le=86_400,
+        allow_inf_nan=False,
+    )
+    memory_bytes: int = added(
+        512 * MIB, "Its address space (RLIMIT_AS), each of its processes", ge=16 * MIB
+    )
+    at_once: int = added(1, "How many of it run at once", ge=1, le=64)
+
+
+class CommandMiddleware(_Middleware):
+    options: Part[CommandOptions] = key(REQUIRED, "The command")
 
 
 SCHEDULE_ALLOWED: Final = (

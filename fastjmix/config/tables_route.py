@@ -16,7 +16,7 @@ NAME: Final = r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,39}"
 COMMENT_CHARS_MAX: Final = 64
 """Error Comment (0000,0902) is LO: 64 characters (PS3.5 §6.2)."""
 
-RULES_MAX: Final = 1000
+RULES_MAX: Final = 256
 VALUES_MAX: Final = 1000
 VALUE_CHARS_MAX: Final = 128
 TAGS_MAX: Final = 32

@@ -369,11 +369,23 @@ class HttpListener:
 
 
 @dataclass(frozen=True, slots=True)
+class Hook:
+    """A command that each sealed envelope of a pipeline goes through before it is sent. `argv` has
+    its program and arguments; the archive's path is added."""
+
+    name: str
+    argv: tuple[str, ...]
+    timeout_secs: float
+    memory_bytes: int
+    at_once: int
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """The whole tree. `ignored` has the paths of keys that were given and mean nothing here. The
     reserves are marks of free space; None: the defaults of spool/free_space.py. `create_storage`
     None: only where that harms nothing; `require_mount`: never but on a mounted file system
-    (storage_path.py)."""
+    (storage_path.py). `hooks` are those of each pipeline that has some, in their order."""
 
     name: str
     source: Path
@@ -390,6 +402,7 @@ class Config:
     require_mount: bool = False
     ledger: LedgerSettings = LedgerSettings()
     alerts: AlertSettings = AlertSettings()
+    hooks: Mapping[str, tuple[Hook, ...]] = dataclasses.field(default_factory=dict)
 
     @property
     def listeners(self) -> tuple[DicomListener | HttpListener, ...]:

@@ -75,7 +75,7 @@ class ConnectionLimit:
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, self._stall_millis)
         return True
 
-    def rename(self, address: str, client: str) -> bool:
+    def count_for(self, address: str, client: str) -> bool:
         """Counts a proxy's connection as one of its client. Returns False when that has too many:
         then it counts for the proxy as before."""
         if client != address and self._open[client] >= self._most_each:
@@ -187,7 +187,7 @@ class LimitedSite(web.BaseSite):
         client, connected = None, False
         try:
             client = await _client(accepted)
-            connected = client is None or self._limit.rename(proxy, client)
+            connected = client is None or self._limit.count_for(proxy, client)
         except InvalidHeader as problem:
             log.get().warning("proxy_header_refused", peer=proxy, why=str(problem))
         except OSError as problem:  # TimeoutError is one

@@ -41,6 +41,8 @@ NO_DEMAND: Final = Demand(0, Intake.OPEN)
 
 _KINDS: Final = len(Intake)
 
+_OPEN: Final = 0  # Intake.OPEN: Python 3.11 takes 0.3 µs to find an enum's member
+
 
 class DrainPage:
     """The page. Made by the supervisor before it forks.
@@ -63,7 +65,7 @@ class DrainPage:
     @property
     def draining(self) -> bool:
         """True while the supervisor drains."""
-        return self._cells[0] % _KINDS != Intake.OPEN
+        return self._cells[0] % _KINDS != _OPEN
 
     def ask(self, intake: Intake) -> None:
         """Replaces the demand by one with the next number. Only the supervisor calls this."""

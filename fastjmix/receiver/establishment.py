@@ -121,7 +121,8 @@ class Establishment:
         connection.awaits_header = False
         connection.deadline = time.monotonic() + connection.limits.acse_timeout_secs
         if header.host is not None:
-            self._upper_layer.half_open[connection.listener.number].rename(connection, header.host)
+            half_open = self._upper_layer.half_open[connection.listener.number]
+            half_open.readdress(connection, header.host)
             connection.peer = f"{header.host}:{header.port}"
         return rest
 

@@ -39,7 +39,7 @@ class HalfOpen:
         if not self._by_host[connection.host]:
             del self._by_host[connection.host]
 
-    def rename(self, connection: Connection, host: str) -> None:
+    def readdress(self, connection: Connection, host: str) -> None:
         """Gives a connection the address of the client that its proxy has named."""
         self._by_host[connection.host] -= 1
         if not self._by_host[connection.host]:

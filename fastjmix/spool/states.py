@@ -12,7 +12,7 @@ import contextlib
 import errno
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,7 +24,7 @@ from fastjmix.spool import move, prepare
 from fastjmix.spool import provenance as provenances
 from fastjmix.spool.directories import SEALED_STATES, Directories, State
 from fastjmix.spool.drafts import Drafts
-from fastjmix.spool.files import sync_directory
+from fastjmix.spool.files import sync_directory, write_again
 from fastjmix.spool.outbox_listing import OutboxListing
 from fastjmix.spool.provenance import Provenance
 from fastjmix.spool.reading import is_file, open_archive, open_regular
@@ -225,6 +225,13 @@ class Spool(Directories):
         (self.rejected / f"{envelope_id}.json").unlink(missing_ok=True)
         if self.durable:
             sync_directory(self.rejected)
+
+    def tag(self, envelope_id: str, tags: Sequence[str]) -> None:
+        """Adds tags to the ticket of an envelope in outbox/. Raises OSError, DamagedTicket."""
+        ticket = self.ticket("outbox", envelope_id)
+        tagged = replace(ticket, tags=(*ticket.tags, *tags))
+        path = self.outbox / f"{envelope_id}.json"
+        write_again(path, tagged.dump(), self.owner, durable=self.durable)
 
     def withdraw(self, envelope_id: str) -> None:
         """Deletes an envelope in outbox/ that was never promised to anyone. Raises OSError."""

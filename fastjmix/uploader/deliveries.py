@@ -15,17 +15,21 @@ from typing import Final
 from fastjmix import log
 from fastjmix.errors import DamagedTicket, reason
 from fastjmix.ipc.metrics import Metrics
-from fastjmix.spool import Spool
+from fastjmix.spool import Spool, Ticket
+from fastjmix.spool.holds import Holds
 from fastjmix.uploader.attempt import attempt
 from fastjmix.uploader.backlog import Backlog
 from fastjmix.uploader.finishing import Finishing, log_once
+from fastjmix.uploader.hooking import Hooking, Stopped
 from fastjmix.uploader.outbox_watcher import read_ticket
 from fastjmix.uploader.outcome import Disposition, Failure, Kind, Outcome
 from fastjmix.uploader.pace import Pace
 from fastjmix.uploader.policy import assess_failure
-from fastjmix.uploader.queue import Key, Waiting, key_of
+from fastjmix.uploader.queue import RANKS, Key, Waiting, key_of
 from fastjmix.uploader.schedule import open_to, secs_to_look_again
 from fastjmix.uploader.target import Target, Targets
+
+NOT_CONFIGURED: Final = "its upstream was removed from the configuration: send it again"
 
 WIND_UP_SECS: Final = 0.01
 """An envelope may be due again before the task of its last attempt is over."""
@@ -44,6 +48,7 @@ class Deliveries:
         targets: Targets,
         backlog: Backlog,
         finishing: Finishing,
+        hooking: Hooking,
         pace: Pace,
         *,
         wake: Callable[[], None],
@@ -57,9 +62,12 @@ class Deliveries:
         self._targets = targets
         self._backlog = backlog
         self._finishing = finishing
+        self._hooking = hooking
+        self._holds = Holds(spool)
         self._pace = pace
         self._wake = wake
         self._learned = learned
+        self._refusing: set[asyncio.Task[None]] = set()
 
     def start(self, target: Target) -> float | None:
         """Starts what may start; returns when to try again if nothing happens before."""
@@ -90,6 +98,20 @@ class Deliveries:
             looked = now + secs_to_look_again(self._clock())
             return min(looked, target.next_time(now) or looked) if is_open else looked
         return target.next_time(now)
+
+    def refuse_orphans(self) -> None:
+        """Answers the processes that wait for an upstream which is not configured any more. Nothing
+        was promised of these envelopes."""
+        orphans, self._backlog.orphans = self._backlog.orphans, []
+        for item in orphans:
+            task = asyncio.create_task(self._refuse(item))
+            self._refusing.add(task)
+            task.add_done_callback(self._refusing.discard)
+
+    async def _refuse(self, item: Waiting) -> None:
+        log.get().warning("envelope_withdrawn", envelope=item.id, reason=NOT_CONFIGURED)
+        await self._finishing.withdraw(item, Outcome(Disposition.RETRY, NOT_CONFIGURED))
+        self._backlog.forget(item.key)
 
     def is_busy(self, key: Key, name: str | None = None) -> bool:
         """Returns whether an envelope is uploaded or moved now; with `name` because of the upstream
@@ -122,6 +144,7 @@ class Deliveries:
         running = {t: item for target in targets for t, item in target.running.items()}
         waiting = [item for target in self._targets for _, item in target.queue.awaited]
         await self._finishing.stop()
+        await self._hooking.stop()
         if running:
             _, late = await asyncio.wait(running, timeout=self._pace.stop_secs)
             for task in late:
@@ -162,6 +185,9 @@ class Deliveries:
         ticket = None
         try:
             ticket = await asyncio.to_thread(read_ticket, self._spool, item.id)
+            if (stopped := await self._hooking.check(ticket)) is not None:
+                await self._stop(target, item, ticket, stopped)
+                return
             outcome = await attempt(target.client, item, archive, ticket)
         except FileNotFoundError:
             log.get().warning("envelope_gone", envelope=item.id)
@@ -181,6 +207,25 @@ class Deliveries:
         self._learned()
         self._uploads.observe(now() - started)
         await self._finishing.finish(target, item, outcome, now() - started, ticket)
+
+    async def _stop(self, target: Target, item: Waiting, ticket: Ticket, by: Stopped) -> None:
+        """Rejects an envelope that a hook vetoes; puts it on hold where a hook has failed. An
+        envelope for which a process waits is withdrawn then."""
+        if by.vetoed or item.awaited:
+            disposition = Disposition.REFUSED if by.vetoed else Disposition.RETRY
+            outcome = Outcome(disposition, by.reason, maybe_stored=False)
+            await self._finishing.finish(target, item, outcome, 0.0, ticket)
+            return
+        found = (self._targets.of(ticket.pipeline, name) for name in ticket.upstreams)
+        targets = [one for one in found if one is not None]
+        if not self._backlog.hold(item.key, targets, RANKS.index(ticket.priority)):
+            return  # the attempt at another upstream has had the same answer
+        try:
+            await asyncio.to_thread(self._holds.put, item.id, f"hook {by.hook}", by.reason)
+        except FileExistsError:
+            pass  # a person was quicker
+        except OSError as problem:  # on hold until a restart, after which the hook runs again
+            log_once(item, "spool_step_failed", problem)
 
     def _skip(self, target: Target, item: Waiting, problem: OSError | DamagedTicket) -> None:
         """Leaves an envelope that cannot be read now for later, so that the others go.

@@ -37,6 +37,7 @@ from fastjmix.uploader.disk_watch import DiskWatch
 from fastjmix.uploader.draining import Draining
 from fastjmix.uploader.finishing import Finishing
 from fastjmix.uploader.history import History
+from fastjmix.uploader.hooking import NO_HOOKS, Hooking, HooksOfPipelines
 from fastjmix.uploader.maintenance import Maintenance, StorageLimits
 from fastjmix.uploader.outbox_watcher import OutboxWatcher
 from fastjmix.uploader.pace import Pace
@@ -58,6 +59,7 @@ class Uploader:
         *,
         pace: Pace | None = None,
         limits: StorageLimits | None = None,
+        hooks: HooksOfPipelines = NO_HOOKS,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Sets up every part. `upstreams` is by (pipeline, upstream's name), as in tickets; `clock`
@@ -98,12 +100,14 @@ class Uploader:
             wake=self._changed.set,
             is_uploading=self._targets.is_uploading,
         )
+        self._hooking = Hooking(spool, hooks, lambda: backlog.known)
         self._deliveries = Deliveries(
             spool,
             channels.metrics,
             self._targets,
             backlog,
             finishing,
+            self._hooking,
             pace,
             wake=self._changed.set,
             learned=self._memory.learned.set,
@@ -113,7 +117,9 @@ class Uploader:
         self._watcher = OutboxWatcher(
             spool, backlog, self._deliveries.is_busy, pace.rescan_secs, self._draining
         )
-        self._states = UpstreamStates(channels.board, channels.events, self._targets, backlog)
+        self._states = UpstreamStates(
+            channels.board, channels.events, self._targets, backlog, clock
+        )
         self._adoption = Adoption(
             self._targets, backlog, wake=self._changed.set, list_anew=self._watcher.wake
         )
@@ -130,6 +136,7 @@ class Uploader:
     def adopt(self, config: Config) -> None:
         """Works by this configuration from now on. Uploads under way end as they began."""
         self._spool.configure(config)
+        self._hooking.adopt(config.hooks)
         self._adoption.adopt(upstreams_of(config))
         self._maintenance.adopt(config)
 
@@ -153,6 +160,7 @@ class Uploader:
             while not self._stopping:
                 self._changed.clear()
                 self._states.note_change()
+                self._deliveries.refuse_orphans()
                 times = [self._deliveries.start(target) for target in self._targets]
                 self._draining.look()
                 wake_at = min((when for when in times if when is not None), default=None)
@@ -233,7 +241,7 @@ def log_loop_problem(_: asyncio.AbstractEventLoop, context: Mapping[str, object]
 async def _main(config: Config, spool: Spool, channels: Channels) -> None:
     asyncio.get_running_loop().set_exception_handler(log_loop_problem)
     limits = StorageLimits.of(config, FreeSpace.of(config, channels.metrics))
-    uploader = Uploader(upstreams_of(config), spool, channels, limits=limits)
+    uploader = Uploader(upstreams_of(config), spool, channels, limits=limits, hooks=config.hooks)
     if signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, uploader.stop)
     await uploader.serve()

@@ -239,6 +239,15 @@ def test_a_rule_that_drops_everything_is_a_warning(tmp_path: Path) -> None:
     assert "discards every instance that comes to it" in warning
 
 
+def test_rules_of_a_pipeline_without_dicom(tmp_path: Path) -> None:
+    text = with_rules('{ modality = "CT" }').replace(
+        "dicom_to_jmix.middleware = [", "jmix_query.middleware = ["
+    )
+    text = text.replace('"jmix_builder"', '"passthru"')
+    (warning,) = [one for one in loaded(tmp_path, text).warnings if "rule" in one]
+    assert "without effect" in warning
+
+
 # -- printed ---------------------------------------------------------------------------------------
 
 

@@ -63,6 +63,7 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
         "study": found["study"],
         "from": found["calling_ae"],
         "to": in_words(found["at_upstreams"]) or found["upstream"],
+        "rule": (found["ticket"] or {}).get("rule"),
         "instances": found["instances"],
         "size": size(found["bytes"]),
     }

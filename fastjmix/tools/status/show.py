@@ -111,6 +111,8 @@ def _upstreams(upstreams: Sequence[UpstreamRow], now: float) -> Iterator[str]:
             about += f", next try in {age(max(0.0, one['next_try'] - now))}"
         yield printable(about)
         answer = one["last_answer"]
+        if one["reason"] and (answer is None or answer["reason"] != one["reason"]):
+            yield printable(f"    {one['reason']}")
         if answer is not None:
             status = f"HTTP {answer['status']}" if answer["status"] else "no answer"
             said = f"; it said: {answer['answer']}" if answer.get("answer") else ""

@@ -1,0 +1,164 @@
+"""Hooks in a running gateway: a pass is sent with its tags, a veto rejects, a failure holds."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import wire
+from tests.support.gateway import Gateway, Peer, Store, run_command, running, until
+
+SCRIPT = """#!/bin/sh
+. {directory}/behaviour
+"""
+"""A hook of a site: each test says what it does."""
+
+PASSES = "exit 0"
+
+
+class Site:
+    """A gateway with the hook "guard", and its upstream."""
+
+    def __init__(self, directory: Path, store: Store, gateway: Gateway) -> None:
+        self.directory, self.store, self.gateway = directory, store, gateway
+        self._studies = 0
+
+    def behave(self, script: str) -> None:
+        """Makes the hook do this from now on."""
+        (self.directory / "new").write_text(f"{script}\n")
+        (self.directory / "new").rename(self.directory / "behaviour")
+
+    def send(self) -> str:
+        """Sends a study of its own. Returns the id of its envelope."""
+        self._studies += 1
+        lines = len(self.gateway.lines)
+        study = f"1.2.826.{self._studies}"
+        with Peer(self.gateway.dicom_port) as peer:
+            peer.associate()
+            assert peer.store(wire.data_set("1.2.3.9", study=study)) == 0
+            peer.release()
+
+        def sealed() -> list[str]:
+            new = [line for line in self.gateway.lines[lines:] if " envelope_sealed " in line]
+            return [word[9:] for line in new for word in line.split() if word[:9] == "envelope="]
+
+        (envelope_id,) = until(sealed, "its envelope is sealed")
+        return str(envelope_id)
+
+    def ticket(self, state: str, envelope_id: str) -> dict[str, Any]:
+        """Waits for an envelope in this state. Returns its ticket."""
+        archive = self.gateway.spool / state / f"{envelope_id}.zip"
+        until(archive.exists, f"{envelope_id} in {state}/")
+        found: dict[str, Any] = json.loads(archive.with_suffix(".json").read_bytes())
+        return found
+
+    def hold(self, envelope_id: str) -> dict[str, Any]:
+        """Waits for the hold of an envelope, and returns it."""
+        path = self.gateway.spool / "outbox" / f"{envelope_id}.hold"
+        until(path.exists, f"{envelope_id} is on hold")
+        found: dict[str, Any] = json.loads(path.read_bytes())
+        return found
+
+    def release(self, envelope_id: str) -> None:
+        """Does what a person does who has put the hook right."""
+        done = run_command("outbox", "release", envelope_id, cwd=self.gateway.spool.parent)
+        assert done.returncode == 0, done
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    directory = tmp_path_factory.mktemp("hooks")
+    script = directory / "guard.sh"
+    script.write_text(SCRIPT.format(directory=directory))
+    script.chmod(0o700)
+    guard = f'argv = ["{script}"]\ntimeout_secs = 5'
+    with running(Store(directory)) as store, running(gateway_with(directory, store, guard)) as own:
+        yield Site(directory, store, own)
+
+
+def gateway_with(directory: Path, store: Store, options: str) -> Gateway:
+    """Starts a gateway with a hook "guard" of these options."""
+    table = f'\n[middleware.guard]\ntype = "command"\n[middleware.guard.options]\n{options}\n'
+    builder = f"release_grace_secs = 0{table}"
+    chain = '"jmix_builder", "guard"'
+    return Gateway(directory, store.port, builder=builder, middleware=chain)
+
+
+def test_what_passes_is_sent_with_its_tags(site: Site) -> None:
+    site.behave("""echo '{"tags": ["checked", "ct"]}'""")
+    envelope_id = site.send()
+    assert site.ticket("sent", envelope_id)["tags"] == ["checked", "ct"]
+    assert site.store.archive(envelope_id)
+    site.gateway.wait_for(rf"hook_passed hook=guard envelope={envelope_id} .*tags=checked,ct")
+
+
+def test_a_veto_rejects_with_the_hooks_words(site: Site) -> None:
+    site.behave("echo 'no consent for this study' >&2; exit 10")
+    envelope_id = site.send()
+    refusal = site.ticket("rejected", envelope_id)["refusal"]
+    assert refusal["reason"] == "the hook guard vetoes it: no consent for this study"
+    assert envelope_id not in {one["id"] for one in site.store.held()}
+    shown = run_command("outbox", "list", "--rejected", cwd=site.gateway.spool.parent)
+    assert "no consent for this study" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("echo 'no route to the registry' >&2; exit 1", "exit code 1: no route to the registry"),
+        ("kill -SEGV $$", "signal 11"),
+        ("sleep 600", "it took longer than timeout_secs = 5"),
+        ("echo fine", "its stdout is no JSON"),
+        ('echo x >> "$1"', "it has changed the archive"),
+        ('touch -d 2000-01-01 "$1"', "it has changed the archive"),
+    ],
+)
+def test_a_failure_holds_the_envelope_until_a_person_releases_it(
+    site: Site, script: str, reason: str
+) -> None:
+    """$1 of the script is the archive: the argument behind argv."""
+    site.behave(script)
+    envelope_id = site.send()
+    hold = site.hold(envelope_id)
+    assert (hold["by"], hold["why"]) == ("hook guard", f"the hook guard failed: {reason}")
+    site.gateway.wait_for(rf"error .*hook_failed hook=guard envelope={envelope_id}")
+    assert envelope_id not in {one["id"] for one in site.store.held()}
+    site.behave(PASSES)
+    site.release(envelope_id)
+    damaged = script.startswith("echo x")  # found on the way, as any damage is
+    assert site.ticket("rejected" if damaged else "sent", envelope_id)
+
+
+def test_a_hook_runs_again_after_a_kill(site: Site) -> None:
+    site.behave(f"echo $$ >> {site.directory}/runs; exec sleep 600")
+    envelope_id = site.send()
+    runs = site.directory / "runs"
+    until(runs.exists, "the hook runs")
+    uploader = site.gateway.children()["uploader"]
+    site.behave(f"echo $$ >> {site.directory}/runs")
+    os.kill(uploader, signal.SIGKILL)
+    assert site.ticket("sent", envelope_id)
+    first, second = (int(pid) for pid in runs.read_text().split())
+    assert first != second
+    os.kill(first, signal.SIGKILL)  # its uploader could not
+
+
+def test_an_upstream_gets_nothing_while_a_hook_runs_and_a_stop_does_not_wait(
+    tmp_path: Path,
+) -> None:
+    begun = tmp_path / "begun"
+    options = f'argv = ["/bin/sh", "-c", "touch {begun}; exec sleep 600"]\ntimeout_secs = 600'
+    with running(Store(tmp_path)) as store:
+        with running(gateway_with(tmp_path, store, options)) as own:
+            envelope_id = Site(tmp_path, store, own).send()
+            until(begun.exists, "the hook runs")
+            assert store.held() == []
+            assert own.stop(signal.SIGINT) == 0
+        with running(gateway_with(tmp_path, store, 'argv = ["/bin/true"]')) as own:
+            assert Site(tmp_path, store, own).ticket("sent", envelope_id)

@@ -81,9 +81,11 @@ class Deliveries:
                 self._run(target, item, self._finishing.finish(target, item, held, 0.0))
             else:
                 self._run(target, item, self._upload(target, item))
-        open_to_all = open_to(target.upstream.allowance, bulk=False, now=self._clock())
-        while open_to_all and self._may_start(target, now):
-            chosen = target.next_item()
+        is_open, bulk = (
+            open_to(target.upstream.allowance, bulk=one, now=self._clock()) for one in (False, True)
+        )
+        while is_open and self._may_start(target, now):
+            chosen = target.next_item(bulk=bulk)
             if chosen is None:
                 break
             if not self._backlog.waits_for(chosen.key, target):
@@ -92,8 +94,9 @@ class Deliveries:
                 queue.put_off(chosen, now + WIND_UP_SECS)
             else:
                 self._run(target, chosen, self._upload(target, chosen))
-        if not open_to_all and queue.has_promised:
-            return now + secs_to_look_again(self._clock())
+        if not (is_open and bulk) and queue.has_promised:
+            looked = now + secs_to_look_again(self._clock())
+            return min(looked, target.next_time(now) or looked) if is_open else looked
         return target.next_time(now)
 
     def refuse_orphans(self) -> None:

@@ -74,8 +74,10 @@ def test_no_storage_is_no_status(tmp_path: Path) -> None:
 def test_every_part_has_its_lines(tmp_path: Path) -> None:
     """One of a node with much to show, as its JSON says it; names of peers are escaped."""
     evil = "CT\x1b[31m\n1"
-    row = {"state": "outbox", "study": "1.2", "calling_ae": evil, "upstream": "up", "id": "i",
-           "instances": None, "bytes": 5, "age_secs": 200, "reason": ""}  # fmt: skip
+    row: dict[str, Any] = {
+        "state": "outbox", "study": "1.2", "calling_ae": evil, "upstream": "up", "id": "i",
+        "at_upstreams": [], "instances": None, "bytes": 5, "age_secs": 200, "reason": "",
+    }  # fmt: skip
     count = {"count": 1, "bytes": 5e9, "oldest_secs": 7300}
     told: Any = {
         "node": {"name": evil, "version": "1", "pid": 1, "started": 0.0, "now": 1e9,

@@ -85,6 +85,7 @@ class UpstreamStates:
             "waiting": len(target.queue),
             "held": sum(target in one.targets for one in self._backlog.held.values()),
             "running": len(target.running),
+            "max_envelope_bytes": target.facts.size_limit.max_envelope_bytes,
         }
 
 

@@ -109,6 +109,9 @@ def _upstreams(upstreams: Sequence[UpstreamRow], now: float) -> Iterator[str]:
         if one["next_try"]:
             about += f", next try in {age(max(0.0, one['next_try'] - now))}"
         yield printable(about)
+        most = one.get("max_envelope_bytes")
+        if most is not None:
+            yield f"    takes envelopes of {most} bytes at most, by its HTTP 413: max_envelope_bytes"
         answer = one["last_answer"]
         if answer is not None:
             status = f"HTTP {answer['status']}" if answer["status"] else "no answer"

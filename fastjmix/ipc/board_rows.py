@@ -29,7 +29,8 @@ class LastAnswer(TypedDict):
 
 class UpstreamRow(TypedDict):
     """An upstream. `since` and `next_try` are Unix seconds, `next_try` None while it is available.
-    `waiting`, `held` and `running` count envelopes; `max_envelope_bytes` was learnt from HTTP 413."""
+    `waiting`, `held` and `running` count envelopes. `max_envelope_bytes` was learnt from HTTP 413.
+    """
 
     name: str
     url: str

@@ -111,7 +111,7 @@ def _upstreams(upstreams: Sequence[UpstreamRow], now: float) -> Iterator[str]:
         yield printable(about)
         most = one.get("max_envelope_bytes")
         if most is not None:
-            yield f"    takes envelopes of {most} bytes at most (max_envelope_bytes): it answered 413"
+            yield f"    takes envelopes of {most} bytes at most (max_envelope_bytes): see its 413"
         answer = one["last_answer"]
         if answer is not None:
             status = f"HTTP {answer['status']}" if answer["status"] else "no answer"

@@ -29,7 +29,8 @@ class LastAnswer(TypedDict):
 
 class UpstreamRow(TypedDict):
     """An upstream. `since` and `next_try` are Unix seconds, `next_try` None while it is available.
-    The last three count envelopes."""
+    `waiting`, `held` and `running` count envelopes. `max_envelope_bytes` was learnt from HTTP 413.
+    """
 
     name: str
     url: str
@@ -41,6 +42,7 @@ class UpstreamRow(TypedDict):
     waiting: int
     held: int
     running: int
+    max_envelope_bytes: NotRequired[int | None]
 
 
 class LedgerRow(TypedDict):

@@ -19,8 +19,10 @@ answers.py          reads an upstream's answer
 outcome.py          the outcome of an attempt, as a value
 policy.py           decides what an answer means; conflict.py: what a 409 means
 retry.py            when to try again; availability.py: whether an upstream may be tried now
+size_limit.py       the size of envelope that an upstream takes, learnt from its 413
 upstream_facts.py   what an upstream's answers have proved; upstream_memory.py: over restarts
 integrity.py        checks an archive against what was sealed
+hooking.py          leads an envelope through the hooks of its pipeline
 finishing.py        moves an envelope to sent/ or rejected/; receipts.py: the records kept there
 draining.py         says when nothing more can be delivered now
 history.py          sends what happened to the ledger

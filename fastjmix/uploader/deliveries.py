@@ -27,6 +27,7 @@ from fastjmix.uploader.pace import Pace
 from fastjmix.uploader.policy import assess_failure
 from fastjmix.uploader.queue import RANKS, Key, Waiting, key_of
 from fastjmix.uploader.schedule import open_to, secs_to_look_again
+from fastjmix.uploader.size_limit import TOO_LARGE
 from fastjmix.uploader.target import Target, Targets
 
 NOT_CONFIGURED: Final = "its upstream was removed from the configuration: send it again"
@@ -204,6 +205,8 @@ class Deliveries:
         item.maybe_stored = item.maybe_stored or outcome.maybe_stored
         outcome = target.reassess(item, outcome, taken_before, now(), self._pace.route_secs)
         self._targets.record(target, outcome, started, now())
+        if ticket is not None:
+            _learn_size(target, outcome, ticket.size_bytes)
         self._learned()
         self._uploads.observe(now() - started)
         await self._finishing.finish(target, item, outcome, now() - started, ticket)
@@ -243,3 +246,13 @@ class Deliveries:
         item.failures += 1
         delay = self._pace.backoff.delay(item.failures, random.random())
         target.queue.put_off(item, asyncio.get_running_loop().time() + delay)
+
+
+def _learn_size(target: Target, outcome: Outcome, size: int) -> None:
+    """Notes what an outcome says about the size that an upstream takes."""
+    limit, name = target.facts.size_limit, target.upstream.name
+    if outcome.status == TOO_LARGE and limit.record_refused(size):
+        most = limit.max_envelope_bytes
+        log.get().warning("upstream_limit_learnt", upstream=name, max_envelope_bytes=most)
+    elif outcome.disposition is Disposition.DELIVERED and limit.record_taken(size):
+        log.get().info("upstream_limit_lifted", upstream=name, bytes=size)

@@ -11,8 +11,8 @@ Guaranteed: any answer, and any failure to get one, has an Outcome. No socket, f
                                                     HELD where the upstream named our ids before
     3xx                                HELD         redirects are never followed
     401 402 403 407 511                HELD         the credentials are at fault, not the envelope
-    404 405 410 421 and other 4xx      HELD         the route is probably at fault
-    408 425 429 5xx, no answer         RETRY        without end; Retry-After is honoured
+    404 405 410 421 425 and other 4xx  HELD         the route is probably at fault
+    408 429 5xx, no answer             RETRY        without end; Retry-After is honoured
     none: our archive is damaged       REFUSED      the upstream has not got the whole of it
     409                                VERIFY       conflict.py compares the manifests
     400 413 415 422                    REFUSED      outbox → rejected, the answer kept; HELD for a
@@ -52,7 +52,6 @@ _BY_STATUS: Final[Mapping[int, tuple[Disposition, str]]] = {
     413: (Disposition.REFUSED, "too large for the upstream: lower max_envelope_bytes"),
     415: (Disposition.REFUSED, "the upstream does not take application/zip"),
     422: (Disposition.REFUSED, "the upstream refuses this envelope"),
-    425: (Disposition.RETRY, "too early for the upstream"),
     429: (Disposition.RETRY, "too many requests for the upstream"),
     511: (Disposition.HELD, "a network before the upstream asks for a sign-in"),
 }

@@ -93,6 +93,7 @@ class UpstreamStates:
             "waiting": len(target.queue),
             "held": sum(target in one.targets for one in self._backlog.held.values()),
             "running": len(target.running),
+            "max_envelope_bytes": target.facts.size_limit.max_envelope_bytes,
         }
 
     def _closed(self, target: Target) -> str:

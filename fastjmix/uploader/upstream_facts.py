@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Final
 
+from fastjmix.uploader.size_limit import SizeLimit
+
 TRIAL_PAUSE_SECS: Final = 30 * 86400.0
 """Seconds between two trials. Each may leave an empty entry in an upstream that cannot read it, and
 the use of a proof (a body whose length need not be known) is worth little."""
@@ -38,7 +40,8 @@ class Coding(Enum):
 class UpstreamFacts:
     """Facts about one upstream.
 
-    `setting` is Upstream.transfer_encoding, `known` the result of `dump`.
+    `setting` is Upstream.transfer_encoding, `known` the result of `dump`. `size_limit` is how large
+    an envelope may be.
     """
 
     def __init__(self, setting: str, known: Mapping[str, object] | None = None) -> None:
@@ -47,6 +50,7 @@ class UpstreamFacts:
         self.names_ours = known.get("names_ours") is True
         self.takes_chunked = known.get("takes_chunked") is True
         refuted = known.get(_REFUTED_AT)
+        self.size_limit = SizeLimit(known)
         self._refuted_at = float(refuted) if isinstance(refuted, int | float) else None
         self._named_now = False
         self._trying = False
@@ -56,6 +60,7 @@ class UpstreamFacts:
         """Returns the facts that last, as JSON values; {} when there are none."""
         found = {"names_ours": self.names_ours, "takes_chunked": self.takes_chunked}
         facts: dict[str, object] = {name: True for name, value in found.items() if value}
+        facts |= self.size_limit.dump()
         return facts if self._refuted_at is None else {**facts, _REFUTED_AT: self._refuted_at}
 
     # -- before an attempt -------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.support import wire
-from tests.support.gateway import Gateway, Peer, Store, run_command, running, until
+from tests.support.gateway import Gateway, Peer, Store, run_command, running, until, write_config
 
 SCRIPT = """#!/bin/sh
 . {directory}/behaviour
@@ -82,12 +82,21 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         yield Site(directory, store, own)
 
 
-def gateway_with(directory: Path, store: Store, options: str) -> Gateway:
-    """Starts a gateway with a hook "guard" of these options."""
+def parts(options: str, endpoint: str = "") -> dict[str, Any]:
+    """Returns the parts of a configuration with a hook "guard" of these options."""
     table = f'\n[middleware.guard]\ntype = "command"\n[middleware.guard.options]\n{options}\n'
     builder = f"release_grace_secs = 0{table}"
-    chain = '"jmix_builder", "guard"'
-    return Gateway(directory, store.port, builder=builder, middleware=chain)
+    return {"builder": builder, "middleware": '"jmix_builder", "guard"', "endpoint": endpoint}
+
+
+def write(directory: Path, store: Store, options: str) -> None:
+    """Writes such a configuration."""
+    write_config(directory, store.port, **parts(options))
+
+
+def gateway_with(directory: Path, store: Store, options: str, endpoint: str = "") -> Gateway:
+    """Starts a gateway with it."""
+    return Gateway(directory, store.port, **parts(options, endpoint))
 
 
 def test_what_passes_is_sent_with_its_tags(site: Site) -> None:
@@ -147,6 +156,40 @@ def test_a_hook_runs_again_after_a_kill(site: Site) -> None:
     first, second = (int(pid) for pid in runs.read_text().split())
     assert first != second
     os.kill(first, signal.SIGKILL)  # its uploader could not
+
+
+def test_a_sender_that_waits_learns_of_a_veto_and_of_a_failure(tmp_path: Path) -> None:
+    """Nothing was promised to it: no hold is left, and no envelope that fails goes anywhere."""
+    (tmp_path / "behaviour").write_text("exit 10")
+    script = tmp_path / "guard.sh"
+    script.write_text(SCRIPT.format(directory=tmp_path))
+    script.chmod(0o700)
+    with running(Store(tmp_path)) as store:
+        options = f'argv = ["{script}"]'
+        with running(gateway_with(tmp_path, store, options, 'ack = "uploaded"')) as own:
+            for behaviour, status in (("exit 10", 0xA700), ("exit 1", 0xA700), ("exit 0", 0)):
+                (tmp_path / "behaviour").write_text(behaviour)
+                with Peer(own.dicom_port) as peer:
+                    peer.associate()
+                    found = peer.store(wire.data_set("1.2.3.9", study="1.2.3"))
+                    assert bool(found) == bool(status), hex(found)
+                    peer.release()
+            assert len(own.wait_sent()) == 1
+            assert own.envelopes("outbox") == []
+            assert list((own.spool / "outbox").glob("*.hold")) == []
+
+
+def test_other_hooks_after_a_reload_see_what_waits(tmp_path: Path) -> None:
+    options = 'argv = ["/bin/false"]'
+    with running(Store(tmp_path)) as store, running(gateway_with(tmp_path, store, options)) as own:
+        one = Site(tmp_path, store, own)
+        held = one.send()
+        assert "exit code 1" in one.hold(held)["why"]
+        write(tmp_path, store, 'argv = ["/bin/true"]')
+        assert run_command("reload", cwd=tmp_path).returncode == 0
+        one.release(held)
+        assert one.ticket("sent", held)
+        assert one.ticket("sent", one.send())
 
 
 def test_an_upstream_gets_nothing_while_a_hook_runs_and_a_stop_does_not_wait(

@@ -100,7 +100,7 @@ def test_a_refusal_wrapped_in_200_is_a_refusal(tmp_path: Path) -> None:
 
 
 @pytest.mark.fault("F34")
-@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504, 507])
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504, 507])
 def test_what_may_pass_is_tried_again_with_the_same_bytes(tmp_path: Path, status: int) -> None:
     async def test() -> None:
         async with (

@@ -11,6 +11,7 @@ import pytest
 
 from fastjmix.ipc.events import Events
 from fastjmix.ipc.state_board import StateBoard
+from fastjmix.uploader.size_limit import SizeLimit
 from fastjmix.uploader.state import TEXT_MAX, UPSTREAMS_MAX, UpstreamStates
 
 
@@ -22,6 +23,7 @@ def test_bytes_of_the_texts_of_an_upstream(letter: str) -> None:
     held = SimpleNamespace(available=False, held="401", until=0.0)
     target: Any = SimpleNamespace(
         upstream=SimpleNamespace(name=text, url=text), availability=held, last_answer=answer,
+        facts=SimpleNamespace(size_limit=SizeLimit({"refused_bytes": 1 << 42})),
         trouble=answer, since=1.0e9, queue=[], running=[],
     )  # fmt: skip
     board = StateBoard(["uploader"])

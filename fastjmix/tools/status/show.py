@@ -110,6 +110,9 @@ def _upstreams(upstreams: Sequence[UpstreamRow], now: float) -> Iterator[str]:
         if one["next_try"]:
             about += f", next try in {age(max(0.0, one['next_try'] - now))}"
         yield printable(about)
+        most = one.get("max_envelope_bytes")
+        if most is not None:
+            yield f"    takes envelopes of {most} bytes at most (max_envelope_bytes): see its 413"
         answer = one["last_answer"]
         if one["reason"] and (answer is None or answer["reason"] != one["reason"]):
             yield printable(f"    {one['reason']}")

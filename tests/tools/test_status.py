@@ -105,7 +105,8 @@ def test_every_part_has_its_lines(tmp_path: Path) -> None:
     text = "\n".join(show.lines(told))
     assert "\x1b" not in text
     for part in ("not ready", "! full", "5.0 GB", "3 min", "HTTP 401", "1.2 MB/s", "3.0 MB/s",
-                 "generation 3", "! refused", "[proxy] nam", "disk: cannot be read", "(3 times)", "next try in 30 s"):  # fmt: skip
+                 "generation 3", "! refused", "[proxy] nam", "disk: cannot be read", "(3 times)",
+                 "next try in 30 s"):  # fmt: skip
         assert part in text, part
 
 

@@ -12,7 +12,16 @@ import pytest
 from fastjmix import verify
 from fastjmix.tools import launch
 from tests.support import wire
-from tests.support.gateway import NOT_LISTENING, Peer, Process, run_command, until, write_config
+from tests.support.gateway import (
+    NOT_LISTENING,
+    Peer,
+    Process,
+    Store,
+    run_command,
+    running,
+    until,
+    write_config,
+)
 from tests.support.places import KEYS, S3Service, names
 
 BACKEND = """
@@ -72,6 +81,35 @@ def test_a_study_is_in_the_directory(tmp_path: Path) -> None:
     assert verify(share / f"{envelope}.zip").ok
     assert '"archive"' in json.dumps(status)
     assert share.as_uri() in json.dumps(status)
+
+
+def test_a_study_is_at_a_server_and_in_the_directory(tmp_path: Path) -> None:
+    """The directory is missing at first, which keeps nothing from the server."""
+    share = tmp_path / "share"
+    target = f'[targets.archive]\ntype = "directory"\npath = "{share}"\n'
+    main = configured(tmp_path / "node", target)
+    pipeline = main.parent / "pipelines" / "dicom-to-jmix.toml"
+    both = 'backends = ["jmix_upstream", "archive"]'
+    pipeline.write_text(pipeline.read_text().replace('backends = ["archive"]', both))
+    with running(Store(tmp_path)) as store:
+        main.write_text(main.read_text().replace(f"= {NOT_LISTENING}\n", f"= {store.port}\n"))
+        own = Process("run", "-c", str(main), cwd=main.parent)
+        try:
+            port = int(own.wait_for(launch.listening("dicom"))[1])
+            with Peer(port) as peer:
+                assert peer.associate()[0] == 2
+                assert peer.store(wire.data_set(pixels=bytes(1000))) == 0
+                peer.release()
+            own.wait_for(r" upstream_held .*upstream=archive")
+            own.wait_for(r" envelope_uploaded envelope=(\S+) upstream=jmix_upstream")
+            share.mkdir()
+            done = run_command("outbox", "retry", "--all", "-c", main, cwd=main.parent)
+            assert done.returncode == 0, done.stdout + done.stderr
+            found = own.wait_for(r" envelope_uploaded envelope=(\S+) upstream=archive")
+            assert names(share) == {f"{found[1]}.zip"}
+        finally:
+            own.stop(signal.SIGINT)
+            own.close()
 
 
 def test_a_study_is_in_the_bucket(tmp_path: Path, service: S3Service) -> None:

@@ -108,3 +108,27 @@ def test_an_envelope_waits_for_its_window(tmp_path: Path) -> None:
             await until(lambda: why(one) == "")
 
     run(test)
+
+
+def test_only_bulk_waits_for_a_schedule_of_bulk(tmp_path: Path) -> None:
+    noon = MONDAY.replace(hour=12, tzinfo=UTC).timestamp()
+    now = noon
+
+    def clock() -> float:
+        return now
+
+    async def test() -> None:
+        nonlocal now
+        nightly = Allowance(windows=(window("20:00-06:00"),), zone="UTC")
+        async with (
+            Upstream().open() as store,
+            node(tmp_path, to(store.url, allowance=nightly), clock=clock) as one,
+        ):
+            bulk = one.seal(priority="bulk")
+            others = {one.seal(priority=each) for each in ("stat", "normal")}
+            assert {envelope_id for _, envelope_id in await one.left(2)} == others
+            now = noon + 8 * 3600
+            one.channels.wake_uploader()
+            assert (await one.left(3))[2:] == [("sent", bulk)]
+
+    run(test)

@@ -61,7 +61,8 @@ class _Connection(http.client.HTTPConnection):
 def _connected(storage: Path, timeout: float) -> _Connection:
     """Returns an open connection. Raises NodeAway, UsageError, OSError.
 
-    While a node holds the storage directory, one that begins, or serves again soon, is waited for.
+    While a node holds the storage directory, one that begins, serves again soon, or has its backlog
+    full (EAGAIN, unix(7)), is waited for.
     """
     deadline = time.monotonic() + START_SECS
     while True:
@@ -73,7 +74,7 @@ def _connected(storage: Path, timeout: float) -> _Connection:
                 f"{storage}: its node belongs to another user: {problem.strerror}",
                 "Run the command as that user, or as root.",
             ) from problem
-        except (FileNotFoundError, ConnectionRefusedError) as problem:
+        except (FileNotFoundError, ConnectionRefusedError, BlockingIOError) as problem:
             runs = holder(storage) is not None
             if runs and time.monotonic() < deadline:
                 time.sleep(START_SECS / 50)

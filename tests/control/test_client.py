@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fastjmix.control.client import ControlClient, NodeAway, NodeRefused
 from fastjmix.control.listening import ControlSocket
 from fastjmix.control.peer import peer_of
+from fastjmix.control.place import address
+from fastjmix.spool import Spool
 from tests.support.unprivileged import run_python_unprivileged
 
 
@@ -60,6 +65,32 @@ def test_events_end_with_the_node(tmp_path: Path) -> None:
     thread = answering(tmp_path, head + b'event: status\ndata: {"n": 1}\n\ndata: {"n": 2}\n\n')
     assert [event["n"] for event in ControlClient(tmp_path).events("/x")] == [1, 2]
     thread.join(10)
+
+
+def test_a_full_backlog_is_waited_for(tmp_path: Path) -> None:
+    """Where many ask at once: connect(2) of such a socket says EAGAIN and waits for nobody."""
+    with ExitStack() as stack:
+        spool = Spool(tmp_path, durable=False)
+        spool.prepare()  # a node runs
+        stack.callback(spool.release)
+        one = ControlSocket(tmp_path).socket
+        one.listen(0)
+        stack.enter_context(one)
+        waits = stack.enter_context(socket.socket(socket.AF_UNIX))
+        with address(tmp_path) as where:
+            waits.connect(where)
+        answers: list[Any] = []
+        asks = threading.Thread(target=lambda: answers.append(ControlClient(tmp_path).get("/x")))
+        asks.start()
+        asks.join(0.2)  # it finds the backlog full
+        one.settimeout(10)
+        one.accept()[0].close()
+        connection, _ = one.accept()
+        with connection:
+            connection.recv(1 << 16)
+            connection.sendall(response("200 OK", {"node": 1}))
+        asks.join(10)
+        assert answers == [{"node": 1}]
 
 
 @pytest.mark.parametrize("left", ["nothing", "socket", "no directory"])

@@ -305,7 +305,8 @@ def run(path: Path, ready: Ready | None = None) -> int:
     Raises ConfigError, PlatformError (ports, memory, kernel) and SpoolError before anything is
     started.
     """
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # logrotate may send it at any moment
+    for number in (signal.SIGUSR1, signal.SIGHUP):  # either may come at any moment
+        signal.signal(number, signal.SIG_IGN)
     os.umask(0o077)  # patients' images, whichever process makes the file
     save_address_space()
     config, files = read(path)

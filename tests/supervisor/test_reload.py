@@ -410,6 +410,16 @@ def test_a_signal_reloads(node: Node) -> None:
     assert (node.asks(CT), node.asks(US)) == (2, 3)
 
 
+def test_a_signal_during_the_start_ends_nothing(start: Gateways, store: Store) -> None:
+    """It comes before the files are read: there is nothing to reload yet."""
+    first = (
+        "import os, signal; from fastjmix.supervisor import loop; read = loop.read\n"
+        "loop.read = lambda path: (os.kill(os.getpid(), signal.SIGHUP), read(path))[1]"
+    )
+    node = Node(start(first=first), store.port)
+    assert node.asks(CT) == 2
+
+
 def test_reloads_at_once_are_each_answered(node: Node) -> None:
     node.write(endpoint=ONLY_CT)
     command = ["reload", "--storage", str(node.own.spool), "--json"]

@@ -68,7 +68,7 @@ def everything(own: Gateway, ledger: Ledger) -> str:
     return posted
 
 
-ELSEWHERE = ("encrypt.", "requeue.", "packer.decided")
+ELSEWHERE = ("elsewhere.", "encrypt.", "packer.decided", "requeue.")
 
 FAULTS = [
     *((one, "raise:1") for one in POINTS if not one.startswith(ELSEWHERE)),
@@ -87,7 +87,8 @@ def test_a_fault_of_ours_at_every_point(
     nothing goes on half-dead: what was to be done is done in the end. A kill: the same.
 
     The points of encryption are in packer/test_seal.py, that of a requeue in spool/test_holds.py
-    and uploader/test_actions.py, that of a rule in packer/test_routes.py."""
+    and uploader/test_actions.py, that of a rule in packer/test_routes.py, that of a directory in
+    uploader/test_targets_directory.py."""
     at = f"{point}:{what}"
     if point.startswith("recovery."):
         at = f"packer.appended:kill:2,{at}"

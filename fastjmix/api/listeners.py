@@ -2,9 +2,9 @@
 
 Guaranteed: a listener is known by its address. One that stays keeps its connections: requests under
 way go on as they began, and those that come next are answered by the new settings, on whichever
-connection. The next TLS handshake shows the certificate that its file holds now. Who follows the
-status (server-sent events) with credentials that changed is ended. A listener that is removed
-accepts nothing more; its requests under way have `grace_secs`. A listener whose files cannot be
+connection. The next TLS handshake shows the certificate that its file holds now. Server-sent events
+to a caller whose credentials changed are ended. A listener that is removed accepts nothing more;
+its requests under way have `grace_secs`. A listener whose files cannot be
 used keeps its settings before; a new one is left out, with an error in the log.
 """
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from fastjmix.jmix.keys import RecipientKey
 
 Address = tuple[Any, ...]
-"""What getsockname(2) returns."""
+"""An address as getsockname(2) returns it."""
 
 
 @dataclass(slots=True)

@@ -45,6 +45,10 @@ COMMANDS: Final = {
         "fastjmix.cli.reload",
         "Have the running node go by its configuration as it is now, without ending anything.",
     ),
+    "drain": Deferred(
+        "fastjmix.cli.drain",
+        "End the node once its associations have ended and their envelopes are delivered.",
+    ),
     "status": Deferred(
         "fastjmix.cli.status",
         "Show how the node is: envelopes by state, upstreams, associations, rates, disk, errors.",

@@ -21,7 +21,8 @@
     pipelines.py    pipelines, with the names in them looked up
     dicom_listeners.py, http_listeners.py  endpoints → listeners
     calling.py      a DICOM listener's aet_table
-    routes.py       a pipeline's route (routing/), with its backends looked up
+    routes.py       a pipeline's route (routing/): route_rules.py reads a rule of it,
+                    route_checks.py looks at all of them together
     builders.py     jmix_builders: the settings of envelopes
     published.py    the parties of published envelopes
     addresses.py, binding.py  the address and port of a listener

@@ -17,7 +17,8 @@ from fastjmix.config.builders import Builders
 from fastjmix.config.calling import calling_aes
 from fastjmix.config.pipelines import Pipeline
 from fastjmix.config.references import References
-from fastjmix.config.routes import Routed, Routes, warn_of_callers
+from fastjmix.config.route_checks import warn_of_callers
+from fastjmix.config.routes import Routed, Routes
 from fastjmix.config.table_checks import Entry
 from fastjmix.config.tables_net import Network
 from fastjmix.config.tables_pipeline import DicomEndpoint

@@ -59,10 +59,17 @@ def stored(
 def _check_options(
     references: References, entry: Entry, backend: Backend, target: DirectoryTarget | S3Target
 ) -> None:
-    """Notes a fault for each key that only a JMIX server has."""
+    """Notes a fault for each key that only a JMIX server has, but for a default."""
+    options, connection = backend.options, backend.connection
+    plain, bare = type(options).empty(), type(connection).empty()
+    names = type(options).model_fields.keys() - OPTIONS
     meant_nothing = [
-        *(f"options.{name}" for name in backend.options.model_fields_set - OPTIONS),
-        *(f"connection.{name}" for name in backend.connection.model_fields_set),
+        *(f"options.{one}" for one in names if getattr(options, one) != getattr(plain, one)),
+        *(
+            f"connection.{one}"
+            for one in type(connection).model_fields
+            if getattr(connection, one) != getattr(bare, one)
+        ),
         *(["authentication"] if backend.authentication is not None else []),
     ]
     for key in sorted(meant_nothing):

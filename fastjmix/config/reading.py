@@ -5,7 +5,6 @@ that cannot be read, or is not TOML, is a fault with its place; one that would b
 a fault before it is parsed. The environment is put into string values only, never into keys, and no
 fault shows a value out of it. Where a number or a truth value belongs, such a string is read as one
 (declare.py).
-Still wrong: no reload; a changed file is read at the next start.
 """
 
 from __future__ import annotations

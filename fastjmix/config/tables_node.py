@@ -167,7 +167,7 @@ class Ledger(Table):
         allowed='a number of bytes, 0 or more, or "unlimited"',
     )
     patient_data: bool = added(
-        True, "Whether it and provenance/ keep what names the patient; false clears it at a start"
+        True, "Whether it and provenance/ keep what names the patient; false clears it"
     )
 
 
@@ -198,7 +198,7 @@ class Fastjmix(Table):
     )
     drain_secs: float = added(
         900.0,
-        "After SIGTERM: how long open associations may go on, and what they"
+        "After SIGTERM or `fastjmix drain`: how long open associations may go on, and what they"
         " brought may take to be delivered; 0: no drain",
         ge=0,
         le=86_400,

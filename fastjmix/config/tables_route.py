@@ -16,7 +16,7 @@ NAME: Final = r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,39}"
 COMMENT_CHARS_MAX: Final = 64
 """Error Comment (0000,0902) is LO: 64 characters (PS3.5 §6.2)."""
 
-RULES_MAX: Final = 1000
+RULES_MAX: Final = 256
 VALUES_MAX: Final = 1000
 VALUE_CHARS_MAX: Final = 128
 TAGS_MAX: Final = 32
@@ -85,7 +85,7 @@ class RouteRule(Table):
     max_instances: int | None = _bound("At the seal: most instances")
     action: Action = added(
         "accept",
-        "What becomes of an instance: it goes on; it is answered with `status`; or it is answered"
+        "The fate of an instance: it goes on; it is answered with `status`; or it is answered"
         " with Success and kept nowhere",
     )
     status: int | None = added(

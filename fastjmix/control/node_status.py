@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NotRequired, TypedDict
 
-from fastjmix.ipc.board_rows import SupervisorRow, UpstreamRow
+from fastjmix.ipc.board_rows import Draining, SupervisorRow, UpstreamRow
 from fastjmix.spool.selection import EnvelopeFacts
 from fastjmix.spool.standing import Standpoint
 from fastjmix.spool.tally import StateSum
@@ -28,6 +28,7 @@ class NodeFacts(TypedDict):
     reasons: list[str]
     warnings: list[str]
     configuration: SupervisorRow | None
+    draining: Draining | None
 
 
 class AssociationRow(TypedDict):

@@ -1,4 +1,4 @@
-"""What the supervisor asks of the others while it drains, and their answers: one shared page.
+"""The demands of the supervisor while it drains, and the others' answers: one shared page.
 
 Guaranteed: a demand is one cell, so that a process sees all of it or none. A demand has a number,
 which rises; a process answers with the number of the demand that it has met. So an answer to an
@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 
 
 class Intake(IntEnum):
-    """What happens to peers that ask for an association.
+    """How peers that ask for an association are treated.
 
     OPEN: they are served. REJECTED: each is rejected for now. WAITING: at a socket that outlives
     this process nobody accepts them, so that its successor serves them; elsewhere each is rejected.
@@ -40,6 +40,8 @@ class Demand(NamedTuple):
 NO_DEMAND: Final = Demand(0, Intake.OPEN)
 
 _KINDS: Final = len(Intake)
+
+_OPEN: Final = 0  # Intake.OPEN: Python 3.11 takes 0.3 µs to find an enum's member
 
 
 class DrainPage:
@@ -63,7 +65,7 @@ class DrainPage:
     @property
     def draining(self) -> bool:
         """True while the supervisor drains."""
-        return self._cells[0] % _KINDS != Intake.OPEN
+        return self._cells[0] % _KINDS != _OPEN
 
     def ask(self, intake: Intake) -> None:
         """Replaces the demand by one with the next number. Only the supervisor calls this."""

@@ -12,7 +12,7 @@ by which its associations are counted, in whatever order the configuration has i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from fastjmix.config import Builder, Config, DicomListener
@@ -33,7 +33,8 @@ class IngestRules:
     """The rules for the instances of one calling AE title (or any) at one listener.
 
     `other_profile` is `builder` with the other profile, where the listener's route needs it. A
-    packer sets `route_class` when it knows an instance (packer/routes.py).
+    packer sets `route_class` when it knows an instance (packer/routes.py). `upstreams` has the
+    names of the listener's.
     """
 
     listener: DicomListener
@@ -41,6 +42,15 @@ class IngestRules:
     max_associations: int | None
     other_profile: Builder | None = None
     route_class: RouteClass | None = None
+    upstreams: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "upstreams", tuple(one.name for one in self.listener.upstreams))
+
+    @property
+    def builders(self) -> tuple[Builder, ...]:
+        """The settings that envelopes of these instances may have."""
+        return (self.builder,) if self.other_profile is None else (self.builder, self.other_profile)
 
 
 @dataclass(frozen=True, slots=True)

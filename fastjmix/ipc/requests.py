@@ -6,6 +6,7 @@ and bounded, so that an answer fits in a datagram.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final
@@ -15,11 +16,8 @@ import orjson
 DATAGRAM_BYTES_MAX: Final = 1 << 17
 """Linux takes datagrams up to net.core.wmem_default, 212992 bytes as a rule."""
 
-TEXTS_MAX: Final = 100
-"""Faults, warnings or keys of an answer; a configuration has no more faults (config/bounds.py)."""
-
-TEXT_CHARS_MAX: Final = 400
-"""Characters of each. With all of them at their bounds an answer of ASCII text has 120 KB."""
+TEXT_BYTES_MAX: Final = 40_000
+"""UTF-8 bytes of the faults of an answer, or of its warnings or keys: a hundred faults, mostly."""
 
 
 NOBODY: Final = 0
@@ -27,7 +25,8 @@ NOBODY: Final = 0
 
 
 class Do(StrEnum):
-    """What a person can ask for. The values are those of the datagram, the commands and the API."""
+    """The requests that a person can make. The values are those of the datagram, the commands and
+    the API."""
 
     RELOAD = "reload"
     """Read the configuration again and go by it."""
@@ -97,9 +96,15 @@ class NodeAnswer:
         return cls(found["id"], found["ok"], found["generation"], *texts)
 
 
-def bounded(texts: tuple[str, ...]) -> list[str]:
-    """Returns the first TEXTS_MAX of these texts, each with TEXT_CHARS_MAX characters at most."""
-    return [
-        text if len(text) <= TEXT_CHARS_MAX else text[: TEXT_CHARS_MAX - 1] + "…"
-        for text in texts[:TEXTS_MAX]
-    ]
+def bounded(texts: Sequence[str]) -> list[str]:
+    """Returns as many of these texts as have TEXT_BYTES_MAX together, the first cut to them, and
+    how many more there are."""
+    left = TEXT_BYTES_MAX
+    found: list[str] = []
+    for text in texts:
+        data = text.encode(errors="replace")
+        if found and len(data) > left:
+            return [*found, f"and {len(texts) - len(found)} more"]
+        found.append(data[:left].decode(errors="ignore"))
+        left -= len(data)
+    return found

@@ -102,6 +102,7 @@ def _delete_envelopes(connection: sqlite3.Connection, before: float) -> int:
         connection.executemany(asked, ((word, row.number) for word in words))
         for table in (
             "provenance", "envelope_associations", "attempts", "moves", "action_envelopes",
+            "upstreams",
         ):  # fmt: skip
             connection.execute(f"DELETE FROM {table} WHERE envelope = ?", (row.number,))
         connection.execute("DELETE FROM envelopes WHERE number = ?", (row.number,))

@@ -7,6 +7,7 @@ written again without the patient.
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Mapping
 from typing import Any
@@ -14,14 +15,16 @@ from typing import Any
 import orjson
 
 from fastjmix import log
+from fastjmix.errors import DamagedTicket
 from fastjmix.errors import reason as reason_of
-from fastjmix.ledger import recording
+from fastjmix.ledger import at_upstreams, recording
 from fastjmix.ledger.places import Places
 from fastjmix.ledger.recording import Known
 from fastjmix.ledger.rows import Attempt
 from fastjmix.ledger.terms import distinct
-from fastjmix.spool import Provenance, Ticket, provenance
+from fastjmix.spool import Provenance, Ticket, ends, provenance
 from fastjmix.spool.directories import Directories
+from fastjmix.spool.ticket import End
 
 ANSWER_CHARS_MAX = 300
 
@@ -96,10 +99,13 @@ class Importer:
     def _of_ticket(self, number: int, ticket: Ticket) -> dict[str, object]:
         recording.index_uids(self._connection, number, ticket.studies)
         for attempt in _attempts(ticket, self._spool):
-            asked = "SELECT 1 FROM attempts WHERE envelope = ? AND outcome = ?"
-            had = self._connection.execute(asked, (number, attempt.outcome)).fetchone()
+            asked = "SELECT 1 FROM attempts WHERE envelope = ? AND outcome = ? AND upstream = ?"
+            had = self._connection.execute(
+                asked, (number, attempt.outcome, attempt.upstream)
+            ).fetchone()
             if had is None:
                 recording.add_attempt(self._connection, number, attempt)
+        at_upstreams.put(self._connection, number, ticket, self._ends(ticket))
         return {
             "pipeline": ticket.pipeline,
             "upstream": ticket.upstream_names,
@@ -109,6 +115,13 @@ class Importer:
             "bytes": ticket.size_bytes,
             "studies": _json(distinct(ticket.studies)),
         }
+
+    def _ends(self, ticket: Ticket) -> Mapping[str, End]:
+        """Returns the ends of an envelope, those of one in outbox/ too."""
+        if ticket.receipt is None and ticket.refusal is None:
+            with contextlib.suppress(OSError, DamagedTicket):
+                return ends.read(self._spool, ticket)
+        return ticket.ends
 
 
 def _json(words: tuple[str, ...]) -> str:
@@ -137,20 +150,26 @@ def _ended(ticket: Ticket | None) -> tuple[float, str] | None:
 def _attempts(ticket: Ticket, spool: Directories) -> list[Attempt]:
     """Returns the attempts that ended the envelope's way, from the records beside it."""
     found = []
-    for outcome, end in (("refused", ticket.refusal), ("delivered", ticket.receipt)):
-        if end is not None and isinstance(end.get("at"), int | float):
-            attempt = _attempt(ticket, outcome, end)
+    one = {"refusal": ticket.refusal, "receipt": ticket.receipt}
+    ends_of: Mapping[str, Mapping[str, Mapping[str, Any] | None]]
+    ends_of = ticket.ends or {ticket.upstream_names: one}
+    for name, answers in ends_of.items():
+        for outcome, kind in (("refused", "refusal"), ("delivered", "receipt")):
+            end = answers.get(kind)
+            if end is None or not isinstance(end.get("at"), int | float):
+                continue
+            attempt = _attempt(ticket, name, outcome, end)
             found.append(attempt if spool.patient_data else attempt.without_answer())
     return found
 
 
-def _attempt(ticket: Ticket, outcome: str, end: Mapping[str, Any]) -> Attempt:
+def _attempt(ticket: Ticket, upstream: str, outcome: str, end: Mapping[str, Any]) -> Attempt:
     at, status = float(end["at"]), end.get("status")
     return Attempt(
         began=at,
         last=at,
         times=1,
-        upstream=ticket.upstream_names,
+        upstream=upstream,
         seconds=0.0,
         bytes=ticket.size_bytes,
         outcome=outcome,

@@ -15,7 +15,7 @@ Every event has `kind`, and `at` in Unix seconds; other times are Unix seconds, 
                  study_instance_uid ("" unknown), status ("A700"), why
     decision     an instance was not kept, by a rule. association, rule, action (reject, discard),
                  sop_instance_uid, sop_class_uid, study_instance_uid, left_out (how many were not
-                 told of since the one before). What is rejected has a refusal, too
+                 told of since the one before). A rejected one has a refusal, too
     opened       an envelope was opened. envelope, study_instance_uid, calling_ae, pipeline,
                  upstream, association, study (what its first instance says, named as in
                  provenance)

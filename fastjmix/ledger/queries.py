@@ -176,7 +176,6 @@ def _conditions(search: Search) -> tuple[list[str], list[object]]:
         "accession_number": search.accession,
         "patient_id": search.patient_id,
         "calling_ae": search.calling_ae,
-        "upstream": search.upstream,
         "peer": None if search.peer is None else host(search.peer),
     }
     for column, word in columns.items():
@@ -184,6 +183,9 @@ def _conditions(search: Search) -> tuple[list[str], list[object]]:
             # Says to SQLite that the partial index holds the rows.
             partial = f" AND {column} <> ''" if column in ("accession_number", "patient_id") else ""
             add(f"{column} = ?{partial}", word)
+    if search.upstream is not None:
+        several = "SELECT envelope FROM upstreams WHERE upstream = ?"
+        add(f"(upstream = ? OR number IN ({several}))", search.upstream, search.upstream)
     for uid in (search.study, search.series, search.instance):
         if uid is not None:
             add("number IN (SELECT envelope FROM uids WHERE key = ?)", uid_key(uid))

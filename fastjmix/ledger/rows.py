@@ -150,6 +150,17 @@ class Attempt(Row):
 
 
 @dataclass(frozen=True, slots=True)
+class AtUpstream(Row):
+    """How an envelope stands at one of several upstreams: `state` is waiting, sent or refused, `at`
+    when it ended there, `reason` why it was refused."""
+
+    upstream: str
+    state: str
+    at: float | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Move(Row):
     """A change of an envelope's state."""
 
@@ -253,7 +264,7 @@ class Step(Row):
 class EnvelopeStory(Row):
     """An envelope with all that is known of it. `instances` are those that the word asked for: all
     of the envelope, of the series, or the one; `left_out` counts those of them that are not in it
-    (story.PARTS_MAX). `associations` are ids."""
+    (story.PARTS_MAX). `associations` are ids. `at_upstreams` is () for one upstream."""
 
     envelope: EnvelopeRow
     associations: tuple[str, ...]
@@ -262,6 +273,7 @@ class EnvelopeStory(Row):
     moves: tuple[Move, ...]
     actions: tuple[Action, ...]
     left_out: int = 0
+    at_upstreams: tuple[AtUpstream, ...] = ()
 
     def as_json(self, *, patient: bool = True) -> dict[str, object]:
         """Returns the envelope's fields, and the lists beside them."""
@@ -270,6 +282,7 @@ class EnvelopeStory(Row):
             "associations": list(self.associations),
             "parts": [one.as_json() for one in self.instances],
             "parts_left_out": self.left_out,
+            "at_upstreams": [one.as_json() for one in self.at_upstreams],
             "attempts": [one.as_json() for one in self.attempts],
             "moves": [one.as_json() for one in self.moves],
             "actions": [one.as_json() for one in self.actions],

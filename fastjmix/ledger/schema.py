@@ -176,7 +176,21 @@ CREATE INDEX rejections_peer ON rejections (peer, last);
 """
 """An AE title or an address is a word that a person asks for."""
 
-STEPS: Final = (_FIRST, _SECOND)
+_THIRD: Final = """
+CREATE TABLE upstreams (
+    envelope INTEGER NOT NULL,
+    upstream TEXT NOT NULL,
+    place INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    at REAL,
+    reason TEXT NOT NULL DEFAULT '',
+    PRIMARY KEY (envelope, upstream)
+) WITHOUT ROWID;
+CREATE INDEX upstreams_upstream ON upstreams (upstream);
+"""
+"""How an envelope for several upstreams stands at each; `envelopes.upstream` has all names."""
+
+STEPS: Final = (_FIRST, _SECOND, _THIRD)
 """The statements that lead from each version to the next."""
 
 VERSION: Final = len(STEPS)

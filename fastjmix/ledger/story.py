@@ -14,7 +14,7 @@ from itertools import islice
 from typing import Final, NamedTuple
 
 from fastjmix.jmix.ids import canonical_id
-from fastjmix.ledger import reading
+from fastjmix.ledger import at_upstreams, reading
 from fastjmix.ledger.rows import (
     Association,
     EnvelopeRow,
@@ -230,6 +230,7 @@ def _story(
         reading.attempts(connection, row.number),
         reading.moves(connection, row.number),
         reading.actions(connection, row.number),
+        at_upstreams=at_upstreams.of(connection, row.number),
     )
 
 

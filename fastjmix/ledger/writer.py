@@ -15,7 +15,7 @@ from typing import Final
 import orjson
 
 from fastjmix.failpoints import reach
-from fastjmix.ledger import kinds, recording
+from fastjmix.ledger import at_upstreams, kinds, recording
 from fastjmix.ledger.imports import Importer
 from fastjmix.ledger.kinds import Event, count, seconds, text
 from fastjmix.ledger.recording import Known
@@ -217,6 +217,7 @@ class Writer:
         )
         kept = attempt if self.patient_data else attempt.without_answer()
         recording.add_attempt(self.connection, known.number, kept)
+        at_upstreams.note(self.connection, known.number, attempt)
 
     def _moved(self, event: Event, at: float) -> None:
         known, state = self._known(event, at), text(event, "state", 16)

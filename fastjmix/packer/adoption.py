@@ -33,7 +33,7 @@ class Adoption:
     def adopt(self, new: NewConfiguration) -> None:
         """Goes by a new configuration. Logs each key of it that cannot be read."""
         added = new.rules.rows[len(self.rules) :]
-        try_keys(row.builder for row in added)
+        try_keys(builder for row in added for builder in row.builders)
         self._spool.configure(new.config)
         self._space.configure(new.config)
         self._add(added)

@@ -8,7 +8,7 @@ attempt failed, and that waits for its next one, keeps nobody waiting: it stays 
 
 from __future__ import annotations
 
-from fastjmix.ipc.drain import DrainPage, Intake
+from fastjmix.ipc.drain import DrainPage
 from fastjmix.packer.awaiting_upstream import AwaitingUpstream
 from fastjmix.packer.open_envelopes import OpenEnvelopes
 from fastjmix.packer.seal_schedule import SealSchedule
@@ -16,8 +16,8 @@ from fastjmix.packer.worker import Worker
 
 
 class Draining:
-    """What the supervisor asks of the packer that is `process` on the page. `workers` are the
-    threads beside its loop.
+    """Answers the supervisor's demands of the packer that is `process` on the page. `workers` are
+    the threads beside its loop.
     """
 
     def __init__(
@@ -42,9 +42,9 @@ class Draining:
 
         Returns True when the lanes are to be looked at before the loop sleeps.
         """
-        demand = self._page.demand
-        if demand.intake is Intake.OPEN or self._page.has_answered(self._process):
+        if not self._page.draining or self._page.has_answered(self._process):
             return False
+        demand = self._page.demand
         self._schedule.seal_left()
         if demand.number != self._seen:
             self._seen = demand.number

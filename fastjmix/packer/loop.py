@@ -205,6 +205,6 @@ def run(
     spool: Spool,
 ) -> None:
     """Runs the packer process: returns when it has sealed everything."""
-    try_keys(row.builder for row in rules.rows)
+    try_keys(builder for row in rules.rows for builder in row.builders)
     parts = connect(config, rules, number, shared_lanes, channels, spool)
     Packer(parts, number, shared_lanes, channels).run()

@@ -49,7 +49,7 @@ archive."""
 def recipe(settings: IngestRules, packer: int, study: str, calling_ae: str) -> Recipe:
     """Returns how any process can finish the envelope."""
     builder, route = settings.builder, settings.route_class or RouteClass()
-    rule = route.rule or Rule("", upstreams=tuple(one.name for one in settings.listener.upstreams))
+    rule = route.rule or Rule("", upstreams=settings.upstreams)
     return Recipe(
         packer=packer,
         pipeline=settings.listener.pipeline,
@@ -71,9 +71,9 @@ def recipe(settings: IngestRules, packer: int, study: str, calling_ae: str) -> R
     )
 
 
-Key = tuple[str, Builder, bytes, RouteClass | None]
-"""Instances of one endpoint, packing rules, Study Instance UID and class of the endpoint's route
-share an open envelope."""
+Key = tuple[str, Builder, bytes, tuple[str, ...], RouteClass | None]
+"""Instances of one endpoint, packing rules, Study Instance UID, upstreams and class of the
+endpoint's route share an open envelope. A new configuration may change each of them but the UID."""
 
 
 class OpenEnvelope:
@@ -278,5 +278,5 @@ def encrypts(builder: Builder) -> bool:
 
 def key_of(settings: IngestRules, study_instance_uid: bytes) -> Key:
     """Returns the key of an envelope: instances of one study, pipeline and rules share it."""
-    endpoint = settings.listener.endpoint
-    return endpoint, settings.builder, study_instance_uid, settings.route_class
+    uid, upstreams = study_instance_uid, settings.upstreams
+    return settings.listener.endpoint, settings.builder, uid, upstreams, settings.route_class

@@ -46,12 +46,11 @@ class OpenEnvelopes:
     def of_study(self, settings: IngestRules, study_instance_uid: bytes) -> list[OpenEnvelope]:
         """Returns the open envelopes of a study with settings of this row: one, or one for each
         class of a route."""
-        builders = settings.builder, settings.other_profile
         return [
             one
             for one in self._by_study.get(study_instance_uid, ())
             if one.settings.listener.endpoint == settings.listener.endpoint
-            and one.builder in builders
+            and one.builder in settings.builders
         ]
 
     def add(self, envelope: OpenEnvelope) -> None:

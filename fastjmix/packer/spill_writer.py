@@ -57,12 +57,11 @@ class SpillWriter:
         """Makes a file for an instance; none where its route is known not to keep it."""
         arrival = self._intake.arrival(lane)
         settings = self._rules[arrival.settings]
-        known = bool(arrival.study_instance_uid)
-        if settings.listener.route is not None and known:
+        builders = settings.builders
+        if settings.listener.route is not None and arrival.study_instance_uid:  # its head is known
             settings = self._routes.settings_of(lane, arrival, settings)
-        of_route = settings.other_profile if not known else None
-        twice = encrypts(settings.builder) or (of_route is not None and encrypts(of_route))
-        self._spilled.add(lane, encrypts=twice)
+            builders = (settings.builder,)
+        self._spilled.add(lane, encrypts=any(map(encrypts, builders)))
         if refusing_rule(settings) is None:
             self._health.require_running()
             self._spilled.create_file(lane)

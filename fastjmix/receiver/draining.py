@@ -15,7 +15,7 @@ from fastjmix.receiver.upper_layer import UpperLayer
 
 
 class Draining:
-    """What the supervisor asks of the receiver `number`."""
+    """Answers the supervisor's demands of the receiver `number`."""
 
     def __init__(
         self, page: DrainPage, number: int, listeners: Listeners, upper_layer: UpperLayer
@@ -25,6 +25,8 @@ class Draining:
         self._listeners = listeners
         self._upper_layer = upper_layer
         self._demand = NO_DEMAND
+        self.lasts = False
+        """True while the supervisor drains."""
 
     def rejects(self, listener: Listener) -> bool:
         """Returns whether a peer that was accepted there gets no association."""
@@ -33,12 +35,15 @@ class Draining:
         return self._demand.intake is Intake.WAITING and not listener.outlives
 
     def look(self) -> None:
-        """Begins to do what the supervisor asks, and answers when it is done."""
+        """Begins to do what the supervisor asks, and answers when it is done. To be called when the
+        receiver is woken, and while a drain `lasts` at each turn of the loop.
+        """
         demand = self._page.demand
         if demand.intake is not self._demand.intake:
             self._listeners.wait(demand.intake is Intake.WAITING)
         self._demand = demand
-        if demand.intake is Intake.OPEN or self._page.has_answered(self._number):
+        self.lasts = demand.intake is not Intake.OPEN
+        if not self.lasts or self._page.has_answered(self._number):
             return
         if not any(self._is_awaited(one) for one in self._upper_layer.connections.values()):
             self._page.answer(self._number, demand.number)

@@ -125,6 +125,7 @@ class Receiver:
                 if descriptor == self._wake:
                     with contextlib.suppress(BlockingIOError):
                         os.eventfd_read(self._wake)
+                    self._draining.look()
                 elif descriptor in connections:  # not closed by an event before it
                     self._serve(connections[descriptor], events)
                 elif descriptor == self._stop:
@@ -135,7 +136,8 @@ class Receiver:
                     for accepted in self._listeners.accept(descriptor):
                         self._establishment.connect(*accepted)
             self._serve_granted()
-            self._draining.look()
+            if self._draining.lasts:
+                self._draining.look()
             now = time.monotonic()
             if now >= self._next_tick:
                 self._tick(now)

@@ -17,7 +17,7 @@ Priority = Literal["stat", "normal", "bulk"]
 
 @dataclass(frozen=True, slots=True)
 class InstanceConditions:
-    """Conditions on an instance; an empty one always holds. Of one with several values, one must
+    """Conditions on an instance; an empty one always holds. Where one has several values, one must
     fit. AE titles are patterns (glob.py), `peer` has networks as text, `sop_class` and
     `transfer_syntax` have UIDs."""
 

@@ -11,6 +11,8 @@ import contextlib
 import errno
 import os
 import threading
+import time
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -75,6 +77,21 @@ class NewFile:
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
+
+
+def try_out(directory: Path, mode: int) -> float:
+    """Takes all the steps with a small file, and deletes it. Returns the seconds that they took.
+    Raises OSError."""
+    started = time.perf_counter()
+    target = directory / f"fastjmix-check-{uuid.uuid4()}.tmp"
+    file = NewFile(target, mode)
+    try:
+        file.write([b"This is a test by `fastjmix check`, and no envelope.\n"])
+        file.place()
+    finally:
+        file.discard()
+        target.unlink(missing_ok=True)
+    return time.perf_counter() - started
 
 
 def make_durable(path: Path) -> None:

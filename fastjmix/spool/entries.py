@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 from fastjmix.errors import DamagedTicket
@@ -17,6 +18,12 @@ from fastjmix.spool.recipe import Recipe
 from fastjmix.spool.standing import SEARCHED, Directory
 from fastjmix.spool.states import Spool
 from fastjmix.spool.ticket import Ticket, moment
+
+
+@lru_cache(maxsize=256)
+def _same(upstreams: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns one value for equal ones."""
+    return upstreams
 
 
 class Entry(NamedTuple):
@@ -34,7 +41,7 @@ class Entry(NamedTuple):
     at: float
     place: Directory
     calling_ae: str = ""
-    upstream: str = ""
+    upstreams: tuple[str, ...] = ()
     replaces: str | None = None
 
     @property
@@ -47,14 +54,14 @@ class Entry(NamedTuple):
         """Returns the entry of a draft."""
         studies = (recipe.study,) if recipe.study else ()
         begun = moment(recipe.created) or 0.0
-        about = recipe.calling_ae, recipe.upstream_names, recipe.replaces
+        about = recipe.calling_ae, recipe.upstreams, recipe.replaces
         return cls(envelope_id, studies, None, 0, begun, "building", *about)
 
     @classmethod
     def of_ticket(cls, ticket: Ticket, place: Directory) -> Entry:
         """Returns the entry of a sealed envelope."""
         held = (ticket.studies, ticket.instances, ticket.size_bytes, ticket.sealed_at)
-        about = sys.intern(ticket.calling_ae), sys.intern(ticket.upstream_names)  # there are few
+        about = sys.intern(ticket.calling_ae), _same(ticket.upstreams)  # there are few
         return cls(ticket.id, *held, place, *about)
 
     @classmethod

@@ -12,6 +12,7 @@ from typing import Final, TypedDict
 
 from fastjmix.errors import UsageError
 from fastjmix.jmix.ids import canonical_id
+from fastjmix.spool.at_upstreams import AtUpstream, at_upstreams
 from fastjmix.spool.entries import Entry
 from fastjmix.spool.holds import Holds
 from fastjmix.spool.standing import Directory, Standpoint, standing
@@ -25,7 +26,9 @@ HERE: Final = STATES[:-1]
 
 
 class EnvelopeFacts(TypedDict):
-    """An envelope on the disk, as JSON. `instances` is None for one that is being packed."""
+    """An envelope on the disk, as JSON. `instances` is None for one that is being packed.
+    `upstream` has the names of all of its upstreams; `at_upstreams` how it stands at each, where
+    there are several."""
 
     id: str
     state: Standpoint
@@ -36,22 +39,25 @@ class EnvelopeFacts(TypedDict):
     bytes: int
     age_secs: int | None
     reason: str
+    at_upstreams: list[AtUpstream]
 
 
 ELIGIBLE: Final[Mapping[str, tuple[Standpoint, ...]]] = {
     "retry": ("outbox",),
     "hold": ("outbox",),
-    "release": ("held",),
+    "release": ("held", "outbox"),
     "requeue": ("rejected",),
 }
-"""The states from which an action (ipc/actions.py) takes envelopes, where no other is named."""
+"""The states from which an action (ipc/actions.py) takes envelopes, where no other is named. An
+envelope that is on hold for one of several upstreams is in outbox: see Selection.on_hold."""
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
     """Conditions, all of which hold for an envelope that is selected; None: no condition.
 
-    `ids` are whole. `older_secs` is how long it has been in its state at the least.
+    `ids` are whole. `older_secs` is how long it has been in its state at the least. `on_hold`: for
+    one upstream at the least it is on hold.
     """
 
     states: Collection[Standpoint] = HERE
@@ -60,6 +66,7 @@ class Selection:
     calling_ae: str | None = None
     upstream: str | None = None
     older_secs: float | None = None
+    on_hold: bool = False
 
     @property
     def places(self) -> tuple[Directory, ...]:
@@ -73,7 +80,7 @@ class Selection:
             (self.ids is None or entry.id in self.ids)
             and (self.study is None or self.study in entry.studies)
             and (self.calling_ae is None or self.calling_ae == entry.calling_ae)
-            and (self.upstream is None or self.upstream == entry.upstream)
+            and (self.upstream is None or self.upstream in entry.upstreams)
         )
 
     def takes_row(self, row: Row) -> bool:
@@ -99,6 +106,7 @@ class Row:
     since: float
     reason: str
     at: float
+    at_upstreams: tuple[AtUpstream, ...] = ()
 
     def as_json(self) -> EnvelopeFacts:
         """Returns the row of status and lists."""
@@ -108,6 +116,7 @@ class Row:
             "study": self.study,
             "calling_ae": self.calling_ae,
             "upstream": self.upstream,
+            "at_upstreams": list(self.at_upstreams),
             "instances": self.instances,
             "bytes": self.size_bytes,
             "age_secs": max(0, int(time.time() - self.since)) if self.since else None,
@@ -125,12 +134,13 @@ def row_of(spool: Spool, entry: Entry) -> Row | None:
         now.state,
         entry.studies[0] if entry.studies else "",
         entry.calling_ae,
-        entry.upstream,
+        ", ".join(entry.upstreams),
         entry.instances,
         now.size_bytes,
         now.since,
         now.reason,
         entry.at,
+        at_upstreams(spool, entry.id, now.state) if len(entry.upstreams) > 1 else (),
     )
 
 
@@ -145,13 +155,15 @@ def select(
     The ids on hold are listed first, so that most envelopes of another state need no look. Raises
     OSError.
     """
-    held = Holds(spool).ids() if "outbox" in selection.places else ()
+    holds = Holds(spool)
+    held = holds.ids() if "outbox" in selection.places else ()
+    any_held = holds.any_ids() if selection.on_hold else ()
     for entry in sorted(filter(selection.takes, entries), key=position):
         if after is not None and position(entry) <= after:
             continue
         if entry.place == "outbox":
             state: Standpoint = "held" if entry.id in held else "outbox"
-            if state not in selection.states:
+            if state not in selection.states or (selection.on_hold and entry.id not in any_held):
                 continue
         row = row_of(spool, entry)
         if row is not None and selection.takes_row(row):

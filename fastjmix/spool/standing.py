@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from fastjmix.errors import DamagedTicket, reason
 from fastjmix.spool.holds import Hold, Holds
@@ -109,8 +110,16 @@ def _rejected(spool: Spool, envelope_id: str, since: float, size: int) -> Standi
 
 
 def refusal_of(ticket: Ticket) -> str:
-    """Returns why an envelope was rejected, in words; "" when its record does not say."""
-    refusal = ticket.refusal or {}
+    """Returns why an envelope was rejected, in words; "" when its record does not say. Of several
+    upstreams each that has refused it is named."""
+    refused = {name: end["refusal"] for name, end in ticket.ends.items() if "refusal" in end}
+    if not refused:
+        return refusal_in_words(ticket.refusal or {})
+    return _short("; ".join(f"{name}: {refusal_in_words(one)}" for name, one in refused.items()))
+
+
+def refusal_in_words(refusal: Mapping[str, Any]) -> str:
+    """Returns the record of a refusal in words; "" when it does not say why."""
     words = str(refusal.get("why") or refusal.get("reason") or "")
     if refusal.get("said"):
         words += f"; it said: {refusal['said']}"
@@ -122,8 +131,9 @@ def refusal_of(ticket: Ticket) -> str:
 
 def _damage(ticket: Ticket, why: str, size: int) -> str:
     """Returns why the archive of a rejected envelope is not whole; "" when it is."""
-    refusal = ticket.refusal or {}
-    if ticket.receipt is None and type(refusal.get("status")) is not int:
+    answers = [ticket.refusal or {}, *(one for end in ticket.ends.values() for one in end.values())]
+    answered = any(type(one.get("status")) is int for one in answers)
+    if ticket.receipt is None and not answered:
         return why or "its record says nothing of an upstream's answer"
     if size != ticket.size_bytes:
         return f"it has {size} bytes, and its record says {ticket.size_bytes}"

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Final
 
 from fastjmix.ipc.board_rows import SUPERVISOR, Draining, SupervisorRow
+from fastjmix.ipc.requests import bounded
 from fastjmix.ipc.state_board import StateBoard
 from fastjmix.supervisor.generations import Generation
-
-FAULTS_SHOWN: Final = 40
-FAULT_CHARS: Final = 300
-"""With all of them at their bounds, and four bytes a character, the row fits on the board."""
 
 
 class BoardRow:
@@ -37,10 +33,8 @@ class BoardRow:
 
     def refused(self, faults: Sequence[str]) -> None:
         """Says that the configuration, as it is now, was refused."""
-        shown = [" ".join(fault.split())[:FAULT_CHARS] for fault in faults[:FAULTS_SHOWN]]
-        if len(faults) > FAULTS_SHOWN:
-            shown.append(f"and {len(faults) - FAULTS_SHOWN} more")
-        self._row["refused"] = {"at": time.time(), "faults": shown}
+        lines = [" ".join(fault.split()) for fault in faults]
+        self._row["refused"] = {"at": time.time(), "faults": bounded(lines)}
         self._publish()
 
     def draining(self, draining: Draining | None) -> None:

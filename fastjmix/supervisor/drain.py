@@ -32,12 +32,12 @@ WAITING_SECS: Final = 15.0
 and many modalities wait for an answer: from then on they are rejected for now, and try again."""
 
 HAND_OVER_SECS: Final = 10.0
-"""How long a service manager's stop waits for deliveries. What a slow upstream has not taken by
-then is delivered by the next start, which begins the sooner for it."""
+"""How long a service manager's stop waits for deliveries. The next start, which begins the sooner
+for it, delivers what a slow upstream has not taken by then."""
 
 
 class Phase(Enum):
-    """What the drain waits for."""
+    """The part of its work that a drain waits for."""
 
     CLOSING = "closing"
     SEALING = "sealing"
@@ -161,7 +161,7 @@ class Drain:
 
     @property
     def phase(self) -> Phase | None:
-        """What the drain waits for; None while there is none."""
+        """Returns the part that the drain waits for; None while there is none."""
         return None if self._current is None else self._current.phase
 
     def as_json(self) -> Draining | None:

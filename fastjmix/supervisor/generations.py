@@ -42,6 +42,7 @@ class Generations:
 
     def __init__(self, first: Generation) -> None:
         self.newest = first
+        self._former: list[Generation] = []
         self._of = dict.fromkeys(Stage, first)
 
     def of(self, stage: Stage) -> Generation:
@@ -50,6 +51,7 @@ class Generations:
 
     def begin(self, generation: Generation) -> None:
         """Adds one. No process begins with it before `advance`."""
+        self._former.append(self.newest)
         self.newest = generation
 
     def advance(self, stage: Stage) -> None:
@@ -57,10 +59,9 @@ class Generations:
         self._of[stage] = self.newest
 
     def settle(self) -> list[socket.socket]:
-        """Ends what only former ones have: every process goes by the newest. Returns the sockets
-        that listen no more. Another process may have yet to close its copies: these end, too."""
-        former = [one for one in self._held() if one is not self.newest]
-        self._of = dict.fromkeys(Stage, self.newest)
+        """Forgets the former ones: every process goes by the newest. Returns the sockets that only
+        these have."""
+        former, self._former = self._former, []
         for one in former:
             one.files.close()
         ended = [s for one in former for s in one.sockets.all if s not in self.newest.sockets.all]
@@ -84,4 +85,4 @@ class Generations:
                     listening.close()
 
     def _held(self) -> Iterator[Generation]:
-        yield from {id(one): one for one in (*self._of.values(), self.newest)}.values()
+        yield from (*self._former, self.newest)

@@ -14,15 +14,11 @@ the configuration read again (reload.py).
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import gc
 import importlib
 import os
-import resource
 import select
 import signal
-import socket
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -31,7 +27,6 @@ from typing import Any, Final
 from fastjmix import failpoints, log
 from fastjmix._version import __version__
 from fastjmix.config import Config, storage_path
-from fastjmix.errors import PlatformError
 from fastjmix.ipc.configuration import change_log
 from fastjmix.ipc.requests import NOBODY, Do, NodeAnswer, NodeRequest
 from fastjmix.spool import Spool
@@ -45,28 +40,21 @@ from fastjmix.supervisor.configuration import read
 from fastjmix.supervisor.drain import Drain, Phase
 from fastjmix.supervisor.generations import Generation
 from fastjmix.supervisor.memory_files import MemoryFiles
+from fastjmix.supervisor.own_process import begin_log, raise_descriptor_limit
 from fastjmix.supervisor.reload import Reload
 from fastjmix.supervisor.shared import Shared
 from fastjmix.supervisor.signals import Signals
-from fastjmix.supervisor.sockets import log_listening
+from fastjmix.supervisor.sockets import listening_json, log_listening
 from fastjmix.supervisor.systemd import InheritedSockets, Notifier
 
 SEAL_SECS: Final = 60.0
 """Seconds that packers may take to seal while draining; else recovery does it at the next start."""
 
-WRONG_PATH: Final = (
-    errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EACCES, errno.EPERM,
-    errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO,
-)  # fmt: skip
-"""Errors of open(2) for a log file whose path or rights are wrong: the configuration's fault."""
-
 FAULT_SECS: Final = 1.0
 """Seconds that the supervisor waits after a fault of its own: a lasting one costs no processor."""
 
-DESCRIPTORS_WANTED: Final = 2048
-"""Descriptors of each process: a packer has two for each of 512 open envelopes, a receiver one for
-each of max_half_open, CLOSING_MAX and max_associations. Every usual limit is higher."""
 
+UNDO_TOO_LATE: Final = "the service manager stops this node, and would kill it after a while"
 
 Ready = Callable[[Mapping[str, Any]], None]
 """Called once with the addresses that the gateway listens on, before anything is forked."""
@@ -196,20 +184,12 @@ class Supervisor:
     def _whereabouts(self) -> dict[str, Any]:
         """Returns what `run --json` prints: as the log says it."""
         config, sockets = self._config, self._shared.generations.newest.sockets
-        listening: list[dict[str, Any]] = [
-            {"what": "dicom", "ae_title": d.ae_title, **_address(bound)}
-            for d, bound in zip(config.dicom, sockets.dicom, strict=True)
-        ]
-        listening += [
-            {"what": "http", "prefix": h.path_prefix, **_address(bound)}
-            for h, bound in zip(config.http, sockets.http, strict=True)
-        ]
         return {
             "name": config.name,
             "version": __version__,
             "pid": os.getpid(),
             "storage": str(config.storage_dir),
-            "listening": listening,
+            "listening": listening_json(config, sockets),
         }
 
     def _status(self) -> str:
@@ -261,8 +241,9 @@ class Supervisor:
         self._asked.answer(NodeAnswer(request.id, True, self._shared.generations.newest.number))
 
     def _undrain_asked(self, request: NodeRequest) -> None:
-        undone = self._drain.undo()
-        faults = () if undone else ("no drain lasts",)
+        why = UNDO_TOO_LATE if self._notifier.is_stopping else "no drain lasts"
+        undone = not self._notifier.is_stopping and self._drain.undo()
+        faults = () if undone else (why,)
         number = self._shared.generations.newest.number
         self._asked.answer(NodeAnswer(request.id, undone, number, faults))
 
@@ -287,6 +268,7 @@ class Supervisor:
 
     def _stop_in_order(self, poll: select.poll) -> int:
         """Ends the children, one stage after the other; returns the exit code."""
+        self._notifier.stopping()
         grace = self._config.runtime.grace_secs + 2.0
         self._shared.generations.stop_listening()
         for stage in Stage:
@@ -309,25 +291,6 @@ def _soonest(*times: float | None) -> float | None:
     return min((one for one in times if one is not None), default=None)
 
 
-def _address(listening: socket.socket) -> dict[str, Any]:
-    host, port = listening.getsockname()[:2]
-    return {"host": host, "port": port}
-
-
-def _raise_descriptor_limit() -> None:
-    """Raises the soft limit to the hard one: each association and each envelope needs a descriptor.
-    Logs a warning where that is not enough.
-    """
-    with contextlib.suppress(OSError, ValueError):  # then the soft limit must do
-        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if most < DESCRIPTORS_WANTED and most != resource.RLIM_INFINITY:
-        hint = "raise LimitNOFILE= of the service (or `ulimit -n`): without descriptors connections"
-        hint += " wait, and instances of new studies are refused (A700)"
-        log.get().warning("few_descriptors", limit=most, wanted=DESCRIPTORS_WANTED, hint=hint)
-
-
 def run(path: Path, ready: Ready | None = None) -> int:
     """Runs fastjmix with the configuration at `path` until SIGTERM or SIGINT; returns the exit
     code. `ready` is called once with the addresses it listens on.
@@ -341,8 +304,8 @@ def run(path: Path, ready: Ready | None = None) -> int:
     config, files = read(path)
     # Before the log file is made: its directory may be, or be below, the storage's.
     create = storage_path.require_of(config)
-    _begin_log(config)
-    _raise_descriptor_limit()
+    begin_log(config)
+    raise_descriptor_limit()
     spool = Spool(
         config.storage_dir,
         durable=config.any_durable,
@@ -350,18 +313,3 @@ def run(path: Path, ready: Ready | None = None) -> int:
         patient_data=config.ledger.patient_data,
     )
     return Supervisor(path, config, files, spool).run(ready)
-
-
-def _begin_log(config: Config) -> None:
-    """Opens the log. Raises PlatformError where the configured path cannot hold a log file."""
-    try:
-        own = config.log
-        log.setup(own.level, own.file, "supervisor", own.format, own.study_uids)
-    except OSError as problem:
-        if problem.errno not in WRONG_PATH:  # a full or broken disk: the next start has it, too
-            log.get().error("log_file_failed", file=config.log.file, why=problem.strerror)
-            return
-        raise PlatformError(
-            f"{config.log.file}: the log file cannot be written: {problem.strerror}",
-            "Check logging.log_file_path, or set log_to_file = false.",
-        ) from problem

@@ -26,6 +26,7 @@ from typing import Final
 from fastjmix.config import Config
 from fastjmix.errors import PlatformError
 from fastjmix.log import Logger
+from fastjmix.uploader.pace import UPLOADS_AT_ONCE
 
 MIB: Final = 1 << 20
 
@@ -39,6 +40,11 @@ load."""
 ASSOCIATION_BYTES: Final = MIB // 2
 """Bytes of an association besides its lane: the kernel's buffers of its socket, its control block,
 the records in receiver and packer. Measured: 0.4 MB, with 64 of them."""
+
+BUCKET_LIBRARY_BYTES: Final = 16 * MIB
+BUCKET_DELIVERY_BYTES: Final = 10 * MIB
+"""Bytes of the library for buckets in the uploader, and of each delivery to one (its parts).
+Measured: 7 MB a delivery, with four of them."""
 
 CACHE_BYTES: Final = 16 * MIB
 CACHE_SHARE: Final = 8
@@ -164,7 +170,17 @@ def _processes_bytes(config: Config) -> int:
     """Returns the bytes of all processes, without lanes."""
     runtime = config.runtime
     children = runtime.receivers + runtime.packers + 3  # the uploader, the api, the ledger
-    return SUPERVISOR_BYTES + children * CHILD_BYTES
+    return SUPERVISOR_BYTES + children * CHILD_BYTES + _buckets_bytes(config)
+
+
+def _buckets_bytes(config: Config) -> int:
+    """Returns the bytes of deliveries to buckets; 0 where there is none."""
+    upstreams = {one for listener in config.listeners for one in listener.every_upstream}
+    buckets = [one for one in upstreams if one.kind == "s3"]
+    if not buckets:
+        return 0
+    deliveries = sum(one.allowance.max_concurrent or UPLOADS_AT_ONCE for one in buckets)
+    return BUCKET_LIBRARY_BYTES + deliveries * BUCKET_DELIVERY_BYTES
 
 
 def _pages(size: int) -> int:

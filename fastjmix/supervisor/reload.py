@@ -2,7 +2,7 @@
 
 Wanted: a new AE table, credential, rule or limit needs no restart, and no association notices.
 Guaranteed: a configuration with a fault, or with a listener that cannot be opened, is refused
-whole, and every fault is named; the one before it stays. What only a start can change is held back
+whole, and every fault is named; the one before it stays. Changes that need a start are held back
 (held_back.py), and the rest is applied. The supervisor waits for nobody meanwhile: `step` does what
 can be done now. An answer comes ADOPT_SECS after the configuration was read at the latest. A
 process that has not taken it by then is named, and takes it later; no other reload begins before.
@@ -92,6 +92,8 @@ class Reload:
     def wait_secs(self) -> float | None:
         """Returns the seconds until `step` has something to do, if no child ends or says anything;
         None where it has not."""
+        if self._next and self._is_idle:
+            return 0.0
         due = self._due
         if self._announcement is not None:
             due = min(due, self._announcement.resend_at)
@@ -99,12 +101,16 @@ class Reload:
 
     def step(self) -> None:
         """Does what can be done now."""
-        if self._next and self._reading is None and self._announcement is None:
+        if self._next and self._is_idle:
             self._begin()
         if self._reading is not None:
             self._read(self._reading)
         if self._announcement is not None:
             self._announce(self._announcement)
+
+    @property
+    def _is_idle(self) -> bool:
+        return self._reading is None and self._announcement is None
 
     def _begin(self) -> None:
         self._served, self._next = self._next, []

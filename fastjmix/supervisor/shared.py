@@ -2,8 +2,8 @@
 
 Guaranteed: everything is made before the first fork. A child keeps only the sockets and the memory
 that its work needs, and closes the rest before it serves anyone; a child without need of a secret
-never sees one (configuration.py). What a child begins with is the latest configuration that its
-kind was sent (generations.py). Those that write in the spool hold its lock with the supervisor: the
+never sees one (configuration.py). A child begins with the latest configuration that its kind was
+sent (generations.py). Those that write in the spool hold its lock with the supervisor: the
 lock is free when the last of them is gone.
 """
 

@@ -8,7 +8,7 @@ import contextlib
 import errno
 import socket
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from fastjmix.config import Config, DicomListener
 from fastjmix.errors import PlatformError
@@ -82,6 +82,24 @@ def log_listening(
     for http, listening in zip(config.http, sockets.http, strict=True):
         if listening not in had:
             log.info("listening", what="http", prefix=http.path_prefix, address=_text(listening))
+
+
+def listening_json(config: Config, sockets: Sockets) -> list[dict[str, Any]]:
+    """Returns the same for a program."""
+    dicom = [
+        {"what": "dicom", "ae_title": one.ae_title, **_address(listening)}
+        for one, listening in zip(config.dicom, sockets.dicom, strict=True)
+    ]
+    http = [
+        {"what": "http", "prefix": one.path_prefix, **_address(listening)}
+        for one, listening in zip(config.http, sockets.http, strict=True)
+    ]
+    return dicom + http
+
+
+def _address(listening: socket.socket) -> dict[str, Any]:
+    host, port = address_of(listening)
+    return {"host": host, "port": port}
 
 
 def _text(listening: socket.socket) -> str:

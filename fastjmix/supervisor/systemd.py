@@ -48,6 +48,11 @@ class Notifier:
         """The descriptor of its socket, which only the supervisor uses."""
         return () if self._socket is None else (self._socket.fileno(),)
 
+    @property
+    def is_stopping(self) -> bool:
+        """True when a manager was told that fastjmix ends."""
+        return self._stopping and self._socket is not None
+
     def ready(self, status: str) -> None:
         """Says that fastjmix serves: after its start, and after each reload."""
         self._status = status[:STATUS_MAX]

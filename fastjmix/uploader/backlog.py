@@ -14,7 +14,7 @@ from typing import NamedTuple
 from fastjmix import log
 from fastjmix.ipc.metrics import Metrics
 from fastjmix.spool import Ticket
-from fastjmix.uploader.queue import RANKS, Key, key_of
+from fastjmix.uploader.queue import RANKS, Key, Waiting, key_of
 from fastjmix.uploader.target import Target, Targets
 
 
@@ -48,9 +48,10 @@ class Backlog:
 
     `known` are those whose tickets were read. `stale` are those of them whose tickets are to be
     read again, as they go to several upstreams and some of these have changed. `held` are those
-    that a person has put on hold. `unrouted` have an upstream
-    that is not configured. `unreadable` are not known, and wait until a person has corrected their
-    tickets. `added` is called when envelopes came, `left` when some left.
+    that a person has put on hold. `unrouted` have an upstream that is not configured. `unreadable`
+    are not known, and wait until a person has corrected their tickets. For `orphans` a process
+    waits, though their upstream was removed. `added` is called when envelopes came, `left` when
+    some left.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Backlog:
         self.held: dict[Key, Held] = {}
         self.unrouted: set[Key] = set()
         self.unreadable: set[Key] = set()
+        self.orphans: list[Waiting] = []
         self._shares: dict[Key, Share] = {}
         self._tried: set[Key] = set()
         self._same: dict[Share, Share] = {}
@@ -88,6 +90,9 @@ class Backlog:
                 if key in self._shares and name in self._shares[key].placed:
                     continue  # its ticket was read before
                 target = self._targets.of(one.ticket.pipeline, name)
+                if target is None and _waits(one) and not maybe_stored:
+                    self.orphans.append(Waiting(key, 0, tried, one.ticket.origin))
+                    break
                 if target is None:
                     self.unrouted.add(key)
                     unknown.setdefault(name, []).append(one.id)
@@ -108,8 +113,7 @@ class Backlog:
             before = self.held[key].targets if key in self.held else ()
             self.held[key] = Held((*before, target), rank)
             return
-        waits = ticket.awaited and one.pending == ticket.upstreams[:1]
-        origin = ticket.origin if waits else None
+        origin = ticket.origin if _waits(one) else None
         target.queue.add(key, origin, maybe_stored=maybe_stored, rank=rank)
 
     def _share(self, key: Key, share: Share) -> None:
@@ -218,6 +222,11 @@ class Backlog:
 
     def _count(self) -> None:
         self._metrics.set("outbox_envelopes", len(self.known) + len(self.unreadable))
+
+
+def _waits(one: Found) -> bool:
+    """Returns whether a process waits for what the first of its upstreams answers."""
+    return one.ticket.awaited and one.pending == one.ticket.upstreams[:1]
 
 
 def _without(names: tuple[str, ...], gone: Collection[str]) -> tuple[str, ...]:

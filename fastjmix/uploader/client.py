@@ -31,7 +31,7 @@ import aiohttp
 
 from fastjmix.config import Upstream
 from fastjmix.uploader.answers import Answer
-from fastjmix.uploader.connections import Connections
+from fastjmix.uploader.connections import Connections, Pool
 from fastjmix.uploader.content_coding import decoded
 from fastjmix.uploader.integrity import BodyCheck, Damaged, Extents
 from fastjmix.uploader.outcome import Failure, Kind
@@ -124,7 +124,12 @@ class UpstreamClient:
             async with (
                 asyncio.timeout(self._upstream.timeout_secs) as clock,
                 self._connections.use() as pool,
-                pool.session.get(url, headers=headers, allow_redirects=False) as response,
+                pool.session.get(
+                    url,
+                    headers=headers,
+                    proxy_headers=pool.proxy_headers,
+                    allow_redirects=False,
+                ) as response,
             ):
                 clock.reschedule(None)
                 return await self._answer(response, size_max, whole=True)
@@ -150,7 +155,7 @@ class UpstreamClient:
         try:
             headers |= self._authorization()
             async with self._connections.use(single_use=single_use) as pool:
-                answer = await self._exchange(body, headers, coding, pool.session)
+                answer = await self._exchange(body, headers, coding, pool)
                 if not takes(answer):
                     self._connections.retire(pool)
                 return answer
@@ -164,15 +169,16 @@ class UpstreamClient:
         body: RequestBody,
         headers: Mapping[str, str],
         coding: Coding,
-        session: aiohttp.ClientSession,
+        pool: Pool,
     ) -> Answer:
         async with asyncio.timeout(self._upstream.timeout_secs) as clock:
             body.clock = clock
             try:
-                async with session.post(
+                async with pool.session.post(
                     self._upstream.url,
                     data=body,
                     headers=headers,
+                    proxy_headers=pool.proxy_headers,
                     chunked=True if coding is Coding.CHUNKED else None,
                     allow_redirects=False,
                     trace_request_ctx=body,

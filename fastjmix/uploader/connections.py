@@ -25,7 +25,7 @@ from fastjmix.config import Upstream
 from fastjmix.config.certificates import client_context
 from fastjmix.config.tree import IpVersion
 from fastjmix.uploader.pace import TimeLimits
-from fastjmix.uploader.proxies import Proxy, proxy_of
+from fastjmix.uploader.proxies import proxy_of
 from fastjmix.uploader.request_body import RequestBody
 from fastjmix.uploader.throttle import PIECE_BYTES_MAX
 
@@ -44,9 +44,13 @@ FAMILIES: Final[Mapping[IpVersion, socket.AddressFamily]] = {
 
 @dataclass(slots=True)
 class Pool:
-    """Connections, and how many use them. Once it is retired it closes with its last user."""
+    """Connections, and how many use them. Once it is retired it closes with its last user.
+
+    `proxy_headers` belong to each request: a tunnel is asked for with them.
+    """
 
     session: aiohttp.ClientSession
+    proxy_headers: Mapping[str, str]
     users: int = 0
     retired: bool = False
 
@@ -68,7 +72,7 @@ class Connections:
         """
         pool = self._pools.get(single_use)
         if pool is None:
-            pool = self._pools[single_use] = Pool(self._session(single_use=single_use))
+            pool = self._pools[single_use] = self._pool(single_use=single_use)
         pool.users += 1
         try:
             yield pool
@@ -88,7 +92,7 @@ class Connections:
         while self._pools:
             await self._pools.popitem()[1].session.close()
 
-    def _session(self, *, single_use: bool) -> aiohttp.ClientSession:
+    def _pool(self, *, single_use: bool) -> Pool:
         connector = aiohttp.TCPConnector(
             limit=self._count,
             force_close=single_use,
@@ -97,13 +101,18 @@ class Connections:
             socket_factory=self._socket,
         )
         proxy = proxy_of(self._upstream, self._upstream.url)
-        return aiohttp.ClientSession(
+        for_proxy = proxy.headers() if proxy is not None else {}
+        tunnelled = self._upstream.url.startswith("https:")
+        session = aiohttp.ClientSession(
             connector=connector,
             auto_decompress=False,
             proxy=proxy.url if proxy is not None else None,
-            proxy_auth=_proxy_auth(proxy),
             cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"User-Agent": f"fastjmix/{__version__}", "Accept-Encoding": "identity"},
+            headers={
+                "User-Agent": f"fastjmix/{__version__}",
+                "Accept-Encoding": "identity",
+                **({} if tunnelled else for_proxy),
+            },
             max_line_size=HEADER_LINE_BYTES_MAX,
             max_field_size=HEADER_LINE_BYTES_MAX,
             max_headers=HEADERS_MAX,
@@ -113,6 +122,7 @@ class Connections:
             trace_configs=[_tracing()],
             trust_env=False,
         )
+        return Pool(session, for_proxy if tunnelled else {})
 
     def _socket(self, address: tuple[Any, ...]) -> socket.socket:
         """Makes a socket whose kernel gives up, too, on bytes that the peer does not acknowledge.
@@ -125,12 +135,6 @@ class Connections:
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, millis)
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, PIECE_BYTES_MAX)
         return made
-
-
-def _proxy_auth(proxy: Proxy | None) -> aiohttp.BasicAuth | None:
-    if proxy is None or proxy.user is None:
-        return None
-    return aiohttp.BasicAuth(proxy.user, proxy.password, "utf-8")
 
 
 def _tls(upstream: Upstream) -> ssl.SSLContext | bool:

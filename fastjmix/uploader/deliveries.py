@@ -30,6 +30,8 @@ from fastjmix.uploader.schedule import open_to, secs_to_look_again
 from fastjmix.uploader.size_limit import TOO_LARGE
 from fastjmix.uploader.target import Target, Targets
 
+NOT_CONFIGURED: Final = "its upstream was removed from the configuration: send it again"
+
 WIND_UP_SECS: Final = 0.01
 """An envelope may be due again before the task of its last attempt is over."""
 
@@ -66,6 +68,7 @@ class Deliveries:
         self._pace = pace
         self._wake = wake
         self._learned = learned
+        self._refusing: set[asyncio.Task[None]] = set()
 
     def start(self, target: Target) -> float | None:
         """Starts what may start; returns when to try again if nothing happens before."""
@@ -79,9 +82,11 @@ class Deliveries:
                 self._run(target, item, self._finishing.finish(target, item, held, 0.0))
             else:
                 self._run(target, item, self._upload(target, item))
-        open_to_all = open_to(target.upstream.allowance, bulk=False, now=self._clock())
-        while open_to_all and self._may_start(target, now):
-            chosen = target.next_item()
+        is_open, bulk = (
+            open_to(target.upstream.allowance, bulk=one, now=self._clock()) for one in (False, True)
+        )
+        while is_open and self._may_start(target, now):
+            chosen = target.next_item(bulk=bulk)
             if chosen is None:
                 break
             if not self._backlog.waits_for(chosen.key, target):
@@ -90,9 +95,24 @@ class Deliveries:
                 queue.put_off(chosen, now + WIND_UP_SECS)
             else:
                 self._run(target, chosen, self._upload(target, chosen))
-        if not open_to_all and queue.has_promised:
-            return now + secs_to_look_again(self._clock())
+        if not (is_open and bulk) and queue.has_promised:
+            looked = now + secs_to_look_again(self._clock())
+            return min(looked, target.next_time(now) or looked) if is_open else looked
         return target.next_time(now)
+
+    def refuse_orphans(self) -> None:
+        """Answers the processes that wait for an upstream which is not configured any more. Nothing
+        was promised of these envelopes."""
+        orphans, self._backlog.orphans = self._backlog.orphans, []
+        for item in orphans:
+            task = asyncio.create_task(self._refuse(item))
+            self._refusing.add(task)
+            task.add_done_callback(self._refusing.discard)
+
+    async def _refuse(self, item: Waiting) -> None:
+        log.get().warning("envelope_withdrawn", envelope=item.id, reason=NOT_CONFIGURED)
+        await self._finishing.withdraw(item, Outcome(Disposition.RETRY, NOT_CONFIGURED))
+        self._backlog.forget(item.key)
 
     def is_busy(self, key: Key, name: str | None = None) -> bool:
         """Returns whether an envelope is uploaded or moved now; with `name` because of the upstream

@@ -1,25 +1,23 @@
 """Says, while the supervisor drains, when nothing more can be delivered now.
 
 Guaranteed: a demand (ipc/drain.py) is answered only after outbox/ was listed since it came, and
-when no upload to an upstream that takes envelopes is under way. What waits for an upstream that is
-paused or held, for its own next attempt, or for a person keeps nobody waiting: it is in outbox/,
-where the next start finds it.
+when no upload to an upstream that takes envelopes is under way. An envelope that waits for an
+upstream that is paused or held, for its own next attempt, or for a person keeps nobody waiting: it
+is in outbox/, where the next start finds it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from fastjmix.ipc.drain import UPLOADER, DrainPage, Intake
-from fastjmix.uploader.target import Target
+from fastjmix.uploader.target import Targets
 
 
 class Draining:
-    """What the supervisor asks of the uploader. `wake` has `look` called soon."""
+    """Answers the supervisor's demands of the uploader. `wake` has `look` called soon."""
 
-    def __init__(
-        self, page: DrainPage, targets: Iterable[Target], wake: Callable[[], None]
-    ) -> None:
+    def __init__(self, page: DrainPage, targets: Targets, wake: Callable[[], None]) -> None:
         self._page = page
         self._targets = targets
         self._wake = wake
@@ -40,5 +38,6 @@ class Draining:
         demand = self._page.demand
         if demand.intake is Intake.OPEN or demand.number != self._listed:
             return
-        if not any(one.running and one.availability.available for one in self._targets):
+        targets = self._targets.with_retired()
+        if not any(one.running and one.availability.available for one in targets):
             self._page.answer(UPLOADER, demand.number)

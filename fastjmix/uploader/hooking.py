@@ -70,8 +70,8 @@ class Hooking:
         self.adopt(hooks)
 
     def adopt(self, hooks: HooksOfPipelines) -> None:
-        """Makes these the hooks from now on. What has passed others passes these before its next
-        attempt."""
+        """Makes these the hooks from now on. An envelope that has passed others passes these before
+        its next attempt."""
         if hooks == self._hooks:
             return
         self._hooks = hooks

@@ -117,7 +117,9 @@ class Uploader:
         self._watcher = OutboxWatcher(
             spool, backlog, self._deliveries.is_busy, pace.rescan_secs, self._draining
         )
-        self._states = UpstreamStates(channels.board, channels.events, self._targets, backlog)
+        self._states = UpstreamStates(
+            channels.board, channels.events, self._targets, backlog, clock
+        )
         self._adoption = Adoption(
             self._targets, backlog, wake=self._changed.set, list_anew=self._watcher.wake
         )
@@ -158,6 +160,7 @@ class Uploader:
             while not self._stopping:
                 self._changed.clear()
                 self._states.note_change()
+                self._deliveries.refuse_orphans()
                 times = [self._deliveries.start(target) for target in self._targets]
                 self._draining.look()
                 wake_at = min((when for when in times if when is not None), default=None)

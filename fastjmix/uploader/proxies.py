@@ -7,6 +7,7 @@ library would follow them by itself.
 
 from __future__ import annotations
 
+import base64
 import os
 import urllib.request
 from typing import Final, NamedTuple
@@ -25,6 +26,13 @@ class Proxy(NamedTuple):
     url: str
     user: str | None = None
     password: str = ""
+
+    def headers(self) -> dict[str, str]:
+        """Returns the header fields that only the proxy gets (RFC 9110 §11.7.2)."""
+        if self.user is None:
+            return {}
+        pair = base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
+        return {"Proxy-Authorization": f"Basic {pair}"}
 
     def with_user(self) -> str:
         """Returns the URL with user and password in it, for a library that takes no other."""

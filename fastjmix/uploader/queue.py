@@ -25,6 +25,7 @@ RANKS: Final[tuple[Priority, ...]] = ("stat", "normal", "bulk")
 """The priorities, the highest first. The rank of a priority is its place here."""
 
 NORMAL: Final = RANKS.index("normal")
+BULK: Final = RANKS.index("bulk")
 
 SHARE: Final = 8
 """So many envelopes of higher priorities go before one of a lower priority that waits: bulk gets
@@ -187,12 +188,13 @@ class Queue:
         """Takes the oldest envelope for which a process waits. Raises IndexError for none."""
         return heapq.heappop(self.awaited)[1]
 
-    def pop_next(self) -> Waiting | None:
+    def pop_next(self, *, bulk: bool = True) -> Waiting | None:
         """Takes the envelope that goes next of those that may; None when there is none.
 
-        It is the oldest of the highest priority, unless SHARE have passed one of a lower.
+        It is the oldest of the highest priority, unless SHARE have passed one of a lower. `bulk`
+        False: none of that priority may go now.
         """
-        waiting = [rank for rank, line in enumerate(self.lines) if line]
+        waiting = [rank for rank, line in enumerate(self.lines) if line and (bulk or rank < BULK)]
         if not waiting:
             return None
         passed = (rank for rank in reversed(waiting) if self.lines[rank].passed >= SHARE)
@@ -203,19 +205,20 @@ class Queue:
         line.passed = 0
         return heapq.heappop(line.again)[1] if line.again else self._pop_fresh(chosen)
 
-    def pop_probe(self) -> Waiting | None:
+    def pop_probe(self, *, bulk: bool = True) -> Waiting | None:
         """Takes the envelope that probes an unavailable upstream, whether its time has come or not.
 
         It is the one with the fewest probes; of those the one with the highest priority, and of
         those the oldest. One that failed although others were taken comes last: its answer may be
         about itself.
         """
+        ranks = range(len(RANKS) if bulk else BULK)
         chosen = min(
-            self._tried(),
+            (item for item in self._tried() if item.rank in ranks),
             key=lambda item: (item.own_failures, item.probes, item.rank, item.order),
             default=None,
         )
-        fresh = next((rank for rank, line in enumerate(self.lines) if line.fresh), None)
+        fresh = next((rank for rank in ranks if self.lines[rank].fresh), None)
         if fresh is not None and (chosen is None or chosen.own_failures or chosen.probes):
             return self._pop_fresh(fresh)
         if chosen is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final, Literal
 
 import orjson
@@ -13,6 +13,7 @@ from fastjmix.ipc.board_rows import UPLOADER, UpstreamRow
 from fastjmix.ipc.events import Events
 from fastjmix.ipc.state_board import StateBoard
 from fastjmix.uploader.backlog import Backlog
+from fastjmix.uploader.schedule import open_to
 from fastjmix.uploader.target import Target
 
 EVERY_SECS: Final = 0.5
@@ -29,8 +30,15 @@ class UpstreamStates:
     """Publishes the states of all upstreams. `targets` may be iterated at any time."""
 
     def __init__(
-        self, board: StateBoard, events: Events, targets: Iterable[Target], backlog: Backlog
+        self,
+        board: StateBoard,
+        events: Events,
+        targets: Iterable[Target],
+        backlog: Backlog,
+        clock: Callable[[], float] = time.time,
     ) -> None:
+        """`clock` returns Unix seconds, for the targets' schedules."""
+        self._clock = clock
         self._board = board
         self._events = events
         self._targets = targets
@@ -72,7 +80,7 @@ class UpstreamStates:
             "url": _short(target.upstream.url),
             "state": state,
             "since": target.since,
-            "reason": _short(shown.reason) if shown is not None else "",
+            "reason": _short(shown.reason) if shown is not None else self._closed(target),
             "next_try": now + max(0.0, ahead) if state != "available" else None,
             "last_answer": None
             if answer is None
@@ -87,6 +95,15 @@ class UpstreamStates:
             "running": len(target.running),
             "max_envelope_bytes": target.facts.size_limit.max_envelope_bytes,
         }
+
+    def _closed(self, target: Target) -> str:
+        """Returns what an available target's schedule keeps back now; "" for nothing."""
+        allowance, now = target.upstream.allowance, self._clock()
+        if not open_to(allowance, bulk=False, now=now):
+            return "outside its schedule: envelopes wait"
+        if not open_to(allowance, bulk=True, now=now):
+            return "outside its schedule: envelopes of priority bulk wait"
+        return ""
 
 
 def _short(text: str) -> str:

@@ -81,13 +81,14 @@ class Target:
         secrets = credentials.repeatable() if credentials is not None else ()
         return in_one_line(outcome.answer, secrets) or ""
 
-    def next_item(self) -> Waiting | None:
-        """Takes the envelope that goes next, beside those for which a process waits."""
+    def next_item(self, *, bulk: bool) -> Waiting | None:
+        """Takes the envelope that goes next, beside those for which a process waits; one of the
+        priority bulk only if `bulk` is True."""
         if self.availability.held is not None:
-            return self.queue.pop_probe()
-        found = self.queue.pop_next()
+            return self.queue.pop_probe(bulk=bulk)
+        found = self.queue.pop_next(bulk=bulk)
         if found is None and not self.availability.available:
-            return self.queue.pop_probe()
+            return self.queue.pop_probe(bulk=bulk)
         return found
 
     def next_time(self, now: float) -> float | None:

@@ -9,7 +9,7 @@ import pytest
 
 from fastjmix import config
 from fastjmix.config import DicomListener
-from fastjmix.config.routes import AT_SEAL_BYTES_MAX
+from fastjmix.config.route_checks import AT_SEAL_BYTES_MAX
 from fastjmix.config.tables_route import RULES_MAX, VALUE_CHARS_MAX, VALUES_MAX
 from fastjmix.routing.rules import EnvelopeConditions, InstanceConditions
 from tests.support.configs import faults, loaded, only, written
@@ -70,6 +70,16 @@ def test_defaults(tmp_path: Path) -> None:
     )
     assert (second.status, second.comment) == (0xC000, "rejected by rule routes 2")
     assert second.upstreams == ()
+
+
+def test_a_comment_is_ascii_whatever_the_middleware_is_called(tmp_path: Path) -> None:
+    text = with_rules('{ action = "reject", modality = "US" }')
+    text = text.replace("middleware.routes.", 'middleware."wegé\\\\".').replace(
+        '"routes"', '"wegé\\\\"'
+    )
+    (found,) = loaded(tmp_path, text).dicom
+    assert found.route is not None
+    assert found.route.rules[0].comment == "rejected by rule weg?? 1"
 
 
 def test_names_may_have_wildcards(tmp_path: Path) -> None:
@@ -237,6 +247,15 @@ def test_an_ae_title_that_no_endpoint_knows(tmp_path: Path) -> None:
 def test_a_rule_that_drops_everything_is_a_warning(tmp_path: Path) -> None:
     (warning,) = warnings(tmp_path, '{ action = "discard" }')
     assert "discards every instance that comes to it" in warning
+
+
+def test_rules_of_a_pipeline_without_dicom(tmp_path: Path) -> None:
+    text = with_rules('{ modality = "CT" }').replace(
+        "dicom_to_jmix.middleware = [", "jmix_query.middleware = ["
+    )
+    text = text.replace('"jmix_builder"', '"passthru"')
+    (warning,) = [one for one in loaded(tmp_path, text).warnings if "rule" in one]
+    assert "without effect" in warning
 
 
 # -- printed ---------------------------------------------------------------------------------------

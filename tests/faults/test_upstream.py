@@ -968,8 +968,7 @@ def send_one(gateway: Gateway, instance: str) -> None:
 
 @pytest.mark.fault("F30")
 def test_a_restart_with_another_token_resumes(tmp_path: Path) -> None:
-    """The configuration is read once, by design (its secrets are in one process's memory and no
-    file is watched): so another token takes a restart, and nothing is lost by it."""
+    """As a reload does (tests/e2e/test_adoption.py)."""
     token_file = tmp_path / "token"
     token_file.write_text("right")
     options: dict[str, Any] = {

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fastjmix.config import Config, load
-from fastjmix.ipc.configuration import Announcer, Inbox, make_pair, write
+from fastjmix.ipc.configuration import SOCKETS_MAX, Announcer, Inbox, make_pair, write
 from fastjmix.ipc.ingest_rules import tabulate
 
 
@@ -125,6 +125,17 @@ def test_a_child_without_descriptors_gets_it_again(
     assert new.config == config
     for taken in (listening, *new.dicom):
         taken.close()
+
+
+def test_as_many_sockets_as_a_message_has(ends: tuple[Announcer, Inbox], file: int) -> None:
+    announcer, inbox = ends
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        announcer.send(2, file, [listening] * SOCKETS_MAX)
+        new = inbox.take()
+        assert new is not None
+        assert len(new.dicom) == SOCKETS_MAX
+        for one in new.dicom:
+            one.close()
 
 
 def test_a_child_that_reads_nothing_is_an_error_and_no_wait(

@@ -130,7 +130,7 @@ def test_refusals_of_one_association_are_bounded(tmp_path: Path) -> None:
 
 
 def test_what_a_rule_discarded_is_found_by_its_uids(tmp_path: Path) -> None:
-    """What one rejected is known by its refusal already."""
+    """A rejected instance is known by its refusal already."""
     storage = Storage(tmp_path)
     said: dict[str, Any] = {"association": "run-1", "study_instance_uid": "1.9"}
     said["sop_instance_uid"] = "1.9.1"

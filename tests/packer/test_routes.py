@@ -19,7 +19,20 @@ from fastjmix.packer.routes import EVENTS_A_SECOND
 from fastjmix.spool import Ticket
 from tests.support import wire
 from tests.support.dicom_peers import archives, new_uid
-from tests.support.gateway import Gateway, Gateways, Peer, get, images, members, until
+from tests.support.gateway import (
+    NOT_LISTENING,
+    Gateway,
+    Gateways,
+    Peer,
+    Store,
+    get,
+    images,
+    members,
+    run_command,
+    running,
+    until,
+    write_config,
+)
 from tests.support.made_up import write_study
 from tests.support.routes import refused, with_rules
 
@@ -190,6 +203,27 @@ def test_instances_of_a_study_under_different_rules_are_different_envelopes(
     assert held[of_a.id] == [uids[1]]
     assert held[of_b.id] == [uids[2]]
     own.wait_for("envelope_sealed .*rule=a ")
+    shown = run_command("outbox", "show", of_a.id, "-c", "config.toml", cwd=own.spool.parent)
+    assert "  rule: a\n" in shown.stdout
+
+
+def test_an_envelope_is_delivered_to_the_backends_of_its_rule_alone(
+    start: Gateways, upstream: Store, tmp_path: Path
+) -> None:
+    with running(Store(tmp_path / "second")) as other:
+        rule = 'name = "away"\ncalling_ae = "AWAY"\nbackends = "second"'
+        both = 'name = "both"\ncalling_ae = "BOTH"\nbackends = ["second", "jmix_upstream"]'
+        own = start(upstream.port, **with_rules(rule, both, second=other.port))
+        usual, away, shared = new_uid(), new_uid(), new_uid()
+        send(own, usual)
+        send(own, away, calling="AWAY")
+        send(own, shared, calling="BOTH")
+        own.wait_sent(3)
+        for store, study, elsewhere in ((upstream, usual, away), (other, away, usual)):
+            base = f"http://127.0.0.1:{store.port}/api/jmix?studyInstanceUid="
+            assert get(base + study)[0] == 200
+            assert get(base + elsewhere)[0] == 404
+            assert get(base + shared)[0] == 200
 
 
 def test_the_envelope_decides_at_the_seal(start: Gateways) -> None:
@@ -234,7 +268,7 @@ def test_a_rule_chooses_the_profile(start: Gateways) -> None:
 # -- a packer dies ---------------------------------------------------------------------------------
 
 
-@pytest.mark.fault("F01")
+@pytest.mark.fault("F160")
 @pytest.mark.parametrize("point", ["packer.synced", "seal.written", "seal.published"])
 def test_a_packer_that_dies_between_append_and_seal_decides_alike(
     start: Gateways, point: str
@@ -260,7 +294,7 @@ def test_a_packer_that_dies_between_append_and_seal_decides_alike(
     assert list(images(archives(own, study)[0])) == [uid]
 
 
-@pytest.mark.fault("F01", "F78")
+@pytest.mark.fault("F161")
 @pytest.mark.parametrize(("fault", "statuses"), [("kill", (0, 0xA700)), ("raise", (0xC0FF,))])
 def test_a_packer_that_fails_after_its_decision_decides_again(
     start: Gateways, fault: str, statuses: tuple[int, ...]
@@ -274,6 +308,7 @@ def test_a_packer_that_fails_after_its_decision_decides_again(
     assert archives(own, study) == []
 
 
+@pytest.mark.fault("F160")
 def test_a_draft_goes_by_the_rules_that_it_began_with(start: Gateways, tmp_path: Path) -> None:
     """A node that is killed, and starts again with other rules."""
     own = start(
@@ -289,6 +324,45 @@ def test_a_draft_goes_by_the_rules_that_it_began_with(start: Gateways, tmp_path:
     again.wait_for("envelope_recovered .*rule=head")
     (ticket,) = tickets(again, study, 1)
     assert (ticket.rule, ticket.priority) == ("head", "stat")
+
+
+# -- a new configuration ---------------------------------------------------------------------------
+
+
+def reload(own: Gateway, **parts: Any) -> None:
+    write_config(own.spool.parent, NOT_LISTENING, **parts)
+    done = run_command("reload", "-c", "config.toml", cwd=own.spool.parent)
+    assert done.returncode == 0, done.stderr
+
+
+def test_new_rules_are_for_associations_that_begin_after_them(start: Gateways) -> None:
+    own = start(**with_rules(SCREEN_SHOTS))
+    study, (first, second, third) = new_uid(), [new_uid() for _ in range(3)]
+    with Peer(own.dicom_port) as before:
+        assert before.associate(*CONTEXTS)[0] == 2
+        assert before.store(data_of(study, first, SC), first, number=3, sop_class=SC) == 0
+        reload(own, **with_rules('name = "shots"\npriority = "bulk"'))
+        assert before.store(data_of(study, second, SC), second, number=3, sop_class=SC) == 0
+        assert send(own, study, SC)[0] == 0
+        assert before.store(data_of(study, third), third) == 0
+        before.release()
+    plain, of_new = tickets(own, study, 2)
+    assert (plain.rule, of_new.rule, of_new.priority) == ("", "shots", "bulk")
+    held = {one.stem: list(images(one)) for one in archives(own, study)}
+    assert held[plain.id] == [third]
+    assert len(held[of_new.id]) == 1
+    assert len(refused(own, study, 2)) == 2
+
+
+def test_new_backends_are_for_associations_that_begin_after_them(start: Gateways) -> None:
+    """Also of a study whose envelope is still open."""
+    own = start(builder="quiet_secs = 3600\nrelease_grace_secs = 2")
+    study = new_uid()
+    assert send(own, study)[0] == 0
+    reload(own, **with_rules('name = "none"\nmodality = "US"', backends='"second"'))
+    assert send(own, study)[0] == 0
+    both = tickets(own, study, 2)
+    assert sorted(one.upstreams for one in both) == [("jmix_upstream",), ("second",)]
 
 
 # -- other people's senders ------------------------------------------------------------------------

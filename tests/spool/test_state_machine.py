@@ -5,8 +5,10 @@ The model records the acknowledged instances. A crash loses any uncommitted byte
 there. It may come inside a step: a child process does the step, and ends before it makes, renames
 or deletes its n-th file. After each start every acknowledged instance is in an envelope, byte for
 byte. No archive in outbox/ is partial, an id has one content for ever, and a delivered envelope has
-its receipt. A person's file is where it was put, with its bytes. All of this is tried on a file
-system that renames without replacing, and on one that cannot.
+its receipt. Of several upstreams each has exactly one end in the record, and none that has taken an
+envelope is pending again, however often it is moved back for those that refused it. A person's file
+is where it was put, with its bytes. All of this is tried on a file system that renames without
+replacing, and on one that cannot.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import tempfile
 import traceback
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -43,8 +46,9 @@ from fastjmix.ipc.ingest_rules import tabulate
 from fastjmix.packer import seal as sealing
 from fastjmix.packer.open_envelope import OpenEnvelope
 from fastjmix.packer.recovery import recover
-from fastjmix.spool import AssociationFacts, Provenance, Retention, Spool
+from fastjmix.spool import AssociationFacts, Ends, Provenance, Retention, Spool, ends
 from fastjmix.spool import rename as renaming
+from fastjmix.spool.ticket import End
 from tests import reference
 from tests.support import configs, wire
 from tests.support.nightly import by_form
@@ -171,6 +175,8 @@ class SpoolMachine(RuleBasedStateMachine):
         self.contents: dict[str, str] = {}
         self.foreign: dict[Path, object] = {}
         self.drafts: list[str] = []
+        self.several: tuple[str, ...] = ()
+        self.took: dict[str, set[str]] = {}
         self.at_once = renaming._rename_by_renameat2
 
     def teardown(self) -> None:
@@ -180,10 +186,17 @@ class SpoolMachine(RuleBasedStateMachine):
 
     # -- what people do ----------------------------------------------------------------------
 
-    @initialize(known=st.booleans())
-    def choose_file_system(self, known: bool) -> None:
+    @initialize(known=st.booleans(), upstreams=st.integers(1, 3))
+    def choose_file_system(self, known: bool, upstreams: int) -> None:
         if not known:
             renaming._rename_by_renameat2 = unknown_flag
+        if upstreams > 1:
+            self.several = ("a", "b", "c")[:upstreams]
+            to = tuple(
+                replace(self.ingest.listener.upstreams[0], name=name) for name in self.several
+            )
+            listener = replace(self.ingest.listener, upstreams=to)
+            self.ingest = replace(self.ingest, listener=listener)
 
     @rule(
         data=st.data(),
@@ -269,6 +282,9 @@ class SpoolMachine(RuleBasedStateMachine):
         """Uploads an envelope, and gets an answer; with `changes` the node is killed while it
         records the answer."""
         one = data.draw(st.sampled_from(self.waiting()))
+        if self.several:
+            self.upload_to_one_of_several(data, one, changes, refused)
+            return
 
         def note() -> None:
             if refused:
@@ -280,6 +296,45 @@ class SpoolMachine(RuleBasedStateMachine):
             note()
         elif dies_at_change(note, changes):
             self.start_again()
+
+    def upload_to_one_of_several(
+        self, data: st.DataObject, one: str, changes: int, refused: bool
+    ) -> None:
+        ticket = self.spool.ticket("outbox", one)
+        name = data.draw(st.sampled_from(ends.pending(ticket, ends.read(self.spool, ticket))))
+        assert name not in self.took.get(one, ()), "no upstream gets it again that has taken it"
+        end: End = {"refusal": {"status": 400}} if refused else {"receipt": {"status": 201}}
+        killed = False
+        if not changes:
+            Ends(self.spool).record(one, {name: end})
+        elif killed := dies_at_change(lambda: Ends(self.spool).record(one, {name: end}), changes):
+            self.start_again()
+        if not refused and (not killed or self.has_end(one, name)):
+            self.took.setdefault(one, set()).add(name)
+
+    def has_end(self, one: str, name: str) -> bool:
+        """Returns whether a kill came after the end was recorded."""
+        found = self.spool.find(one)
+        assert found is not None
+        state = found[0]
+        assert state in ("outbox", "sent", "rejected")
+        ticket = self.spool.ticket(state, one)  # type: ignore[arg-type]
+        return name in (ends.read(self.spool, ticket) if state == "outbox" else ticket.ends)
+
+    @precondition(lambda self: self.refused())
+    @rule(data=st.data(), changes=st.integers(0, 5))
+    def requeue(self, data: st.DataObject, changes: int) -> None:
+        one = data.draw(st.sampled_from(self.refused()))
+        if not changes:
+            with contextlib.suppress(FileExistsError):
+                self.spool.requeue(one)
+        elif dies_at_change(lambda: self.spool.requeue(one), changes):
+            self.start_again()
+
+    def refused(self) -> list[str]:
+        """Returns the envelopes that upstreams have refused."""
+        here = {path.stem for path in self.ours("rejected")}
+        return [one for one in self.drafts if one in here and self.several]
 
     @rule(most=st.integers(0, 40_000), changes=st.integers(0, 3))
     def retain(self, most: int, changes: int) -> None:
@@ -388,6 +443,16 @@ class SpoolMachine(RuleBasedStateMachine):
                 assert ticket.instances == len(self.members(path)) > 0
                 assert elsewhere or (ticket.receipt is not None) == (state == "sent")
                 assert (ticket.refusal is not None) == (state == "rejected")
+                if self.several and state != "outbox" and not elsewhere:
+                    assert ticket.upstreams == self.several
+                    assert ticket.ends.keys() == set(self.several)
+                    refused = any("refusal" in end for end in ticket.ends.values())
+                    assert refused == (state == "rejected")
+                if self.several and not elsewhere:
+                    kept = ends.read(self.spool, ticket) if state == "outbox" else ticket.ends
+                    assert self.took.get(one, set()) <= {
+                        name for name, end in kept.items() if "receipt" in end
+                    }
 
     @invariant()
     def what_was_sealed_has_its_provenance(self) -> None:

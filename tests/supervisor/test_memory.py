@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from fastjmix.config import Config
+from fastjmix.config.tree import Allowance
 from fastjmix.errors import PlatformError
 from fastjmix.supervisor import memory
 from fastjmix.supervisor.memory import (
@@ -32,6 +33,7 @@ from tests.support.dicom_peers import CONGESTED
 from tests.support.gateway import Gateway, Peer, Store, run_command, running, until, write_config
 from tests.support.ledger import Ledger, settle
 from tests.support.nodes import to
+from tests.support.places import to_bucket
 from tests.uploader.test_process import whole_config
 
 THE_COMMAND = "\nfrom fastjmix.cli import main\nmain()"
@@ -51,6 +53,17 @@ def config(tmp_path: Path, associations: int = 64, **runtime: int) -> Config:
         dicom=(replace(listener, max_associations=associations),),
         runtime=replace(whole.runtime, lane_bytes=8 * MIB, **runtime),
     )
+
+
+def test_deliveries_to_a_bucket_have_memory_of_their_own(tmp_path: Path) -> None:
+    """It is taken from what is left for lanes."""
+    plain = config(tmp_path)
+    (listener,) = plain.dicom
+    bucket = to_bucket("http://127.0.0.1:9", "b", allowance=Allowance(max_concurrent=6))
+    with_bucket = replace(plain, dicom=(replace(listener, upstreams=(bucket,)),))
+    limit = Limit(2 << 30, "")
+    taken = memory.BUCKET_LIBRARY_BYTES + 6 * memory.BUCKET_DELIVERY_BYTES
+    assert limit.left_for_lanes(plain) - limit.left_for_lanes(with_bucket) == taken
 
 
 @pytest.mark.fault("F97")

@@ -306,6 +306,30 @@ def test_whoever_waits_too_long_in_the_backlog_is_rejected(tmp_path: Path) -> No
             assert own.child.wait(PATIENCE) == 0
 
 
+def test_a_reload_beside_the_manager(tmp_path: Path) -> None:
+    """It says RELOADING and READY again; the sockets stay, while a drain lasts, too."""
+    with Manager() as manager, running(manager.start(tmp_path / "own", 9)) as own:
+        manager.wait_for("READY=1")
+        own.wait_for("http_listening")
+        own.child.send_signal(signal.SIGHUP)
+        manager.wait_for("RELOADING=1")
+        manager.wait_for("READY=1", 2)
+        own.wait_for(" reloaded ")
+        with Peer(own.dicom_port, PATIENCE) as peer:
+            assert peer.associate()[0] == 2
+            own.child.send_signal(signal.SIGTERM)
+            own.wait_for(" draining ")
+            own.child.send_signal(signal.SIGHUP)
+            own.wait_for(" reloaded ", 2)
+            assert peer.store(wire.data_set()) == 0
+            peer.release()
+        assert own.child.wait(PATIENCE) == 0
+        with Peer(manager.dicom_port, PATIENCE) as waiting:  # in the backlog: nobody answers yet
+            waiting.send(wire.associate_rq(wire.context(1, wire.CT, wire.EXPLICIT)))
+            with running(manager.start(tmp_path / "own", 9)):
+                assert waiting.pdu()[0] == 2
+
+
 def asks(port: int, waits: list[float]) -> int:
     """Associates; returns the type of the answer's PDU, and adds the time until it came."""
     began = time.monotonic()

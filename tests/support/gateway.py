@@ -182,7 +182,7 @@ PIPELINE = """
 networks = ["dicom_net"]
 endpoints = ["dicom_receiver"]
 middleware = [{middleware}]
-backends = ["jmix_upstream"]
+backends = [{backends}]
 
 [endpoints.dicom_receiver]
 service = "dicom_scp"
@@ -230,12 +230,13 @@ def write_config(directory: Path, upstream: int, **parts: str) -> Path:
     """config.toml and its pipeline; `parts` add keys: see `TABLES`.
 
     `dicom_port`, `http_port`: where to listen, if not at ports of the system's choosing.
-    `posts_to`: the backend, in quotes, that envelopes POSTed to the gateway go to. `middleware`:
-    that of the DICOM pipeline, in quotes.
+    `posts_to`: the backend, in quotes, that envelopes POSTed to the gateway go to. `middleware`,
+    `backends`: those of the DICOM pipeline, in quotes.
     """
     filled = {key: parts.get(key, "") for key in (*TABLES, "posts_to")}
     filled |= {key: parts.get(key, "0") for key in ("dicom_port", "http_port")}
     filled["middleware"] = parts.get("middleware", '"jmix_builder"')
+    filled["backends"] = parts.get("backends", '"jmix_upstream"')
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "pipelines").mkdir(exist_ok=True)
     (directory / "config.toml").write_text(CONFIG.format(upstream=upstream, **filled))

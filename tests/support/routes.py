@@ -6,24 +6,25 @@ from typing import Any
 
 from fastjmix.ledger.database import LedgerUnavailable
 from fastjmix.ledger.queries import Ledger
-from tests.support.gateway import Gateway, until
+from tests.support.gateway import NOT_LISTENING, Gateway, until
 
 QUICK = "release_grace_secs = 0.2"
 
 
-def with_rules(*rules: str, builder: str = QUICK, **parts: str) -> dict[str, Any]:
+def with_rules(
+    *rules: str, builder: str = QUICK, second: int = NOT_LISTENING, **parts: str
+) -> dict[str, Any]:
     """Returns the parts of a gateway whose pipeline has these rules, each the keys of one.
 
-    Beside its upstream there is another one, `second`, at which nobody listens.
+    Beside its upstream there is another one, `second`, at that port of this machine.
     """
     tables = "".join(f"\n[[middleware.routes.options.rules]]\n{one}\n" for one in rules)
-    second = (
-        '\n[backends.second]\nservice = "jmix_backend"\noptions.base_url = "http://127.0.0.1:9"'
-    )
+    url = f"http://127.0.0.1:{second}"
+    backend = f'\n[backends.second]\nservice = "jmix_backend"\noptions.base_url = "{url}"'
     return {
         "middleware": '"routes", "jmix_builder"',
         "builder": builder,
-        "backend": f'{second}\n[middleware.routes]\ntype = "route"\n{tables}',
+        "backend": f'{backend}\n[middleware.routes]\ntype = "route"\n{tables}',
         **parts,
     }
 

@@ -74,12 +74,17 @@ def test_no_storage_is_no_status(tmp_path: Path) -> None:
 def test_every_part_has_its_lines(tmp_path: Path) -> None:
     """One of a node with much to show, as its JSON says it; names of peers are escaped."""
     evil = "CT\x1b[31m\n1"
-    row = {"state": "outbox", "study": "1.2", "calling_ae": evil, "upstream": "up", "id": "i",
-           "instances": None, "bytes": 5, "age_secs": 200, "reason": ""}  # fmt: skip
+    row: dict[str, Any] = {
+        "state": "outbox", "study": "1.2", "calling_ae": evil, "upstream": "up", "id": "i",
+        "at_upstreams": [], "instances": None, "bytes": 5, "age_secs": 200, "reason": "",
+    }  # fmt: skip
     count = {"count": 1, "bytes": 5e9, "oldest_secs": 7300}
     told: Any = {
         "node": {"name": evil, "version": "1", "pid": 1, "started": 0.0, "now": 1e9,
-                 "state": "not ready", "reasons": ["full"], "warnings": [evil]},
+                 "state": "not ready", "reasons": ["full"], "warnings": [evil], "draining": None,
+                 "configuration": {"generation": 3, "configured_at": 1e9, "needs_restart": [],
+                                   "late": [], "draining": None,
+                                   "refused": {"at": 1e9, "faults": [evil, "[proxy] nam"]}}},
         "associations": [{"calling_ae": evil, "peer": "p", "mb_per_second": 1.25, "bytes": 10,
                           "instances": 2, "began": 1e9 - 5, "waits_for": "disk"}],
         "lanes": {"leased": 1, "total": 64, "stalled": 0},
@@ -100,7 +105,8 @@ def test_every_part_has_its_lines(tmp_path: Path) -> None:
     text = "\n".join(show.lines(told))
     assert "\x1b" not in text
     for part in ("not ready", "! full", "5.0 GB", "3 min", "HTTP 401", "1.2 MB/s", "3.0 MB/s",
-                 "disk: cannot be read", "(3 times)", "next try in 30 s"):  # fmt: skip
+                 "generation 3", "! refused", "[proxy] nam", "disk: cannot be read", "(3 times)",
+                 "next try in 30 s"):  # fmt: skip
         assert part in text, part
 
 

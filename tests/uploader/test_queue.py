@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import tracemalloc
 import uuid
 from collections import Counter
 from dataclasses import replace
@@ -15,14 +16,17 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from fastjmix.ipc.metrics import MetricsPage
+from fastjmix.spool import Ticket
 from fastjmix.uploader.answers import Answer
 from fastjmix.uploader.availability import Availability
+from fastjmix.uploader.backlog import Backlog, Found
 from fastjmix.uploader.outcome import Disposition
 from fastjmix.uploader.pace import Pace
 from fastjmix.uploader.policy import assess_status
-from fastjmix.uploader.queue import Waiting, key_of, name_of
+from fastjmix.uploader.queue import BULK, NORMAL, SHARE, Queue, Waiting, key_of, name_of
 from fastjmix.uploader.retry import Backoff
-from fastjmix.uploader.target import Target
+from fastjmix.uploader.target import Target, Targets
 from fastjmix.uploader.targets.jmix import JmixClient
 from fastjmix.uploader.throttle import Throttle
 from fastjmix.uploader.upstream_facts import UpstreamFacts
@@ -579,3 +583,87 @@ def test_an_envelope_that_alone_fails_does_not_spin(
 )
 def test_a_name_that_is_no_id_of_ours_keeps_its_form(name: str) -> None:
     assert name_of(key_of(name)) == name
+
+
+# -- priorities ------------------------------------------------------------------------------------
+
+STAT = 0
+
+
+def filled(**counts: int) -> Queue:
+    queue = Queue()
+    for rank, name in enumerate(("stat", "normal", "bulk")):
+        for number in range(counts.get(name, 0)):
+            queue.add(f"{name} {number}", None, maybe_stored=False, rank=rank)
+    return queue
+
+
+def ranks(queue: Queue, count: int, *, bulk: bool = True) -> list[int]:
+    found = [queue.pop_next(bulk=bulk) for _ in range(count)]
+    return [item.rank for item in found if item is not None]
+
+
+def test_the_urgent_go_first_and_of_one_priority_the_oldest() -> None:
+    queue = filled(bulk=2, normal=2, stat=2)
+    found = [item.id for _ in range(6) if (item := queue.pop_next()) is not None]
+    assert found == ["stat 0", "stat 1", "normal 0", "normal 1", "bulk 0", "bulk 1"]
+    assert queue.pop_next() is None
+
+
+@pytest.mark.parametrize("above", ["stat", "normal"])
+def test_bulk_does_not_starve(above: str) -> None:
+    queue = filled(**{above: 100, "bulk": 5})
+    found = ranks(queue, 5 * (SHARE + 1))
+    assert [at for at, rank in enumerate(found) if rank == BULK] == [
+        SHARE + n * (SHARE + 1) for n in range(5)
+    ]
+
+
+def test_no_priority_starves_beside_two_others() -> None:
+    found = Counter(ranks(filled(stat=200, normal=200, bulk=200), 100))
+    assert found[STAT] >= 70
+    assert min(found[NORMAL], found[BULK]) >= 100 // (SHARE + 3)
+
+
+def test_bulk_waits_while_it_may_not_go() -> None:
+    queue = filled(normal=1, bulk=2)
+    assert ranks(queue, 3, bulk=False) == [NORMAL]
+    assert queue.pop_probe(bulk=False) is None
+    assert len(queue) == 2
+    probe = queue.pop_probe()
+    assert probe is not None
+    assert probe.rank == BULK
+
+
+def test_an_urgent_envelope_that_failed_stays_urgent() -> None:
+    queue = filled(stat=1, normal=2)
+    tried = queue.pop_next()
+    assert tried is not None
+    queue.put_off(tried, 5.0)
+    assert ranks(queue, 1) == [NORMAL]
+    queue.wake(5.0)
+    assert ranks(queue, 1) == [STAT]
+
+
+@pytest.mark.parametrize("upstreams", [2, 5])
+def test_an_envelope_for_several_upstreams_costs_little(upstreams: int) -> None:
+    """Beside its place in each queue it has a value, which all with the same upstreams share."""
+    count, names = 20_000, tuple(f"up{n}" for n in range(upstreams))
+    places = {("p", one): to("http://127.0.0.1:9/api/jmix", name=one) for one in names}
+
+    async def test() -> None:
+        metrics = MetricsPage(1).row(0)
+        targets = Targets(places, metrics, FAST, lambda _: None)
+        backlog = Backlog(targets, metrics, added=lambda: None, left=lambda: None)
+        ticket = Ticket("", "p", names, "stored", (), "", 1, 1, 1.0, "")
+        found = [Found(str(uuid.uuid4()), ticket, names) for _ in range(count)]
+        tracemalloc.start()
+        backlog.add(found, maybe_stored=True)
+        held, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert held < (300 + 20 * upstreams) * count
+        assert [len(one.queue) for one in targets] == [count] * upstreams
+        for target in targets:
+            await target.client.close()
+
+    run(test)

@@ -10,7 +10,7 @@ import pytest
 from fastjmix.config.allowances import window
 from fastjmix.config.tree import Allowance
 from fastjmix.uploader.schedule import is_open, open_to, secs_to_look_again
-from tests.support.nodes import node, run, to, until
+from tests.support.nodes import Node, node, run, to, until
 from tests.support.upstreams import Upstream
 
 MONDAY = datetime(2026, 11, 30)
@@ -85,6 +85,10 @@ def test_an_envelope_waits_for_its_window(tmp_path: Path) -> None:
         looked += 1
         return now
 
+    def why(one: Node) -> str:
+        rows = one.channels.board.read("uploader")["upstreams"]
+        return str(rows[0]["reason"])
+
     async def test() -> None:
         nonlocal now
         nightly = Allowance(windows=(window("20:00-06:00"),), windows_for="all", zone="UTC")
@@ -94,11 +98,37 @@ def test_an_envelope_waits_for_its_window(tmp_path: Path) -> None:
         ):
             envelope_id = one.seal()
             await until(lambda: looked > 2)
+            await until(lambda: why(one) == "outside its schedule: envelopes wait")
             awaited = one.seal(ack="uploaded")  # its sender waits: it does not keep to a schedule
             assert await one.left() == [("sent", awaited)]
             now = noon + 8 * 3600
             one.channels.wake_uploader()
             assert (await one.left(2))[1:] == [("sent", envelope_id)]
             assert len(store.posts) == 2
+            await until(lambda: why(one) == "")
+
+    run(test)
+
+
+def test_only_bulk_waits_for_a_schedule_of_bulk(tmp_path: Path) -> None:
+    noon = MONDAY.replace(hour=12, tzinfo=UTC).timestamp()
+    now = noon
+
+    def clock() -> float:
+        return now
+
+    async def test() -> None:
+        nonlocal now
+        nightly = Allowance(windows=(window("20:00-06:00"),), zone="UTC")
+        async with (
+            Upstream().open() as store,
+            node(tmp_path, to(store.url, allowance=nightly), clock=clock) as one,
+        ):
+            bulk = one.seal(priority="bulk")
+            others = {one.seal(priority=each) for each in ("stat", "normal")}
+            assert {envelope_id for _, envelope_id in await one.left(2)} == others
+            now = noon + 8 * 3600
+            one.channels.wake_uploader()
+            assert (await one.left(3))[2:] == [("sent", bulk)]
 
     run(test)

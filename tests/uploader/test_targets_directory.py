@@ -49,6 +49,7 @@ def test_an_envelope_is_in_the_directory_under_its_id(tmp_path: Path, share: Pat
     run(test)
 
 
+@pytest.mark.fault("F170")
 def test_the_same_bytes_there_are_the_envelope(tmp_path: Path, share: Path) -> None:
     async def test() -> None:
         async with node(tmp_path, to_directory(share), start=False) as one:
@@ -66,6 +67,7 @@ def test_the_same_bytes_there_are_the_envelope(tmp_path: Path, share: Path) -> N
     run(test)
 
 
+@pytest.mark.fault("F170")
 @pytest.mark.parametrize("change", ["a byte", "a byte more", "a link", "a directory"])
 def test_no_file_is_replaced(tmp_path: Path, share: Path, change: str) -> None:
     async def test() -> None:
@@ -93,6 +95,7 @@ def test_no_file_is_replaced(tmp_path: Path, share: Path, change: str) -> None:
 # -- disks -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("F170")
 def test_a_full_disk_holds_the_target_until_there_is_room(tmp_path: Path) -> None:
     disk = Memory(tmp_path / "small", 4 * MEGABYTE)
     try:
@@ -113,6 +116,7 @@ def test_a_full_disk_holds_the_target_until_there_is_room(tmp_path: Path) -> Non
         disk.close()
 
 
+@pytest.mark.fault("F170")
 def test_a_directory_that_may_not_be_written_is_held(tmp_path: Path) -> None:
     disk = Memory(tmp_path / "small", 4 * MEGABYTE)
     try:
@@ -131,6 +135,7 @@ def test_a_directory_that_may_not_be_written_is_held(tmp_path: Path) -> None:
         disk.close()
 
 
+@pytest.mark.fault("F170")
 @pytest.mark.parametrize("require_mount", [False, True])
 def test_a_share_that_is_not_mounted(tmp_path: Path, require_mount: bool) -> None:
     """Without require_mount its empty mount point takes the envelopes; the directory itself is
@@ -158,6 +163,7 @@ def test_a_share_that_is_not_mounted(tmp_path: Path, require_mount: bool) -> Non
         disk.close()
 
 
+@pytest.mark.fault("F170")
 def test_a_directory_that_is_missing_is_never_made(tmp_path: Path) -> None:
     async def test() -> None:
         missing = tmp_path / "share"
@@ -171,6 +177,7 @@ def test_a_directory_that_is_missing_is_never_made(tmp_path: Path) -> None:
     run(test)
 
 
+@pytest.mark.fault("F171")
 def test_a_share_that_fails_and_comes_back(tmp_path: Path) -> None:
     """The power of its disk goes in the middle: each later call fails with EIO."""
     disk = Disk(tmp_path / "share", "ext4")
@@ -195,6 +202,7 @@ def test_a_share_that_fails_and_comes_back(tmp_path: Path) -> None:
         disk.close()
 
 
+@pytest.mark.fault("F171")
 def test_a_share_that_does_not_answer_keeps_nobody_waiting(tmp_path: Path) -> None:
     """A frozen file system: each write to it waits, as to a share whose server is gone."""
     disk = Disk(tmp_path / "share", "ext4")
@@ -290,6 +298,7 @@ def uploaded_by_process(one: Node, share: Path, at: str) -> int:
     return child.wait(60)
 
 
+@pytest.mark.fault("F172")
 @pytest.mark.parametrize("point", ["uploader.body", "elsewhere.written", "spool.renamed"])
 def test_a_kill_leaves_the_name_free_or_the_whole_envelope(
     tmp_path: Path, share: Path, point: str

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from fastjmix.uploader.outcome import Disposition
 from fastjmix.uploader.targets.etag import PartDigests
-from fastjmix.uploader.targets.s3 import PART_BYTES_MIN
+from fastjmix.uploader.targets.s3 import PART_BYTES_MIN, PARTS_MAX, part_bytes
 from fastjmix.uploader.targets.s3_errors import answer_in, assess_error
 from tests.support.nodes import MEGABYTE, node, run, until
 from tests.support.places import KEYS, S3Service, to_bucket
@@ -57,6 +57,7 @@ def test_an_envelope_is_an_object(
     run(test)
 
 
+@pytest.mark.fault("F173")
 @pytest.mark.parametrize("size", [SMALL, LARGE])
 @pytest.mark.parametrize("same", [True, False])
 def test_no_object_is_replaced(tmp_path: Path, service: S3Service, size: int, same: bool) -> None:
@@ -81,6 +82,7 @@ def test_no_object_is_replaced(tmp_path: Path, service: S3Service, size: int, sa
     run(test)
 
 
+@pytest.mark.fault("F173")
 def test_a_bucket_that_is_missing_is_held(tmp_path: Path, service: S3Service) -> None:
     async def test() -> None:
         async with node(tmp_path, to_bucket(service.url, "not-there")) as one:
@@ -93,7 +95,7 @@ def test_a_bucket_that_is_missing_is_held(tmp_path: Path, service: S3Service) ->
     run(test)
 
 
-@pytest.mark.fault("F37")
+@pytest.mark.fault("F173")
 def test_damage_on_our_disk_leaves_no_object(tmp_path: Path, service: S3Service) -> None:
     """The parts that went before it are taken back."""
     bucket = service.make_bucket()
@@ -115,6 +117,7 @@ def test_damage_on_our_disk_leaves_no_object(tmp_path: Path, service: S3Service)
     run(test)
 
 
+@pytest.mark.fault("F173")
 def test_a_service_that_is_down_is_waited_for(tmp_path: Path) -> None:
     async def test() -> None:
         upstream = to_bucket("http://127.0.0.1:9", "envelopes")
@@ -126,6 +129,7 @@ def test_a_service_that_is_down_is_waited_for(tmp_path: Path) -> None:
     run(test)
 
 
+@pytest.mark.fault("F173")
 def test_a_service_that_says_nothing_ends_in_its_time(tmp_path: Path) -> None:
     async def silent(_: Wire) -> None:
         await asyncio.get_running_loop().create_future()
@@ -142,6 +146,7 @@ def test_a_service_that_says_nothing_ends_in_its_time(tmp_path: Path) -> None:
     run(test)
 
 
+@pytest.mark.fault("F173")
 @pytest.mark.parametrize(
     ("status", "code", "event"),
     [
@@ -195,6 +200,12 @@ def test_the_etag_is_that_of_the_bytes_however_they_come(
     joined = f"{hashlib.md5(b''.join(parts)).hexdigest()}-{len(parts)}"
     assert digests.etags() == {hashlib.md5(data).hexdigest(), joined}
     assert digests.size == len(data)
+
+
+@pytest.mark.parametrize("size", [0, 1, *(PART_BYTES_MIN * PARTS_MAX + off for off in (-1, 0, 1))])
+def test_so_many_parts_are_enough(size: int) -> None:
+    assert -(-size // part_bytes(size)) <= PARTS_MAX
+    assert part_bytes(size) == PART_BYTES_MIN + (size > PART_BYTES_MIN * PARTS_MAX)
 
 
 def test_an_answer_is_found_in_the_text_of_an_error() -> None:

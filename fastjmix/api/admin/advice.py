@@ -47,8 +47,8 @@ ADVICE: Final[Mapping[str, str]] = {
     "upload_fault": "the envelope is tried again; report it: it is a fault of ours",
     "hook_failed": "see what the hook wrote, and put it right; then fastjmix outbox release",
     # Upstreams.
-    "upstream_held": "correct the credentials, the URL or what answers there; then fastjmix outbox"
-    " retry",
+    "upstream_held": "correct the credentials, the URL or what answers there, or mount the"
+    " directory; then fastjmix outbox retry",
     "upstream_unknown": "configure an upstream of that name, or put the old name back; restart",
     "upstream_paused": "see whether the upstream runs and can be reached",
     # Alerts.

@@ -108,6 +108,9 @@ def cursor_text(cursor: tuple[float, str] | None) -> str | None:
 class ActionBody:
     """The body of an action: {"ids": […]}, or {"all": true} with conditions; "dry_run", "why".
 
+    "upstream" is a condition, and the one of several that the action is for; it may stand beside
+    ids.
+
     Raises UsageError.
     """
 
@@ -130,9 +133,10 @@ class ActionBody:
         if _switch(found, "all") == ("ids" in found):
             raise UsageError('either "ids", or "all": true with conditions')
         if "ids" in found:
-            if given:
+            if given.keys() - {"upstream"}:
                 raise UsageError('conditions belong to "all": true')
             self.ids = _ids(found["ids"])
+        self.upstream = given.get("upstream", "")
         self.selection = selection_of(given, usual)
 
 

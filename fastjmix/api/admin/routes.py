@@ -10,7 +10,8 @@
                                              envelopes by what the ledger knows, the newest first
     POST  /api/node/envelopes/retry | hold | release | requeue
                                              {"ids": […]}, or {"all": true} with the conditions of
-                                             the list; "dry_run": true, "why": "…"
+                                             the list; "dry_run": true, "why": "…"; "upstream": "…"
+                                             is for this one of several only
     POST  /api/node/reload | drain | undrain
                                              200 when it was done, 422 with "faults" when not
 
@@ -22,6 +23,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from aiohttp import web
@@ -150,11 +152,12 @@ class _Handlers:
             async with asyncio.timeout(limits.BODY_IDLE_SECS):
                 text = await request.read()
             body = parameters.ActionBody(text, ELIGIBLE[kind])
-        ids, more = await self._chosen(body)
+        ids, more = await self._chosen(body, on_hold=kind is Kind.RELEASE)
         told: dict[str, Any] = {"action": kind.value, "dry_run": body.dry_run, "more": more}
         if body.dry_run:
             return json_response({**told, "envelopes": ids})
-        results = await self._node.uploader.act(kind, ids, actor, body.why) if ids else {}
+        asked = kind, ids, actor, body.why, body.upstream
+        results = await self._node.uploader.act(*asked) if ids else {}
         done = sum(result == DONE for result in results.values())
         failed = len(results) - done
         return json_response({**told, "results": dict(results), "done": done, "failed": failed})
@@ -167,10 +170,13 @@ class _Handlers:
         error = {"error": "not done: " + "; ".join(answer.faults)[:SHOWN_CHARS]}
         return json_response({**error, **answer.as_json()}, 422)
 
-    async def _chosen(self, body: parameters.ActionBody) -> tuple[list[str], bool]:
+    async def _chosen(
+        self, body: parameters.ActionBody, *, on_hold: bool
+    ) -> tuple[list[str], bool]:
         """Returns the ids, ACTED_MAX at most, and whether there are more. Raises HttpError 413."""
         if body.ids is None:
-            rows, cursor = await self._node.envelopes.page(body.selection, ACTED_MAX)
+            selection = replace(body.selection, on_hold=on_hold)
+            rows, cursor = await self._node.envelopes.page(selection, ACTED_MAX)
             return [row.id for row in rows], cursor is not None
         if len(body.ids) > ACTED_MAX:
             raise HttpError(413, f"{ACTED_MAX} ids at most")

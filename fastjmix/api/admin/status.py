@@ -90,7 +90,7 @@ class Status:
 
     def _node(self) -> NodeFacts:
         reasons = self._shared.state.not_ready_reasons()
-        stopping = self._shared.stopping.is_set()
+        stopping, row = self._shared.stopping.is_set(), supervisor_row(self._shared.channels.board)
         state = "stopping" if stopping else "not ready" if reasons else "ready"
         return {
             "name": self.name,
@@ -101,7 +101,8 @@ class Status:
             "state": state,
             "reasons": reasons,
             "warnings": self._shared.warnings.all(),
-            "configuration": supervisor_row(self._shared.channels.board),
+            "configuration": row,
+            "draining": row["draining"] if row is not None else None,
         }
 
     def _recent(self) -> Recent:

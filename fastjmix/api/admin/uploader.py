@@ -39,24 +39,28 @@ class UploaderLink:
             link.setblocking(False)
             asyncio.get_running_loop().add_reader(link, self._read)
 
-    async def act(self, kind: Kind, ids: Sequence[str], by: str, why: str) -> Mapping[str, str]:
+    async def act(
+        self, kind: Kind, ids: Sequence[str], by: str, why: str, upstream: str
+    ) -> Mapping[str, str]:
         """Returns one result for each envelope. Raises HttpError 503 when none is known."""
         results: dict[str, str] = {}
         for batch in _batches(ids):
             try:
-                results.update(await self._ask(kind, batch, by, why))
+                results.update(await self._ask(kind, batch, by, why, upstream))
             except HttpError:
                 if not results:
                     raise
                 return {**dict.fromkeys(ids, NOT_KNOWN), **results}
         return results
 
-    async def _ask(self, kind: Kind, ids: tuple[str, ...], by: str, why: str) -> Mapping[str, str]:
+    async def _ask(
+        self, kind: Kind, ids: tuple[str, ...], by: str, why: str, upstream: str
+    ) -> Mapping[str, str]:
         number = next(self._numbers)
         future: asyncio.Future[ActionAnswer] = asyncio.get_running_loop().create_future()
         self._waiting[number] = future
         try:
-            self._send(ActionRequest(number, kind, ids, by, why))
+            self._send(ActionRequest(number, kind, ids, by, why, upstream))
             async with asyncio.timeout(ANSWER_SECS):
                 answer = await future
         except TimeoutError:

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any, Final
 
+from fastjmix.spool.at_upstreams import in_words
+
 SHOWN: Final = 200
 """Characters of a text that are shown."""
 
@@ -66,7 +68,12 @@ def status_tables(status: Given) -> str:
     node = status.get("node", {})
     counts = status.get("envelopes", {})
     listed = [
-        {**row, "age": age(row.get("age_secs")), "size": size(row.get("bytes"))}
+        {
+            **row,
+            "age": age(row.get("age_secs")),
+            "size": size(row.get("bytes")),
+            "upstream": in_words(row.get("at_upstreams", ())) or row.get("upstream"),
+        }
         for row in counts.get("listed", ())
     ]
     failures = [{**row, "time": moment(row.get("at"))} for row in status.get("errors", ())]

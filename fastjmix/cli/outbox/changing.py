@@ -49,10 +49,12 @@ def _run(kind: Kind, ids: tuple[str, ...], options: dict[str, Any]) -> int:
         canonical_ids(choice.ids)
         wanted = [one.lower() for one in dict.fromkeys(choice.ids)]
     else:
-        wanted = [row.id for row in choosing.chosen(storage, choice, ELIGIBLE[kind])]
+        on_hold = kind is Kind.RELEASE
+        rows = choosing.chosen(storage, choice, ELIGIBLE[kind], on_hold=on_hold)
+        wanted = [row.id for row in rows]
     if options["dry_run"]:
         return _print_plan(kind, wanted, options["as_json"])
-    acted = acting.act(storage, kind, wanted, options["why"])
+    acted = acting.act(storage, kind, wanted, options["why"], choice.upstream)
     if options["as_json"]:
         print_json(acted.as_json())
     else:

@@ -26,7 +26,11 @@ def choice_options(function: Command) -> Command:
         click.option(
             "--older", metavar="AGE", help="In their state for so long: 90s, 15m, 2h, 3d."
         ),
-        click.option("--upstream", metavar="NAME", help="For this upstream."),
+        click.option(
+            "--upstream",
+            metavar="NAME",
+            help="For this upstream, and for it alone where there are several.",
+        ),
         click.option("--ae", metavar="TITLE", help="Brought by this calling AE title."),
         click.option("--study", metavar="UID", help="With this Study Instance UID."),
     ):

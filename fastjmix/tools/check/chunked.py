@@ -142,6 +142,7 @@ async def _post(one: Upstream, connections: Connections, body: bytes, *, chunked
                 one.url,
                 data=_pieces(body) if chunked else body,
                 headers=headers,
+                proxy_headers=pool.proxy_headers,
                 allow_redirects=False,
             ) as response,
         ):

@@ -17,6 +17,7 @@ _T = TypeVar("_T")
 def start(function: Callable[[], _T]) -> Future[_T]:
     """Calls a function in a thread of its own. Returns its result to be."""
     future: Future[_T] = Future()
+    future.set_running_or_notify_cancel()  # so that one who waits no longer does not cancel it
 
     def call() -> None:
         try:

@@ -91,7 +91,7 @@ async def _upstream(
     where = f"{one.name} ({_address(one)})"
     found = [Finding("ok", "upstream", where, f"is that of {', '.join(ways)}")]
     found += [finding async for finding in upstream(one, where)]
-    if found[-1].state == "fault":
+    if found[-1].state == "fault" or one.place is not None:
         return found
     if probe_chunked:
         return [*found, await chunked.probed(one, where)]
@@ -110,6 +110,8 @@ def _ways(config: Config) -> dict[Upstream, list[str]]:
 
 def _address(one: Upstream) -> str:
     """Returns the URL without user and password."""
+    if one.place is not None:
+        return one.url
     parts = urlsplit(one.url)
     port = f":{parts.port}" if parts.port is not None else ""
     host = parts.hostname or ""

@@ -20,13 +20,16 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from fastjmix.config import Upstream
-from fastjmix.config.certificates import client_context
+from fastjmix.config.certificates import NOT_PINNED, client_context
 from fastjmix.tools.check.answers import judged
 from fastjmix.tools.check.certificate import certificate_in, shown
 from fastjmix.tools.check.finding import Finding
 from fastjmix.tools.check.limited import start
+from fastjmix.tools.check.places import tried_out
 from fastjmix.uploader.client import UpstreamClient, tls_problem
+from fastjmix.uploader.connections import FAMILIES, context_of
 from fastjmix.uploader.pace import TimeLimits
+from fastjmix.uploader.proxies import proxy_of
 
 STEP_SECS: Final = 5.0
 """Seconds for a name, a connection, or a handshake: a network that needs more delivers nothing."""
@@ -53,10 +56,18 @@ class Reached:
 
 async def upstream(one: Upstream, where: str) -> AsyncIterator[Finding]:
     """Yields what was found of an upstream, up to the first step that fails."""
+    if one.place is not None:
+        yield await tried_out(one, one.place, where)
+        return
     parts = urlsplit(one.url)
     host = parts.hostname or ""
     port = parts.port or (443 if parts.scheme == "https" else 80)
-    found, addresses = await _names(host, port, where)
+    proxy = proxy_of(one, one.url)
+    if proxy is not None:
+        host, port = urlsplit(proxy.url).hostname or "", urlsplit(proxy.url).port or 80
+        yield Finding("ok", "proxy", where, f"is reached through {proxy.url}")
+    family = FAMILIES[one.transport.ip]
+    found, addresses = await _names(host, port, where, family)
     yield found
     if not addresses:
         return
@@ -64,7 +75,7 @@ async def upstream(one: Upstream, where: str) -> AsyncIterator[Finding]:
     yield found
     if reached is None:
         return
-    if parts.scheme == "https":
+    if parts.scheme == "https" and proxy is None:
         found = await _handshake(one, reached, where)
         yield found
         if found.state == "fault":
@@ -72,8 +83,10 @@ async def upstream(one: Upstream, where: str) -> AsyncIterator[Finding]:
     yield await _request(one, where)
 
 
-async def _names(host: str, port: int, where: str) -> tuple[Finding, list[Address]]:
-    looked = start(lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+async def _names(
+    host: str, port: int, where: str, family: socket.AddressFamily
+) -> tuple[Finding, list[Address]]:
+    looked = start(lambda: socket.getaddrinfo(host, port, family, socket.SOCK_STREAM))
     try:
         entries = await asyncio.wait_for(asyncio.wrap_future(looked), STEP_SECS)
     except TimeoutError:
@@ -128,7 +141,7 @@ async def _connect(family: int, host: str, port: int) -> str:
 async def _handshake(one: Upstream, reached: Reached, where: str) -> Finding:
     """Shakes hands as an upload would."""
     try:
-        spoken = await _spoken(reached, client_context(one.ca_file))
+        spoken = await _spoken(reached, context_of(one))
     except TimeoutError:
         hint = "Is it an HTTPS server? Something took the connection, and says nothing."
         return Finding("fault", "TLS", where, f"no handshake in {STEP_SECS:g} s", hint)
@@ -176,6 +189,8 @@ async def _untrusted(
 
 def _distrust(code: int, one: Upstream) -> str:
     """Returns what to do about a verification error (OpenSSL's x509_vfy.h)."""
+    if code == NOT_PINNED:
+        return "Is it the upstream's new key? Its operator knows; then put it into pin_sha256."
     if code == 9:
         return "Is this machine's clock right?"
     if code == 10:

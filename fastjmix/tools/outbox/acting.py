@@ -39,11 +39,16 @@ class Acted:
         return {**told, "failed": failed, "exit_code": self.exit_code}
 
 
-def act(storage: Path, kind: Kind, ids: Sequence[str], why: str) -> Acted:
-    """Does it. Raises NodeAway, NodeRefused: what was asked before may be done."""
+def act(
+    storage: Path, kind: Kind, ids: Sequence[str], why: str, upstream: str | None = None
+) -> Acted:
+    """Does it, for one of several upstreams where `upstream` names it. Raises NodeAway,
+    NodeRefused: what was asked before may be done."""
     client = ControlClient(storage)
     results: dict[str, str] = {}
     for at in range(0, len(ids), PER_REQUEST):
         body: dict[str, Any] = {"ids": list(ids[at : at + PER_REQUEST]), "why": why}
+        if upstream is not None:
+            body["upstream"] = upstream
         results.update(client.post(f"/api/node/envelopes/{kind.value}", body)["results"])
     return Acted(kind, results)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fastjmix.errors import UsageError
@@ -15,7 +15,8 @@ from fastjmix.tools.plain_text import seconds_of
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The ids or conditions that a person has typed. `older` is an age such as 15m."""
+    """The ids or conditions that a person has typed. `older` is an age such as 15m; `upstream` may
+    stand beside ids: an action is then for that one of several upstreams."""
 
     ids: tuple[str, ...] = ()
     study: str | None = None
@@ -35,7 +36,8 @@ class Choice:
     def require_clear(self) -> None:
         """Raises UsageError for a choice of nothing, or of two kinds: no envelope is changed by
         mistake."""
-        if self.ids and (self.conditions or self.every):
+        others = replace(self, upstream=None).conditions
+        if self.ids and (others or self.every):
             raise UsageError("either ids, or conditions", "Leave out the one or the other.")
         if not (self.ids or self.conditions or self.every):
             raise UsageError(
@@ -62,9 +64,11 @@ class Choice:
         )
 
 
-def chosen(storage: Path, choice: Choice, states: tuple[Standpoint, ...]) -> list[Row]:
+def chosen(
+    storage: Path, choice: Choice, states: tuple[Standpoint, ...], *, on_hold: bool = False
+) -> list[Row]:
     """Returns the envelopes of a choice, the oldest first. Raises UsageError, SpoolError."""
-    selection = choice.selection(states)
+    selection = replace(choice.selection(states), on_hold=on_hold)
     with opened(storage) as spool:
         entries = read_entries(spool, selection.places)
         return list(select(spool, entries, selection))

@@ -11,6 +11,7 @@ import orjson
 from fastjmix.errors import DamagedTicket, FastjmixError, printable, reason
 from fastjmix.ledger.queries import Ledger
 from fastjmix.spool import Spool
+from fastjmix.spool.at_upstreams import in_words
 from fastjmix.spool.selection import Row
 from fastjmix.tools.plain_text import age, many, moment, size
 
@@ -44,6 +45,16 @@ def _ticket(storage: Path, row: Row) -> dict[str, Any] | None:
     return ticket
 
 
+def _ends(ticket: dict[str, Any]) -> Iterator[str]:
+    """Yields the receipt and the refusal; of several upstreams, those of each."""
+    ends = ticket.get("ends") or {"": ticket}
+    for upstream, end in ends.items():
+        for part in ("refusal", "receipt"):
+            for name, value in (end.get(part) or {}).items():
+                at = f"{upstream}: " if upstream else ""
+                yield printable(f"  {at}{part} {name}: {value}")
+
+
 def lines(found: dict[str, Any]) -> Iterator[str]:
     """Yields the lines of one envelope."""
     yield printable(f"{found['id']}: {found['state']} for {age(found['age_secs'])}")
@@ -51,16 +62,15 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
         "reason": found["reason"],
         "study": found["study"],
         "from": found["calling_ae"],
-        "to": found["upstream"],
+        "to": in_words(found["at_upstreams"]) or found["upstream"],
+        "rule": (found["ticket"] or {}).get("rule"),
         "instances": found["instances"],
         "size": size(found["bytes"]),
     }
     for name, value in facts.items():
         if value:
             yield printable(f"  {name}: {value}")
-    for part in ("refusal", "receipt"):
-        for name, value in ((found["ticket"] or {}).get(part) or {}).items():
-            yield printable(f"  {part} {name}: {value}")
+    yield from _ends(found["ticket"] or {})
     for attempt in (found["ledger"] or {}).get("attempts", ()):
         status = f"HTTP {attempt['status']}" if attempt["status"] else "no answer"
         told = (

@@ -36,7 +36,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What the route of one endpoint makes of it. `steps` is empty where there is no route.
+    """The answer of one endpoint's route. `steps` is empty where there is no route.
 
     `accepts` False: the endpoint rejects the association, whatever the rules are.
     """

@@ -62,6 +62,7 @@ def _of_files(storage: Path, why: str) -> NodeStatus:
         "node": {
             "name": "", "version": __version__, "pid": None, "started": None, "now": time.time(),
             "state": STOPPED, "reasons": [why], "warnings": [], "configuration": None,
+            "draining": None,
         },
         "associations": [],
         "lanes": {"leased": 0, "total": 0, "stalled": 0},

@@ -16,6 +16,7 @@ from fastjmix.control.node_status import (
 )
 from fastjmix.errors import printable
 from fastjmix.ipc.board_rows import SupervisorRow, UpstreamRow
+from fastjmix.spool.at_upstreams import in_words
 from fastjmix.spool.selection import EnvelopeFacts
 from fastjmix.tools.plain_text import age, many, moment, size, table
 
@@ -87,7 +88,7 @@ def envelope_table(rows: Sequence[EnvelopeFacts]) -> Iterator[str]:
                 _or(row["instances"]),
                 size(row["bytes"]),
                 row["calling_ae"] or "-",
-                row["upstream"] or "-",
+                in_words(row["at_upstreams"]) or row["upstream"] or "-",
                 row["study"] or "-",
                 row["reason"] or "-",
             )
@@ -113,6 +114,8 @@ def _upstreams(upstreams: Sequence[UpstreamRow], now: float) -> Iterator[str]:
         if most is not None:
             yield f"    takes envelopes of {most} bytes at most (max_envelope_bytes): see its 413"
         answer = one["last_answer"]
+        if one["reason"] and (answer is None or answer["reason"] != one["reason"]):
+            yield printable(f"    {one['reason']}")
         if answer is not None:
             status = f"HTTP {answer['status']}" if answer["status"] else "no answer"
             said = f"; it said: {answer['answer']}" if answer.get("answer") else ""

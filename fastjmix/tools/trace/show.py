@@ -74,7 +74,8 @@ def _envelope(story: EnvelopeStory) -> Iterator[str]:
         "accession": row.accession_number,
         "patient": " ".join(filter(None, (row.patient_id, row.patient_name))),
         "from": " ".join(filter(None, (row.calling_ae, row.peer, row.origin))),
-        "to": row.upstream,
+        "to": ", ".join(f"{one.upstream} {one.state}" for one in story.at_upstreams)
+        or row.upstream,
     }
     for name, value in facts.items():
         if value:

@@ -6,7 +6,7 @@ object is replaced: a small one goes with If-None-Match: *, before a larger one,
 parts, the name is looked up. An object that is there already is the envelope when its ETag is that
 of our bytes, or the bytes are equal.
 Still wrong: between the look-up and the end of a larger object another writer may take its name.
-A killed process leaves parts that are no object, which a life-cycle rule of the bucket removes.
+A process that ends meanwhile leaves parts, which a life-cycle rule of the bucket removes.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ READ_BACK_BYTES: Final = 1 << 20
 """Bytes of one piece of an object that is read back."""
 
 RETRIES: Final = 2
-"""Of a part, in the library, so that one dropped connection does not cost the parts before it."""
+"""Retries of a part, in the library: one dropped connection does not cost the parts before it."""
 
 
 class _Failed(Exception):
@@ -85,7 +85,7 @@ class S3Client:
         another. Raises Damaged, FileNotFoundError, OSError."""
         body = self._body(sealed, self._throttle)
         name = _name(sealed)
-        digests = PartDigests(_part_bytes(body.size))
+        digests = PartDigests(part_bytes(body.size))
         try:
             unconditional = body.size > PART_BYTES_MIN or not self._place.conditional
             if unconditional and await self._find(name) is not None:
@@ -119,6 +119,18 @@ class S3Client:
         reason = "the bucket has this very envelope"
         return Outcome(Disposition.DELIVERED, reason, status=200, verified=True)
 
+    async def look_up(self) -> Outcome | None:
+        """Asks for a page of names; nothing is changed. Returns why that failed; else None."""
+        try:
+            async with asyncio.timeout(self._upstream.timeout_secs):
+                async for _ in obstore.list(self._store, chunk_size=1):
+                    break
+        except TimeoutError:
+            return assess_failure(silent(self.host))
+        except Exception as problem:
+            return assess_error(problem, self.host)
+        return None
+
     async def close(self) -> None:
         """Does nothing: the library's connections go with the client."""
 
@@ -151,7 +163,7 @@ class S3Client:
                 name,
                 pieces,
                 use_multipart=True,
-                chunk_size=_part_bytes(body.size),
+                chunk_size=part_bytes(body.size),
                 max_concurrency=1,
             )
         try:
@@ -165,7 +177,7 @@ class S3Client:
         body = self._body(sealed, Throttle(None))
         if found["size"] != body.size:
             return False
-        digests = PartDigests(_part_bytes(body.size))
+        digests = PartDigests(part_bytes(body.size))
         async for _ in _digested(body, digests):
             pass
         return _is_proved(found, digests) or await self._is_read_back(sealed)
@@ -247,7 +259,7 @@ def _name(sealed: Sealed) -> str:
     return f"{sealed.item.id}.zip"
 
 
-def _part_bytes(size: int) -> int:
+def part_bytes(size: int) -> int:
     """Returns how many bytes each part of an object of so many has."""
     return max(PART_BYTES_MIN, -(-size // PARTS_MAX))
 

@@ -8,6 +8,9 @@ const WAITS = { peer: "the sender", packer: "the packer", disk: "the disk" };
 const ALL = { outbox: "retry", held: "release", rejected: "requeue" };
 const COUNTED = ["building", "outbox", "held", "rejected", "sent"];
 
+/** How an envelope stands at each of several upstreams; "" where there is one. */
+const atUpstreams = (row) => (row.at_upstreams ?? []).map((one) => `${one.upstream} ${one.state}`).join(", ");
+
 /** Tiles of a name, a value and a line below; made once, then only their texts change. */
 class Tiles {
   constructor(list, extra = () => null) {
@@ -91,7 +94,7 @@ class Envelopes {
       { head: "Why", text: (row) => plain(row.reason) },
       { head: "Age", class: "number", text: (row) => age(row.age_secs) },
       { head: "Calling AE", text: (row) => plain(row.calling_ae) },
-      { head: "Upstream", text: (row) => plain(row.upstream) },
+      { head: "Upstream", text: (row) => plain(atUpstreams(row) || row.upstream) },
       { head: "Instances", class: "number", text: (row) => String(row.instances ?? "") },
       { head: "Size", class: "number", text: (row) => size(row.bytes) },
     ], { key: (row) => row.id, empty: "None" });

@@ -24,6 +24,7 @@ from fastjmix.httpd.responses import JSON, HttpError, json_response
 from fastjmix.httpd.sending import NO_HEADERS, send_archive
 from fastjmix.httpd.study_query import STUDY, list_headers, study_of, wanted_type, whole_wanted
 from fastjmix.spool import Spool
+from fastjmix.spool.at_upstreams import AtUpstream, at_upstreams
 from fastjmix.spool.entries import Entry
 from fastjmix.spool.standing import Standing, standing
 
@@ -139,13 +140,14 @@ def _building(
 def _listed(spool: Spool, study: str, entries: Sequence[Entry]) -> list[Mapping[str, Any]]:
     """Returns a study's list. Raises HttpError 404 when all of it was deleted, OSError."""
     now = [(entry, standing(spool, entry.id, entry.place)) for entry in entries]
-    shown = [_shown(entry, at, study) for entry, at in now if at is not None]
+    shown = [_shown(spool, entry, at, study) for entry, at in now if at is not None]
     if not shown:
         raise HttpError(404, NONE_HERE)
     return shown
 
 
-def _shown(entry: Entry, now: Standing, study: str) -> Mapping[str, Any]:
+def _shown(spool: Spool, entry: Entry, now: Standing, study: str) -> Mapping[str, Any]:
+    several = at_upstreams(spool, entry.id, now.state) if len(entry.upstreams) > 1 else ()
     sealed = datetime.fromtimestamp(entry.at, UTC).isoformat(timespec="seconds")
     return {
         "id": entry.id,
@@ -156,7 +158,13 @@ def _shown(entry: Entry, now: Standing, study: str) -> Mapping[str, Any]:
         "instances": entry.instances,
         "sizeBytes": entry.size_bytes if entry.sealed else now.size_bytes,
         "sealedAt": sealed.replace("+00:00", "Z") if entry.sealed else None,
+        **({"upstreams": [_at(one) for one in several]} if several else {}),
     }
+
+
+def _at(one: AtUpstream) -> Mapping[str, str | None]:
+    """Returns how an envelope stands at one of several upstreams."""
+    return {"name": one["upstream"], "state": one["state"], "reason": one["reason"] or None}
 
 
 def _age(since: float) -> int | None:

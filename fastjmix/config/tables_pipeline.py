@@ -173,7 +173,7 @@ class DicomOptions(Table):
     ack: tree.Ack = added(
         "stored",
         "When Success is answered: once the instance is durable here, or (one envelope an"
-        " instance) after the upstream's 2xx",
+        " instance) after the 2xx of the upstream, of several the first",
     )
     accept_any_called_aet: bool = added(False, "Also callers that call another AE title than ours")
     acse_timeout_secs: float = added(

@@ -42,6 +42,7 @@ and the meaning of what a crash leaves in each:
                                its .json has the end at each. Kept for a person; never deleted here.
                                A person may have it moved back to S2, for those that have not
                                taken it.
+                               One that was split has the ids of its parts in its refusal.
                                Also an archive whose name in S3 or S4 is taken, under another id;
                                "envelope" in its refusal is its own.
     provenance/<id>.json       whence the instances of an envelope came, and when; it is durable

@@ -12,7 +12,7 @@ from fastjmix.errors import DamagedTicket
 from fastjmix.spool import ends
 from fastjmix.spool.directories import State
 from fastjmix.spool.holds import Holds
-from fastjmix.spool.standing import refusal_in_words
+from fastjmix.spool.standing import Standpoint, refusal_in_words
 from fastjmix.spool.states import Spool
 from fastjmix.spool.ticket import End, moment
 
@@ -29,14 +29,17 @@ class AtUpstream(TypedDict):
     reason: str
 
 
-def at_upstreams(spool: Spool, envelope_id: str, state: State) -> tuple[AtUpstream, ...]:
-    """Returns how an envelope in a directory stands at each of its upstreams, in their order; ()
-    for one upstream, where its state says it."""
+def at_upstreams(spool: Spool, envelope_id: str, state: Standpoint) -> tuple[AtUpstream, ...]:
+    """Returns how an envelope in a state stands at each of its upstreams, in their order; () for
+    one upstream, where its state says it, and while it is being packed."""
+    if state == "building":
+        return ()
+    directory: State = "outbox" if state == "held" else state
     try:
-        ticket = spool.ticket(state, envelope_id)
+        ticket = spool.ticket(directory, envelope_id)
         if len(ticket.upstreams) == 1:
             return ()
-        here = state == "outbox"
+        here = directory == "outbox"
         found = ends.read(spool, ticket) if here else ticket.ends
         held = Holds(spool).of(ticket) if here else frozenset()
     except (OSError, DamagedTicket):

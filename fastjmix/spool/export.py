@@ -13,9 +13,11 @@ import errno
 import os
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from fastjmix.spool import ends
 from fastjmix.spool.files import PIECE_BYTES, rename_synced, sync_directory, write_all, write_new
 from fastjmix.spool.reading import read_small
 from fastjmix.spool.states import Spool
@@ -38,7 +40,10 @@ def export(spool: Spool, envelope_id: str, target: Path) -> int:
         raise FileNotFoundError(errno.ENOENT, "there is no archive of it", envelope_id)
     state, file = opened
     with file:
-        ticket = spool.ticket(state, envelope_id).requeued()
+        ticket = spool.ticket(state, envelope_id)
+        if state == "outbox":  # those of several upstreams that have taken it do not get it again
+            ticket = replace(ticket, ends=ends.read(spool, ticket))
+        ticket = ticket.requeued()
         outbox, origins = target / "outbox", target / PROVENANCE
         for directory in (outbox, origins):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -140,14 +140,8 @@ def row_of(spool: Spool, entry: Entry) -> Row | None:
         now.since,
         now.reason,
         entry.at,
-        _at_upstreams(spool, entry, now.state),
+        at_upstreams(spool, entry.id, now.state) if len(entry.upstreams) > 1 else (),
     )
-
-
-def _at_upstreams(spool: Spool, entry: Entry, state: Standpoint) -> tuple[AtUpstream, ...]:
-    if len(entry.upstreams) < 2 or state == "building":
-        return ()
-    return at_upstreams(spool, entry.id, "outbox" if state == "held" else state)
 
 
 def select(

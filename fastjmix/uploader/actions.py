@@ -266,7 +266,6 @@ class Actions:
             action=request.kind.value,
             envelopes=done[:SHOWN],
             more=max(0, len(done) - SHOWN),
-            why=request.why,
-            upstream=request.upstream,
+            why=f"for {request.upstream}: {request.why}" if request.upstream else request.why,
             result=next((why for why in results.values() if why != DONE), DONE),
         )

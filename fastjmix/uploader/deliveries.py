@@ -216,7 +216,7 @@ class Deliveries:
         envelope for which a process waits is withdrawn then."""
         if by.vetoed or item.awaited:
             disposition = Disposition.REFUSED if by.vetoed else Disposition.RETRY
-            outcome = Outcome(disposition, by.reason, maybe_stored=False)
+            outcome = Outcome(disposition, by.reason, maybe_stored=False, vetoed=by.vetoed)
             await self._finishing.finish(target, item, outcome, 0.0, ticket)
             return
         found = (self._targets.of(ticket.pipeline, name) for name in ticket.upstreams)

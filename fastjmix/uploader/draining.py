@@ -8,18 +8,16 @@ is in outbox/, where the next start finds it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from fastjmix.ipc.drain import UPLOADER, DrainPage, Intake
-from fastjmix.uploader.target import Target
+from fastjmix.uploader.target import Targets
 
 
 class Draining:
     """Answers the supervisor's demands of the uploader. `wake` has `look` called soon."""
 
-    def __init__(
-        self, page: DrainPage, targets: Iterable[Target], wake: Callable[[], None]
-    ) -> None:
+    def __init__(self, page: DrainPage, targets: Targets, wake: Callable[[], None]) -> None:
         self._page = page
         self._targets = targets
         self._wake = wake
@@ -40,5 +38,6 @@ class Draining:
         demand = self._page.demand
         if demand.intake is Intake.OPEN or demand.number != self._listed:
             return
-        if not any(one.running and one.availability.available for one in self._targets):
+        targets = self._targets.with_retired()
+        if not any(one.running and one.availability.available for one in targets):
             self._page.answer(UPLOADER, demand.number)

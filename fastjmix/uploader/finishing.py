@@ -163,10 +163,10 @@ class Finishing:
     async def _end_of_several(
         self, target: Target, item: Waiting, outcome: Outcome, ticket: Ticket, end: End
     ) -> None:
-        """Records the end. No upstream gets an archive that is damaged, or of which a process that
-        waited was told that the first upstream has refused it."""
+        """Records the end. No upstream gets an archive that is damaged, that a hook vetoes, or of
+        which a process that waited was told that the first upstream has refused it."""
         names = [target.upstream.name]
-        if outcome.damaged:
+        if outcome.damaged or outcome.vetoed:
             others = self._backlog.waits_elsewhere(item.key, target)
             names += [name for name in others if not self._is_under_way(item.key, name)]
         ((kind, kept),) = end.items()

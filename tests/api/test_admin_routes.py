@@ -204,6 +204,26 @@ def test_conditions_select_what_an_action_takes(guarded: Gateway) -> None:
     assert seen[0].ids == (refused,)
 
 
+def test_an_action_is_for_one_of_several_upstreams(guarded: Gateway) -> None:
+    storage = Storage(guarded.spool.root)
+    both = storage.envelope("1.2.1", upstreams=("a", "b"))
+    storage.envelope("1.2.2")
+    Holds(guarded.spool).put(both, "a test", "", 1)
+    for body in ({"all": True, "upstream": "b"}, {"ids": [both], "upstream": "b"}):
+        with answered(guarded) as seen:
+            assert act(guarded, "hold", body).json["done"] == 1
+        assert (seen[0].ids, seen[0].upstream) == ((both,), "b")
+    with answered(guarded) as seen:
+        assert act(guarded, "release", {"all": True}).json["done"] == 1
+    assert (seen[0].ids, seen[0].upstream) == ((both,), "")
+    assert guarded.ask("GET", f"{NODE}/envelopes?upstream=b", headers=KNOWN).json["envelopes"][0][
+        "at_upstreams"
+    ] == [
+        {"upstream": "a", "state": "waiting", "at": None, "reason": ""},
+        {"upstream": "b", "state": "held", "at": None, "reason": ""},
+    ]
+
+
 def test_the_list_has_every_state_and_pages(tmp_path: Path) -> None:
     with running(tmp_path) as one:
         storage = Storage(one.spool.root)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fastjmix.spool import Retention
+from fastjmix.spool import Ends, Retention
 from tests.support.apis import (
     BASE,
     OTHER,
@@ -58,6 +58,18 @@ def test_the_newest_of_a_study(gateway: Gateway) -> None:
         )
         == 2
     )
+
+
+def test_the_list_says_how_an_envelope_stands_at_each_upstream(gateway: Gateway) -> None:
+    gateway.put(envelope(ID), upstreams=("a", "b"))
+    Ends(gateway.spool).record(ID, {"b": {"refusal": {"status": 400, "reason": "no"}}})
+    query = f"{BASE}?studyInstanceUid={STUDY}&format=json"
+    (listed,) = gateway.get(query).json["jmixEnvelopes"]
+    assert listed["state"] == "outbox"
+    assert listed["upstreams"] == [
+        {"name": "a", "state": "waiting", "reason": None},
+        {"name": "b", "state": "refused", "reason": "HTTP 400: no"},
+    ]
 
 
 def test_a_study_parameter_is_needed(gateway: Gateway) -> None:

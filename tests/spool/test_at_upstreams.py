@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from fastjmix.spool import Ends, Spool
+from fastjmix.spool import Ends, Spool, ends
 from fastjmix.spool.at_upstreams import at_upstreams, in_words
 from fastjmix.spool.entries import read_entries
+from fastjmix.spool.export import export
 from fastjmix.spool.holds import Holds
 from fastjmix.spool.selection import Selection, select
 from fastjmix.spool.standing import standing
@@ -56,3 +57,13 @@ def test_the_reason_names_each_that_refused(spool: Spool) -> None:
     assert at_upstreams(spool, one.id, "rejected")[2]["reason"] == "HTTP 413: too large"
     (spool.rejected / f"{one.id}.json").write_bytes(b"no record")
     assert at_upstreams(spool, one.id, "rejected") == ()
+
+
+def test_a_copy_for_another_node_goes_to_those_that_have_not_taken_it(
+    spool: Spool, tmp_path: Path
+) -> None:
+    one = sealed(spool, "a", "b")
+    Ends(spool).record(one.id, {"a": TAKEN})
+    export(spool, one.id, tmp_path / "copy")
+    copy = Spool(tmp_path / "copy").ticket("outbox", one.id)
+    assert ends.pending(copy, ends.read(Spool(tmp_path / "copy"), copy)) == ("b",)

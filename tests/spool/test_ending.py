@@ -58,6 +58,7 @@ def test_the_last_end_moves_the_envelope(spool: Spool) -> None:
         recorded.record(one.id, {"c": TAKEN})
 
 
+@pytest.mark.fault("F190")
 def test_a_requeued_envelope_goes_to_those_that_refused_it(spool: Spool) -> None:
     one, recorded = sealed(spool, "a", "b", "c"), Ends(spool)
     for name, end in (("a", TAKEN), ("b", REFUSED), ("c", REFUSED)):
@@ -130,6 +131,7 @@ def test_a_start_deletes_ends_and_holds_without_their_archive(spool: Spool) -> N
     again.release()
 
 
+@pytest.mark.fault("F191")
 def test_a_full_disk_loses_no_end_and_holds_no_envelope_that_all_have(tmp_path: Path) -> None:
     """An end that cannot be written is counted when the others come; then there is room again."""
     at = tmp_path / "small"

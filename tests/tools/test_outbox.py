@@ -66,6 +66,17 @@ def ticket(envelope_id: str, made: Path, study: str, calling_ae: str) -> Ticket:
     )  # fmt: skip
 
 
+def test_an_upstream_may_stand_beside_ids() -> None:
+    Choice(ids=("x",), upstream="b").require_clear()
+    for choice in (
+        Choice(ids=("x",), upstream="b", ae="CT"),
+        Choice(ids=("x",), every=True),
+        Choice(),
+    ):
+        with pytest.raises(UsageError):
+            choice.require_clear()
+
+
 def test_five_hundred_that_wait_for_a_token_go_when_they_are_retried(tmp_path: Path) -> None:
     """The token was renewed at the upstream: nobody waits for the next probe, a minute later."""
     node = tmp_path / "gw"

@@ -12,6 +12,7 @@ from aiohttp import web
 from fastjmix import config
 from fastjmix.config import Credentials, Secret
 from fastjmix.ipc.actions import Kind
+from fastjmix.ipc.drain import UPLOADER, Intake
 from fastjmix.ipc.metrics import MetricsPage
 from fastjmix.uploader.maintenance import StorageLimits
 from fastjmix.uploader.target import Place, Targets, chosen_successors
@@ -153,6 +154,30 @@ def test_an_upload_that_the_old_token_fails_goes_at_once_with_the_new_one(tmp_pa
                 assert not one.lines("upstream_held")
                 given = [post.headers["authorization"] for post in store.posts]
                 assert given == [f"Bearer {OLD}", f"Bearer {TOKEN}"]
+
+    run(test)
+
+
+def test_a_drain_waits_for_an_upload_to_the_old_address(tmp_path: Path) -> None:
+    async def test() -> None:
+        held = Held(201)
+        async with (
+            Upstream(held).open() as old,
+            Upstream().open() as new,
+            node(tmp_path, to(old.url)) as one,
+        ):
+            first = one.seal()
+            await old.wait(1)
+            adopt(one, {PLACE: to(new.url)})
+            page = one.channels.drain
+            page.ask(Intake.REJECTED)
+            for count in (1, 2, 3):  # outbox/ is listed for each, behind which it may answer
+                one.seal()
+                await one.left(count)
+            assert not page.has_answered(UPLOADER)
+            held.go.set()
+            assert (await one.left(4))[-1] == ("sent", first)
+            await until(lambda: page.has_answered(UPLOADER))
 
     run(test)
 

@@ -47,6 +47,7 @@ def nothing_listens() -> Iterator[str]:
         yield f"http://127.0.0.1:{taken_port.getsockname()[1]}/api/jmix"
 
 
+@pytest.mark.fault("F190")
 def test_each_upstream_ends_by_itself(tmp_path: Path) -> None:
     """One is down, one refuses, one asks for other credentials, one takes: none delays another."""
 
@@ -208,6 +209,7 @@ KILLS = [
 ]
 
 
+@pytest.mark.fault("F191")
 @pytest.mark.parametrize("point", KILLS)
 def test_a_kill_at_any_line_forgets_no_upstream(tmp_path: Path, point: str) -> None:
     """Each upstream has the envelope. Only that one gets it twice whose end was not recorded."""

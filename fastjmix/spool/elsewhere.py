@@ -2,7 +2,7 @@
 
 Guaranteed: the file has its name when every byte of it is on stable storage, and no other file is
 replaced. Until then it has a name that begins with a dot and ends in .part. One that a killed
-process left is replaced by the next attempt at the same file. No directory is ever made.
+process left is replaced by its next attempt at the same file. No directory is ever made.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import threading
 import time
 import uuid
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -36,11 +37,13 @@ class NewFile:
     Each may be called in another thread, also while one of them waits: then it waits for that.
     """
 
-    def __init__(self, target: Path, mode: int) -> None:
+    def __init__(self, target: Path, mode: int, writer: str = "") -> None:
+        """Makes the unfinished file. `writer` tells apart two that write the same file there."""
         self._lock = threading.Lock()
         self._descriptor = -1
         self._target = target
-        self._unfinished = target.with_name(f".{target.stem}{UNFINISHED}")
+        mark = f"{zlib.crc32(writer.encode()):08x}"
+        self._unfinished = target.with_name(f".{target.stem}.{mark}{UNFINISHED}")
         self._unfinished.unlink(missing_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         self._descriptor = os.open(self._unfinished, flags, mode)

@@ -93,7 +93,7 @@ def test_every_part_has_its_lines(tmp_path: Path) -> None:
         "envelopes": {**dict.fromkeys(("building", "outbox", "held", "rejected", "sent"), count),
                       "listed": [row]},
         "upstreams": [{"name": "up", "state": "held", "since": 1e9, "waiting": 5, "running": 0,
-                       "held": 1, "reason": "", "next_try": 1e9 + 30,
+                       "held": 1, "next_try": 1e9 + 30, "reason": "the directory is full",
                        "last_answer": {"at": 1e9, "status": 401, "reason": evil}}],
         "disk": None,
         "ledger": {},
@@ -106,7 +106,7 @@ def test_every_part_has_its_lines(tmp_path: Path) -> None:
     assert "\x1b" not in text
     for part in ("not ready", "! full", "5.0 GB", "3 min", "HTTP 401", "1.2 MB/s", "3.0 MB/s",
                  "generation 3", "! refused", "[proxy] nam", "disk: cannot be read", "(3 times)",
-                 "next try in 30 s"):  # fmt: skip
+                 "next try in 30 s", "the directory is full"):  # fmt: skip
         assert part in text, part
 
 

@@ -314,7 +314,8 @@ def test_a_kill_leaves_the_name_free_or_the_whole_envelope(
             if point == "spool.renamed":
                 assert there.read_bytes() == data
             else:
-                assert names(share) == {f".{envelope_id}.part"}
+                (left,) = names(share)
+                assert left.startswith(f".{envelope_id}.")
             one.start()
             assert await one.left() == [("sent", envelope_id)]
             assert names(share) == {there.name}
@@ -322,6 +323,21 @@ def test_a_kill_leaves_the_name_free_or_the_whole_envelope(
             assert one.receipt(envelope_id)["verified"] is (point == "spool.renamed")
 
     run(test)
+
+
+def test_two_that_write_the_same_file_keep_apart(share: Path) -> None:
+    """Two backends may name one directory."""
+    one = NewFile(share / "a.zip", 0o640, "one")
+    other = NewFile(share / "a.zip", 0o640, "other")
+    other.write([b"a pa"])
+    one.write([b"a part, and the rest"])
+    one.place()
+    other.write([b"rt, and the rest"])
+    with pytest.raises(FileExistsError):
+        other.place()
+    other.discard()
+    assert names(share) == {"a.zip"}
+    assert (share / "a.zip").read_bytes() == b"a part, and the rest"
 
 
 def test_a_file_that_was_given_up_takes_no_further_byte(share: Path) -> None:

@@ -163,8 +163,8 @@ class Finishing:
     async def _end_of_several(
         self, target: Target, item: Waiting, outcome: Outcome, ticket: Ticket, end: End
     ) -> None:
-        """Records the end. No upstream gets an archive that is damaged, that a hook vetoes, or of which a process that
-        waited was told that the first upstream has refused it."""
+        """Records the end. No upstream gets an archive that is damaged, that a hook vetoes, or of
+        which a process that waited was told that the first upstream has refused it."""
         names = [target.upstream.name]
         if outcome.damaged or outcome.vetoed:
             others = self._backlog.waits_elsewhere(item.key, target)

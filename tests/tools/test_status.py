@@ -93,7 +93,7 @@ def test_every_part_has_its_lines(tmp_path: Path) -> None:
         "envelopes": {**dict.fromkeys(("building", "outbox", "held", "rejected", "sent"), count),
                       "listed": [row]},
         "upstreams": [{"name": "up", "state": "held", "since": 1e9, "waiting": 5, "running": 0,
-                       "held": 1, "next_try": 1e9 + 30,
+                       "held": 1, "reason": "", "next_try": 1e9 + 30,
                        "last_answer": {"at": 1e9, "status": 401, "reason": evil}}],
         "disk": None,
         "ledger": {},

@@ -14,6 +14,7 @@ import pytest
 
 from fastjmix.config.tree import Hook
 from fastjmix.ipc.actions import DONE, Kind
+from fastjmix.spool.directories import State
 from tests.support import wire
 from tests.support.gateway import Gateway, Peer, Store, run_command, running, until, write_config
 from tests.support.nodes import node, run, to
@@ -226,7 +227,7 @@ def counting(directory: Path, then: str) -> Hook:
 
 
 @pytest.mark.parametrize(("then", "state"), [("exit 0", "sent"), ("exit 10", "rejected")])
-def test_a_hook_runs_once_for_several_upstreams(tmp_path: Path, then: str, state: str) -> None:
+def test_a_hook_runs_once_for_several_upstreams(tmp_path: Path, then: str, state: State) -> None:
     async def test() -> None:
         async with Upstream().open() as one, Upstream().open() as two:
             both = (to(one.url, name="one"), to(two.url, name="two"))

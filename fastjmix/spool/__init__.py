@@ -82,6 +82,7 @@ HTTP and no DICOM in it.
     retention.py    keeps sent/ within its bounds
     draft.py        Draft, Leftover: S1; spill.py: an instance that is larger than its lane
     linked.py       does a path still lead to an open file?
+    shown.py        puts an archive back that a command has removed
     rescue.py       saves a draft whose directory was deleted
     recipe.py       building/<id>/draft.json; journal.py: building/<id>/promised
     ticket.py       the JSON beside a sealed envelope

@@ -150,8 +150,7 @@ def test_a_token_file_that_changed_is_read_by_the_command(tmp_path: Path) -> Non
     ):
         node.wait_for(r"error .* upstream_held .*status=401")
         own.write_text("right\n")
-        config = str(tmp_path / "node" / "config.toml")
-        said = run_command("reload", "-c", config, "--json")
+        said = run_command("reload", "-c", "config.toml", "--json", cwd=tmp_path / "node")
         assert said.returncode == 0, said.stdout + said.stderr
         assert json.loads(said.stdout)["generation"] == 2
         until(lambda: len(node.envelopes("sent")) == 1, "it is delivered")

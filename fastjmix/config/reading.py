@@ -167,7 +167,7 @@ def _pipeline_files(path: Path, main: Source, findings: Findings) -> list[Path]:
     try:
         found = sorted(one for one in directory.iterdir() if _is_pipeline_file(one, path))
     except OSError as problem:
-        if not main.tables.get("pipelines"):
+        if not (isinstance(problem, FileNotFoundError) and main.tables.get("pipelines")):
             findings.fault(
                 main.file,
                 "proxy",
@@ -185,8 +185,15 @@ def _pipeline_files(path: Path, main: Source, findings: Findings) -> list[Path]:
 
 
 def _is_pipeline_file(candidate: Path, main: Path) -> bool:
-    visible = candidate.suffix == ".toml" and not candidate.name.startswith(".")
-    return visible and candidate.is_file() and not candidate.samefile(main)
+    """Returns whether this is to be read. A link that leads nowhere is: reading it is a fault. A
+    reload without it would end the listeners that it named a moment before."""
+    if candidate.suffix != ".toml" or candidate.name.startswith("."):
+        return False
+    try:
+        mode = candidate.stat().st_mode
+    except OSError:
+        return True
+    return stat.S_ISREG(mode) and not candidate.samefile(main)
 
 
 # -- bounds, and values that must not be shown -----------------------------------------------------

@@ -30,6 +30,16 @@ class Asked:
         for request in self._taken():
             self.handlers[request.do](request)
 
+    def end(self, why: str, generation: int) -> None:
+        """Answers from now on that nothing is done, and why; to who asks for a drain, that the node
+        ends, as asked."""
+
+        def refuse(request: NodeRequest) -> None:
+            ends = request.do is Do.DRAIN
+            self.answer(NodeAnswer(request.id, ends, generation, () if ends else (why,)))
+
+        self.handlers = dict.fromkeys(Do, refuse)
+
     def _taken(self) -> list[NodeRequest]:
         found = []
         with contextlib.suppress(BlockingIOError):

@@ -93,8 +93,8 @@ class Drain:
             self.over = True
 
     def undo(self) -> bool:
-        """Ends the drain, and takes associations again. Returns False when none lasts."""
-        if self._current is None:
+        """Ends the drain, and takes associations again. Returns False when none lasts any more."""
+        if self._current is None or self.over:
             return False
         self._log.info("drain_undone", phase=self._current.phase.value)
         self._current = None

@@ -56,6 +56,8 @@ FAULT_SECS: Final = 1.0
 
 UNDO_TOO_LATE: Final = "the service manager stops this node, and would kill it after a while"
 
+ENDS: Final = "the node ends"
+
 Ready = Callable[[Mapping[str, Any]], None]
 """Called once with the addresses that the gateway listens on, before anything is forked."""
 
@@ -241,9 +243,9 @@ class Supervisor:
         self._asked.answer(NodeAnswer(request.id, True, self._shared.generations.newest.number))
 
     def _undrain_asked(self, request: NodeRequest) -> None:
-        why = UNDO_TOO_LATE if self._notifier.is_stopping else "no drain lasts"
-        undone = not self._notifier.is_stopping and self._drain.undo()
-        faults = () if undone else (why,)
+        too_late = UNDO_TOO_LATE if self._notifier.is_stopping else ENDS if self._ending else ""
+        undone = not too_late and self._drain.undo()
+        faults = () if undone else (too_late or "no drain lasts",)
         number = self._shared.generations.newest.number
         self._asked.answer(NodeAnswer(request.id, undone, number, faults))
 
@@ -270,6 +272,10 @@ class Supervisor:
         """Ends the children, one stage after the other; returns the exit code."""
         self._notifier.stopping()
         grace = self._config.runtime.grace_secs + 2.0
+        for link in self._shared.links:  # nobody reads what a child says there any more
+            poll.unregister(link.descriptor)
+        self._reload.end(ENDS)
+        self._asked.end(ENDS, self._shared.generations.newest.number)
         self._shared.generations.stop_listening()
         for stage in Stage:
             self._shared.stop(stage)
@@ -279,6 +285,7 @@ class Supervisor:
                 if left <= 0 or self._signals.stop_at_once:
                     self._children.kill(stage if left <= 0 else None)
                 self._attend(poll, left)
+                self._answer_requests()
         self._spool.release()
         at_once = self._signals.stop_at_once
         self._log.info("stopped", at_once=at_once or None)

@@ -108,6 +108,18 @@ class Reload:
         if self._announcement is not None:
             self._announce(self._announcement)
 
+    def end(self, why: str) -> None:
+        """Ends all reloads, and answers those who wait for one that it was not done, and why."""
+        if self._reading is not None:
+            self._reading.give_up()
+            self._files.close()
+        self._reading = self._announcement = None
+        self._due = math.inf
+        answer = NodeAnswer(0, False, self._generations.newest.number, (why,))
+        for request in (*self._served, *self._next):
+            self._answer(answer.to(request))
+        self._served, self._next = [], []
+
     @property
     def _is_idle(self) -> bool:
         return self._reading is None and self._announcement is None

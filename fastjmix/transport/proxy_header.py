@@ -118,6 +118,8 @@ def _line(line: bytes) -> Header:
         raise InvalidHeader("a PROXY protocol line that is not of TCP4, TCP6 or UNKNOWN")
     try:
         hosts = [ipaddress.ip_address(word) for word in words[2:4]]
+        if any("%" in word for word in words):  # a zone of IPv6 may be any text
+            raise ValueError
     except ValueError:
         raise InvalidHeader("a PROXY protocol line without addresses") from None
     if any(f"TCP{host.version}" != words[1] for host in hosts):

@@ -70,6 +70,27 @@ def test_a_broken_pipeline_file_hides_no_fault_of_the_others(tmp_path: Path) -> 
     ]
 
 
+def test_a_pipeline_file_that_is_not_there_is_missed(tmp_path: Path) -> None:
+    """A link that leads nowhere: a reload would end the listeners that it named."""
+    main = written(tmp_path)
+    second = tmp_path / "pipelines" / "second.toml"
+    second.symlink_to("not-mounted.toml")
+    found = failed(main)
+    assert [(one.file, one.found) for one in found] == [(str(second), "No such file or directory")]
+
+
+def test_a_pipelines_directory_that_cannot_be_listed_is_missed(tmp_path: Path) -> None:
+    """Also where the main file has pipelines, too."""
+    main = written(tmp_path)
+    rest = tmp_path / "pipelines" / "dicom-to-jmix.toml"
+    main.write_text(main.read_text() + rest.read_text())
+    rest.unlink()
+    rest.parent.rmdir()
+    assert len(config.load(main).dicom) == 1
+    rest.parent.symlink_to(rest.parent)
+    assert [one.key for one in failed(main)] == ["pipelines_path"]
+
+
 def test_no_pipelines_directory(tmp_path: Path) -> None:
     main = written(tmp_path, "proxy.pipelines_path = 'pipes'")
     found = failed(main)

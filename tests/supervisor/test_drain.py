@@ -73,6 +73,7 @@ def test_a_demand_is_met_before_the_next_is_made() -> None:
     assert not steps.drain.over
     steps.answer(UPLOADER)
     assert steps.drain.over
+    assert steps.drain.undo() is False
 
 
 def test_it_is_undone_at_any_step() -> None:

@@ -11,13 +11,17 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fastjmix.control.client import ControlClient, NodeRefused
+from fastjmix.tools.reload import reload
 from tests.support import wire
 from tests.support.gateway import (
+    PATIENCE,
     Gateway,
     Gateways,
     Peer,
@@ -419,6 +423,59 @@ def test_reloads_at_once_are_each_answered(node: Node) -> None:
         thread.join()
     assert [one.returncode for one in done] == [0, 0, 0]
     assert (node.asks(CT), node.asks(US)) == (2, 3)
+
+
+def cpu_secs(pid: int) -> float:
+    """The processor time that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_a_node_that_ends_answers_who_asks(node: Node) -> None:
+    """A reload that waits for another one, a later one, and who would undo a drain. Nothing spins
+    meanwhile."""
+    own, ends, answers = node.own, ("the node ends",), []
+    uploader, client = own.children()["uploader"], ControlClient(own.spool)
+    with Peer(own.dicom_port) as busy:
+        busy.associate()
+        os.kill(uploader, signal.SIGSTOP)
+        own.child.send_signal(signal.SIGHUP)
+        own.wait_for("reload_late processes=uploader")
+        waits = threading.Thread(target=lambda: answers.append(reload(own.spool)))
+        waits.start()
+        own.wait_for("reload_asked", count=2)
+        busy.send(wire.p_data(wire.pdvs(1, wire.store_rq("1.2.3.9"), True)))
+        own.child.send_signal(signal.SIGINT)  # grace_secs for that instance
+        own.wait_for("stopping")
+        before = cpu_secs(own.child.pid)
+        waits.join()
+        answers.append(reload(own.spool))
+        with pytest.raises(NodeRefused) as refused:
+            client.post("/api/node/undrain", {})
+        client.post("/api/node/drain", {})
+        time.sleep(1.0)  # in which it has nothing to do
+        used = cpu_secs(own.child.pid) - before
+        os.kill(uploader, signal.SIGCONT)
+        busy.send(wire.p_data(wire.pdvs(1, wire.data_set(), False)))
+        assert busy.status() == 0
+    assert own.child.wait(PATIENCE) == 0
+    assert [(one.ok, one.faults) for one in answers] == [(False, ends), (False, ends)]
+    assert refused.value.answer["faults"] == list(ends)
+    assert used < 0.4
+
+
+def test_a_pipeline_file_that_is_lost_ends_no_listener(node: Node, free_port: int) -> None:
+    """A link into a directory that is not mounted now."""
+    second = node.own.spool.parent / "pipelines" / "second.toml"
+    there = second.with_suffix(".there")
+    there.write_text(SECOND.format(port=free_port))
+    second.symlink_to(there.name)
+    node.apply()
+    there.unlink()
+    found = node.reload_as_it_is()
+    assert (found["ok"], "second.toml" in found["faults"][0]) == (False, True)
+    with Peer(free_port) as peer:
+        assert peer.associate(called=b"SECOND")[0] == 2
 
 
 def test_the_api_takes_it_with_credentials_only(start: Gateways, store: Store) -> None:

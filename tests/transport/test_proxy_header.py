@@ -83,6 +83,7 @@ INVALID = [
     (b"PROXY TCP4 192.0.2.7 10.0.0.1 40000\r\n", "not of TCP4"),
     (b"PROXY UDP4 192.0.2.7 10.0.0.1 40000 104\r\n", "not of TCP4"),
     (b"PROXY TCP4 192.0.2.007 10.0.0.1 40000 104\r\n", "without addresses"),
+    (b"PROXY TCP6 fe80::1%\x1b[31m\n ::1 40000 104\r\n", "without addresses"),
     (b"PROXY TCP4 ::1 ::1 40000 104\r\n", "another family"),
     (b"PROXY TCP6 ::1 10.0.0.1 40000 104\r\n", "another family"),
     (b"PROXY TCP4 192.0.2.7 10.0.0.1 65536 104\r\n", "without ports"),

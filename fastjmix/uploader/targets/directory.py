@@ -60,6 +60,7 @@ class DirectoryClient:
         self, upstream: Upstream, place: DirectoryPlace, pace: Pace, throttle: Throttle
     ) -> None:
         self._place = place
+        self._name = upstream.name
         self._limits: TimeLimits = pace.time_limits
         self._throttle = throttle
         self._steps = Steps(max(upstream.timeout_secs, pace.time_limits.stall))
@@ -79,7 +80,8 @@ class DirectoryClient:
         try:
             if await self._step(partial(self._is_taken, target)):
                 return _TAKEN
-            file = await self._step(partial(elsewhere.NewFile, target, self._place.file_mode))
+            new = partial(elsewhere.NewFile, target, self._place.file_mode, self._name)
+            file = await self._step(new)
             try:
                 pieces: list[bytes | bytearray] = []
                 async for piece in body:

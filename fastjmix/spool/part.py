@@ -2,14 +2,16 @@
 
 Guaranteed: a part has its provenance and its ticket before its archive is in outbox/; the refused
 envelope stays in rejected/ as it is. A part whose id is known already in any state is left alone,
-so a split that was cut off can be done again. A running node finds the part as it finds what a
-person puts there.
+so a split that was cut off can be done again. One process at a time splits an envelope. A running
+node finds the part as it finds what a person puts there.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -19,7 +21,7 @@ from fastjmix.spool import move, provenance
 from fastjmix.spool.export import OWNER
 from fastjmix.spool.files import write_again
 from fastjmix.spool.provenance import Provenance
-from fastjmix.spool.reading import is_file
+from fastjmix.spool.reading import is_file, open_archive
 from fastjmix.spool.rename import rename_new
 from fastjmix.spool.states import Spool
 from fastjmix.spool.ticket import Ticket
@@ -28,6 +30,17 @@ SPLIT_INTO: Final = "split_into"
 """Name in a refusal: the ids of the parts that the envelope was split into."""
 
 STATES: Final = ("outbox", "sent", "rejected")
+
+
+@contextlib.contextmanager
+def alone_with(spool: Spool, envelope_id: str) -> Iterator[None]:
+    """Lets one process at a time split an envelope in rejected/. The lock ends with its process.
+
+    Raises BlockingIOError while another one does, FileNotFoundError, OSError.
+    """
+    with open_archive(spool.path("rejected", envelope_id)) as archive:
+        fcntl.flock(archive, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
 
 
 def new_part(spool: Spool) -> Path:

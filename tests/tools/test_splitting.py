@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from fastjmix.spool import Spool
+from fastjmix.spool.part import alone_with
 from tests.support import wire
 from tests.support.gateway import Gateway, Peer, images_in, members, run_command, running, until
 
@@ -146,6 +147,20 @@ def test_a_split_that_was_cut_off_is_completed(tmp_path: Path, upstream: Small) 
     assert [one["id"] for one in second] == [one["id"] for one in first]
     assert len(own.envelopes("outbox")) == 4
     assert list((own.spool / "building").iterdir()) == []
+
+
+def test_one_command_at_a_time_splits_an_envelope(tmp_path: Path, upstream: Small) -> None:
+    port = upstream.server_address[1]
+    with running(Gateway(tmp_path, int(port), builder="release_grace_secs = 0")) as own:
+        send(own, INSTANCES, "1.2.840.1")
+        whole = Path(until(lambda: own.envelopes("rejected"), "it is rejected")[0]).stem
+        own.stop(signal.SIGINT)
+    with alone_with(Spool(own.spool, create=False), whole):
+        found = split(own, whole, "--max-bytes", 120_000)
+        assert "another command is splitting it" in json.dumps(found)
+        assert own.envelopes("outbox") == []
+        split(own, whole, "--max-bytes", 120_000, "--dry-run")
+    assert len(split(own, whole, "--max-bytes", 120_000)["parts"]) == 4
 
 
 def test_what_cannot_be_split(tmp_path: Path, upstream: Small) -> None:

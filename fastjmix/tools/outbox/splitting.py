@@ -3,12 +3,14 @@
 Guaranteed: each instance is in one part, with the bytes that it has in the envelope, whose every
 hash was compared before. The envelope stays in rejected/. The ids of the parts follow from its id
 and the limit: a split that was cut off is completed by doing it again, and nothing is there twice.
+One command at a time splits an envelope.
 Still wrong: an envelope that is encrypted cannot be split here; disk space is needed once more; a
 kill while a part is written leaves a file of a foreign name in building/, which a start names.
 """
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ from fastjmix.errors import FastjmixError
 from fastjmix.spool import Remembered, Spool, Ticket
 from fastjmix.spool.part import (
     SPLIT_INTO,
+    alone_with,
     is_here,
     new_part,
     note_split,
@@ -82,15 +85,30 @@ def split(
     Raises SplitError, BuildError, EnvelopeError (it is damaged), OSError.
     """
     spool = Spool(storage, create=False)
-    if not dry_run and not owns(spool):
-        raise SplitError("the storage belongs to another user", "Run the command as that user.")
+    with contextlib.ExitStack() as stack:
+        if not dry_run:
+            if not owns(spool):
+                hint = "Run the command as that user."
+                raise SplitError("the storage belongs to another user", hint)
+            try:
+                stack.enter_context(alone_with(spool, envelope_id))
+            except BlockingIOError:
+                raise SplitError(f"{envelope_id}: another command is splitting it") from None
+            except FileNotFoundError:
+                raise SplitError(f"{envelope_id}: not in rejected/") from None
+        return _split(spool, config, envelope_id, max_bytes, dry_run=dry_run)
+
+
+def _split(
+    spool: Spool, config: Config, envelope_id: str, max_bytes: int | None, *, dry_run: bool
+) -> list[Part]:
     try:
         ticket = spool.ticket("rejected", envelope_id)
     except FileNotFoundError:
         raise SplitError(f"{envelope_id}: not in rejected/") from None
     if before := (ticket.refusal or {}).get(SPLIT_INTO):
         raise SplitError(f"{envelope_id}: was split already, into {', '.join(before)}")
-    most = max_bytes if max_bytes is not None else limit_of(storage, ticket)
+    most = max_bytes if max_bytes is not None else limit_of(spool.root, ticket)
     if most is None:
         raise SplitError("no limit of its upstream is known", "Give --max-bytes.")
     archive, recipe = spool.path("rejected", envelope_id), _recipe(config, ticket)

@@ -80,9 +80,8 @@ class DirectoryClient:
         try:
             if await self._step(partial(self._is_taken, target)):
                 return _TAKEN
-            file = await self._step(
-                partial(elsewhere.NewFile, target, self._place.file_mode, self._name)
-            )
+            new = partial(elsewhere.NewFile, target, self._place.file_mode, self._name)
+            file = await self._step(new)
             try:
                 pieces: list[bytes | bytearray] = []
                 async for piece in body:

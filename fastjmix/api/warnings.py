@@ -82,6 +82,7 @@ class Warnings:
             self._rejected,
             self._held,
             self._old,
+            self._unrouted,
             self._upstreams,
             self._disk,
             self._certificate_ends,
@@ -124,6 +125,16 @@ class Warnings:
                 f"the oldest envelope has waited for its upstream for {int(age)} s "
                 f"(queue_alarm_secs = {self._alarm_secs:g}): see the upstream's state, and "
                 "upload_retry in the log for what it answers",
+            )
+
+    def _unrouted(self) -> Iterator[Notice]:
+        if count := self._channels.metrics.total("outbox_unrouted"):
+            yield Notice(
+                "upstream_unknown",
+                "",
+                f"{_are(count, 'envelope')} for an upstream that is not configured: "
+                "upstream_unknown in the log names it; configure one of that name, then fastjmix "
+                "reload",
             )
 
     def _upstreams(self) -> Iterator[Notice]:

@@ -1,6 +1,7 @@
 """Configuration: TOML tables in, one frozen and validated tree out. Read once, never mutated.
 
-    tree.py         the tree: the only module of these that other packages read
+    tree.py         the tree: the only module of these that other packages read; parts of it are
+                    in destinations.py (upstreams) and secret.py (a secret as a value)
 
     reading.py      files → raw tables: TOML, ${VAR}, several files as one configuration
     bounds.py       limits of a file's size and nesting, checked before it is parsed
@@ -11,8 +12,8 @@
     strings.py      strings with rules of their own: AE titles, hosts, URLs
     in_words.py     the values that a key allows, in words
     tables.py       which tables there are. Their models, one line of meaning a key, are in
-                    tables_node.py, tables_net.py, tables_pipeline.py, tables_jmix.py and
-                    tables_route.py
+                    tables_node.py, tables_net.py, tables_backend.py, tables_pipeline.py,
+                    tables_jmix.py and tables_route.py
     faults.py       a fault as a value; ConfigError, which names all of them at once
 
     resolve.py      models → tree, by the modules below

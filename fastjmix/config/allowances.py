@@ -11,7 +11,7 @@ from typing import Final
 from fastjmix.config.faults import shown
 from fastjmix.config.references import References
 from fastjmix.config.table_checks import Entry
-from fastjmix.config.tables_pipeline import SCHEDULE_ALLOWED, BackendOptions
+from fastjmix.config.tables_backend import SCHEDULE_ALLOWED, BackendOptions
 from fastjmix.config.tree import Allowance, Window
 
 DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")

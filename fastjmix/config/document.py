@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from pydantic.fields import FieldInfo
 
-from fastjmix.config import tables_net, tables_node, tables_pipeline, tables_route
+from fastjmix.config import tables_backend, tables_net, tables_node, tables_pipeline, tables_route
 from fastjmix.config.declare import Table, is_named, option, table_of
 from fastjmix.config.faults import shown
 from fastjmix.config.in_words import allowed
@@ -119,7 +119,7 @@ _SECTIONS: Final[tuple[tuple[str, str, type[Table]], ...]] = (
         'type = "command"; see docs/hooks.md',
         tables_pipeline.CommandMiddleware,
     ),
-    ("backends.<name>", 'service = "jmix_backend"', tables_pipeline.Backend),
+    ("backends.<name>", 'service = "jmix_backend"', tables_backend.Backend),
     ("services.<name>", "built in: no registration is needed", tables_node.Registration),
     ("middleware_types.<name>", "as services", tables_node.Registration),
     ("provider.<name>", "", tables_node.Provider),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Final, get_args
 
-from fastjmix.config import tables_net, tables_node, tables_pipeline
+from fastjmix.config import tables_backend, tables_net, tables_node, tables_pipeline
 from fastjmix.config.declare import Table
 
 SINGLE: Final[dict[str, type[Table]]] = {
@@ -70,7 +70,7 @@ CHOSEN: Final[dict[str, tuple[str, dict[str, type[Table]]]]] = {
             "command": tables_pipeline.CommandMiddleware,
         },
     ),
-    "backends": ("service", {"jmix_backend": tables_pipeline.Backend}),
+    "backends": ("service", {"jmix_backend": tables_backend.Backend}),
 }
 """[family.<name>] whose model is chosen by the value of one of its keys; "": without that key."""
 

@@ -85,7 +85,7 @@ class RouteRule(Table):
     max_instances: int | None = _bound("At the seal: most instances")
     action: Action = added(
         "accept",
-        "What becomes of an instance: it goes on; it is answered with `status`; or it is answered"
+        "The fate of an instance: it goes on; it is answered with `status`; or it is answered"
         " with Success and kept nowhere",
     )
     status: int | None = added(

@@ -1,22 +1,74 @@
 """The effective configuration: one frozen tree, with units in names. Every other package reads it.
 
-Guaranteed: defaults and overrides are resolved. It is immutable and can be pickled. A secret is in
-no repr, str or format; only reveal() returns it.
-Still wrong: a Secret is an ordinary string in memory, and in the pickle of a tree with secrets.
+Guaranteed: defaults and overrides are resolved. It is immutable and can be pickled. Its secrets are
+in secret.py, its upstreams in destinations.py; other packages have both from here.
 """
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
+from fastjmix.config.destinations import (
+    UPLOAD_RATE_MIN,
+    Allowance,
+    BucketPlace,
+    DirectoryPlace,
+    IpVersion,
+    ScheduleFor,
+    TargetKind,
+    TransferEncoding,
+    Transport,
+    Upstream,
+    Window,
+)
+from fastjmix.config.secret import NO_SECRET, REDACTED, Credentials, Method, Secret
 from fastjmix.jmix.write.parties import Published
 from fastjmix.routing import rules
 from fastjmix.transport.proxy_header import Network
+
+__all__ = [
+    "NO_SECRET",
+    "REDACTED",
+    "UPLOAD_RATE_MIN",
+    "Ack",
+    "AlertFormat",
+    "AlertSettings",
+    "Allowance",
+    "BucketPlace",
+    "Builder",
+    "CallingAe",
+    "Config",
+    "Credentials",
+    "DicomListener",
+    "Digest",
+    "DirectoryPlace",
+    "Durability",
+    "Hook",
+    "HttpListener",
+    "IpVersion",
+    "LedgerSettings",
+    "LogFormat",
+    "LogLevel",
+    "LogSettings",
+    "LogStudyUids",
+    "Method",
+    "PayloadHash",
+    "PeerLimits",
+    "Priority",
+    "ProfileName",
+    "Runtime",
+    "ScheduleFor",
+    "Secret",
+    "TargetKind",
+    "TransferEncoding",
+    "Transport",
+    "Upstream",
+    "Window",
+]
 
 _T = TypeVar("_T")
 
@@ -26,83 +78,9 @@ Durability = Literal["fsync", "page-cache"]
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["trace", "debug", "info", "warn", "error"]
 LogStudyUids = Literal["plain", "hashed", "off"]
-IpVersion = Literal["any", "4", "6"]
-Method = Literal["bearer", "basic", "api_key", "s3"]
 PayloadHash = Literal["tree", "stream"]
 Priority = rules.Priority
 ProfileName = Literal["harmony", "jmix-1.0"]
-ScheduleFor = Literal["bulk", "all"]
-TargetKind = Literal["jmix", "directory", "s3"]
-TransferEncoding = Literal["auto", "chunked", "content-length"]
-
-REDACTED: Final = "(redacted)"
-
-UPLOAD_RATE_MIN: Final = 16 * 1024
-"""Bytes a second that an upload must reach over all: a line below 128 kbit/s carries no images."""
-
-
-class Secret:
-    """A string that does not show itself. Equal to a Secret of the same value."""
-
-    __slots__ = ("_value",)
-
-    def __init__(self, value: str = "") -> None:
-        self._value = value
-
-    def reveal(self) -> str:
-        """Returns the value, for code that sends or compares it."""
-        return self._value
-
-    def __bool__(self) -> bool:
-        return bool(self._value)
-
-    def __eq__(self, other: object) -> bool:
-        return self._value == other._value if isinstance(other, Secret) else NotImplemented
-
-    def __hash__(self) -> int:
-        return hash((Secret, self._value))
-
-    def __repr__(self) -> str:
-        return f"Secret({REDACTED if self._value else ''!r})"
-
-    def __str__(self) -> str:
-        return REDACTED if self._value else ""
-
-
-NO_SECRET: Final = Secret()
-
-
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """The credentials that an upstream gets, or a caller must present, in one header field.
-
-    Method "s3" has no header field of its own: `username` is the access key's id, `password` the
-    secret access key that signs each request, `token` the session token.
-    """
-
-    method: Method
-    token: Secret = NO_SECRET
-    username: Secret = NO_SECRET
-    password: Secret = NO_SECRET
-    api_key: Secret = NO_SECRET
-    header_name: str = "Authorization"
-
-    def header(self) -> tuple[str, str]:
-        """Returns name and value: Bearer (RFC 6750 §2.1), Basic (RFC 7617 §2, UTF-8), or a key."""
-        if self.method == "bearer":
-            return self.header_name, f"Bearer {self.token.reveal()}"
-        if self.method == "basic":
-            pair = f"{self.username.reveal()}:{self.password.reveal()}".encode()
-            return self.header_name, f"Basic {base64.b64encode(pair).decode()}"
-        return self.header_name, self.api_key.reveal()
-
-    def repeatable(self) -> tuple[str, ...]:
-        """Returns the strings of them that a server may repeat in an answer, longest first, for
-        code that takes them out of it. One of fewer than four characters is no secret."""
-        held = (self.token, self.username, self.password, self.api_key)
-        value = self.header()[1]
-        strings = {secret.reveal() for secret in held} | {value, value.rpartition(" ")[2]}
-        return tuple(sorted((one for one in strings if len(one) >= 4), key=len, reverse=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,113 +146,6 @@ class Builder:
     max_envelope_instances: int
     payload_hash: PayloadHash = "tree"
     published: Published | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Transport:
-    """How connections to a target are made.
-
-    Attributes:
-        proxy: "http://host:port" of an HTTP proxy; None: none.
-        proxy_credentials: for that proxy (method "basic").
-        use_environment_proxy: the proxy is that of HTTPS_PROXY, HTTP_PROXY and NO_PROXY.
-        cert_file: our certificate for TLS, with key_file.
-        pins: SHA-256 of public keys (SubjectPublicKeyInfo) in base64; the server's certificate
-            has one of these, beside being trusted. (): any.
-        ip: the addresses of a name that are used.
-    """
-
-    proxy: str | None = None
-    proxy_credentials: Credentials | None = None
-    use_environment_proxy: bool = False
-    cert_file: Path | None = None
-    key_file: Path | None = None
-    pins: tuple[str, ...] = ()
-    ip: IpVersion = "any"
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """A part of the week. `days` are those on which it begins (0: Monday); `start` and `end` are
-    minutes since midnight. It goes on into the next day where `end` is not after `start`."""
-
-    days: tuple[int, ...]
-    start: int
-    end: int
-
-
-@dataclass(frozen=True, slots=True)
-class Allowance:
-    """How much a target gets, and when. None: the uploader's own bound, or none.
-
-    `windows` are the times at which envelopes of `windows_for` may go, in the time zone `zone`
-    (None: this machine's); (): at any time.
-    """
-
-    max_concurrent: int | None = None
-    max_bytes_per_sec: int | None = None
-    windows: tuple[Window, ...] = ()
-    windows_for: ScheduleFor = "bulk"
-    zone: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class DirectoryPlace:
-    """A directory, or a share that is mounted there, into which envelopes are written.
-
-    `require_mount`: only while a file system is mounted at `path` or its parent; / does not count.
-    `file_mode` are the permissions of an envelope's file.
-    """
-
-    path: Path
-    require_mount: bool
-    file_mode: int
-
-
-@dataclass(frozen=True, slots=True)
-class BucketPlace:
-    """A bucket of an S3 service. `endpoint` None: that of AWS in `region`. `prefix` is "", or ends
-    with a slash."""
-
-    bucket: str
-    prefix: str
-    region: str
-    endpoint: str | None
-    path_style: bool
-    conditional: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Upstream:
-    """A target: where envelopes go. `url` is the full URL; a response may take `timeout_secs`.
-
-    `place` is None for a JMIX server, to which envelopes are posted.
-    """
-
-    name: str
-    url: str
-    timeout_secs: float
-    max_retries: int
-    ca_file: Path | None
-    transfer_encoding: TransferEncoding
-    require_matching_id: bool
-    credentials: Credentials | None
-    transport: Transport = Transport()
-    allowance: Allowance = Allowance()
-    place: DirectoryPlace | BucketPlace | None = None
-
-    @property
-    def kind(self) -> TargetKind:
-        """Returns what kind of target it is."""
-        if self.place is None:
-            return "jmix"
-        return "directory" if isinstance(self.place, DirectoryPlace) else "s3"
-
-    def attempt_secs(self, size: int) -> float:
-        """Returns about how long an attempt with `size` bytes may take: the body, its response,
-        and a query whether the upstream has it."""
-        own = self.allowance.max_bytes_per_sec
-        return 2 * self.timeout_secs + size / min(UPLOAD_RATE_MIN, own or UPLOAD_RATE_MIN)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,8 @@ from fastjmix.config.faults import shown
 from fastjmix.config.places import stored
 from fastjmix.config.references import References
 from fastjmix.config.table_checks import Entry
+from fastjmix.config.tables_backend import Backend
 from fastjmix.config.tables_net import DirectoryTarget, S3Target, Target
-from fastjmix.config.tables_pipeline import Backend
 from fastjmix.config.transports import transport
 from fastjmix.config.tree import Credentials, Upstream
 

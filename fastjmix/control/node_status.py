@@ -55,11 +55,13 @@ class LaneCounts(TypedDict):
 
 
 class RateSeries(TypedDict):
-    """Amounts within each step of `step_secs`, the latest last."""
+    """Amounts within each step of `step_secs`, the latest last. `discarded_instances` are those of
+    the received ones that a rule discarded."""
 
     step_secs: float
     received_mb: list[float]
     received_instances: list[float]
+    discarded_instances: list[float]
     delivered_mb: list[float]
     delivered_envelopes: list[float]
 

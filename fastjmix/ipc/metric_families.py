@@ -50,6 +50,7 @@ GAUGES: Final[Mapping[str, str]] = {
     "bytes_reserved": "Bytes that joining, encrypting and sealing what is open will take.",
     "inodes_reserved": "Inodes that sealing and delivering what is open will take.",
     "outbox_envelopes": "Envelopes waiting for the upstream.",
+    "outbox_unrouted": "Of these, envelopes with an upstream that is not configured.",
     "receivers_down": "Receiver processes that died and are not back yet.",
     "packers_down": "Packer processes that died and are not back yet.",
     "intake_stopped": "Packers whose storage failed twice: no associations are accepted.",

@@ -48,12 +48,13 @@ class Packer:
         self._lanes = shared_lanes.passage.lanes
         self._stop = channels.stop
         self._outcomes = channels.outcomes[f"packer-{number}"].fileno()
-        self._poll = select.poll()
+        # poll(2) fails for more descriptors than the process may have open; epoll_wait(2) does not.
+        self._poll = select.epoll()
         self._inbox = channels.configuration
         for descriptor in (shared_lanes.wake[self._process], self._stop, self._outcomes):
-            self._poll.register(descriptor, select.POLLIN)
+            self._poll.register(descriptor, select.EPOLLIN)
         if self._inbox is not None:
-            self._poll.register(self._inbox.descriptor, select.POLLIN)
+            self._poll.register(self._inbox.descriptor, select.EPOLLIN)
         self._next_look = 0.0
         self._events = channels.events
         self._stopping = False
@@ -172,7 +173,7 @@ class Packer:
             if report is not None:
                 self.handle(*report)
                 return
-            ready = self._poll.poll(None if math.isinf(seconds) else seconds * 1000 + 1)
+            ready = self._poll.poll(None if math.isinf(seconds) else seconds + 0.001)
         finally:
             self._lanes.rouse(self._process)
         self._read(ready)

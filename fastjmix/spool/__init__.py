@@ -42,6 +42,7 @@ and the meaning of what a crash leaves in each:
                                its .json has the end at each. Kept for a person; never deleted here.
                                A person may have it moved back to S2, for those that have not
                                taken it.
+                               One that was split has the ids of its parts in its refusal.
                                Also an archive whose name in S3 or S4 is taken, under another id;
                                "envelope" in its refusal is its own.
     provenance/<id>.json       whence the instances of an envelope came, and when; it is durable
@@ -81,6 +82,7 @@ HTTP and no DICOM in it.
     retention.py    keeps sent/ within its bounds
     draft.py        Draft, Leftover: S1; spill.py: an instance that is larger than its lane
     linked.py       does a path still lead to an open file?
+    shown.py        puts an archive back that a command has removed
     rescue.py       saves a draft whose directory was deleted
     recipe.py       building/<id>/draft.json; journal.py: building/<id>/promised
     ticket.py       the JSON beside a sealed envelope

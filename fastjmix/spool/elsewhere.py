@@ -1,8 +1,9 @@
 """Writes a file into a directory that is not ours: another program's, or on a mounted share.
 
 Guaranteed: the file has its name when every byte of it is on stable storage, and no other file is
-replaced. Until then it has a name that begins with a dot and ends in .part. One that a killed
-process left is replaced by the next attempt at the same file. No directory is ever made.
+replaced. Until then it has a name that begins with a dot and ends in .part, which follows from the
+target that writes it: two targets that lead to one directory never write to the same file. One that
+a killed process left is replaced by the target's next attempt. No directory is ever made.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import threading
 import time
 import uuid
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -31,16 +33,18 @@ def require_mount(directory: Path) -> None:
 
 
 class NewFile:
-    """A file on its way to the name `target`. Its methods may wait for the disk, and raise OSError.
+    """A file on its way to the name `target`, from the writer of this name. Its methods may wait
+    for the disk, and raise OSError.
 
     Each may be called in another thread, also while one of them waits: then it waits for that.
     """
 
-    def __init__(self, target: Path, mode: int) -> None:
+    def __init__(self, target: Path, mode: int, writer: str) -> None:
         self._lock = threading.Lock()
         self._descriptor = -1
         self._target = target
-        self._unfinished = target.with_name(f".{target.stem}{UNFINISHED}")
+        by = f"{zlib.crc32(writer.encode()):08x}"  # its own characters may not suit a file name
+        self._unfinished = target.with_name(f".{target.stem}.{by}{UNFINISHED}")
         self._unfinished.unlink(missing_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         self._descriptor = os.open(self._unfinished, flags, mode)
@@ -84,7 +88,7 @@ def try_out(directory: Path, mode: int) -> float:
     Raises OSError."""
     started = time.perf_counter()
     target = directory / f"fastjmix-check-{uuid.uuid4()}.tmp"
-    file = NewFile(target, mode)
+    file = NewFile(target, mode, "check")
     try:
         file.write([b"This is a test by `fastjmix check`, and no envelope.\n"])
         file.place()

@@ -23,7 +23,8 @@ size_limit.py       the size of envelope that an upstream takes, learnt from its
 upstream_facts.py   what an upstream's answers have proved; upstream_memory.py: over restarts
 integrity.py        checks an archive against what was sealed
 hooking.py          leads an envelope through the hooks of its pipeline
-finishing.py        moves an envelope to sent/ or rejected/; receipts.py: the records kept there
+finishing.py        brings an envelope to its place after an attempt; receipts.py: the records there
+moves.py            moves in the spool, tried again until the disk lets them through
 draining.py         says when nothing more can be delivered now
 history.py          sends what happened to the ledger
 reports.py          sends an outcome to the process that waits for it

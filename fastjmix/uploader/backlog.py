@@ -222,6 +222,7 @@ class Backlog:
 
     def _count(self) -> None:
         self._metrics.set("outbox_envelopes", len(self.known) + len(self.unreadable))
+        self._metrics.set("outbox_unrouted", len(self.unrouted))
 
 
 def _waits(one: Found) -> bool:

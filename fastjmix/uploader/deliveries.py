@@ -19,8 +19,9 @@ from fastjmix.spool import Spool, Ticket
 from fastjmix.spool.holds import Holds
 from fastjmix.uploader.attempt import attempt
 from fastjmix.uploader.backlog import Backlog
-from fastjmix.uploader.finishing import Finishing, log_once
+from fastjmix.uploader.finishing import Finishing
 from fastjmix.uploader.hooking import Hooking, Stopped
+from fastjmix.uploader.moves import log_once
 from fastjmix.uploader.outbox_watcher import read_ticket
 from fastjmix.uploader.outcome import Disposition, Failure, Kind, Outcome
 from fastjmix.uploader.pace import Pace
@@ -117,7 +118,7 @@ class Deliveries:
     def is_busy(self, key: Key, name: str | None = None) -> bool:
         """Returns whether an envelope is uploaded or moved now; with `name` because of the upstream
         of this name."""
-        return self._finishing.is_moving(key, name) or self._targets.is_uploading(key, name)
+        return self._finishing.moves.is_moving(key, name) or self._targets.is_uploading(key, name)
 
     async def reject_damaged(self, envelope_id: str, why: str) -> None:
         """Rejects an envelope that the scrub has found damaged before its turn came.
@@ -144,7 +145,7 @@ class Deliveries:
         targets = self._targets.with_retired()
         running = {t: item for target in targets for t, item in target.running.items()}
         waiting = [item for target in self._targets for _, item in target.queue.awaited]
-        await self._finishing.stop()
+        await self._finishing.moves.stop()
         await self._hooking.stop()
         if running:
             _, late = await asyncio.wait(running, timeout=self._pace.stop_secs)
@@ -162,7 +163,7 @@ class Deliveries:
         """Returns whether another upload may start for which no process waits."""
         running = len(target.running)
         at_once = self._pace.at_once_to(target.upstream)
-        free = running < at_once and not self._finishing.full
+        free = running < at_once and not self._finishing.moves.full
         return free and target.availability.allows(now, running)
 
     def _run(self, target: Target, item: Waiting, work: Coroutine[None, None, None]) -> None:
@@ -216,7 +217,7 @@ class Deliveries:
         envelope for which a process waits is withdrawn then."""
         if by.vetoed or item.awaited:
             disposition = Disposition.REFUSED if by.vetoed else Disposition.RETRY
-            outcome = Outcome(disposition, by.reason, maybe_stored=False)
+            outcome = Outcome(disposition, by.reason, maybe_stored=False, vetoed=by.vetoed)
             await self._finishing.finish(target, item, outcome, 0.0, ticket)
             return
         found = (self._targets.of(ticket.pipeline, name) for name in ticket.upstreams)

@@ -7,22 +7,19 @@
     others             back into its queue
 
 Guaranteed: no envelope leaves outbox/ in another way. A process that waits gets the outcome after
-the first try to move the envelope. A move that fails is tried again beside the uploads, until the
-disk lets it through; no more than MOVES_MAX are.
+the first try to move the envelope (moves.py).
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import random
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Final, assert_never
+from typing import assert_never
 
 from fastjmix import log
-from fastjmix.errors import DamagedTicket, reason
 from fastjmix.ipc.metrics import Metrics
 from fastjmix.spool import Ends, Spool, Ticket
 from fastjmix.spool.ending import Place
@@ -31,24 +28,16 @@ from fastjmix.spool.ticket import End
 from fastjmix.uploader import receipts
 from fastjmix.uploader.backlog import Backlog, Found
 from fastjmix.uploader.history import History
+from fastjmix.uploader.moves import Moves, step
 from fastjmix.uploader.outcome import Disposition, Outcome
 from fastjmix.uploader.queue import Key, Waiting
 from fastjmix.uploader.reports import Reports
 from fastjmix.uploader.retry import Backoff
 from fastjmix.uploader.target import Target
 
-MOVES_MAX: Final = 256
-"""Envelopes whose upload is over, and whose move in the spool is tried again. Without this bound a
-spool that cannot be written would have all of outbox/ uploaded, each with a task of 4 KB, and
-uploaded again after a restart."""
-
-
-Move = Callable[[], Place]
-Done = Callable[[Place], None]
-
 
 class Finishing:
-    """Envelopes whose attempt is over.
+    """Envelopes whose attempt is over. `moves` are those that the disk has not let through yet.
 
     `delivered(id)` is called for each envelope that has come to sent/; `wake` when a move that was
     tried again is over, so that another upload may start. `is_uploading(key, name)`: is an upload
@@ -76,22 +65,9 @@ class Finishing:
         self._history = history
         self._backoff = backoff
         self._delivered = delivered
-        self._wake = wake
         self._is_uploading = is_uploading
-        self._moving: dict[tuple[Key, str], asyncio.Task[None]] = {}
+        self.moves = Moves(backlog, reports, backoff, wake)
         self._deliveries = metrics.histogram("delivery_seconds")
-
-    @property
-    def full(self) -> bool:
-        """True when no other upload may end here, but for those for which a process waits."""
-        return len(self._moving) >= MOVES_MAX
-
-    def is_moving(self, key: Key, name: str | None = None) -> bool:
-        """Returns whether the move of an envelope is tried again, after the end at the upstream of
-        this name."""
-        if name is not None:
-            return (key, name) in self._moving
-        return any(one == key for one, _ in self._moving)
 
     async def finish(
         self,
@@ -122,9 +98,9 @@ class Finishing:
                 await self._end(target, item, outcome, ticket, {"refusal": kept})
             case Disposition.HELD | Disposition.RETRY | Disposition.VERIFY if item.awaited:
                 log.get().warning("envelope_withdrawn", **about, **why)
-                move = _step(partial(self._spool.withdraw, item.id), "gone")
+                move = step(partial(self._spool.withdraw, item.id), "gone")
                 counted = partial(self._count_withdrawn, item, outcome)
-                await self._move(target, item, outcome, move, counted)
+                await self.moves.begin(target, item, outcome, move, counted)
             case Disposition.HELD | Disposition.RETRY | Disposition.VERIFY:
                 again = f"{self._put_off(target, item, outcome):.1f}"
                 log.get().warning("upload_retry", **about, again_in=again, **why)
@@ -134,16 +110,9 @@ class Finishing:
 
     async def withdraw(self, item: Waiting, outcome: Outcome) -> None:
         """Deletes an envelope for which a process waits, and reports the outcome."""
-        if await self._try(item, _step(partial(self._spool.withdraw, item.id), "gone")):
+        if await self.moves.attempt(item, step(partial(self._spool.withdraw, item.id), "gone")):
             self._history.moved(item.id, "gone", outcome.reason)
         await self._reports.send(item, outcome)
-
-    async def stop(self) -> None:
-        """Ends the moves that are tried again: a successor does them, or delivers once more."""
-        moving = list(self._moving.values())
-        for task in moving:
-            task.cancel()
-        await asyncio.gather(*moving, return_exceptions=True)
 
     async def _end(
         self, target: Target, item: Waiting, outcome: Outcome, ticket: Ticket | None, end: End
@@ -152,21 +121,21 @@ class Finishing:
         if ticket is not None and len(ticket.upstreams) > 1:
             await self._end_of_several(target, item, outcome, ticket, end)
         elif "receipt" in end:
-            move = _step(partial(self._spool.deliver, item.id, end["receipt"]), "sent")
+            move = step(partial(self._spool.deliver, item.id, end["receipt"]), "sent")
             counted = partial(self._count_delivered, item, ticket)
-            await self._move(target, item, outcome, move, counted)
+            await self.moves.begin(target, item, outcome, move, counted)
         else:
-            move = _step(partial(self._spool.reject, item.id, end["refusal"]), "rejected")
+            move = step(partial(self._spool.reject, item.id, end["refusal"]), "rejected")
             counted = partial(self._count_rejected, item, outcome)
-            await self._move(target, item, outcome, move, counted)
+            await self.moves.begin(target, item, outcome, move, counted)
 
     async def _end_of_several(
         self, target: Target, item: Waiting, outcome: Outcome, ticket: Ticket, end: End
     ) -> None:
-        """Records the end. No upstream gets an archive that is damaged, or of which a process that
-        waited was told that the first upstream has refused it."""
+        """Records the end. No upstream gets an archive that is damaged, that a hook vetoes, or of
+        which a process that waited was told that the first upstream has refused it."""
         names = [target.upstream.name]
-        if outcome.damaged:
+        if outcome.damaged or outcome.vetoed:
             others = self._backlog.waits_elsewhere(item.key, target)
             names += [name for name in others if not self._is_under_way(item.key, name)]
         ((kind, kept),) = end.items()
@@ -175,10 +144,10 @@ class Finishing:
         move = partial(self._ends.record, item.id, ends, last=last)
         self._backlog.end(item.key, *ends)
         done = partial(self._count_end, item, outcome, ticket, ends)
-        await self._move(target, item, outcome, move, done)
+        await self.moves.begin(target, item, outcome, move, done)
 
     def _is_under_way(self, key: Key, name: str) -> bool:
-        return self.is_moving(key, name) or self._is_uploading(key, name)
+        return self.moves.is_moving(key, name) or self._is_uploading(key, name)
 
     def _count_end(
         self,
@@ -235,72 +204,6 @@ class Finishing:
             )
         target.queue.put_off(item, now + delay)
         return max(delay, pause)
-
-    # -- moves in the spool ----------------------------------------------------------------------
-
-    async def _move(
-        self, target: Target, item: Waiting, outcome: Outcome, move: Move, done: Done
-    ) -> None:
-        """Moves an envelope, and then calls `done`. The report goes out after the first try."""
-        state = await self._try(item, move)
-        await self._reports.send(item, outcome)
-        if state is not None:
-            self._settle(item, state, done)
-            return
-        place = item.key, target.upstream.name
-        task = asyncio.create_task(self._repeat(item, move, done))
-        self._moving[place] = task
-
-        def over(_: asyncio.Task[None]) -> None:
-            del self._moving[place]
-            self._wake()
-
-        task.add_done_callback(over)
-
-    async def _repeat(self, item: Waiting, move: Move, done: Done) -> None:
-        """Repeats a move until the disk lets it through."""
-        for failures in itertools.count(1):
-            await asyncio.sleep(self._backoff.delay(failures, random.random()))
-            if (state := await self._try(item, move)) is not None:
-                self._settle(item, state, done)
-                return
-
-    def _settle(self, item: Waiting, state: Place, done: Done) -> None:
-        done(state)
-        if state != "outbox":
-            self._backlog.forget(item.key)
-
-    async def _try(self, item: Waiting, move: Move) -> Place | None:
-        """Returns where the envelope is then; None when the move has to be tried again."""
-        try:
-            return await asyncio.to_thread(move)
-        except FileNotFoundError:
-            log.get().warning("envelope_gone", envelope=item.id)
-            return "gone"
-        except (OSError, DamagedTicket) as problem:
-            log_once(item, "spool_step_failed", problem)
-            return None
-        except Exception as problem:  # ours; a process may wait for the outcome
-            log.get().error("spool_step_failed", envelope=item.id, exc_info=problem)
-            return None
-
-
-def _step(move: Callable[[], None], state: Place) -> Move:
-    """Returns the move of an envelope for one upstream, which leads to one state."""
-
-    def moved() -> Place:
-        move()
-        return state
-
-    return moved
-
-
-def log_once(item: Waiting, event: str, problem: OSError | DamagedTicket) -> None:
-    """Logs a problem with an envelope once, though it comes back with each attempt."""
-    why = reason(problem)
-    if item.problem != why:
-        item.problem = why
-        log.get().error(event, envelope=item.id, problem=why)
 
 
 def _about(target: Target, item: Waiting, outcome: Outcome, secs: float) -> dict[str, object]:

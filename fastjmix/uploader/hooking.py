@@ -6,26 +6,27 @@
 
 Guaranteed: no envelope of a pipeline with hooks is sent before each of them has passed it in this
 run of the process. A hook runs at least once for an envelope: once more after a restart, and after
-a release. An archive that is not the same file, size and time afterwards is a failure; its CRC-32
-are compared on the way to the upstream, as every archive's (integrity.py).
+a release. An archive that is not the same file, size and time afterwards is a failure: one that is
+gone is put back (spool/shown.py). Its CRC-32 are compared on the way to the upstream, as every
+archive's (integrity.py).
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Callable, Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from fastjmix import log
 from fastjmix.config.tree import Hook
+from fastjmix.errors import reason
 from fastjmix.hooks.command import Commands
 from fastjmix.hooks.verdict import Result, Verdict, failure, verdict
 from fastjmix.spool import Spool, Ticket
+from fastjmix.spool.shown import ShownArchive
 from fastjmix.uploader.queue import Key, key_of
 
 HooksOfPipelines = Mapping[str, tuple[Hook, ...]]
@@ -111,11 +112,10 @@ class Hooking:
             threads.shutdown(wait=False)
 
     async def _run(self, hooks: tuple[Hook, ...], ticket: Ticket) -> Stopped | None:
-        archive = self._spool.path("outbox", ticket.id)
         tags: list[str] = []
         for hook in hooks:
             began = time.monotonic()
-            found = await self._verdict(hook, archive, ticket)
+            found = await self._verdict(hook, ticket)
             secs = f"{time.monotonic() - began:.3f}"
             about = {"hook": hook.name, "envelope": ticket.id, "secs": secs}
             if found.result is not Result.PASSED:
@@ -129,22 +129,29 @@ class Hooking:
             await asyncio.to_thread(self._spool.tag, ticket.id, added)
         return None
 
-    async def _verdict(self, hook: Hook, archive: Path, ticket: Ticket) -> Verdict:
-        before = _identity(archive)
-        run = self._commands.run
-        loop, threads = asyncio.get_running_loop(), self._threads[hook]
-        ended = await loop.run_in_executor(threads, run, hook, archive, ticket.id, ticket.pipeline)
+    async def _verdict(self, hook: Hook, ticket: Ticket) -> Verdict:
+        with await asyncio.to_thread(ShownArchive, self._spool, ticket.id) as shown:
+            run, about = self._commands.run, (shown.path, ticket.id, ticket.pipeline)
+            loop, threads = asyncio.get_running_loop(), self._threads[hook]
+            ended = await loop.run_in_executor(threads, run, hook, *about)
+            changed = await asyncio.to_thread(_change, shown)
         if self._stopping:
             raise asyncio.CancelledError  # killed by `stop`: it runs again after the next start
-        if _identity(archive) != before:
-            return failure("it has changed the archive")
+        if changed:
+            return failure(changed)
         return verdict(ended)
 
 
-def _identity(archive: Path) -> tuple[int, ...]:
-    """Returns what changes when somebody writes to a file. Raises OSError."""
-    found = os.lstat(archive)
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+def _change(shown: ShownArchive) -> str:
+    """Returns what a command has done to its archive, "" for nothing, and puts it back where it is
+    gone. Raises OSError."""
+    if shown.is_in_place:
+        return "it has changed the archive" if shown.is_changed else ""
+    try:
+        shown.put_back()
+    except OSError as problem:
+        return f"it has removed the archive, which is lost: {reason(problem)}"
+    return "it has removed or replaced the archive, which was put back"
 
 
 NO_HOOKS: Final[HooksOfPipelines] = {}

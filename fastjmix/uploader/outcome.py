@@ -70,6 +70,7 @@ class Outcome:
         maybe_stored: the upstream may have stored the envelope all the same.
         verified: the upstream's copy of the manifest was compared, and is equal.
         damaged: our archive is at fault, and the upstream has not seen the whole of it.
+        vetoed: a hook of the site keeps the envelope from every upstream; none was asked.
         route: HELD for an answer that something else than the upstream may have given, or that
             this envelope alone gets.
     """
@@ -85,6 +86,7 @@ class Outcome:
     maybe_stored: bool = True
     verified: bool = False
     damaged: bool = False
+    vetoed: bool = False
     route: bool = False
 
     @property

@@ -14,10 +14,12 @@ def test_each_step_has_its_amount_and_an_hour_is_kept() -> None:
     for n in range(3):
         one.add("instance_bytes_total", n * 1_000_000)
         other.add("instances_received_total", n)
+        other.add("instances_discarded_total", n)
         rates.sample()
     told = rates.as_json()
     assert told["received_mb"] == [0, 1, 2]
     assert told["received_instances"] == [0, 1, 2]
+    assert told["discarded_instances"] == [0, 1, 2]
     assert told["delivered_mb"] == told["delivered_envelopes"] == [0, 0, 0]
     for _ in range(STEPS_MAX):
         rates.sample()

@@ -136,6 +136,14 @@ def test_upstreams_that_are_paused_or_held(gateway: Gateway) -> None:
     assert "upstream_held in the log" in warned(gateway)[0]
 
 
+def test_envelopes_whose_upstream_is_not_configured(gateway: Gateway) -> None:
+    gateway.channels.metrics.set("outbox_unrouted", 2)
+    (warning,) = warned(gateway)
+    assert warning.startswith("2 envelopes are for an upstream that is not configured: ")
+    gateway.channels.metrics.set("outbox_unrouted", 0)
+    assert warned(gateway) == []
+
+
 @pytest.mark.parametrize(("state", "count"), [("ok", 0), ("behind", 1), ("failing", 1)])
 def test_the_ledger(gateway: Gateway, state: str, count: int) -> None:
     gateway.channels.board.publish("ledger", {"state": state, "why": "No space left on device"})

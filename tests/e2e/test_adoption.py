@@ -20,7 +20,16 @@ import pytest
 from fastjmix.spool import Spool, Ticket
 from tests.api.test_alerts import Webhook
 from tests.support import wire
-from tests.support.gateway import Gateway, Peer, Store, get, running, until, write_config
+from tests.support.gateway import (
+    Gateway,
+    Peer,
+    Store,
+    get,
+    run_command,
+    running,
+    until,
+    write_config,
+)
 from tests.support.nightly import by_form
 from tests.support.sealed import sealed_envelope
 from tests.support.upstreams import authority
@@ -125,6 +134,27 @@ def test_500_envelopes_that_waited_for_a_token_are_delivered_within_5_s(tmp_path
             took = datetime.fromisoformat(last) - datetime.fromisoformat(came)
             assert took.total_seconds() < by_form(5 * BUSY, 5)
             assert "wrong" not in node.log()
+
+
+def test_a_token_file_that_changed_is_read_by_the_command(tmp_path: Path) -> None:
+    """`fastjmix reload` reads it again, though no file of the configuration has changed."""
+    known, own = tmp_path / "known", tmp_path / "own"
+    known.write_text("right")
+    own.write_text("wrong\n")
+    outbox(tmp_path / "node", 1)
+    backend = 'authentication_ref = "up"'
+    table = f'[authentications.up]\nmethod = "bearer"\noptions.token_file = "{own}"\n'
+    with (
+        running(Store(tmp_path, "--token-file", str(known))) as store,
+        running(Node(tmp_path / "node", store.port, fastjmix=table, backend=backend)) as node,
+    ):
+        node.wait_for(r"error .* upstream_held .*status=401")
+        own.write_text("right\n")
+        said = run_command("reload", "-c", "config.toml", "--json", cwd=tmp_path / "node")
+        assert said.returncode == 0, said.stdout + said.stderr
+        assert json.loads(said.stdout)["generation"] == 2
+        until(lambda: len(node.envelopes("sent")) == 1, "it is delivered")
+        assert "wrong" not in node.log() + said.stdout
 
 
 def test_an_upstream_goes_and_comes_back(tmp_path: Path) -> None:

@@ -215,7 +215,7 @@ INTRODUCTION = """\
 
 One row a fault: what happens, what fastjmix promises then, and the tests that make it happen, most
 of them to a real gateway. A test names its rows by a marker, `@pytest.mark.fault("F19")`; the suite
-fails when this page and the markers disagree. What `0x0000` means in all of it is in
+fails when this page and the markers disagree. The meaning of `0x0000` in all of it is in
 [durability.md](durability.md); who might want such a thing to happen, in
 [SECURITY.md](../SECURITY.md).
 

@@ -34,6 +34,8 @@ class Envelope:
         rules: Any = SimpleNamespace(
             builder=SimpleNamespace(digest=digest, profile="harmony"),
             listener=SimpleNamespace(endpoint="/"),
+            upstreams=(),
+            route_class=None,
         )
         self.open = OpenEnvelope(self.draft, "1.2", rules)
 

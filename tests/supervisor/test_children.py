@@ -311,10 +311,11 @@ def test_a_receiver_without_descriptors_pauses_all_its_listeners(
     with Peer(own.dicom_port) as peer:
         peer.associate()
         peer.release()
-    used = len(list(Path(f"/proc/{receiver}/fd").iterdir()))
     os.kill(receiver, signal.SIGSTOP)
+    used = {int(one.name) for one in Path(f"/proc/{receiver}/fd").iterdir()}
+    lowest = min(set(range(len(used) + 1)) - used)
     before = resource.prlimit(receiver, resource.RLIMIT_NOFILE)
-    resource.prlimit(receiver, resource.RLIMIT_NOFILE, (used, before[1]))
+    resource.prlimit(receiver, resource.RLIMIT_NOFILE, (lowest, before[1]))
     with contextlib.ExitStack() as knocking:
         peers = [knocking.enter_context(PeerAt(host, int(port))) for host, port in doors * 3]
         os.kill(receiver, signal.SIGCONT)

@@ -89,11 +89,12 @@ def test_every_part_has_its_lines(tmp_path: Path) -> None:
                           "instances": 2, "began": 1e9 - 5, "waits_for": "disk"}],
         "lanes": {"leased": 1, "total": 64, "stalled": 0},
         "rates": {"step_secs": 5, "received_mb": [10, 20], "received_instances": [1, 2],
+                  "discarded_instances": [0, 2],
                   "delivered_mb": [], "delivered_envelopes": []},
         "envelopes": {**dict.fromkeys(("building", "outbox", "held", "rejected", "sent"), count),
                       "listed": [row]},
         "upstreams": [{"name": "up", "state": "held", "since": 1e9, "waiting": 5, "running": 0,
-                       "held": 1, "next_try": 1e9 + 30,
+                       "held": 1, "next_try": 1e9 + 30, "reason": "the directory is full",
                        "last_answer": {"at": 1e9, "status": 401, "reason": evil}}],
         "disk": None,
         "ledger": {},
@@ -106,7 +107,8 @@ def test_every_part_has_its_lines(tmp_path: Path) -> None:
     assert "\x1b" not in text
     for part in ("not ready", "! full", "5.0 GB", "3 min", "HTTP 401", "1.2 MB/s", "3.0 MB/s",
                  "generation 3", "! refused", "[proxy] nam", "disk: cannot be read", "(3 times)",
-                 "next try in 30 s"):  # fmt: skip
+                 "next try in 30 s", "the directory is full",
+                 "3 instances, of which rules discarded 2"):  # fmt: skip
         assert part in text, part
 
 

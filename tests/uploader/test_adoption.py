@@ -229,8 +229,10 @@ def test_an_upstream_that_comes_back_takes_what_waited(tmp_path: Path) -> None:
             await one.logged("upstream_unknown", 2)
             assert waiting(one) == 2
             assert one.page.totals()["outbox_envelopes"] == 2
+            assert one.page.totals()["outbox_unrouted"] == 2
             adopt(one, {PLACE: to(store.url)})
             assert {name for _, name in await one.left(2)} == {before, during}
+            assert one.page.totals()["outbox_unrouted"] == 0
 
     run(test)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -11,8 +12,13 @@ from typing import Any
 
 import pytest
 
+from fastjmix.config.tree import Hook
+from fastjmix.ipc.actions import DONE, Kind
+from fastjmix.spool.directories import State
 from tests.support import wire
 from tests.support.gateway import Gateway, Peer, Store, run_command, running, until, write_config
+from tests.support.nodes import node, run, to
+from tests.support.upstreams import Upstream
 
 SCRIPT = """#!/bin/sh
 . {directory}/behaviour
@@ -20,6 +26,8 @@ SCRIPT = """#!/bin/sh
 """A hook of a site: each test says what it does."""
 
 PASSES = "exit 0"
+
+PUT_BACK = "it has removed or replaced the archive, which was put back"
 
 
 class Site:
@@ -126,6 +134,11 @@ def test_a_veto_rejects_with_the_hooks_words(site: Site) -> None:
         ("echo fine", "its stdout is no JSON"),
         ('echo x >> "$1"', "it has changed the archive"),
         ('touch -d 2000-01-01 "$1"', "it has changed the archive"),
+        ('rm "$1"', PUT_BACK),
+        (
+            'echo x > "$1.x"; mv "$1.x" "$1"',
+            "it has removed or replaced the archive, which was put back",
+        ),
     ],
 )
 def test_a_failure_holds_the_envelope_until_a_person_releases_it(
@@ -140,7 +153,7 @@ def test_a_failure_holds_the_envelope_until_a_person_releases_it(
     assert envelope_id not in {one["id"] for one in site.store.held()}
     site.behave(PASSES)
     site.release(envelope_id)
-    damaged = script.startswith("echo x")  # found on the way, as any damage is
+    damaged = ">>" in script  # in the archive itself: found on the way, as any damage is
     assert site.ticket("rejected" if damaged else "sent", envelope_id)
 
 
@@ -205,3 +218,46 @@ def test_an_upstream_gets_nothing_while_a_hook_runs_and_a_stop_does_not_wait(
             assert own.stop(signal.SIGINT) == 0
         with running(gateway_with(tmp_path, store, 'argv = ["/bin/true"]')) as own:
             assert Site(tmp_path, store, own).ticket("sent", envelope_id)
+
+
+def counting(directory: Path, then: str) -> Hook:
+    """Returns a hook that counts its runs in `runs`, and then does this."""
+    script = f"echo x >> {directory}/runs; {then}"
+    return Hook("guard", ("/bin/sh", "-c", script), 20.0, 512 << 20, 1)
+
+
+@pytest.mark.parametrize(("then", "state"), [("exit 0", "sent"), ("exit 10", "rejected")])
+def test_a_hook_runs_once_for_several_upstreams(tmp_path: Path, then: str, state: State) -> None:
+    async def test() -> None:
+        async with Upstream().open() as one, Upstream().open() as two:
+            both = (to(one.url, name="one"), to(two.url, name="two"))
+            hooks = {"dicom_to_jmix": (counting(tmp_path, then),)}
+            async with node(tmp_path / "node", both, hooks=hooks) as own:
+                envelope_id = own.seal()
+                assert (await own.left())[-1] == (state, envelope_id)
+                ends = own.ticket(state, envelope_id).ends
+                assert ends.keys() == {"one", "two"}
+            assert (tmp_path / "runs").read_text() == "x\n"
+            assert len(one.posts) == len(two.posts) == (state == "sent")
+
+    run(test)
+
+
+def test_a_failure_holds_for_several_upstreams(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with Upstream().open() as one, Upstream().open() as two:
+            both = (to(one.url, name="one"), to(two.url, name="two"))
+            once = f"test -e {tmp_path}/again || {{ touch {tmp_path}/again; exit 1; }}"
+            hooks = {"dicom_to_jmix": (counting(tmp_path, once),)}
+            async with node(tmp_path / "node", both, hooks=hooks) as own:
+                envelope_id = own.seal()
+                held = own.spool.outbox / f"{envelope_id}.hold"
+                async with asyncio.timeout(20):
+                    while not held.exists():
+                        await asyncio.sleep(0.02)
+                assert (one.posts, two.posts) == ([], [])
+                assert await own.ask(Kind.RELEASE, envelope_id) == {envelope_id: DONE}
+                assert (await own.left())[-1] == ("sent", envelope_id)
+            assert (tmp_path / "runs").read_text() == "x\nx\n"
+
+    run(test)

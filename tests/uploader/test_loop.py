@@ -19,7 +19,7 @@ from aiohttp import web
 
 from fastjmix.config import Credentials, Secret
 from fastjmix.spool import FreeSpace
-from fastjmix.uploader import finishing
+from fastjmix.uploader import moves
 from fastjmix.uploader.maintenance import StorageLimits
 from fastjmix.uploader.queue import Key, Queue, key_of
 from fastjmix.uploader.retry import Backoff
@@ -575,7 +575,7 @@ def test_deliveries_that_the_disk_does_not_record_are_bounded(
     """While sent/ cannot be written, no more than a few envelopes are uploaded and kept in
     memory.
     """
-    monkeypatch.setattr(finishing, "MOVES_MAX", 3)
+    monkeypatch.setattr(moves, "MOVES_MAX", 3)
 
     async def test() -> None:
         slow = replace(FAST, at_once=1)

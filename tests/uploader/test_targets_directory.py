@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import pickle
+import re
 import subprocess
 import sys
 import threading
@@ -88,6 +89,26 @@ def test_no_file_is_replaced(tmp_path: Path, share: Path, change: str) -> None:
             assert "another file" in one.refusal(envelope_id)["reason"]
             assert there.lstat().st_ino == found.st_ino
             assert names(share) == {there.name}
+
+    run(test)
+
+
+def test_two_targets_in_one_directory_do_not_disturb_each_other(
+    tmp_path: Path, share: Path
+) -> None:
+    """They once wrote to the same unfinished file: one held its target, and gave the other's file
+    its name before it was whole."""
+
+    async def test() -> None:
+        both = (to_directory(share, name="one"), to_directory(share, name="two"))
+        async with node(tmp_path, both) as own:
+            image = os.urandom(20 * MEGABYTE)
+            envelope_id = own.seal(sealed_envelope(image=image), crc32=None)
+            assert await own.left() == [("sent", envelope_id)]
+            ends = own.ticket("sent", envelope_id).ends
+            assert sorted(end["receipt"]["verified"] for end in ends.values()) == [False, True]
+            assert [end["receipt"]["attempts"] for end in ends.values()] == [1, 1]
+            assert names(share) == {f"{envelope_id}.zip"}
 
     run(test)
 
@@ -314,7 +335,8 @@ def test_a_kill_leaves_the_name_free_or_the_whole_envelope(
             if point == "spool.renamed":
                 assert there.read_bytes() == data
             else:
-                assert names(share) == {f".{envelope_id}.part"}
+                (unfinished,) = names(share)
+                assert re.fullmatch(rf"\.{envelope_id}\.[0-9a-f]{{8}}\.part", unfinished)
             one.start()
             assert await one.left() == [("sent", envelope_id)]
             assert names(share) == {there.name}
@@ -324,9 +346,24 @@ def test_a_kill_leaves_the_name_free_or_the_whole_envelope(
     run(test)
 
 
+def test_two_that_write_the_same_file_keep_apart(share: Path) -> None:
+    """Two backends may name one directory."""
+    one = NewFile(share / "a.zip", 0o640, "one")
+    other = NewFile(share / "a.zip", 0o640, "other")
+    other.write([b"a pa"])
+    one.write([b"a part, and the rest"])
+    one.place()
+    other.write([b"rt, and the rest"])
+    with pytest.raises(FileExistsError):
+        other.place()
+    other.discard()
+    assert names(share) == {"a.zip"}
+    assert (share / "a.zip").read_bytes() == b"a part, and the rest"
+
+
 def test_a_file_that_was_given_up_takes_no_further_byte(share: Path) -> None:
     """A call that comes back late must not write to a descriptor that is another file's by then."""
-    file = NewFile(share / "a.zip", 0o640)
+    file = NewFile(share / "a.zip", 0o640, "a")
     file.write([b"one"])
     file.discard()
     with pytest.raises(OSError, match="Bad file descriptor"):

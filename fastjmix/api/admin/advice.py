@@ -49,7 +49,10 @@ ADVICE: Final[Mapping[str, str]] = {
     # Upstreams.
     "upstream_held": "correct the credentials, the URL or what answers there, or mount the"
     " directory; then fastjmix outbox retry",
-    "upstream_unknown": "configure an upstream of that name, or put the old name back; restart",
+    "upstream_limit_learnt": "fastjmix outbox split makes parts of what was refused; lower the"
+    " jmix_builder's max_envelope_bytes",
+    "upstream_unknown": "configure an upstream of that name, or put the old name back; then"
+    " fastjmix reload",
     "upstream_paused": "see whether the upstream runs and can be reached",
     # Alerts.
     "alert_dropped": "see whether the webhook runs: too many alerts have waited for it",

@@ -21,6 +21,7 @@ MEGABYTE: Final = 1e6
 SOURCES: Final = {
     "received_mb": ("instance_bytes_total", MEGABYTE),
     "received_instances": ("instances_received_total", 1.0),
+    "discarded_instances": ("instances_discarded_total", 1.0),
     "delivered_mb": ("upload_bytes_total", MEGABYTE),
     "delivered_envelopes": ("envelopes_uploaded_total", 1.0),
 }
@@ -58,6 +59,7 @@ class Rates:
             "step_secs": STEP_SECS,
             "received_mb": list(self._series["received_mb"]),
             "received_instances": list(self._series["received_instances"]),
+            "discarded_instances": list(self._series["discarded_instances"]),
             "delivered_mb": list(self._series["delivered_mb"]),
             "delivered_envelopes": list(self._series["delivered_envelopes"]),
         }

@@ -38,6 +38,10 @@ COMMANDS: Final = {
         "fastjmix.cli.outbox.requeue",
         "Put rejected envelopes back, to be sent again.",
     ),
+    "split": Deferred(
+        "fastjmix.cli.outbox.split",
+        "Make parts of a rejected envelope that was too large.",
+    ),
     "export": Deferred(
         "fastjmix.cli.outbox.export",
         "Copy envelopes with their tickets to DIR, for another node.",

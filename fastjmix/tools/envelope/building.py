@@ -200,9 +200,16 @@ def instance_of(
 
 
 def make(
-    instances: Sequence[Instance], out: Path, recipe: Recipe, force: bool, seen: Seen
+    instances: Sequence[Instance],
+    out: Path,
+    recipe: Recipe,
+    force: bool,
+    seen: Seen,
+    *,
+    envelope_id: str | None = None,
 ) -> list[Built]:
-    """Writes these instances as an envelope, or in a directory as one a study.
+    """Writes these instances as an envelope, or in a directory as one a study. `envelope_id` is for
+    one envelope; None: a new id.
 
     Raises BuildError, EnvelopeError, OutputError, OSError; nothing is there then.
     """
@@ -216,7 +223,7 @@ def make(
             f"an envelope of profile {recipe.profile} holds one study; there are {len(studies)}",
             "Give a directory as out=: each study gets an envelope of its own there.",
         )
-    return [_write(instances, out, recipe, force, seen)]
+    return [_write(instances, out, recipe, force, seen, envelope_id)]
 
 
 def _write_each(
@@ -235,9 +242,14 @@ def _write_each(
 
 
 def _write(
-    instances: Iterable[Instance], out: Path, recipe: Recipe, force: bool, seen: Seen
+    instances: Iterable[Instance],
+    out: Path,
+    recipe: Recipe,
+    force: bool,
+    seen: Seen,
+    envelope_id: str | None = None,
 ) -> Built:
-    envelope_id = str(uuid.uuid4())
+    envelope_id = envelope_id or str(uuid.uuid4())
     target = out / f"{envelope_id}.zip" if out.is_dir() else out
     with new_file(target, force=force) as descriptor:
         if recipe.published is not None and recipe.published.encryption is not None:

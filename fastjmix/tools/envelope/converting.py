@@ -76,7 +76,7 @@ def convert(
             raise BuildError(f"{source}: is encrypted", hint)
         check_recipe(recipe)
         check_hashes(envelope)
-        instances, left_out = _instances(envelope)
+        instances, left_out = instances_of(envelope)
         for one in left_out:
             skipped(one)
         if left_out and not leave_out:
@@ -121,7 +121,7 @@ def _parties(envelope: Envelope) -> Published | None:
     return parties_of(envelope.manifest) if envelope.dialect == "jmix-1.0" else None
 
 
-def _instances(envelope: Envelope) -> tuple[list[Instance], list[Skipped]]:
+def instances_of(envelope: Envelope) -> tuple[list[Instance], list[Skipped]]:
     """Returns the instances for the new envelope, and everything else in the payload. Raises
     OSError."""
     instances: list[Instance] = []

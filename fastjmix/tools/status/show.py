@@ -150,7 +150,10 @@ def _rates(rates: RateSeries | None) -> Iterator[str]:
         return
     secs = rates["step_secs"]
     instances, envelopes = sum(rates["received_instances"]), sum(rates["delivered_envelopes"])
-    yield _rate("received", rates["received_mb"], secs, many(int(instances), "instance"))
+    received = many(int(instances), "instance")
+    if discarded := sum(rates["discarded_instances"]):
+        received += f", of which rules discarded {int(discarded)}"
+    yield _rate("received", rates["received_mb"], secs, received)
     yield _rate("delivered", rates["delivered_mb"], secs, many(int(envelopes), "envelope"))
 
 

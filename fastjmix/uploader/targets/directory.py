@@ -59,6 +59,7 @@ class DirectoryClient:
     def __init__(
         self, upstream: Upstream, place: DirectoryPlace, pace: Pace, throttle: Throttle
     ) -> None:
+        self._name = upstream.name
         self._place = place
         self._limits: TimeLimits = pace.time_limits
         self._throttle = throttle
@@ -79,7 +80,8 @@ class DirectoryClient:
         try:
             if await self._step(partial(self._is_taken, target)):
                 return _TAKEN
-            file = await self._step(partial(elsewhere.NewFile, target, self._place.file_mode))
+            new = partial(elsewhere.NewFile, target, self._place.file_mode, self._name)
+            file = await self._step(new)
             try:
                 pieces: list[bytes | bytearray] = []
                 async for piece in body:

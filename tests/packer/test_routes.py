@@ -104,6 +104,8 @@ def test_what_is_discarded_gets_success_and_is_kept_nowhere(start: Gateways) -> 
     (said,) = refused(own, uid, 1)
     assert (said["status"], said["why"]) == ("0000", "discarded by rule shots")
     assert str(said["association"]).count("-") == 1
+    told = run_command("trace", uid, cwd=own.spool.parent).stdout
+    assert f"discarded by rule shots (association {said['association']})" in told
     assert metric(own, "fastjmix_instances_discarded_total ") == 1
     shown = 'fastjmix_rule_decisions_total{action="discard",rule="shots"}'
     until(lambda: metric(own, shown) == 1, "the ledger's process counted it")

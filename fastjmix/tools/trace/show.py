@@ -105,7 +105,8 @@ def _told(step: Step) -> str:
         case "ended":
             return _ended(facts)
         case "refusal":
-            return f"{facts['sop_instance_uid']} was answered {facts['status']}: {facts['why']}"
+            told = f"{facts['sop_instance_uid']} was answered {facts['status']}: {facts['why']}"
+            return told + (f" (association {step.association})" if step.association else "")
         case "rejection":
             return _rejection(facts)
         case "opened":

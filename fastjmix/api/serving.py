@@ -26,7 +26,9 @@ from fastjmix.httpd.study_query import STUDY, list_headers, study_of, wanted_typ
 from fastjmix.spool import Spool
 from fastjmix.spool.at_upstreams import AtUpstream, at_upstreams
 from fastjmix.spool.entries import Entry
+from fastjmix.spool.routed import Routed, routed
 from fastjmix.spool.standing import Standing, standing
+from fastjmix.spool.ticket import USUAL_ROUTE
 
 BUILDING_SECS: Final = 5
 """Retry-After while an envelope is being packed: the end of its association seals it, soon."""
@@ -159,7 +161,14 @@ def _shown(spool: Spool, entry: Entry, now: Standing, study: str) -> Mapping[str
         "sizeBytes": entry.size_bytes if entry.sealed else now.size_bytes,
         "sealedAt": sealed.replace("+00:00", "Z") if entry.sealed else None,
         **({"upstreams": [_at(one) for one in several]} if several else {}),
+        **_routed(routed(spool, entry.id, now.state)),
     }
+
+
+def _routed(by: Routed) -> Mapping[str, Any]:
+    """Returns how an envelope was routed, where it was not as usual."""
+    shown = {"rule": by.rule, "priority": by.priority, "tags": list(by.tags)}
+    return {name: value for name, value in shown.items() if value != USUAL_ROUTE[name]}
 
 
 def _at(one: AtUpstream) -> Mapping[str, str | None]:

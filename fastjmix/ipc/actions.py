@@ -35,6 +35,10 @@ class Kind(StrEnum):
     REQUEUE = "requeue"
     """Move it from rejected/ back to outbox/."""
 
+    NOTE_SPLIT = "note-split"
+    """Look at the parts that `fastjmix outbox split` has made of it, which notes the split itself:
+    send them, and let the ledger read them."""
+
 
 @dataclass(frozen=True, slots=True)
 class ActionRequest:

@@ -8,6 +8,7 @@ kinds.py        the events that processes send, and the facts of each
 terms.py        the forms in which words are searched: UIDs, names, peers
 schema.py       tables, and the migrations of earlier versions
 database.py     opens, checks and moves away the file
+parts.py        which envelopes were split, and into which
 writer.py       events → rows; imports.py: files → rows; recording.py: rows of one kind
 rebuild.py      makes all of it from the files, while no node runs
 reconcile.py    compares the rows with the directories

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from fastjmix.ledger import reading, recording
+from fastjmix.ledger import parts, reading, recording
 from fastjmix.ledger.database import used_bytes
 from fastjmix.ledger.terms import name_words, uid_key
 from fastjmix.ledger.writer import Writer
@@ -106,6 +106,7 @@ def _delete_envelopes(connection: sqlite3.Connection, before: float) -> int:
         ):  # fmt: skip
             connection.execute(f"DELETE FROM {table} WHERE envelope = ?", (row.number,))
         connection.execute("DELETE FROM envelopes WHERE number = ?", (row.number,))
+        parts.forget(connection, row.id)
     return len(rows)
 
 

@@ -17,12 +17,12 @@ import orjson
 from fastjmix import log
 from fastjmix.errors import DamagedTicket
 from fastjmix.errors import reason as reason_of
-from fastjmix.ledger import at_upstreams, recording
+from fastjmix.ledger import at_upstreams, parts, recording
 from fastjmix.ledger.places import Places
 from fastjmix.ledger.recording import Known
 from fastjmix.ledger.rows import Attempt
 from fastjmix.ledger.terms import distinct
-from fastjmix.spool import Provenance, Ticket, ends, provenance
+from fastjmix.spool import Provenance, Recipe, Ticket, ends, provenance
 from fastjmix.spool.directories import Directories
 from fastjmix.spool.ticket import End
 
@@ -91,6 +91,7 @@ class Importer:
                 "upstream": recipe.upstream_names,
                 "calling_ae": recipe.calling_ae,
                 "studies": _json(distinct([recipe.study])),
+                **_route(recipe),
             }
             recording.update(self._connection, known.number, values)
         recording.move(self._connection, known, "building", at, reason)
@@ -106,6 +107,7 @@ class Importer:
             if had is None:
                 recording.add_attempt(self._connection, number, attempt)
         at_upstreams.put(self._connection, number, ticket, self._ends(ticket))
+        parts.put(self._connection, number, ticket)
         return {
             "pipeline": ticket.pipeline,
             "upstream": ticket.upstream_names,
@@ -114,6 +116,7 @@ class Importer:
             "instances": ticket.instances,
             "bytes": ticket.size_bytes,
             "studies": _json(distinct(ticket.studies)),
+            **_route(ticket),
         }
 
     def _ends(self, ticket: Ticket) -> Mapping[str, End]:
@@ -126,6 +129,11 @@ class Importer:
 
 def _json(words: tuple[str, ...]) -> str:
     return orjson.dumps(words).decode()
+
+
+def _route(routed: Ticket | Recipe) -> dict[str, object]:
+    """Returns the columns that say how an envelope was routed."""
+    return {"rule": routed.rule, "priority": routed.priority, "tags": _json(routed.tags)}
 
 
 def _came(ticket: Ticket | None, origin: Provenance | None, at: float) -> float:

@@ -21,6 +21,8 @@ Every event has `kind`, and `at` in Unix seconds; other times are Unix seconds, 
                  provenance)
     sealed       an envelope is in outbox/. envelope; the rest is read from its ticket and from
                  provenance/<id>.json
+    changed      the ticket of an envelope was written again. envelope; the rest is read from its
+                 files
     posted       an envelope came by POST and is in outbox/. envelope, peer
     attempt      an attempt to deliver is over. envelope, upstream, began, seconds, bytes, outcome
                  (delivered, retry, held, refused, verify), status (HTTP's, null: no answer),

@@ -26,7 +26,7 @@ from fastjmix.spool import Provenance
 ENVELOPE: Final = (
     "number, id, at, state, since, reason, origin, pipeline, upstream, calling_ae, peer, sealed_at,"
     " instances, bytes, studies, accession_number, patient_id, patient_name, patient_birth_date,"
-    " patient_sex, study_date, study_description, modalities"
+    " patient_sex, study_date, study_description, modalities, rule, priority, tags"
 )
 """The columns of an EnvelopeRow, in its order; the further constants likewise."""
 
@@ -46,7 +46,8 @@ ERROR: Final = "at, last, times, process, event, text"
 def envelope(row: Sequence[Any]) -> EnvelopeRow:
     """Returns an envelope from the columns ENVELOPE."""
     values = list(row)
-    values[14], values[22] = tuple(orjson.loads(row[14])), tuple(orjson.loads(row[22]))
+    for place in (14, 22, 25):  # studies, modalities, tags
+        values[place] = tuple(orjson.loads(row[place]))
     return EnvelopeRow(*values)
 
 

@@ -12,10 +12,10 @@ from __future__ import annotations
 import itertools
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
-from fastjmix.ledger import privacy, recording
+from fastjmix.ledger import parts, privacy, recording
 from fastjmix.ledger.writer import Writer
 
 STEP_SECS: Final = 0.1
@@ -41,6 +41,16 @@ def reconcile(writer: Writer, *, thorough: bool = False) -> Iterator[int]:
     else:
         wrong = [one for one, state in listed.items() if known.get(one) != (state, True)]
     wrong += [one for one, (state, _) in known.items() if one not in listed and state != "gone"]
+    yield from _correct_all(writer, wrong)
+    yield from _correct_all(writer, parts.unconfirmed(writer.connection))
+    with writer.transaction():
+        asked = "INSERT OR REPLACE INTO facts (name, value) VALUES ('compared_at', ?)"
+        writer.connection.execute(asked, (str(time.time()),))
+        if not writer.patient_data:
+            privacy.note_free(writer.connection)
+
+
+def _correct_all(writer: Writer, wrong: Sequence[str]) -> Iterator[int]:
     done = 0
     while done < len(wrong):
         deadline = time.monotonic() + STEP_SECS
@@ -51,18 +61,14 @@ def reconcile(writer: Writer, *, thorough: bool = False) -> Iterator[int]:
                 if time.monotonic() > deadline:
                     break
         yield len(wrong) - done
-    with writer.transaction():
-        asked = "INSERT OR REPLACE INTO facts (name, value) VALUES ('compared_at', ?)"
-        writer.connection.execute(asked, (str(time.time()),))
-        if not writer.patient_data:
-            privacy.note_free(writer.connection)
 
 
 def _known(connection: sqlite3.Connection) -> dict[str, tuple[str, bool]]:
     """Returns the state of each envelope that is on the disk as far as the ledger knows, and
     whether its files have been read."""
     asked = (
-        "SELECT id, state, sealed_at IS NOT NULL OR state = 'building' FROM envelopes"
+        "SELECT id, state, (sealed_at IS NOT NULL AND priority <> '') OR state = 'building'"
+        " FROM envelopes"
         " WHERE state IN ('building', 'outbox', 'held', 'sent', 'rejected')"
     )
     return {one: (state, bool(whole)) for one, state, whole in connection.execute(asked)}

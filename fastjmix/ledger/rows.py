@@ -29,7 +29,8 @@ class EnvelopeRow(Row):
     began, as far as known, and `reason` why. `at` is when the envelope was opened or came.
 
     `study_instance_uid` is the first of `studies`; `calling_ae` and `peer` are those of its first
-    association, or of the POST that brought it.
+    association, or of the POST that brought it. `rule`, `priority` and `tags` are its ticket's;
+    `priority` is "" until that was read.
     """
 
     number: int
@@ -55,6 +56,9 @@ class EnvelopeRow(Row):
     study_date: str
     study_description: str
     modalities: tuple[str, ...]
+    rule: str
+    priority: str
+    tags: tuple[str, ...]
 
     @property
     def study_instance_uid(self) -> str:
@@ -264,7 +268,9 @@ class Step(Row):
 class EnvelopeStory(Row):
     """An envelope with all that is known of it. `instances` are those that the word asked for: all
     of the envelope, of the series, or the one; `left_out` counts those of them that are not in it
-    (story.PARTS_MAX). `associations` are ids. `at_upstreams` is () for one upstream."""
+    (story.PARTS_MAX). `associations` are ids. `at_upstreams` is () for one upstream.
+    `part_of` is the id of the envelope that it is a part of, "" for none; `split_into` has the ids
+    of its own parts."""
 
     envelope: EnvelopeRow
     associations: tuple[str, ...]
@@ -274,6 +280,8 @@ class EnvelopeStory(Row):
     actions: tuple[Action, ...]
     left_out: int = 0
     at_upstreams: tuple[AtUpstream, ...] = ()
+    part_of: str = ""
+    split_into: tuple[str, ...] = ()
 
     def as_json(self, *, patient: bool = True) -> dict[str, object]:
         """Returns the envelope's fields, and the lists beside them."""
@@ -283,6 +291,8 @@ class EnvelopeStory(Row):
             "parts": [one.as_json() for one in self.instances],
             "parts_left_out": self.left_out,
             "at_upstreams": [one.as_json() for one in self.at_upstreams],
+            "part_of": self.part_of,
+            "split_into": list(self.split_into),
             "attempts": [one.as_json() for one in self.attempts],
             "moves": [one.as_json() for one in self.moves],
             "actions": [one.as_json() for one in self.actions],

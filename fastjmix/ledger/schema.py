@@ -190,7 +190,19 @@ CREATE INDEX upstreams_upstream ON upstreams (upstream);
 """
 """How an envelope for several upstreams stands at each; `envelopes.upstream` has all names."""
 
-STEPS: Final = (_FIRST, _SECOND, _THIRD)
+_FOURTH: Final = """
+ALTER TABLE envelopes ADD COLUMN rule TEXT NOT NULL DEFAULT '';
+ALTER TABLE envelopes ADD COLUMN priority TEXT NOT NULL DEFAULT '';
+ALTER TABLE envelopes ADD COLUMN tags TEXT NOT NULL DEFAULT '[]';
+CREATE TABLE split_parts (
+    part TEXT PRIMARY KEY, whole TEXT NOT NULL, place INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX split_parts_whole ON split_parts (whole, place);
+"""
+"""How an envelope was routed; `priority` is '' until its ticket was read, which the next
+reconciliation does for those on the disk. `split_parts` has ids (parts.py)."""
+
+STEPS: Final = (_FIRST, _SECOND, _THIRD, _FOURTH)
 """The statements that lead from each version to the next."""
 
 VERSION: Final = len(STEPS)

@@ -14,7 +14,7 @@ from itertools import islice
 from typing import Final, NamedTuple
 
 from fastjmix.jmix.ids import canonical_id
-from fastjmix.ledger import at_upstreams, reading
+from fastjmix.ledger import at_upstreams, parts, reading
 from fastjmix.ledger.rows import (
     Association,
     EnvelopeRow,
@@ -231,6 +231,8 @@ def _story(
         reading.moves(connection, row.number),
         reading.actions(connection, row.number),
         at_upstreams=at_upstreams.of(connection, row.number),
+        part_of=parts.whole(connection, row.id),
+        split_into=parts.of(connection, row.id),
     )
 
 

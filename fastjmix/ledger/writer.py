@@ -61,7 +61,8 @@ class Writer:
             "refusal": self._refusal,
             "decision": self._decision,
             "opened": self._opened,
-            "sealed": self._sealed,
+            "sealed": self._read,
+            "changed": self._read,
             "posted": self._posted,
             "attempt": self._attempt,
             "moved": self._moved,
@@ -183,7 +184,7 @@ class Writer:
             number = recording.put_known_association(self.connection, facts)
             recording.link(self.connection, known.number, number)
 
-    def _sealed(self, event: Event, at: float) -> None:
+    def _read(self, event: Event, at: float) -> None:
         """Reads the files of an envelope, wherever it has come to since."""
         envelope_id = kinds.envelope_id(event)
         if envelope_id is not None:
@@ -191,7 +192,7 @@ class Writer:
             self.importer.take(envelope_id, state, at, "")
 
     def _posted(self, event: Event, at: float) -> None:
-        self._sealed(event, at)
+        self._read(event, at)
         known = self._known(event, at)
         if known is not None:
             values = {"peer": host(text(event, "peer", 256)), "origin": "post"}

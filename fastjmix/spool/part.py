@@ -11,12 +11,13 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from fastjmix.errors import DamagedTicket
+from fastjmix.jmix.ids import is_id
 from fastjmix.spool import move, provenance
 from fastjmix.spool.export import OWNER
 from fastjmix.spool.files import write_again
@@ -24,10 +25,14 @@ from fastjmix.spool.provenance import Provenance
 from fastjmix.spool.reading import is_file, open_archive
 from fastjmix.spool.rename import rename_new
 from fastjmix.spool.states import Spool
-from fastjmix.spool.ticket import Ticket
+from fastjmix.spool.ticket import Ticket, is_texts, moment
 
 SPLIT_INTO: Final = "split_into"
 """Name in a refusal: the ids of the parts that the envelope was split into."""
+
+SPLIT_BY: Final = "split_by"
+SPLIT_AT: Final = "split_at"
+"""Names in a refusal: who has split the envelope, and when, in Unix seconds."""
 
 STATES: Final = ("outbox", "sent", "rejected")
 
@@ -57,7 +62,7 @@ def is_here(spool: Spool, envelope_id: str) -> bool:
 def publish_part(spool: Spool, archive: Path, ticket: Ticket, instances: Iterable[str]) -> None:
     """Moves the archive of a part, which is synced, to outbox/. `instances` are its SOP Instance
     UIDs. Raises FileExistsError, OSError."""
-    if (origin := _provenance(spool, _whole(ticket), ticket.id, set(instances))) is not None:
+    if (origin := _provenance(spool, whole_of(ticket), ticket.id, set(instances))) is not None:
         provenance.write(spool, origin)
     archive.chmod(0o600)
     # Its id is in building/ before its ticket is alone in outbox/: see Sweep.
@@ -67,12 +72,30 @@ def publish_part(spool: Spool, archive: Path, ticket: Ticket, instances: Iterabl
     move.publish(spool, coming, ticket, durable=True)
 
 
-def note_split(spool: Spool, envelope_id: str, parts: Sequence[str]) -> None:
+class Split(NamedTuple):
+    """A split of an envelope: the ids of the parts, who has made it, and when, in Unix seconds."""
+
+    parts: tuple[str, ...]
+    by: str
+    at: float
+
+
+def note_split(spool: Spool, envelope_id: str, split: Split) -> None:
     """Notes in the refusal of an envelope which parts it has become. Raises OSError,
     DamagedTicket."""
     ticket = spool.ticket("rejected", envelope_id)
-    noted = replace(ticket, refusal={**(ticket.refusal or {}), SPLIT_INTO: list(parts)})
+    told = {SPLIT_INTO: list(split.parts), SPLIT_BY: split.by, SPLIT_AT: split.at}
+    noted = replace(ticket, refusal={**(ticket.refusal or {}), **told})
     write_again(spool.rejected / f"{envelope_id}.json", noted.dump(), OWNER, durable=True)
+
+
+def split_of(ticket: Ticket) -> Split | None:
+    """Returns the split that was noted in the refusal of an envelope; None where none is."""
+    refusal = ticket.refusal or {}
+    named = refusal.get(SPLIT_INTO, [])
+    parts = tuple(filter(is_id, named)) if is_texts(named) else ()
+    at = moment(refusal.get(SPLIT_AT))
+    return Split(parts, str(refusal.get(SPLIT_BY)), at) if parts and at is not None else None
 
 
 TAG: Final = "part-of-"
@@ -95,9 +118,10 @@ def part_ticket(whole: Ticket, part: str, *, size: int, instances: int) -> Ticke
     )
 
 
-def _whole(ticket: Ticket) -> str:
-    """Returns the id of the envelope that a part was made of."""
-    return next(tag.removeprefix(TAG) for tag in reversed(ticket.tags) if tag.startswith(TAG))
+def whole_of(ticket: Ticket) -> str:
+    """Returns the id of the envelope that a part was made of; "" for one that is no part."""
+    named = (tag.removeprefix(TAG) for tag in reversed(ticket.tags) if tag.startswith(TAG))
+    return next(filter(is_id, named), "")
 
 
 def _provenance(spool: Spool, whole: str, part: str, instances: set[str]) -> Provenance | None:

@@ -10,11 +10,13 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, TypedDict
 
+from fastjmix.config.tree import Priority
 from fastjmix.errors import UsageError
 from fastjmix.jmix.ids import canonical_id
 from fastjmix.spool.at_upstreams import AtUpstream, at_upstreams
 from fastjmix.spool.entries import Entry
 from fastjmix.spool.holds import Holds
+from fastjmix.spool.routed import UNROUTED, Routed, routed
 from fastjmix.spool.standing import Directory, Standpoint, standing
 from fastjmix.spool.states import Spool
 
@@ -28,7 +30,7 @@ HERE: Final = STATES[:-1]
 class EnvelopeFacts(TypedDict):
     """An envelope on the disk, as JSON. `instances` is None for one that is being packed.
     `upstream` has the names of all of its upstreams; `at_upstreams` how it stands at each, where
-    there are several."""
+    there are several. `rule`, `priority` and `tags` say how it was routed (routed.py)."""
 
     id: str
     state: Standpoint
@@ -40,6 +42,9 @@ class EnvelopeFacts(TypedDict):
     age_secs: int | None
     reason: str
     at_upstreams: list[AtUpstream]
+    rule: str
+    priority: Priority
+    tags: list[str]
 
 
 ELIGIBLE: Final[Mapping[str, tuple[Standpoint, ...]]] = {
@@ -47,6 +52,7 @@ ELIGIBLE: Final[Mapping[str, tuple[Standpoint, ...]]] = {
     "hold": ("outbox",),
     "release": ("held", "outbox"),
     "requeue": ("rejected",),
+    "note-split": ("rejected",),
 }
 """The states from which an action (ipc/actions.py) takes envelopes, where no other is named. An
 envelope that is on hold for one of several upstreams is in outbox: see Selection.on_hold."""
@@ -107,6 +113,7 @@ class Row:
     reason: str
     at: float
     at_upstreams: tuple[AtUpstream, ...] = ()
+    routed: Routed = UNROUTED
 
     def as_json(self) -> EnvelopeFacts:
         """Returns the row of status and lists."""
@@ -121,6 +128,9 @@ class Row:
             "bytes": self.size_bytes,
             "age_secs": max(0, int(time.time() - self.since)) if self.since else None,
             "reason": self.reason,
+            "rule": self.routed.rule,
+            "priority": self.routed.priority,
+            "tags": list(self.routed.tags),
         }
 
 
@@ -141,6 +151,7 @@ def row_of(spool: Spool, entry: Entry) -> Row | None:
         now.reason,
         entry.at,
         at_upstreams(spool, entry.id, now.state) if len(entry.upstreams) > 1 else (),
+        routed(spool, entry.id, now.state),
     )
 
 

@@ -1,8 +1,9 @@
-"""Does what a person asks for: retry, hold, release and requeue envelopes.
+"""Does what a person asks for: retry, hold, release and requeue envelopes, and look at a split.
 
 Guaranteed: one result for each envelope. A hold and its end, and a move out of rejected/, are
 durable before the answer. An envelope that is uploaded or moved now is left alone. An error
-concerns one envelope. Each request is an event of the ledger.
+concerns one envelope. Each request is an event of the ledger, but for a split, which it
+reads from the files.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from fastjmix.ipc.events import Events
 from fastjmix.jmix.ids import is_id
 from fastjmix.spool import Spool, Ticket, ends
 from fastjmix.spool.holds import Holds
+from fastjmix.spool.part import split_of
 from fastjmix.uploader.backlog import Backlog
 from fastjmix.uploader.deliveries import Deliveries
 from fastjmix.uploader.outbox_watcher import read_ticket
@@ -39,6 +41,7 @@ ABSENT: Final = "it is not in outbox/"
 ENDED: Final = "it has ended there"
 NOT_HELD: Final = "it is not on hold"
 NOT_REJECTED: Final = "it is not in rejected/"
+NOT_SPLIT: Final = "it was not split: fastjmix outbox split does that"
 
 
 class Impossible(Exception):
@@ -97,6 +100,7 @@ class Actions:
             Kind.HOLD: self._hold,
             Kind.RELEASE: self._release,
             Kind.REQUEUE: self._requeue,
+            Kind.NOTE_SPLIT: self._note_split,
         }
 
     async def serve(self, requests: socket.socket) -> None:
@@ -250,6 +254,18 @@ class Actions:
         self._list_anew()
         return DONE
 
+    async def _note_split(self, envelope_id: str, _: ActionRequest) -> str:
+        try:
+            ticket = await asyncio.to_thread(self._spool.ticket, "rejected", envelope_id)
+        except FileNotFoundError:
+            return NOT_REJECTED
+        if (split := split_of(ticket)) is None:
+            return NOT_SPLIT
+        for one in (envelope_id, *split.parts):
+            self._events.send("changed", envelope=one)
+        self._list_anew()
+        return DONE
+
     def _note(self, request: ActionRequest, results: Mapping[str, str]) -> None:
         done = [one for one, result in results.items() if result == DONE]
         log.get().info(
@@ -260,6 +276,8 @@ class Actions:
             done=len(done),
             failed=len(results) - len(done) or None,
         )
+        if request.kind is Kind.NOTE_SPLIT:
+            return  # the refusal says who has split it, and when
         self._events.send(
             "action",
             actor=request.by,

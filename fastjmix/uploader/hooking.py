@@ -8,7 +8,7 @@ Guaranteed: no envelope of a pipeline with hooks is sent before each of them has
 run of the process. A hook runs at least once for an envelope: once more after a restart, and after
 a release. An archive that is not the same file, size and time afterwards is a failure: one that is
 gone is put back (spool/shown.py). Its CRC-32 are compared on the way to the upstream, as every
-archive's (integrity.py).
+archive's (integrity.py). The ledger reads a ticket again that has tags of hooks.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from fastjmix.config.tree import Hook
 from fastjmix.errors import reason
 from fastjmix.hooks.command import Commands
 from fastjmix.hooks.verdict import Result, Verdict, failure, verdict
+from fastjmix.ipc.events import Events
 from fastjmix.spool import Spool, Ticket
 from fastjmix.spool.shown import ShownArchive
 from fastjmix.uploader.queue import Key, key_of
@@ -58,9 +59,14 @@ class Hooking:
     """The hooks of one uploader. `known` are the envelopes of outbox/."""
 
     def __init__(
-        self, spool: Spool, hooks: HooksOfPipelines, known: Callable[[], Set[Key]]
+        self,
+        spool: Spool,
+        hooks: HooksOfPipelines,
+        known: Callable[[], Set[Key]],
+        events: Events,
     ) -> None:
         self._spool = spool
+        self._events = events
         self._known = known
         self._hooks: HooksOfPipelines = {}
         self._commands = Commands()
@@ -127,6 +133,8 @@ class Hooking:
             tags += found.tags
         if added := tuple(tag for tag in dict.fromkeys(tags) if tag not in ticket.tags):
             await asyncio.to_thread(self._spool.tag, ticket.id, added)
+        if tags:  # one killed before this event has added the tags already
+            self._events.send("changed", envelope=ticket.id)
         return None
 
     async def _verdict(self, hook: Hook, ticket: Ticket) -> Verdict:

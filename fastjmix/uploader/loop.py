@@ -100,7 +100,7 @@ class Uploader:
             wake=self._changed.set,
             is_uploading=self._targets.is_uploading,
         )
-        self._hooking = Hooking(spool, hooks, lambda: backlog.known)
+        self._hooking = Hooking(spool, hooks, lambda: backlog.known, channels.events)
         self._deliveries = Deliveries(
             spool,
             channels.metrics,

@@ -228,6 +228,7 @@ def test_the_list_has_every_state_and_pages(tmp_path: Path) -> None:
     with running(tmp_path) as one:
         storage = Storage(one.spool.root)
         waiting = [storage.envelope("1.2.3", at=1e9 + n) for n in range(5)]
+        one.spool.tag(waiting[4], ["of a hook"])
         draft = storage.draft("1.2.4")
         sent = storage.envelope("1.2.5", "sent")
         broken = storage.envelope("1.2.6", "rejected")
@@ -256,6 +257,10 @@ def test_the_list_has_every_state_and_pages(tmp_path: Path) -> None:
         row = rows[waiting[0]]
         told = (row["study"], row["calling_ae"], row["upstream"], row["instances"])
         assert told == ("1.2.3", "CT1", "up", 3)
+        assert (row["rule"], row["priority"], row["tags"]) == ("", "normal", [])
+        one.spool.tag(waiting[4], ["of another"])  # after the index has read the ticket
+        rows = {row["id"]: row for row in listed("limit=2")}
+        assert rows[waiting[4]]["tags"] == ["of a hook", "of another"]
         for wrong in (
             "limit=0",
             "limit=1001",

@@ -104,6 +104,14 @@ def test_each_state_is_in_the_header_and_in_the_list(gateway: Gateway) -> None:
     seen("sent", None)
 
 
+def test_the_list_says_how_an_envelope_was_routed(gateway: Gateway) -> None:
+    gateway.put(envelope(ID))
+    assert not {"rule", "priority", "tags"} & entries(gateway)[ID].keys()
+    gateway.spool.tag(ID, ["of a hook"])
+    assert entries(gateway)[ID]["tags"] == ["of a hook"]
+    assert not {"rule", "priority"} & entries(gateway)[ID].keys()
+
+
 @pytest.mark.parametrize("text", [b"", b"{", b"[1]", b'{"since": "now", "why": null}'])
 def test_a_hold_that_cannot_be_read_is_one(gateway: Gateway, text: bytes) -> None:
     gateway.put(envelope(ID))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import pwd
 import signal
 import threading
 import zipfile
@@ -84,6 +86,34 @@ def split(own: Gateway, *arguments: object) -> dict[str, Any]:
     return found
 
 
+def traced(own: Gateway, envelope_id: str) -> dict[str, Any]:
+    done = run_command("trace", envelope_id, "--json", cwd=own.spool.parent)
+    (trace,) = json.loads(done.stdout)["traces"]
+    (found,) = trace["envelopes"]
+    return dict(found)
+
+
+def check_traces(own: Gateway, whole: str, parts: list[str]) -> None:
+    """Checks that the story of the whole names the parts, and that of a part the whole."""
+    told = traced(own, whole)
+    assert told["split_into"] == parts
+    (action,) = told["actions"]
+    name = pwd.getpwuid(os.getuid()).pw_name
+    assert (action["action"], action["actor"]) == ("split", f"uid {os.getuid()} {name}")
+    assert (action["result"], action["envelopes"]) == (f"done: {len(parts)} parts", [whole, *parts])
+    shown = run_command("trace", whole, cwd=own.spool.parent).stdout
+    assert f"  split into: {', '.join(parts)}\n" in shown
+    for part in parts:
+        told = traced(own, part)
+        assert (told["part_of"], told["tags"]) == (whole, [f"part-of-{whole}"])
+        assert (told["rule"], told["priority"]) == ("", "normal")
+        for command in (("trace",), ("outbox", "show")):
+            lines = run_command(*command, part, cwd=own.spool.parent).stdout.splitlines()
+            assert f"  a part of {whole}" in lines
+            assert f"  tags: part-of-{whole}" in lines
+            assert "  priority: normal" in lines
+
+
 def test_the_parts_of_a_refused_envelope_are_delivered(tmp_path: Path, upstream: Small) -> None:
     port = upstream.server_address[1]
     with running(Gateway(tmp_path, int(port), builder="release_grace_secs = 0")) as own:
@@ -104,10 +134,17 @@ def test_the_parts_of_a_refused_envelope_are_delivered(tmp_path: Path, upstream:
         assert again["exit_code"] != 0
         assert "was split already" in json.dumps(again)
 
-        send(own, 1, "1.2.840.2")  # a node that has work looks sooner than once a minute
         ids = {one["id"] for one in parts}
         until(lambda: ids <= upstream.held.keys(), "every part is delivered")
-        until(lambda: len(own.envelopes("sent")) == 4, "they are in sent/")
+        until(lambda: len(own.envelopes("sent")) == 3, "they are in sent/")
+        ordered = [one["id"] for one in parts]
+        until(lambda: traced(own, whole)["split_into"] == ordered, "the ledger says so")
+        check_traces(own, whole, ordered)
+    assert run_command("ledger", "rebuild", cwd=tmp_path).returncode == 0
+    check_traces(own, whole, ordered)
+    (own.spool / "ledger" / "ledger.sqlite").unlink()
+    assert run_command("ledger", "rebuild", cwd=tmp_path).returncode == 0
+    check_traces(own, whole, ordered)
     spool = Spool(own.spool, create=False)
     original = images_in(members(spool.path("rejected", whole)))
     delivered: dict[str, bytes] = {}
@@ -125,8 +162,6 @@ def test_the_parts_of_a_refused_envelope_are_delivered(tmp_path: Path, upstream:
     refusal = spool.ticket("rejected", whole).refusal
     assert refusal is not None
     assert set(refusal["split_into"]) == ids
-    for part in ids:
-        assert part in run_command("trace", part, cwd=tmp_path).stdout
 
 
 def test_a_split_that_was_cut_off_is_completed(tmp_path: Path, upstream: Small) -> None:
@@ -147,6 +182,13 @@ def test_a_split_that_was_cut_off_is_completed(tmp_path: Path, upstream: Small) 
     assert [one["id"] for one in second] == [one["id"] for one in first]
     assert len(own.envelopes("outbox")) == 4
     assert list((own.spool / "building").iterdir()) == []
+    shown = json.loads(run_command("outbox", "list", "--json", cwd=tmp_path).stdout)["envelopes"]
+    tags = {one["id"]: one["tags"] for one in shown if one["state"] == "outbox"}
+    assert tags == {one["id"]: [f"part-of-{whole}"] for one in second}
+    with running(Gateway(tmp_path, int(port), builder="release_grace_secs = 0")) as own:
+        until(lambda: len(own.envelopes("sent")) == 4, "they are in sent/")
+        until(lambda: traced(own, whole)["actions"], "the ledger has found it")
+        check_traces(own, whole, [one["id"] for one in second])
 
 
 def test_one_command_at_a_time_splits_an_envelope(tmp_path: Path, upstream: Small) -> None:

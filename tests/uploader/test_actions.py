@@ -13,6 +13,7 @@ from aiohttp import web
 
 from fastjmix.ipc.actions import DONE, Kind
 from fastjmix.spool.holds import Holds
+from fastjmix.spool.part import Split, note_split
 from fastjmix.uploader import actions
 from fastjmix.uploader.retry import Backoff
 from tests.support.nodes import FAST, node, run, to, until
@@ -123,6 +124,26 @@ def test_a_rejected_envelope_is_sent_again(tmp_path: Path) -> None:
             assert not list(one.spool.rejected.iterdir())
             events = [event for event in one.events.read() if event["kind"] == "action"]
             assert [(e["action"], e["envelopes"]) for e in events] == [("requeue", [refused])]
+
+    run(test)
+
+
+def test_a_split_is_read_from_the_files(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with (
+            Upstream(script(400)).open() as store,
+            node(tmp_path, to(store.url)) as one,
+        ):
+            whole, part = one.seal(), str(uuid.uuid4())
+            assert await one.left() == [("rejected", whole)]
+            assert await one.ask(Kind.NOTE_SPLIT, whole, part) == {
+                whole: actions.NOT_SPLIT, part: actions.NOT_REJECTED,
+            }  # fmt: skip
+            note_split(one.spool, whole, Split((part,), "a test", 7.0))
+            one.events.read()
+            assert await one.ask(Kind.NOTE_SPLIT, whole) == {whole: DONE}
+            events = [(event["kind"], event["envelope"]) for event in one.events.read()]
+            assert events == [("changed", whole), ("changed", part)]
 
     run(test)
 

@@ -14,6 +14,7 @@ import pytest
 
 from fastjmix.config.tree import Hook
 from fastjmix.ipc.actions import DONE, Kind
+from fastjmix.ledger.queries import Ledger
 from fastjmix.spool.directories import State
 from tests.support import wire
 from tests.support.gateway import Gateway, Peer, Store, run_command, running, until, write_config
@@ -113,6 +114,13 @@ def test_what_passes_is_sent_with_its_tags(site: Site) -> None:
     assert site.ticket("sent", envelope_id)["tags"] == ["checked", "ct"]
     assert site.store.archive(envelope_id)
     site.gateway.wait_for(rf"hook_passed hook=guard envelope={envelope_id} .*tags=checked,ct")
+    ledger = Ledger(site.gateway.spool)
+
+    def row_is_tagged() -> bool:
+        row = ledger.envelope(envelope_id)
+        return row is not None and row.tags == ("checked", "ct")
+
+    until(row_is_tagged, "the ledger has the tags")
 
 
 def test_a_veto_rejects_with_the_hooks_words(site: Site) -> None:

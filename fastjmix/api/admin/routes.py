@@ -12,6 +12,7 @@
                                              {"ids": […]}, or {"all": true} with the conditions of
                                              the list; "dry_run": true, "why": "…"; "upstream": "…"
                                              is for this one of several only
+    POST  /api/node/envelopes/note-split     by fastjmix outbox split, when it has made parts
     POST  /api/node/reload | drain | undrain
                                              200 when it was done, 422 with "faults" when not
 

@@ -63,13 +63,17 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
         "study": found["study"],
         "from": found["calling_ae"],
         "to": in_words(found["at_upstreams"]) or found["upstream"],
-        "rule": (found["ticket"] or {}).get("rule"),
+        "rule": found["rule"],
+        "priority": found["priority"],
+        "tags": ", ".join(found["tags"]),
         "instances": found["instances"],
         "size": size(found["bytes"]),
     }
     for name, value in facts.items():
         if value:
             yield printable(f"  {name}: {value}")
+    if whole := (found["ledger"] or {}).get("part_of"):
+        yield f"  a part of {whole}"
     yield from _ends(found["ticket"] or {})
     for attempt in (found["ledger"] or {}).get("attempts", ()):
         status = f"HTTP {attempt['status']}" if attempt["status"] else "no answer"

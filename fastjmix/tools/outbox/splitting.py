@@ -11,6 +11,8 @@ kill while a part is written leaves a file of a foreign name in building/, which
 from __future__ import annotations
 
 import contextlib
+import os
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,10 +20,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from fastjmix.config import Builder, Config
+from fastjmix.control.client import NodeAway, NodeRefused
+from fastjmix.control.peer import Peer
 from fastjmix.errors import FastjmixError
+from fastjmix.ipc.actions import DONE, Kind
 from fastjmix.spool import Remembered, Spool, Ticket
 from fastjmix.spool.part import (
     SPLIT_INTO,
+    Split,
     alone_with,
     is_here,
     new_part,
@@ -34,6 +40,7 @@ from fastjmix.tools.envelope.building import Instance, make
 from fastjmix.tools.envelope.converting import check_hashes, instances_of
 from fastjmix.tools.envelope.opening import open_envelope
 from fastjmix.tools.envelope.recipe import Recipe
+from fastjmix.tools.outbox.acting import act
 
 FACTS_FILE: Final = "upstreams.json"
 REFUSED_BYTES: Final = "refused_bytes"
@@ -130,8 +137,21 @@ def _split(
             else:
                 parts.append(_make(spool, ticket, recipe, part, group, most))
     if not dry_run:
-        note_split(spool, envelope_id, [part.id for part in parts])
+        by = Peer(os.getpid(), os.getuid()).named()
+        note_split(spool, envelope_id, Split(tuple(part.id for part in parts), by, time.time()))
     return parts
+
+
+def tell_node(storage: Path, envelope_id: str) -> str:
+    """Asks a running node to look at the parts of an envelope at once. Returns why it does not, ""
+    when it does, or when none runs: it finds them later, too."""
+    try:
+        result = act(storage, Kind.NOTE_SPLIT, [envelope_id], "").results[envelope_id]
+    except NodeAway:
+        return ""
+    except NodeRefused as problem:
+        return problem.message
+    return "" if result == DONE else result
 
 
 def _make(

@@ -76,10 +76,16 @@ def _envelope(story: EnvelopeStory) -> Iterator[str]:
         "from": " ".join(filter(None, (row.calling_ae, row.peer, row.origin))),
         "to": ", ".join(f"{one.upstream} {one.state}" for one in story.at_upstreams)
         or row.upstream,
+        "rule": row.rule,
+        "priority": row.priority,
+        "tags": ", ".join(row.tags),
+        "split into": ", ".join(story.split_into),
     }
     for name, value in facts.items():
         if value:
             yield printable(f"  {name}: {value}")
+    if story.part_of:
+        yield f"  a part of {story.part_of}"
 
 
 def _instances(story: EnvelopeStory) -> Iterator[str]:

@@ -192,6 +192,12 @@ def add_attempt(connection: sqlite3.Connection, envelope: int, attempt: Attempt)
         connection.execute(asked, (envelope, *values))
 
 
+def has_ended(connection: sqlite3.Connection, envelope: int) -> bool:
+    """Returns whether an attempt is known that ended the envelope's way."""
+    asked = "SELECT 1 FROM attempts WHERE envelope = ? AND outcome IN (?, ?)"
+    return connection.execute(asked, (envelope, *ENDS)).fetchone() is not None
+
+
 def _complete(connection: sqlite3.Connection, last: Sequence[Any], attempt: Attempt) -> bool:
     """Adds an attempt to the row of the one before; returns False where it needs its own."""
     number, began, *same = last

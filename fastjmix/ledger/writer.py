@@ -222,8 +222,13 @@ class Writer:
 
     def _moved(self, event: Event, at: float) -> None:
         known, state = self._known(event, at), text(event, "state", 16)
-        if known is not None and state in MOVED_TO:
-            recording.move(self.connection, known, state, at, text(event, "reason"))
+        if known is None or state not in MOVED_TO:
+            return
+        recording.move(self.connection, known, state, at, text(event, "reason"))
+        if state in ("sent", "rejected") and not recording.has_ended(self.connection, known.number):
+            envelope_id = text(event, "envelope")  # the event of its attempt was lost
+            if self.importer.places.state(envelope_id) == state:
+                self.importer.take(envelope_id, state, at, "")
 
     # -- people and errors -------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import uuid
 from pathlib import Path
@@ -47,6 +48,23 @@ def test_an_envelope_from_its_opening_to_its_end(tmp_path: Path) -> None:
     found = storage.ledger.association("run-1")
     assert found is not None
     assert (found.how, found.waits["peer"], found.statuses) == ("released", 0.4, {"0000": 3})
+
+
+def test_the_record_says_what_a_lost_event_of_an_attempt_said(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    one = storage.envelope()
+    with storage.writer() as writer:
+        writer.apply([event("sealed", MORNING + 10, envelope=one)])
+        storage.move(one, "outbox", "sent")
+        record = tmp_path / "sent" / f"{one}.json"
+        receipt = {"status": 201, "at": MORNING + 13}
+        record.write_text(json.dumps({**json.loads(record.read_text()), "receipt": receipt}))
+        writer.apply([event("moved", MORNING + 13.5, envelope=one, state="sent", reason="r")])
+    (story,) = storage.ledger.trace(one).envelopes
+    assert [(a.outcome, a.status, a.began) for a in story.attempts] == [
+        ("delivered", 201, MORNING + 13)
+    ]
+    assert (story.envelope.state, story.envelope.since) == ("sent", MORNING + 13.5)
 
 
 def test_a_batch_is_written_whole_or_not_at_all(tmp_path: Path) -> None:

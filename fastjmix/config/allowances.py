@@ -1,4 +1,5 @@
-"""How much a target gets, and when: those options of a backend that each kind of target has.
+"""How much a target gets, and when, and how long its envelopes are kept: those options of a backend
+that each kind of target has.
 
 schedule   "Mon-Fri 19:00-06:00", "Sat,Sun", "22:00-05:00": days, or times, or both
 """
@@ -10,6 +11,7 @@ from typing import Final
 
 from fastjmix.config.faults import shown
 from fastjmix.config.references import References
+from fastjmix.config.strings import SECS_A_DAY
 from fastjmix.config.table_checks import Entry
 from fastjmix.config.tables_backend import SCHEDULE_ALLOWED, BackendOptions
 from fastjmix.config.tree import Allowance, Window
@@ -38,6 +40,12 @@ def allowance(references: References, entry: Entry, options: BackendOptions) -> 
         options.schedule_for,
         _zone(references, entry, options.schedule_zone),
     )
+
+
+def retention_secs(options: BackendOptions) -> float | None:
+    """Returns how long envelopes of a backend are kept after their delivery; None: the node's."""
+    days = options.retention_max_age_days
+    return None if days is None else days * SECS_A_DAY
 
 
 def window(text: str) -> Window:

@@ -95,7 +95,8 @@ class BucketPlace:
 class Upstream:
     """A target: where envelopes go. `url` is the full URL; a response may take `timeout_secs`.
 
-    `place` is None for a JMIX server, to which envelopes are posted.
+    `place` is None for a JMIX server, to which envelopes are posted. `retention_secs` is how long
+    delivered envelopes are kept; None: as the node says, infinity: without that limit.
     """
 
     name: str
@@ -109,6 +110,7 @@ class Upstream:
     transport: Transport = Transport()
     allowance: Allowance = Allowance()
     place: DirectoryPlace | BucketPlace | None = None
+    retention_secs: float | None = None
 
     @property
     def kind(self) -> TargetKind:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from fastjmix.config import tree
 from fastjmix.config.declare import Table
 from fastjmix.config.references import References
+from fastjmix.config.strings import SECS_A_DAY
 from fastjmix.config.tables_node import (
     DEFAULT_STORAGE,
     Alerts,
@@ -25,8 +26,6 @@ from fastjmix.config.tables_node import (
 )
 
 _T = TypeVar("_T", bound=Table)
-
-_SECS_A_DAY: Final = 86_400
 
 
 def _single(references: References, family: str, model: type[_T]) -> _T:
@@ -87,7 +86,7 @@ def runtime(references: References) -> tree.Runtime:
         lane_bytes=given.lane_bytes,
         grace_secs=float(given.grace_secs),
         drain_secs=float(given.drain_secs),
-        retention_secs=None if math.isinf(age) else float(age * _SECS_A_DAY),
+        retention_secs=None if math.isinf(age) else float(age * SECS_A_DAY),
         retention_bytes=None if math.isinf(size) else int(size),
         queue_alarm_secs=given.queue_alarm_secs,
     )
@@ -98,7 +97,7 @@ def ledger(references: References) -> tree.LedgerSettings:
     given = _single(references, "fastjmix", Fastjmix).ledger
     age, size = given.max_age_days, given.max_bytes
     return tree.LedgerSettings(
-        max_age_secs=None if math.isinf(age) else float(age * _SECS_A_DAY),
+        max_age_secs=None if math.isinf(age) else float(age * SECS_A_DAY),
         max_bytes=None if math.isinf(size) else int(size),
         patient_data=given.patient_data,
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from fastjmix.config.allowances import allowance
+from fastjmix.config.allowances import allowance, retention_secs
 from fastjmix.config.binding import is_loopback
 from fastjmix.config.credentials import credentials
 from fastjmix.config.faults import shown
@@ -22,7 +22,14 @@ from fastjmix.config.transports import transport
 from fastjmix.config.tree import BucketPlace, DirectoryPlace, Method, Upstream
 
 OPTIONS: Final = frozenset(
-    {"max_concurrent", "max_bytes_per_sec", "schedule", "schedule_for", "schedule_zone"}
+    {
+        "max_concurrent",
+        "max_bytes_per_sec",
+        "schedule",
+        "schedule_for",
+        "schedule_zone",
+        "retention_max_age_days",
+    }
 )
 """The options of a backend that have a meaning for each kind of target."""
 
@@ -51,6 +58,7 @@ def stored(
             require_matching_id=False,
             credentials=None,
             allowance=allowance(references, entry, backend.options),
+            retention_secs=retention_secs(backend.options),
             place=DirectoryPlace(path, target.require_mount, int(target.file_mode, 8)),
         )
     return _bucket(references, entry, backend, of_target, target, limits)
@@ -111,6 +119,7 @@ def _bucket(
         credentials=presented,
         transport=transport(references, (of_target, target.connection), None),
         allowance=allowance(references, entry, backend.options),
+        retention_secs=retention_secs(backend.options),
         place=BucketPlace(
             target.bucket,
             target.prefix,

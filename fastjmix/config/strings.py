@@ -169,6 +169,8 @@ UserName = Annotated[str, AfterValidator(_user_name)]
 Limit = Annotated[float, BeforeValidator(_limit)]
 """A number, or "unlimited", which is read as infinity."""
 
+SECS_A_DAY: Final = 86400.0
+
 AE_TITLE_ALLOWED: Final = (
     "an AE title: 1 to 16 ASCII characters, no backslash, no control characters"
 )

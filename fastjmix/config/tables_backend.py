@@ -7,7 +7,7 @@ from typing import Final
 
 from fastjmix.config import tree
 from fastjmix.config.declare import REQUIRED, Part, Table, added, key, label
-from fastjmix.config.strings import PATH_ALLOWED, BaseUrl, PathPrefix
+from fastjmix.config.strings import PATH_ALLOWED, BaseUrl, Limit, PathPrefix
 from fastjmix.config.tables_net import Connection, retries, timeout
 
 SCHEDULE_ALLOWED: Final = (
@@ -71,6 +71,14 @@ class BackendOptions(Table):
         "The schedule's time zone, such as Europe/Berlin",
         unset="the system's",
         min_length=1,
+    )
+    retention_max_age_days: Limit | None = added(
+        None,
+        "How long an envelope is kept for queries after its delivery to it; of several upstreams"
+        " the longest counts",
+        unset="`fastjmix.retention`",
+        ge=0,
+        allowed='a number of days, 0 or more, or "unlimited"',
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
-from fastjmix.config.allowances import allowance
+from fastjmix.config.allowances import allowance, retention_secs
 from fastjmix.config.binding import is_loopback
 from fastjmix.config.credentials import credentials
 from fastjmix.config.faults import shown
@@ -84,6 +84,7 @@ def _server(
         credentials=presented,
         transport=reached,
         allowance=allowed,
+        retention_secs=retention_secs(backend.options),
     )
 
 

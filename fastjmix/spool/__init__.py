@@ -79,7 +79,7 @@ HTTP and no DICOM in it.
                     findings.py collects what is foreign or cannot be read
     holds.py        outbox/<id>.hold
     ends.py         outbox/<id>.<n>.ended; ending.py: what the last of them does
-    retention.py    keeps sent/ within its bounds
+    retention.py    keeps sent/ within its bounds; aging.py: what upstreams set for themselves
     draft.py        Draft, Leftover: S1; spill.py: an instance that is larger than its lane
     linked.py       does a path still lead to an open file?
     shown.py        puts an archive back that a command has removed

@@ -6,6 +6,7 @@ Guaranteed: only envelopes in sent/ are deleted, and only with a record of ours 
 receipt. The archive is deleted before its record: a kill in between leaves a record alone, which
 the successor's sweep deletes. sent/ is listed in portions (`survey`), and again only when it has
 changed. The OLDEST_MAX oldest envelopes are remembered, and the size of all.
+Where upstreams have retentions of their own, aging.py says which envelope is too old.
 Still wrong: files that a person adds to sent/ count from the next survey on.
 """
 
@@ -18,13 +19,15 @@ import os
 import stat
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from fastjmix import log
 from fastjmix.errors import DamagedTicket
 from fastjmix.spool import names, provenance
+from fastjmix.spool.aging import Aging, Kept, Upstream
 from fastjmix.spool.directories import Directories
 from fastjmix.spool.free_space import SENT_INODES
 from fastjmix.spool.ticket import Ticket
@@ -40,10 +43,7 @@ STUCK_SECS: Final = 3600.0
 """Seconds until an envelope that could not be deleted is tried again."""
 
 
-class _Kept(NamedTuple):
-    delivered: float
-    size: int
-    id: str
+_NONE: Final[Mapping[Upstream, float]] = MappingProxyType({})
 
 
 class Trimmed(NamedTuple):
@@ -59,6 +59,8 @@ class Retention:
     """Bounds on sent/ in seconds and bytes; None is no bound. One thread at a time may use it, but
     any thread may call `delivered`.
 
+    `own` are the seconds of upstreams with a retention of their own (infinity: no bound). The
+    longest of an envelope's upstreams counts, `max_age_secs` where one has none.
     For `spared_secs` after its delivery an envelope is only deleted for room on the disk: others
     read its files in that time.
     """
@@ -69,6 +71,7 @@ class Retention:
         max_age_secs: float | None = None,
         max_bytes: int | None = None,
         *,
+        own: Mapping[Upstream, float] = _NONE,
         spared_secs: float = 0.0,
     ) -> None:
         self._spool = spool
@@ -77,7 +80,10 @@ class Retention:
         self._max_bytes = max_bytes
         self._spared_secs = spared_secs
         self._clock = time.time() - time.monotonic()
-        self._oldest: deque[_Kept] = deque()
+        self._aging = Aging(self._sent, spared_secs)
+        self._aging.configure(max_age_secs, own)
+        self._oldest: deque[Kept] = deque()
+        self._taken: set[str] = set()
         self._complete = False
         self._total = 0
         self._arrived: deque[str] = deque()
@@ -85,8 +91,11 @@ class Retention:
         self._stuck: dict[str, float] = {}
         self._logged = False
 
-    def set_bounds(self, max_age_secs: float | None, max_bytes: int | None) -> None:
+    def set_bounds(
+        self, max_age_secs: float | None, max_bytes: int | None, own: Mapping[Upstream, float]
+    ) -> None:
         """Replaces the bounds."""
+        self._aging.configure(max_age_secs, own)
         self._max_age_secs, self._max_bytes = max_age_secs, max_bytes
 
     def delivered(self, envelope_id: str) -> None:
@@ -103,7 +112,7 @@ class Retention:
     @property
     def exhausted(self) -> bool:
         """True when there may be more in sent/ than is known."""
-        return not self._complete and not self._oldest
+        return (not self._complete and not self._oldest) or self._aging.exhausted
 
     def survey(self) -> Iterator[None]:
         """Lists sent/, a portion at each step; the last step keeps the result. Raises OSError."""
@@ -117,30 +126,35 @@ class Retention:
             }
         now = time.monotonic()
         self._stuck = {one: at for one, at in self._stuck.items() if now - at < STUCK_SECS}
-        found: list[_Kept] = []
+        self._aging.begin()
+        found: list[Kept] = []
         total = count = 0
         for number, envelope_id in enumerate(ids, 1):
             kept = self._find(envelope_id) if envelope_id not in self._stuck else None
             if kept is not None:
                 found.append(kept)
+                if self._aging.active:
+                    self._aging.add(kept, self._now())
                 total += kept.size
                 count += 1
             if len(found) >= 2 * OLDEST_MAX:
                 found = heapq.nsmallest(OLDEST_MAX, found)
             if number % PORTION == 0:
                 yield
+        self._aging.end()
+        self._taken.clear()
         self._oldest = deque(heapq.nsmallest(OLDEST_MAX, found))
         self._complete = count == len(self._oldest)
         self._total = total
         self._changed_ns = changed_ns
         self._arrived = deque(one for one in self._arrived if one not in ids)
 
-    def _find(self, envelope_id: str) -> _Kept | None:
+    def _find(self, envelope_id: str) -> Kept | None:
         with contextlib.suppress(FileNotFoundError):
             archive = (self._sent / f"{envelope_id}.zip").lstat()
             record = (self._sent / f"{envelope_id}.json").lstat()
             if stat.S_ISREG(archive.st_mode) and stat.S_ISREG(record.st_mode):
-                return _Kept(record.st_mtime, archive.st_size, envelope_id)
+                return Kept(record.st_mtime, archive.st_size, envelope_id)
         return None
 
     def _add_arrived(self) -> None:
@@ -148,6 +162,8 @@ class Retention:
             if (one := self._find(self._arrived.popleft())) is None:
                 continue
             self._total += one.size
+            if self._aging.active:
+                self._aging.arrived(one, self._now())
             if self._complete and len(self._oldest) < OLDEST_MAX:
                 self._oldest.append(one)
             else:
@@ -157,17 +173,16 @@ class Retention:
 
     @property
     def due_secs(self) -> float | None:
-        """Returns the seconds until the oldest is to be deleted; None: never."""
-        if not self._oldest:
-            return None
-        kept_secs = math.inf
-        if self._max_age_secs is not None:
-            kept_secs = max(self._max_age_secs, self._spared_secs)
-        if self._spared_secs and self._is_too_much:
-            kept_secs = min(kept_secs, self._spared_secs)
-        if math.isinf(kept_secs):
-            return None
-        return max(0.0, self._oldest[0].delivered + kept_secs - self._now())
+        """Returns the seconds until the next is to be deleted; None: never."""
+        due = self._aging.next_at
+        if self._oldest:
+            kept_secs = math.inf
+            if self._max_age_secs is not None and not self._aging.active:
+                kept_secs = max(self._max_age_secs, self._spared_secs)
+            if self._spared_secs and self._is_too_much:
+                kept_secs = min(kept_secs, self._spared_secs)
+            due = min(due, self._oldest[0].delivered + kept_secs)
+        return None if math.isinf(due) else max(0.0, due - self._now())
 
     @property
     def _is_too_much(self) -> bool:
@@ -185,28 +200,39 @@ class Retention:
         """
         self._add_arrived()
         removed: list[str] = []
-        freed, looked, now = 0, 0, self._now()
-        while self._oldest:
+        freed, now = 0, self._now()
+        for _ in range(PORTION):
             short = freed < wanted or len(removed) * SENT_INODES < inodes
-            if not self._is_due(self._oldest[0], now, short):
-                break
-            if looked == PORTION:
-                return Trimmed(removed, freed, more=True)
-            looked += 1
-            one = self._oldest.popleft()
+            if (one := self._take(now, short)) is None:
+                return Trimmed(removed, freed, more=self.exhausted)
             self._total -= one.size
             if self._remove(one.id):
                 removed.append(one.id)
                 freed += one.size
             else:
                 self._stuck[one.id] = time.monotonic()
-        return Trimmed(removed, freed, more=self.exhausted)
+        return Trimmed(removed, freed, more=True)
 
-    def _is_due(self, one: _Kept, now: float, wanted: bool) -> bool:
-        age = now - one.delivered
-        if wanted or age < self._spared_secs:
-            return wanted
-        return self._is_too_much or (self._max_age_secs is not None and age > self._max_age_secs)
+    def _take(self, now: float, wanted: bool) -> Kept | None:
+        """Returns the next envelope to delete, and forgets it; None: there is none."""
+        while (one := self._aging.take(now)) is not None:
+            if one.id not in self._taken:
+                self._taken.add(one.id)
+                return one
+        while self._oldest and self._oldest[0].id in self._taken:
+            self._oldest.popleft()
+        if not self._oldest:
+            return None
+        if not wanted:
+            age = now - self._oldest[0].delivered
+            is_old = self._max_age_secs is not None and age > self._max_age_secs
+            is_due = self._is_too_much or (is_old and not self._aging.active)
+            if age < self._spared_secs or not is_due:
+                return None
+        one = self._oldest.popleft()
+        if self._aging.active:
+            self._taken.add(one.id)
+        return one
 
     def _remove(self, envelope_id: str) -> bool:
         """Removes an envelope. Returns False for one that is not ours or cannot be deleted."""

@@ -11,13 +11,14 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from fastjmix import log
 from fastjmix.config import Config
 from fastjmix.spool import SENT_INODES, FreeSpace, Retention, Spool
+from fastjmix.uploader.target import Place, upstreams_of
 
 REST: Final = 4.0
 """Times as long as a look took pass before the next one."""
@@ -41,7 +42,8 @@ class StorageLimits:
 
     `secs` and `size` bound sent/ (None: without that limit); `room` is the disk's (None: not looked
     at); an envelope that waits longer than `alarm_secs` raises an alarm. `spared_secs` after its
-    delivery an envelope is still there, unless the disk needs the room.
+    delivery an envelope is still there, unless the disk needs the room. `own` are the seconds of
+    the upstreams that have a retention of their own (infinity: without that limit).
     """
 
     secs: float | None = None
@@ -49,12 +51,24 @@ class StorageLimits:
     room: FreeSpace | None = None
     alarm_secs: float = ALARM_SECS
     spared_secs: float = 0.0
+    own: Mapping[Place, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, config: Config, room: FreeSpace | None) -> StorageLimits:
         """Returns the bounds of a configuration."""
         own = config.runtime
-        return cls(own.retention_secs, own.retention_bytes, room, own.queue_alarm_secs, SPARED_SECS)
+        return cls(
+            own.retention_secs,
+            own.retention_bytes,
+            room,
+            own.queue_alarm_secs,
+            SPARED_SECS,
+            {
+                place: upstream.retention_secs
+                for place, upstream in upstreams_of(config).items()
+                if upstream.retention_secs is not None
+            },
+        )
 
 
 class Maintenance:
@@ -75,7 +89,9 @@ class Maintenance:
     ) -> None:
         self._spool = spool
         self._limits = limits
-        self._retention = Retention(spool, limits.secs, limits.size, spared_secs=limits.spared_secs)
+        self._retention = Retention(
+            spool, limits.secs, limits.size, own=limits.own, spared_secs=limits.spared_secs
+        )
         self._look_secs = look_secs
         self._aged = aged
         self._expired = expired
@@ -108,7 +124,8 @@ class Maintenance:
         while True:
             began = now()
             self._changed.clear()
-            self._retention.set_bounds(self._limits.secs, self._limits.size)  # no thread uses it
+            limits = self._limits
+            self._retention.set_bounds(limits.secs, limits.size, limits.own)  # no thread uses it
             if began >= self._due:
                 self._due = began + self._look_secs
                 await self._try(self._check_age())

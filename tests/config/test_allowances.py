@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -33,8 +34,22 @@ def test_without_one_there_is_no_limit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("value", "secs"), [("0", 0.0), ("0.5", 43200.0), ('"unlimited"', math.inf)]
+)
+def test_how_long_envelopes_are_kept(tmp_path: Path, value: str, secs: float) -> None:
+    config = loaded(tmp_path, f"{OPTIONS}.retention_max_age_days = {value}")
+    assert config.dicom[0].upstreams[0].retention_secs == secs
+
+
+def test_a_backend_without_a_retention_has_none(tmp_path: Path) -> None:
+    assert loaded(tmp_path).dicom[0].upstreams[0].retention_secs is None
+
+
+@pytest.mark.parametrize(
     ("key", "value"),
     [
+        ("retention_max_age_days", "-1"),
+        ("retention_max_age_days", '"long"'),
         ("max_concurrent", "0"),
         ("max_concurrent", "65"),
         ("max_bytes_per_sec", "1023"),

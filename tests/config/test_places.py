@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ targets.archive.authentication = "key"
 authentications.key.method = "s3"
 authentications.key.options = {{ access_key_id = "the-id", secret_access_key = "the-secret" }}
 """
+RETENTION = 'backends.archive.options.retention_max_age_days = "unlimited"\n'
 
 
 def archive(found: config.Config) -> config.Upstream:
@@ -47,7 +49,7 @@ def test_a_bucket(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("changes", [DIRECTORY, BUCKET])
+@pytest.mark.parametrize("changes", [DIRECTORY, BUCKET, DIRECTORY + RETENTION])
 def test_what_check_prints_can_be_pasted(tmp_path: Path, changes: str) -> None:
     first, text = config.effective(written(tmp_path, changes))
     assert "the-secret" not in text
@@ -55,6 +57,11 @@ def test_what_check_prints_can_be_pasted(tmp_path: Path, changes: str) -> None:
     pasted.write_text(text)
     variables = {"KEY_ACCESS_KEY_ID": "the-id", "KEY_SECRET_ACCESS_KEY": "the-secret"}
     assert config.load(pasted, variables).dicom == first.dicom
+
+
+@pytest.mark.parametrize("changes", [DIRECTORY, BUCKET])
+def test_each_kind_has_a_retention(tmp_path: Path, changes: str) -> None:
+    assert archive(loaded(tmp_path, changes + RETENTION)).retention_secs == math.inf
 
 
 @pytest.mark.parametrize(

@@ -421,6 +421,20 @@ def test_a_shorter_retention_applies_at_once(tmp_path: Path) -> None:
     run(test)
 
 
+def test_a_retention_of_an_upstream_applies_at_once(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with Upstream().open() as store:
+            limits = StorageLimits(secs=None, size=None)
+            async with node(tmp_path, to(store.url), limits=limits) as one:
+                sent = one.seal()
+                await one.left(1)
+                changed = to(store.url, retention_secs=0.0)
+                one.uploader.adopt(configured(one, {PLACE: changed}))
+                await until(lambda: not one.spool.path("sent", sent).exists())
+
+    run(test)
+
+
 # -- which target takes over -----------------------------------------------------------------------
 
 

@@ -68,7 +68,7 @@ def everything(own: Gateway, ledger: Ledger) -> str:
     return posted
 
 
-ELSEWHERE = ("elsewhere.", "encrypt.", "packer.decided", "requeue.")
+ELSEWHERE = ("elsewhere.", "encrypt.", "end.", "packer.decided", "reload.", "requeue.")
 
 FAULTS = [
     *((one, "raise:1") for one in POINTS if not one.startswith(ELSEWHERE)),
@@ -88,7 +88,8 @@ def test_a_fault_of_ours_at_every_point(
 
     The points of encryption are in packer/test_seal.py, that of a requeue in spool/test_holds.py
     and uploader/test_actions.py, that of a rule in packer/test_routes.py, that of a directory in
-    uploader/test_targets_directory.py."""
+    uploader/test_targets_directory.py, those of several upstreams in uploader/test_finishing.py,
+    that of a reload in supervisor/test_reload.py."""
     at = f"{point}:{what}"
     if point.startswith("recovery."):
         at = f"packer.appended:kill:2,{at}"

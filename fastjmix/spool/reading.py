@@ -15,7 +15,7 @@ from typing import BinaryIO, Final
 FLAGS: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 
 PIECE_BYTES: Final = 1 << 20
-"""Bytes of one read when two files are compared."""
+"""Bytes of one read."""
 
 
 def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
@@ -36,7 +36,8 @@ def read_small(path: Path, most: int) -> bytes:
     """Returns at most `most` bytes of a regular file. Raises OSError."""
     with open_archive(path) as file:
         parts = []
-        while most > 0 and (part := file.read(most)):
+        # A read allocates what it asks for, and a limit of the address space counts that.
+        while most > 0 and (part := file.read(min(most, PIECE_BYTES))):
             parts.append(part)
             most -= len(part)
         return b"".join(parts)

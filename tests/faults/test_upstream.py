@@ -413,14 +413,14 @@ def test_progress_counts_and_not_the_whole_time(tmp_path: Path) -> None:
     """An upload that takes many times `timeout_secs` and `stall` arrives at the first attempt."""
 
     async def test() -> None:
-        pace = replace(FAST, time_limits=TimeLimits(stall=0.3))
+        pace = replace(FAST, time_limits=TimeLimits(stall=0.6))
         plan = in_turn(Plan(up=(Bandwidth(4 * MEGABYTE), Latency(0.01))))
-        async with line(tmp_path, plan, pace, timeout_secs=0.3) as here:
+        async with line(tmp_path, plan, pace, timeout_secs=0.6) as here:
             started = time.monotonic()
-            data = sealed_envelope(image=bytes(6 * MEGABYTE))
+            data = sealed_envelope(image=bytes(12 * MEGABYTE))
             envelope_id = here.node.seal(data, crc32=None)
             await here.node.left()
-            assert time.monotonic() - started > 4 * 0.3
+            assert time.monotonic() - started > 4 * 0.6
             assert here.node.receipt(envelope_id)["attempts"] == 1
 
     run(test)

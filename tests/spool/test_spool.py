@@ -17,6 +17,7 @@ import pytest
 
 from fastjmix.errors import DamagedTicket, SpoolError
 from fastjmix.spool import FreeSpace, Recipe, Retention, Spool, Ticket
+from fastjmix.spool.reading import read_small
 from fastjmix.spool.recipe import UNKNOWN
 
 
@@ -49,6 +50,13 @@ def sealed(spool: Spool, content: bytes = b"member") -> str:
     draft.append([content[:2], memoryview(content[2:])])
     draft.commit()
     return draft.seal([b"tail"], ticket(draft.id)).id
+
+
+def test_a_small_file_needs_no_memory_for_the_largest(tmp_path: Path) -> None:
+    """Else a process whose address space is limited has none for a file of some bytes."""
+    (tmp_path / "small").write_bytes(b"as it is")
+    assert read_small(tmp_path / "small", 1 << 50) == b"as it is"
+    assert read_small(tmp_path / "small", 5) == b"as it"
 
 
 def test_an_envelope_goes_from_building_to_sent(spool: Spool) -> None:

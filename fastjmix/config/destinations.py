@@ -13,6 +13,10 @@ ScheduleFor = Literal["bulk", "all"]
 TargetKind = Literal["jmix", "directory", "s3"]
 TransferEncoding = Literal["auto", "chunked", "content-length"]
 
+UPLOADS_AT_ONCE: Final = 4
+"""Per upstream. One hides neither the round trip nor the upstream's own fsync; more than a few only
+share the same line, and each holds a connection and a few chunks."""
+
 UPLOAD_RATE_MIN: Final = 16 * 1024
 """Bytes a second that an upload must reach over all: a line below 128 kbit/s carries no images."""
 

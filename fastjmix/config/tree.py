@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar, cast
 
 from fastjmix.config.destinations import (
     UPLOAD_RATE_MIN,
+    UPLOADS_AT_ONCE,
     Allowance,
     BucketPlace,
     DirectoryPlace,
@@ -33,6 +34,7 @@ from fastjmix.transport.proxy_header import Network
 __all__ = [
     "NO_SECRET",
     "REDACTED",
+    "UPLOADS_AT_ONCE",
     "UPLOAD_RATE_MIN",
     "Ack",
     "AlertFormat",

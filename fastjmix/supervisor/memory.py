@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Final
 
 from fastjmix.config import Config
+from fastjmix.config.tree import UPLOADS_AT_ONCE
 from fastjmix.errors import PlatformError
 from fastjmix.log import Logger
-from fastjmix.uploader.pace import UPLOADS_AT_ONCE
 
 MIB: Final = 1 << 20
 

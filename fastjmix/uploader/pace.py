@@ -5,12 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-from fastjmix.config.tree import UPLOAD_RATE_MIN, Upstream
+from fastjmix.config.tree import UPLOAD_RATE_MIN, UPLOADS_AT_ONCE, Upstream
 from fastjmix.uploader.retry import Backoff
-
-UPLOADS_AT_ONCE: Final = 4
-"""Per upstream. One hides neither the round trip nor the upstream's own fsync; more than a few only
-share the same line, and each holds a connection and a few chunks."""
 
 SCRUB_AGE_SECS: Final = 3600.0
 """An envelope that has waited for less is about to be sent, and every byte is checked then."""

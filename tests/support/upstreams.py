@@ -133,8 +133,6 @@ class Upstream(Ledger):
             yield self
         finally:
             await runner.cleanup()
-            for _ in range(5):  # turns in which connections end that a client has broken off
-                await asyncio.sleep(0)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         one = Seen(

@@ -2,8 +2,8 @@
 
 Wanted: an envelope is kept until the longest retention of its upstreams has passed.
 Guaranteed: no ticket is read before the shortest retention of all has passed since the delivery.
-What a ticket says is remembered (READ_MAX) until the next listing no longer finds the envelope. A
-ticket that cannot be read counts as one for an upstream without a retention of its own.
+Its facts are remembered (READ_MAX) until the next listing no longer finds the envelope. A ticket
+that cannot be read counts as one for an upstream without a retention of its own.
 """
 
 from __future__ import annotations

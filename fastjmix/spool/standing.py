@@ -110,8 +110,8 @@ def _rejected(spool: Spool, envelope_id: str, since: float, size: int) -> Standi
 
 
 def refusal_of(ticket: Ticket) -> str:
-    """Returns why an envelope was rejected, in words; "" when its record does not say. Of several
-    upstreams each that has refused it is named."""
+    """Returns why an envelope was rejected, in words, with each upstream that has refused it
+    where there are several; "" when its record does not say."""
     refused = {name: end["refusal"] for name, end in ticket.ends.items() if "refusal" in end}
     if not refused:
         return refusal_in_words(ticket.refusal or {})

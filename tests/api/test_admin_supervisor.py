@@ -1,4 +1,4 @@
-"""What a person asks of the node reaches the supervisor once, and each answer its question."""
+"""A person's request reaches the supervisor once, and each answer its request."""
 
 from __future__ import annotations
 

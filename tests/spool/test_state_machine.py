@@ -5,7 +5,7 @@ The model records the acknowledged instances. A crash loses any uncommitted byte
 there. It may come inside a step: a child process does the step, and ends before it makes, renames
 or deletes its n-th file. After each start every acknowledged instance is in an envelope, byte for
 byte. No archive in outbox/ is partial, an id has one content for ever, and a delivered envelope has
-its receipt. Of several upstreams each has exactly one end in the record, and none that has taken an
+its receipt. Each of several upstreams has exactly one end in the record, and none that has taken an
 envelope is pending again, however often it is moved back for those that refused it. A person's file
 is where it was put, with its bytes. All of this is tried on a file system that renames without
 replacing, and on one that cannot.

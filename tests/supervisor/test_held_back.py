@@ -1,4 +1,4 @@
-"""What only a start can change stays as it is, and is named; all the rest is applied."""
+"""Changes that need a start are held back and named; all the rest is applied."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def notifying(environment: dict[str, str]) -> Iterator[Notifier]:
 
 
 def test_messages(manager: tuple[socket.socket, str]) -> None:
-    """What is said twice is sent once; the variables are gone."""
+    """A status that is said twice is sent once; the variables are gone."""
     one, address = manager
     environment = {"NOTIFY_SOCKET": address, "PATH": "/bin"}
     before = time.monotonic_ns() // 1000
@@ -136,7 +136,7 @@ def test_sockets_that_are_not_for_this_process(environment: dict[str, str]) -> N
 
 def test_a_gateway_serves_what_it_inherits(tmp_path: Path, store: Store) -> None:
     """It says when it is ready, is watched, and binds nothing itself, also where it executes itself
-    again without a variable. What fits no listener, or is no listening socket, is a warning.
+    again without a variable. One that fits no listener, or does not listen, is a warning.
     """
     unwanted = socket.create_server(("127.0.0.1", 0))
     datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)

@@ -26,7 +26,7 @@ def to_directory(path: Path, *, require_mount: bool = False, **changes: Any) -> 
 
 
 def names(directory: Path) -> set[str]:
-    """What is in a directory."""
+    """Returns the names in a directory."""
     return {path.name for path in directory.iterdir()}
 
 

@@ -85,7 +85,7 @@ def test_it_waits_for_the_end_and_says_for_what(start: Gateways) -> None:
 
 
 def test_it_is_undone(start: Gateways) -> None:
-    """Whoever followed it is told; the node takes associations again, and delivers as before."""
+    """A command that followed it is told; the node takes associations again, and delivers."""
     own = start(builder="release_grace_secs = 0.1")
     with Peer(own.dicom_port, PATIENCE) as peer:
         peer.associate()

@@ -24,27 +24,25 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from fastjmix import failpoints, log
-from fastjmix._version import __version__
+from fastjmix import log
 from fastjmix.config import Config, storage_path
 from fastjmix.ipc.configuration import change_log
 from fastjmix.ipc.requests import NOBODY, Do, NodeAnswer, NodeRequest
 from fastjmix.spool import Spool
-from fastjmix.spool.conditions import storage_warnings
 from fastjmix.supervisor import memory
 from fastjmix.supervisor.address_space import save_address_space
 from fastjmix.supervisor.asked import Asked
 from fastjmix.supervisor.board_row import BoardRow
 from fastjmix.supervisor.children import Children, Stage
 from fastjmix.supervisor.configuration import read
-from fastjmix.supervisor.drain import Drain, Phase
+from fastjmix.supervisor.drain import Drain
 from fastjmix.supervisor.generations import Generation
 from fastjmix.supervisor.memory_files import MemoryFiles
+from fastjmix.supervisor.node_report import log_start, status_line, whereabouts
 from fastjmix.supervisor.own_process import begin_log, raise_descriptor_limit
 from fastjmix.supervisor.reload import Reload
 from fastjmix.supervisor.shared import Shared
 from fastjmix.supervisor.signals import Signals
-from fastjmix.supervisor.sockets import listening_json, log_listening
 from fastjmix.supervisor.systemd import InheritedSockets, Notifier
 
 SEAL_SECS: Final = 60.0
@@ -109,16 +107,17 @@ class Supervisor:
         """Runs until a drain is over, or SIGINT; returns the exit code. `ready` is called once with
         the addresses it listens on."""
         self._signals.watch()
-        self._announce()
+        first = self._shared.generations.newest
+        log_start(self._log, first, self._shared.inherited, self._plan)
         if ready is not None:
-            ready(self._whereabouts())
+            ready(whereabouts(first))
         poll = select.poll()
         for end in (self._signals, self._asked, *self._shared.links):
             poll.register(end.descriptor, select.POLLIN)
         gc.freeze()  # else each child's first collection copies what it shares with this process
         for child in self._children:
             if child.stage in (Stage.SERVE, Stage.UPLOAD):
-                self._load_web()
+                _load_web()
             self._children.start(child)
         self._notifier.ready(self._status())
         while not self._ending:
@@ -152,60 +151,8 @@ class Supervisor:
             self._log.exception("supervisor_failed")
             time.sleep(FAULT_SECS)
 
-    def _load_web(self) -> None:
-        """Imports the modules of the last two kinds of children, once for both, and after the
-        others were forked: no modality waits for an HTTP library, a third of all that is imported.
-
-        Where that fails, each of them tries it for itself.
-        """
-        try:
-            for name in ("api.server", "uploader.loop"):
-                importlib.import_module(f"fastjmix.{name}")
-            gc.freeze()
-        except Exception as problem:
-            self._log.warning("import_failed", why=repr(problem))
-
-    def _announce(self) -> None:
-        """Logs how fastjmix starts."""
-        config = self._config
-        if config.ignored:
-            self._log.info("configuration_ignored", keys=", ".join(config.ignored))
-        for warning in (*config.warnings, *storage_warnings(config)):
-            self._log.warning("configuration_warning", what=warning)
-        if failpoints.ARMED:
-            self._log.warning("failpoints_armed", points=failpoints.ARMED)
-        log_listening(self._log, config, self._shared.generations.newest.sockets)
-        if unwanted := self._shared.inherited.unwanted:
-            hint = "no listener has this address: ListenStream= must name bind_address and port"
-            self._log.warning("inherited_socket_unused", sockets=", ".join(unwanted), hint=hint)
-        self._plan.announce(self._log)
-        self._log.info(
-            "started", version=__version__, name=config.name, storage=str(config.storage_dir)
-        )
-
-    def _whereabouts(self) -> dict[str, Any]:
-        """Returns what `run --json` prints: as the log says it."""
-        config, sockets = self._config, self._shared.generations.newest.sockets
-        return {
-            "name": config.name,
-            "version": __version__,
-            "pid": os.getpid(),
-            "storage": str(config.storage_dir),
-            "listening": listening_json(config, sockets),
-        }
-
     def _status(self) -> str:
-        """Returns the line that the service manager shows."""
-        total = self._shared.own.total
-        match self._drain.phase:
-            case Phase.CLOSING:
-                return f"Drains: {total('associations_open')} associations are open"
-            case Phase.SEALING:
-                return f"Drains: {total('envelopes_building')} envelopes to seal"
-            case Phase.DELIVERING:
-                return f"Drains: {total('outbox_envelopes')} envelopes to deliver"
-        config = self._config
-        return f"Serves {len(config.dicom)} DICOM and {len(config.http)} HTTP listeners"
+        return status_line(self._config, self._drain.phase, self._shared.own)
 
     def _terminated(self) -> None:
         """Handles a SIGTERM: the first drains, the second ends the drain."""
@@ -291,6 +238,20 @@ class Supervisor:
         self._log.info("stopped", at_once=at_once or None)
         self._notifier.close()
         return 130 if at_once else 0
+
+
+def _load_web() -> None:
+    """Imports the modules of the last two kinds of children, once for both, and after the
+    others were forked: no modality waits for an HTTP library, a third of all that is imported.
+
+    Where that fails, each of them tries it for itself.
+    """
+    try:
+        for name in ("api.server", "uploader.loop"):
+            importlib.import_module(f"fastjmix.{name}")
+        gc.freeze()
+    except Exception as problem:
+        log.get().warning("import_failed", why=repr(problem))
 
 
 def _soonest(*times: float | None) -> float | None:

@@ -35,15 +35,11 @@ class HalfOpen:
     def remove(self, connection: Connection) -> None:
         """Removes a connection that leaves Sta2."""
         del self._connections[connection]
-        self._by_host[connection.host] -= 1
-        if not self._by_host[connection.host]:
-            del self._by_host[connection.host]
+        self._leave(connection.host)
 
     def readdress(self, connection: Connection, host: str) -> None:
         """Gives a connection the address of the client that its proxy has named."""
-        self._by_host[connection.host] -= 1
-        if not self._by_host[connection.host]:
-            del self._by_host[connection.host]
+        self._leave(connection.host)
         connection.host = host
         self._by_host[host] += 1
 
@@ -60,3 +56,9 @@ class HalfOpen:
         if self._by_host[host] + 1 >= self._by_host[most]:
             return None
         return next(one for one in self._connections if one.host == most)
+
+    def _leave(self, host: str) -> None:
+        """Counts one connection less of an address."""
+        self._by_host[host] -= 1
+        if not self._by_host[host]:
+            del self._by_host[host]

@@ -7,10 +7,24 @@ Guaranteed: the tree that is applied fits the lanes, the processes and the stora
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Final
 
 from fastjmix.config import Config, DicomListener
 from fastjmix.supervisor.memory import LANE_PDUS, Plan
+
+RUNTIME: Final[Mapping[str, str]] = {
+    "receivers": "fastjmix.receivers",
+    "packers": "fastjmix.packers",
+    "lane_bytes": "fastjmix.lane_bytes",
+}
+STORAGE: Final[Mapping[str, str]] = {
+    "storage_dir": "storage.options.path",
+    "create_storage": "storage.options.create",
+    "require_mount": "storage.options.require_mount",
+}
+"""The fields of Config.runtime and of Config that stay as they are, and the keys that they have in
+the file."""
 
 
 def held_back(running: Config, new: Config, plan: Plan) -> tuple[Config, tuple[str, ...]]:
@@ -21,18 +35,12 @@ def held_back(running: Config, new: Config, plan: Plan) -> tuple[Config, tuple[s
         keys.append(f"endpoints.*.options.max_pdu (above {most})")
     if sum(listener.max_associations for listener in new.dicom) > plan.wanted:
         keys.append(f"endpoints.*.options.max_associations (above {plan.wanted} together)")
-    runtime = dataclasses.replace(
-        new.runtime,
-        receivers=running.runtime.receivers,
-        packers=running.runtime.packers,
-        lane_bytes=running.runtime.lane_bytes,
-    )
     applied = dataclasses.replace(
         new,
-        storage_dir=running.storage_dir,
-        create_storage=running.create_storage,
-        require_mount=running.require_mount,
-        runtime=runtime,
+        **{field: getattr(running, field) for field in STORAGE},
+        runtime=dataclasses.replace(
+            new.runtime, **{field: getattr(running.runtime, field) for field in RUNTIME}
+        ),
         dicom=tuple(_fitting(listener, most) for listener in new.dicom),
     )
     return applied, tuple(keys)
@@ -40,15 +48,12 @@ def held_back(running: Config, new: Config, plan: Plan) -> tuple[Config, tuple[s
 
 def _differing(running: Config, new: Config) -> Iterator[str]:
     """Yields the keys of the whole node that were changed and cannot be."""
-    for name in ("receivers", "packers", "lane_bytes"):
-        if getattr(running.runtime, name) != getattr(new.runtime, name):
-            yield f"fastjmix.{name}"
-    if running.storage_dir != new.storage_dir:
-        yield "storage.options.path"
-    if running.create_storage != new.create_storage:
-        yield "storage.options.create"
-    if running.require_mount != new.require_mount:
-        yield "storage.options.require_mount"
+    for field, key in RUNTIME.items():
+        if getattr(running.runtime, field) != getattr(new.runtime, field):
+            yield key
+    for field, key in STORAGE.items():
+        if getattr(running, field) != getattr(new, field):
+            yield key
 
 
 def _fitting(listener: DicomListener, most: int) -> DicomListener:

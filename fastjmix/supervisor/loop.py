@@ -74,7 +74,7 @@ class Supervisor:
         self._notifier = Notifier(os.environ)
         self._drain = Drain(self._shared.drain, config.runtime.drain_secs, self._shared.wake_all)
         self._children = Children(
-            self._shared.children(),
+            self._shared.children,
             config.log,
             self._shared.own,
             self._shared.wake_all,

@@ -42,8 +42,8 @@ class Shared:
     """The configurations, the lanes, and the descriptors between the processes.
 
     `own` is the supervisor's row of counters, `requests` its end of the passage for what a person
-    asks of the node, `links` are its passages to the children. Raises PlatformError where one of
-    them cannot be had.
+    asks of the node, `children` are in the order in which they are started, `links` the passages
+    to them. Raises PlatformError where one of them cannot be had.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Shared:
         inherited: InheritedSockets,
     ) -> None:
         """`inherited` serve the listeners with their addresses; the others are opened."""
-        self._runtime = runtime = config.runtime
+        runtime = config.runtime
         self._spool = spool
         self.inherited = inherited
         sockets = listen_at(config, inherited)
@@ -78,28 +78,23 @@ class Shared:
         self._actions, self._asking = make_pair(), make_pair()
         self.requests = self._asking[1]
         self.board = StateBoard(BOARD)
-        self.links = Links(self._names())
+        self.children = self._children()
+        self.links = Links(child.name for child in self.children)
         Events(self._events[1], self.own).report_errors()  # the supervisor's
         self._run = f"{time.time_ns() // 1_000_000:x}"
 
-    def _names(self) -> list[str]:
-        receivers = [f"receiver-{n}" for n in range(self._runtime.receivers)]
-        packers = [f"packer-{n}" for n in range(self._runtime.packers)]
-        return [*receivers, *packers, "ledger", "uploader", "api"]
-
-    def children(self) -> list[Child]:
+    def _children(self) -> list[Child]:
         """Returns the children, in the order in which they are started."""
-        runtime = self._runtime
+        receivers, packers = self._shared_lanes.receivers, self._shared_lanes.packers
         children = [
             Child(f"receiver-{n}", Stage.RECEIVE, self._receiver(n, row=n))
-            for n in range(runtime.receivers)
+            for n in range(receivers)
         ]
-        rows = runtime.receivers
+        rows = receivers
         children += [
-            Child(f"packer-{n}", Stage.PACK, self._packer(n, row=rows + n))
-            for n in range(runtime.packers)
+            Child(f"packer-{n}", Stage.PACK, self._packer(n, row=rows + n)) for n in range(packers)
         ]
-        rows += runtime.packers
+        rows += packers
         # Before those that need an HTTP library, whose memory it does not need.
         children.append(Child("ledger", Stage.RECORD, self._ledger(rows + 2)))
         children.append(Child("uploader", Stage.UPLOAD, self._uploader(rows)))

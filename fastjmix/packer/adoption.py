@@ -31,13 +31,13 @@ class Adoption:
         self._add(rows)
 
     def adopt(self, new: NewConfiguration) -> None:
-        """Goes by a new configuration. Logs each key of it that cannot be read."""
-        added = new.rules.rows[len(self.rules) :]
-        try_keys(builder for row in added for builder in row.builders)
+        """Goes by a new configuration."""
         self._spool.configure(new.config)
         self._space.configure(new.config)
-        self._add(added)
+        self._add(new.rules.rows[len(self.rules) :])
 
     def _add(self, rows: Sequence[IngestRules]) -> None:
+        """Adds rules. Logs each key of theirs that cannot be read."""
+        try_keys(builder for row in rows for builder in row.builders)
         self.hashers += [hasher_for(row.builder) for row in rows]
         self.rules += rows

@@ -23,7 +23,6 @@ from fastjmix.ipc.channels import Channels
 from fastjmix.ipc.ingest_rules import IngestRulesTable
 from fastjmix.ipc.shared_lanes import SharedLanes
 from fastjmix.packer.parts import Parts, connect
-from fastjmix.packer.seal import try_keys
 from fastjmix.spool import Spool
 
 SPIN_TURNS: Final = 20_000
@@ -206,6 +205,5 @@ def run(
     spool: Spool,
 ) -> None:
     """Runs the packer process: returns when it has sealed everything."""
-    try_keys(builder for row in rules.rows for builder in row.builders)
     parts = connect(config, rules, number, shared_lanes, channels, spool)
     Packer(parts, number, shared_lanes, channels).run()

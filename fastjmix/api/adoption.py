@@ -34,9 +34,8 @@ class Adoption:
         try:
             while not stopping.is_set():
                 woken.clear()
-                while (new := inbox.take()) is not None:
+                for new in inbox.each():
                     await self.adopt(new)
-                    inbox.adopted(new.generation)
                 came = asyncio.create_task(woken.wait())
                 await asyncio.wait((came, stop), return_when=asyncio.FIRST_COMPLETED)
                 came.cancel()

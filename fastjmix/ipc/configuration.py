@@ -8,8 +8,8 @@ may hold secrets. Nothing here waits. A pair belongs to a child's number and out
 successor that began with a later configuration passes over what its predecessor has not taken.
 
 A child uses it so. It waits for `Inbox.descriptor` beside what else it waits for. When that is
-readable, it calls `Inbox.take` until there is nothing more. It gives what it gets to its parts,
-closes the sockets that it no longer needs, and calls `Inbox.adopted`.
+readable, it goes through `Inbox.each`: it gives what it gets to its parts, and closes the sockets
+that it no longer needs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import contextlib
 import os
 import pickle
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -105,6 +105,14 @@ class Inbox:
     def descriptor(self) -> int:
         """Becomes readable when a configuration has come."""
         return self._link.fileno()
+
+    def each(self) -> Iterator[NewConfiguration]:
+        """Yields the configurations that have come (`take`). Each counts as adopted when the next
+        is asked for; one whose adoption raises does not.
+        """
+        while (new := self.take()) is not None:
+            yield new
+            self.adopted(new.generation)
 
     def take(self) -> NewConfiguration | None:
         """Returns a configuration that has come and is new here; None when there is none. From then

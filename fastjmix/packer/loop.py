@@ -148,9 +148,8 @@ class Packer:
 
     def _take_configuration(self) -> None:
         assert self._inbox is not None
-        while (new := self._inbox.take()) is not None:
+        for new in self._inbox.each():
             self._parts.adoption.adopt(new)
-            self._inbox.adopted(new.generation)
 
     # -- waiting -----------------------------------------------------------------------------
 

@@ -204,9 +204,8 @@ class Receiver:
 
     def _take_configuration(self) -> None:
         assert self._inbox is not None
-        while (new := self._inbox.take()) is not None:
+        for new in self._inbox.each():
             self.adopt(new)
-            self._inbox.adopted(new.generation)
 
     def adopt(self, new: NewConfiguration) -> None:
         """Goes by a new configuration. Connections that have not asked for an association yet, and

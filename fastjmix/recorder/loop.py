@@ -97,9 +97,9 @@ class Recorder:
         self._store.close()
 
     def _take_configuration(self) -> None:
-        while self._inbox is not None and (new := self._inbox.take()) is not None:
-            self.adopt(new.config.ledger)
-            self._inbox.adopted(new.generation)
+        if self._inbox is not None:
+            for new in self._inbox.each():
+                self.adopt(new.config.ledger)
 
     def _wait_ms(self) -> float:
         now = time.monotonic()

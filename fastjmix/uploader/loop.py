@@ -206,9 +206,8 @@ class Uploader:
 
     def _configuration_came(self, inbox: Inbox) -> None:
         try:
-            while (new := inbox.take()) is not None:
+            for new in inbox.each():
                 self.adopt(new.config)
-                inbox.adopted(new.generation)
         except Exception as problem:  # ours: the successor begins with the new configuration
             self._fault = problem
             self._changed.set()

@@ -83,6 +83,21 @@ def test_the_supervisor_learns_what_was_adopted(ends: tuple[Announcer, Inbox]) -
     assert announcer.adopted() == 4
 
 
+def test_a_configuration_counts_as_adopted_behind_its_adoption(
+    ends: tuple[Announcer, Inbox], file: int
+) -> None:
+    announcer, inbox = ends
+    announcer.send(2, file)
+    announcer.send(3, file)
+    said = [(new.generation, announcer.adopted()) for new in inbox.each()]
+    assert said == [(2, 0), (3, 2)]
+    assert announcer.adopted() == 3
+    announcer.send(4, file)
+    for _ in inbox.each():
+        break  # as an exception would
+    assert announcer.adopted() == 3
+
+
 def test_a_successor_passes_over_what_it_has(file: int) -> None:
     supervisor, child = make_pair()
     announcer = Announcer(supervisor)

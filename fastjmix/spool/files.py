@@ -23,7 +23,16 @@ PIECE_BYTES: Final = 1 << 20
 
 def sync_directory(path: Path) -> None:
     """Makes the names in a directory durable, which fsync(2) of a file does not. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    _sync(path, os.O_DIRECTORY)
+
+
+def sync_file(path: Path) -> None:
+    """Makes the bytes of a file durable that another program may have written. Raises OSError."""
+    _sync(path, os.O_NOFOLLOW)
+
+
+def _sync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
     try:
         os.fsync(descriptor)
     finally:

@@ -102,6 +102,27 @@ def _written(path: Path, data: bytes, owner: str, *, durable: bool) -> Iterator[
         raise
 
 
+@contextlib.contextmanager
+def copied(source: int, directory: Path, owner: str) -> Iterator[Path]:
+    """Lends a synced copy of an open file, with an unfinished file's name. Raises OSError.
+
+    Deletes it afterwards, where it has not got another name.
+    """
+    copy = directory / f"{owner}-{uuid.uuid4()}.new"
+    descriptor = os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            at = 0
+            while piece := os.pread(source, PIECE_BYTES, at):
+                at = write_all(descriptor, [piece], at)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        yield copy
+    finally:
+        copy.unlink(missing_ok=True)
+
+
 def rename_synced(source: Path, target: Path, *, durable: bool) -> None:
     """Gives a file a name that no file has. Raises FileExistsError, OSError."""
     rename_new(source, target)

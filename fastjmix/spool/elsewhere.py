@@ -21,7 +21,7 @@ from typing import Final
 
 from fastjmix.config import storage_path
 from fastjmix.failpoints import reach
-from fastjmix.spool.files import Bytes, rename_synced, sync_directory, write_all
+from fastjmix.spool.files import Bytes, rename_synced, sync_directory, sync_file, write_all
 
 UNFINISHED: Final = ".part"
 
@@ -49,7 +49,7 @@ class NewFile:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         self._descriptor = os.open(self._unfinished, flags, mode)
         self._end = 0
-        with contextlib.suppress(PermissionError, NotImplementedError):  # a share has its own mode
+        with contextlib.suppress(PermissionError):  # a share has its own mode
             os.fchmod(self._descriptor, mode)
 
     def write(self, pieces: Sequence[Bytes]) -> None:
@@ -100,9 +100,5 @@ def try_out(directory: Path, mode: int) -> float:
 
 def make_durable(path: Path) -> None:
     """Makes a file and its name durable: whoever wrote it may not have. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_file(path)
     sync_directory(path.parent)

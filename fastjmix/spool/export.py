@@ -11,14 +11,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import uuid
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
 from fastjmix.spool import ends
-from fastjmix.spool.files import PIECE_BYTES, rename_synced, sync_directory, write_all, write_new
+from fastjmix.spool.files import copied, rename_synced, sync_directory, write_new
 from fastjmix.spool.reading import read_small
 from fastjmix.spool.states import Spool
 
@@ -50,7 +48,7 @@ def export(spool: Spool, envelope_id: str, target: Path) -> int:
         archive = outbox / f"{envelope_id}.zip"
         if os.path.lexists(archive):
             raise FileExistsError(errno.EEXIST, "the target has it already", str(archive))
-        with _copied(file, outbox) as copy:
+        with copied(file.fileno(), outbox, OWNER) as copy:
             with contextlib.suppress(FileNotFoundError):
                 origin = spool.root / PROVENANCE / f"{envelope_id}.json"
                 text = read_small(origin, PROVENANCE_BYTES_MAX)
@@ -65,21 +63,3 @@ def _write(path: Path, text: bytes) -> None:
     """Writes a file beside the archive; one that an earlier export left without it is replaced."""
     path.unlink(missing_ok=True)
     write_new(path, text, OWNER, durable=True)
-
-
-@contextlib.contextmanager
-def _copied(file: BinaryIO, directory: Path) -> Iterator[Path]:
-    """Lends a synced copy of a file, under a name that does not count; deletes what is left."""
-    copy = directory / f"{OWNER}-{uuid.uuid4()}.new"
-    descriptor = os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            at = 0
-            while piece := os.pread(file.fileno(), PIECE_BYTES, at):
-                at = write_all(descriptor, [piece], at)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        yield copy
-    finally:
-        copy.unlink(missing_ok=True)

@@ -23,7 +23,16 @@ PIECE_BYTES: Final = 1 << 20
 
 def sync_directory(path: Path) -> None:
     """Makes the names in a directory durable, which fsync(2) of a file does not. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    _sync(path, os.O_DIRECTORY)
+
+
+def sync_file(path: Path) -> None:
+    """Makes the bytes of a file durable that another program may have written. Raises OSError."""
+    _sync(path, os.O_NOFOLLOW)
+
+
+def _sync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
     try:
         os.fsync(descriptor)
     finally:
@@ -91,6 +100,27 @@ def _written(path: Path, data: bytes, owner: str, *, durable: bool) -> Iterator[
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def copied(source: int, directory: Path, owner: str) -> Iterator[Path]:
+    """Lends a synced copy of an open file, with an unfinished file's name. Raises OSError.
+
+    Deletes it afterwards, where it has not got another name.
+    """
+    copy = directory / f"{owner}-{uuid.uuid4()}.new"
+    descriptor = os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            at = 0
+            while piece := os.pread(source, PIECE_BYTES, at):
+                at = write_all(descriptor, [piece], at)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        yield copy
+    finally:
+        copy.unlink(missing_ok=True)
 
 
 def rename_synced(source: Path, target: Path, *, durable: bool) -> None:

@@ -11,11 +11,10 @@ back when its process is killed before, or when there is no space for the copy.
 from __future__ import annotations
 
 import os
-import uuid
 from types import TracebackType
 from typing import Self
 
-from fastjmix.spool.files import read_pieces, sync_directory, write_all
+from fastjmix.spool.files import copied, sync_directory
 from fastjmix.spool.linked import identity, leads_to
 from fastjmix.spool.reading import open_regular
 from fastjmix.spool.states import Spool
@@ -43,20 +42,8 @@ class ShownArchive:
 
     def put_back(self) -> None:
         """Writes its bytes to its path again. Raises OSError."""
-        copy = self._spool.outbox / f"{self._spool.owner}-{uuid.uuid4()}.new"
-        target = os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            try:
-                offset = 0
-                for piece in read_pieces(self._descriptor, 0, os.fstat(self._descriptor).st_size):
-                    offset = write_all(target, [piece], offset)
-                os.fdatasync(target)
-            finally:
-                os.close(target)
+        with copied(self._descriptor, self._spool.outbox, self._spool.owner) as copy:
             copy.replace(self.path)
-        except BaseException:
-            copy.unlink(missing_ok=True)
-            raise
         sync_directory(self._spool.outbox)
 
     def __enter__(self) -> Self:

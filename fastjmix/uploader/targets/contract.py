@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Protocol
 
 from fastjmix.spool import Ticket
-from fastjmix.uploader.integrity import Extents
+from fastjmix.uploader.integrity import BodyCheck, Extents
 from fastjmix.uploader.outcome import Outcome
+from fastjmix.uploader.pace import TimeLimits
 from fastjmix.uploader.queue import Waiting
+from fastjmix.uploader.request_body import ArchiveFile, RequestBody
+from fastjmix.uploader.throttle import Throttle
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,25 @@ class Sealed:
     archive: Path
     ticket: Ticket
     extents: Extents
+
+    @property
+    def name(self) -> str:
+        """Returns the name of its file or object at a target that keeps it as such."""
+        return f"{self.item.id}.zip"
+
+    def body(self, limits: TimeLimits, throttle: Throttle) -> RequestBody:
+        """Opens the archive, to be read and checked once. No answer follows its last byte. Raises
+        FileNotFoundError, OSError."""
+        file, check = ArchiveFile(self.archive), BodyCheck(self.extents)
+        return RequestBody(file, check, limits, 0.0, throttle)
+
+
+class Failed(Exception):
+    """A step at the target failed, and decides the attempt. No fault of our own disk is one."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(outcome.reason)
+        self.outcome = outcome
 
 
 class Client(Protocol):

@@ -25,12 +25,11 @@ from fastjmix.config import Upstream
 from fastjmix.config.tree import DirectoryPlace
 from fastjmix.failpoints import reach
 from fastjmix.spool import elsewhere
-from fastjmix.uploader.integrity import BodyCheck
 from fastjmix.uploader.outcome import Disposition, Outcome
 from fastjmix.uploader.pace import Pace, TimeLimits
 from fastjmix.uploader.request_body import ArchiveFile, RequestBody
 from fastjmix.uploader.steps import Steps, Stuck
-from fastjmix.uploader.targets.contract import Sealed
+from fastjmix.uploader.targets.contract import Failed, Sealed
 from fastjmix.uploader.throttle import Throttle
 
 _T = TypeVar("_T")
@@ -43,14 +42,6 @@ _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _FORBIDDEN: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 _MISSING: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENODEV, errno.ELOOP})
-
-
-class _Failed(Exception):
-    """A step at the directory failed, which is none of our own disk's."""
-
-    def __init__(self, outcome: Outcome) -> None:
-        super().__init__(outcome.reason)
-        self.outcome = outcome
 
 
 class DirectoryClient:
@@ -75,8 +66,8 @@ class DirectoryClient:
 
         Raises Damaged, FileNotFoundError, OSError.
         """
-        body = self._body(sealed)
-        target = self._target(sealed)
+        body = sealed.body(self._limits, self._throttle)
+        target = self._place.path / sealed.name
         try:
             if await self._step(partial(self._is_taken, target)):
                 return _TAKEN
@@ -92,21 +83,21 @@ class DirectoryClient:
                 await self._step(file.place)
             finally:
                 await self._discard(file)
-        except _Failed as failed:
+        except Failed as failed:
             return failed.outcome
         reach("uploader.answered")
         return Outcome(Disposition.DELIVERED, "it is in the directory, durably")
 
     async def verify(self, sealed: Sealed, conflict: Outcome) -> Outcome:
         """Compares the file there with the envelope. Raises as `deliver`."""
-        body = self._body(sealed)
-        target = self._target(sealed)
+        body = sealed.body(self._limits, self._throttle)
+        target = self._place.path / sealed.name
         try:
             found = await self._step(partial(_opened, target))
             equal = found is not None and await self._is_equal(found, body)
             if equal:
                 await self._step(partial(elsewhere.make_durable, target))
-        except _Failed as failed:
+        except Failed as failed:
             return failed.outcome
         if not equal:
             reason = "another file has the envelope's name in the directory"
@@ -134,25 +125,18 @@ class DirectoryClient:
             raise NotADirectoryError(errno.ENOTDIR, "is missing, or no directory")
         return os.path.lexists(target)
 
-    def _target(self, sealed: Sealed) -> Path:
-        return self._place.path / f"{sealed.item.id}.zip"
-
-    def _body(self, sealed: Sealed) -> RequestBody:
-        file, check = ArchiveFile(sealed.archive), BodyCheck(sealed.extents)
-        return RequestBody(file, check, self._limits, 0.0, self._throttle)
-
     async def _step(self, function: Callable[[], _T]) -> _T:
-        """Returns what the function returns. Raises _Failed."""
+        """Returns what the function returns. Raises Failed."""
         try:
             return await self._steps.call(function)
         except Stuck as problem:
             reason = f"the directory does not answer: {problem}"
             outcome = Outcome(Disposition.RETRY, reason, shared=True, late=True)
-            raise _Failed(outcome) from None
+            raise Failed(outcome) from None
         except FileExistsError:
-            raise _Failed(_TAKEN) from None
+            raise Failed(_TAKEN) from None
         except OSError as problem:
-            raise _Failed(assess_error(problem)) from problem
+            raise Failed(assess_error(problem)) from problem
 
     async def _discard(self, file: elsewhere.NewFile) -> None:
         """Deletes an unfinished file, where the directory lets us."""

@@ -16,7 +16,7 @@ import os
 from collections.abc import AsyncIterator, Coroutine
 from datetime import timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import obstore
@@ -25,13 +25,12 @@ from fastjmix._version import __version__
 from fastjmix.config import Upstream
 from fastjmix.config.tree import UPLOAD_RATE_MIN, BucketPlace
 from fastjmix.failpoints import reach
-from fastjmix.uploader.integrity import BodyCheck
 from fastjmix.uploader.outcome import Disposition, Outcome
 from fastjmix.uploader.pace import Pace
 from fastjmix.uploader.policy import assess_failure
 from fastjmix.uploader.proxies import forget_environment, proxy_of
 from fastjmix.uploader.request_body import ArchiveFile, RequestBody
-from fastjmix.uploader.targets.contract import Sealed
+from fastjmix.uploader.targets.contract import Failed, Sealed
 from fastjmix.uploader.targets.etag import PartDigests
 from fastjmix.uploader.targets.s3_errors import TAKEN, assess_error, silent
 from fastjmix.uploader.throttle import Throttle
@@ -39,8 +38,6 @@ from fastjmix.uploader.throttle import Throttle
 if TYPE_CHECKING:
     from obstore import ObjectMeta
     from obstore.store import ClientConfig, S3Config, S3Store
-
-_T = TypeVar("_T")
 
 PART_BYTES_MIN: Final = 5 << 20
 """Bytes of a part, and of the largest object that goes in one request: the least that S3 takes.
@@ -53,14 +50,6 @@ READ_BACK_BYTES: Final = 1 << 20
 
 RETRIES: Final = 2
 """Retries of a part, in the library: one dropped connection does not cost the parts before it."""
-
-
-class _Failed(Exception):
-    """A request failed."""
-
-    def __init__(self, outcome: Outcome) -> None:
-        super().__init__(outcome.reason)
-        self.outcome = outcome
 
 
 class S3Client:
@@ -83,8 +72,8 @@ class S3Client:
     async def deliver(self, sealed: Sealed) -> Outcome:
         """Puts an envelope. VERIFY: an object has its name already, or the service's checksum is
         another. Raises Damaged, FileNotFoundError, OSError."""
-        body = self._body(sealed, self._throttle)
-        name = _name(sealed)
+        body = sealed.body(self._limits, self._throttle)
+        name = sealed.name
         digests = PartDigests(part_bytes(body.size))
         try:
             unconditional = body.size > PART_BYTES_MIN or not self._place.conditional
@@ -93,7 +82,7 @@ class S3Client:
             await self._put(name, body, digests)
             reach("uploader.answered")
             found = await self._find(name)
-        except _Failed as failed:
+        except Failed as failed:
             return failed.outcome
         if found is None or not _is_proved(found, digests):
             return TAKEN
@@ -106,12 +95,12 @@ class S3Client:
         Raises Damaged, OSError.
         """
         try:
-            found = await self._find(_name(sealed))
+            found = await self._find(sealed.name)
             if found is None:
                 reason = "the bucket has no object of the envelope's name any more"
                 return Outcome(Disposition.RETRY, reason)
             equal = await self._is_equal(sealed, found)
-        except _Failed as failed:
+        except Failed as failed:
             return failed.outcome
         if not equal:
             reason = "another object has the envelope's name in the bucket"
@@ -137,19 +126,19 @@ class S3Client:
     # -- requests --------------------------------------------------------------------------------
 
     async def _find(self, name: str) -> ObjectMeta | None:
-        """Returns what the service says of an object; None where there is none. Raises _Failed."""
+        """Returns what the service says of an object; None where there is none. Raises Failed."""
         try:
             async with asyncio.timeout(self._upstream.timeout_secs):
                 return await obstore.head_async(self._store, name)
         except FileNotFoundError:  # also for a bucket that is missing, which a put shows
             return None
         except TimeoutError:
-            raise _Failed(assess_failure(silent(self.host))) from None
+            raise Failed(assess_failure(silent(self.host))) from None
         except Exception as problem:
-            raise _Failed(assess_error(problem, self.host)) from problem
+            raise Failed(assess_error(problem, self.host)) from problem
 
     async def _put(self, name: str, body: RequestBody, digests: PartDigests) -> None:
-        """Sends the bytes. Raises _Failed, and what reading our archive raises."""
+        """Sends the bytes. Raises Failed, and what reading our archive raises."""
         pieces = _digested(body, digests)
         if body.size <= PART_BYTES_MIN:
             whole = b"".join([piece async for piece in pieces])
@@ -171,10 +160,10 @@ class S3Client:
         except Exception as problem:
             if body.problem is not None:
                 raise body.problem from None
-            raise _Failed(assess_error(problem, self.host)) from problem
+            raise Failed(assess_error(problem, self.host)) from problem
 
     async def _is_equal(self, sealed: Sealed, found: ObjectMeta) -> bool:
-        body = self._body(sealed, Throttle(None))
+        body = sealed.body(self._limits, Throttle(None))
         if found["size"] != body.size:
             return False
         digests = PartDigests(part_bytes(body.size))
@@ -183,22 +172,18 @@ class S3Client:
         return _is_proved(found, digests) or await self._is_read_back(sealed)
 
     async def _is_read_back(self, sealed: Sealed) -> bool:
-        """Returns whether the object has our bytes, read in full. Raises _Failed, OSError."""
+        """Returns whether the object has our bytes, read in full. Raises Failed, OSError."""
         ours, at = ArchiveFile(sealed.archive), 0
         try:
-            got = await obstore.get_async(self._store, _name(sealed))
+            got = await obstore.get_async(self._store, sealed.name)
             async for piece in got.stream(min_chunk_size=READ_BACK_BYTES):
                 theirs = bytes(piece)
                 if await asyncio.to_thread(ours.read, len(theirs), at) != theirs:
                     return False
                 at += len(theirs)
         except Exception as problem:
-            raise _Failed(assess_error(problem, self.host)) from problem
+            raise Failed(assess_error(problem, self.host)) from problem
         return at == ours.size
-
-    def _body(self, sealed: Sealed, throttle: Throttle) -> RequestBody:
-        file, check = ArchiveFile(sealed.archive), BodyCheck(sealed.extents)
-        return RequestBody(file, check, self._limits, 0.0, throttle)
 
     # -- the library -----------------------------------------------------------------------------
 
@@ -253,10 +238,6 @@ class S3Client:
         if proxy is not None:
             options["proxy_url"] = proxy.with_user()
         return options
-
-
-def _name(sealed: Sealed) -> str:
-    return f"{sealed.item.id}.zip"
 
 
 def part_bytes(size: int) -> int:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ipaddress
+from typing import TYPE_CHECKING
 
 from fastjmix.config.binding import Address, addresses
 from fastjmix.config.pipelines import Pipeline
 from fastjmix.config.references import References
 from fastjmix.config.table_checks import Entry
-from fastjmix.transport.proxy_header import Network
+
+if TYPE_CHECKING:
+    from fastjmix.transport.proxy_header import Network
 
 
 class Addresses:

@@ -19,7 +19,7 @@ from fastjmix.config.tree import Allowance, Window
 DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 WHOLE_DAY_MINUTES: Final = 24 * 60
 
-_TIMES: Final = re.compile(r"([01]?[0-9]|2[0-4]):([0-5][0-9])-([01]?[0-9]|2[0-4]):([0-5][0-9])")
+_TIMES: Final = r"([01]?[0-9]|2[0-4]):([0-5][0-9])-([01]?[0-9]|2[0-4]):([0-5][0-9])"
 
 
 def allowance(references: References, entry: Entry, options: BackendOptions) -> Allowance:
@@ -52,10 +52,10 @@ def window(text: str) -> Window:
     """Returns the window that a text stands for. Raises ValueError."""
     days, times = tuple(range(len(DAYS))), (0, WHOLE_DAY_MINUTES)
     parts = text.lower().split()
-    if not 1 <= len(parts) <= 2 or (len(parts) == 2 and _TIMES.fullmatch(parts[0])):
+    if not 1 <= len(parts) <= 2 or (len(parts) == 2 and re.fullmatch(_TIMES, parts[0])):
         raise ValueError("no window")
     for part in parts:
-        found = _TIMES.fullmatch(part)
+        found = re.fullmatch(_TIMES, part)
         if found is not None:
             hours = [int(digits) for digits in found.groups()]
             times = hours[0] * 60 + hours[1], hours[2] * 60 + hours[3]

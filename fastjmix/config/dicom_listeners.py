@@ -17,7 +17,6 @@ from fastjmix.config.builders import Builders
 from fastjmix.config.calling import calling_aes
 from fastjmix.config.pipelines import Pipeline
 from fastjmix.config.references import References
-from fastjmix.config.route_checks import warn_of_callers
 from fastjmix.config.routes import Routed, Routes
 from fastjmix.config.table_checks import Entry
 from fastjmix.config.tables_net import Network
@@ -47,6 +46,8 @@ class DicomListeners:
         routed = self._routes.of(pipeline)
         found = [_with_route(one, routed) for one in self._of(pipeline, _profiles(routed))]
         if routed is not None:
+            from fastjmix.config.route_checks import warn_of_callers  # only where there is a route
+
             warn_of_callers(self._references, pipeline, routed.route, found)
         yield from found
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from fastjmix.config import route_checks, tree
+from fastjmix.config import tree
 from fastjmix.config.pipelines import Pipeline
 from fastjmix.config.references import References
-from fastjmix.config.route_rules import RuleReader
 from fastjmix.config.table_checks import Entry
 from fastjmix.config.tables_pipeline import DicomEndpoint, RouteMiddleware
-from fastjmix.routing.rules import Route
+
+if TYPE_CHECKING:
+    from fastjmix.routing.rules import Route
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,10 @@ class Routes:
 
     def _routed(self, entry: Entry, pipeline: Pipeline) -> Routed:
         """Returns the route in a table. Its faults and warnings are noted."""
+        from fastjmix.config import route_checks  # only where there is a route
+        from fastjmix.config.route_rules import RuleReader
+        from fastjmix.routing.rules import Route
+
         assert isinstance(entry.value, RouteMiddleware)
         default = tuple(one.name for one in pipeline.upstreams(self._references))
         upstreams: dict[str, tree.Upstream] = {}

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator
 
 from fastjmix.config import tree
 from fastjmix.config.declare import REQUIRED, Part, Table, added
-from fastjmix.routing.rules import Action
+from fastjmix.routing.choices import Action
 
 NAME_ALLOWED: Final = "1 to 40 letters, digits, blanks, and any of . _ -"
 NAME: Final = r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,39}"

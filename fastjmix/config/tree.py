@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from fastjmix.config.destinations import (
     UPLOAD_RATE_MIN,
@@ -27,9 +27,12 @@ from fastjmix.config.destinations import (
     Window,
 )
 from fastjmix.config.secret import NO_SECRET, REDACTED, Credentials, Method, Secret
-from fastjmix.jmix.write.parties import Published
-from fastjmix.routing import rules
-from fastjmix.transport.proxy_header import Network
+from fastjmix.routing.choices import Priority
+
+if TYPE_CHECKING:  # most configurations use none of these
+    from fastjmix.jmix.write.parties import Published
+    from fastjmix.routing.rules import Route
+    from fastjmix.transport.proxy_header import Network
 
 __all__ = [
     "NO_SECRET",
@@ -81,7 +84,6 @@ LogFormat = Literal["text", "json"]
 LogLevel = Literal["trace", "debug", "info", "warn", "error"]
 LogStudyUids = Literal["plain", "hashed", "off"]
 PayloadHash = Literal["tree", "stream"]
-Priority = rules.Priority
 ProfileName = Literal["harmony", "jmix-1.0"]
 
 
@@ -204,7 +206,7 @@ class DicomListener:
     upstreams: tuple[Upstream, ...]
     proxies: tuple[Network, ...] = ()
     other_profile: Builder | None = None
-    route: rules.Route | None = None
+    route: Route | None = None
     routed: tuple[Upstream, ...] = ()
 
     @property

@@ -15,7 +15,6 @@ from fastjmix.config.allowances import allowance, retention_secs
 from fastjmix.config.binding import is_loopback
 from fastjmix.config.credentials import credentials
 from fastjmix.config.faults import shown
-from fastjmix.config.places import stored
 from fastjmix.config.references import References
 from fastjmix.config.table_checks import Entry
 from fastjmix.config.tables_backend import Backend
@@ -50,6 +49,8 @@ def upstream(references: References, entry: Entry) -> Upstream | None:
         _either(backend.max_retries, target.max_retries, _DEFAULT_RETRIES),
     )
     if not isinstance(target, Target):
+        from fastjmix.config.places import stored  # only for such a target
+
         assert target_entry is not None
         return stored(references, entry, backend, target_entry, target, limits)
     return _server(references, entry, backend, target_entry, target, limits)

@@ -1,5 +1,6 @@
 """Routes: ordered rules that say what becomes of an instance, and where its envelope goes.
 
+    choices.py    the actions and priorities of rules
     rules.py      a route, its rules and their conditions, as frozen data; the facts of an instance
     glob.py       patterns with * and ?
     conditions.py why a condition does not hold

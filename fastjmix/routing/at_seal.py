@@ -11,8 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any, Final, get_args
 
+from fastjmix.routing.choices import Priority
 from fastjmix.routing.conditions import why_not_envelope
-from fastjmix.routing.rules import EnvelopeConditions, EnvelopeFacts, Priority, Rule
+from fastjmix.routing.rules import EnvelopeConditions, EnvelopeFacts, Rule
 
 _NAMES: Final = ("name", "upstreams", "priority", "tags")
 _TEXTS: Final = ("study_description", "accession_prefix")

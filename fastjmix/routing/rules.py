@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-Action = Literal["accept", "reject", "discard"]
-Priority = Literal["stat", "normal", "bulk"]
+from fastjmix.routing.choices import Action, Priority
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,9 +106,15 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 
 
 @pytest.fixture
-def spool(tmp_path: Path) -> Iterator[Spool]:
-    """A spool of this test, with its lock; nothing in it is synced."""
-    one = Spool(tmp_path / "spool", durable=False)
+def durable() -> bool:
+    """Returns whether `spool` is synced; a module or a package may have a fixture of its own."""
+    return False
+
+
+@pytest.fixture
+def spool(tmp_path: Path, durable: bool) -> Iterator[Spool]:
+    """A spool of this test, with its lock."""
+    one = Spool(tmp_path / "spool", durable=durable)
     one.prepare()
     yield one
     one.release()

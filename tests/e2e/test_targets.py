@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -38,18 +39,20 @@ def service() -> Iterator[S3Service]:
     made.close()
 
 
-def configured(at: Path, target: str) -> Path:
-    """A gateway whose only target is [targets.archive]; returns the main file."""
+def configured(
+    at: Path, target: str, upstream: int = NOT_LISTENING, backends: str = '"archive"'
+) -> Path:
+    """A gateway whose targets are `backends`, of which [targets.archive] is one; returns the main
+    file."""
     builder = "release_grace_secs = 0.1"
-    main = write_config(at, NOT_LISTENING, fastjmix=target, backend=BACKEND, builder=builder)
-    pipeline = at / "pipelines" / "dicom-to-jmix.toml"
-    text = pipeline.read_text()
-    pipeline.write_text(text.replace('backends = ["jmix_upstream"]', 'backends = ["archive"]'))
-    return main
+    return write_config(
+        at, upstream, fastjmix=target, backend=BACKEND, builder=builder, backends=backends
+    )
 
 
-def sent_by(main: Path) -> tuple[str, dict[str, object]]:
-    """Sends an image through the gateway; the envelope's id, and what `status` says of it."""
+@contextmanager
+def taking_an_image(main: Path) -> Iterator[Process]:
+    """Runs the gateway, which has then taken an image."""
     own = Process("run", "-c", str(main), cwd=main.parent)
     try:
         port = int(own.wait_for(launch.listening("dicom"))[1])
@@ -57,14 +60,19 @@ def sent_by(main: Path) -> tuple[str, dict[str, object]]:
             assert peer.associate()[0] == 2
             assert peer.store(wire.data_set(pixels=bytes(100_000))) == 0
             peer.release()
-        (envelope,) = own.wait_for(r" envelope_uploaded envelope=(\S+)").groups()
-        until(lambda: list((main.parent / "spool" / "sent").glob("*.zip")), "it is in sent/")
-        done = run_command("status", "--json", "-c", main, cwd=main.parent)
-        status = json.loads(done.stdout)
+        yield own
     finally:
         own.stop(signal.SIGINT)
         own.close()
-    return envelope, status
+
+
+def sent_by(main: Path) -> tuple[str, dict[str, object]]:
+    """Sends an image through the gateway; the envelope's id, and what `status` says of it."""
+    with taking_an_image(main) as own:
+        (envelope,) = own.wait_for(r" envelope_uploaded envelope=(\S+)").groups()
+        until(lambda: list((main.parent / "spool" / "sent").glob("*.zip")), "it is in sent/")
+        done = run_command("status", "--json", "-c", main, cwd=main.parent)
+        return envelope, json.loads(done.stdout)
 
 
 def test_a_study_is_in_the_directory(tmp_path: Path) -> None:
@@ -87,19 +95,9 @@ def test_a_study_is_at_a_server_and_in_the_directory(tmp_path: Path) -> None:
     """The directory is missing at first, which keeps nothing from the server."""
     share = tmp_path / "share"
     target = f'[targets.archive]\ntype = "directory"\npath = "{share}"\n'
-    main = configured(tmp_path / "node", target)
-    pipeline = main.parent / "pipelines" / "dicom-to-jmix.toml"
-    both = 'backends = ["jmix_upstream", "archive"]'
-    pipeline.write_text(pipeline.read_text().replace('backends = ["archive"]', both))
     with running(Store(tmp_path)) as store:
-        main.write_text(main.read_text().replace(f"= {NOT_LISTENING}\n", f"= {store.port}\n"))
-        own = Process("run", "-c", str(main), cwd=main.parent)
-        try:
-            port = int(own.wait_for(launch.listening("dicom"))[1])
-            with Peer(port) as peer:
-                assert peer.associate()[0] == 2
-                assert peer.store(wire.data_set(pixels=bytes(1000))) == 0
-                peer.release()
+        main = configured(tmp_path / "node", target, store.port, '"jmix_upstream", "archive"')
+        with taking_an_image(main) as own:
             own.wait_for(r" upstream_held .*upstream=archive")
             own.wait_for(r" envelope_uploaded envelope=(\S+) upstream=jmix_upstream")
             share.mkdir()
@@ -107,9 +105,6 @@ def test_a_study_is_at_a_server_and_in_the_directory(tmp_path: Path) -> None:
             assert done.returncode == 0, done.stdout + done.stderr
             found = own.wait_for(r" envelope_uploaded envelope=(\S+) upstream=archive")
             assert names(share) == {f"{found[1]}.zip"}
-        finally:
-            own.stop(signal.SIGINT)
-            own.close()
 
 
 def test_a_study_is_in_the_bucket(tmp_path: Path, service: S3Service) -> None:

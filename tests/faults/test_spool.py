@@ -16,7 +16,7 @@ import sys
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -56,11 +56,8 @@ def everything(root: Path) -> dict[Path, object]:
 
 
 @pytest.fixture
-def spool(tmp_path: Path) -> Iterator[Spool]:
-    one = Spool(tmp_path / "spool")
-    one.prepare()
-    yield one
-    one.release()
+def durable() -> bool:
+    return True
 
 
 def sealed(spool: Spool, content: bytes = b"member") -> str:

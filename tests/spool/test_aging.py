@@ -6,8 +6,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 
 import pytest
 
@@ -17,14 +16,6 @@ from fastjmix.spool.recipe import UNKNOWN
 DAY = 86400.0
 NODE = 30 * DAY
 OWN = {("p", "short"): 7 * DAY, ("p", "long"): 365 * DAY}
-
-
-@pytest.fixture
-def spool(tmp_path: Path) -> Iterator[Spool]:
-    one = Spool(tmp_path / "spool")
-    one.prepare()
-    yield one
-    one.release()
 
 
 def delivered(spool: Spool, days: float, *upstreams: str, pipeline: str = "p") -> str:

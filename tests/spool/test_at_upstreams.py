@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
-
 from fastjmix.spool import Ends, Spool, ends
 from fastjmix.spool.at_upstreams import at_upstreams, in_words
 from fastjmix.spool.entries import read_entries
@@ -15,13 +13,6 @@ from fastjmix.spool.holds import Holds
 from fastjmix.spool.selection import Selection, select
 from fastjmix.spool.standing import standing
 from tests.spool.test_ending import REFUSED, TAKEN, sealed
-
-
-@pytest.fixture
-def spool(tmp_path: Path) -> Spool:
-    made = Spool(tmp_path / "spool")
-    made.prepare()
-    return made
 
 
 def rows(spool: Spool, **conditions: object) -> list[str]:

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,14 +19,6 @@ from tests.support.disks import Memory, free
 
 TAKEN: End = {"receipt": {"status": 201}}
 REFUSED: End = {"refusal": {"status": 400, "reason": "no"}}
-
-
-@pytest.fixture
-def spool(tmp_path: Path) -> Iterator[Spool]:
-    made = Spool(tmp_path / "spool")
-    made.prepare()
-    yield made
-    made.release()
 
 
 def sealed(spool: Spool, *upstreams: str, ack: str = "stored") -> Ticket:

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import uuid
-from pathlib import Path
 
 import pytest
 
@@ -27,13 +26,6 @@ def in_outbox(spool: Spool, *, ack: str = "stored") -> str:
     ticket = Ticket(envelope_id, "p", ("store",), ack, ("1.2.3",), "CT1", 1, size, 1.0, "api")
     spool.admit(made, ticket)
     return envelope_id
-
-
-@pytest.fixture
-def spool(tmp_path: Path) -> Spool:
-    made = Spool(tmp_path)
-    made.prepare()
-    return made
 
 
 def test_a_hold_outlives_the_process_and_ends_with_its_envelope(spool: Spool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,14 +13,6 @@ from fastjmix.spool import Spool, Ticket
 from fastjmix.spool.shown import ShownArchive
 
 ARCHIVE = os.urandom(3_000_017)
-
-
-@pytest.fixture
-def spool(tmp_path: Path) -> Iterator[Spool]:
-    made = Spool(tmp_path / "spool")
-    made.prepare()
-    yield made
-    made.release()
 
 
 def sealed(spool: Spool) -> str:

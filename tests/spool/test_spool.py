@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,14 +18,6 @@ from fastjmix.errors import DamagedTicket, SpoolError
 from fastjmix.spool import FreeSpace, Recipe, Retention, Spool, Ticket
 from fastjmix.spool.reading import read_small
 from fastjmix.spool.recipe import UNKNOWN
-
-
-@pytest.fixture
-def spool(tmp_path: Path) -> Iterator[Spool]:
-    one = Spool(tmp_path / "spool")
-    one.prepare()
-    yield one
-    one.release()
 
 
 def ticket(envelope_id: str, **changes: Any) -> Ticket:

@@ -45,16 +45,16 @@ def cut(path: Path) -> None:
     path.write_bytes(data[:-7])
 
 
-def of_other_uid(path: Path) -> None:
-    """The data set says another SOP Instance UID than the File Meta Information."""
-    data = image(path).read_bytes()
-    uid = re.findall(rb"\x08\x00\x18\x00UI..([0-9.]+)", data, re.DOTALL)[0]
-    path.write_bytes(
-        data.replace(
-            b"\x18\x00UI" + struct.pack("<H", len(uid)) + uid,
-            b"\x18\x00UI" + struct.pack("<H", len(uid)) + uid[:-1] + bytes([uid[-1] ^ 1]),
-        )
-    )
+def of_other_uid(path: Path, uid: str) -> None:
+    """The data set says another SOP Instance UID than the File Meta Information, which says this.
+
+    A UID of odd length has a NUL behind it, which its value length counts.
+    """
+    data = image(path, SOPInstanceUID=uid).read_bytes()
+    found = re.search(rb"\x08\x00\x18\x00UI..[0-9.]+", data, re.DOTALL)
+    assert found
+    last = found.end() - 1
+    path.write_bytes(data[:last] + bytes([data[last] ^ 1]) + data[last + 1 :])
 
 
 def listening_socket(path: Path) -> None:
@@ -86,7 +86,8 @@ MET: dict[str, tuple[Callable[[Path], Any], str]] = {
 
 NOT_FOR_AN_ENVELOPE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no study": (lambda path: write_instance(path), "lacks a Study, Series or SOP Instance UID"),
-    "other uid": (of_other_uid, "the SOP Instance UID is another"),
+    "other uid": (lambda path: of_other_uid(path, "1.2.3.40"), "the SOP Instance UID is another"),
+    "odd uid": (lambda path: of_other_uid(path, "1.2.3.4"), "the SOP Instance UID is another"),
 }
 
 

@@ -68,15 +68,22 @@ def upstream() -> Iterator[Small]:
         thread.join()
 
 
-def send(own: Gateway, count: int, study: str) -> None:
-    """Sends so many instances of 40 KB in one association."""
+def gateway(directory: Path, upstream: Small) -> Gateway:
+    """Starts a gateway that delivers to that upstream."""
+    port = int(upstream.server_address[1])
+    return Gateway(directory, port, builder="release_grace_secs = 0")
+
+
+def refused(own: Gateway) -> str:
+    """Sends INSTANCES of 40 KB in one association; the id of their envelope, once refused."""
+    image = wire.element(0x7FE00010, b"OB", bytes(40_000))
     with Peer(own.dicom_port) as peer:
         peer.associate()
-        for number in range(count):
+        for number in range(INSTANCES):
             uid = f"1.2.3.{number}"
-            data = wire.data_set(uid, study=study) + wire.element(0x7FE00010, b"OB", bytes(40_000))
-            assert peer.store(data, uid) == 0
+            assert peer.store(wire.data_set(uid, study="1.2.840.1") + image, uid) == 0
         peer.release()
+    return Path(until(lambda: own.envelopes("rejected"), "it is rejected")[0]).stem
 
 
 def split(own: Gateway, *arguments: object) -> dict[str, Any]:
@@ -115,11 +122,9 @@ def check_traces(own: Gateway, whole: str, parts: list[str]) -> None:
 
 
 def test_the_parts_of_a_refused_envelope_are_delivered(tmp_path: Path, upstream: Small) -> None:
-    port = upstream.server_address[1]
-    with running(Gateway(tmp_path, int(port), builder="release_grace_secs = 0")) as own:
-        send(own, INSTANCES, "1.2.840.1")
+    with running(gateway(tmp_path, upstream)) as own:
+        whole = refused(own)
         own.wait_for("upstream_limit_learnt .*max_envelope_bytes=")
-        whole = Path(until(lambda: own.envelopes("rejected"), "it is rejected")[0]).stem
         facts = own.spool / "upstreams.json"
         until(lambda: facts.exists() and b"refused_bytes" in facts.read_bytes(), "it is kept")
         shown = run_command("status", cwd=tmp_path).stdout
@@ -165,10 +170,8 @@ def test_the_parts_of_a_refused_envelope_are_delivered(tmp_path: Path, upstream:
 
 
 def test_a_split_that_was_cut_off_is_completed(tmp_path: Path, upstream: Small) -> None:
-    port = upstream.server_address[1]
-    with running(Gateway(tmp_path, int(port), builder="release_grace_secs = 0")) as own:
-        send(own, INSTANCES, "1.2.840.1")
-        whole = Path(until(lambda: own.envelopes("rejected"), "it is rejected")[0]).stem
+    with running(gateway(tmp_path, upstream)) as own:
+        whole = refused(own)
         own.stop(signal.SIGINT)
     record = own.spool / "rejected" / f"{whole}.json"
     before = record.read_bytes()
@@ -185,17 +188,15 @@ def test_a_split_that_was_cut_off_is_completed(tmp_path: Path, upstream: Small) 
     shown = json.loads(run_command("outbox", "list", "--json", cwd=tmp_path).stdout)["envelopes"]
     tags = {one["id"]: one["tags"] for one in shown if one["state"] == "outbox"}
     assert tags == {one["id"]: [f"part-of-{whole}"] for one in second}
-    with running(Gateway(tmp_path, int(port), builder="release_grace_secs = 0")) as own:
+    with running(gateway(tmp_path, upstream)) as own:
         until(lambda: len(own.envelopes("sent")) == 4, "they are in sent/")
         until(lambda: traced(own, whole)["actions"], "the ledger has found it")
         check_traces(own, whole, [one["id"] for one in second])
 
 
 def test_one_command_at_a_time_splits_an_envelope(tmp_path: Path, upstream: Small) -> None:
-    port = upstream.server_address[1]
-    with running(Gateway(tmp_path, int(port), builder="release_grace_secs = 0")) as own:
-        send(own, INSTANCES, "1.2.840.1")
-        whole = Path(until(lambda: own.envelopes("rejected"), "it is rejected")[0]).stem
+    with running(gateway(tmp_path, upstream)) as own:
+        whole = refused(own)
         own.stop(signal.SIGINT)
     with alone_with(Spool(own.spool, create=False), whole):
         found = split(own, whole, "--max-bytes", 120_000)
@@ -206,10 +207,8 @@ def test_one_command_at_a_time_splits_an_envelope(tmp_path: Path, upstream: Smal
 
 
 def test_what_cannot_be_split(tmp_path: Path, upstream: Small) -> None:
-    port = upstream.server_address[1]
-    with running(Gateway(tmp_path, int(port), builder="release_grace_secs = 0")) as own:
-        send(own, INSTANCES, "1.2.840.1")
-        whole = Path(until(lambda: own.envelopes("rejected"), "it is rejected")[0]).stem
+    with running(gateway(tmp_path, upstream)) as own:
+        whole = refused(own)
         for arguments, why in (
             ((whole, "--max-bytes", 50_000), "alone has"),
             ((whole, "--max-bytes", 1 << 30), "fits into"),
